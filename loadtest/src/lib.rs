@@ -1,0 +1,1 @@
+//! Simulated publishers and subscribers.

@@ -1,0 +1,6 @@
+//! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
+
+pub mod certificate;
+pub mod command;
+pub mod engine;
+pub mod io;

@@ -1,0 +1,3 @@
+//! A LiveKit server: tokens, rooms, participants, server APIs.
+
+pub mod negotiation;
