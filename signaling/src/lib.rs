@@ -1,3 +1,5 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
+pub mod join;
 pub mod negotiation;
+pub mod token;
