@@ -13,7 +13,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
 use prost::Message as _;
-use shared::id::{ParticipantIdentity, ParticipantSid, RoomName};
+use shared::id::ParticipantIdentity;
 
 use crate::token::{Claims, Grants};
 
@@ -36,8 +36,8 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Join {
     pub mode: Mode,
-    pub room: RoomName,
-    /// With the metadata and attributes of the request already laid over those of the token.
+    /// `video.room` names the room, 1 to 256 bytes. The metadata and attributes of the request are already laid
+    /// over those of the token.
     pub grants: Grants,
     pub client: proto::ClientInfo,
     /// Version of the signalling protocol that the client speaks; 0 when it did not say. May be newer than ours.
@@ -54,8 +54,8 @@ pub struct Join {
 /// A resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconnect {
-    /// The client's own sid; `None` when it gave nothing that is a sid.
-    pub participant_sid: Option<ParticipantSid>,
+    /// The client's own sid, as it says. May be empty, or no sid at all.
+    pub participant_sid: String,
     pub reason: proto::ReconnectReason,
 }
 
@@ -188,12 +188,11 @@ pub fn read(input: JoinInput) -> Result<Join, Refusal> {
         return Err(Refusal::JoinNotGranted);
     }
     check_identity(&claims.identity)?;
-    let room = read_room(&video.room)?;
+    check_room(&video.room)?;
     complete_client(&mut wish.client, input.hints);
     let grants = apply(claims, &mut wish)?;
     Ok(Join {
         mode: wish.mode,
-        room,
         grants,
         protocol_version: u32::try_from(wish.client.protocol).unwrap_or(0),
         client: wish.client,
@@ -214,11 +213,12 @@ fn check_identity(identity: &str) -> Result<(), Refusal> {
     }
 }
 
-fn read_room(name: &str) -> Result<RoomName, Refusal> {
-    if name.is_empty() {
-        return Err(Refusal::NoRoom);
+fn check_room(name: &str) -> Result<(), Refusal> {
+    match name.len() {
+        0 => Err(Refusal::NoRoom),
+        1..=NAME_BYTES_MAX => Ok(()),
+        _ => Err(Refusal::RoomTooLong),
     }
-    name.parse().map_err(|_| Refusal::RoomTooLong)
 }
 
 /// Lays the wish over the token, where the token allows it.
@@ -234,7 +234,7 @@ fn apply(claims: &Claims, wish: &mut Wish) -> Result<Grants, Refusal> {
     }
     let identity: ParticipantIdentity = identity.parse().map_err(|_| Refusal::IdentityTooLong)?;
     let describes_itself = !wish.metadata.is_empty() || !wish.attributes.is_empty();
-    if describes_itself && !video.can_update_own_metadata {
+    if describes_itself && !video.may_update_own_metadata() {
         return Err(Refusal::NoPermission);
     }
     let mut attributes = claims.attributes.clone();
@@ -292,7 +292,7 @@ fn gunzip(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
 fn wish_of_request(request: proto::JoinRequest) -> Wish {
     let settings = request.connection_settings.unwrap_or_default();
     let reconnect = request.reconnect.then(|| Reconnect {
-        participant_sid: request.participant_sid.parse().ok(),
+        participant_sid: request.participant_sid,
         reason: reconnect_reason(request.reconnect_reason),
     });
     Wish {
@@ -317,7 +317,7 @@ fn wish_of_parameters(parameters: &Parameters, purpose: Purpose) -> Result<Wish,
         (Err(_), Purpose::Connect) => HashMap::new(),
     };
     let reconnect = parameters.flag("reconnect").unwrap_or(false).then(|| Reconnect {
-        participant_sid: parameters.get("sid").and_then(|sid| sid.parse().ok()),
+        participant_sid: parameters.text("sid"),
         reason: reconnect_reason(parameters.number("reconnect_reason")),
     });
     Ok(Wish {

@@ -86,7 +86,8 @@ pub struct Grants {
     pub api_key: String,
 }
 
-/// The `video` claim. Flags that default to true, or to another flag, stay `None` while nobody set them.
+/// The `video` claim. Permissions stay `None` while nobody set them, so that a refreshed token
+/// leaves out what the first one left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VideoGrant {
@@ -117,12 +118,15 @@ pub struct VideoGrant {
     /// Empty means all. Names that no source has restrict like any other and are kept as `Unknown`.
     #[serde(with = "source_names", skip_serializing_if = "Vec::is_empty")]
     pub can_publish_sources: Vec<proto::TrackSource>,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
-    pub can_update_own_metadata: bool,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
-    pub can_subscribe_metrics: bool,
-    #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
-    pub can_manage_agent_session: bool,
+    /// Absent means false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_update_own_metadata: Option<bool>,
+    /// Absent means false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_subscribe_metrics: Option<bool>,
+    /// Absent means false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_manage_agent_session: Option<bool>,
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
     pub ingress_admin: bool,
     #[serde(deserialize_with = "or_default", skip_serializing_if = "is_false")]
@@ -156,6 +160,10 @@ impl VideoGrant {
         self.can_publish_data.unwrap_or_else(|| self.may_publish())
     }
 
+    pub fn may_update_own_metadata(&self) -> bool {
+        self.can_update_own_metadata.unwrap_or(false)
+    }
+
     /// Whether a track from this source may be published. A restricted participant may not leave the source unknown.
     pub fn may_publish_source(&self, source: proto::TrackSource) -> bool {
         self.may_publish()
@@ -178,10 +186,10 @@ impl VideoGrant {
             can_publish_sources: self.can_publish_sources.iter().map(|&source| source as i32).collect(),
             hidden: self.hidden,
             recorder: self.recorder,
-            can_update_metadata: self.can_update_own_metadata,
+            can_update_metadata: self.may_update_own_metadata(),
             agent: self.agent,
-            can_subscribe_metrics: self.can_subscribe_metrics,
-            can_manage_agent_session: self.can_manage_agent_session,
+            can_subscribe_metrics: self.can_subscribe_metrics.unwrap_or(false),
+            can_manage_agent_session: self.can_manage_agent_session.unwrap_or(false),
         }
     }
 
@@ -196,9 +204,9 @@ impl VideoGrant {
             .map(|&number| proto::TrackSource::try_from(number).unwrap_or(proto::TrackSource::Unknown))
             .collect();
         self.hidden = permission.hidden;
-        self.can_update_own_metadata = permission.can_update_metadata;
-        self.can_subscribe_metrics = permission.can_subscribe_metrics;
-        self.can_manage_agent_session = permission.can_manage_agent_session;
+        self.can_update_own_metadata = Some(permission.can_update_metadata);
+        self.can_subscribe_metrics = Some(permission.can_subscribe_metrics);
+        self.can_manage_agent_session = Some(permission.can_manage_agent_session);
         #[expect(deprecated, reason = "server SDKs may still set them")]
         {
             self.recorder = permission.recorder;
