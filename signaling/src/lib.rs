@@ -1,5 +1,10 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
+pub mod event;
 pub mod join;
+pub mod media;
 pub mod negotiation;
+pub mod rooms;
+pub mod session;
+pub mod socket;
 pub mod token;
