@@ -1,6 +1,8 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
+mod api;
 pub mod event;
+pub mod http;
 pub mod join;
 pub mod media;
 pub mod negotiation;
