@@ -2,5 +2,9 @@
 
 pub mod certificate;
 pub mod command;
+pub mod dtls;
 pub mod engine;
+pub mod ice;
 pub mod io;
+pub mod sctp;
+pub mod transport;
