@@ -1,10 +1,12 @@
 //! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
 
 pub mod certificate;
+pub mod codec;
 pub mod command;
-pub mod dtls;
 pub mod engine;
-pub mod ice;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
-pub mod sctp;
-pub mod transport;
+pub mod rtcp;
+pub mod rtp;
+pub mod twcc;
