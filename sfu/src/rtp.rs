@@ -192,6 +192,11 @@ impl ExtendedSequence {
         Self::default()
     }
 
+    /// Goes on from an extended number seen before.
+    pub fn starting_at(newest: u64) -> Self {
+        Self { newest: Some(newest) }
+    }
+
     /// The extended number; its low 16 bits are `sequence`.
     pub fn unwrap(&mut self, sequence: u16) -> u64 {
         let Some(newest) = self.newest else {

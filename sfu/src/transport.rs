@@ -30,7 +30,8 @@ const UNVERIFIED_PACKETS_MAX: usize = 16;
 /// What carries a client's datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Via {
-    Udp,
+    /// By the index of our socket.
+    Udp(u8),
     /// ICE-TCP (RFC 6544), by the index of the connection.
     Tcp(u32),
 }
