@@ -1,5 +1,6 @@
 //! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
 
+pub mod audio;
 pub mod certificate;
 pub mod codec;
 pub mod command;
