@@ -35,8 +35,8 @@ const NACK_PAIRS_MAX: usize = 256;
 /// Why a part of a compound packet was not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RtcpError {
-    /// A header with another version, or a length that leads outside: the rest of the compound was dropped.
-    #[error("RTCP header is cut off or not version 2")]
+    /// Another version, or a length or padding that leads outside: the rest of the compound is not read.
+    #[error("RTCP packet is cut off, badly padded, or not version 2")]
     Framing,
     /// A body too short for its type; the packets after it are still read.
     #[error("RTCP packet of type {0} is malformed")]
@@ -160,8 +160,14 @@ fn split_packet(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let len = HEADER_LEN + 4 * usize::from(u16_at(bytes, 2)?);
     let (packet, rest) = bytes.split_at_checked(len)?;
     let body = packet.get(HEADER_LEN..)?;
-    let padding = if first & 0x20 != 0 { usize::from(*body.last()?).max(1) } else { 0 };
-    Some((header, body.get(..body.len().checked_sub(padding)?)?, rest))
+    Some((header, if first & 0x20 != 0 { without_padding(body)? } else { body }, rest))
+}
+
+/// The last byte counts the padding, itself included (RFC 3550, section 6.4.1).
+fn without_padding(body: &[u8]) -> Option<&[u8]> {
+    let padding = usize::from(*body.last()?);
+    let len = body.len().checked_sub(padding).filter(|_| padding > 0)?;
+    body.get(..len)
 }
 
 fn parse_body(header: Header, body: &[u8]) -> Option<Feedback<'_>> {
@@ -432,4 +438,227 @@ pub fn write_fir(out: &mut Vec<u8>, sender: u32, media: u32, sequence: u8) {
 /// Appends a BYE for one stream, without a reason.
 pub fn write_bye(out: &mut Vec<u8>, ssrc: u32) {
     write_packet(out, 1, packet_type::BYE, |out| put_u32(out, ssrc));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use rtc_rtcp::goodbye::Goodbye;
+    use rtc_rtcp::packet::Packet;
+    use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+    use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+    use rtc_rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+    use rtc_rtcp::reception_report::ReceptionReport;
+    use rtc_rtcp::source_description::{SdesType, SourceDescription};
+    use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+
+    use super::*;
+
+    type OracleSr = rtc_rtcp::sender_report::SenderReport;
+    type OracleRr = rtc_rtcp::receiver_report::ReceiverReport;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    /// The oracle's view of what we wrote, which must be a single packet of this type.
+    fn oracle<T: Packet + Clone + 'static>(bytes: &[u8]) -> T {
+        let packets = rtc_rtcp::packet::unmarshal(&mut &bytes[..]).expect("the oracle reads it");
+        assert_eq!(packets.len(), 1);
+        packets[0].as_any().downcast_ref::<T>().expect("of this type").clone()
+    }
+
+    fn only(bytes: &[u8]) -> Feedback<'_> {
+        let mut packets = parse(bytes);
+        let first = packets.next().expect("one packet").expect("well-formed");
+        assert!(packets.next().is_none());
+        first
+    }
+
+    fn same(ours: &ReportBlock, theirs: &ReceptionReport) -> bool {
+        ours.ssrc == theirs.ssrc
+            && ours.fraction_lost == theirs.fraction_lost
+            && ours.cumulative_lost as u32 & 0xFF_FFFF == theirs.total_lost
+            && ours.highest_sequence == theirs.last_sequence_number
+            && ours.jitter == theirs.jitter
+            && ours.last_sr == theirs.last_sender_report
+            && ours.delay_since_last_sr == theirs.delay
+    }
+
+    prop_compose! {
+        fn block()(words: [u32; 5], fraction_lost: u8, cumulative_lost in -0x80_0000i32..0x80_0000) -> ReportBlock {
+            let [ssrc, highest_sequence, jitter, last_sr, delay_since_last_sr] = words;
+            ReportBlock { ssrc, fraction_lost, cumulative_lost, highest_sequence, jitter, last_sr, delay_since_last_sr }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+            crate::fuzzing::rtcp(&bytes);
+        }
+
+        /// Random bytes rarely get past the header: here it is right, and the body is not.
+        #[test]
+        fn any_body_is_read_without_a_panic(count in 0u8..32, packet_type in 199u8..210, body in vec(any::<u8>(), 0..120)) {
+            crate::fuzzing::rtcp(&written(|out| write_packet(out, count, packet_type, |out| out.extend(&body))));
+        }
+
+        #[test]
+        fn sender_reports_mean_the_same_to_the_oracle(words: [u32; 4], ntp: u64, blocks in vec(block(), 0..31)) {
+            let report = SenderReport { ssrc: words[0], ntp, rtp: words[1], packets: words[2], octets: words[3] };
+            let bytes = written(|out| write_sender_report(out, &report, &blocks));
+            let theirs: OracleSr = oracle(&bytes);
+            prop_assert_eq!(
+                (theirs.ssrc, theirs.ntp_time, theirs.rtp_time, theirs.packet_count, theirs.octet_count),
+                (report.ssrc, ntp, report.rtp, report.packets, report.octets)
+            );
+            prop_assert_eq!(theirs.reports.len(), blocks.len());
+            prop_assert!(blocks.iter().zip(&theirs.reports).all(|(a, b)| same(a, b)));
+            let Feedback::SenderReport(read, read_blocks) = only(&bytes) else { panic!("a sender report") };
+            prop_assert_eq!(read, report);
+            prop_assert_eq!(read_blocks.collect::<Vec<_>>(), blocks);
+        }
+
+        #[test]
+        fn receiver_reports_mean_the_same_to_the_oracle(ssrc: u32, blocks in vec(block(), 0..31)) {
+            let bytes = written(|out| write_receiver_report(out, ssrc, &blocks));
+            let theirs: OracleRr = oracle(&bytes);
+            prop_assert_eq!(theirs.ssrc, ssrc);
+            prop_assert!(blocks.iter().zip(&theirs.reports).all(|(a, b)| same(a, b)));
+            let Feedback::ReceiverReport { ssrc: read, blocks: read_blocks } = only(&bytes) else { panic!("a report") };
+            prop_assert_eq!(read, ssrc);
+            prop_assert_eq!(read_blocks.collect::<Vec<_>>(), blocks);
+        }
+
+        #[test]
+        fn nacks_name_the_same_numbers_to_the_oracle(first: u16, steps in vec(1u16..40, 0..200)) {
+            let mut number = first;
+            let lost: Vec<u16> = steps.iter().map(|step| { number = number.wrapping_add(*step); number }).collect();
+            let bytes = written(|out| write_nack(out, 1, 2, lost.iter().copied()));
+            if lost.is_empty() {
+                prop_assert!(bytes.is_empty());
+                return Ok(());
+            }
+            let theirs: TransportLayerNack = oracle(&bytes);
+            prop_assert_eq!((theirs.sender_ssrc, theirs.media_ssrc), (1, 2));
+            prop_assert_eq!(&theirs.nacks.iter().flat_map(|pair| pair.packet_list()).collect::<Vec<_>>(), &lost);
+            let Feedback::Nack { sender: 1, media: 2, pairs } = only(&bytes) else { panic!("a NACK") };
+            prop_assert_eq!(pairs.collect::<Vec<_>>(), lost);
+        }
+
+        /// What the oracle writes, we read as it was meant.
+        #[test]
+        fn bitrates_of_the_oracle_are_read(bitrate in 1_000f32..1e12, ssrcs in vec(any::<u32>(), 0..20)) {
+            let remb = ReceiverEstimatedMaximumBitrate { sender_ssrc: 1, bitrate, ssrcs: ssrcs.clone() };
+            let bytes = rtc_rtcp::packet::marshal(&[Box::new(remb)]).unwrap();
+            let Feedback::Remb { bitrate_bps, ssrcs: read } = only(&bytes) else { panic!("a REMB") };
+            // Eighteen bits of mantissa.
+            prop_assert!((bitrate_bps as f64 / f64::from(bitrate) - 1.0).abs() < 1e-5);
+            prop_assert_eq!(read.collect::<Vec<_>>(), ssrcs);
+        }
+    }
+
+    #[test]
+    fn a_cname_reaches_the_oracle_whatever_its_length() {
+        for length in [0, 1, 2, 3, 4, 5, 254, 255] {
+            let cname = "c".repeat(length);
+            let theirs: SourceDescription = oracle(&written(|out| write_sdes_cname(out, 7, &cname)));
+            assert_eq!(theirs.chunks[0].source, 7);
+            assert_eq!(theirs.chunks[0].items[0].sdes_type, SdesType::SdesCname);
+            assert_eq!(theirs.chunks[0].items[0].text, cname);
+        }
+        let bytes = written(|out| write_sdes_cname(out, 7, &"ä".repeat(200)));
+        assert_eq!(oracle::<SourceDescription>(&bytes).chunks[0].items[0].text.len(), 254);
+    }
+
+    #[test]
+    fn keyframe_requests_and_byes_mean_the_same_to_the_oracle() {
+        let bytes = written(|out| write_pli(out, 1, 2));
+        let theirs: PictureLossIndication = oracle(&bytes);
+        assert_eq!((theirs.sender_ssrc, theirs.media_ssrc), (1, 2));
+        assert!(matches!(only(&bytes), Feedback::Pli { media: 2 }));
+
+        let bytes = written(|out| write_fir(out, 1, 2, 3));
+        let theirs: FullIntraRequest = oracle(&bytes);
+        assert_eq!((theirs.sender_ssrc, theirs.fir[0].ssrc, theirs.fir[0].sequence_number), (1, 2, 3));
+        let Feedback::Fir { sender: 1, entries } = only(&bytes) else { panic!("a FIR") };
+        assert_eq!(entries.collect::<Vec<_>>(), [FirEntry { media: 2, sequence: 3 }]);
+
+        let bytes = written(|out| write_bye(out, 9));
+        assert_eq!(oracle::<Goodbye>(&bytes).sources, [9]);
+        let Feedback::Bye(ssrcs) = only(&bytes) else { panic!("a BYE") };
+        assert_eq!(ssrcs.collect::<Vec<_>>(), [9]);
+    }
+
+    #[test]
+    fn a_compound_is_read_in_order_and_unknown_packets_are_named() {
+        let bytes = written(|out| {
+            write_receiver_report(out, 1, &[]);
+            write_sdes_cname(out, 1, "c");
+            write_packet(out, 2, 207, |out| put_u32(out, 1));
+            write_pli(out, 1, 2);
+        });
+        let read: Vec<_> = parse(&bytes).map(Result::unwrap).collect();
+        assert!(matches!(
+            read[..],
+            [
+                Feedback::ReceiverReport { ssrc: 1, .. },
+                Feedback::Other(packet_type::SOURCE_DESCRIPTION),
+                Feedback::Other(207),
+                Feedback::Pli { media: 2 }
+            ]
+        ));
+    }
+
+    #[test]
+    fn a_malformed_body_does_not_hide_what_follows() {
+        let bytes = written(|out| {
+            write_packet(out, 1, packet_type::RECEIVER_REPORT, |out| put_u32(out, 1));
+            write_pli(out, 1, 2);
+        });
+        let read: Vec<_> = parse(&bytes).collect();
+        assert!(matches!(read[..], [Err(RtcpError::Malformed(201)), Ok(Feedback::Pli { media: 2 })]));
+    }
+
+    #[test]
+    fn after_a_length_that_leads_outside_nothing_is_read() {
+        let mut bytes = written(|out| write_pli(out, 1, 2));
+        bytes.extend([0x81, 206, 0, 3, 0, 0, 0, 0]);
+        let read: Vec<_> = parse(&bytes).collect();
+        assert!(matches!(read[..], [Ok(Feedback::Pli { media: 2 }), Err(RtcpError::Framing)]));
+    }
+
+    #[test]
+    fn padding_is_cut_off() {
+        let padded = [0xA1, 203, 0, 2, 0, 0, 0, 9, 0, 0, 0, 4];
+        assert!(matches!(only(&padded), Feedback::Bye(ssrcs) if ssrcs.clone().eq([9])));
+        for nonsense in [0, 9] {
+            let mut bytes = padded;
+            bytes[11] = nonsense;
+            assert!(matches!(parse(&bytes).next(), Some(Err(RtcpError::Framing))));
+        }
+    }
+
+    #[test]
+    fn a_bitrate_beyond_64_bits_is_the_highest() {
+        let bytes = written(|out| {
+            write_packet(out, FMT_APPLICATION, packet_type::PAYLOAD_FEEDBACK, |out| {
+                out.extend([0; 8]);
+                out.extend(b"REMB");
+                out.extend([0, 0xFF, 0xFF, 0xFF]);
+            });
+        });
+        assert!(matches!(only(&bytes), Feedback::Remb { bitrate_bps: u64::MAX, .. }));
+    }
+
+    #[test]
+    fn a_nack_stops_at_what_a_datagram_holds() {
+        let bytes = written(|out| write_nack(out, 1, 2, (0..u16::MAX).step_by(17)));
+        let Feedback::Nack { pairs, .. } = only(&bytes) else { panic!("a NACK") };
+        assert_eq!(pairs.count(), NACK_PAIRS_MAX);
+    }
 }

@@ -230,6 +230,8 @@ pub struct TwccRecorder {
     oldest: u64,
     /// In ticks since the recorder's epoch, or [`NOT_RECEIVED`]; without gaps, at most [`WINDOW_MAX`].
     arrivals: VecDeque<u64>,
+    /// Numbers below are forgotten: what they were reported as cannot be repeated.
+    forgotten: u64,
     /// Lowest extended number that the next feedback must cover.
     unreported: u64,
     pending: usize,
@@ -248,6 +250,7 @@ impl TwccRecorder {
             sequence: ExtendedSequence::new(),
             oldest: 0,
             arrivals: VecDeque::new(),
+            forgotten: 0,
             unreported: 0,
             pending: 0,
             feedback_count: 0,
@@ -262,7 +265,7 @@ impl TwccRecorder {
     }
 
     /// `sequence` is the transport-wide one, `arrival` counts from the recorder's epoch, `media_ssrc` is that of the
-    /// packet. A duplicate is ignored, as is a packet too late to be told from one of the next cycle.
+    /// packet. A duplicate is ignored, as is a packet older than what is remembered.
     pub fn record(&mut self, sequence: u16, arrival: Duration, media_ssrc: u32) {
         let number = self.sequence.unwrap(sequence);
         if self.arrivals.is_empty() && self.unreported == 0 {
@@ -278,11 +281,14 @@ impl TwccRecorder {
 
     /// Grows the window to include `number` and says where in it that is; `None` if it is too old.
     fn make_room(&mut self, number: u64) -> Option<usize> {
+        if number < self.forgotten {
+            return None;
+        }
         let newest_max = self.oldest + WINDOW_MAX as u64 - 1;
         if number > newest_max {
             self.forget(usize::try_from(number - newest_max).unwrap_or(usize::MAX));
         }
-        // Before anything was reported, an earlier packet can still be first.
+        // Before anything was forgotten, an earlier packet can still be first.
         if number < self.oldest {
             let missing = usize::try_from(self.oldest - number).ok()?;
             if missing + self.arrivals.len() > WINDOW_MAX {
@@ -303,6 +309,7 @@ impl TwccRecorder {
         let present = count.min(self.arrivals.len());
         self.arrivals.drain(..present);
         self.oldest += count as u64;
+        self.forgotten = self.oldest;
         self.unreported = self.unreported.max(self.oldest);
     }
 
@@ -411,4 +418,269 @@ fn write_chunks(out: &mut Vec<u8>, mut symbols: &[Symbol]) {
 fn vector(symbols: &[Symbol], width: usize, capacity: usize) -> u16 {
     let places = (0..capacity).rev();
     symbols.iter().zip(places).fold(0, |word, (&symbol, place)| word | (symbol as u16) << (place * width))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use rtc_rtcp::transport_feedbacks::transport_layer_cc::{
+        PacketStatusChunk, RecvDelta, StatusChunkTypeTcc, StatusVectorChunk, SymbolSizeTypeTcc, SymbolTypeTcc,
+        TransportLayerCc,
+    };
+
+    use super::*;
+    use crate::rtcp::{self, Feedback};
+
+    fn us(us: u64) -> Duration {
+        Duration::from_micros(us)
+    }
+
+    fn feedback(recorder: &mut TwccRecorder) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(recorder.write_feedback(&mut out));
+        out
+    }
+
+    fn packets(bytes: &[u8]) -> Vec<TransportCc<'_>> {
+        let read = rtcp::parse(bytes).map(|packet| match packet {
+            Ok(Feedback::TransportCc(feedback)) => feedback,
+            other => panic!("not transport-cc: {other:?}"),
+        });
+        read.collect()
+    }
+
+    fn statuses(bytes: &[u8]) -> Vec<(u16, Option<i64>)> {
+        packets(bytes).iter().flat_map(|p| p.statuses()).map(|s| (s.sequence, s.arrival_us)).collect()
+    }
+
+    /// The same as the oracle understands it: received or not, in order, and the deltas in µs.
+    fn oracle(bytes: &[u8]) -> Vec<(TransportLayerCc, Vec<bool>)> {
+        let packets = rtc_rtcp::packet::unmarshal(&mut &bytes[..]).expect("the oracle reads it");
+        let read = packets.iter().map(|packet| {
+            let packet = packet.as_any().downcast_ref::<TransportLayerCc>().expect("transport-cc").clone();
+            let mut received: Vec<bool> = Vec::new();
+            for chunk in &packet.packet_chunks {
+                let symbols = match chunk {
+                    PacketStatusChunk::RunLengthChunk(run) => {
+                        vec![run.packet_status_symbol; usize::from(run.run_length)]
+                    }
+                    PacketStatusChunk::StatusVectorChunk(vector) => vector.symbol_list.clone(),
+                };
+                received.extend(symbols.iter().map(|&symbol| symbol != SymbolTypeTcc::PacketNotReceived));
+            }
+            received.truncate(usize::from(packet.packet_status_count));
+            (packet, received)
+        });
+        read.collect()
+    }
+
+    #[test]
+    fn nothing_is_written_before_anything_arrived() {
+        let mut out = Vec::new();
+        assert!(!TwccRecorder::new(1).write_feedback(&mut out));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_steady_stream_is_one_run_of_small_deltas() {
+        let mut recorder = TwccRecorder::new(1);
+        (0..100).for_each(|n| recorder.record(n, us(64_000 + u64::from(n) * 4_000), 2));
+        assert_eq!(recorder.pending(), 100);
+        let bytes = feedback(&mut recorder);
+        assert_eq!(recorder.pending(), 0);
+        // Header, two SSRCs, eight bytes of fields, one chunk, a byte a packet, padding.
+        assert_eq!(bytes.len(), (4 + 8 + 8 + 2 + 100usize).next_multiple_of(4));
+        let [packet] = &packets(&bytes)[..] else { panic!("one packet") };
+        assert_eq!((packet.sender, packet.media, packet.base_sequence, packet.reference_time), (1, 2, 0, 1));
+        assert!(packet.statuses().zip(0..).all(|(s, n)| s.arrival_us == Some(64_000 + n * 4_000)));
+        assert!(!recorder.write_feedback(&mut Vec::new()));
+    }
+
+    #[test]
+    fn feedback_goes_on_where_the_last_ended_and_names_the_gap() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(65_534, us(0), 2);
+        assert_eq!(statuses(&feedback(&mut recorder)), [(65_534, Some(0))]);
+        recorder.record(1, us(1_000), 2);
+        let bytes = feedback(&mut recorder);
+        assert_eq!(statuses(&bytes), [(65_535, None), (0, None), (1, Some(1_000))]);
+        assert_eq!(packets(&bytes)[0].feedback_count, 1);
+    }
+
+    #[test]
+    fn a_late_packet_is_reported_together_with_its_neighbours() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(10, us(0), 2);
+        recorder.record(12, us(1_000), 2);
+        feedback(&mut recorder);
+        recorder.record(11, us(2_000), 2);
+        assert_eq!(statuses(&feedback(&mut recorder)), [(11, Some(2_000)), (12, Some(1_000))]);
+    }
+
+    #[test]
+    fn a_duplicate_keeps_the_first_arrival() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(10, us(1_000), 2);
+        recorder.record(10, us(2_000), 2);
+        assert_eq!(recorder.pending(), 1);
+        assert_eq!(statuses(&feedback(&mut recorder)), [(10, Some(1_000))]);
+    }
+
+    #[test]
+    fn a_pause_too_long_for_a_delta_starts_another_packet() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(1, us(0), 2);
+        recorder.record(2, us(9_000_000), 2);
+        let bytes = feedback(&mut recorder);
+        assert_eq!(packets(&bytes).len(), 2);
+        assert_eq!(statuses(&bytes), [(1, Some(0)), (2, Some(9_000_000))]);
+    }
+
+    #[test]
+    fn floods_and_jumps_stay_in_bounds() {
+        let mut recorder = TwccRecorder::new(1);
+        for n in 0..200_000u32 {
+            recorder.record((n.wrapping_mul(9_973)) as u16, us(u64::from(n)), 2);
+            assert!(recorder.arrivals.len() <= WINDOW_MAX);
+        }
+        let bytes = feedback(&mut recorder);
+        assert!(statuses(&bytes).len() <= WINDOW_MAX);
+        assert!(packets(&bytes).len() <= WINDOW_MAX);
+    }
+
+    #[test]
+    fn every_packet_fits_a_datagram() {
+        let mut recorder = TwccRecorder::new(1);
+        // Deltas of two bytes, and every other packet lost.
+        (0..4_000u16).for_each(|n| recorder.record(n * 2, us(u64::from(n) * 100_000), 2));
+        let bytes = feedback(&mut recorder);
+        let mut rest = &bytes[..];
+        while let Some(words) = u16_at(rest, 2) {
+            let len = 4 * (usize::from(words) + 1);
+            assert!(len <= 1_100, "{len}");
+            rest = &rest[len..];
+        }
+        assert_eq!(statuses(&bytes).iter().filter(|(_, arrival)| arrival.is_some()).count(), 4_000);
+    }
+
+    #[test]
+    fn a_reserved_status_is_refused() {
+        let fci = |chunk: [u8; 2]| [0, 1, 0, 1, 0, 0, 0, 0, chunk[0], chunk[1], 9, 9].to_vec();
+        assert!(TransportCc::parse(1, 2, &fci([0x20, 1])).is_some());
+        assert!(TransportCc::parse(1, 2, &fci([0x60, 1])).is_none());
+        assert!(TransportCc::parse(1, 2, &fci([0xF0, 0])).is_none());
+    }
+
+    #[test]
+    fn missing_chunks_or_deltas_are_refused() {
+        assert!(TransportCc::parse(1, 2, &[0, 1, 0, 2, 0, 0, 0, 0, 0x20, 1, 9]).is_none());
+        assert!(TransportCc::parse(1, 2, &[0, 1, 0, 2, 0, 0, 0, 0, 0x20, 2, 9]).is_none());
+        assert!(TransportCc::parse(1, 2, &[0, 1, 0, 2, 0, 0, 0, 0, 0x20, 2, 9, 9]).is_some());
+    }
+
+    /// Sequence numbers and arrival times as a lossy, reordering network yields them.
+    fn arrivals() -> impl Strategy<Value = Vec<(u16, u64)>> {
+        let step = (
+            prop_oneof![6 => Just(1i32), 2 => 2..30i32, 1 => -5..0i32, 1 => 30..600i32],
+            prop_oneof![
+                6 => 0u64..60_000, 2 => 60_000..9_000_000u64
+            ],
+        );
+        (any::<u16>(), vec(step, 1..300)).prop_map(|(first, steps)| {
+            let (mut sequence, mut time) = (first, 0);
+            let arrive = |(step, pause): (i32, u64)| {
+                sequence = sequence.wrapping_add(step as u16);
+                time += pause;
+                (sequence, time)
+            };
+            steps.into_iter().map(arrive).collect()
+        })
+    }
+
+    proptest! {
+        /// Whatever arrives is reported once at its time, everything else as lost, and the oracle reads the same.
+        #[test]
+        fn what_is_recorded_is_reported(arrivals in arrivals()) {
+            let mut recorder = TwccRecorder::new(1);
+            let mut expected = BTreeMap::new();
+            for &(sequence, time) in &arrivals {
+                recorder.record(sequence, us(time), 2);
+                expected.entry(sequence).or_insert((time / 250 * 250) as i64);
+            }
+            // Forgetting and the wrap of the numbers are other tests' matter.
+            prop_assume!(recorder.arrivals.len() < WINDOW_MAX && recorder.forgotten == 0);
+            let bytes = feedback(&mut recorder);
+            let statuses = statuses(&bytes);
+            prop_assert!(statuses.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)));
+            let received: BTreeMap<_, _> =
+                statuses.iter().filter_map(|(sequence, arrival)| Some((*sequence, (*arrival)?))).collect();
+            prop_assert_eq!(received, expected);
+
+            let mut oracle_received = Vec::new();
+            for (ours, (theirs, received)) in packets(&bytes).iter().zip(oracle(&bytes)) {
+                let mut time = i64::from(theirs.reference_time) * 64_000;
+                let deltas = theirs.recv_deltas.iter().map(|delta| { time += delta.delta; time });
+                let our_times = ours.statuses().filter_map(|status| status.arrival_us);
+                prop_assert!(our_times.eq(deltas));
+                oracle_received.extend(received);
+            }
+            prop_assert!(statuses.iter().map(|(_, arrival)| arrival.is_some()).eq(oracle_received));
+        }
+
+        /// Across many rounds nothing is reported as received that was not, and nothing new is left out.
+        #[test]
+        fn rounds_miss_nothing(arrivals in arrivals(), round in 1usize..40) {
+            let mut recorder = TwccRecorder::new(1);
+            for chunk in arrivals.chunks(round) {
+                let before = recorder.pending();
+                prop_assert_eq!(before, 0);
+                chunk.iter().for_each(|&(sequence, time)| recorder.record(sequence, us(time), 2));
+                let pending = recorder.pending();
+                let mut out = Vec::new();
+                prop_assert_eq!(recorder.write_feedback(&mut out), pending > 0);
+                let received = statuses(&out).iter().filter(|(_, arrival)| arrival.is_some()).count();
+                prop_assert!(received >= pending);
+            }
+        }
+
+        /// Vectors of either width, as the oracle writes them.
+        #[test]
+        fn vectors_of_the_oracle_are_read(two_bit: bool, bits in vec(0u8..3, 14), base: u16) {
+            let width = if two_bit { 7 } else { 14 };
+            let symbols: Vec<_> = bits.iter().take(width).map(|bit| match (bit, two_bit) {
+                (0, _) => SymbolTypeTcc::PacketNotReceived,
+                (2, true) => SymbolTypeTcc::PacketReceivedLargeDelta,
+                _ => SymbolTypeTcc::PacketReceivedSmallDelta,
+            }).collect();
+            let deltas: Vec<_> = symbols.iter().filter(|s| **s != SymbolTypeTcc::PacketNotReceived).map(|&symbol| {
+                let delta = if symbol == SymbolTypeTcc::PacketReceivedLargeDelta { -20_000 } else { 500 };
+                RecvDelta { type_tcc_packet: symbol, delta }
+            }).collect();
+            let theirs = TransportLayerCc {
+                sender_ssrc: 1,
+                media_ssrc: 2,
+                base_sequence_number: base,
+                packet_status_count: width as u16,
+                reference_time: 5,
+                fb_pkt_count: 9,
+                packet_chunks: vec![PacketStatusChunk::StatusVectorChunk(StatusVectorChunk {
+                    type_tcc: StatusChunkTypeTcc::StatusVectorChunk,
+                    symbol_size: if two_bit { SymbolSizeTypeTcc::TwoBit } else { SymbolSizeTypeTcc::OneBit },
+                    symbol_list: symbols.clone(),
+                })],
+                recv_deltas: deltas.clone(),
+            };
+            let bytes = rtc_rtcp::packet::marshal(&[Box::new(theirs)]).unwrap();
+            let read = statuses(&bytes);
+            prop_assert_eq!(read.len(), width);
+            let mut time = 5 * 64_000;
+            let times: Vec<i64> = deltas.iter().map(|delta| { time += delta.delta; time }).collect();
+            prop_assert_eq!(read.iter().filter_map(|(_, arrival)| *arrival).collect::<Vec<_>>(), times);
+            let expected = symbols.iter().map(|symbol| *symbol != SymbolTypeTcc::PacketNotReceived);
+            prop_assert!(read.iter().map(|(_, arrival)| arrival.is_some()).eq(expected));
+        }
+    }
 }
