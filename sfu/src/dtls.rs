@@ -5,7 +5,7 @@
 //! - The crate takes the client's first SRTP profile, and libwebrtc lists AES-CM first. So the ClientHello is read
 //!   here, and the handshake runs with settings that offer only the profile we prefer among the client's.
 //! - The crate forgets its retransmission timer when a client repeats its ClientHello, so that one lost flight would end
-//!   every handshake. A repeated ClientHello is not shown to it, but taken for what it says: send that flight again.
+//!   the handshake. A repeated ClientHello is not shown to it, but taken for what it says: send that flight again.
 //! - Its buffers are bounded in megabytes: what a peer may send before and after the handshake is bounded here.
 //!
 //! Every client certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
@@ -151,6 +151,8 @@ enum Stage {
         endpoint: Box<Endpoint>,
         profile: SrtpProfile,
         received: usize,
+        /// Our HelloVerifyRequest.
+        verify_request: Option<BytesMut>,
         /// When our ServerHello was last sent.
         hello_sent: Option<Instant>,
     },
@@ -190,7 +192,13 @@ impl DtlsServer {
                 };
                 let endpoint =
                     Endpoint::new(PEER, TransportProtocol::UDP, Some(self.certificate.settings_for(profile)));
-                self.stage = Stage::Handshake { endpoint: Box::new(endpoint), profile, received: 0, hello_sent: None };
+                self.stage = Stage::Handshake {
+                    endpoint: Box::new(endpoint),
+                    profile,
+                    received: 0,
+                    verify_request: None,
+                    hello_sent: None,
+                };
                 hello.datagrams.into_iter().try_for_each(|datagram| self.on_handshake(now, &datagram))
             }
             Stage::Handshake { .. } => self.on_handshake(now, datagram),
@@ -206,30 +214,37 @@ impl DtlsServer {
     }
 
     fn on_handshake(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
-        let Stage::Handshake { endpoint, received, hello_sent, .. } = &mut self.stage else {
+        let Stage::Handshake { endpoint, received, verify_request, hello_sent, .. } = &mut self.stage else {
             return self.on_record(now, datagram);
         };
         *received += datagram.len();
         if *received > HANDSHAKE_BYTES_MAX {
             return self.fail(DtlsRefusal::HandshakeFailed);
         }
-        let is_second_hello = is_second_client_hello(datagram);
-        if let Some(sent) = *hello_sent
-            && is_second_hello
-        {
-            if now >= sent + REPEAT_INTERVAL_MIN {
-                self.send_again(now);
+        let hello = client_hello_sequence(datagram);
+        match (hello, &verify_request, *hello_sent) {
+            (Some(0), Some(request), None) => {
+                self.transmits.push_back(request.clone());
+                return Ok(());
             }
-            return Ok(());
+            (Some(_), _, Some(sent)) => {
+                if now >= sent + REPEAT_INTERVAL_MIN {
+                    self.send_again(now);
+                }
+                return Ok(());
+            }
+            _ => {}
         }
         let events = endpoint.read(now, PEER, None, BytesMut::from(datagram));
         let before = self.transmits.len();
         self.collect_transmits();
-        if let Stage::Handshake { hello_sent, .. } = &mut self.stage
-            && is_second_hello
-            && self.transmits.len() > before
+        if let (Some(hello), Some(sent)) = (hello, self.transmits.get(before))
+            && let Stage::Handshake { verify_request, hello_sent, .. } = &mut self.stage
         {
-            *hello_sent = Some(now);
+            match hello {
+                0 => *verify_request = Some(sent.clone()),
+                _ => *hello_sent = Some(now),
+            }
         }
         let Ok(events) = events else { return self.fail(DtlsRefusal::HandshakeFailed) };
         events.into_iter().try_for_each(|event| self.on_event(event))
@@ -380,14 +395,14 @@ fn split_record(datagram: &[u8]) -> Option<(Record<'_>, &[u8])> {
     Some((Record { content_type, epoch: u16::from_be_bytes([epoch_high, epoch_low]), body }, rest))
 }
 
-/// Whether a datagram begins with the ClientHello that answers our HelloVerifyRequest, or a fragment of it.
-fn is_second_client_hello(datagram: &[u8]) -> bool {
+/// Number of the ClientHello that a datagram begins with, or with a fragment of: 0 for a client's first, 1 for the one
+/// that answers our HelloVerifyRequest.
+fn client_hello_sequence(datagram: &[u8]) -> Option<u16> {
     const CLIENT_HELLO: u8 = 1;
-    let Some((record, _)) = split_record(datagram) else { return false };
-    record.content_type == HANDSHAKE_RECORD
-        && record.epoch == 0
-        && record.body.first() == Some(&CLIENT_HELLO)
-        && record.body.get(4..6) == Some(&[0, 1])
+    let (record, _) = split_record(datagram)?;
+    let ([kind, _, _, _, high, low], _) = record.body.split_first_chunk::<6>()?;
+    (record.content_type == HANDSHAKE_RECORD && record.epoch == 0 && *kind == CLIENT_HELLO)
+        .then_some(u16::from_be_bytes([*high, *low]))
 }
 
 /// How many handshake records a datagram holds; `None` if it does not consist of whole records.

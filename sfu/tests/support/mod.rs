@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use dimpl::{Dtls, Output};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::digest;
@@ -97,8 +98,15 @@ pub struct Seen {
     pub messages: Vec<(StreamId, Vec<u8>)>,
 }
 
+/// The client's DTLS: `rtc-dtls` where the order of its profiles matters, `dimpl` where datagrams get lost, because
+/// the former as a client does not recover from that.
+enum ClientDtls {
+    Rtc(Box<DtlsEndpoint>),
+    Dimpl { dtls: Box<Dtls>, keys: Vec<u8>, deadline: Option<Instant> },
+}
+
 pub struct Client {
-    dtls: DtlsEndpoint,
+    dtls: ClientDtls,
     sctp: SctpEndpoint,
     association: Option<(AssociationHandle, Association)>,
     outgoing: Vec<Vec<u8>>,
@@ -126,6 +134,22 @@ impl Client {
         let mut dtls = DtlsEndpoint::new(SERVER, TransportProtocol::UDP, None);
         // The client's clock starts with the test's: nothing is sent before the first step.
         dtls.connect(epoch(), SERVER, Arc::new(config), None).unwrap();
+        Self::with_dtls(ClientDtls::Rtc(Box::new(dtls)), Fingerprint(fingerprint))
+    }
+
+    /// A client that bears loss.
+    pub fn robust(seed: u64) -> Self {
+        let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
+        let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
+        let config = dimpl::Config::builder().dangerously_set_rng_seed(seed).build().unwrap();
+        let mut dtls = Dtls::new_auto(Arc::new(config), certificate, epoch());
+        dtls.set_active(true);
+        dtls.handle_timeout(epoch()).unwrap();
+        let dtls = ClientDtls::Dimpl { dtls: Box::new(dtls), keys: Vec::new(), deadline: None };
+        Self::with_dtls(dtls, fingerprint)
+    }
+
+    fn with_dtls(dtls: ClientDtls, fingerprint: Fingerprint) -> Self {
         let sctp = SctpEndpoint::new(SERVER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
         Self {
             dtls,
@@ -133,33 +157,81 @@ impl Client {
             association: None,
             outgoing: Vec::new(),
             unacknowledged: Vec::new(),
-            fingerprint: Fingerprint(fingerprint),
+            fingerprint,
             seen: Seen::default(),
         }
     }
 
+    /// Client key, server key, client salt, server salt.
     pub fn keying_material(&self, length: usize) -> Vec<u8> {
-        let state = self.dtls.get_connection_state(SERVER).unwrap();
-        state.export_keying_material("EXTRACTOR-dtls_srtp", &[], length).unwrap().into_bytes()
-    }
-
-    pub fn profile(&self) -> SrtpProtectionProfile {
-        self.dtls.get_connection_state(SERVER).unwrap().srtp_protection_profile()
+        match &self.dtls {
+            ClientDtls::Rtc(dtls) => {
+                let state = dtls.get_connection_state(SERVER).unwrap();
+                state.export_keying_material("EXTRACTOR-dtls_srtp", &[], length).unwrap().into_bytes()
+            }
+            ClientDtls::Dimpl { keys, .. } => keys.clone(),
+        }
     }
 
     fn receive(&mut self, now: Instant, datagram: &[u8]) {
-        for event in self.dtls.read(now, SERVER, None, BytesMut::from(datagram)).unwrap_or_default() {
-            match event {
-                EndpointEvent::HandshakeComplete => {
-                    self.seen.dtls_connected = true;
-                    self.association = Some(self.sctp.connect(now, ClientConfig::default(), SERVER).unwrap());
+        match &mut self.dtls {
+            ClientDtls::Rtc(dtls) => {
+                for event in dtls.read(now, SERVER, None, BytesMut::from(datagram)).unwrap_or_default() {
+                    match event {
+                        EndpointEvent::HandshakeComplete => self.on_dtls_connected(now),
+                        EndpointEvent::ApplicationData(packet) => self.receive_sctp(now, packet.freeze()),
+                        EndpointEvent::PeerClosed => self.seen.dtls_closed = true,
+                        _ => {}
+                    }
                 }
-                EndpointEvent::ApplicationData(packet) => self.receive_sctp(now, packet.freeze()),
-                EndpointEvent::PeerClosed => self.seen.dtls_closed = true,
-                _ => {}
+            }
+            ClientDtls::Dimpl { dtls, .. } => {
+                dtls.handle_timeout(now).unwrap();
+                dtls.handle_packet(datagram).unwrap();
             }
         }
         self.progress(now);
+    }
+
+    fn on_dtls_connected(&mut self, now: Instant) {
+        self.seen.dtls_connected = true;
+        self.association = Some(self.sctp.connect(now, ClientConfig::default(), SERVER).unwrap());
+    }
+
+    /// Takes what DTLS has to send and to tell.
+    fn progress_dtls(&mut self, now: Instant) {
+        let ClientDtls::Dimpl { dtls, keys, deadline } = &mut self.dtls else {
+            if let ClientDtls::Rtc(dtls) = &mut self.dtls {
+                self.outgoing.extend(std::iter::from_fn(|| dtls.poll_transmit()).map(|out| out.message.to_vec()));
+            }
+            return;
+        };
+        let (mut buffer, mut packets, mut connected) = (vec![0; 4_096], Vec::new(), false);
+        loop {
+            match dtls.poll_output(&mut buffer) {
+                Output::Packet(packet) => self.outgoing.push(packet.to_vec()),
+                Output::Timeout(at) => {
+                    *deadline = Some(at);
+                    break;
+                }
+                Output::Connected => connected = true,
+                Output::KeyingMaterial(material, _) => *keys = material.to_vec(),
+                Output::ApplicationData(packet) => packets.push(Bytes::copy_from_slice(packet)),
+                Output::CloseNotify => self.seen.dtls_closed = true,
+                _ => {}
+            }
+        }
+        if connected {
+            self.on_dtls_connected(now);
+        }
+        packets.into_iter().for_each(|packet| self.receive_sctp(now, packet));
+    }
+
+    fn write_dtls(&mut self, now: Instant, packet: &[u8]) {
+        match &mut self.dtls {
+            ClientDtls::Rtc(dtls) => dtls.write(now, SERVER, packet).unwrap_or_default(),
+            ClientDtls::Dimpl { dtls, .. } => drop(dtls.send_application_data(packet)),
+        }
     }
 
     fn receive_sctp(&mut self, now: Instant, packet: Bytes) {
@@ -169,6 +241,7 @@ impl Client {
     }
 
     fn progress(&mut self, now: Instant) {
+        self.progress_dtls(now);
         while let Some((_, association)) = &mut self.association {
             match association.poll() {
                 Some(Event::Connected) => self.seen.sctp_connected = true,
@@ -183,17 +256,15 @@ impl Client {
                 let mut stream = association.stream(*id).unwrap();
                 stream.write_sctp(now, &ack, PayloadProtocolIdentifier::Dcep).is_err()
             });
+            let mut packets = Vec::new();
             while let Some(transmit) = association.poll_transmit(now) {
-                if let Payload::RawEncode(packets) = transmit.message {
-                    for packet in packets {
-                        let _ = self.dtls.write(now, SERVER, &packet);
-                    }
+                if let Payload::RawEncode(more) = transmit.message {
+                    packets.extend(more);
                 }
             }
+            packets.iter().for_each(|packet| self.write_dtls(now, packet));
         }
-        while let Some(transmit) = self.dtls.poll_transmit() {
-            self.outgoing.push(transmit.message.to_vec());
-        }
+        self.progress_dtls(now);
     }
 
     fn read(&mut self, id: StreamId) {
@@ -241,17 +312,27 @@ impl Client {
     }
 
     pub fn close(&mut self, now: Instant) {
-        self.dtls.close(now).unwrap();
+        match &mut self.dtls {
+            ClientDtls::Rtc(dtls) => dtls.close(now).unwrap(),
+            ClientDtls::Dimpl { dtls, .. } => dtls.close().unwrap(),
+        }
         self.progress(now);
     }
 
     fn deadline(&self) -> Option<Instant> {
         let sctp = self.association.as_ref().and_then(|(_, association)| association.poll_timeout());
-        self.dtls.poll_timeout(&SERVER).into_iter().chain(sctp).min()
+        let dtls = match &self.dtls {
+            ClientDtls::Rtc(dtls) => dtls.poll_timeout(&SERVER),
+            ClientDtls::Dimpl { deadline, .. } => *deadline,
+        };
+        dtls.into_iter().chain(sctp).min()
     }
 
     fn on_deadline(&mut self, now: Instant) {
-        let _ = self.dtls.handle_timeout(SERVER, now);
+        match &mut self.dtls {
+            ClientDtls::Rtc(dtls) => drop(dtls.handle_timeout(SERVER, now)),
+            ClientDtls::Dimpl { dtls, .. } => drop(dtls.handle_timeout(now)),
+        }
         if let Some((_, association)) = &mut self.association {
             association.handle_timeout(now);
         }
@@ -288,7 +369,7 @@ pub struct World {
 
 impl World {
     pub fn new(opener: ChannelOpener, seed: u64) -> Self {
-        Self::with_client(opener, seed, Client::new(&LIBWEBRTC_PROFILES))
+        Self::with_client(opener, seed, Client::robust(seed))
     }
 
     pub fn with_client(opener: ChannelOpener, seed: u64, client: Client) -> Self {
