@@ -145,5 +145,5 @@ impl Ports {
 /// Sends a signal by its name to a process, or to a group of them when the id starts with `-`.
 pub fn signal(name: &str, id: &str) {
     // The group may be gone already, which is what was wanted.
-    let _ = Command::new("kill").args(["-s", name, "--", id]).stderr(Stdio::null()).status();
+    let _ = Command::new("sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, id]).stderr(Stdio::null()).status();
 }
