@@ -1,1 +1,6 @@
-//! What runs, and how it stops.
+//! The product, and the binary: arguments, configuration, what runs and how it stops.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod metrics;

@@ -1,3 +1,12 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
+mod api;
+pub mod event;
+pub mod http;
+pub mod join;
+pub mod media;
 pub mod negotiation;
+pub mod rooms;
+pub mod session;
+pub mod socket;
+pub mod token;

@@ -1,0 +1,335 @@
+//! What runs, and how it stops. [`App::start`] builds the parts in order, sockets first so that a taken port shows before
+//! anything runs; [`App::run`] serves until told to stop, then drains in reverse.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use sfu::certificate::Certificate;
+use sfu::io::{UdpPorts, Workers};
+use shared::id::NodeId;
+use signaling::http::{Counters, Surface};
+use signaling::rooms::{Limits, Rooms, RoomsConfig};
+use signaling::token::{JoinToken, Keys};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::{Config, PortRange};
+use crate::metrics;
+
+/// How long a join token lasts that is made for somebody who tries the server.
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The running server.
+pub struct App {
+    config: Config,
+    keys: Keys,
+    rooms: Rooms,
+    workers: Arc<Workers>,
+    http: Vec<SocketAddr>,
+    metrics: Vec<SocketAddr>,
+    servers: JoinSet<std::io::Result<()>>,
+}
+
+/// How the server stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everybody was told, and left or was given the time.
+    Drained,
+    /// Asked twice.
+    AtOnce,
+}
+
+/// The API keys of a configuration.
+///
+/// # Errors
+/// Says how to make one if there is none.
+pub fn keys(config: &Config) -> anyhow::Result<Keys> {
+    if config.keys.0.is_empty() {
+        return Err(anyhow!(
+            "there is no API key: make one with `onair generate-keys` and set it as keys in the configuration file \
+             or as LIVEKIT_KEYS=\"<key>: <secret>\"; to only try the server, start it with --dev"
+        ));
+    }
+    Ok(Keys::new(config.keys.0.iter().cloned())?)
+}
+
+impl App {
+    /// Binds all sockets and starts all parts. Nothing is served yet.
+    ///
+    /// # Errors
+    /// Says what is in the way and what to do.
+    pub async fn start(config: Config) -> anyhow::Result<App> {
+        let keys = keys(&config)?;
+        warn_of_weak(&keys, &config);
+        let listeners = listen(&config.bind_addresses, config.port, "port").await?;
+        let metrics_listeners = match config.prometheus_port() {
+            0 => Vec::new(),
+            port => listen(&config.bind_addresses, port, "prometheus.port").await?,
+        };
+        let certificate = Certificate::generate();
+        let (on_event, events) = signaling::media::worker_events();
+        let fingerprint = certificate.fingerprint;
+        let workers = Workers::start(media_config(&config, certificate), on_event)
+            .map_err(|error| media_error(&config, error))?;
+        let workers = Arc::new(workers);
+        let node_id = NodeId::generate();
+        let rooms_config = rooms_config(&config, &keys, &node_id, fingerprint)?;
+        let rooms = Rooms::start(rooms_config, workers.handles().to_vec(), events);
+        let counters = Arc::new(Counters::default());
+        let surface = Surface {
+            keys: keys.clone(),
+            rooms: rooms.clone(),
+            auto_create: config.room.auto_create,
+            counters: Arc::clone(&counters),
+        };
+        let sources = metrics::Sources {
+            node_id: node_id.to_string(),
+            rooms: rooms.clone(),
+            workers: Arc::clone(&workers),
+            surface: counters,
+        };
+        let mut servers = JoinSet::new();
+        let http = serve(&mut servers, listeners, &signaling::http::router(surface))?;
+        let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;
+        Ok(App { config, keys, rooms, workers, http, metrics, servers })
+    }
+
+    /// Where HTTP is served.
+    pub fn http_addresses(&self) -> &[SocketAddr] {
+        &self.http
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics
+    }
+
+    /// What a person who started the server wants to know. Names secrets only of development, which are public.
+    pub fn greeting(&self) -> String {
+        let list = |addresses: &[SocketAddr]| {
+            addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(", ")
+        };
+        let PortRange { first, last } = self.config.udp_ports();
+        let udp = if first == last { format!("UDP {first}") } else { format!("UDP {first}-{last}") };
+        let tcp = match self.config.rtc.tcp_port {
+            0 => String::new(),
+            port => format!(", TCP {port}"),
+        };
+        let mut lines = vec![
+            format!("onair {}", env!("CARGO_PKG_VERSION")),
+            format!("  HTTP and WebSocket  {}", list(&self.http)),
+            format!("  media               {udp}{tcp}"),
+        ];
+        if !self.metrics.is_empty() {
+            lines.push(format!("  metrics             {}", list(&self.metrics)));
+        }
+        if self.config.development {
+            lines.extend(self.development_lines());
+        }
+        lines.join("\n")
+    }
+
+    fn development_lines(&self) -> Vec<String> {
+        use crate::config::{DEV_KEY, DEV_SECRET};
+        let public = self.config.keys.0.iter().any(|(name, _)| name == DEV_KEY) && self.config.keys.0.len() == 1;
+        let Some(address) = self.http.first().filter(|_| public) else {
+            return Vec::new();
+        };
+        let host =
+            if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
+        let join = JoinToken {
+            identity: "guest".parse().expect("a short text is an identity"),
+            room: "demo".parse().expect("a short text is a room name"),
+            recorder: false,
+            life: JOIN_TOKEN_LIFE,
+        };
+        let token = self.keys.signer().create_join_token(&join, SystemTime::now());
+        vec![
+            format!("Development mode: API key {DEV_KEY}, secret {DEV_SECRET}. Anybody knows them."),
+            format!("  URL                 ws://{host}"),
+            format!("  token for a day     {token}"),
+            format!("                      joins room {} as {}", join.room, join.identity),
+        ]
+    }
+
+    /// Serves until `stop` ends, then tells everybody to leave and waits for them, at most until the configured
+    /// deadline or until `stop_now` ends.
+    ///
+    /// # Errors
+    /// A server task that ended by itself.
+    pub async fn run(
+        mut self,
+        stop: impl Future<Output = ()>,
+        stop_now: impl Future<Output = ()>,
+    ) -> anyhow::Result<Stopped> {
+        tokio::select! {
+            () = stop => {}
+            Some(ended) = self.servers.join_next() => {
+                ended.context("a server task failed")?.context("a listener failed")?;
+                return Err(anyhow!("a listener ended by itself"));
+            }
+        }
+        let deadline = Duration::from_secs(self.config.drain_timeout);
+        info!(?deadline, participants = self.rooms.counts().participants, "draining");
+        let stopped = tokio::select! {
+            () = self.rooms.drain(deadline) => Stopped::Drained,
+            () = stop_now => Stopped::AtOnce,
+        };
+        self.stop().await;
+        Ok(stopped)
+    }
+
+    async fn stop(mut self) {
+        self.servers.shutdown().await;
+        // Metrics held the other handle, and their server is gone.
+        if let Some(workers) = Arc::into_inner(self.workers) {
+            let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
+        }
+    }
+}
+
+fn warn_of_weak(keys: &Keys, config: &Config) {
+    if config.development {
+        return;
+    }
+    for key in keys.weak() {
+        warn!(key, "the secret of this API key is shorter than 32 bytes; make a better one with `onair generate-keys`");
+    }
+}
+
+/// Listens on every address; without any, on all of both families, or of IPv4 where there is no IPv6.
+async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
+    if addresses.is_empty() {
+        if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            return Ok(vec![listener]);
+        }
+        return Ok(vec![bind((Ipv4Addr::UNSPECIFIED, port).into(), setting).await?]);
+    }
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for &address in addresses {
+        listeners.push(bind((address, port).into(), setting).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let port = address.port();
+        match error.kind() {
+            ErrorKind::AddrInUse => {
+                anyhow!("TCP port {port} of {} is taken: stop what listens there, or set {setting}", address.ip())
+            }
+            ErrorKind::PermissionDenied => {
+                anyhow!("TCP port {port} needs a privilege: take one above 1023 for {setting}, or grant CAP_NET_BIND_SERVICE")
+            }
+            ErrorKind::AddrNotAvailable => {
+                anyhow!("{} is not an address of this machine: correct bind_addresses (--bind)", address.ip())
+            }
+            _ => anyhow!("cannot listen on {address}: {error}"),
+        }
+    })
+}
+
+fn serve(
+    servers: &mut JoinSet<std::io::Result<()>>,
+    listeners: Vec<TcpListener>,
+    router: &Router,
+) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        addresses.push(listener.local_addr().context("a listener has no address")?);
+        // Signalling messages are small and answer each other.
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        servers.spawn(async move { axum::serve(listener, service).await });
+    }
+    Ok(addresses)
+}
+
+fn media_config(config: &Config, certificate: Certificate) -> sfu::io::Config {
+    let PortRange { first, last } = config.udp_ports();
+    sfu::io::Config {
+        workers: config.rtc.workers,
+        bind: Vec::new(),
+        advertise: advertised(config),
+        udp: if first == last { UdpPorts::Single(first) } else { UdpPorts::Range(first, last) },
+        tcp_port: (config.rtc.tcp_port != 0).then_some(config.rtc.tcp_port),
+        certificate,
+    }
+}
+
+/// Empty: the workers find out. In development clients are on this machine, and some of them reach it by its loopback
+/// address alone, others by any address but that.
+fn advertised(config: &Config) -> Vec<IpAddr> {
+    if !config.rtc.node_ip.0.is_empty() || !config.development {
+        return config.rtc.node_ip.0.clone();
+    }
+    outgoing_address().into_iter().chain([IpAddr::from([127, 0, 0, 1])]).collect()
+}
+
+/// The address that this machine would send from. Connecting a UDP socket sends nothing; 192.0.2.0/24 is for
+/// documentation (RFC 5737).
+fn outgoing_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+fn media_error(config: &Config, error: std::io::Error) -> anyhow::Error {
+    let PortRange { first, last } = config.udp_ports();
+    let tcp = config.rtc.tcp_port;
+    match error.kind() {
+        ErrorKind::AddrInUse => anyhow!(
+            "a media port is taken (UDP {first}-{last}, TCP {tcp}): stop what uses it, or set rtc.udp_port (--udp-port) \
+             and rtc.tcp_port"
+        ),
+        _ => anyhow!("cannot start the media workers (UDP {first}-{last}, TCP {tcp}): {error}"),
+    }
+}
+
+fn rooms_config(
+    config: &Config,
+    keys: &Keys,
+    node_id: &NodeId,
+    fingerprint: sfu::command::Fingerprint,
+) -> anyhow::Result<RoomsConfig> {
+    let room = &config.room;
+    let mut room_configurations = std::collections::HashMap::new();
+    for (name, settings) in &room.room_configurations {
+        let settings = serde_json::from_value(settings.clone())
+            .with_context(|| format!("room.room_configurations.{name} is not a room configuration"))?;
+        room_configurations.insert(name.clone(), settings);
+    }
+    let stun: Vec<String> = config.rtc.stun_servers.iter().map(|host| format!("stun:{host}")).collect();
+    let ice_servers = if stun.is_empty() { serde_json::json!([]) } else { serde_json::json!([{ "urls": stun }]) };
+    Ok(RoomsConfig {
+        auto_create: room.auto_create,
+        max_participants: room.max_participants,
+        empty_timeout: Duration::from_secs(room.empty_timeout.into()),
+        departure_timeout: Duration::from_secs(room.departure_timeout.into()),
+        enabled_codecs: config.codecs()?,
+        enable_remote_unmute: room.enable_remote_unmute,
+        limits: Limits {
+            metadata_bytes_max: config.limit.max_metadata_size,
+            attributes_bytes_max: config.limit.max_attributes_size,
+            name_bytes_max: config.limit.max_participant_name_length,
+            room_name_bytes_max: config.limit.max_room_name_length,
+        },
+        region: config.region.clone(),
+        node_id: node_id.to_string(),
+        ice_servers: serde_json::from_value(ice_servers).context("rtc.stun_servers is not usable")?,
+        room_configurations,
+        signer: keys.signer(),
+        fingerprint,
+    })
+}

@@ -1,0 +1,116 @@
+//! Services that this server does not have: agents' dispatch, egress, ingress, SIP. Their grants are checked all the
+//! same, so that nobody learns more from the answer than LiveKit would tell.
+
+use axum::response::Response;
+use livekit_protocol as proto;
+
+use super::{Call, Code, TwirpError};
+use crate::token::SipGrant;
+
+/// A method of a service that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    CreateDispatch,
+    DeleteDispatch,
+    ListDispatch,
+    Egress,
+    Ingress,
+    SipAdmin,
+    SipCall,
+}
+
+const EGRESS: [&str; 10] = [
+    "StartEgress",
+    "StartRoomCompositeEgress",
+    "StartWebEgress",
+    "StartParticipantEgress",
+    "StartTrackCompositeEgress",
+    "StartTrackEgress",
+    "UpdateLayout",
+    "UpdateStream",
+    "ListEgress",
+    "StopEgress",
+];
+
+const INGRESS: [&str; 4] = ["CreateIngress", "UpdateIngress", "ListIngress", "DeleteIngress"];
+
+const SIP_ADMIN: [&str; 15] = [
+    "ListSIPTrunk",
+    "CreateSIPInboundTrunk",
+    "UpdateSIPInboundTrunk",
+    "GetSIPInboundTrunk",
+    "ListSIPInboundTrunk",
+    "CreateSIPOutboundTrunk",
+    "UpdateSIPOutboundTrunk",
+    "GetSIPOutboundTrunk",
+    "ListSIPOutboundTrunk",
+    "DeleteSIPTrunk",
+    "CreateSIPDispatchRule",
+    "UpdateSIPDispatchRule",
+    "ListSIPDispatchRule",
+    "DeleteSIPDispatchRule",
+    "CreateSIPTrunk",
+];
+
+impl Method {
+    /// The outer `None`: no such service. The inner one: no such method.
+    pub(super) fn named(service: &str, method: &str) -> Option<Option<Self>> {
+        let one_of = |names: &[&str], found| names.contains(&method).then_some(found);
+        match service {
+            "AgentDispatchService" => Some(match method {
+                "CreateDispatch" => Some(Self::CreateDispatch),
+                "DeleteDispatch" => Some(Self::DeleteDispatch),
+                "ListDispatch" => Some(Self::ListDispatch),
+                _ => None,
+            }),
+            "Egress" => Some(one_of(&EGRESS, Self::Egress)),
+            "Ingress" => Some(one_of(&INGRESS, Self::Ingress)),
+            "SIP" => Some(match method {
+                "CreateSIPParticipant" | "TransferSIPParticipant" => Some(Self::SipCall),
+                _ => one_of(&SIP_ADMIN, Self::SipAdmin),
+            }),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn answer(method: Method, call: &Call<'_>) -> Result<Response, TwirpError> {
+    match method {
+        Method::CreateDispatch => {
+            call.require_admin_of(&call.request::<proto::CreateAgentDispatchRequest>()?.room)?;
+            Err(absent("agent dispatch"))
+        }
+        Method::DeleteDispatch => {
+            call.require_admin_of(&call.request::<proto::DeleteAgentDispatchRequest>()?.room)?;
+            Err(absent("agent dispatch"))
+        }
+        Method::ListDispatch => {
+            call.require_admin_of(&call.request::<proto::ListAgentDispatchRequest>()?.room)?;
+            Err(absent("agent dispatch"))
+        }
+        Method::Egress => {
+            call.require(|video| video.room_record)?;
+            Err(absent("egress"))
+        }
+        Method::Ingress => {
+            call.require(|video| video.ingress_admin)?;
+            Err(absent("ingress"))
+        }
+        Method::SipAdmin => {
+            require_sip(call, |sip| sip.admin)?;
+            Err(absent("SIP"))
+        }
+        Method::SipCall => {
+            require_sip(call, |sip| sip.call)?;
+            Err(absent("SIP"))
+        }
+    }
+}
+
+fn require_sip(call: &Call<'_>, granted: impl Fn(&SipGrant) -> bool) -> Result<(), TwirpError> {
+    if call.claims.is_some_and(|claims| granted(&claims.sip)) { Ok(()) } else { Err(TwirpError::denied()) }
+}
+
+fn absent(what: &str) -> TwirpError {
+    TwirpError::new(Code::Unimplemented, format!("{what} is not supported by this server"))
+}

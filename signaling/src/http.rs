@@ -1,0 +1,399 @@
+//! The routes of LiveKit's surface, and what holds for all of them: CORS, tokens, sizes.
+//!
+//! A join is carried out before the WebSocket is accepted, because clients decide by the status of a failed upgrade
+//! whether to try again. Then the connection belongs to its [`Session`](crate::session::Session).
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{ConnectInfo, FromRequestParts, Query, Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ORIGIN, UPGRADE, USER_AGENT, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use futures_util::{Sink, Stream};
+use tower::Service as _;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{debug, warn};
+
+use crate::api;
+use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
+use crate::rooms::{JoinError, Rooms};
+use crate::socket::Frame;
+use crate::token::{Claims, Keys, TokenError};
+
+/// Largest WebSocket message, in bytes; LiveKit's `limit.signal_message_size_limit`.
+pub const SIGNAL_MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// Largest request body, in bytes.
+pub const REQUEST_BODY_BYTES_MAX: usize = 10 << 20;
+
+/// How long a browser may remember a preflight, in seconds.
+const PREFLIGHT_AGE_MAX_S: &str = "86400";
+
+/// What the routes work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Surface {
+    pub keys: Keys,
+    pub rooms: Rooms,
+    /// `room.auto_create`: whether anybody's join may create the room.
+    pub auto_create: bool,
+    pub counters: Arc<Counters>,
+}
+
+/// What happened on the surface, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub joins_accepted: AtomicU64,
+    pub joins_refused: AtomicU64,
+    pub api_answered: AtomicU64,
+    pub api_refused: AtomicU64,
+}
+
+/// The whole surface as one router. Serve it with connect info of [`SocketAddr`], so that clients have an address.
+pub fn router(surface: Surface) -> Router {
+    let routes = Router::new()
+        .route("/", get(async || "OK"))
+        .route("/rtc", any(connect_v0))
+        .route("/rtc/v1", any(connect_v1))
+        .route("/rtc/validate", get(validate_v0))
+        .route("/rtc/v1/validate", get(validate_v1))
+        .route("/twirp/{service}/{method}", any(twirp))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(surface.clone(), authenticate))
+        .with_state(surface);
+    Router::new()
+        .fallback(collapse_leading_slashes)
+        .with_state(routes)
+        .layer(middleware::from_fn(cors))
+        .layer(CatchPanicLayer::new())
+}
+
+/// A plain-text answer.
+pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    (status, body.into()).into_response()
+}
+
+/// What an unknown path gets.
+pub(crate) async fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Users configure URLs with a slash at the end, and SDKs append theirs.
+async fn collapse_leading_slashes(State(mut routes): State<Router>, mut request: Request) -> Response {
+    if let Some(path_and_query) = request.uri().path_and_query()
+        && path_and_query.as_str().starts_with("//")
+    {
+        let collapsed = format!("/{}", path_and_query.as_str().trim_start_matches('/'));
+        match collapsed.parse::<Uri>() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return text(StatusCode::BAD_REQUEST, "malformed path"),
+        }
+    }
+    match routes.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// CORS (Fetch standard) for every answer, errors too: browsers must be able to read why a join failed.
+async fn cors(request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
+    let asked = preflight_answer(&request);
+    let mut response = match asked {
+        Some(answer) => answer,
+        None => next.run(request).await,
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+    response
+}
+
+fn preflight_answer(request: &Request) -> Option<Response> {
+    const METHODS: [&str; 6] = ["OPTIONS", "HEAD", "GET", "POST", "PATCH", "DELETE"];
+    let headers = request.headers();
+    let method = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    if request.method() != Method::OPTIONS || !headers.contains_key(ORIGIN) {
+        return None;
+    }
+    let mut answer = StatusCode::NO_CONTENT.into_response();
+    if METHODS.iter().any(|known| method.as_bytes() == known.as_bytes()) {
+        answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, method.clone());
+        answer.headers_mut().insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_AGE_MAX_S));
+        if let Some(wanted) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    }
+    Some(answer)
+}
+
+/// The verified token of a request, if it carries one.
+#[derive(Clone)]
+pub(crate) struct Caller(pub(crate) Option<Arc<Claims>>);
+
+/// A token that is there must be good, whatever the route. Without one, each route decides.
+async fn authenticate(State(surface): State<Surface>, mut request: Request, next: Next) -> Response {
+    match caller(&surface.keys, request.headers(), request.uri()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => {
+            debug!(path = request.uri().path(), %error, "token refused");
+            text(StatusCode::UNAUTHORIZED, error.to_string())
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AuthError {
+    #[error("invalid authorization header. Must start with Bearer ")]
+    NotBearer,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// The header wins over the query.
+fn caller(keys: &Keys, headers: &HeaderMap, uri: &Uri) -> Result<Caller, AuthError> {
+    let from_query;
+    let token = if let Some(value) = headers.get(AUTHORIZATION) {
+        let value = value.to_str().map_err(|_| AuthError::NotBearer)?;
+        value.strip_prefix("Bearer ").ok_or(AuthError::NotBearer)?
+    } else {
+        from_query = parameters(uri);
+        from_query.get("access_token").unwrap_or_default()
+    };
+    if token.is_empty() {
+        return Ok(Caller(None));
+    }
+    Ok(Caller(Some(Arc::new(keys.verify(token, SystemTime::now())?))))
+}
+
+fn parameters(uri: &Uri) -> Parameters {
+    Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| Parameters(pairs)).unwrap_or_default()
+}
+
+async fn connect_v0(State(surface): State<Surface>, request: Request) -> Response {
+    connect(surface, Mode::V0, request).await
+}
+
+async fn connect_v1(State(surface): State<Surface>, request: Request) -> Response {
+    connect(surface, Mode::V1, request).await
+}
+
+async fn validate_v0(State(surface): State<Surface>, request: Request) -> Response {
+    validate(surface, Mode::V0, request).await
+}
+
+async fn validate_v1(State(surface): State<Surface>, request: Request) -> Response {
+    validate(surface, Mode::V1, request).await
+}
+
+/// Why a request to join gets no connection.
+enum Unjoined {
+    Refused(Refusal),
+    Failed(JoinError),
+}
+
+impl IntoResponse for Unjoined {
+    fn into_response(self) -> Response {
+        match self {
+            Unjoined::Refused(refusal) => {
+                let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+                text(status, refusal.to_string())
+            }
+            Unjoined::Failed(error @ JoinError::RoomMissing) => text(StatusCode::NOT_FOUND, error.to_string()),
+            Unjoined::Failed(error @ JoinError::ShuttingDown) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+            // LiveKit's one answer to whatever else keeps a session from starting.
+            Unjoined::Failed(JoinError::RoomFull | JoinError::TooLarge(_) | JoinError::Unavailable) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, "connection closed by media")
+            }
+        }
+    }
+}
+
+/// Joins, and only then accepts the WebSocket.
+async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
+    if !asks_for_websocket(request.headers()) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let join = read_join(mode, Purpose::Connect, &request);
+    let (mut parts, _body) = request.into_parts();
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let session = match join {
+        Ok(join) => surface.rooms.join(join).await.map_err(Unjoined::Failed),
+        Err(refusal) => Err(Unjoined::Refused(refusal)),
+    };
+    match session {
+        Ok(session) => {
+            surface.counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
+            upgrade
+                .max_message_size(SIGNAL_MESSAGE_BYTES_MAX)
+                .max_frame_size(SIGNAL_MESSAGE_BYTES_MAX)
+                .on_failed_upgrade(|error| debug!(%error, "the client left before the upgrade"))
+                .on_upgrade(move |socket| session.run(Frames(socket)))
+        }
+        Err(unjoined) => {
+            surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
+            log_refusal(&unjoined);
+            unjoined.into_response()
+        }
+    }
+}
+
+fn log_refusal(unjoined: &Unjoined) {
+    match unjoined {
+        Unjoined::Refused(refusal) => debug!(%refusal, "join refused"),
+        Unjoined::Failed(error @ JoinError::Unavailable) => warn!(%error, "join failed"),
+        Unjoined::Failed(error) => debug!(%error, "join failed"),
+    }
+}
+
+/// Tells whether [`connect`] would be allowed, by the same checks of token and parameters.
+async fn validate(surface: Surface, mode: Mode, request: Request) -> Response {
+    let mut response = match read_join(mode, Purpose::Validate, &request) {
+        Ok(join) if room_may_exist(&surface, &join).await => text(StatusCode::OK, "success"),
+        Ok(_) => Unjoined::Failed(JoinError::RoomMissing).into_response(),
+        Err(refusal) => Unjoined::Refused(refusal).into_response(),
+    };
+    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+async fn room_may_exist(surface: &Surface, join: &Join) -> bool {
+    let video = &join.grants.video;
+    surface.auto_create
+        || video.room_create
+        || !surface.rooms.list_rooms(std::slice::from_ref(&video.room)).await.is_empty()
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+fn read_join(mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Refusal> {
+    let claims = request.extensions().get::<Caller>().and_then(|caller| caller.0.clone());
+    join::read(JoinInput {
+        mode,
+        purpose,
+        claims: claims.as_deref(),
+        parameters: &parameters(request.uri()),
+        hints: &client_hints(request),
+    })
+}
+
+fn client_hints(request: &Request) -> ClientHints {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let named_by_proxy = ["CF-Connecting-IP", "X-Forwarded-For", "X-Real-IP"].into_iter().find_map(header);
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_string());
+    let address = match named_by_proxy {
+        Some(list) => list.split(',').next().unwrap_or_default().trim().to_owned(),
+        None => peer.unwrap_or_default(),
+    };
+    ClientHints { user_agent: header(USER_AGENT.as_str()).unwrap_or_default().to_owned(), address }
+}
+
+/// Server APIs. Tells apart what only HTTP knows; the rest is [`crate::api`]'s.
+async fn twirp(State(surface): State<Surface>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(route) = api::Route::of_path(parts.uri.path()) else {
+        return not_found().await;
+    };
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let encoding = match route.check(parts.method.as_str(), content_type) {
+        Ok(encoding) => encoding,
+        Err(error) => return counted(&surface, error.into_response()),
+    };
+    let body = match read_body(body).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let claims = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
+    let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body };
+    counted(&surface, api::answer(&route, call).await)
+}
+
+fn counted(surface: &Surface, response: Response) -> Response {
+    let counters = &surface.counters;
+    let counter = if response.status().is_success() { &counters.api_answered } else { &counters.api_refused };
+    counter.fetch_add(1, Ordering::Relaxed);
+    response
+}
+
+async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
+    axum::body::to_bytes(body, REQUEST_BODY_BYTES_MAX)
+        .await
+        .map_err(|_| text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"))
+}
+
+/// axum's WebSocket as the frames that sessions speak.
+struct Frames(WebSocket);
+
+impl Stream for Frames {
+    type Item = Result<Frame, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0).poll_next(context).map_ok(frame_of)
+    }
+}
+
+impl Sink<Frame> for Frames {
+    type Error = axum::Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.0).poll_ready(context)
+    }
+
+    fn start_send(mut self: Pin<&mut Self>, frame: Frame) -> Result<(), axum::Error> {
+        Pin::new(&mut self.0).start_send(message_of(frame))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
+        Pin::new(&mut self.0).poll_close(context)
+    }
+}
+
+fn frame_of(message: Message) -> Frame {
+    match message {
+        Message::Binary(bytes) => Frame::Binary(bytes),
+        Message::Text(text) => Frame::Text(text.as_str().to_owned()),
+        Message::Ping(bytes) => Frame::Ping(bytes),
+        Message::Pong(bytes) => Frame::Pong(bytes),
+        Message::Close(_) => Frame::Close,
+    }
+}
+
+fn message_of(frame: Frame) -> Message {
+    match frame {
+        Frame::Binary(bytes) => Message::Binary(bytes),
+        Frame::Text(text) => Message::Text(text.into()),
+        Frame::Ping(bytes) => Message::Ping(bytes),
+        Frame::Pong(bytes) => Message::Pong(bytes),
+        Frame::Close => Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() })),
+    }
+}
