@@ -20,6 +20,10 @@ const START_MAX: Duration = Duration::from_secs(15);
 /// Longest time from SIGTERM to the exit: the default drain deadline of 10 s, and as much again for a busy machine.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
+/// How much of the server's log a failure shows: lines from its end, and characters of each.
+const LOG_LINES: usize = 150;
+const LOG_COLUMNS: usize = 400;
+
 /// Names another server to run the tests against, such as livekit-server: they must pass on it as well.
 const BINARY_VARIABLE: &str = "ONAIR_TEST_BINARY";
 
@@ -51,12 +55,13 @@ impl Server {
         format!("ws://127.0.0.1:{}", self.ports.http)
     }
 
-    /// The end of the server's log.
+    /// The end of the server's log, long lines cut.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(150)..].join("\n")
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        tail.iter().map(|line| line.chars().take(LOG_COLUMNS).collect::<String>() + "\n").collect()
     }
 
     /// Starts it on the ports it had, and waits until it answers.
@@ -132,12 +137,13 @@ impl Ports {
         Self { http, tcp, udp: udp.local_addr().expect("it is bound").port() }
     }
 
-    /// Understood by Onair and by livekit-server.
+    /// Understood by Onair and by livekit-server, which offers no candidate of loopback without being told.
     fn config(&self) -> String {
         let Self { http, tcp, udp } = self;
+        let loopback = if std::env::var_os(BINARY_VARIABLE).is_some() { "enable_loopback_candidate: true" } else { "" };
         format!(
-            "port: {http}\nrtc:\n  tcp_port: {tcp}\n  udp_port: {udp}\n  node_ip: 127.0.0.1\n  \
-             enable_loopback_candidate: true\nlogging:\n  level: debug\n"
+            "port: {http}\nrtc:\n  tcp_port: {tcp}\n  udp_port: {udp}\n  node_ip: 127.0.0.1\n  {loopback}\n\
+             logging:\n  level: info\n"
         )
     }
 }
@@ -145,5 +151,5 @@ impl Ports {
 /// Sends a signal by its name to a process, or to a group of them when the id starts with `-`.
 pub fn signal(name: &str, id: &str) {
     // The group may be gone already, which is what was wanted.
-    let _ = Command::new("kill").args(["-s", name, "--", id]).stderr(Stdio::null()).status();
+    let _ = Command::new("sh").args(["-c", "kill -s \"$0\" -- \"$1\"", name, id]).stderr(Stdio::null()).status();
 }
