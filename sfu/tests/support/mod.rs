@@ -40,7 +40,7 @@ const DELAY: Duration = Duration::from_millis(10);
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7882);
 
 pub fn udp(port: u16) -> Path {
-    Path { remote: SocketAddr::from(([192, 0, 2, 1], port)), via: Via::Udp }
+    Path { remote: SocketAddr::from(([192, 0, 2, 1], port)), via: Via::Udp(0) }
 }
 
 /// libwebrtc's order: the costly profile first.
