@@ -139,9 +139,14 @@ impl Client {
 
     /// A client that bears loss.
     pub fn robust(seed: u64) -> Self {
+        Self::robust_with_mtu(seed, 1_200)
+    }
+
+    /// A client whose datagrams are no longer than `mtu` bytes.
+    pub fn robust_with_mtu(seed: u64, mtu: usize) -> Self {
         let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
-        let config = dimpl::Config::builder().dangerously_set_rng_seed(seed).build().unwrap();
+        let config = dimpl::Config::builder().mtu(mtu).dangerously_set_rng_seed(seed).build().unwrap();
         let mut dtls = Dtls::new_auto(Arc::new(config), certificate, epoch());
         dtls.set_active(true);
         dtls.handle_timeout(epoch()).unwrap();
