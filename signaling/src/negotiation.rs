@@ -10,12 +10,29 @@
 //! - server offers (v0 subscriber): [`Negotiation::bind`] and [`Negotiation::release`] at any time, then
 //!   [`Negotiation::write_offer`], later [`Negotiation::read_answer`]. At most one offer is outstanding.
 
+mod client_offers;
+mod codecs;
+mod description;
+mod extensions;
+mod render;
+mod sdp;
+mod server_offers;
+mod ssrcs;
+
 use std::collections::HashMap;
 
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sfu::command::{Candidate, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection, Ssrc};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
+
+use self::client_offers::ClientOffers;
+use self::codecs::EnabledCodecs;
+use self::description::Sort;
+use self::render::{Outline, Setup};
+use self::server_offers::ServerOffers;
+use self::ssrcs::SsrcSource;
 
 /// Which of the surface's transports this is (livekit-surface 3.5, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +85,10 @@ pub struct OfferNews {
     pub ended: Vec<Mid>,
     /// Published sections whose parameters changed: publish them again.
     pub changed: Vec<SendingSection>,
+    /// Shown tracks whose section carries them no more (v1): they are released already.
+    pub lost: Vec<TrackSid>,
+    /// Shown tracks whose section changed its parameters (v1): send so once the answer is out.
+    pub rebound: Vec<(TrackSid, SendSection)>,
     pub has_application: bool,
 }
 
@@ -77,12 +98,12 @@ pub struct AnswerNews {
     pub fingerprint: Option<Fingerprint>,
     /// Bound sections as the client accepted them: send from now on.
     pub accepted: Vec<(TrackSid, SendSection)>,
-    /// Tracks whose section was refused, or has no codec in common.
+    /// Tracks whose section was refused, or has no codec in common: they are released already.
     pub refused: Vec<TrackSid>,
 }
 
 /// What AddTrack said about a track and the answer must honour (livekit-surface 4.4, 5.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PublishSettings {
     /// MIME type that AddTrack announced for this section, such as `video/vp9`; moved to the front.
     pub preferred_mime: Option<String>,
@@ -127,57 +148,174 @@ pub struct Description {
 pub struct Negotiation {
     role: Role,
     local: LocalTransport,
+    session_id: u64,
+    /// Of our last description.
+    version: u64,
+    ssrcs: SsrcSource,
+    sections: Sections,
+}
+
+/// By who offers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Sections {
+    OfferedByClient(ClientOffers),
+    OfferedByUs(ServerOffers),
 }
 
 impl Negotiation {
-    /// `codecs`: MIME types enabled in the room (`room.enabled_codecs`), in order, without rtx.
-    pub fn new(role: Role, local: LocalTransport, _codecs: &[String]) -> Self {
-        Self { role, local }
+    /// `codecs`: MIME types enabled in the room (`room.enabled_codecs`), without rtx; empty for all that we know.
+    pub fn new(role: Role, local: LocalTransport, codecs: &[String]) -> Self {
+        let enabled = EnabledCodecs::new(codecs);
+        let sections = match role {
+            Role::Publisher | Role::Single => Sections::OfferedByClient(ClientOffers::new(role, enabled)),
+            Role::Subscriber => Sections::OfferedByUs(ServerOffers::new(enabled)),
+        };
+        let mut rng = rand::rng();
+        // RFC 9429, section 5.2.1: 63 bits.
+        let session_id = rng.random::<u64>() >> 1;
+        Self { role, local, session_id, version: 0, ssrcs: SsrcSource::starting_at(rng.random()), sections }
     }
 
     /// Replaces our ICE credentials, before the description that restarts ICE.
     pub fn restart_ice(&mut self, ice: IceCredentials) {
         self.local.ice = ice;
+        if let Sections::OfferedByUs(sections) = &mut self.sections {
+            sections.is_due = true;
+        }
     }
 
     /// Takes a client's offer. On an error nothing has changed.
-    pub fn read_offer(&mut self, _sdp: &str) -> Result<OfferNews, SdpError> {
-        Err(SdpError(format!("{:?} transports do not take offers", self.role)))
+    ///
+    /// # Errors
+    /// Not SDP; no mid, ICE credentials, SHA-256 fingerprint or rtcp-mux; more than one transport; a client that wants
+    /// to be DTLS server.
+    pub fn read_offer(&mut self, sdp: &str) -> Result<OfferNews, SdpError> {
+        let sections = self.client_offers()?;
+        let offer = description::Description::parse(sdp, Sort::Offer)?;
+        let old = sections.offer.as_ref();
+        let mut news = OfferNews {
+            fingerprint: Some(offer.fingerprint).filter(|new| old.is_none_or(|old| old.fingerprint != *new)),
+            ice_restart: old.is_some_and(|old| old.ice != offer.ice),
+            ..OfferNews::default()
+        };
+        sections.take(offer, &mut news);
+        Ok(news)
     }
 
     /// Accepts a sending section of the last offer, and says how to receive it. Sections of an offer that are not
     /// published are answered inactive.
-    pub fn publish(&mut self, _mid: &Mid, _settings: &PublishSettings) -> Result<ReceiveSection, SdpError> {
-        Err(SdpError("no such section".into()))
+    ///
+    /// # Errors
+    /// The client does not send in such a section, or only in codecs that are unknown or not enabled.
+    pub fn publish(&mut self, mid: &Mid, settings: &PublishSettings) -> Result<ReceiveSection, SdpError> {
+        self.client_offers()?.publish(mid, settings)
+    }
+
+    /// Takes a publication back: its section is answered inactive from the next answer on.
+    pub fn unpublish(&mut self, mid: &Mid) {
+        if let Sections::OfferedByClient(sections) = &mut self.sections {
+            sections.unpublish(mid);
+        }
     }
 
     /// Shows a track: in a free section of the last offer (v1; the lowest of its kind), or in a reused or new one of our
     /// next offer (v0). For v1 the section may be sent in once the answer is out; for v0 wait for
-    /// [`AnswerNews::accepted`].
-    pub fn bind(&mut self, _track: &OutgoingTrack) -> Result<SendSection, BindError> {
-        Err(BindError::NoFreeSection)
+    /// [`AnswerNews::accepted`]. A track that is shown keeps its section.
+    pub fn bind(&mut self, track: &OutgoingTrack) -> Result<SendSection, BindError> {
+        match &mut self.sections {
+            Sections::OfferedByClient(sections) => sections.bind(track, &mut self.ssrcs),
+            Sections::OfferedByUs(sections) => sections.bind(track, &mut self.ssrcs),
+        }
     }
 
     /// Frees the section of a track.
-    pub fn release(&mut self, _track: &TrackSid) {}
+    pub fn release(&mut self, track: &TrackSid) {
+        match &mut self.sections {
+            Sections::OfferedByClient(sections) => sections.release(track),
+            Sections::OfferedByUs(sections) => sections.release(track),
+        }
+    }
 
     /// Sections of the last offer still free for tracks of this kind (v1).
-    pub fn free_sections(&self, _kind: MediaKind) -> usize {
-        0
+    pub fn free_sections(&self, kind: MediaKind) -> usize {
+        match &self.sections {
+            Sections::OfferedByClient(sections) => sections.free_sections(kind),
+            Sections::OfferedByUs(_) => 0,
+        }
+    }
+
+    /// Whether a new offer of ours would say something new (v0 subscriber); true before the first.
+    pub fn is_offer_due(&self) -> bool {
+        match &self.sections {
+            Sections::OfferedByClient(_) => false,
+            Sections::OfferedByUs(sections) => sections.is_due,
+        }
     }
 
     /// Answers the last offer.
+    ///
+    /// # Errors
+    /// There is none, or it has been answered.
     pub fn write_answer(&mut self) -> Result<Description, SdpError> {
-        Err(SdpError("no offer to answer".into()))
+        let no_offer = || SdpError("no offer to answer".into());
+        let sections = self.client_offers()?;
+        if std::mem::replace(&mut sections.is_answered, true) {
+            return Err(no_offer());
+        }
+        self.version += 1;
+        let Sections::OfferedByClient(sections) = &self.sections else { return Err(no_offer()) };
+        let offer = sections.offer.as_ref().ok_or_else(no_offer)?;
+        let outline = Outline {
+            local: &self.local,
+            session_id: self.session_id,
+            version: self.version,
+            setup: Setup::Passive,
+            allows_mixed_extensions: offer.allows_mixed_extensions,
+            is_bundled: offer.is_bundled,
+            sections: sections.answers(offer),
+        };
+        Ok(Description { sdp: outline.text(), mid_to_track_id: sections.shown() })
     }
 
-    /// Describes our sections (v0 subscriber). The first offer holds the application section alone.
+    /// Describes our sections (v0 subscriber). The first offer holds the application section alone. Replaces an offer
+    /// that was not answered.
+    ///
+    /// On the other transports there is nothing to offer, and the text is empty.
     pub fn write_offer(&mut self) -> Description {
-        Description { sdp: String::new(), mid_to_track_id: HashMap::new() }
+        let Sections::OfferedByUs(sections) = &mut self.sections else {
+            return Description { sdp: String::new(), mid_to_track_id: HashMap::new() };
+        };
+        sections.begin();
+        self.version += 1;
+        let outline = Outline {
+            local: &self.local,
+            session_id: self.session_id,
+            version: self.version,
+            setup: Setup::Actpass,
+            allows_mixed_extensions: true,
+            is_bundled: true,
+            sections: sections.offers(),
+        };
+        Description { sdp: outline.text(), mid_to_track_id: sections.shown() }
     }
 
-    /// Takes the client's answer to our last offer.
-    pub fn read_answer(&mut self, _sdp: &str) -> Result<AnswerNews, SdpError> {
-        Err(SdpError("no offer is outstanding".into()))
+    /// Takes the client's answer to our last offer. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// As for [`Negotiation::read_offer`]; also when no offer is outstanding, or the sections are not those of the offer.
+    pub fn read_answer(&mut self, sdp: &str) -> Result<AnswerNews, SdpError> {
+        match &mut self.sections {
+            Sections::OfferedByUs(sections) => {
+                sections.read_answer(description::Description::parse(sdp, Sort::Answer)?)
+            }
+            Sections::OfferedByClient(_) => Err(SdpError("no offer is outstanding".into())),
+        }
+    }
+
+    fn client_offers(&mut self) -> Result<&mut ClientOffers, SdpError> {
+        match &mut self.sections {
+            Sections::OfferedByClient(sections) => Ok(sections),
+            Sections::OfferedByUs(_) => Err(SdpError("on this transport the server offers".into())),
+        }
     }
 }

@@ -1,0 +1,446 @@
+//! Codecs as sections name them: recognising, choosing and ordering.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sfu::command::PayloadCodec;
+use shared::media::{Codec, MediaKind};
+
+use super::PublishSettings;
+
+/// RTCP feedback that we know (RFC 4585, 5104; transport-cc and goog-remb are drafts that all browsers speak).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Feedback {
+    TransportCc,
+    Remb,
+    Fir,
+    Nack,
+    NackPli,
+}
+
+impl Feedback {
+    pub fn text(self) -> &'static str {
+        match self {
+            Feedback::TransportCc => "transport-cc",
+            Feedback::Remb => "goog-remb",
+            Feedback::Fir => "ccm fir",
+            Feedback::Nack => "nack",
+            Feedback::NackPli => "nack pli",
+        }
+    }
+
+    pub fn from_text(text: &str) -> Option<Self> {
+        let all = [Feedback::TransportCc, Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli];
+        all.into_iter().find(|feedback| feedback.text() == text)
+    }
+
+    /// Whether we give this feedback to a client that sends.
+    fn is_given(self, kind: MediaKind, has_transport_cc: bool) -> bool {
+        match self {
+            Feedback::TransportCc => has_transport_cc,
+            Feedback::Nack => true,
+            Feedback::Fir | Feedback::NackPli => kind == MediaKind::Video,
+            Feedback::Remb => false,
+        }
+    }
+
+    /// Whether we act on this feedback of a client that receives.
+    fn is_taken(self, kind: MediaKind) -> bool {
+        match self {
+            Feedback::Remb | Feedback::Fir | Feedback::Nack | Feedback::NackPli => kind == MediaKind::Video,
+            Feedback::TransportCc => false,
+        }
+    }
+}
+
+/// One codec of a section: what `rtpmap`, `fmtp` and `rtcp-fb` say of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SectionCodec {
+    pub payload_type: u8,
+    pub codec: Codec,
+    pub rtx: Option<u8>,
+    /// Format parameters as the client wrote them.
+    pub fmtp: String,
+    pub feedback: Vec<Feedback>,
+}
+
+impl SectionCodec {
+    pub fn payload(&self) -> PayloadCodec {
+        PayloadCodec { payload_type: self.payload_type, codec: self.codec, rtx: self.rtx }
+    }
+}
+
+/// What an `rtpmap` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Codec(Codec),
+    /// Retransmissions of another payload type (RFC 4588).
+    Rtx {
+        of: u8,
+    },
+}
+
+impl Encoding {
+    /// Recognises what we can forward; `None` for everything else (FEC, comfort noise, unknown codecs).
+    pub fn identify(kind: MediaKind, rtpmap: &str, fmtp: &str) -> Option<Self> {
+        let mut parts = rtpmap.split('/');
+        let name = parts.next()?.to_ascii_lowercase();
+        let clock_rate: u32 = parts.next()?.trim().parse().ok()?;
+        let codec = match (kind, name.as_str(), clock_rate) {
+            (MediaKind::Audio, "opus", 48_000) => Codec::Opus,
+            (MediaKind::Audio, "red", 48_000) => Codec::Red,
+            (MediaKind::Audio, "pcmu", 8_000) => Codec::Pcmu,
+            (MediaKind::Audio, "pcma", 8_000) => Codec::Pcma,
+            (MediaKind::Video, "vp8", 90_000) => Codec::Vp8,
+            (MediaKind::Video, "vp9", 90_000) => Codec::Vp9 { profile: number(fmtp, "profile-id", 0)? },
+            (MediaKind::Video, "av1", 90_000) => Codec::Av1 { profile: number(fmtp, "profile", 0)? },
+            (MediaKind::Video, "h265", 90_000) => Codec::H265,
+            (MediaKind::Video, "h264", 90_000) => Codec::H264 {
+                packetization_mode: number(fmtp, "packetization-mode", 0).filter(|mode| *mode <= 1)?,
+                profile: h264_profile(fmtp)?,
+            },
+            (_, "rtx", _) => return Some(Encoding::Rtx { of: number(fmtp, "apt", u8::MAX)? }),
+            _ => return None,
+        };
+        Some(Encoding::Codec(codec))
+    }
+}
+
+/// Value of a format parameter.
+fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
+    let parameters = fmtp.split(';').filter_map(|parameter| parameter.split_once('='));
+    parameters.into_iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+/// A small number among the format parameters; `None` if it is there but is none.
+fn number(fmtp: &str, name: &str, default: u8) -> Option<u8> {
+    match parameter(fmtp, name) {
+        Some(value) => value.parse().ok(),
+        None => Some(default),
+    }
+}
+
+/// `profile_idc` and `profile-iop` in one spelling for each profile, so that equal profiles compare equal (RFC 6184,
+/// section 8.1, table 5).
+fn h264_profile(fmtp: &str) -> Option<[u8; 2]> {
+    // Without the parameter it is the Baseline profile.
+    let id = parameter(fmtp, "profile-level-id").unwrap_or("420010");
+    if id.len() != 6 {
+        return None;
+    }
+    let [_, idc, iop, _level] = u32::from_str_radix(id, 16).ok()?.to_be_bytes();
+    match (idc, iop) {
+        (0x42, iop) if iop & 0x40 != 0 => Some([0x42, 0xe0]),
+        (0x4d, iop) if iop & 0x80 != 0 => Some([0x42, 0xe0]),
+        (0x58, iop) if iop & 0xc0 == 0xc0 => Some([0x42, 0xe0]),
+        (0x42, _) => Some([0x42, 0x00]),
+        (0x4d, _) => Some([0x4d, 0x00]),
+        (0x64, iop) if iop & 0x0c == 0x0c => Some([0x64, 0x0c]),
+        (0x64, _) => Some([0x64, 0x00]),
+        (0xf4, _) => Some([0xf4, 0x00]),
+        _ => None,
+    }
+}
+
+/// Whether RED packs the Opus of this payload type: `111/111`.
+pub(super) fn red_packs(fmtp: &str, opus: u8) -> bool {
+    let mut parts = fmtp.split('/').map(|part| part.trim().parse::<u8>());
+    !fmtp.is_empty() && parts.all(|part| part == Ok(opus))
+}
+
+/// MIME types enabled in the room. Empty: all that we know.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct EnabledCodecs(Vec<String>);
+
+impl EnabledCodecs {
+    pub fn new(mimes: &[String]) -> Self {
+        Self(mimes.to_vec())
+    }
+
+    pub fn contains(&self, codec: Codec) -> bool {
+        self.0.is_empty() || self.0.iter().any(|mime| mime.eq_ignore_ascii_case(codec.mime()))
+    }
+}
+
+/// Variants of a codec that everybody decodes; the others are taken only where nothing else is offered.
+fn is_usual(codec: Codec) -> bool {
+    match codec {
+        Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma | Codec::Vp8 | Codec::H265 => true,
+        Codec::Vp9 { profile } => profile == 0 || profile == 2,
+        Codec::Av1 { profile } => profile == 0,
+        Codec::H264 { profile, .. } => profile == [0x42, 0xe0],
+    }
+}
+
+/// The offered codecs that we take, in the offer's order: enabled, each once, and of each MIME type the usual variants
+/// (and `wanted`), or all if there are none.
+fn accepted(offered: &[SectionCodec], enabled: &EnabledCodecs, wanted: Option<Codec>) -> Vec<SectionCodec> {
+    let mut taken: Vec<SectionCodec> = Vec::new();
+    for entry in offered {
+        let usual = is_usual(entry.codec)
+            || wanted == Some(entry.codec)
+            || !offered.iter().any(|other| is_usual(other.codec) && other.codec.mime() == entry.codec.mime());
+        let known = taken.iter().any(|other| other.codec == entry.codec);
+        if usual && !known && enabled.contains(entry.codec) {
+            taken.push(entry.clone());
+        }
+    }
+    taken
+}
+
+/// Codecs in which a client may publish in a section, best first.
+///
+/// `only_preferred`: a Firefox sends what it likes best of the answer, not its first (livekit-surface 5.5).
+pub(super) fn for_publishing(
+    offered: &[SectionCodec],
+    enabled: &EnabledCodecs,
+    settings: &PublishSettings,
+    has_transport_cc: bool,
+    only_preferred: bool,
+) -> Vec<SectionCodec> {
+    let mut codecs = accepted(offered, enabled, None);
+    codecs.retain(|entry| entry.codec != Codec::Red || !settings.disable_red);
+    let is_preferred = |codec: Codec| match &settings.preferred_mime {
+        Some(mime) => names(mime, codec) || (codec == Codec::Red && names(mime, Codec::Opus)),
+        None => false,
+    };
+    if only_preferred && codecs.iter().any(|entry| entry.codec.kind() == MediaKind::Video && is_preferred(entry.codec))
+    {
+        codecs.retain(|entry| is_preferred(entry.codec));
+    }
+    codecs.sort_by_key(|entry| (!is_preferred(entry.codec), entry.codec != Codec::Red));
+    for entry in &mut codecs {
+        let kind = entry.codec.kind();
+        entry.feedback.retain(|feedback| feedback.is_given(kind, has_transport_cc));
+        if entry.codec == Codec::Opus {
+            entry.fmtp = opus_to_receive(&entry.fmtp, settings);
+        }
+    }
+    codecs
+}
+
+/// `video/VP9` and `vp9` name VP9.
+fn names(mime: &str, codec: Codec) -> bool {
+    let (_, name) = codec.mime().split_once('/').unwrap_or_default();
+    mime.eq_ignore_ascii_case(codec.mime()) || mime.eq_ignore_ascii_case(name)
+}
+
+fn opus_to_receive(offered: &str, settings: &PublishSettings) -> String {
+    let mut dropped = vec!["stereo", "sprop-stereo", "usedtx"];
+    if settings.stereo {
+        dropped.push("maxaveragebitrate");
+    }
+    let mut fmtp = without_parameters(offered, &dropped);
+    if !settings.disable_dtx {
+        append_parameter(&mut fmtp, "usedtx=1");
+    }
+    if settings.stereo {
+        append_parameter(&mut fmtp, "stereo=1;maxaveragebitrate=510000");
+    }
+    fmtp
+}
+
+/// Codecs in which we may send in a section that the client offered, in its order.
+pub(super) fn for_sending(
+    offered: &[SectionCodec],
+    enabled: &EnabledCodecs,
+    wanted: Option<Codec>,
+    stereo: bool,
+) -> Vec<SectionCodec> {
+    let mut codecs = accepted(offered, enabled, wanted);
+    for entry in &mut codecs {
+        let kind = entry.codec.kind();
+        entry.feedback.retain(|feedback| feedback.is_taken(kind));
+        if entry.codec == Codec::Opus {
+            entry.fmtp = opus_to_send(&entry.fmtp, stereo);
+        }
+    }
+    codecs
+}
+
+fn opus_to_send(fmtp: &str, stereo: bool) -> String {
+    let mut fmtp = without_parameters(fmtp, &["stereo", "sprop-stereo"]);
+    if stereo {
+        append_parameter(&mut fmtp, "sprop-stereo=1");
+    }
+    fmtp
+}
+
+fn without_parameters(fmtp: &str, names: &[&str]) -> String {
+    let mut kept = String::with_capacity(fmtp.len());
+    for parameter in fmtp.split(';').map(str::trim).filter(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or(parameter).trim();
+        if !names.iter().any(|dropped| dropped.eq_ignore_ascii_case(name)) {
+            append_parameter(&mut kept, parameter);
+        }
+    }
+    kept
+}
+
+fn append_parameter(fmtp: &mut String, parameter: &str) {
+    if !fmtp.is_empty() {
+        fmtp.push(';');
+    }
+    fmtp.push_str(parameter);
+}
+
+/// Whether a section with these codecs can carry a track. RED is unwrapped for those who only take Opus.
+pub(super) fn carry(codecs: &[SectionCodec], track: Codec) -> bool {
+    codecs.iter().any(|entry| entry.codec == track || (track == Codec::Red && entry.codec == Codec::Opus))
+}
+
+/// Text of an `rtpmap` without the payload type.
+pub(super) fn rtpmap(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Opus => "opus/48000/2",
+        Codec::Red => "red/48000/2",
+        Codec::Pcmu => "PCMU/8000",
+        Codec::Pcma => "PCMA/8000",
+        Codec::Vp8 => "VP8/90000",
+        Codec::Vp9 { .. } => "VP9/90000",
+        Codec::H264 { .. } => "H264/90000",
+        Codec::Av1 { .. } => "AV1/90000",
+        Codec::H265 => "H265/90000",
+    }
+}
+
+const fn h264(packetization_mode: u8, idc: u8, iop: u8) -> Codec {
+    Codec::H264 { packetization_mode, profile: [idc, iop] }
+}
+
+/// Payload types of our own offers, as the reference numbers them (livekit-surface 5.5), in order. That of a video
+/// codec's retransmissions is the next one. Those that are not [`is_offered`] come only with a track that needs them.
+const OURS: &[(u8, Codec)] = &[
+    (111, Codec::Opus),
+    (63, Codec::Red),
+    (0, Codec::Pcmu),
+    (8, Codec::Pcma),
+    (96, Codec::Vp8),
+    (98, Codec::Vp9 { profile: 0 }),
+    (100, Codec::Vp9 { profile: 1 }),
+    (125, h264(0, 0x42, 0xe0)),
+    (108, h264(1, 0x42, 0xe0)),
+    (35, Codec::Av1 { profile: 0 }),
+    (116, Codec::H265),
+    (104, h264(0, 0x42, 0x00)),
+    (102, h264(1, 0x42, 0x00)),
+    (39, h264(0, 0x4d, 0x00)),
+    (106, h264(1, 0x4d, 0x00)),
+    (123, h264(1, 0x64, 0x00)),
+    (121, h264(1, 0x64, 0x0c)),
+    (41, Codec::Vp9 { profile: 2 }),
+    (43, Codec::Vp9 { profile: 3 }),
+];
+
+/// Whether our offers list a codec also when no track needs it.
+fn is_offered(codec: Codec) -> bool {
+    match codec {
+        Codec::Vp9 { profile } => profile <= 1,
+        other => is_usual(other),
+    }
+}
+
+/// Codecs of a section of our own offer, without those that the client refused before.
+pub(super) fn ours(
+    kind: MediaKind,
+    enabled: &EnabledCodecs,
+    refused: &[Codec],
+    wanted: Option<Codec>,
+    stereo: bool,
+) -> Vec<SectionCodec> {
+    OURS.iter()
+        .filter(|(_, codec)| codec.kind() == kind && enabled.contains(*codec) && !refused.contains(codec))
+        .filter(|(_, codec)| is_offered(*codec) || wanted == Some(*codec))
+        .map(|&(payload_type, codec)| our_entry(payload_type, codec, stereo))
+        .collect()
+}
+
+fn our_entry(payload_type: u8, codec: Codec, stereo: bool) -> SectionCodec {
+    let (rtx, feedback) = match codec.kind() {
+        MediaKind::Audio => (None, Vec::new()),
+        MediaKind::Video => {
+            (Some(payload_type + 1), vec![Feedback::Fir, Feedback::Nack, Feedback::NackPli, Feedback::Remb])
+        }
+    };
+    SectionCodec { payload_type, codec, rtx, fmtp: our_fmtp(codec, stereo), feedback }
+}
+
+fn our_fmtp(codec: Codec, stereo: bool) -> String {
+    let mut fmtp = String::new();
+    let written = match codec {
+        Codec::Opus => write!(fmtp, "{}", opus_to_send("minptime=10;useinbandfec=1", stereo)),
+        Codec::Red => write!(fmtp, "111/111"),
+        Codec::Vp9 { profile } => write!(fmtp, "profile-id={profile}"),
+        Codec::H264 { packetization_mode, profile: [idc, iop] } => write!(
+            fmtp,
+            "level-asymmetry-allowed=1;packetization-mode={packetization_mode};profile-level-id={idc:02x}{iop:02x}1f"
+        ),
+        Codec::Pcmu | Codec::Pcma | Codec::Vp8 | Codec::Av1 { .. } | Codec::H265 => Ok(()),
+    };
+    written.expect("writing to a String cannot fail");
+    fmtp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn h264_of(id: &str) -> Option<[u8; 2]> {
+        h264_profile(&format!("profile-level-id={id}"))
+    }
+
+    #[test]
+    fn spellings_of_one_h264_profile_are_equal() {
+        for id in ["42e01f", "42E034", "42c01f", "4d8028"] {
+            assert_eq!(h264_of(id), Some([0x42, 0xe0]), "{id}");
+        }
+        assert_eq!(h264_of("42001f"), Some([0x42, 0x00]));
+        assert_eq!(h264_of("4d001f"), Some([0x4d, 0x00]));
+        assert_eq!(h264_of("640c1f"), Some([0x64, 0x0c]));
+        assert_eq!(h264_of("640032"), Some([0x64, 0x00]));
+        assert_eq!(h264_of("€€"), None);
+        assert_eq!(h264_profile(""), Some([0x42, 0x00]));
+    }
+
+    #[test]
+    fn our_payload_types_do_not_collide() {
+        let mut used: Vec<u8> = Vec::new();
+        for &(payload_type, codec) in OURS {
+            let entry = our_entry(payload_type, codec, false);
+            used.extend([Some(entry.payload_type), entry.rtx].into_iter().flatten());
+        }
+        let count = used.len();
+        used.sort_unstable();
+        used.dedup();
+
+        assert_eq!(used.len(), count);
+        assert!(used.iter().all(|payload_type| *payload_type < 64 || (96..128).contains(payload_type)));
+    }
+
+    #[test]
+    fn our_entries_are_read_back_as_what_they_are() {
+        for &(payload_type, codec) in OURS {
+            let entry = our_entry(payload_type, codec, true);
+            let read = Encoding::identify(codec.kind(), rtpmap(codec), &entry.fmtp);
+            assert_eq!(read, Some(Encoding::Codec(codec)));
+        }
+    }
+
+    #[test]
+    fn opus_gets_dtx_and_stereo_as_add_track_says() {
+        let settings = PublishSettings { stereo: true, ..PublishSettings::default() };
+        assert_eq!(
+            opus_to_receive("minptime=10;stereo=1;useinbandfec=1", &settings),
+            "minptime=10;useinbandfec=1;usedtx=1;stereo=1;maxaveragebitrate=510000"
+        );
+        let settings = PublishSettings { disable_dtx: true, ..PublishSettings::default() };
+        assert_eq!(opus_to_receive("minptime=10;stereo=1", &settings), "minptime=10");
+    }
+
+    #[test]
+    fn red_must_pack_the_opus_of_its_section() {
+        assert!(red_packs("111/111", 111));
+        assert!(!red_packs("111/112", 111));
+        assert!(!red_packs("", 111));
+    }
+}

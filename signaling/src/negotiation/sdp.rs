@@ -1,0 +1,153 @@
+//! Lines of a session description (RFC 8866): text to sections, and back.
+//!
+//! What the lines mean is decided in [`super::description`].
+
+use std::fmt::{self, Write as _};
+
+use super::SdpError;
+
+/// Longest description accepted, in bytes. A client with 100 tracks writes about 300 KiB.
+pub(super) const BYTES_MAX: usize = 1 << 20;
+/// Most media sections accepted, or written.
+pub(super) const SECTIONS_MAX: usize = 512;
+
+/// A description as lines; all text is borrowed from it.
+#[derive(Debug)]
+pub(super) struct Sdp<'a> {
+    /// Value of the `o=` line.
+    pub origin: &'a str,
+    pub attributes: Vec<Attribute<'a>>,
+    pub sections: Vec<Section<'a>>,
+}
+
+/// From one `m=` line to the next.
+#[derive(Debug)]
+pub(super) struct Section<'a> {
+    pub media: &'a str,
+    pub port: u16,
+    pub protocol: &'a str,
+    pub formats: Vec<&'a str>,
+    pub attributes: Vec<Attribute<'a>>,
+}
+
+/// `a=name:value` or `a=name`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attribute<'a> {
+    pub name: &'a str,
+    /// Empty for a flag.
+    pub value: &'a str,
+}
+
+impl<'a> Sdp<'a> {
+    /// Splits a description. Lines of types that do not matter here are skipped.
+    pub fn parse(text: &'a str) -> Result<Self, SdpError> {
+        if text.len() > BYTES_MAX {
+            return Err(SdpError(format!("longer than {BYTES_MAX} bytes")));
+        }
+        let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).filter(|l| !l.is_empty());
+        if lines.next() != Some("v=0") {
+            return Err(SdpError("it does not start with v=0".into()));
+        }
+        let mut sdp = Sdp { origin: "", attributes: Vec::new(), sections: Vec::new() };
+        for line in lines {
+            sdp.take_line(line)?;
+        }
+        Ok(sdp)
+    }
+
+    fn take_line(&mut self, line: &'a str) -> Result<(), SdpError> {
+        if line.bytes().any(|byte| byte < b' ' && byte != b'\t') {
+            return Err(SdpError("control characters in a line".into()));
+        }
+        match line.split_once('=') {
+            Some(("m", value)) => {
+                if self.sections.len() == SECTIONS_MAX {
+                    return Err(SdpError(format!("more than {SECTIONS_MAX} media sections")));
+                }
+                self.sections.push(Section::parse(value)?);
+            }
+            Some(("a", value)) => {
+                let (name, value) = value.split_once(':').unwrap_or((value, ""));
+                let attributes = match self.sections.last_mut() {
+                    Some(section) => &mut section.attributes,
+                    None => &mut self.attributes,
+                };
+                attributes.push(Attribute { name, value: value.trim() });
+            }
+            Some(("o", value)) => self.origin = value,
+            Some((kind, _)) if kind.len() == 1 => {}
+            _ => return Err(SdpError("a line without type".into())),
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Section<'a> {
+    fn parse(value: &'a str) -> Result<Self, SdpError> {
+        let mut words = value.split_ascii_whitespace();
+        let (Some(media), Some(port), Some(protocol)) = (words.next(), words.next(), words.next()) else {
+            return Err(SdpError("an incomplete media line".into()));
+        };
+        let port = port.split('/').next().unwrap_or(port);
+        let port = port.parse().map_err(|_| SdpError("a media line without a port number".into()))?;
+        Ok(Self { media, port, protocol, formats: words.collect(), attributes: Vec::new() })
+    }
+}
+
+/// First value of an attribute.
+pub(super) fn value<'a>(attributes: &[Attribute<'a>], name: &str) -> Option<&'a str> {
+    values(attributes, name).next()
+}
+
+/// All values of an attribute, in order.
+pub(super) fn values<'s, 'a: 's>(attributes: &'s [Attribute<'a>], name: &'s str) -> impl Iterator<Item = &'a str> + 's {
+    attributes.iter().filter(move |attribute| attribute.name == name).map(|attribute| attribute.value)
+}
+
+/// Writes lines, each with the CRLF that RFC 8866 asks for.
+#[derive(Debug, Default)]
+pub(super) struct Lines(String);
+
+impl Lines {
+    /// A whole line, such as `s=-`.
+    pub fn line(&mut self, line: fmt::Arguments<'_>) {
+        self.0.write_fmt(line).expect("writing to a String cannot fail");
+        self.0.push_str("\r\n");
+    }
+
+    /// `a=<text>`.
+    pub fn attribute(&mut self, text: fmt::Arguments<'_>) {
+        self.line(format_args!("a={text}"));
+    }
+
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_belong_to_the_section_they_follow() {
+        let sdp = Sdp::parse("v=0\r\no=x 1 2\r\na=a:1\r\nm=audio 9 P 1 2\r\na=b\r\nm=video 0/2 P 3\r\na=c:x:y\r\n");
+        let sdp = sdp.expect("it is well-formed");
+
+        assert_eq!(value(&sdp.attributes, "a"), Some("1"));
+        assert_eq!(value(&sdp.sections[0].attributes, "b"), Some(""));
+        assert_eq!(sdp.sections[0].formats, ["1", "2"]);
+        assert_eq!(sdp.sections[1].port, 0);
+        assert_eq!(value(&sdp.sections[1].attributes, "c"), Some("x:y"));
+    }
+
+    #[test]
+    fn what_is_not_lines_of_sdp_is_refused() {
+        for text in ["", "v=1\n", "v=0\nxyz\n", "v=0\nm=audio 9\n", "v=0\nm=audio x P 1\n", "v=0\na=b\rc\n"] {
+            assert!(Sdp::parse(text).is_err(), "{text:?}");
+        }
+        assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX))).is_ok());
+        assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX + 1))).is_err());
+        assert!(Sdp::parse(&format!("v=0\ns={}", "x".repeat(BYTES_MAX))).is_err());
+    }
+}
