@@ -428,10 +428,10 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     let mut tree = parse_tree(sources.yaml.as_deref().unwrap_or_default())?;
     let known = KnownKeys::new();
     for (path, text) in known.environment_overrides(&sources.environment) {
-        set(&mut tree, &path, &text);
+        set(&mut tree, &path, value_of(&text));
     }
     for (path, text) in &sources.overrides {
-        set(&mut tree, path, text);
+        set(&mut tree, path, value_of(text));
     }
     let mut warnings = Vec::new();
     known.check(&mut tree, sources.strict, &mut warnings)?;
@@ -451,6 +451,34 @@ fn parse_tree(yaml: &str) -> anyhow::Result<Mapping> {
         Value::Null => Ok(Mapping::new()),
         _ => bail!("the configuration must be a map of keys to values"),
     }
+}
+
+/// The parser does not say which value it refused. So on an error each is read alone.
+fn read_tree(tree: Mapping) -> anyhow::Result<Config> {
+    let error = match serde_yaml_ng::from_value(Value::Mapping(tree.clone())) {
+        Ok(config) => return Ok(config),
+        Err(error) => error,
+    };
+    for (path, value) in leaves("", &tree) {
+        let mut alone = Mapping::new();
+        set(&mut alone, &path, value);
+        if let Err(error) = serde_yaml_ng::from_value::<Config>(Value::Mapping(alone)) {
+            bail!("{path}: {error}");
+        }
+    }
+    Err(error).context("the configuration is not valid")
+}
+
+fn leaves(prefix: &str, tree: &Mapping) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (key, value) in tree {
+        let path = joined(prefix, key.as_str().unwrap_or_default());
+        match value {
+            Value::Mapping(below) if !OPEN_MAPS.contains(&path.as_str()) => found.extend(leaves(&path, below)),
+            _ => found.push((path, value.clone())),
+        }
+    }
+    found
 }
 
 fn apply_flags(config: &mut Config, flags: Flags) -> anyhow::Result<()> {
@@ -525,9 +553,12 @@ fn apply_development(config: &mut Config, file_given: bool) {
     }
 }
 
-/// Sets `path` to what `text` means in YAML.
-fn set(tree: &mut Mapping, path: &str, text: &str) {
-    let value = serde_yaml_ng::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+/// What the text of a variable or a flag means in YAML.
+fn value_of(text: &str) -> Value {
+    serde_yaml_ng::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+fn set(tree: &mut Mapping, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
             tree.insert(Value::from(path), value);
@@ -538,7 +569,7 @@ fn set(tree: &mut Mapping, path: &str, text: &str) {
                 *below = Value::Mapping(Mapping::new());
             }
             if let Value::Mapping(below) = below {
-                set(below, rest, text);
+                set(below, rest, value);
             }
         }
     }
@@ -721,6 +752,14 @@ mod tests {
         assert_eq!(error_of("rtc: {udp_prot: 7882}"), "unknown key rtc.udp_prot: did you mean rtc.udp_port?");
         assert_eq!(error_of("prot: 7880"), "unknown key prot: did you mean port?");
         assert_eq!(error_of("zzzzzzzzzz: 1"), "unknown key zzzzzzzzzz: config/onair.yaml lists all keys");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_sort_is_named() {
+        assert!(error_of("{port: 7880, rtc: {tcp_port: many}}").starts_with("rtc.tcp_port: "));
+        assert!(error_of("port: {x: 1}").starts_with("port"));
+        assert!(error_of("rtc: 3").starts_with("rtc "));
+        assert!(error_of("rtc: {udp_port: 9-8}").starts_with("rtc.udp_port: "));
     }
 
     #[test]

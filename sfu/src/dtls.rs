@@ -4,6 +4,8 @@
 //!
 //! - The crate takes the client's first SRTP profile, and libwebrtc lists AES-CM first. So the ClientHello is read
 //!   here, and the handshake runs with settings that offer only the profile we prefer among the client's.
+//! - The crate forgets its retransmission timer when a client repeats its ClientHello, so that one lost flight would end
+//!   the handshake. A repeated ClientHello is not shown to it, but taken for what it says: send that flight again.
 //! - Its buffers are bounded in megabytes: what a peer may send before and after the handshake is bounded here.
 //!
 //! Every client certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
@@ -12,7 +14,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use bytes::{Bytes, BytesMut};
@@ -31,6 +33,8 @@ const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 const CLIENT_HELLO_BYTES_MAX: usize = 8 * 1024;
 /// Handshake records a client may send after the handshake: repetitions of its last flight.
 const LATE_HANDSHAKE_RECORDS_MAX: u32 = 64;
+/// Shortest time between two retransmissions that a client can provoke. libwebrtc repeats itself after 50 ms.
+const REPEAT_INTERVAL_MIN: Duration = Duration::from_millis(40);
 /// Length of a DTLS record's header (RFC 6347, section 4.1).
 const RECORD_HEADER_LENGTH: usize = 13;
 /// Length of a handshake message's header (RFC 6347, section 4.2.2).
@@ -147,6 +151,10 @@ enum Stage {
         endpoint: Box<Endpoint>,
         profile: SrtpProfile,
         received: usize,
+        /// Our HelloVerifyRequest.
+        verify_request: Option<BytesMut>,
+        /// When our ServerHello was last sent.
+        hello_sent: Option<Instant>,
     },
     Connected {
         endpoint: Box<Endpoint>,
@@ -184,7 +192,13 @@ impl DtlsServer {
                 };
                 let endpoint =
                     Endpoint::new(PEER, TransportProtocol::UDP, Some(self.certificate.settings_for(profile)));
-                self.stage = Stage::Handshake { endpoint: Box::new(endpoint), profile, received: 0 };
+                self.stage = Stage::Handshake {
+                    endpoint: Box::new(endpoint),
+                    profile,
+                    received: 0,
+                    verify_request: None,
+                    hello_sent: None,
+                };
                 hello.datagrams.into_iter().try_for_each(|datagram| self.on_handshake(now, &datagram))
             }
             Stage::Handshake { .. } => self.on_handshake(now, datagram),
@@ -200,17 +214,53 @@ impl DtlsServer {
     }
 
     fn on_handshake(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
-        let Stage::Handshake { endpoint, received, .. } = &mut self.stage else {
+        let Stage::Handshake { endpoint, received, verify_request, hello_sent, .. } = &mut self.stage else {
             return self.on_record(now, datagram);
         };
         *received += datagram.len();
         if *received > HANDSHAKE_BYTES_MAX {
             return self.fail(DtlsRefusal::HandshakeFailed);
         }
+        let hello = client_hello_sequence(datagram);
+        match (hello, &verify_request, *hello_sent) {
+            (Some(0), Some(request), None) => {
+                self.transmits.push_back(request.clone());
+                return Ok(());
+            }
+            (Some(_), _, Some(sent)) => {
+                if now >= sent + REPEAT_INTERVAL_MIN {
+                    self.send_again(now);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
         let events = endpoint.read(now, PEER, None, BytesMut::from(datagram));
+        let before = self.transmits.len();
         self.collect_transmits();
+        if let (Some(hello), Some(sent)) = (hello, self.transmits.get(before))
+            && let Stage::Handshake { verify_request, hello_sent, .. } = &mut self.stage
+        {
+            match hello {
+                0 => *verify_request = Some(sent.clone()),
+                _ => *hello_sent = Some(now),
+            }
+        }
         let Ok(events) = events else { return self.fail(DtlsRefusal::HandshakeFailed) };
         events.into_iter().try_for_each(|event| self.on_event(event))
+    }
+
+    /// Sends the last flight of the handshake again.
+    fn send_again(&mut self, now: Instant) {
+        let Stage::Handshake { endpoint, hello_sent, .. } = &mut self.stage else { return };
+        *hello_sent = hello_sent.map(|_| now);
+        // The crate does so when its timer is due, and only then.
+        let due = endpoint.poll_timeout(&PEER).map_or(now, |timer| timer.max(now));
+        let result = endpoint.handle_timeout(PEER, due);
+        self.collect_transmits();
+        if result.is_err() {
+            self.end(DtlsOutput::Failed);
+        }
     }
 
     fn on_record(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
@@ -290,12 +340,8 @@ impl DtlsServer {
     }
 
     pub(crate) fn on_deadline(&mut self, now: Instant) {
-        if let Stage::Handshake { endpoint, .. } = &mut self.stage {
-            let result = endpoint.handle_timeout(PEER, now);
-            self.collect_transmits();
-            if result.is_err() {
-                self.end(DtlsOutput::Failed);
-            }
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            self.send_again(now);
         }
     }
 
@@ -347,6 +393,16 @@ fn split_record(datagram: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let length = usize::from(u16::from_be_bytes([length_high, length_low]));
     let (body, rest) = rest.split_at_checked(length)?;
     Some((Record { content_type, epoch: u16::from_be_bytes([epoch_high, epoch_low]), body }, rest))
+}
+
+/// Number of the ClientHello that a datagram begins with, or with a fragment of: 0 for a client's first, 1 for the one
+/// that answers our HelloVerifyRequest.
+fn client_hello_sequence(datagram: &[u8]) -> Option<u16> {
+    const CLIENT_HELLO: u8 = 1;
+    let (record, _) = split_record(datagram)?;
+    let ([kind, _, _, _, high, low], _) = record.body.split_first_chunk::<6>()?;
+    (record.content_type == HANDSHAKE_RECORD && record.epoch == 0 && *kind == CLIENT_HELLO)
+        .then_some(u16::from_be_bytes([*high, *low]))
 }
 
 /// How many handshake records a datagram holds; `None` if it does not consist of whole records.

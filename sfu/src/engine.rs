@@ -34,7 +34,7 @@ use crate::run::{SendArena, Transmit};
 use crate::srtp::{SrtpReceiver, SrtpSender};
 use crate::stats::Stats;
 use crate::subscription::Subscription;
-use crate::transport::{Path, Transport, TransportOutput};
+use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput};
 use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.
@@ -218,6 +218,25 @@ impl Engine {
             Command::ExportTransport { transport } => self.export(transport),
             Command::CloseRoom { room } => self.close_room(now, room, out),
         }
+    }
+
+    /// Connects a transport without ICE and DTLS. For benchmarks and simulations of the media path, which would spend
+    /// their time in handshakes.
+    pub fn establish(&mut self, transport: TransportId, path: Path, keys: &KeyingMaterial) {
+        let Some(slot) = self.peer_slot(transport) else { return };
+        let peer = &mut self.peers[slot];
+        peer.path = Some(path);
+        peer.paths.push(path);
+        self.paths.insert(path, slot);
+        self.take_keys(slot, keys);
+    }
+
+    fn take_keys(&mut self, slot: usize, keys: &KeyingMaterial) {
+        let peer = &mut self.peers[slot];
+        self.stats.handshakes.count(keys.profile);
+        peer.sender = Some(SrtpSender::new(keys.profile, &keys.server_key, &keys.server_salt));
+        peer.receiver = Some(Box::new(SrtpReceiver::new(keys.profile, &keys.client_key, &keys.client_salt)));
+        self.want_keyframes_for(slot);
     }
 
     fn peer_slot(&mut self, transport: TransportId) -> Option<usize> {
@@ -455,11 +474,7 @@ impl Engine {
             match output {
                 TransportOutput::Connected(keys) => {
                     debug!(?transport, profile = ?keys.profile, "connected");
-                    self.stats.handshakes.count(keys.profile);
-                    peer.sender = Some(SrtpSender::new(keys.profile, &keys.server_key, &keys.server_salt));
-                    peer.receiver =
-                        Some(Box::new(SrtpReceiver::new(keys.profile, &keys.client_key, &keys.client_salt)));
-                    self.want_keyframes_for(slot);
+                    self.take_keys(slot, &keys);
                     self.events.push_back((room, Event::TransportConnected { transport }));
                 }
                 TransportOutput::ChannelOpen(channel) => {

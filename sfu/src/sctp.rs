@@ -15,7 +15,7 @@ use rtc_datachannel::message::Message;
 use rtc_datachannel::message::message_channel_ack::DataChannelAck;
 use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
 use rtc_sctp::{
-    Association, AssociationHandle, Chunks, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
+    Association, AssociationHandle, Chunks, DatagramEvent, Endpoint, EndpointConfig, EndpointEvent, Event, Payload,
     PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
@@ -203,11 +203,13 @@ impl Sctp {
             Box::new(Candidates { endpoint, associations: ArrayVec::new() })
         });
         if is_init(&packet) && candidates.associations.is_full() {
-            return;
+            // A client that still sends INIT has had no answer: the oldest one is the least likely to be taken up.
+            let (oldest, _) = candidates.associations.remove(0);
+            candidates.endpoint.handle_event(oldest, EndpointEvent::drained());
         }
         match candidates.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::NewAssociation(association))) => {
-                // Not full: checked above, and only an INIT makes a new one.
+                // Not full: there is room now, and only an INIT makes a new one.
                 let _ = candidates.associations.try_push((handle, association));
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => {

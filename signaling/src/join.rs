@@ -451,3 +451,226 @@ fn os_of(user_agent: &str) -> Option<&'static str> {
     ];
     MARKS.iter().find(|(mark, _)| user_agent.contains(mark)).map(|&(_, name)| name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::time::UNIX_EPOCH;
+
+    use crate::token::VideoGrant;
+
+    fn claims() -> Claims {
+        Claims {
+            api_key: "k".into(),
+            identity: "alice".into(),
+            name: "Alice".into(),
+            metadata: "token".into(),
+            attributes: [("a".to_owned(), "1".to_owned())].into(),
+            kind: proto::participant_info::Kind::Standard,
+            kind_details: Vec::new(),
+            video: Some(VideoGrant { room_join: true, room: "r".into(), ..VideoGrant::default() }),
+            sip: crate::token::SipGrant::default(),
+            room_preset: String::new(),
+            room_config: None,
+            expires_at: UNIX_EPOCH,
+            not_before: None,
+        }
+    }
+
+    fn with_video(change: impl FnOnce(&mut VideoGrant)) -> Claims {
+        let mut claims = claims();
+        claims.video.as_mut().map(change).unwrap();
+        claims
+    }
+
+    fn read_with(mode: Mode, purpose: Purpose, claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, Refusal> {
+        let parameters = Parameters(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
+        let hints =
+            ClientHints { user_agent: "Mozilla/5.0 (X11; Linux) Firefox/128.0".into(), address: "192.0.2.7".into() };
+        read(JoinInput { mode, purpose, claims: Some(claims), parameters: &parameters, hints: &hints })
+    }
+
+    fn v0(claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, Refusal> {
+        read_with(Mode::V0, Purpose::Connect, claims, pairs)
+    }
+
+    fn v1(claims: &Claims, encoded: &str) -> Result<Join, Refusal> {
+        read_with(Mode::V1, Purpose::Connect, claims, &[("join_request", encoded)])
+    }
+
+    fn wrap(compression: proto::wrapped_join_request::Compression, join_request: Vec<u8>) -> String {
+        let wrapped = proto::WrappedJoinRequest { compression: compression as i32, join_request };
+        BASE64_URL_SAFE.encode(wrapped.encode_to_vec())
+    }
+
+    fn plain(request: &proto::JoinRequest) -> String {
+        wrap(proto::wrapped_join_request::Compression::None, request.encode_to_vec())
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn gzipped(bytes: &[u8]) -> String {
+        wrap(proto::wrapped_join_request::Compression::Gzip, gzip(bytes))
+    }
+
+    #[test]
+    fn parameters_of_v0_are_read() {
+        let join = v0(
+            &claims(),
+            &[
+                ("auto_subscribe", "0"),
+                ("adaptive_stream", "1"),
+                ("sdk", "python"),
+                ("protocol", "18"),
+                ("client_protocol", "2"),
+                ("capabilities", "CAP_PACKET_TRAILER,CAP_OF_TOMORROW"),
+                ("reconnect", "1"),
+                ("sid", "PA_x"),
+                ("reconnect_reason", "3"),
+                ("no_such_parameter", "x"),
+            ],
+        )
+        .unwrap();
+
+        assert_eq!((join.mode, join.auto_subscribe, join.adaptive_stream), (Mode::V0, false, true));
+        assert_eq!((join.protocol_version, join.client.client_protocol), (18, 2));
+        assert_eq!(join.client.sdk(), proto::client_info::Sdk::Python);
+        assert_eq!(join.client.capabilities, [1]);
+        let reason = proto::ReconnectReason::RrSubscriberFailed;
+        assert_eq!(join.reconnect, Some(Reconnect { participant_sid: "PA_x".into(), reason }));
+    }
+
+    #[test]
+    fn absent_parameters_of_v0_have_defaults() {
+        let join = v0(&claims(), &[]).unwrap();
+
+        assert!(join.auto_subscribe && !join.adaptive_stream && join.reconnect.is_none());
+        assert_eq!(join.protocol_version, 0);
+    }
+
+    #[test]
+    fn a_join_request_is_read_plain_and_gzipped() {
+        let request = proto::JoinRequest {
+            client_info: Some(proto::ClientInfo { protocol: 17, ..proto::ClientInfo::default() }),
+            publisher_offer: Some(proto::SessionDescription { sdp: "v=0".into(), ..Default::default() }),
+            ..proto::JoinRequest::default()
+        };
+        let join = v1(&claims(), &plain(&request)).unwrap();
+
+        assert_eq!((join.mode, join.auto_subscribe, join.protocol_version), (Mode::V1, false, 17));
+        assert_eq!(join.publisher_offer.as_ref().unwrap().sdp, "v=0");
+        assert_eq!(v1(&claims(), &gzipped(&request.encode_to_vec())), Ok(join.clone()));
+        assert_eq!(v0(&claims(), &[("join_request", &plain(&request))]), Ok(join));
+    }
+
+    #[test]
+    fn each_broken_join_request_has_its_refusal() {
+        let broken_gzip = wrap(proto::wrapped_join_request::Compression::Gzip, b"no gzip".to_vec());
+        let inner = wrap(proto::wrapped_join_request::Compression::None, vec![0xff; 4]);
+        let unpadded = plain(&proto::JoinRequest { reconnect: true, ..Default::default() }).replace('=', "");
+        let cases = [
+            (String::new(), Refusal::JoinRequestMissing),
+            ("a+b/".into(), Refusal::Base64),
+            (unpadded, Refusal::Base64),
+            (BASE64_URL_SAFE.encode([0xff; 4]), Refusal::Wrapper),
+            (inner, Refusal::JoinRequest),
+            (broken_gzip, Refusal::Gzip),
+            ("A".repeat(JOIN_REQUEST_BYTES_MAX + 1), Refusal::TooLarge),
+            (gzipped(&vec![0; JOIN_REQUEST_BYTES_MAX + 1]), Refusal::TooLarge),
+        ];
+        for (encoded, refusal) in cases {
+            assert_eq!(v1(&claims(), &encoded), Err(refusal));
+        }
+    }
+
+    #[test]
+    fn a_token_must_grant_joining_a_named_room_under_a_name() {
+        let without_video = Claims { video: None, ..claims() };
+        let named = |identity: &str| Claims { identity: identity.into(), ..claims() };
+        let in_room = |room: &str| with_video(|video| video.room = room.into());
+        let cases = [
+            (without_video, Refusal::NoPermission),
+            (with_video(|video| video.room_join = false), Refusal::JoinNotGranted),
+            (named(""), Refusal::NoIdentity),
+            (named(&"x".repeat(257)), Refusal::IdentityTooLong),
+            (in_room(""), Refusal::NoRoom),
+            (in_room(&"x".repeat(257)), Refusal::RoomTooLong),
+        ];
+        for (claims, refusal) in cases {
+            assert_eq!(v0(&claims, &[]), Err(refusal));
+        }
+    }
+
+    #[test]
+    fn checks_come_in_livekits_order() {
+        let nothing = Claims { identity: String::new(), ..with_video(|video| *video = VideoGrant::default()) };
+
+        assert_eq!(v1(&nothing, "!"), Err(Refusal::Base64));
+        assert_eq!(v0(&nothing, &[]), Err(Refusal::JoinNotGranted));
+        let nameless = Claims { identity: String::new(), ..with_video(|video| video.room = String::new()) };
+        assert_eq!(v0(&nameless, &[]), Err(Refusal::NoIdentity));
+    }
+
+    #[test]
+    fn describing_oneself_needs_the_permission() {
+        let attributes = BASE64_URL_SAFE.encode(r#"{"b":"2"}"#);
+        let permitted = with_video(|video| video.can_update_own_metadata = Some(true));
+
+        assert_eq!(v0(&claims(), &[("attributes", &attributes)]), Err(Refusal::NoPermission));
+        let join = v0(&permitted, &[("attributes", &attributes)]).unwrap();
+        assert_eq!(join.grants.attributes, [("a".into(), "1".into()), ("b".into(), "2".into())].into());
+        let request = proto::JoinRequest { metadata: "mine".into(), ..Default::default() };
+        let silent = proto::JoinRequest { reconnect: true, ..Default::default() };
+        assert_eq!(v1(&permitted, &plain(&request)).unwrap().grants.metadata, "mine");
+        assert_eq!(v1(&permitted, &plain(&silent)).unwrap().grants.metadata, "token");
+    }
+
+    #[test]
+    fn undecodable_attributes_fail_validation_and_not_a_join() {
+        let pairs = [("attributes", "!")];
+
+        assert_eq!(read_with(Mode::V0, Purpose::Validate, &claims(), &pairs), Err(Refusal::Attributes));
+        assert!(v0(&claims(), &pairs).is_ok());
+    }
+
+    #[test]
+    fn a_legacy_publisher_gets_an_identity_beside_its_own() {
+        let join = v0(&claims(), &[("publish", "cam")]).unwrap();
+
+        assert_eq!(join.grants.identity.as_str(), "alice#cam");
+        assert!(!join.grants.video.may_subscribe());
+        let silent = with_video(|video| video.can_publish = Some(false));
+        assert_eq!(v0(&silent, &[("publish", "cam")]), Err(Refusal::NoPermission));
+    }
+
+    #[test]
+    fn browsers_are_known_by_their_user_agent_and_others_by_what_they_say() {
+        let browser = v0(&claims(), &[("sdk", "js")]).unwrap().client;
+        assert_eq!((browser.browser.as_str(), browser.browser_version.as_str()), ("Firefox", "128.0"));
+        assert_eq!((browser.os.as_str(), browser.address.as_str()), ("Linux", "192.0.2.7"));
+
+        assert_eq!(v0(&claims(), &[("sdk", "python")]).unwrap().client.browser, "");
+        let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605 Version/18.4 Safari/605";
+        assert_eq!(browser_of(safari), Some(("Safari", "18.4".into())));
+    }
+
+    proptest::proptest! {
+        /// Whatever a client sends as join_request, it gets a session or a refusal.
+        #[test]
+        fn no_join_request_panics(bytes: Vec<u8>, packed: bool) {
+            let compression = if packed {
+                proto::wrapped_join_request::Compression::Gzip
+            } else {
+                proto::wrapped_join_request::Compression::None
+            };
+            let _ = v1(&claims(), &wrap(compression, bytes.clone()));
+            let _ = v1(&claims(), &BASE64_URL_SAFE.encode(&bytes));
+            let _ = v1(&claims(), &String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -1,17 +1,28 @@
 //! The directory of rooms: name → room task. Everything the HTTP side asks of rooms goes through [`Rooms`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
 use sfu::command::{Event, Fingerprint, RoomId};
 use sfu::io::WorkerHandle;
-use tokio::sync::{broadcast, mpsc};
+use shared::id::RoomName;
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::event::RoomEvent;
 use crate::join::Join;
-use crate::session::Session;
+use crate::media::{self, Route};
+use crate::room::task::{EVENTS_MAX, INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
+use crate::room::timer::Now;
+use crate::room::{Host, Room, RoomSettings};
+use crate::session::{OUTBOX_MAX, Session};
 use crate::token::Signer;
+use crate::wire;
 
 /// Why a server API call was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,94 +120,489 @@ pub struct Counts {
     pub tracks: usize,
 }
 
+/// Room events that a listener may be behind.
+const LISTENER_EVENTS_MAX: usize = 4_096;
+/// Requests that wait for the directory.
+const DIRECTORY_MAX: usize = 1_024;
+/// A room may close while somebody is on the way to it; a new one is made then, so often.
+const JOIN_ATTEMPTS: usize = 5;
+/// How often a drain looks whether all are gone.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
 /// Directory handle; cheap to clone.
 #[derive(Clone)]
 pub struct Rooms {
+    config: Arc<RoomsConfig>,
+    directory: mpsc::Sender<Ask>,
     events: broadcast::Sender<RoomEvent>,
+    counters: Arc<Counters>,
+    draining: Arc<AtomicBool>,
+}
+
+/// A way to one room.
+#[derive(Clone)]
+struct RoomHandle {
+    inputs: mpsc::Sender<RoomInput>,
+}
+
+/// What is asked of the directory.
+enum Ask {
+    Find {
+        name: RoomName,
+        reply: oneshot::Sender<Option<RoomHandle>>,
+    },
+    /// Settings apply only if the room is made.
+    FindOrCreate {
+        name: RoomName,
+        settings: RoomSettings,
+        reply: oneshot::Sender<Option<RoomHandle>>,
+    },
+    List {
+        reply: oneshot::Sender<Vec<RoomHandle>>,
+    },
+    Closed {
+        name: RoomName,
+        id: RoomId,
+    },
 }
 
 impl Rooms {
-    /// Must be called inside a tokio runtime. `workers` and `events` come from [`crate::media::worker_events`] and
-    /// [`sfu::io::Workers`].
+    /// Must be called inside a tokio runtime. `worker_events` comes from [`crate::media::worker_events`], the handles
+    /// from [`sfu::io::Workers::handles`].
     pub fn start(
         config: RoomsConfig,
         workers: Vec<WorkerHandle>,
         worker_events: mpsc::Receiver<(RoomId, Event)>,
     ) -> Rooms {
-        let _ = (config, workers, worker_events);
-        Rooms { events: broadcast::channel(1024).0 }
+        let config = Arc::new(config);
+        let (directory, asks) = mpsc::channel(DIRECTORY_MAX);
+        let (routes, routed) = mpsc::channel(DIRECTORY_MAX);
+        let events = broadcast::channel(LISTENER_EVENTS_MAX).0;
+        let counters = Arc::new(Counters::default());
+        tokio::spawn(media::dispatch(routed, worker_events));
+        let task = Directory {
+            config: Arc::clone(&config),
+            workers,
+            routes,
+            events: events.clone(),
+            counters: Arc::clone(&counters),
+            closing: directory.downgrade(),
+            rooms: HashMap::new(),
+            last_id: 0,
+        };
+        tokio::spawn(task.run(asks));
+        Rooms { config, directory, events, counters, draining: Arc::default() }
     }
 
     /// Joins or resumes. The session's first message is queued when this returns.
-    pub async fn join(&self, _join: Join) -> Result<Session, JoinError> {
+    pub async fn join(&self, join: Join) -> Result<Session, JoinError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(JoinError::ShuttingDown);
+        }
+        let name: RoomName = join.grants.video.room.parse().map_err(|_| JoinError::RoomMissing)?;
+        for _ in 0..JOIN_ATTEMPTS {
+            let room = match self.room_for(&name, &join).await {
+                Ok(room) => room,
+                Err(None) => return Ok(no_session(&self.counters)),
+                Err(Some(error)) => return Err(error),
+            };
+            let (outbox, outbound) = mpsc::channel(OUTBOX_MAX);
+            let (reply, answer) = oneshot::channel();
+            let input = RoomInput::Join { join: Box::new(join.clone()), outbox, reply };
+            if room.inputs.send(input).await.is_err() {
+                continue;
+            }
+            match answer.await {
+                Ok(Ok(connection)) => {
+                    let counted = CountedSession::new(&self.counters);
+                    return Ok(Session::new(connection, room.inputs, outbound, counted));
+                }
+                Ok(Err(JoinError::Unavailable)) | Err(_) => continue,
+                Ok(Err(error)) => return Err(error),
+            }
+        }
         Err(JoinError::Unavailable)
     }
 
-    pub async fn create_room(&self, _request: proto::CreateRoomRequest) -> Result<proto::Room, ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    /// `Err(None)`: a resume in a room that is no more.
+    async fn room_for(&self, name: &RoomName, join: &Join) -> Result<RoomHandle, Option<JoinError>> {
+        if let Some(room) = self.find(name).await {
+            return Ok(room);
+        }
+        if join.reconnect.is_some() {
+            return Err(None);
+        }
+        if !self.config.auto_create && !join.grants.video.room_create {
+            return Err(Some(JoinError::RoomMissing));
+        }
+        let settings = self.settings(join.grants.room_config.as_ref());
+        self.find_or_create(name.clone(), settings).await.ok_or(Some(JoinError::Unavailable))
+    }
+
+    /// An existing room is returned as it is.
+    pub async fn create_room(&self, request: proto::CreateRoomRequest) -> Result<proto::Room, ApiError> {
+        let limits = &self.config.limits;
+        if exceeds(request.name.len(), limits.room_name_bytes_max) {
+            return Err(ApiError::InvalidArgument("room name length exceeds limits".into()));
+        }
+        if exceeds(request.metadata.len(), limits.metadata_bytes_max) {
+            return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
+        }
+        let name: RoomName =
+            request.name.parse().map_err(|_| ApiError::InvalidArgument("room name cannot be empty".into()))?;
+        let settings = self.requested_settings(&request)?;
+        for _ in 0..JOIN_ATTEMPTS {
+            let room = self.find_or_create(name.clone(), settings.clone()).await;
+            let room = room.ok_or_else(|| ApiError::Unavailable("no worker can host the room".into()))?;
+            if let Some(info) = ask(&room, |room, _| room.info()).await {
+                return Ok(info);
+            }
+        }
+        Err(ApiError::Unavailable("the room keeps closing".into()))
+    }
+
+    fn requested_settings(&self, request: &proto::CreateRoomRequest) -> Result<RoomSettings, ApiError> {
+        let preset = match request.room_preset.as_str() {
+            "" => None,
+            name => Some(
+                self.config
+                    .room_configurations
+                    .get(name)
+                    .ok_or_else(|| ApiError::InvalidArgument(format!("unknown room preset {name:?}")))?,
+            ),
+        };
+        let base = self.settings(preset);
+        Ok(RoomSettings {
+            empty_timeout: seconds_or(request.empty_timeout, base.empty_timeout),
+            departure_timeout: seconds_or(request.departure_timeout, base.departure_timeout),
+            max_participants: number_or(request.max_participants, base.max_participants),
+            metadata: if request.metadata.is_empty() { base.metadata } else { request.metadata.clone() },
+        })
+    }
+
+    /// The server's settings, with what a room configuration sets.
+    fn settings(&self, wanted: Option<&proto::RoomConfiguration>) -> RoomSettings {
+        let config = &self.config;
+        let none = proto::RoomConfiguration::default();
+        let wanted = wanted.unwrap_or(&none);
+        RoomSettings {
+            empty_timeout: seconds_or(wanted.empty_timeout, config.empty_timeout),
+            departure_timeout: seconds_or(wanted.departure_timeout, config.departure_timeout),
+            max_participants: number_or(wanted.max_participants, config.max_participants),
+            metadata: wanted.metadata.clone(),
+        }
     }
 
     /// All rooms, or those of `names` that exist.
-    pub async fn list_rooms(&self, _names: &[String]) -> Vec<proto::Room> {
-        Vec::new()
+    pub async fn list_rooms(&self, names: &[String]) -> Vec<proto::Room> {
+        let handles = if names.is_empty() { self.list().await } else { self.find_all(names).await };
+        let mut rooms: Vec<_> =
+            join_all(handles.iter().map(|room| ask(room, |room, _| room.info()))).await.into_iter().flatten().collect();
+        rooms.sort_by(|a, b| a.name.cmp(&b.name));
+        rooms
     }
 
-    pub async fn delete_room(&self, _room: &str) -> Result<(), ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    async fn find_all(&self, names: &[String]) -> Vec<RoomHandle> {
+        let mut names: Vec<RoomName> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        names.sort();
+        names.dedup();
+        join_all(names.iter().map(|name| self.find(name))).await.into_iter().flatten().collect()
+    }
+
+    pub async fn delete_room(&self, room: &str) -> Result<(), ApiError> {
+        self.call(room, |room, now| room.close(now, Reason::RoomDeleted)).await
     }
 
     /// Includes hidden ones; a missing room gives an empty list.
-    pub async fn list_participants(&self, _room: &str) -> Vec<proto::ParticipantInfo> {
-        Vec::new()
+    pub async fn list_participants(&self, room: &str) -> Vec<proto::ParticipantInfo> {
+        self.call(room, |room, _| room.list_participants()).await.unwrap_or_default()
     }
 
-    pub async fn get_participant(&self, _room: &str, _identity: &str) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    pub async fn get_participant(&self, room: &str, identity: &str) -> Result<proto::ParticipantInfo, ApiError> {
+        let identity = identity.to_owned();
+        participant_call(self.call(room, move |room, _| room.participant(&identity)).await)
     }
 
-    pub async fn remove_participant(&self, _room: &str, _identity: &str) -> Result<(), ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    pub async fn remove_participant(&self, room: &str, identity: &str) -> Result<(), ApiError> {
+        let identity = identity.to_owned();
+        participant_call(self.call(room, move |room, now| room.remove_participant(now, &identity)).await)
     }
 
     /// `None`: the participant has no such track.
     pub async fn mute_published_track(
         &self,
-        _room: &str,
-        _identity: &str,
-        _track_sid: &str,
-        _muted: bool,
+        room: &str,
+        identity: &str,
+        track_sid: &str,
+        muted: bool,
     ) -> Result<Option<proto::TrackInfo>, ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+        let (identity, track) = (identity.to_owned(), track_sid.to_owned());
+        self.call(room, move |room, now| room.mute_published_track(now, &identity, &track, muted)).await?
     }
 
     pub async fn update_participant(
         &self,
-        _request: proto::UpdateParticipantRequest,
+        request: proto::UpdateParticipantRequest,
     ) -> Result<proto::ParticipantInfo, ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+        let room = request.room.clone();
+        participant_call(self.call(&room, move |room, now| room.update_participant(now, request)).await)
     }
 
-    pub async fn update_subscriptions(&self, _request: proto::UpdateSubscriptionsRequest) -> Result<(), ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    pub async fn update_subscriptions(&self, request: proto::UpdateSubscriptionsRequest) -> Result<(), ApiError> {
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.update_subscriptions(now, &request)).await?
     }
 
-    pub async fn send_data(&self, _request: proto::SendDataRequest) -> Result<(), ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    pub async fn send_data(&self, request: proto::SendDataRequest) -> Result<(), ApiError> {
+        if !matches!(request.nonce.len(), 0 | 16) {
+            return Err(ApiError::InvalidArgument("nonce must be 16 bytes or absent".into()));
+        }
+        let room = request.room.clone();
+        self.call(&room, move |room, now| room.send_data(now, &request)).await
     }
 
-    pub async fn update_room_metadata(&self, _room: &str, _metadata: &str) -> Result<proto::Room, ApiError> {
-        Err(ApiError::Unavailable(String::new()))
+    pub async fn update_room_metadata(&self, room: &str, metadata: &str) -> Result<proto::Room, ApiError> {
+        let metadata = metadata.to_owned();
+        self.call(room, move |room, now| room.update_metadata(now, &metadata)).await?
     }
 
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        Counts {
+            rooms: self.counters.rooms.load(Ordering::Relaxed),
+            participants: self.counters.participants.load(Ordering::Relaxed),
+            tracks: self.counters.tracks.load(Ordering::Relaxed),
+        }
     }
 
     /// Refuses new joins, sends everybody Leave `SERVER_SHUTDOWN`, and returns when all are gone or `deadline` passed.
-    pub async fn drain(&self, _deadline: Duration) {}
+    pub async fn drain(&self, deadline: Duration) {
+        self.draining.store(true, Ordering::Relaxed);
+        let gone = async {
+            let rooms = self.list().await;
+            join_all(rooms.iter().map(|room| ask(room, |room, now| room.close(now, Reason::ServerShutdown)))).await;
+            while self.counters.rooms.load(Ordering::Relaxed) + self.counters.sessions.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        if tokio::time::timeout(deadline, gone).await.is_err() {
+            tracing::warn!(?deadline, "not all participants left in time");
+        }
+    }
 
     /// From now on. A receiver that lags misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<RoomEvent> {
         self.events.subscribe()
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        room: &str,
+        call: impl FnOnce(&mut Room, Now) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let name: RoomName = room.parse().map_err(|_| no_room())?;
+        let room = self.find(&name).await.ok_or_else(no_room)?;
+        ask(&room, call).await.ok_or_else(no_room)
+    }
+
+    async fn find(&self, name: &RoomName) -> Option<RoomHandle> {
+        let (reply, answer) = oneshot::channel();
+        self.directory.send(Ask::Find { name: name.clone(), reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
+    async fn find_or_create(&self, name: RoomName, settings: RoomSettings) -> Option<RoomHandle> {
+        let (reply, answer) = oneshot::channel();
+        self.directory.send(Ask::FindOrCreate { name, settings, reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
+    async fn list(&self) -> Vec<RoomHandle> {
+        let (reply, answer) = oneshot::channel();
+        if self.directory.send(Ask::List { reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+}
+
+/// Runs a call in a room's task. `None`: the room is closed.
+async fn ask<T: Send + 'static>(
+    room: &RoomHandle,
+    call: impl FnOnce(&mut Room, Now) -> T + Send + 'static,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    let call = Box::new(move |room: &mut Room, now: Now| {
+        if !room.is_closed() {
+            // Whoever asked may have gone.
+            let _ = reply.send(call(room, now));
+        }
+    });
+    room.inputs.send(RoomInput::Call(call)).await.ok()?;
+    answer.await.ok()
+}
+
+fn no_room() -> ApiError {
+    ApiError::NotFound("requested room does not exist".into())
+}
+
+/// For calls about a participant, who does not exist if the room does not.
+fn participant_call<T>(result: Result<Result<T, ApiError>, ApiError>) -> Result<T, ApiError> {
+    match result {
+        Ok(result) => result,
+        Err(ApiError::NotFound(_)) => Err(ApiError::NotFound("participant does not exist".into())),
+        Err(error) => Err(error),
+    }
+}
+
+/// The answer to a resume when there is nothing to resume.
+fn no_session(counters: &Arc<Counters>) -> Session {
+    let leave = wire::leave(Reason::StateMismatch, Action::Reconnect);
+    Session::of_one_message(leave, CountedSession::new(counters))
+}
+
+fn seconds_or(seconds: u32, default: Duration) -> Duration {
+    if seconds == 0 { default } else { Duration::from_secs(seconds.into()) }
+}
+
+fn number_or(number: u32, default: u32) -> u32 {
+    if number == 0 { default } else { number }
+}
+
+fn exceeds(size: usize, limit: usize) -> bool {
+    limit > 0 && size > limit
+}
+
+/// The task that knows all rooms.
+struct Directory {
+    config: Arc<RoomsConfig>,
+    workers: Vec<WorkerHandle>,
+    routes: mpsc::Sender<Route>,
+    events: broadcast::Sender<RoomEvent>,
+    counters: Arc<Counters>,
+    /// For rooms to say that they closed. Weak, so that the directory ends with its last handle.
+    closing: mpsc::WeakSender<Ask>,
+    rooms: HashMap<RoomName, (RoomId, RoomHandle)>,
+    last_id: u64,
+}
+
+impl Directory {
+    async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        while let Some(ask) = asks.recv().await {
+            match ask {
+                Ask::Find { name, reply } => {
+                    let _ = reply.send(self.find(&name));
+                }
+                Ask::FindOrCreate { name, settings, reply } => {
+                    let room = match self.find(&name) {
+                        Some(room) => Some(room),
+                        None => self.create(name, settings).await,
+                    };
+                    let _ = reply.send(room);
+                }
+                Ask::List { reply } => {
+                    let _ = reply.send(self.rooms.values().map(|(_, room)| room.clone()).collect());
+                }
+                Ask::Closed { name, id } => {
+                    if self.rooms.get(&name).is_some_and(|(known, _)| *known == id) {
+                        self.rooms.remove(&name);
+                    }
+                    let _ = self.routes.send(Route::Close { room: id }).await;
+                }
+            }
+        }
+    }
+
+    /// A room that no longer listens is as good as gone.
+    fn find(&self, name: &RoomName) -> Option<RoomHandle> {
+        let (_, room) = self.rooms.get(name)?;
+        (!room.inputs.is_closed()).then(|| room.clone())
+    }
+
+    async fn create(&mut self, name: RoomName, settings: RoomSettings) -> Option<RoomHandle> {
+        let worker = media::least_loaded(&self.workers)?.clone();
+        self.last_id += 1;
+        let id = RoomId(self.last_id);
+        let (inputs, room_inputs) = mpsc::channel(INPUTS_MAX);
+        let (events, room_events) = mpsc::channel(EVENTS_MAX);
+        self.routes.send(Route::Open { room: id, events }).await.ok()?;
+        let minting = worker.clone();
+        let host =
+            Host { candidates: worker.candidates(), new_credentials: Box::new(move || minting.new_credentials()) };
+        let room = Room::open(now(), id, name.clone(), settings, host, Arc::clone(&self.config));
+        let channels = RoomChannels {
+            inputs: room_inputs,
+            events: room_events,
+            listeners: self.events.clone(),
+            counted: CountedRoom::new(&self.counters),
+        };
+        let task = RoomTask::new(room, id, worker, channels);
+        let (closing, room_name) = (self.closing.clone(), name.clone());
+        tokio::spawn(async move {
+            task.run().await;
+            if let Some(directory) = closing.upgrade() {
+                let _ = directory.send(Ask::Closed { name: room_name, id }).await;
+            }
+        });
+        let handle = RoomHandle { inputs };
+        self.rooms.insert(name, (id, handle.clone()));
+        Some(handle)
+    }
+}
+
+/// Sums over all rooms, for [`Counts`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    rooms: AtomicUsize,
+    participants: AtomicUsize,
+    tracks: AtomicUsize,
+    sessions: AtomicUsize,
+}
+
+/// One room's part of the sums; taken out again when it is dropped.
+pub struct CountedRoom {
+    counters: Arc<Counters>,
+    participants: usize,
+    tracks: usize,
+}
+
+impl CountedRoom {
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.rooms.fetch_add(1, Ordering::Relaxed);
+        Self { counters: Arc::clone(counters), participants: 0, tracks: 0 }
+    }
+
+    pub(crate) fn update(&mut self, room: &Room) {
+        self.set(room.view().members.len(), room.track_count());
+    }
+
+    fn set(&mut self, participants: usize, tracks: usize) {
+        self.counters.participants.fetch_add(participants, Ordering::Relaxed);
+        self.counters.participants.fetch_sub(self.participants, Ordering::Relaxed);
+        self.counters.tracks.fetch_add(tracks, Ordering::Relaxed);
+        self.counters.tracks.fetch_sub(self.tracks, Ordering::Relaxed);
+        (self.participants, self.tracks) = (participants, tracks);
+    }
+}
+
+impl Drop for CountedRoom {
+    fn drop(&mut self) {
+        self.set(0, 0);
+        self.counters.rooms.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a session as long as it exists, so that a drain waits for its last words.
+pub(crate) struct CountedSession(Arc<Counters>);
+
+impl CountedSession {
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.sessions.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for CountedSession {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,18 +1,190 @@
 //! One client's signalling connection.
+//!
+//! [`Framing`] is its state machine: binary or JSON, pings. [`crate::socket`] drives it over a WebSocket.
 
-use futures_util::{Sink, Stream};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use livekit_protocol as proto;
+use prost::Message;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use tokio::sync::mpsc;
+
+use crate::room::task::RoomInput;
+use crate::rooms::CountedSession;
 use crate::socket::Frame;
+use crate::wire::Outgoing;
 
-/// A joined or resumed connection: what the WebSocket task drives.
-pub struct Session {}
+/// Messages that wait for a client. A client that is further behind is disconnected and resumes.
+pub const OUTBOX_MAX: usize = 256;
+
+/// A connection within its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// From a room to one of its connections.
+#[derive(Debug)]
+pub enum Outbound {
+    Message(Arc<Outgoing>),
+    /// Close the socket after what came before.
+    Close,
+}
+
+/// A joined or resumed connection: what the WebSocket task drives with [`Session::run`]. Dropping it is like losing the
+/// socket.
+pub struct Session {
+    pub(crate) outbox: mpsc::Receiver<Outbound>,
+    pub(crate) room: RoomLink,
+    pub(crate) framing: Framing,
+    _counted: CountedSession,
+}
+
+/// A connection's way into its room.
+pub(crate) struct RoomLink {
+    connection: ConnectionId,
+    inputs: Option<mpsc::Sender<RoomInput>>,
+}
 
 impl Session {
-    /// Exchanges messages until either side ends. Sends WebSocket pings every 10 s. Never panics on what comes in.
-    pub async fn run<S, E>(self, socket: S)
-    where
-        S: Stream<Item = Result<Frame, E>> + Sink<Frame>,
-    {
-        let _ = socket;
+    pub(crate) fn new(
+        connection: ConnectionId,
+        inputs: mpsc::Sender<RoomInput>,
+        outbox: mpsc::Receiver<Outbound>,
+        counted: CountedSession,
+    ) -> Self {
+        let room = RoomLink { connection, inputs: Some(inputs) };
+        Self { outbox, room, framing: Framing::default(), _counted: counted }
+    }
+
+    /// A connection that says one thing and ends: the answer to a resume that cannot be.
+    pub(crate) fn of_one_message(message: Response, counted: CountedSession) -> Self {
+        let (sender, outbox) = mpsc::channel(2);
+        for outbound in [Outbound::Message(Arc::new(Outgoing::new(message))), Outbound::Close] {
+            sender.try_send(outbound).expect("the channel holds two");
+        }
+        let room = RoomLink { connection: ConnectionId(0), inputs: None };
+        Self { outbox, room, framing: Framing::default(), _counted: counted }
+    }
+}
+
+impl RoomLink {
+    /// Waits when the room is busy. `Err`: the room is gone.
+    pub(crate) async fn request(&self, request: proto::SignalRequest) -> Result<(), RoomGone> {
+        let Some(inputs) = &self.inputs else { return Ok(()) };
+        let input = RoomInput::Request { connection: self.connection, request: Box::new(request) };
+        inputs.send(input).await.map_err(|_| RoomGone)
+    }
+}
+
+/// The room was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RoomGone;
+
+impl Drop for RoomLink {
+    fn drop(&mut self) {
+        let Some(inputs) = self.inputs.take() else { return };
+        let closed = RoomInput::ConnectionClosed { connection: self.connection };
+        if let Err(mpsc::error::TrySendError::Full(closed)) = inputs.try_send(closed)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { inputs.send(closed).await });
+        }
+    }
+}
+
+/// How messages are put into frames: as the client's last one was, binary before any (livekit-surface 3.1).
+#[derive(Debug, Default)]
+pub struct Framing {
+    json: bool,
+}
+
+/// What a frame from a client means.
+#[derive(Debug, PartialEq)]
+pub enum Incoming {
+    /// For the room.
+    Request(proto::SignalRequest),
+    /// Answered at once.
+    Reply(Response),
+    Nothing,
+    /// The connection ends: the client closed it, or what it sent cannot be read.
+    End,
+}
+
+impl Framing {
+    /// Reads a frame. `unix_ms` is the present time.
+    pub fn read(&mut self, frame: Frame, unix_ms: i64) -> Incoming {
+        let request = match frame {
+            Frame::Binary(bytes) => {
+                self.json = false;
+                proto::SignalRequest::decode(bytes).ok()
+            }
+            Frame::Text(text) => {
+                self.json = true;
+                serde_json::from_str(&text).ok()
+            }
+            Frame::Ping(_) | Frame::Pong(_) => return Incoming::Nothing,
+            Frame::Close => return Incoming::End,
+        };
+        let Some(request) = request else { return Incoming::End };
+        match request.message {
+            Some(Request::Ping(_)) => Incoming::Reply(Response::Pong(unix_ms)),
+            Some(Request::PingReq(ping)) => {
+                let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_ms };
+                Incoming::Reply(Response::PongResp(pong))
+            }
+            // A message of a newer protocol.
+            None => Incoming::Nothing,
+            Some(_) => Incoming::Request(request),
+        }
+    }
+
+    /// A message as the client wants to read it.
+    pub fn write(&self, message: &Outgoing) -> Frame {
+        if self.json { Frame::Text(message.json()) } else { Frame::Binary(message.binary()) }
+    }
+
+    /// An empty WebSocket ping.
+    pub fn ping(&self) -> Frame {
+        Frame::Ping(Bytes::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ping_req() -> proto::SignalRequest {
+        proto::SignalRequest { message: Some(Request::PingReq(proto::Ping { timestamp: 7, rtt: 3 })) }
+    }
+
+    #[test]
+    fn a_ping_is_answered_with_both_times() {
+        let frame = Frame::Binary(ping_req().encode_to_vec().into());
+        let pong = proto::Pong { last_ping_timestamp: 7, timestamp: 1_000 };
+        assert_eq!(Framing::default().read(frame, 1_000), Incoming::Reply(Response::PongResp(pong)));
+    }
+
+    #[test]
+    fn the_server_answers_in_the_clients_last_framing() {
+        let mut framing = Framing::default();
+        let message = Outgoing::new(Response::Pong(5));
+        assert!(matches!(framing.write(&message), Frame::Binary(_)));
+
+        framing.read(Frame::Text(serde_json::to_string(&ping_req()).unwrap()), 0);
+        assert_eq!(framing.write(&message), Frame::Text(r#"{"pong":"5"}"#.into()));
+
+        framing.read(Frame::Binary(ping_req().encode_to_vec().into()), 0);
+        assert!(matches!(framing.write(&message), Frame::Binary(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_frame_is_read_or_ends_the_connection(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in ".{0,100}") {
+            let mut framing = Framing::default();
+            framing.read(Frame::Binary(bytes.into()), 0);
+            framing.read(Frame::Text(text), 0);
+        }
     }
 }

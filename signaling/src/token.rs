@@ -552,3 +552,194 @@ mod source_names {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW_S: u64 = 1_800_000_000;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(NOW_S)
+    }
+
+    fn keys() -> Keys {
+        Keys::new([("first".into(), Secret::new("one")), ("second".into(), Secret::new("two"))]).unwrap()
+    }
+
+    fn signed_as(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    fn signed(claims: &Value) -> String {
+        signed_as(Algorithm::HS256, "one", claims)
+    }
+
+    fn verify(claims: &Value) -> Result<Claims, TokenError> {
+        keys().verify(&signed(claims), now())
+    }
+
+    fn join_grants() -> Grants {
+        Grants {
+            identity: "alice".parse().unwrap(),
+            name: "Alice".into(),
+            metadata: "m".into(),
+            attributes: [("a".to_owned(), "1".to_owned())].into(),
+            kind: proto::participant_info::Kind::Agent,
+            kind_details: vec![proto::participant_info::KindDetail::Forwarded],
+            video: VideoGrant { room_join: true, room: "r".into(), can_publish: Some(false), ..VideoGrant::default() },
+            room_preset: "p".into(),
+            room_config: Some(proto::RoomConfiguration { max_participants: 3, ..proto::RoomConfiguration::default() }),
+            expires_at: now() + Duration::from_secs(3600),
+            not_before: None,
+            api_key: "second".into(),
+        }
+    }
+
+    #[test]
+    fn any_configured_key_verifies_its_own_tokens_only() {
+        let claims = json!({ "iss": "second", "sub": "a", "exp": NOW_S + 1 });
+
+        assert!(keys().verify(&signed_as(Algorithm::HS256, "two", &claims), now()).is_ok());
+        assert_eq!(keys().verify(&signed_as(Algorithm::HS256, "one", &claims), now()), Err(TokenError::Signature));
+        assert_eq!(verify(&json!({ "iss": "third", "exp": NOW_S + 1 })), Err(TokenError::UnknownKey));
+        assert_eq!(verify(&json!({ "exp": NOW_S + 1 })), Err(TokenError::UnknownKey));
+    }
+
+    #[test]
+    fn only_hs256_is_accepted() {
+        let claims = json!({ "iss": "first", "sub": "a", "exp": NOW_S + 1 });
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let unsigned = format!("{}.{}.", part(&json!({ "alg": "none" })), part(&claims));
+
+        assert_eq!(keys().verify(&unsigned, now()), Err(TokenError::Algorithm));
+        for algorithm in [Algorithm::HS384, Algorithm::HS512] {
+            assert_eq!(keys().verify(&signed_as(algorithm, "one", &claims), now()), Err(TokenError::Algorithm));
+        }
+    }
+
+    #[test]
+    fn a_changed_token_is_refused() {
+        let token = signed(&json!({ "iss": "first", "sub": "a", "exp": NOW_S + 1 }));
+        let other = signed(&json!({ "iss": "first", "sub": "b", "exp": NOW_S + 1 }));
+        let payload_of = |token: &str| token.split('.').nth(1).unwrap().to_owned();
+        let forged = token.replace(&payload_of(&token), &payload_of(&other));
+
+        assert_eq!(keys().verify(&forged, now()), Err(TokenError::Signature));
+    }
+
+    #[test]
+    fn what_is_no_token_is_malformed() {
+        for text in ["", ".", "..", "garbage", "a.b.c", "e30.e30", "e30.e30.e30.e30", "\u{fffd}.\u{fffd}.\u{fffd}"] {
+            assert_eq!(keys().verify(text, now()), Err(TokenError::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn expiry_is_required_and_has_a_minute_of_leeway() {
+        assert_eq!(verify(&json!({ "iss": "first" })), Err(TokenError::NoExpiry));
+        assert!(verify(&json!({ "iss": "first", "exp": NOW_S - 60 })).is_ok());
+        assert_eq!(verify(&json!({ "iss": "first", "exp": NOW_S - 61 })), Err(TokenError::Expired));
+        assert!(verify(&json!({ "iss": "first", "exp": 1e300 })).is_ok());
+        assert_eq!(verify(&json!({ "iss": "first", "exp": -1e300 })), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn the_beginning_has_a_minute_of_leeway_too() {
+        let claims = |begin: u64| json!({ "iss": "first", "exp": NOW_S + 1000, "nbf": begin });
+
+        assert!(verify(&claims(NOW_S + 60)).is_ok());
+        assert_eq!(verify(&claims(NOW_S + 61)), Err(TokenError::NotYetValid));
+    }
+
+    #[test]
+    fn the_identity_is_sub_or_else_jti() {
+        let identity = |claims: Value| verify(&claims).unwrap().identity;
+
+        assert_eq!(identity(json!({ "iss": "first", "exp": NOW_S, "sub": "a", "jti": "b" })), "a");
+        assert_eq!(identity(json!({ "iss": "first", "exp": NOW_S, "sub": "", "jti": "b" })), "b");
+    }
+
+    #[test]
+    fn what_a_token_leaves_open_is_permitted_and_data_follows_publishing() {
+        let video =
+            |grant: Value| verify(&json!({ "iss": "first", "exp": NOW_S, "video": grant })).unwrap().video.unwrap();
+
+        let open = video(json!({ "roomJoin": true, "canPublish": null, "hidden": null }));
+        assert!(open.may_publish() && open.may_subscribe() && open.may_publish_data() && !open.hidden);
+        let closed = video(json!({ "canPublish": false, "canSubscribe": false }));
+        assert!(!closed.may_publish() && !closed.may_subscribe() && !closed.may_publish_data());
+        assert!(video(json!({ "canPublish": false, "canPublishData": true })).may_publish_data());
+    }
+
+    #[test]
+    fn listed_sources_alone_may_be_published() {
+        let grant: VideoGrant = serde_json::from_value(json!({ "canPublishSources": ["Camera", "hologram"] })).unwrap();
+
+        assert!(grant.may_publish_source(proto::TrackSource::Camera));
+        assert!(!grant.may_publish_source(proto::TrackSource::Microphone));
+        assert!(!grant.may_publish_source(proto::TrackSource::Unknown));
+        assert!(VideoGrant::default().may_publish_source(proto::TrackSource::Unknown));
+    }
+
+    #[test]
+    fn a_refreshed_token_carries_all_grants_and_leaves_open_what_was_open() {
+        let grants = join_grants();
+        let claims = keys().verify(&keys().signer().refresh(&grants, now()), now()).unwrap();
+
+        assert_eq!(claims.api_key, "first");
+        assert_eq!(claims.video, Some(grants.video.clone()));
+        assert_eq!(claims.video.unwrap().can_subscribe, None);
+        assert_eq!(
+            (claims.name, claims.metadata, claims.attributes),
+            (grants.name, grants.metadata, grants.attributes)
+        );
+        assert_eq!((claims.kind, claims.kind_details), (grants.kind, grants.kind_details));
+        assert_eq!((claims.room_preset, claims.room_config), (grants.room_preset, grants.room_config));
+        assert_eq!(claims.expires_at, grants.expires_at);
+    }
+
+    #[test]
+    fn a_refreshed_token_lasts_ten_minutes_at_least() {
+        let grants = Grants { expires_at: now() - Duration::from_secs(7200), ..join_grants() };
+        let claims = keys().verify(&keys().signer().refresh(&grants, now()), now()).unwrap();
+
+        assert_eq!(claims.expires_at, now() + REFRESHED_LIFE_MIN);
+    }
+
+    #[test]
+    fn a_change_of_permissions_is_in_the_next_token() {
+        let mut grants = join_grants();
+        let permission = proto::ParticipantPermission { can_publish: true, ..proto::ParticipantPermission::default() };
+        grants.video.set_permission(&permission);
+        let claims = keys().verify(&keys().signer().refresh(&grants, now()), now()).unwrap();
+
+        assert_eq!(claims.video.unwrap().permission(), permission);
+    }
+
+    #[test]
+    fn grants_can_be_written_down_and_read_back() {
+        let grants = join_grants();
+        let written = serde_json::to_string(&grants).unwrap();
+
+        assert_eq!(serde_json::from_str::<Grants>(&written).unwrap(), grants);
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        assert!(!format!("{:?} {:?}", keys(), keys().signer()).contains("one"));
+    }
+
+    #[test]
+    fn keys_need_names_and_secrets() {
+        let keys = |pairs: &[(&str, &str)]| {
+            Keys::new(pairs.iter().map(|(name, secret)| ((*name).to_owned(), Secret::new(secret)))).map(|_| ())
+        };
+
+        assert_eq!(keys(&[]), Err(KeysError::None));
+        assert_eq!(keys(&[("", "s")]), Err(KeysError::EmptyName));
+        assert_eq!(keys(&[("k", "")]), Err(KeysError::EmptySecret("k".into())));
+        assert_eq!(keys(&[("k", "s"), ("k", "t")]), Err(KeysError::Twice("k".into())));
+    }
+}

@@ -64,7 +64,7 @@ impl Engine {
                 layers: publication
                     .layers
                     .iter()
-                    .map(|layer| layer.last_packet.and(layer.ssrc).map(|ssrc| (ssrc, layer.highest())))
+                    .map(|layer| layer.ssrc.map(|ssrc| (ssrc, layer.highest())).filter(|(_, highest)| *highest > 0))
                     .collect(),
             }
         });

@@ -1,0 +1,415 @@
+//! A participant of a room: everything its session needs to go on elsewhere, as plain data.
+//!
+//! [`SessionState`] can be written down and read back (ARCHITECTURE.md, invariant 13). What is bound to this process, the
+//! connection and moments in time, stands beside it in [`Live`].
+
+#![expect(deprecated, reason = "clients of all ages send and read fields that newer ones have other names for")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use serde::{Deserialize, Serialize};
+use sfu::command::{
+    IceCredentials, Mid, PublicationId, ReceiveSection, ReceiveStats, SendSection, SubscriptionId, TransportId,
+};
+use shared::id::{ParticipantIdentity, ParticipantSid, TrackSid};
+use shared::media::{Codec, MediaKind, Quality};
+
+use crate::join::Mode;
+use crate::negotiation::Negotiation;
+use crate::session::ConnectionId;
+use crate::token::Grants;
+
+/// Tracks that were announced but not seen yet, of one participant.
+pub const PENDING_TRACKS_MAX: usize = 20;
+/// AddTracks that wait for an earlier track with their cid to end.
+pub const QUEUED_TRACKS_MAX: usize = 3;
+/// Tracks published by one participant.
+pub const PUBLICATIONS_MAX: usize = 64;
+/// Explicit wishes (subscribe, settings) that are remembered for one participant.
+pub const WISHES_MAX: usize = 4_096;
+
+/// A participant in its room.
+pub struct Participant {
+    pub state: SessionState,
+    pub live: Live,
+}
+
+/// What a session needs to go on elsewhere. Holds no keys but the ICE passwords that the peer knows too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionState {
+    pub sid: ParticipantSid,
+    pub grants: Grants,
+    pub client: proto::ClientInfo,
+    pub protocol_version: u32,
+    pub mode: Mode,
+    pub auto_subscribe: bool,
+    pub adaptive_stream: bool,
+    /// v0 with the right to subscribe at join: the subscriber transport is the primary one. Later changes of the right
+    /// do not change it.
+    pub subscriber_primary: bool,
+    /// v0: publishing; v1: everything.
+    pub publisher: Transport,
+    /// v0 only.
+    pub subscriber: Option<Transport>,
+    pub pending: Vec<PendingTrack>,
+    /// AddTracks whose cid an earlier track still uses.
+    pub queued: Vec<proto::AddTrackRequest>,
+    /// Sections that send and that no AddTrack has claimed yet.
+    pub unclaimed: Vec<UnclaimedSection>,
+    pub publications: BTreeMap<TrackSid, Publication>,
+    pub subscriptions: BTreeMap<TrackSid, Subscription>,
+    /// Explicit subscribe (`true`) and unsubscribe (`false`) by track; they override auto-subscribe.
+    pub choices: BTreeMap<TrackSid, bool>,
+    pub settings: BTreeMap<TrackSid, TrackSettings>,
+    pub policy: SubscriptionPolicy,
+    /// Wanted tracks whose publisher does not permit it, as told to the client.
+    pub denied: BTreeSet<TrackSid>,
+    /// Highest sequence of its reliable data packets.
+    pub last_reliable: u32,
+    pub active: bool,
+}
+
+/// What ends with this process.
+#[derive(Debug, Default)]
+pub struct Live {
+    pub connection: Option<ConnectionId>,
+    /// A transport was lost; what remains is to wait for a resume.
+    pub lost: bool,
+    /// When the last offer or request for one left.
+    pub negotiated_at: Option<Instant>,
+    /// Requests for sections that brought none, in a row.
+    pub requests_in_vain: u32,
+    /// Explicitly wanted tracks that do not exist, and until when to wait for them.
+    pub missing: BTreeMap<TrackSid, Instant>,
+    pub on_resume: OnResume,
+    pub speaking: Speaking,
+    pub stats: BTreeMap<PublicationId, ReceiveStats>,
+    pub quality_told: BTreeMap<ParticipantSid, proto::ConnectionQuality>,
+}
+
+/// What `simulate` asked for the next resume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnResume {
+    #[default]
+    GoOn,
+    CloseAfterFirstMessages,
+    CloseWithoutMessages,
+}
+
+/// Loudness by publication, and as it was told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Speaking {
+    pub levels: BTreeMap<PublicationId, f32>,
+    pub told: f32,
+}
+
+/// One transport and its negotiation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Transport {
+    pub id: TransportId,
+    pub local: IceCredentials,
+    pub negotiation: Negotiation,
+    pub connected: bool,
+    /// Closed by the worker, or by the client.
+    pub ended: bool,
+    /// The last descriptions either way, with the ids the client knows them by.
+    pub last_offer: Option<NumberedSdp>,
+    pub last_answer: Option<NumberedSdp>,
+    /// v0 subscriber: our offer waits for its answer.
+    pub outstanding: bool,
+    /// v0 subscriber: something changed since the last offer.
+    pub dirty: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberedSdp {
+    pub id: u32,
+    pub sdp: String,
+}
+
+/// An AddTrack without media yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingTrack {
+    pub sid: TrackSid,
+    pub request: proto::AddTrackRequest,
+    pub info: proto::TrackInfo,
+}
+
+/// A section that sends, received but not shown to anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnclaimedSection {
+    pub mid: Mid,
+    pub track_id: String,
+    pub section: ReceiveSection,
+}
+
+/// One published track.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Publication {
+    pub id: PublicationId,
+    pub cid: String,
+    pub request: proto::AddTrackRequest,
+    pub mid: Mid,
+    pub section: ReceiveSection,
+    /// What arrives; until then what was negotiated first.
+    pub codec: Codec,
+    pub info: proto::TrackInfo,
+    /// Shown to others. Simulcast is from its first packet on.
+    pub visible: bool,
+    /// The publisher was told that somebody listens; that happens once in a track's life.
+    pub subscribed_told: bool,
+}
+
+/// One track shown to this participant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub publication: PublicationId,
+    pub publisher: ParticipantSid,
+    pub kind: MediaKind,
+    pub stage: Stage,
+}
+
+/// How far a subscription is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Stage {
+    /// No section yet.
+    Waiting,
+    /// In our next or outstanding offer (v0).
+    Bound,
+    /// The worker sends.
+    Live(SendSection),
+    /// The client cannot take it.
+    Refused,
+}
+
+/// UpdateTrackSettings of one track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackSettings {
+    pub disabled: bool,
+    pub quality: Quality,
+    /// Pixels; 0 means that `quality` decides.
+    pub width: u32,
+    pub height: u32,
+}
+
+impl TrackSettings {
+    /// What applies before the first request (livekit-surface 5.7).
+    pub fn initial(adaptive_stream: bool) -> Self {
+        let quality = if adaptive_stream { Quality::Low } else { Quality::High };
+        Self { disabled: false, quality, width: 0, height: 0 }
+    }
+
+    pub fn read(request: &proto::UpdateTrackSettings) -> Self {
+        let (off, quality) = match request.quality() {
+            proto::VideoQuality::Low => (false, Quality::Low),
+            proto::VideoQuality::Medium => (false, Quality::Medium),
+            proto::VideoQuality::High => (false, Quality::High),
+            proto::VideoQuality::Off => (true, Quality::Low),
+        };
+        Self { disabled: request.disabled || off, quality, width: request.width, height: request.height }
+    }
+
+    /// The highest layer wanted, as an index into the published layers, lowest first.
+    pub fn layer_max(&self, layers: &[proto::VideoLayer]) -> u8 {
+        let count = layers.len().min(sfu::command::LAYERS_MAX);
+        let Some(top) = count.checked_sub(1) else { return 0 };
+        let wanted = if self.width > 0 && self.height > 0 && layers.iter().all(|layer| layer.width > 0) {
+            layers.iter().position(|layer| self.is_covered_by(layer)).unwrap_or(top)
+        } else {
+            layers.iter().rposition(|layer| layer.quality <= quality_number(self.quality)).unwrap_or(0)
+        };
+        u8::try_from(wanted.min(top)).unwrap_or(0)
+    }
+
+    /// Sizes are compared side by side, longer with longer: a rotated video covers a rotated request.
+    fn is_covered_by(&self, layer: &proto::VideoLayer) -> bool {
+        layer.width.max(layer.height) >= self.width.max(self.height)
+            && layer.width.min(layer.height) >= self.width.min(self.height)
+    }
+}
+
+fn quality_number(quality: Quality) -> i32 {
+    match quality {
+        Quality::Low => proto::VideoQuality::Low as i32,
+        Quality::Medium => proto::VideoQuality::Medium as i32,
+        Quality::High => proto::VideoQuality::High as i32,
+    }
+}
+
+/// Whom a publisher lets subscribe (livekit-surface 7.9).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum SubscriptionPolicy {
+    #[default]
+    Everybody,
+    Listed(Vec<proto::TrackPermission>),
+}
+
+impl SubscriptionPolicy {
+    pub fn permits(&self, identity: &ParticipantIdentity, sid: &ParticipantSid, track: &TrackSid) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Listed(entries) => entries
+                .iter()
+                .filter(|entry| names(entry, identity, sid))
+                .any(|entry| entry.all_tracks || entry.track_sids.iter().any(|known| known == track.as_str())),
+        }
+    }
+}
+
+fn names(entry: &proto::TrackPermission, identity: &ParticipantIdentity, sid: &ParticipantSid) -> bool {
+    if entry.participant_identity.is_empty() {
+        entry.participant_sid == sid.as_str()
+    } else {
+        entry.participant_identity == identity.as_str()
+    }
+}
+
+impl SessionState {
+    /// What the state of the primary transport says is "connected" to the client.
+    pub fn primary(&self) -> &Transport {
+        match &self.subscriber {
+            Some(subscriber) if self.subscriber_primary => subscriber,
+            _ => &self.publisher,
+        }
+    }
+
+    /// Where data for this participant goes.
+    pub fn data_transport(&self) -> TransportId {
+        self.primary().id
+    }
+
+    /// The transport whose sections show tracks to it.
+    pub fn receiving(&mut self) -> &mut Transport {
+        self.subscriber.as_mut().unwrap_or(&mut self.publisher)
+    }
+
+    pub fn transport_mut(&mut self, id: TransportId) -> Option<&mut Transport> {
+        if self.publisher.id == id {
+            return Some(&mut self.publisher);
+        }
+        self.subscriber.as_mut().filter(|transport| transport.id == id)
+    }
+
+    pub fn transports(&self) -> impl Iterator<Item = &Transport> {
+        std::iter::once(&self.publisher).chain(&self.subscriber)
+    }
+
+    pub fn publication_mut(&mut self, id: PublicationId) -> Option<(&TrackSid, &mut Publication)> {
+        self.publications.iter_mut().find(|(_, publication)| publication.id == id)
+    }
+
+    pub fn can_publish(&self) -> bool {
+        self.grants.video.can_publish.unwrap_or(true)
+    }
+
+    pub fn can_subscribe(&self) -> bool {
+        self.grants.video.can_subscribe.unwrap_or(true)
+    }
+
+    pub fn can_publish_data(&self) -> bool {
+        self.grants.video.can_publish_data.unwrap_or_else(|| self.can_publish())
+    }
+
+    /// Also whether tracks of this source may be published.
+    pub fn can_publish_source(&self, source: proto::TrackSource) -> bool {
+        let sources = &self.grants.video.can_publish_sources;
+        self.can_publish() && (sources.is_empty() || sources.contains(&source))
+    }
+
+    pub fn is_hidden(&self) -> bool {
+        self.grants.video.hidden
+    }
+
+    pub fn is_recorder(&self) -> bool {
+        self.grants.video.recorder || self.grants.kind == proto::participant_info::Kind::Egress
+    }
+
+    pub fn is_agent(&self) -> bool {
+        self.grants.video.agent || self.grants.kind == proto::participant_info::Kind::Agent
+    }
+
+    /// Neither counted nor limited, and keeps no room open (livekit-surface 7.4).
+    pub fn is_dependent(&self) -> bool {
+        self.is_recorder() || self.is_agent()
+    }
+
+    /// The permission as clients see it, all live fields filled.
+    pub fn permission(&self) -> proto::ParticipantPermission {
+        let video = &self.grants.video;
+        proto::ParticipantPermission {
+            can_subscribe: self.can_subscribe(),
+            can_publish: self.can_publish(),
+            can_publish_data: self.can_publish_data(),
+            can_publish_sources: video.can_publish_sources.iter().map(|source| *source as i32).collect(),
+            hidden: video.hidden,
+            recorder: video.recorder,
+            can_update_metadata: video.can_update_own_metadata.unwrap_or(false),
+            agent: video.agent,
+            can_subscribe_metrics: video.can_subscribe_metrics.unwrap_or(false),
+            can_manage_agent_session: video.can_manage_agent_session.unwrap_or(false),
+        }
+    }
+
+    /// Replaces all flags, also those the token left out.
+    pub fn set_permission(&mut self, permission: &proto::ParticipantPermission) {
+        let video = &mut self.grants.video;
+        video.can_subscribe = Some(permission.can_subscribe);
+        video.can_publish = Some(permission.can_publish);
+        video.can_publish_data = Some(permission.can_publish_data);
+        video.can_publish_sources = permission.can_publish_sources().collect();
+        video.hidden = permission.hidden;
+        video.recorder = permission.recorder;
+        video.can_update_own_metadata = Some(permission.can_update_metadata);
+        video.agent = permission.agent;
+        video.can_subscribe_metrics = Some(permission.can_subscribe_metrics);
+        video.can_manage_agent_session = Some(permission.can_manage_agent_session);
+    }
+
+    /// Settings that apply to a track now.
+    pub fn settings_of(&self, track: &TrackSid) -> TrackSettings {
+        self.settings.get(track).copied().unwrap_or_else(|| TrackSettings::initial(self.adaptive_stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(qualities: &[i32]) -> Vec<proto::VideoLayer> {
+        let size = |quality: i32| 320u32 << quality;
+        qualities
+            .iter()
+            .map(|&quality| proto::VideoLayer {
+                quality,
+                width: size(quality),
+                height: size(quality) * 9 / 16,
+                ..Default::default()
+            })
+            .collect()
+    }
+
+    fn quality(quality: Quality) -> TrackSettings {
+        TrackSettings { quality, ..TrackSettings::initial(false) }
+    }
+
+    #[test]
+    fn a_quality_that_is_not_published_means_the_next_lower_one() {
+        assert_eq!(quality(Quality::High).layer_max(&layers(&[0, 1])), 1);
+        assert_eq!(quality(Quality::Medium).layer_max(&layers(&[0, 2])), 0);
+        assert_eq!(quality(Quality::Low).layer_max(&layers(&[1, 2])), 0);
+        assert_eq!(quality(Quality::High).layer_max(&[]), 0);
+    }
+
+    #[test]
+    fn a_size_means_the_smallest_layer_that_covers_it() {
+        let sized = |width, height| TrackSettings { width, height, ..TrackSettings::initial(false) };
+        let all = layers(&[0, 1, 2]);
+        assert_eq!(sized(160, 90).layer_max(&all), 0);
+        assert_eq!(sized(640, 360).layer_max(&all), 1);
+        assert_eq!(sized(360, 640).layer_max(&all), 1);
+        assert_eq!(sized(4000, 4000).layer_max(&all), 2);
+    }
+}

@@ -1,0 +1,137 @@
+//! What the server APIs ask of a room (livekit-surface 8.2).
+
+use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
+use proto::signal_response::Message as Response;
+use shared::id::ParticipantSid;
+
+use super::broadcast::Urgency;
+use super::metadata::ProfileUpdate;
+use super::timer::Now;
+use super::view::Change;
+use super::{Room, exceeds};
+use crate::participant::SessionState;
+use crate::rooms::ApiError;
+use crate::wire;
+
+impl Room {
+    /// The room with counts of this moment; what clients are told of them lags.
+    pub fn info(&self) -> proto::Room {
+        proto::Room {
+            num_participants: u32::try_from(self.view.independent()).unwrap_or(u32::MAX),
+            num_publishers: u32::try_from(self.view.publishers()).unwrap_or(u32::MAX),
+            ..self.view.room.clone()
+        }
+    }
+
+    /// Hidden ones too.
+    pub fn list_participants(&self) -> Vec<proto::ParticipantInfo> {
+        self.view.members.values().map(|member| member.info.clone()).collect()
+    }
+
+    pub fn participant(&self, identity: &str) -> Result<proto::ParticipantInfo, ApiError> {
+        let sid = self.sid_of(identity)?;
+        let member = self.view.member(&sid).ok_or_else(no_participant)?;
+        Ok(member.info.clone())
+    }
+
+    pub fn remove_participant(&mut self, now: Now, identity: &str) -> Result<(), ApiError> {
+        let sid = self.sid_of(identity)?;
+        self.remove(now, &sid, Reason::ParticipantRemoved, Some(Action::Disconnect));
+        Ok(())
+    }
+
+    /// `None`: no such track.
+    pub fn mute_published_track(
+        &mut self,
+        now: Now,
+        identity: &str,
+        track: &str,
+        muted: bool,
+    ) -> Result<Option<proto::TrackInfo>, ApiError> {
+        if !muted && !self.config.enable_remote_unmute {
+            return Err(ApiError::FailedPrecondition("remote unmute not enabled".into()));
+        }
+        let sid = self.sid_of(identity)?;
+        let state = self.participants.get(&sid).map(|participant| &participant.state);
+        let exists = state.is_some_and(|state| has_track(state, track));
+        if !exists {
+            return Ok(None);
+        }
+        let message = proto::MuteTrackRequest { sid: track.into(), muted };
+        self.out.send(self.connection_of(&sid), Response::Mute(message));
+        Ok(self.set_muted(now, &sid, track, muted))
+    }
+
+    pub fn update_participant(
+        &mut self,
+        now: Now,
+        request: proto::UpdateParticipantRequest,
+    ) -> Result<proto::ParticipantInfo, ApiError> {
+        let sid = self.sid_of(&request.identity)?;
+        let update = ProfileUpdate { name: request.name, metadata: request.metadata, attributes: request.attributes };
+        self.update_profile(now, &sid, &update).map_err(|text| ApiError::InvalidArgument(text.into()))?;
+        if let Some(permission) = request.permission {
+            self.change_permission(now, &sid, &permission);
+        }
+        self.participant(&request.identity)
+    }
+
+    /// Replaces what a participant may do (livekit-surface 7.7).
+    fn change_permission(&mut self, now: Now, sid: &ParticipantSid, permission: &proto::ParticipantPermission) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let state = &mut participant.state;
+        let before = state.permission();
+        if before == *permission {
+            return;
+        }
+        let gone = state.can_subscribe() && !permission.can_subscribe;
+        state.set_permission(permission);
+        let (permission, dependent) = (state.permission(), state.is_dependent());
+        self.change(Change::Permission { sid: sid.clone(), permission, dependent });
+        self.unpublish_forbidden(now, sid);
+        if gone {
+            self.unsubscribe_all(now, sid);
+        }
+        self.announce(now, sid, Urgency::Now);
+        self.reconcile(now, sid);
+        self.send_refresh_token(now, sid);
+    }
+
+    pub fn update_subscriptions(
+        &mut self,
+        now: Now,
+        request: &proto::UpdateSubscriptionsRequest,
+    ) -> Result<(), ApiError> {
+        let sid = self.sid_of(&request.identity)?;
+        self.choose(now, &sid, &request.track_sids, &request.participant_tracks, request.subscribe);
+        Ok(())
+    }
+
+    pub fn update_metadata(&mut self, now: Now, metadata: &str) -> Result<proto::Room, ApiError> {
+        if exceeds(metadata.len(), self.config.limits.metadata_bytes_max) {
+            return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
+        }
+        self.change(Change::Metadata { metadata: metadata.into() });
+        self.broadcast_metadata(now);
+        Ok(self.info())
+    }
+
+    fn broadcast_metadata(&mut self, _now: Now) {
+        let everybody = self.everybody();
+        self.out.send_all(everybody, wire::room_update(&self.view.room));
+    }
+
+    fn sid_of(&self, identity: &str) -> Result<ParticipantSid, ApiError> {
+        self.identities.get(identity).cloned().ok_or_else(no_participant)
+    }
+}
+
+fn has_track(state: &SessionState, track: &str) -> bool {
+    state.publications.contains_key(track) || state.pending.iter().any(|pending| pending.sid.as_str() == track)
+}
+
+fn no_participant() -> ApiError {
+    ApiError::NotFound("participant does not exist".into())
+}

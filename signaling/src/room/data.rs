@@ -1,0 +1,389 @@
+//! Routing fields of data packets, patched in the bytes (livekit-surface 6.2).
+//!
+//! A decoder drops fields that it does not know, so a packet that was decoded and encoded again would lose what newer
+//! clients put in. Only fields that route are taken out and written anew; everything else passes as it came.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use livekit_protocol as proto;
+use prost::Message;
+use shared::id::{ParticipantIdentity, ParticipantSid};
+
+mod field {
+    pub const KIND: u64 = 1;
+    pub const USER: u64 = 2;
+    pub const IDENTITY: u64 = 4;
+    pub const DESTINATIONS: u64 = 5;
+    pub const CHAT: u64 = 9;
+    pub const STREAM_HEADER: u64 = 13;
+    pub const SID: u64 = 17;
+
+    pub const USER_SID: u64 = 1;
+    pub const USER_IDENTITY: u64 = 5;
+    pub const USER_DESTINATIONS: u64 = 6;
+
+    pub const CHAT_GENERATED: u64 = 6;
+    pub const HEADER_TEXT: u64 = 9;
+    pub const TEXT_GENERATED: u64 = 5;
+}
+
+/// Who a packet comes from, and whom it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing<'a> {
+    pub reliable: bool,
+    /// Empty for hidden senders.
+    pub identity: &'a str,
+    pub sid: &'a str,
+    /// Written outside and, for user packets, inside; empty leaves both as they are.
+    pub destinations: &'a [String],
+    /// Marks chat and text streams that an agent sends in somebody's name.
+    pub generated: bool,
+}
+
+/// The packet with our routing. `None`: not a protobuf message.
+pub fn route(packet: &[u8], routing: &Routing<'_>) -> Option<Bytes> {
+    let mut out = Vec::with_capacity(packet.len() + routing.identity.len() + routing.sid.len() + 32);
+    let mut rest = packet;
+    while !rest.is_empty() {
+        let part = Part::read(&mut rest)?;
+        match part.number {
+            field::KIND | field::IDENTITY | field::SID => {}
+            field::DESTINATIONS if !routing.destinations.is_empty() => {}
+            field::USER => put_bytes(&mut out, field::USER, &route_user(part.payload()?, routing)?),
+            field::CHAT if routing.generated => {
+                let mut chat = part.payload()?.to_vec();
+                put_varint_field(&mut chat, field::CHAT_GENERATED, 1);
+                put_bytes(&mut out, field::CHAT, &chat);
+            }
+            field::STREAM_HEADER if routing.generated => {
+                put_bytes(&mut out, field::STREAM_HEADER, &mark_text_header(part.payload()?)?);
+            }
+            _ => out.extend_from_slice(part.raw),
+        }
+    }
+    if !routing.reliable {
+        put_varint_field(&mut out, field::KIND, proto::data_packet::Kind::Lossy as u64);
+    }
+    put_text(&mut out, field::IDENTITY, routing.identity);
+    put_text(&mut out, field::SID, routing.sid);
+    for destination in routing.destinations {
+        put_text(&mut out, field::DESTINATIONS, destination);
+    }
+    Some(out.into())
+}
+
+fn route_user(user: &[u8], routing: &Routing<'_>) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(user.len() + 64);
+    let mut rest = user;
+    while !rest.is_empty() {
+        let part = Part::read(&mut rest)?;
+        match part.number {
+            field::USER_SID | field::USER_IDENTITY => {}
+            field::USER_DESTINATIONS if !routing.destinations.is_empty() => {}
+            _ => out.extend_from_slice(part.raw),
+        }
+    }
+    put_text(&mut out, field::USER_SID, routing.sid);
+    put_text(&mut out, field::USER_IDENTITY, routing.identity);
+    for destination in routing.destinations {
+        put_text(&mut out, field::USER_DESTINATIONS, destination);
+    }
+    Some(out)
+}
+
+fn mark_text_header(header: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(header.len() + 8);
+    let mut rest = header;
+    while !rest.is_empty() {
+        let part = Part::read(&mut rest)?;
+        if part.number == field::HEADER_TEXT {
+            let mut text = part.payload()?.to_vec();
+            put_varint_field(&mut text, field::TEXT_GENERATED, 1);
+            put_bytes(&mut out, field::HEADER_TEXT, &text);
+        } else {
+            out.extend_from_slice(part.raw);
+        }
+    }
+    Some(out)
+}
+
+/// One field as it stands in the bytes.
+struct Part<'a> {
+    number: u64,
+    wire_type: u64,
+    raw: &'a [u8],
+    /// Where the value starts in `raw`; for length-delimited ones, behind the length.
+    value_at: usize,
+}
+
+impl<'a> Part<'a> {
+    fn read(rest: &mut &'a [u8]) -> Option<Self> {
+        let start = *rest;
+        let mut at = start;
+        let key = varint(&mut at)?;
+        let (number, wire_type) = (key >> 3, key & 7);
+        let mut value_at = start.len() - at.len();
+        let size = match wire_type {
+            0 => {
+                let before = at.len();
+                varint(&mut at)?;
+                let size = before - at.len();
+                at = start.get(value_at..)?;
+                size
+            }
+            1 => 8,
+            2 => {
+                let size = usize::try_from(varint(&mut at)?).ok()?;
+                value_at = start.len() - at.len();
+                size
+            }
+            5 => 4,
+            _ => return None,
+        };
+        if number == 0 || size > at.len() {
+            return None;
+        }
+        let (raw, left) = start.split_at(value_at + size);
+        *rest = left;
+        Some(Self { number, wire_type, raw, value_at })
+    }
+
+    fn payload(&self) -> Option<&'a [u8]> {
+        (self.wire_type == 2).then(|| self.raw.get(self.value_at..)).flatten()
+    }
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, left) = rest.split_first()?;
+        *rest = left;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_varint_field(out: &mut Vec<u8>, number: u64, value: u64) {
+    put_varint(out, number << 3);
+    put_varint(out, value);
+}
+
+fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+    put_varint(out, number << 3 | 2);
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_text(out: &mut Vec<u8>, number: u64, text: &str) {
+    if !text.is_empty() {
+        put_bytes(out, number, text.as_bytes());
+    }
+}
+
+/// Nonces of user packets that are remembered to drop repetitions.
+const NONCES_MAX: usize = 100;
+/// How long a reliable packet waits for participants who are just joining.
+const REPLAY_TIME: Duration = Duration::from_secs(2);
+/// How much waits for them, for a whole room.
+const REPLAY_BYTES_MAX: usize = 100 * 1024;
+
+/// A reliable packet kept for joiners.
+#[derive(Debug, Clone)]
+pub struct Recent {
+    at: Instant,
+    pub sender: Option<ParticipantSid>,
+    /// Empty: everybody.
+    pub destinations: Vec<ParticipantIdentity>,
+    pub payload: Bytes,
+}
+
+/// Data packets a room remembers.
+#[derive(Debug, Default)]
+pub struct DataMemory {
+    nonces: VecDeque<Vec<u8>>,
+    recent: VecDeque<Recent>,
+    recent_bytes: usize,
+}
+
+impl DataMemory {
+    /// Whether a packet with this nonce came before. An empty nonce never did.
+    pub fn is_repeated(&mut self, nonce: &[u8]) -> bool {
+        if nonce.is_empty() {
+            return false;
+        }
+        if self.nonces.iter().any(|known| known == nonce) {
+            return true;
+        }
+        if self.nonces.len() == NONCES_MAX {
+            self.nonces.pop_front();
+        }
+        self.nonces.push_back(nonce.to_vec());
+        false
+    }
+
+    pub fn keep(
+        &mut self,
+        now: Instant,
+        sender: Option<ParticipantSid>,
+        destinations: Vec<ParticipantIdentity>,
+        payload: Bytes,
+    ) {
+        self.recent_bytes += payload.len();
+        self.recent.push_back(Recent { at: now, sender, destinations, payload });
+        self.forget(now);
+    }
+
+    /// What a joiner may have missed, oldest first.
+    pub fn recent(&mut self, now: Instant) -> impl Iterator<Item = &Recent> {
+        self.forget(now);
+        self.recent.iter()
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(oldest) = self.recent.front() {
+            let old = now.saturating_duration_since(oldest.at) > REPLAY_TIME;
+            if !old && self.recent_bytes <= REPLAY_BYTES_MAX {
+                break;
+            }
+            self.recent_bytes -= oldest.payload.len();
+            self.recent.pop_front();
+        }
+    }
+}
+
+/// Where a packet wants to go: outer destinations, else those of its user packet.
+pub fn destinations(packet: &proto::DataPacket) -> Vec<String> {
+    use proto::data_packet::Value;
+    if !packet.destination_identities.is_empty() {
+        return packet.destination_identities.clone();
+    }
+    match &packet.value {
+        Some(Value::User(user)) => user.destination_identities.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// A packet that the server sends for an API call.
+pub fn server_packet(request: &proto::SendDataRequest, destinations: &[String]) -> Bytes {
+    let user = proto::UserPacket {
+        payload: request.data.clone(),
+        destination_sids: request.destination_sids.clone(),
+        destination_identities: destinations.to_vec(),
+        topic: request.topic.clone(),
+        nonce: request.nonce.clone(),
+        ..Default::default()
+    };
+    let packet = proto::DataPacket {
+        kind: request.kind,
+        destination_identities: destinations.to_vec(),
+        value: Some(proto::data_packet::Value::User(user)),
+        ..Default::default()
+    };
+    packet.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ROUTING: Routing<'_> =
+        Routing { reliable: true, identity: "alice", sid: "PA_a", destinations: &[], generated: false };
+
+    #[test]
+    fn fields_we_do_not_know_survive() {
+        let mut packet = Vec::new();
+        put_text(&mut packet, 4, "mallory");
+        put_bytes(&mut packet, 4000, b"from the future");
+        put_varint_field(&mut packet, 16, 7);
+        let mut user = Vec::new();
+        put_bytes(&mut user, 2, b"payload");
+        put_text(&mut user, 5, "mallory");
+        put_varint_field(&mut user, 99, 5);
+        put_bytes(&mut packet, field::USER, &user);
+
+        let routed = route(&packet, &ROUTING).unwrap();
+        let text = routed.windows(15).any(|window| window == b"from the future");
+        assert!(text);
+        let decoded = proto::DataPacket::decode(routed.clone()).unwrap();
+        assert_eq!(decoded.participant_identity, "alice");
+        assert_eq!(decoded.participant_sid, "PA_a");
+        assert_eq!(decoded.sequence, 7);
+        let Some(proto::data_packet::Value::User(user)) = decoded.value else { panic!("no user packet") };
+        {
+            assert_eq!(user.participant_identity, "alice");
+            assert_eq!(user.participant_sid, "PA_a");
+        }
+        assert_eq!(user.payload, b"payload");
+        assert!(!routed.windows(7).any(|window| window == b"mallory"));
+    }
+
+    #[test]
+    fn an_agents_text_in_somebodys_name_is_marked_generated() {
+        use proto::data_packet::Value;
+        let packet = proto::DataPacket {
+            value: Some(Value::ChatMessage(proto::ChatMessage { message: "hi".into(), ..Default::default() })),
+            ..Default::default()
+        };
+        let routed = route(&packet.encode_to_vec(), &Routing { generated: true, ..ROUTING }).unwrap();
+        let Some(Value::ChatMessage(chat)) = proto::DataPacket::decode(routed).unwrap().value else {
+            panic!("no chat")
+        };
+        assert!(chat.generated);
+    }
+
+    #[test]
+    fn a_nonce_counts_once() {
+        let mut memory = DataMemory::default();
+        assert!(!memory.is_repeated(b"one"));
+        assert!(memory.is_repeated(b"one"));
+        assert!(!memory.is_repeated(b""));
+        assert!(!memory.is_repeated(b""));
+    }
+
+    #[test]
+    fn packets_for_joiners_are_bounded_in_time_and_size() {
+        let start = Instant::now();
+        let mut memory = DataMemory::default();
+        for _ in 0..11 {
+            memory.keep(start, None, Vec::new(), Bytes::from(vec![0; 10 * 1024]));
+        }
+        assert_eq!(memory.recent(start).count(), 10);
+        assert_eq!(memory.recent(start + REPLAY_TIME + Duration::from_millis(1)).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_routed_or_refused(packet in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(routed) = route(&packet, &ROUTING) {
+                prop_assert!(routed.len() >= 4);
+            }
+        }
+
+        #[test]
+        fn a_valid_packet_is_never_refused(payload in proptest::collection::vec(any::<u8>(), 0..200), sequence: u32) {
+            let user = proto::UserPacket { payload: payload.clone(), ..Default::default() };
+            let packet = proto::DataPacket {
+                sequence,
+                value: Some(proto::data_packet::Value::User(user)),
+                ..Default::default()
+            };
+            let routed = route(&packet.encode_to_vec(), &ROUTING).unwrap();
+            let back = proto::DataPacket::decode(routed).unwrap();
+            prop_assert_eq!(back.sequence, sequence);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Name, metadata and attributes of a participant, changed by itself or by the server API (livekit-surface 4.5, 8.2).
+
+use std::collections::HashMap;
+
+use livekit_protocol as proto;
+use proto::request_response::{Reason as Refusal, Request};
+use shared::id::ParticipantSid;
+
+use super::broadcast::Urgency;
+use super::timer::Now;
+use super::view::Change;
+use super::{Room, exceeds};
+use crate::wire;
+
+/// The lowest protocol version that is answered when its request succeeded.
+const PROTOCOL_OK_RESPONSES: u32 = 15;
+
+/// What is wanted of a profile. Empty text means unchanged; an empty attribute is deleted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProfileUpdate {
+    pub name: String,
+    pub metadata: String,
+    pub attributes: HashMap<String, String>,
+}
+
+impl Room {
+    pub(super) fn on_update_metadata(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        request: proto::UpdateParticipantMetadata,
+    ) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let protocol_version = participant.state.protocol_version;
+        let allowed = participant.state.grants.video.can_update_own_metadata.unwrap_or(false);
+        let id = request.request_id;
+        let update = ProfileUpdate {
+            name: request.name.clone(),
+            metadata: request.metadata.clone(),
+            attributes: request.attributes.clone(),
+        };
+        let echo = Some(Request::UpdateMetadata(request));
+        if !allowed {
+            let text = "does not have permission to update own metadata";
+            self.refuse(sid, id, Refusal::NotAllowed, text, echo);
+            return;
+        }
+        if let Err(text) = self.update_profile(now, sid, &update) {
+            self.refuse(sid, id, Refusal::LimitExceeded, text, echo);
+        } else if protocol_version >= PROTOCOL_OK_RESPONSES {
+            self.out.send(self.connection_of(sid), wire::request_response(id, Refusal::Ok, "", echo));
+        }
+    }
+
+    /// Applies what is within limits, tells everybody, and renews the token. The error says which limit was exceeded.
+    pub(super) fn update_profile(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        update: &ProfileUpdate,
+    ) -> Result<(), &'static str> {
+        let limits = &self.config.limits;
+        let Some(participant) = self.participants.get_mut(sid) else { return Ok(()) };
+        let grants = &mut participant.state.grants;
+        let attributes = merge(&grants.attributes, &update.attributes);
+        if exceeds(update.name.len(), limits.name_bytes_max) {
+            return Err("exceeds name length limit");
+        }
+        if exceeds(update.metadata.len(), limits.metadata_bytes_max) {
+            return Err("exceeds metadata size limit");
+        }
+        if exceeds(attributes_size(&attributes), limits.attributes_bytes_max) {
+            return Err("exceeds attributes size limit");
+        }
+        let name = if update.name.is_empty() { grants.name.clone() } else { update.name.clone() };
+        let metadata = if update.metadata.is_empty() { grants.metadata.clone() } else { update.metadata.clone() };
+        if (&name, &metadata, &attributes) == (&grants.name, &grants.metadata, &grants.attributes) {
+            return Ok(());
+        }
+        grants.name.clone_from(&name);
+        grants.metadata.clone_from(&metadata);
+        grants.attributes.clone_from(&attributes);
+        self.change(Change::Profile { sid: sid.clone(), name, metadata, attributes });
+        self.announce(now, sid, Urgency::Now);
+        self.send_refresh_token(now, sid);
+        Ok(())
+    }
+}
+
+fn merge(old: &HashMap<String, String>, changes: &HashMap<String, String>) -> HashMap<String, String> {
+    let mut merged = old.clone();
+    for (key, value) in changes {
+        if value.is_empty() {
+            merged.remove(key);
+        } else {
+            merged.insert(key.clone(), value.clone());
+        }
+    }
+    merged
+}
+
+/// Bytes of all keys and values.
+pub(super) fn attributes_size(attributes: &HashMap<String, String>) -> usize {
+    attributes.iter().map(|(key, value)| key.len() + value.len()).sum()
+}

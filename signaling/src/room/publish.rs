@@ -1,0 +1,710 @@
+//! Publishing: AddTrack and media sections find each other and become tracks (livekit-surface 4.4).
+//!
+//! They may come in either order. A section with declared SSRCs is published with its offer, simulcast by rid with its
+//! first packet.
+
+use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
+use proto::request_response::{Reason as Refusal, Request};
+use proto::signal_response::Message as Response;
+use sfu::command::{Command, Mid, PublicationId, ReceiveSection, Rid, Ssrc};
+use shared::id::{ParticipantSid, TrackSid};
+use shared::media::{Codec, MediaKind};
+
+use super::Room;
+use super::broadcast::Urgency;
+use super::timer::Now;
+use super::view::Change;
+use crate::event::RoomHappening;
+use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
+use crate::participant::{
+    NumberedSdp, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
+    UnclaimedSection,
+};
+
+impl Room {
+    pub(super) fn on_add_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
+        match self.check_add_track(sid, &request) {
+            Ok(AddTrack::Accept) => self.accept_track(now, sid, request),
+            Ok(AddTrack::Known(track)) => self.send_track_published(sid, &request.cid, *track),
+            Err((reason, text)) => {
+                if reason == Refusal::Queued
+                    && let Some(participant) = self.participants.get_mut(sid)
+                {
+                    participant.state.queued.push(request.clone());
+                }
+                self.refuse(sid, 0, reason, text, Some(Request::AddTrack(request)));
+            }
+        }
+    }
+
+    fn check_add_track(
+        &self,
+        sid: &ParticipantSid,
+        request: &proto::AddTrackRequest,
+    ) -> Result<AddTrack, (Refusal, &'static str)> {
+        let Some(participant) = self.participants.get(sid) else {
+            return Err((Refusal::NotAllowed, "not in the room"));
+        };
+        let state = &participant.state;
+        if !state.can_publish_source(request.source()) {
+            return Err((Refusal::NotAllowed, "does not have permission to publish"));
+        }
+        if kind_of(request.r#type()).is_none() {
+            return Err((Refusal::UnsupportedType, "only audio and video can be published"));
+        }
+        if !request.sid.is_empty() {
+            // A backup codec. It is never asked for, but the track it belongs to is named.
+            let known = state.publications.get(request.sid.as_str());
+            let track = known.ok_or((Refusal::NotFound, "no such track"))?;
+            return Ok(AddTrack::Known(Box::new(track.info.clone())));
+        }
+        if uses_cid(state, &request.cid) {
+            return match state.queued.len() < QUEUED_TRACKS_MAX {
+                true => Err((Refusal::Queued, "an earlier track has this cid")),
+                false => Err((Refusal::LimitExceeded, "too many tracks with this cid")),
+            };
+        }
+        if state.pending.len() >= PENDING_TRACKS_MAX || state.publications.len() >= PUBLICATIONS_MAX {
+            return Err((Refusal::LimitExceeded, "too many tracks"));
+        }
+        Ok(AddTrack::Accept)
+    }
+
+    fn accept_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
+        let track = TrackSid::generate_marked(&marker(request.r#type(), request.source()));
+        let info = track_info(&track, &request, &self.config.enabled_codecs);
+        self.send_track_published(sid, &request.cid, info.clone());
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let pending = PendingTrack { sid: track, request, info };
+        match take_unclaimed(&mut participant.state.unclaimed, &pending) {
+            Some(unclaimed) => self.publish(now, sid, pending, unclaimed.section),
+            None => participant.state.pending.push(pending),
+        }
+    }
+
+    fn send_track_published(&mut self, sid: &ParticipantSid, cid: &str, track: proto::TrackInfo) {
+        let message = proto::TrackPublishedResponse { cid: cid.into(), track: Some(track) };
+        self.out.send(self.connection_of(sid), Response::TrackPublished(message));
+    }
+
+    /// A client's offer: v0 for what it publishes, v1 for everything.
+    pub(super) fn on_offer(&mut self, now: Now, sid: &ParticipantSid, offer: proto::SessionDescription) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        if offer.r#type != "offer" {
+            tracing::debug!(participant = %sid, kind = %offer.r#type, "not an offer");
+            return;
+        }
+        let publisher = &mut participant.state.publisher;
+        let news = match publisher.negotiation.read_offer(&offer.sdp) {
+            Ok(news) => news,
+            Err(error) => {
+                tracing::info!(participant = %sid, %error, "offer refused");
+                self.remove(now, sid, Reason::StateMismatch, Some(Action::Reconnect));
+                return;
+            }
+        };
+        publisher.last_offer = Some(NumberedSdp { id: offer.id, sdp: offer.sdp });
+        self.take_transport_news(sid, &news);
+        let ended = self.take_sections(now, sid, news);
+        self.bind_waiting(now, sid);
+        self.answer(now, sid, offer.id);
+        for track in ended {
+            self.unpublish(now, sid, &track);
+        }
+    }
+
+    fn take_transport_news(&mut self, sid: &ParticipantSid, news: &OfferNews) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let transport = &mut participant.state.publisher;
+        if let Some(fingerprint) = news.fingerprint {
+            self.out.command(Command::SetFingerprint { transport: transport.id, fingerprint });
+        }
+        if news.ice_restart {
+            let local = (self.host.new_credentials)();
+            transport.local = local.clone();
+            transport.negotiation.restart_ice(local.clone());
+            self.out.command(Command::RestartIce { transport: transport.id, local });
+        }
+    }
+
+    /// Publishes what the offer newly sends. Returns the tracks that it sends no more.
+    fn take_sections(&mut self, now: Now, sid: &ParticipantSid, news: OfferNews) -> Vec<TrackSid> {
+        for section in &news.changed {
+            self.republish(sid, section);
+        }
+        // Exact matches first, so that a guess does not take what another section names.
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            news.sending.into_iter().partition(|section| self.names_pending(sid, section));
+        for section in named.iter().chain(&unnamed) {
+            self.take_section(now, sid, section);
+        }
+        let Some(participant) = self.participants.get_mut(sid) else { return Vec::new() };
+        let state = &mut participant.state;
+        state.unclaimed.retain(|unclaimed| !news.ended.contains(&unclaimed.mid));
+        let publications = state.publications.iter();
+        publications.filter(|(_, p)| news.ended.contains(&p.mid)).map(|(track, _)| track.clone()).collect()
+    }
+
+    fn names_pending(&self, sid: &ParticipantSid, section: &SendingSection) -> bool {
+        let pending = self.participants.get(sid).map(|participant| participant.state.pending.as_slice());
+        pending.unwrap_or_default().iter().any(|pending| is_named(&pending.request, &section.track_id))
+    }
+
+    fn take_section(&mut self, now: Now, sid: &ParticipantSid, sending: &SendingSection) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let state = &mut participant.state;
+        if !state.can_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
+            return;
+        }
+        let matching = find_pending(&state.pending, sending);
+        let settings = matching
+            .and_then(|at| state.pending.get(at))
+            .map_or_else(unknown_settings, |pending| publish_settings(&pending.request, &sending.track_id));
+        let section = match state.publisher.negotiation.publish(&sending.mid, &settings) {
+            Ok(section) => section,
+            Err(error) => {
+                tracing::info!(participant = %sid, mid = %sending.mid, %error, "section refused");
+                return;
+            }
+        };
+        match matching {
+            Some(at) => {
+                let pending = state.pending.remove(at);
+                self.publish(now, sid, pending, section);
+            }
+            None => {
+                let unclaimed = UnclaimedSection { mid: sending.mid, track_id: sending.track_id.clone(), section };
+                state.unclaimed.push(unclaimed);
+            }
+        }
+    }
+
+    fn republish(&mut self, sid: &ParticipantSid, sending: &SendingSection) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let SessionState { publisher, publications, .. } = &mut participant.state;
+        let Some(publication) = publications.values_mut().find(|publication| publication.mid == sending.mid) else {
+            return;
+        };
+        let settings = publish_settings(&publication.request, &sending.track_id);
+        match publisher.negotiation.publish(&sending.mid, &settings) {
+            Ok(section) => {
+                publication.section = section.clone();
+                let (publication, transport) = (publication.id, publisher.id);
+                self.out.command(Command::Publish { publication, transport, section });
+            }
+            Err(error) => tracing::info!(participant = %sid, mid = %sending.mid, %error, "section refused"),
+        }
+    }
+
+    /// An announced track has its section.
+    fn publish(&mut self, now: Now, sid: &ParticipantSid, pending: PendingTrack, section: ReceiveSection) {
+        let id = self.ids.publication();
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let Some(codec) = section.codecs.first().map(|codec| codec.codec) else { return };
+        let transport = participant.state.publisher.id;
+        let declared = section.layers.iter().any(|layer| layer.ssrc.is_some());
+        let muted = pending.info.muted;
+        let mut info = pending.info;
+        describe_media(&mut info, &section, codec);
+        let publication = Publication {
+            id,
+            cid: pending.request.cid.clone(),
+            request: pending.request,
+            mid: section.mid,
+            codec,
+            info,
+            visible: false,
+            subscribed_told: false,
+            section: section.clone(),
+        };
+        participant.state.publications.insert(pending.sid.clone(), publication);
+        self.publications.insert(id, sid.clone());
+        self.out.command(Command::Publish { publication: id, transport, section });
+        if muted {
+            self.out.command(Command::SetMuted { publication: id, muted });
+        }
+        if declared {
+            self.show(now, sid, &pending.sid);
+        }
+    }
+
+    /// Makes a track visible to everybody.
+    fn show(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let Some(publication) = participant.state.publications.get_mut(track) else { return };
+        publication.visible = true;
+        publication.info.version = Some(proto::TimedVersion { unix_micro: now.unix_us(), ticks: 0 });
+        let info = publication.info.clone();
+        self.tracks.insert(track.clone(), sid.clone());
+        self.change(Change::Track { sid: sid.clone(), track: Box::new(info.clone()) });
+        self.announce(now, sid, Urgency::Now);
+        self.tell_track(now, sid, info, true);
+        self.counts_changed(now);
+        self.offer_track(now, track);
+    }
+
+    fn tell_track(&mut self, now: Now, sid: &ParticipantSid, track: proto::TrackInfo, published: bool) {
+        let Some(member) = self.view.member(sid) else { return };
+        let (room, participant) = (self.view.room.clone(), member.info.clone());
+        self.tell(
+            now,
+            match published {
+                true => RoomHappening::TrackPublished { room, participant, track },
+                false => RoomHappening::TrackUnpublished { room, participant, track },
+            },
+        );
+    }
+
+    /// Tells everybody what changed of a visible track.
+    fn show_again(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let Some(publication) = participant.state.publications.get(track) else { return };
+        if publication.visible {
+            let info = Box::new(publication.info.clone());
+            self.change(Change::Track { sid: sid.clone(), track: info });
+            self.announce(now, sid, Urgency::Now);
+        }
+    }
+
+    pub(super) fn on_layer_started(&mut self, now: Now, id: PublicationId, layer: u8, ssrc: Ssrc, codec: Codec) {
+        let Some(sid) = self.publications.get(&id).cloned() else { return };
+        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let Some((track, publication)) = participant.state.publication_mut(id) else { return };
+        let track = track.clone();
+        if codec.kind() == MediaKind::Video && codec != publication.codec {
+            publication.codec = codec;
+            describe_codec(&mut publication.info, codec);
+        }
+        set_layer_ssrc(&mut publication.info, usize::from(layer), ssrc);
+        match publication.visible {
+            true => self.show_again(now, &sid, &track),
+            false => self.show(now, &sid, &track),
+        }
+    }
+
+    pub(super) fn unpublish(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
+        if self.end_track(now, sid, track) {
+            self.announce(now, sid, Urgency::Now);
+        }
+        self.counts_changed(now);
+        self.retry_queued(now, sid);
+    }
+
+    /// Ends all tracks of a participant that leaves; one update will say it for all.
+    pub(super) fn unpublish_all(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
+        for track in tracks {
+            self.end_track(now, sid, &track);
+        }
+    }
+
+    /// Whether others saw it.
+    fn end_track(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) -> bool {
+        let Some(participant) = self.participants.get_mut(sid) else { return false };
+        let Some(publication) = participant.state.publications.remove(track) else { return false };
+        self.publications.remove(&publication.id);
+        self.out.command(Command::Unpublish { publication: publication.id });
+        self.forget_loudness(sid, publication.id);
+        if publication.visible {
+            self.tracks.remove(track);
+            self.change(Change::TrackEnded { sid: sid.clone(), track: track.clone() });
+            self.tell_track(now, sid, publication.info, false);
+            self.end_subscriptions(now, track);
+        }
+        publication.visible
+    }
+
+    fn retry_queued(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let state = &mut participant.state;
+        let free = state.queued.iter().position(|request| !uses_cid(state, &request.cid));
+        if let Some(at) = free {
+            let request = state.queued.remove(at);
+            self.on_add_track(now, sid, request);
+        }
+    }
+
+    /// Tracks that a change of permission no longer allows.
+    pub(super) fn unpublish_forbidden(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let state = &participant.state;
+        let forbidden: Vec<TrackSid> = state
+            .publications
+            .iter()
+            .filter(|(_, publication)| !state.can_publish_source(publication.info.source()))
+            .map(|(track, _)| track.clone())
+            .collect();
+        let SessionState { pending, .. } = state;
+        let pending_forbidden: Vec<TrackSid> = pending
+            .iter()
+            .filter(|pending| !state.can_publish_source(pending.info.source()))
+            .map(|pending| pending.sid.clone())
+            .collect();
+        participant.state.pending.retain(|pending| !pending_forbidden.contains(&pending.sid));
+        for track in forbidden.iter().chain(&pending_forbidden) {
+            let message = proto::TrackUnpublishedResponse { track_sid: track.to_string() };
+            self.out.send(self.connection_of(sid), Response::TrackUnpublished(message));
+        }
+        for track in forbidden {
+            self.unpublish(now, sid, &track);
+        }
+    }
+
+    pub(super) fn on_mute(&mut self, now: Now, sid: &ParticipantSid, request: proto::MuteTrackRequest) {
+        if self.set_muted(now, sid, &request.sid, request.muted).is_none() {
+            self.refuse(sid, 0, Refusal::NotFound, "no such track", Some(Request::Mute(request)));
+        }
+    }
+
+    /// The track as it is now. Repetitions change and tell nothing.
+    pub(super) fn set_muted(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        track: &str,
+        muted: bool,
+    ) -> Option<proto::TrackInfo> {
+        let state = &mut self.participants.get_mut(sid)?.state;
+        if let Some(pending) = state.pending.iter_mut().find(|pending| pending.sid.as_str() == track) {
+            pending.info.muted = muted;
+            return Some(pending.info.clone());
+        }
+        let track: TrackSid = track.parse().ok()?;
+        let publication = state.publications.get_mut(&track)?;
+        if publication.info.muted == muted {
+            return Some(publication.info.clone());
+        }
+        publication.info.muted = muted;
+        let (id, info) = (publication.id, publication.info.clone());
+        self.out.command(Command::SetMuted { publication: id, muted });
+        self.show_again(now, sid, &track);
+        if muted {
+            self.forget_loudness(sid, id);
+        }
+        Some(info)
+    }
+
+    pub(super) fn on_update_audio_track(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        request: proto::UpdateLocalAudioTrack,
+    ) {
+        let features = request.features.clone();
+        let found = self.update_track(now, sid, &request.track_sid, |info| {
+            info.audio_features = features;
+            info.stereo = info.audio_features().any(|feature| feature == proto::AudioTrackFeature::TfStereo);
+            info.disable_dtx = info.audio_features().any(|feature| feature == proto::AudioTrackFeature::TfNoDtx);
+        });
+        if !found {
+            self.refuse(sid, 0, Refusal::NotFound, "no such track", Some(Request::UpdateAudioTrack(request)));
+        }
+    }
+
+    pub(super) fn on_update_video_track(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        request: proto::UpdateLocalVideoTrack,
+    ) {
+        let found = self.update_track(now, sid, &request.track_sid, |info| {
+            info.width = request.width;
+            info.height = request.height;
+        });
+        if !found {
+            self.refuse(sid, 0, Refusal::NotFound, "no such track", Some(Request::UpdateVideoTrack(request)));
+        }
+    }
+
+    /// Whether there is such a track.
+    fn update_track(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        track: &str,
+        change: impl FnOnce(&mut proto::TrackInfo),
+    ) -> bool {
+        let Some(participant) = self.participants.get_mut(sid) else { return false };
+        let state = &mut participant.state;
+        if let Some(pending) = state.pending.iter_mut().find(|pending| pending.sid.as_str() == track) {
+            change(&mut pending.info);
+            return true;
+        }
+        let Ok(track) = track.parse::<TrackSid>() else { return false };
+        let Some(publication) = state.publications.get_mut(&track) else { return false };
+        let before = publication.info.clone();
+        change(&mut publication.info);
+        if publication.info != before {
+            self.show_again(now, sid, &track);
+        }
+        true
+    }
+}
+
+enum AddTrack {
+    Accept,
+    /// An own track that is named again, for a backup codec.
+    Known(Box<proto::TrackInfo>),
+}
+
+pub(super) fn kind_of(track_type: proto::TrackType) -> Option<MediaKind> {
+    match track_type {
+        proto::TrackType::Audio => Some(MediaKind::Audio),
+        proto::TrackType::Video => Some(MediaKind::Video),
+        proto::TrackType::Data => None,
+    }
+}
+
+fn uses_cid(state: &SessionState, cid: &str) -> bool {
+    state.pending.iter().any(|pending| pending.request.cid == cid)
+        || state.publications.values().any(|publication| publication.cid == cid)
+}
+
+/// Whether the request names this track id of an SDP.
+fn is_named(request: &proto::AddTrackRequest, track_id: &str) -> bool {
+    !track_id.is_empty()
+        && (request.cid == track_id || request.simulcast_codecs.iter().any(|codec| codec.cid == track_id))
+}
+
+/// By name; some browsers have other names in their SDP, then the first of its kind.
+fn find_pending(pending: &[PendingTrack], section: &SendingSection) -> Option<usize> {
+    pending
+        .iter()
+        .position(|pending| is_named(&pending.request, &section.track_id))
+        .or_else(|| pending.iter().position(|pending| kind_of(pending.request.r#type()) == Some(section.kind)))
+}
+
+fn take_unclaimed(unclaimed: &mut Vec<UnclaimedSection>, pending: &PendingTrack) -> Option<UnclaimedSection> {
+    let kind = kind_of(pending.request.r#type());
+    let at = unclaimed
+        .iter()
+        .position(|section| is_named(&pending.request, &section.track_id))
+        .or_else(|| unclaimed.iter().position(|section| Some(section.section.kind) == kind))?;
+    Some(unclaimed.remove(at))
+}
+
+/// For a section whose AddTrack has not come yet.
+fn unknown_settings() -> PublishSettings {
+    PublishSettings {
+        preferred_mime: None,
+        disable_red: false,
+        disable_dtx: false,
+        stereo: false,
+        rids_by_quality: Vec::new(),
+    }
+}
+
+fn publish_settings(request: &proto::AddTrackRequest, track_id: &str) -> PublishSettings {
+    let codecs = &request.simulcast_codecs;
+    let codec = codecs.iter().find(|codec| codec.cid == track_id).or(codecs.first());
+    let layers = codec.map(|codec| &codec.layers).filter(|layers| !layers.is_empty()).unwrap_or(&request.layers);
+    let mut layers: Vec<_> = layers.iter().collect();
+    layers.sort_by_key(|layer| layer.quality);
+    PublishSettings {
+        preferred_mime: codec.map(|codec| full_mime(&codec.codec, request.r#type())).filter(|mime| !mime.is_empty()),
+        disable_red: request.disable_red,
+        disable_dtx: disables_dtx(request),
+        stereo: is_stereo(request),
+        rids_by_quality: layers
+            .iter()
+            .filter_map(|layer| Rid::from(&layer.rid).ok())
+            .filter(|r| !r.is_empty())
+            .collect(),
+    }
+}
+
+fn disables_dtx(request: &proto::AddTrackRequest) -> bool {
+    request.disable_dtx || request.audio_features().any(|feature| feature == proto::AudioTrackFeature::TfNoDtx)
+}
+
+fn is_stereo(request: &proto::AddTrackRequest) -> bool {
+    request.stereo || request.audio_features().any(|feature| feature == proto::AudioTrackFeature::TfStereo)
+}
+
+/// `vp8` and `video/vp8` mean the same; the client's spelling stays.
+fn full_mime(codec: &str, track_type: proto::TrackType) -> String {
+    match (codec, track_type) {
+        ("", _) => String::new(),
+        (mime, _) if mime.contains('/') => mime.into(),
+        (bare, proto::TrackType::Audio) => format!("audio/{bare}"),
+        (bare, _) => format!("video/{bare}"),
+    }
+}
+
+/// LiveKit's two letters after `TR_`: type, then source.
+fn marker(track_type: proto::TrackType, source: proto::TrackSource) -> String {
+    let mut marker = String::new();
+    match track_type {
+        proto::TrackType::Audio => marker.push('A'),
+        proto::TrackType::Video => marker.push('V'),
+        proto::TrackType::Data => {}
+    }
+    match source {
+        proto::TrackSource::Camera => marker.push('C'),
+        proto::TrackSource::Microphone => marker.push('M'),
+        proto::TrackSource::ScreenShare => marker.push('S'),
+        proto::TrackSource::ScreenShareAudio => marker.push('s'),
+        proto::TrackSource::Unknown => {}
+    }
+    marker
+}
+
+/// A track as announced, before its media.
+fn track_info(sid: &TrackSid, request: &proto::AddTrackRequest, enabled: &[String]) -> proto::TrackInfo {
+    let video = request.r#type() == proto::TrackType::Video;
+    let codecs = codec_infos(request, enabled);
+    let primary = codecs.first();
+    let layers = primary.map_or_else(Vec::new, |codec| codec.layers.clone());
+    let svc = primary.is_some_and(|codec| is_svc(codec.video_layer_mode()));
+    let policy = if video { request.backup_codec_policy() } else { proto::BackupCodecPolicy::Simulcast };
+    let mut info = proto::TrackInfo {
+        sid: sid.to_string(),
+        r#type: request.r#type,
+        name: request.name.clone(),
+        muted: request.muted,
+        width: request.width,
+        height: request.height,
+        simulcast: video && !svc && layers.len() > 1,
+        source: request.source,
+        layers,
+        mime_type: primary.map(|codec| codec.mime_type.clone()).unwrap_or_default(),
+        codecs,
+        disable_dtx: disables_dtx(request),
+        stereo: is_stereo(request),
+        disable_red: request.disable_red,
+        encryption: request.encryption,
+        stream: stream_of(request),
+        audio_features: request.audio_features.clone(),
+        backup_codec_policy: policy as i32,
+        packet_trailer_features: request.packet_trailer_features.clone(),
+        ..Default::default()
+    };
+    for (set, feature) in
+        [(info.stereo, proto::AudioTrackFeature::TfStereo), (info.disable_dtx, proto::AudioTrackFeature::TfNoDtx)]
+    {
+        if !video && set && !info.audio_features.contains(&(feature as i32)) {
+            info.audio_features.push(feature as i32);
+        }
+    }
+    info
+}
+
+fn stream_of(request: &proto::AddTrackRequest) -> String {
+    if !request.stream.is_empty() {
+        return request.stream.clone();
+    }
+    match request.source() {
+        proto::TrackSource::Camera | proto::TrackSource::Microphone => "camera",
+        proto::TrackSource::ScreenShare | proto::TrackSource::ScreenShareAudio => "screen",
+        proto::TrackSource::Unknown => "unknown",
+    }
+    .into()
+}
+
+fn codec_infos(request: &proto::AddTrackRequest, enabled: &[String]) -> Vec<proto::SimulcastCodecInfo> {
+    let unnamed = [proto::SimulcastCodec { cid: request.cid.clone(), ..Default::default() }];
+    let asked = if request.simulcast_codecs.is_empty() { &unnamed[..] } else { &request.simulcast_codecs };
+    asked.iter().take(4).map(|codec| codec_info(codec, request, enabled)).collect()
+}
+
+fn codec_info(
+    codec: &proto::SimulcastCodec,
+    request: &proto::AddTrackRequest,
+    enabled: &[String],
+) -> proto::SimulcastCodecInfo {
+    let mime_type = enabled_mime(full_mime(&codec.codec, request.r#type()), enabled);
+    let mut layers = if codec.layers.is_empty() { request.layers.clone() } else { codec.layers.clone() };
+    layers.truncate(sfu::command::LAYERS_MAX);
+    layers.sort_by_key(|layer| layer.quality);
+    let mode = match codec.video_layer_mode() {
+        proto::video_layer::Mode::Unused if request.r#type() == proto::TrackType::Video => default_mode(&mime_type),
+        mode => mode,
+    };
+    proto::SimulcastCodecInfo {
+        mime_type,
+        cid: codec.cid.clone(),
+        layers,
+        video_layer_mode: mode as i32,
+        ..Default::default()
+    }
+}
+
+fn enabled_mime(mime: String, enabled: &[String]) -> String {
+    let is_enabled = mime.is_empty() || enabled.iter().any(|known| known.eq_ignore_ascii_case(&mime));
+    if is_enabled || mime.starts_with("audio/") {
+        return mime;
+    }
+    enabled.iter().find(|known| known.starts_with("video/")).cloned().unwrap_or(mime)
+}
+
+fn default_mode(mime: &str) -> proto::video_layer::Mode {
+    match mime.to_ascii_lowercase().as_str() {
+        "video/vp9" | "video/av1" => proto::video_layer::Mode::MultipleSpatialLayersPerStream,
+        _ => proto::video_layer::Mode::OneSpatialLayerPerStream,
+    }
+}
+
+fn is_svc(mode: proto::video_layer::Mode) -> bool {
+    mode == proto::video_layer::Mode::MultipleSpatialLayersPerStream
+}
+
+/// Fills in what the negotiation settled.
+fn describe_media(info: &mut proto::TrackInfo, section: &ReceiveSection, codec: Codec) {
+    info.mid = mid_text(&section.mid);
+    describe_codec(info, codec);
+    let svc = info.codecs.first().is_some_and(|first| is_svc(first.video_layer_mode()));
+    if let Some(first) = info.codecs.first_mut() {
+        first.mid.clone_from(&info.mid);
+    }
+    if codec.kind() == MediaKind::Video {
+        describe_layers(info, section, svc);
+    }
+}
+
+fn describe_codec(info: &mut proto::TrackInfo, codec: Codec) {
+    info.mime_type = codec.mime().into();
+    if let Some(first) = info.codecs.first_mut() {
+        first.mime_type = codec.mime().into();
+        if codec.kind() == MediaKind::Video && first.video_layer_mode() == proto::video_layer::Mode::Unused {
+            first.set_video_layer_mode(default_mode(codec.mime()));
+        }
+    }
+}
+
+/// `section.layers` run from the lowest quality to the highest, as `info.layers` do.
+fn describe_layers(info: &mut proto::TrackInfo, section: &ReceiveSection, svc: bool) {
+    while info.layers.len() < section.layers.len() {
+        let quality = i32::try_from(info.layers.len()).unwrap_or(0);
+        info.layers.push(proto::VideoLayer { quality, ..Default::default() });
+    }
+    for (at, layer) in info.layers.iter_mut().enumerate() {
+        layer.spatial_layer = i32::try_from(at).unwrap_or(0);
+        let received = if svc { section.layers.first() } else { section.layers.get(at) };
+        if let Some(received) = received {
+            layer.rid = received.rid.map(|rid| rid.to_string()).unwrap_or_default();
+            layer.ssrc = received.ssrc.map_or(layer.ssrc, |ssrc| ssrc.0);
+            layer.repair_ssrc = received.rtx_ssrc.map_or(layer.repair_ssrc, |ssrc| ssrc.0);
+        }
+    }
+    copy_layers(info);
+}
+
+fn set_layer_ssrc(info: &mut proto::TrackInfo, at: usize, ssrc: Ssrc) {
+    if let Some(layer) = info.layers.get_mut(at) {
+        layer.ssrc = ssrc.0;
+        copy_layers(info);
+    }
+}
+
+fn copy_layers(info: &mut proto::TrackInfo) {
+    if let Some(first) = info.codecs.first_mut() {
+        first.layers.clone_from(&info.layers);
+    }
+}
+
+fn mid_text(mid: &Mid) -> String {
+    mid.to_string()
+}

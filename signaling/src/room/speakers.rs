@@ -1,0 +1,119 @@
+//! Who speaks, and how good connections are (livekit-surface 7.10, 7.11).
+
+use livekit_protocol as proto;
+use proto::ConnectionQuality;
+use proto::signal_response::Message as Response;
+use sfu::command::{PublicationId, ReceiveStats};
+use shared::id::ParticipantSid;
+
+use super::timer::{Now, Timer};
+use super::{QUALITY_INTERVAL, Room};
+use crate::quality::{Score, worst};
+
+impl Room {
+    /// A publication's loudness changed; a participant is as loud as its loudest track.
+    pub(super) fn on_audio_activity(&mut self, publication: PublicationId, level: f32) {
+        let Some(sid) = self.publications.get(&publication).cloned() else { return };
+        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let level = if level.is_finite() { level.clamp(0.0, 1.0) } else { 0.0 };
+        participant.live.speaking.levels.insert(publication, level);
+        self.tell_speaker(&sid);
+    }
+
+    /// A publication is muted or gone.
+    pub(super) fn forget_loudness(&mut self, sid: &ParticipantSid, publication: PublicationId) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        participant.live.stats.remove(&publication);
+        if participant.live.speaking.levels.remove(&publication).is_some() {
+            self.tell_speaker(sid);
+        }
+    }
+
+    /// Tells a change to the speaker itself and to those who hear it.
+    fn tell_speaker(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let speaking = &mut participant.live.speaking;
+        let level = speaking.levels.values().copied().fold(0.0, f32::max);
+        if level == speaking.told {
+            return;
+        }
+        speaking.told = level;
+        self.send_speaker(sid, level);
+    }
+
+    fn send_speaker(&mut self, sid: &ParticipantSid, level: f32) {
+        let hears = |state: &crate::participant::SessionState| {
+            state.sid == *sid || state.subscriptions.values().any(|known| known.publisher == *sid)
+        };
+        let listeners = self.connections_where(hears);
+        self.out.send_all(listeners, changed(sid, level));
+    }
+
+    pub(super) fn simulate_speaker(&mut self, sid: &ParticipantSid) {
+        self.send_speaker(sid, 1.0);
+    }
+
+    pub(super) fn stop_simulated_speaker(&mut self, sid: &ParticipantSid) {
+        let told = self.participants.get(sid).map_or(0.0, |participant| participant.live.speaking.told);
+        self.send_speaker(sid, told);
+    }
+
+    pub(super) fn on_stats(&mut self, publication: PublicationId, stats: ReceiveStats) {
+        let Some(sid) = self.publications.get(&publication) else { return };
+        if let Some(participant) = self.participants.get_mut(sid) {
+            participant.live.stats.insert(publication, stats);
+        }
+    }
+
+    /// Tells each participant the quality of itself and of those it subscribes to, where it changed.
+    pub(super) fn report_quality(&mut self, now: Now) {
+        if self.participants.is_empty() {
+            return;
+        }
+        self.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
+        let scores: std::collections::BTreeMap<ParticipantSid, Score> =
+            self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
+        for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| p.live.connection.is_some()) {
+            let mut seen: Vec<&ParticipantSid> =
+                participant.state.subscriptions.values().map(|known| &known.publisher).collect();
+            seen.push(sid);
+            seen.sort();
+            seen.dedup();
+            let told = &mut participant.live.quality_told;
+            let mut updates = Vec::new();
+            for other in seen {
+                let Some(score) = scores.get(other) else { continue };
+                if told.get(other) != Some(&score.quality) {
+                    told.insert(other.clone(), score.quality);
+                    updates.push(info(other, score));
+                }
+            }
+            told.retain(|other, _| scores.contains_key(other));
+            if !updates.is_empty() {
+                let message = Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates });
+                self.out.send(participant.live.connection, message);
+            }
+        }
+    }
+}
+
+fn score(participant: &crate::participant::Participant) -> Score {
+    if participant.live.lost {
+        return Score { quality: ConnectionQuality::Lost, score: 1.0 };
+    }
+    let publications = participant.state.publications.values();
+    worst(publications.filter_map(|publication| {
+        let stats = participant.live.stats.get(&publication.id)?;
+        (!publication.info.muted).then(|| Score::of(publication.codec, stats))
+    }))
+}
+
+fn info(sid: &ParticipantSid, score: &Score) -> proto::ConnectionQualityInfo {
+    proto::ConnectionQualityInfo { participant_sid: sid.to_string(), quality: score.quality as i32, score: score.score }
+}
+
+/// One speaker's change.
+pub(super) fn changed(sid: &ParticipantSid, level: f32) -> Response {
+    let speaker = proto::SpeakerInfo { sid: sid.to_string(), level, active: level > 0.0 };
+    Response::SpeakersChanged(proto::SpeakersChanged { speakers: vec![speaker] })
+}

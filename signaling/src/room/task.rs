@@ -1,0 +1,187 @@
+//! The task that drives a [`Room`]: clock, channels, worker. It has no rules of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use livekit_protocol as proto;
+use sfu::command::{Command, Event, RoomId};
+use sfu::io::{SendError, WorkerHandle};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::timer::Now;
+use super::{Room, RoomEffect};
+use crate::event::RoomEvent;
+use crate::join::Join;
+use crate::rooms::{CountedRoom, JoinError};
+use crate::session::{ConnectionId, Outbound};
+
+/// Requests that wait for a room; their connections stop reading meanwhile.
+pub const INPUTS_MAX: usize = 256;
+/// Worker events that wait for a room.
+pub const EVENTS_MAX: usize = 4_096;
+/// How long to wait before a full worker queue is tried again; a worker drains all of it every turn.
+const WORKER_RETRY: Duration = Duration::from_millis(1);
+/// A worker that takes nothing for so many retries (about ten seconds) is dead.
+const WORKER_RETRIES_MAX: u32 = 10_000;
+/// Inputs handled in a row before other events get their turn.
+const INPUTS_IN_A_ROW: usize = 64;
+
+/// Something done to a room by the server API.
+pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
+
+/// What comes into a room from the HTTP side and its sessions.
+pub enum RoomInput {
+    Join { join: Box<Join>, outbox: mpsc::Sender<Outbound>, reply: oneshot::Sender<Result<ConnectionId, JoinError>> },
+    Request { connection: ConnectionId, request: Box<proto::SignalRequest> },
+    ConnectionClosed { connection: ConnectionId },
+    Call(Call),
+}
+
+/// A room with its channels.
+pub struct RoomTask {
+    pub room: Room,
+    pub id: RoomId,
+    pub worker: WorkerHandle,
+    pub inputs: mpsc::Receiver<RoomInput>,
+    pub events: mpsc::Receiver<Event>,
+    pub listeners: broadcast::Sender<RoomEvent>,
+    pub counted: CountedRoom,
+    outboxes: HashMap<ConnectionId, mpsc::Sender<Outbound>>,
+    worker_gone: bool,
+}
+
+/// What a [`RoomTask`] is made of.
+pub struct RoomChannels {
+    pub inputs: mpsc::Receiver<RoomInput>,
+    pub events: mpsc::Receiver<Event>,
+    pub listeners: broadcast::Sender<RoomEvent>,
+    pub counted: CountedRoom,
+}
+
+impl RoomTask {
+    pub fn new(room: Room, id: RoomId, worker: WorkerHandle, channels: RoomChannels) -> Self {
+        let RoomChannels { inputs, events, listeners, counted } = channels;
+        Self { room, id, worker, inputs, events, listeners, counted, outboxes: HashMap::new(), worker_gone: false }
+    }
+
+    /// Runs until the room is closed.
+    pub async fn run(mut self) {
+        self.carry_out().await;
+        let mut inputs = Vec::with_capacity(INPUTS_IN_A_ROW);
+        while !self.room.is_closed() {
+            let deadline = self.room.deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                count = self.inputs.recv_many(&mut inputs, INPUTS_IN_A_ROW) => {
+                    if count == 0 {
+                        self.room.close(now(), proto::DisconnectReason::ServerShutdown);
+                    }
+                    for input in inputs.drain(..) {
+                        self.take(input);
+                        self.carry_out().await;
+                    }
+                }
+                Some(event) = self.events.recv() => self.room.on_event(now(), event),
+                () = tokio::time::sleep_until(deadline.into()) => self.room.on_deadline(now()),
+            }
+            self.carry_out().await;
+        }
+        self.refuse_latecomers();
+    }
+
+    fn take(&mut self, input: RoomInput) {
+        let now = now();
+        match input {
+            RoomInput::Join { join, outbox, reply } => {
+                let result = self.room.join(now, *join);
+                if let Ok(connection) = result {
+                    self.outboxes.insert(connection, outbox);
+                }
+                // If nobody waits for the answer any more, the client is gone: its connection is closed like any other.
+                if let Err(Ok(connection)) = reply.send(result) {
+                    self.room.on_connection_closed(now, connection);
+                }
+            }
+            RoomInput::Request { connection, request } => self.room.on_request(now, connection, *request),
+            RoomInput::ConnectionClosed { connection } => {
+                self.outboxes.remove(&connection);
+                self.room.on_connection_closed(now, connection);
+            }
+            RoomInput::Call(call) => call(&mut self.room, now),
+        }
+    }
+
+    async fn carry_out(&mut self) {
+        loop {
+            let effects = self.room.take_effects();
+            if effects.is_empty() {
+                break;
+            }
+            for effect in effects {
+                self.carry_out_one(effect).await;
+            }
+        }
+        self.counted.update(&self.room);
+    }
+
+    async fn carry_out_one(&mut self, effect: RoomEffect) {
+        match effect {
+            RoomEffect::Command(command) => self.command(command).await,
+            RoomEffect::Send { to, message } => {
+                for connection in to {
+                    self.send(connection, Outbound::Message(Arc::clone(&message)));
+                }
+            }
+            RoomEffect::CloseConnection(connection) => {
+                self.send(connection, Outbound::Close);
+                self.outboxes.remove(&connection);
+            }
+            RoomEffect::Event(event) => {
+                // Nobody listens: fine.
+                let _ = self.listeners.send(event);
+            }
+            RoomEffect::Delta(_) | RoomEffect::Closed => {}
+        }
+    }
+
+    /// A connection that does not keep up is closed; the client resumes.
+    fn send(&mut self, connection: ConnectionId, message: Outbound) {
+        let Some(outbox) = self.outboxes.get(&connection) else { return };
+        if outbox.try_send(message).is_err() {
+            self.outboxes.remove(&connection);
+            self.room.on_connection_closed(now(), connection);
+        }
+    }
+
+    async fn command(&mut self, mut command: Command) {
+        if self.worker_gone {
+            return;
+        }
+        for _ in 0..WORKER_RETRIES_MAX {
+            match self.worker.try_send(command) {
+                Ok(()) => return,
+                Err(SendError::Full(refused)) => {
+                    command = refused;
+                    tokio::time::sleep(WORKER_RETRY).await;
+                }
+                Err(SendError::Gone) => break,
+            }
+        }
+        tracing::error!(room = self.id.0, "the worker of this room is gone, the room closes");
+        self.worker_gone = true;
+        self.room.close(now(), proto::DisconnectReason::ServerShutdown);
+    }
+
+    /// Who comes to a closed room is told so, and tries a new one.
+    fn refuse_latecomers(&mut self) {
+        self.inputs.close();
+        while let Ok(input) = self.inputs.try_recv() {
+            self.take(input);
+        }
+    }
+}
+
+/// Both clocks; the only place of the rooms that reads them.
+pub fn now() -> Now {
+    Now { at: Instant::now(), wall: SystemTime::now() }
+}

@@ -1,0 +1,179 @@
+//! Our state → LiveKit's messages: the one place that builds them for clients.
+
+#![expect(deprecated, reason = "clients of all ages send and read fields that newer ones have other names for")]
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use livekit_protocol as proto;
+use prost::Message;
+use proto::signal_response::Message as Response;
+
+use crate::rooms::RoomsConfig;
+
+/// The version of livekit-server whose surface this is. Clients compare it (at least 1.8.0 for RPC), one of them parses
+/// it as strict semver.
+pub const SERVER_VERSION: &str = "1.13.5";
+/// Newest signalling protocol we speak; clients with a higher number get this one.
+pub const PROTOCOL_VERSION: i32 = 17;
+/// Seconds between a client's pings.
+pub const PING_INTERVAL_S: i32 = 5;
+/// Seconds without an answer after which a client gives its socket up.
+pub const PING_TIMEOUT_S: i32 = 15;
+
+/// A message on its way to one or many clients, encoded once.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub response: proto::SignalResponse,
+    binary: OnceLock<Bytes>,
+}
+
+impl Outgoing {
+    pub fn new(message: Response) -> Self {
+        Self { response: proto::SignalResponse { message: Some(message) }, binary: OnceLock::new() }
+    }
+
+    pub fn binary(&self) -> Bytes {
+        self.binary.get_or_init(|| self.response.encode_to_vec().into()).clone()
+    }
+
+    pub fn json(&self) -> String {
+        serde_json::to_string(&self.response).unwrap_or_default()
+    }
+}
+
+pub fn server_info(config: &RoomsConfig) -> proto::ServerInfo {
+    proto::ServerInfo {
+        version: SERVER_VERSION.into(),
+        protocol: PROTOCOL_VERSION,
+        region: config.region.clone(),
+        node_id: config.node_id.clone(),
+        agent_protocol: 1,
+        ..Default::default()
+    }
+}
+
+pub fn update(participants: Vec<proto::ParticipantInfo>) -> Response {
+    Response::Update(proto::ParticipantUpdate { participants })
+}
+
+pub fn room_update(room: &proto::Room) -> Response {
+    Response::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) })
+}
+
+/// A Leave that clients of any protocol version understand alike.
+pub fn leave(reason: proto::DisconnectReason, action: proto::leave_request::Action) -> Response {
+    use proto::leave_request::Action;
+    let can_reconnect = match action {
+        Action::Disconnect => false,
+        Action::Resume | Action::Reconnect => true,
+    };
+    Response::Leave(proto::LeaveRequest { can_reconnect, reason: reason as i32, action: action as i32, regions: None })
+}
+
+pub fn request_response(
+    request_id: u32,
+    reason: proto::request_response::Reason,
+    message: &str,
+    request: Option<proto::request_response::Request>,
+) -> Response {
+    Response::RequestResponse(proto::RequestResponse {
+        request_id,
+        reason: reason as i32,
+        message: message.into(),
+        request,
+    })
+}
+
+pub fn subscription_permission(publisher: &str, track: &str, allowed: bool) -> Response {
+    Response::SubscriptionPermissionUpdate(proto::SubscriptionPermissionUpdate {
+        participant_sid: publisher.into(),
+        track_sid: track.into(),
+        allowed,
+    })
+}
+
+/// All qualities on. A wrong "off" would freeze a publisher with dynacast, so none is ever sent.
+pub fn all_qualities(track: &proto::TrackInfo) -> Response {
+    let qualities: Vec<_> = [proto::VideoQuality::Low, proto::VideoQuality::Medium, proto::VideoQuality::High]
+        .into_iter()
+        .map(|quality| proto::SubscribedQuality { quality: quality as i32, enabled: true })
+        .collect();
+    let mime = track.codecs.first().map_or(&track.mime_type, |codec| &codec.mime_type);
+    let codec = mime.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let subscribed_codecs = vec![proto::SubscribedCodec { codec, qualities: qualities.clone() }];
+    Response::SubscribedQualityUpdate(proto::SubscribedQualityUpdate {
+        track_sid: track.sid.clone(),
+        subscribed_qualities: qualities,
+        subscribed_codecs,
+    })
+}
+
+/// Codecs as a Room lists them, with rtx.
+pub fn room_codecs(config: &RoomsConfig) -> Vec<proto::Codec> {
+    let rtx = std::iter::once("video/rtx");
+    config.enabled_codecs.iter().map(String::as_str).chain(rtx).map(codec).collect()
+}
+
+/// Codecs as JoinResponse lists them: video first, in the reference's order, without rtx.
+pub fn publish_codecs(config: &RoomsConfig, disabled: &proto::DisabledCodecs) -> Vec<proto::Codec> {
+    let is_disabled =
+        |mime: &str| disabled.codecs.iter().chain(&disabled.publish).any(|codec| codec.mime.eq_ignore_ascii_case(mime));
+    let (video, audio): (Vec<&String>, Vec<&String>) =
+        config.enabled_codecs.iter().partition(|mime| mime.to_ascii_lowercase().starts_with("video/"));
+    video.into_iter().chain(audio).map(String::as_str).filter(|mime| !is_disabled(mime)).map(codec).collect()
+}
+
+fn codec(mime: &str) -> proto::Codec {
+    proto::Codec { mime: mime.into(), fmtp_line: String::new() }
+}
+
+/// Static rules about clients with broken codecs (livekit-surface 3.6).
+pub fn client_configuration(client: &proto::ClientInfo) -> Option<proto::ClientConfiguration> {
+    let browser = client.browser.to_ascii_lowercase();
+    let os = client.os.to_ascii_lowercase();
+    let mut disabled = proto::DisabledCodecs::default();
+    if browser == "safari" {
+        disabled.codecs.push(codec("video/AV1"));
+        if newer_than_safari_18_3(&client.browser_version) {
+            disabled.publish.push(codec("video/VP9"));
+        }
+    }
+    let firefox = browser == "firefox" || browser == "firefox mobile";
+    if (firefox && (os.contains("linux") || os.contains("android"))) || client.device_model == "Xiaomi 2201117TI" {
+        disabled.publish.push(codec("video/H264"));
+    }
+    let any = !disabled.codecs.is_empty() || !disabled.publish.is_empty();
+    any.then(|| proto::ClientConfiguration { disabled_codecs: Some(disabled), ..Default::default() })
+}
+
+fn newer_than_safari_18_3(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let major = numbers.next().unwrap_or(0);
+    let minor = numbers.next().unwrap_or(0);
+    (major, minor) > (18, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leave_tells_old_clients_the_same_as_new_ones() {
+        use proto::leave_request::Action;
+        for (action, can_reconnect) in [(Action::Disconnect, false), (Action::Resume, true), (Action::Reconnect, true)]
+        {
+            let Response::Leave(leave) = leave(proto::DisconnectReason::StateMismatch, action) else { panic!() };
+            assert_eq!(leave.can_reconnect, can_reconnect);
+            assert_eq!(leave.action(), action);
+        }
+    }
+
+    #[test]
+    fn qualities_are_all_on_and_the_codec_is_bare() {
+        let track = proto::TrackInfo { mime_type: "video/VP8".into(), ..Default::default() };
+        let Response::SubscribedQualityUpdate(update) = all_qualities(&track) else { panic!() };
+        assert_eq!(update.subscribed_codecs[0].codec, "vp8");
+        assert!(update.subscribed_codecs[0].qualities.iter().all(|quality| quality.enabled));
+    }
+}

@@ -1,0 +1,10 @@
+//! The HTTP surface over real sockets on loopback: one file for each group of routes.
+
+#[path = "http/api.rs"]
+mod api;
+#[path = "http/join.rs"]
+mod join;
+#[path = "http/server.rs"]
+mod server;
+#[path = "http/surface.rs"]
+mod surface;

@@ -1,0 +1,154 @@
+//! Twirp: routes, encodings, grants, errors.
+
+use livekit_protocol as proto;
+use prost::Message as _;
+use serde_json::json;
+
+use crate::server::{Request, Server, granting, token};
+
+#[tokio::test]
+async fn a_request_without_handler_says_why() {
+    let server = Server::start().await;
+    let list = "/twirp/livekit.RoomService/ListRooms";
+    let cases = [
+        (
+            ("GET", list, "application/json"),
+            r#"unsupported method "GET" (only POST is allowed)"#,
+            "GET /twirp/livekit.RoomService/ListRooms",
+        ),
+        (
+            ("POST", "/twirp/livekit.RoomService/NoSuch", "application/json"),
+            r#"no handler for path "/twirp/livekit.RoomService/NoSuch""#,
+            "POST /twirp/livekit.RoomService/NoSuch",
+        ),
+        (
+            ("POST", list, "text/plain"),
+            r#"unexpected Content-Type: "text/plain""#,
+            "POST /twirp/livekit.RoomService/ListRooms",
+        ),
+    ];
+    for ((method, path, content_type), message, route) in cases {
+        let headers = [("Content-Type", content_type)];
+        let answer = server.send(Request { method, path, headers: &headers, body: b"{}" }).await;
+
+        assert_eq!(answer.status, 404);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        let expected = json!({ "code": "bad_route", "msg": message, "meta": { "twirp_invalid_route": route } });
+        assert_eq!(answer.json(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_malformed_in_both_encodings() {
+    let server = Server::start().await;
+    let path = "/twirp/livekit.RoomService/CreateRoom";
+    for (content_type, body, message) in [
+        ("application/json", &b"{not json"[..], "the json request could not be decoded"),
+        ("application/protobuf", &[0xff; 3][..], "the protobuf request could not be decoded"),
+    ] {
+        let headers = [("Content-Type", content_type)];
+        let answer = server.send(Request { method: "POST", path, headers: &headers, body }).await;
+
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.json(), json!({ "code": "malformed", "msg": message }));
+    }
+}
+
+#[tokio::test]
+async fn every_method_is_denied_without_its_grant() {
+    let server = Server::start().await;
+    let methods = [
+        "RoomService/CreateRoom",
+        "RoomService/ListRooms",
+        "RoomService/DeleteRoom",
+        "RoomService/ListParticipants",
+        "RoomService/GetParticipant",
+        "RoomService/RemoveParticipant",
+        "RoomService/MutePublishedTrack",
+        "RoomService/UpdateParticipant",
+        "RoomService/UpdateSubscriptions",
+        "RoomService/SendData",
+        "RoomService/UpdateRoomMetadata",
+        "RoomService/ForwardParticipant",
+        "RoomService/MoveParticipant",
+        "RoomService/PerformRpc",
+        "AgentDispatchService/CreateDispatch",
+        "AgentDispatchService/DeleteDispatch",
+        "AgentDispatchService/ListDispatch",
+        "Egress/ListEgress",
+        "Ingress/ListIngress",
+        "SIP/ListSIPTrunk",
+        "SIP/CreateSIPParticipant",
+    ];
+    let of_another_room = granting(json!({ "roomAdmin": true, "room": "other" }));
+    for method in methods {
+        for token in ["", &token(json!({})), &of_another_room] {
+            let answer = server.call(method, token, &json!({ "room": "hr" })).await;
+            assert_eq!(answer.status, 401, "{method}");
+            assert_eq!(answer.header("content-type"), Some("application/json"));
+            assert_eq!(answer.json(), json!({ "code": "unauthenticated", "msg": "permissions denied" }), "{method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_have_is_unimplemented_for_those_who_may() {
+    let server = Server::start().await;
+    let admin = json!({ "roomAdmin": true, "room": "hr", "destinationRoom": "hr2" });
+    let cases = [
+        ("AgentDispatchService/ListDispatch", granting(admin.clone())),
+        ("Egress/StartRoomCompositeEgress", granting(json!({ "roomRecord": true }))),
+        ("Ingress/CreateIngress", granting(json!({ "ingressAdmin": true }))),
+        ("SIP/ListSIPInboundTrunk", token(json!({ "sip": { "admin": true } }))),
+        ("SIP/TransferSIPParticipant", token(json!({ "sip": { "call": true } }))),
+        ("RoomService/MoveParticipant", granting(admin.clone())),
+    ];
+    for (method, token) in cases {
+        let body = json!({ "room": "hr", "destinationRoom": "hr2" });
+        assert_eq!(server.call(method, &token, &body).await.code(), (501, "unimplemented".into()), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_participant_cannot_be_moved_to_where_it_is() {
+    let token = granting(json!({ "roomAdmin": true, "room": "hr", "destinationRoom": "hr" }));
+    let body = json!({ "room": "hr", "identity": "bob", "destination_room": "hr" });
+    let answer = Server::start().await.call("RoomService/ForwardParticipant", &token, &body).await;
+
+    assert_eq!(answer.code(), (400, "invalid_argument".into()));
+}
+
+#[tokio::test]
+async fn a_nonce_has_sixteen_bytes_or_is_absent() {
+    let server = Server::start().await;
+    let admin = granting(json!({ "roomAdmin": true, "room": "hr" }));
+    let answer = server.call("RoomService/SendData", &admin, &json!({ "room": "hr", "nonce": "AAAA" })).await;
+
+    assert_eq!(answer.code(), (400, "invalid_argument".into()));
+}
+
+#[tokio::test]
+async fn an_answer_comes_in_the_encoding_of_the_request() {
+    let server = Server::start().await;
+    let authorization = format!("Bearer {}", granting(json!({ "roomList": true })));
+    let path = "/twirp/livekit.RoomService/ListRooms";
+    for content_type in ["application/json", "application/json; charset=utf-8"] {
+        let headers = [("Content-Type", content_type), ("Authorization", authorization.as_str())];
+        let answer = server.send(Request { method: "POST", path, headers: &headers, body: b"{}" }).await;
+        assert_eq!((answer.status, answer.json()), (200, json!({ "rooms": [] })));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let headers = [("Content-Type", "application/protobuf"), ("Authorization", authorization.as_str())];
+    let answer = server.send(Request { method: "POST", path, headers: &headers, body: b"" }).await;
+    assert_eq!(answer.header("content-type"), Some("application/protobuf"));
+    assert_eq!(proto::ListRoomsResponse::decode(answer.body.as_slice()), Ok(proto::ListRoomsResponse::default()));
+}
+
+#[tokio::test]
+async fn a_room_that_does_not_exist_has_no_participants() {
+    let admin = granting(json!({ "roomAdmin": true, "room": "nope" }));
+    let answer = Server::start().await.call("RoomService/ListParticipants", &admin, &json!({ "room": "nope" })).await;
+
+    assert_eq!((answer.status, answer.json()), (200, json!({ "participants": [] })));
+}
