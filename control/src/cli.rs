@@ -243,6 +243,7 @@ fn start_log(config: &Config) {
     let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(EnvFilter::new(format!("{others}{ours}")));
     // It fails only where a log already runs, and then that one serves.
     let _ = if config.logging.json { log.json().try_init() } else { log.try_init() };

@@ -73,10 +73,18 @@ pub fn render(sources: &Sources) -> String {
     let mut page = Page::new(&sources.node_id);
     rooms(&mut page, sources);
     surface(&mut page, &sources.surface);
-    for (name, help, value) in sources.workers.counters() {
-        page.metric(&format!("onair_{name}"), help, Sort::Counter, &[("", value)]);
-    }
+    workers(&mut page, sources);
     page.text
+}
+
+/// The workers' counters; those of one name differ by a label and follow one another.
+fn workers(page: &mut Page, sources: &Sources) {
+    let counters = sources.workers.counters();
+    for family in counters.chunk_by(|a, b| a.0 == b.0) {
+        let Some((name, _, help, _)) = family.first() else { continue };
+        let rows: Vec<(&str, u64)> = family.iter().map(|(_, label, _, value)| (label.as_str(), *value)).collect();
+        page.metric(&format!("onair_{name}"), help, Sort::Counter, &rows);
+    }
 }
 
 fn rooms(page: &mut Page, sources: &Sources) {

@@ -1,7 +1,573 @@
-//! All media state of one worker.
+//! All media state of one worker: a table of contents that calls the stages.
+//!
+//! A turn is: [`Engine::receive`] for everything that has arrived, [`Engine::forward`] once for everything that follows
+//! from it, [`Engine::expire`] for what time brings. Time and bytes are parameters; the shell in [`crate::io`] owns
+//! clock and sockets.
+//!
+//! - `engine/receive.rs`: datagrams in, up to the layer's history
+//! - `engine/forward.rs`: fan-out into runs, retransmissions
+//! - `engine/feedback.rs`: RTCP in both directions, and its timers
+//! - `engine/state.rs`: a session's state, written down and read back
 
-use serde::{Deserialize, Serialize};
+mod feedback;
+mod forward;
+mod receive;
+mod state;
 
-/// What one client's transport needs to go on elsewhere, keys excepted (ARCHITECTURE.md, invariant 13).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TransportState {}
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use shared::media::{Codec, MediaKind};
+use slab::Slab;
+use tracing::debug;
+
+pub use self::state::TransportState;
+use crate::certificate::Certificate;
+use crate::command::{
+    ChannelOpener, Command, Event, ExtensionIds, IceCredentials, PublicationId, ReceiveSection, RoomId, SendSection,
+    SubscriptionId, TransportEnd, TransportId,
+};
+use crate::demux::Discard;
+use crate::publication::Publication;
+use crate::run::{SendArena, Transmit};
+use crate::srtp::{SrtpReceiver, SrtpSender};
+use crate::stats::Stats;
+use crate::subscription::Subscription;
+use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput};
+use crate::twcc::TwccRecorder;
+
+/// SSRCs that one transport may bind.
+const STREAMS_MAX: usize = 64;
+/// Addresses from which one transport may have been checked.
+const PATHS_MAX: usize = 16;
+
+/// The state of one client's transport beside the transport itself.
+struct Peer {
+    id: TransportId,
+    room: RoomId,
+    /// Tells this peer from an earlier one in the same slot, for timers.
+    generation: u64,
+    transport: Box<Transport>,
+    /// Where it is reached; a copy, for the hot path.
+    path: Option<Path>,
+    paths: Vec<Path>,
+    ufrags: Vec<String>,
+    sender: Option<SrtpSender>,
+    receiver: Option<Box<SrtpReceiver>>,
+    /// Our SSRC in RTCP to it.
+    ssrc: u32,
+    /// What it publishes: slots, and which SSRC is what.
+    publications: Vec<usize>,
+    streams: Vec<(u32, Stream)>,
+    receive_extensions: ExtensionIds,
+    twcc: Option<Box<TwccRecorder>>,
+    /// What it gets: slots.
+    subscriptions: Vec<usize>,
+    /// When its timer was last set for.
+    scheduled: Option<Instant>,
+}
+
+/// What an SSRC of a publisher carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stream {
+    publication: usize,
+    layer: u8,
+    rtx: bool,
+}
+
+pub struct Engine {
+    certificate: Certificate,
+    epoch: Instant,
+    generation: u64,
+    peers: Slab<Peer>,
+    publications: Slab<Publication>,
+    subscriptions: Slab<Subscription>,
+    peer_of: HashMap<TransportId, usize>,
+    publication_of: HashMap<PublicationId, usize>,
+    subscription_of: HashMap<SubscriptionId, usize>,
+    paths: HashMap<Path, usize>,
+    ufrags: HashMap<String, usize>,
+    /// The router's list: slots of publications that something arrived for in this turn.
+    news: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    clock: feedback::MediaClock,
+    events: VecDeque<(RoomId, Event)>,
+    pub stats: Stats,
+    /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
+    datagram: Vec<u8>,
+    rtcp: Vec<u8>,
+    lost: Vec<u16>,
+}
+
+impl Engine {
+    pub fn new(certificate: Certificate, now: Instant) -> Self {
+        Self {
+            certificate,
+            epoch: now,
+            generation: 0,
+            peers: Slab::new(),
+            publications: Slab::new(),
+            subscriptions: Slab::new(),
+            peer_of: HashMap::new(),
+            publication_of: HashMap::new(),
+            subscription_of: HashMap::new(),
+            paths: HashMap::new(),
+            ufrags: HashMap::new(),
+            news: Vec::with_capacity(64),
+            timers: BinaryHeap::new(),
+            clock: feedback::MediaClock::new(now),
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            datagram: Vec::with_capacity(2048),
+            rtcp: Vec::with_capacity(2048),
+            lost: Vec::with_capacity(256),
+        }
+    }
+
+    /// What the room should hear; call until `None` after every turn.
+    pub fn poll_event(&mut self) -> Option<(RoomId, Event)> {
+        self.events.pop_front()
+    }
+
+    /// Transports now hosted.
+    pub fn transports(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub fn publications(&self) -> usize {
+        self.publications.len()
+    }
+
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// When [`Engine::expire`] is next due; `None` while there is nothing to wait for.
+    pub fn deadline(&self) -> Option<Instant> {
+        let transport = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let media = (!self.publications.is_empty()).then(|| self.clock.next());
+        match (transport, media) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Does what time brings.
+    pub fn expire<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.generation == generation) else { continue };
+            peer.scheduled = None;
+            if peer.transport.deadline().is_some_and(|due| due <= now) {
+                peer.transport.on_deadline(now);
+            }
+            self.after_transport(slot, out);
+        }
+        if !self.publications.is_empty() && now >= self.clock.next() {
+            self.media_tick(now, out);
+        }
+    }
+
+    /// Carries out one decision of a room.
+    pub fn handle<T: Transmit>(&mut self, now: Instant, command: Command, out: &mut SendArena<T>) {
+        match command {
+            Command::OpenTransport { transport, room, local, opener } => {
+                self.open_transport(now, transport, room, local, opener);
+            }
+            Command::SetFingerprint { transport, fingerprint } => {
+                let Some(slot) = self.peer_slot(transport) else { return };
+                self.peers[slot].transport.set_fingerprint(now, fingerprint);
+                self.after_transport(slot, out);
+            }
+            Command::RestartIce { transport, local } => self.restart_ice(transport, local),
+            Command::CloseTransport { transport } => {
+                let Some(slot) = self.peer_slot(transport) else { return };
+                self.peers[slot].transport.close(now);
+                self.flush_transport(slot, out);
+                self.remove_peer(slot);
+            }
+            Command::Publish { publication, transport, section } => self.publish(publication, transport, section),
+            Command::SetMuted { publication, muted } => self.set_muted(publication, muted),
+            Command::Unpublish { publication } => match self.publication_of.get(&publication) {
+                Some(&slot) => self.remove_publication(slot),
+                None => self.stats.count(Discard::StaleCommand),
+            },
+            Command::Subscribe { subscription, publication, transport, section } => {
+                self.subscribe(now, subscription, publication, transport, section);
+            }
+            Command::SetSubscription { subscription, paused, layer_max } => {
+                self.set_subscription(now, subscription, paused, layer_max);
+            }
+            Command::Unsubscribe { subscription } => match self.subscription_of.get(&subscription) {
+                Some(&slot) => self.remove_subscription(slot),
+                None => self.stats.count(Discard::StaleCommand),
+            },
+            Command::SendData { transports, channel, payload } => {
+                for transport in transports {
+                    let Some(slot) = self.peer_slot(transport) else { continue };
+                    if self.peers[slot].transport.send_data(now, channel, &payload).is_err() {
+                        self.stats.data_dropped += 1;
+                    }
+                    self.after_transport(slot, out);
+                }
+            }
+            Command::ExportTransport { transport } => self.export(transport),
+            Command::CloseRoom { room } => self.close_room(now, room, out),
+        }
+    }
+
+    /// Connects a transport without ICE and DTLS. For benchmarks and simulations of the media path, which would spend
+    /// their time in handshakes.
+    pub fn establish(&mut self, transport: TransportId, path: Path, keys: &KeyingMaterial) {
+        let Some(slot) = self.peer_slot(transport) else { return };
+        let peer = &mut self.peers[slot];
+        peer.path = Some(path);
+        peer.paths.push(path);
+        self.paths.insert(path, slot);
+        self.take_keys(slot, keys);
+    }
+
+    fn take_keys(&mut self, slot: usize, keys: &KeyingMaterial) {
+        let peer = &mut self.peers[slot];
+        self.stats.handshakes.count(keys.profile);
+        peer.sender = Some(SrtpSender::new(keys.profile, &keys.server_key, &keys.server_salt));
+        peer.receiver = Some(Box::new(SrtpReceiver::new(keys.profile, &keys.client_key, &keys.client_salt)));
+        self.want_keyframes_for(slot);
+    }
+
+    fn peer_slot(&mut self, transport: TransportId) -> Option<usize> {
+        let slot = self.peer_of.get(&transport).copied();
+        if slot.is_none() {
+            self.stats.count(Discard::StaleCommand);
+        }
+        slot
+    }
+
+    fn open_transport(
+        &mut self,
+        now: Instant,
+        id: TransportId,
+        room: RoomId,
+        local: IceCredentials,
+        opener: ChannelOpener,
+    ) {
+        if self.peer_of.contains_key(&id) {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        }
+        self.generation += 1;
+        let ufrag = local.ufrag.clone();
+        let transport = Box::new(Transport::new(id, local, opener, &self.certificate, now));
+        let slot = self.peers.insert(Peer {
+            id,
+            room,
+            generation: self.generation,
+            transport,
+            path: None,
+            paths: Vec::new(),
+            ufrags: vec![ufrag.clone()],
+            sender: None,
+            receiver: None,
+            ssrc: rand::random(),
+            publications: Vec::new(),
+            streams: Vec::new(),
+            receive_extensions: ExtensionIds::default(),
+            twcc: None,
+            subscriptions: Vec::new(),
+            scheduled: None,
+        });
+        self.peer_of.insert(id, slot);
+        self.ufrags.insert(ufrag, slot);
+    }
+
+    fn restart_ice(&mut self, transport: TransportId, local: IceCredentials) {
+        let Some(slot) = self.peer_slot(transport) else { return };
+        let peer = &mut self.peers[slot];
+        while peer.ufrags.len() > 1 {
+            self.ufrags.remove(&peer.ufrags.remove(0));
+        }
+        peer.ufrags.push(local.ufrag.clone());
+        self.ufrags.insert(local.ufrag.clone(), slot);
+        peer.transport.restart_ice(local);
+    }
+
+    fn publish(&mut self, id: PublicationId, transport: TransportId, section: ReceiveSection) {
+        let Some(peer_slot) = self.peer_slot(transport) else { return };
+        let peer = &mut self.peers[peer_slot];
+        merge_extensions(&mut peer.receive_extensions, &section.extensions);
+        if peer.receive_extensions.transport_cc.is_some() && peer.twcc.is_none() {
+            peer.twcc = Some(Box::new(TwccRecorder::new(peer.ssrc)));
+        }
+        let slot = match self.publication_of.get(&id) {
+            Some(&slot) => {
+                self.publications[slot].renegotiate(section);
+                slot
+            }
+            None => {
+                let slot = self.publications.insert(Publication::new(id, peer_slot, section));
+                self.publication_of.insert(id, slot);
+                peer.publications.push(slot);
+                slot
+            }
+        };
+        // SSRCs are bound anew: declared ones at once, the others by what their packets say.
+        peer.streams.retain(|(_, stream)| stream.publication != slot);
+        let publication = &self.publications[slot];
+        for (layer, state) in publication.layers.iter().enumerate() {
+            for (ssrc, rtx) in [(state.ssrc, false), (state.spec.rtx_ssrc, true)] {
+                if let Some(ssrc) = ssrc
+                    && peer.streams.len() < STREAMS_MAX
+                {
+                    peer.streams.push((ssrc.0, Stream { publication: slot, layer: layer as u8, rtx }));
+                }
+            }
+        }
+        let codecs = &publication.section.codecs;
+        for &subscription in &publication.subscriptions {
+            let section = self.subscriptions[subscription].section.clone();
+            self.subscriptions[subscription].renegotiate(section, codecs);
+        }
+    }
+
+    fn set_muted(&mut self, id: PublicationId, muted: bool) {
+        let Some(&slot) = self.publication_of.get(&id) else {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        };
+        let publication = &mut self.publications[slot];
+        if publication.muted && !muted {
+            for &subscription in &publication.subscriptions {
+                self.subscriptions[subscription].current = None;
+            }
+            if publication.section.kind == MediaKind::Video {
+                publication.layers.iter_mut().for_each(|layer| layer.want_keyframe());
+            }
+        }
+        publication.muted = muted;
+    }
+
+    fn subscribe(
+        &mut self,
+        now: Instant,
+        id: SubscriptionId,
+        publication: PublicationId,
+        transport: TransportId,
+        section: SendSection,
+    ) {
+        let Some(peer_slot) = self.peer_slot(transport) else { return };
+        let Some(&publication_slot) = self.publication_of.get(&publication) else {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        };
+        let publication = &mut self.publications[publication_slot];
+        if let Some(&slot) = self.subscription_of.get(&id) {
+            self.subscriptions[slot].renegotiate(section, &publication.section.codecs);
+            return;
+        }
+        let mut subscription =
+            Subscription::new(now, id, publication_slot, peer_slot, section, &publication.section.codecs);
+        subscription.wanted = publication.best_layer(now, subscription.layer_max);
+        if publication.section.kind == MediaKind::Video
+            && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+        {
+            layer.want_keyframe();
+        }
+        let slot = self.subscriptions.insert(subscription);
+        self.subscription_of.insert(id, slot);
+        publication.subscriptions.push(slot);
+        self.peers[peer_slot].subscriptions.push(slot);
+    }
+
+    fn set_subscription(&mut self, now: Instant, id: SubscriptionId, paused: bool, layer_max: u8) {
+        let Some(&slot) = self.subscription_of.get(&id) else {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        };
+        let subscription = &mut self.subscriptions[slot];
+        if subscription.paused && !paused {
+            subscription.current = None;
+        }
+        (subscription.paused, subscription.layer_max) = (paused, layer_max);
+        self.choose_layer(now, slot);
+    }
+
+    /// Sets the wanted layer of a subscription, and sees to it that it can start.
+    fn choose_layer(&mut self, now: Instant, slot: usize) {
+        let subscription = &mut self.subscriptions[slot];
+        let publication = &mut self.publications[subscription.publication];
+        subscription.wanted = publication.best_layer(now, subscription.layer_max);
+        let waits = subscription.current != Some(subscription.wanted) && !subscription.paused && !publication.muted;
+        if waits
+            && subscription.kind() == MediaKind::Video
+            && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+        {
+            layer.want_keyframe();
+        }
+    }
+
+    fn remove_subscription(&mut self, slot: usize) {
+        let subscription = self.subscriptions.remove(slot);
+        self.subscription_of.remove(&subscription.id);
+        if let Some(publication) = self.publications.get_mut(subscription.publication) {
+            publication.subscriptions.retain(|other| *other != slot);
+        }
+        if let Some(peer) = self.peers.get_mut(subscription.transport) {
+            peer.subscriptions.retain(|other| *other != slot);
+        }
+    }
+
+    fn remove_publication(&mut self, slot: usize) {
+        let subscriptions = std::mem::take(&mut self.publications[slot].subscriptions);
+        for subscription in subscriptions {
+            self.remove_subscription(subscription);
+        }
+        let publication = self.publications.remove(slot);
+        self.publication_of.remove(&publication.id);
+        self.news.retain(|other| *other != slot);
+        if let Some(peer) = self.peers.get_mut(publication.transport) {
+            peer.publications.retain(|other| *other != slot);
+            peer.streams.retain(|(_, stream)| stream.publication != slot);
+        }
+    }
+
+    /// Forgets a transport and all that hangs on it.
+    fn remove_peer(&mut self, slot: usize) {
+        for publication in std::mem::take(&mut self.peers[slot].publications) {
+            self.remove_publication(publication);
+        }
+        for subscription in std::mem::take(&mut self.peers[slot].subscriptions) {
+            self.remove_subscription(subscription);
+        }
+        let peer = self.peers.remove(slot);
+        self.peer_of.remove(&peer.id);
+        for path in peer.paths {
+            if self.paths.get(&path) == Some(&slot) {
+                self.paths.remove(&path);
+            }
+        }
+        for ufrag in peer.ufrags {
+            self.ufrags.remove(&ufrag);
+        }
+    }
+
+    fn close_room<T: Transmit>(&mut self, now: Instant, room: RoomId, out: &mut SendArena<T>) {
+        let slots: Vec<usize> = self.peers.iter().filter(|(_, peer)| peer.room == room).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.peers[slot].transport.close(now);
+            self.flush_transport(slot, out);
+            self.remove_peer(slot);
+        }
+    }
+
+    /// Takes from a transport what an input made it want: datagrams, outputs, a new deadline. May remove it.
+    fn after_transport<T: Transmit>(&mut self, slot: usize, out: &mut SendArena<T>) {
+        let mut ended = None;
+        loop {
+            self.flush_transport(slot, out);
+            let peer = &mut self.peers[slot];
+            let Some(output) = peer.transport.poll_output() else { break };
+            let (transport, room) = (peer.id, peer.room);
+            match output {
+                TransportOutput::Connected(keys) => {
+                    debug!(?transport, profile = ?keys.profile, "connected");
+                    self.take_keys(slot, &keys);
+                    self.events.push_back((room, Event::TransportConnected { transport }));
+                }
+                TransportOutput::ChannelOpen(channel) => {
+                    self.events.push_back((room, Event::ChannelOpen { transport, channel }));
+                }
+                TransportOutput::Data(channel, payload) => {
+                    self.stats.data_received += 1;
+                    self.events.push_back((room, Event::Data { transport, channel, payload }));
+                }
+                TransportOutput::Ended(end) => ended = Some(end),
+            }
+        }
+        if let Some(end) = ended {
+            self.end_transport(slot, end);
+            return;
+        }
+        self.schedule(slot);
+    }
+
+    fn end_transport(&mut self, slot: usize, end: TransportEnd) {
+        let (transport, room) = (self.peers[slot].id, self.peers[slot].room);
+        debug!(?transport, ?end, "transport ended");
+        self.stats.ended.count(end);
+        self.remove_peer(slot);
+        self.events.push_back((room, Event::TransportEnded { transport, end }));
+    }
+
+    /// Subscriptions made before the handshake was done have waited for this.
+    fn want_keyframes_for(&mut self, slot: usize) {
+        for &subscription in &self.peers[slot].subscriptions {
+            let subscription = &self.subscriptions[subscription];
+            if subscription.kind() == MediaKind::Video
+                && let Some(layer) =
+                    self.publications[subscription.publication].layers.get_mut(usize::from(subscription.wanted))
+            {
+                layer.want_keyframe();
+            }
+        }
+    }
+
+    fn flush_transport<T: Transmit>(&mut self, slot: usize, out: &mut SendArena<T>) {
+        let peer = &mut self.peers[slot];
+        let Some(path) = peer.transport.path() else { return };
+        loop {
+            self.datagram.clear();
+            if !peer.transport.poll_transmit(&mut self.datagram) {
+                break;
+            }
+            out.single(path, &self.datagram);
+        }
+    }
+
+    /// Sets the transport's timer, if it is due earlier than it was set for.
+    fn schedule(&mut self, slot: usize) {
+        let peer = &mut self.peers[slot];
+        let Some(due) = peer.transport.deadline() else { return };
+        if peer.scheduled.is_none_or(|at| due < at) {
+            peer.scheduled = Some(due);
+            self.timers.push(Reverse((due, slot, peer.generation)));
+        }
+    }
+
+    fn emit(&mut self, publication: usize, event: impl FnOnce(PublicationId) -> Event) {
+        let publication = &self.publications[publication];
+        if let Some(peer) = self.peers.get(publication.transport) {
+            self.events.push_back((peer.room, event(publication.id)));
+        }
+    }
+
+    /// Time for the absolute send time extension: seconds modulo 64 as 6.18 fixed point.
+    fn send_time(&self, now: Instant) -> u32 {
+        let micros = now.saturating_duration_since(self.epoch).as_micros();
+        (((micros << 18) / 1_000_000) & 0xff_ffff) as u32
+    }
+}
+
+fn merge_extensions(into: &mut ExtensionIds, from: &ExtensionIds) {
+    let fields = |ids: &ExtensionIds| {
+        [ids.mid, ids.rid, ids.repaired_rid, ids.audio_level, ids.transport_cc, ids.dependency_descriptor]
+    };
+    let [mid, rid, repaired_rid, audio_level, transport_cc, dependency_descriptor] = fields(from);
+    into.mid = mid.or(into.mid);
+    into.rid = rid.or(into.rid);
+    into.repaired_rid = repaired_rid.or(into.repaired_rid);
+    into.audio_level = audio_level.or(into.audio_level);
+    into.transport_cc = transport_cc.or(into.transport_cc);
+    into.dependency_descriptor = dependency_descriptor.or(into.dependency_descriptor);
+}
+
+/// Whether a codec's descriptor is to be read on arrival.
+fn is_vp8(codec: Codec) -> bool {
+    matches!(codec, Codec::Vp8)
+}
+
+/// How long a turn may wait for the rest of a frame when many subscribers watch; see `Engine::waits_for_more`.
+pub const FRAME_WAIT: Duration = Duration::from_micros(1000);

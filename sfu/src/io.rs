@@ -1,9 +1,35 @@
 //! The shell around the engines: threads, sockets, the clock. The only part with `unsafe`.
+//!
+//! Every worker is a thread with an engine and sockets of its own. On a single port all workers bind it with
+//! `SO_REUSEPORT`; the kernel gives one remote address always to the same socket, which need not be that of the worker
+//! hosting the transport. The server's ICE user fragments name the worker, so a datagram that came to the wrong socket
+//! is handed over, and counted.
 
-use std::net::IpAddr;
+mod epoll;
+mod tcp;
+mod udp;
+mod worker;
 
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use self::epoll::Waker;
+use self::udp::UdpSocket;
+use self::worker::Worker;
 use crate::certificate::Certificate;
-use crate::command::{Candidate, Command, Event, IceCredentials, RoomId};
+use crate::command::{Candidate, CandidateProtocol, Command, Event, IceCredentials, RoomId};
+use crate::ice;
+use crate::stats::{Counter, Stats};
+use crate::transport::Path;
+
+/// Commands that may wait for a worker. It drains all of them every turn.
+const COMMANDS_MAX: usize = 1024;
+/// Datagrams that may wait to be taken over.
+const HANDED_MAX: usize = 1024;
 
 /// Which UDP ports the workers listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +46,8 @@ pub struct Config {
     pub workers: usize,
     /// Addresses to bind; empty means all.
     pub bind: Vec<IpAddr>,
-    /// Addresses to name in candidates; empty means those of the interfaces (loopback only if nothing else or in dev).
+    /// Addresses to name in candidates; empty means those bound, or of all interfaces that are up (loopback only if
+    /// there is no other).
     pub advertise: Vec<IpAddr>,
     pub udp: UdpPorts,
     /// Port of passive ICE-TCP; `None` switches it off.
@@ -28,61 +55,272 @@ pub struct Config {
     pub certificate: Certificate,
 }
 
+/// What a worker shows to other threads.
+#[derive(Default)]
+struct Board {
+    stats: Mutex<Stats>,
+    transports: AtomicUsize,
+}
+
+/// What arrived at one worker and belongs to another.
+enum Handed {
+    Datagram { from: Path, bytes: Vec<u8> },
+    Connection { stream: TcpStream, remote: SocketAddr, bytes: Vec<u8> },
+}
+
+/// A way to hand something over to a worker.
+#[derive(Clone)]
+struct Neighbour {
+    queue: SyncSender<Handed>,
+    waker: Waker,
+}
+
+impl Neighbour {
+    /// `false`: its queue is full.
+    fn hand_over(&self, handed: Handed) -> bool {
+        let taken = self.queue.try_send(handed).is_ok();
+        if taken {
+            self.waker.wake();
+        }
+        taken
+    }
+}
+
 /// The worker threads.
-pub struct Workers {}
+pub struct Workers {
+    handles: Vec<WorkerHandle>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 /// A way to one worker. Cheap to clone.
 #[derive(Clone)]
-pub struct WorkerHandle {}
+pub struct WorkerHandle {
+    index: u8,
+    commands: SyncSender<Instruction>,
+    waker: Waker,
+    board: Arc<Board>,
+    candidates: Arc<[Candidate]>,
+}
 
-/// The worker's command queue is full, or the worker is gone: try again shortly, or give up on `Gone`.
+/// What a worker's queue holds.
+enum Instruction {
+    Obey(Command),
+    Stop,
+}
+
+/// Why a command was not queued.
 #[derive(Debug)]
 pub enum SendError {
+    /// Try again shortly.
     Full(Command),
+    /// The worker is gone.
     Gone,
 }
 
 impl Workers {
     /// Binds the sockets and starts the threads. `on_event` is called on worker threads and must not block.
-    pub fn start(
-        _config: Config,
-        _on_event: impl Fn(RoomId, Event) + Clone + Send + 'static,
-    ) -> std::io::Result<Workers> {
-        Ok(Workers {})
+    ///
+    /// Fails if a port is taken or an address is not ours; the error names it.
+    pub fn start(config: Config, on_event: impl Fn(RoomId, Event) + Clone + Send + 'static) -> io::Result<Workers> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.workers == 0 { cores } else { config.workers }.clamp(1, 255);
+        let addresses = bind_addresses(&config.bind);
+        let advertised = advertised(&config, &addresses)?;
+
+        let mut parts = Vec::new();
+        let mut ports = config.udp;
+        for _ in 0..count {
+            let (sockets, port) = bind_udp(&addresses, &mut ports)?;
+            let (handed_to, handed) = sync_channel(HANDED_MAX);
+            let waker = Waker::new()?;
+            parts.push((sockets, port, Neighbour { queue: handed_to, waker }, handed));
+        }
+        let neighbours: Vec<Neighbour> = parts.iter().map(|part| part.2.clone()).collect();
+
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for (index, (sockets, port, neighbour, handed)) in parts.into_iter().enumerate() {
+            let listeners = match config.tcp_port {
+                Some(port) => bind_tcp(&addresses, port)?,
+                None => Vec::new(),
+            };
+            let index = u8::try_from(index).map_err(io::Error::other)?;
+            let (commands_to, commands) = sync_channel(COMMANDS_MAX);
+            let board = Arc::new(Board::default());
+            let handle = WorkerHandle {
+                index,
+                commands: commands_to,
+                waker: neighbour.waker.clone(),
+                board: board.clone(),
+                candidates: candidates(&advertised, port, config.tcp_port),
+            };
+            let inboxes = Inboxes { commands, handed, waker: neighbour.waker };
+            let worker =
+                Worker::new(index, &config.certificate, sockets, listeners, inboxes, neighbours.clone(), board)?;
+            let on_event = on_event.clone();
+            let thread = std::thread::Builder::new().name(format!("sfu-{index}"));
+            threads.push(thread.spawn(move || worker.run(on_event))?);
+            handles.push(handle);
+        }
+        Ok(Workers { handles, threads })
     }
 
     pub fn handles(&self) -> &[WorkerHandle] {
-        &[]
+        &self.handles
     }
 
-    /// Counters of all workers, summed: name (Prometheus style, without prefix), help, value.
-    pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
-        Vec::new()
+    /// Counters of all workers, summed; up to a second old.
+    pub fn counters(&self) -> Vec<Counter> {
+        let mut sum: Vec<Counter> = Vec::new();
+        for handle in &self.handles {
+            let Ok(stats) = handle.board.stats.lock() else { continue };
+            let counters = stats.counters();
+            if sum.is_empty() {
+                sum = counters;
+            } else {
+                for (total, counter) in sum.iter_mut().zip(counters) {
+                    total.3 += counter.3;
+                }
+            }
+        }
+        sum
     }
 
     /// Stops and joins the threads.
-    pub fn stop(self) {}
+    pub fn stop(self) {
+        for handle in &self.handles {
+            // A full queue is drained every turn, so this waits for one turn at most.
+            let _ = handle.commands.send(Instruction::Stop);
+            handle.waker.wake();
+        }
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl WorkerHandle {
     /// Queues a command without waiting.
-    pub fn try_send(&self, _command: Command) -> Result<(), SendError> {
-        Err(SendError::Gone)
+    pub fn try_send(&self, command: Command) -> Result<(), SendError> {
+        match self.commands.try_send(Instruction::Obey(command)) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(Instruction::Obey(command))) => Err(SendError::Full(command)),
+            Err(_) => Err(SendError::Gone),
+        }
     }
 
     /// New ICE credentials for a transport of this worker; the ufrag names the worker, so that any socket can hand a
     /// stray datagram over.
     pub fn new_credentials(&self) -> IceCredentials {
-        IceCredentials { ufrag: String::new(), password: String::new() }
+        ice::new_credentials(self.index)
     }
 
     /// Where clients reach this worker.
     pub fn candidates(&self) -> Vec<Candidate> {
-        Vec::new()
+        self.candidates.to_vec()
     }
 
-    /// Transports now hosted: what placement goes by.
+    /// Transports now hosted, up to a second old: what placement goes by.
     pub fn load(&self) -> usize {
-        0
+        self.board.transports.load(Ordering::Relaxed)
+    }
+}
+
+/// The receiving ends of a worker's queues.
+struct Inboxes {
+    commands: Receiver<Instruction>,
+    handed: Receiver<Handed>,
+    waker: Waker,
+}
+
+fn bind_addresses(bind: &[IpAddr]) -> Vec<IpAddr> {
+    if bind.is_empty() { vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] } else { bind.to_vec() }
+}
+
+/// One socket an address, all on one port.
+fn bind_udp(addresses: &[IpAddr], ports: &mut UdpPorts) -> io::Result<(Vec<UdpSocket>, u16)> {
+    loop {
+        let port = match *ports {
+            UdpPorts::Single(port) => port,
+            UdpPorts::Range(first, last) if first <= last => first,
+            UdpPorts::Range(..) => return Err(io::Error::other("the UDP port range has too few free ports")),
+        };
+        let bound = bind_all(addresses, |address| UdpSocket::bind(SocketAddr::new(address, port)));
+        match (bound, &mut *ports) {
+            (Ok(sockets), ports) => {
+                if let UdpPorts::Range(first, _) = ports {
+                    *first = first.saturating_add(1);
+                }
+                // Port 0 asks the kernel; all later sockets take what it gave.
+                let port = sockets.first().map_or(Ok(port), UdpSocket::port)?;
+                if let UdpPorts::Single(single) = ports {
+                    *single = port;
+                }
+                return Ok((sockets, port));
+            }
+            (Err(_), UdpPorts::Range(first, last)) if *first < *last => *first += 1,
+            (Err(error), _) => return Err(name_error(error, "UDP", port)),
+        }
+    }
+}
+
+fn bind_tcp(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_all(addresses, |address| tcp::listen(SocketAddr::new(address, port)))
+        .map_err(|error| name_error(error, "ICE-TCP", port))
+}
+
+/// Binds every address; a machine without IPv6 does without its wildcard.
+fn bind_all<S>(addresses: &[IpAddr], bind: impl Fn(IpAddr) -> io::Result<S>) -> io::Result<Vec<S>> {
+    let mut bound = Vec::new();
+    for address in addresses {
+        match bind(*address) {
+            Ok(socket) => bound.push(socket),
+            Err(_) if *address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !bound.is_empty() => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
+        }
+    }
+    Ok(bound)
+}
+
+fn name_error(error: io::Error, what: &str, port: u16) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {what} port {port}: {error}"))
+}
+
+fn candidates(advertised: &[IpAddr], udp: u16, tcp: Option<u16>) -> Arc<[Candidate]> {
+    let of = |protocol, port| {
+        advertised.iter().map(move |address| Candidate { address: SocketAddr::new(*address, port), protocol })
+    };
+    let tcp = tcp.into_iter().flat_map(|port| of(CandidateProtocol::TcpPassive, port));
+    of(CandidateProtocol::Udp, udp).chain(tcp).collect()
+}
+
+/// The addresses that clients are told.
+fn advertised(config: &Config, bound: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    if !config.advertise.is_empty() {
+        return Ok(config.advertise.clone());
+    }
+    let mut addresses = Vec::new();
+    let interfaces = udp::interface_addresses()?;
+    for address in bound {
+        if address.is_unspecified() {
+            let family = interfaces.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
+            addresses.extend(family.copied().filter(is_advertisable));
+        } else {
+            addresses.push(*address);
+        }
+    }
+    if addresses.is_empty() {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    Ok(addresses)
+}
+
+/// Loopback reaches nobody else, link-local IPv6 needs a scope that SDP cannot carry.
+fn is_advertisable(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     }
 }

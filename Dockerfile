@@ -1,0 +1,21 @@
+# One binary on a small base. Build: docker build -t onair .
+# Run: docker run --read-only --cap-drop ALL -p 7880:7880 -p 7881:7881 -p 7882:7882/udp \
+#        -e LIVEKIT_KEYS='key: secret' onair --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked -p onair --bin onair \
+    && cp target/release/onair /onair
+
+FROM debian:bookworm-slim
+COPY --from=build /onair /usr/local/bin/onair
+# Any user will do: nothing is written, and no port is below 1024.
+USER 65534:65534
+# HTTP and WebSocket, ICE over TCP, media over UDP.
+EXPOSE 7880/tcp 7881/tcp 7882/udp
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/local/bin/onair", "health"]
+# SIGTERM drains: clients are told to leave, see README.md.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/onair"]

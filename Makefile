@@ -1,0 +1,47 @@
+# The project's verbs. Each does all the set-up that it needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+# More arguments for the program: make run ARGS='--bind 0.0.0.0'
+ARGS ?=
+
+.PHONY: help run test test-build check setup bench loadtest web docs clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: web ## Build the server and run it in dev mode
+	$(CARGO) run --release -p onair -- --dev $(ARGS)
+
+test: setup ## Pass every test, real clients included
+	$(CARGO) test --workspace --no-fail-fast
+
+test-build: ## Build the tests without running them
+	$(CARGO) test --workspace --no-run
+
+check: ## Format, lints, licences and advisories of the dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	.ci/licences
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
+	else echo "check: no cargo-deny here, so no look at advisories (see README.md)"; fi
+
+setup: ## Install what the tests need: Chromium, Python and npm packages
+	control/tests/clients/setup
+
+bench: ## Measure the steps of the packet path
+	$(CARGO) run --release -p bench -- $(ARGS)
+
+loadtest: ## Load a running server: make loadtest ARGS='--url ws://127.0.0.1:7880 --subscribers 200'
+	$(CARGO) run --release -p loadtest -- $(ARGS)
+
+web: ## Build the pages that the binary carries (there are none yet)
+
+docs: ## Build the documentation of the code
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+clean: ## Remove everything built or installed here
+	$(CARGO) clean
+	rm -rf control/tests/clients/.venv control/tests/clients/node_modules

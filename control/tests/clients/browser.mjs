@@ -1,0 +1,190 @@
+// `livekit-client` in headless Chromium: one page publishes the fake camera and microphone, another one plays them.
+//
+// browser.mjs SCENARIO v0|v1, where SCENARIO is codecs, session or restart. Runs alone as well: LIVEKIT_URL,
+// LIVEKIT_API_KEY and LIVEKIT_API_SECRET name a running server.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import http from 'node:http';
+import { createInterface } from 'node:readline';
+import { build } from 'esbuild';
+import { AccessToken } from 'livekit-server-sdk';
+import { chromium } from 'playwright-core';
+
+const url = process.env.LIVEKIT_URL ?? 'ws://127.0.0.1:7880';
+const [key, secret] = [process.env.LIVEKIT_API_KEY ?? 'devkey', process.env.LIVEKIT_API_SECRET ?? 'secret'];
+const [scenario, model] = process.argv.slice(2);
+const roomName = `browser-${scenario}-${randomBytes(4).toString('hex')}`;
+const begin = performance.now();
+const say = (text) => console.log(`[${((performance.now() - begin) / 1000).toFixed(2).padStart(7)} s] ${text}`);
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Waits until the condition yields something true, and returns it. */
+async function until(condition, what, withinS = 20) {
+  const deadline = performance.now() + withinS * 1000;
+  for (let last; ; await pause(100)) {
+    const value = await condition((text) => { last = text; });
+    if (value) return value;
+    assert.ok(performance.now() < deadline, `not within ${withinS} s: ${what}; last ${JSON.stringify(last)}`);
+  }
+}
+
+/** Serves the bundled page on loopback: cameras are given to secure origins only, which 127.0.0.1 is. */
+async function servePage() {
+  const { outputFiles: [bundle] } = await build({
+    entryPoints: [new URL('./page.js', import.meta.url).pathname],
+    bundle: true, format: 'iife', write: false, logLevel: 'error',
+  });
+  const server = http.createServer((request, response) => {
+    const script = request.url === '/page.js';
+    response.setHeader('content-type', script ? 'text/javascript' : 'text/html');
+    response.end(script ? bundle.contents : '<!doctype html><meta charset="utf-8"><body><script src="/page.js"></script>');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return `http://127.0.0.1:${server.address().port}/`;
+}
+
+const pageUrl = await servePage();
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream',
+    '--use-fake-ui-for-media-stream', '--autoplay-policy=no-user-gesture-required',
+    '--disable-features=WebRtcHideLocalIpsWithMdns'],
+});
+
+/** A page whose participant has joined. */
+async function member(identity) {
+  const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
+  const page = await context.newPage();
+  page.on('pageerror', (error) => say(`${identity}: ${error}`));
+  page.on('console', (line) => ['warning', 'error'].includes(line.type()) && say(`${identity}: ${line.text()}`));
+  await page.goto(pageUrl);
+  const token = new AccessToken(key, secret, { identity, name: identity });
+  token.addGrant({ roomJoin: true, room: roomName });
+  const options = { adaptiveStream: true, dynacast: true, singlePeerConnection: model === 'v1' };
+  const sid = await page.evaluate(([u, t, o]) => window.join(u, t, o), [url, await token.toJwt(), options]);
+  say(`${identity} joined as ${sid}`);
+  return page;
+}
+
+/** The track is decoded on the page, and stays so. Returns how it is received. */
+async function plays(page, sid, why, withinS = 20) {
+  let first;
+  return until(async (last) => {
+    const now = await page.evaluate((s) => window.received(s), sid);
+    last(now);
+    if (!now?.frames) return undefined;
+    first ??= now.frames;
+    return now.frames >= first + 20 && now;
+  }, why, withinS);
+}
+
+const publish = (page, codec, preset) => page.evaluate(([c, p]) => window.publishCamera(c, p), [codec, preset]);
+const heard = (page, event) => page.evaluate((e) => window.happened.includes(e), event);
+const forget = (page) => page.evaluate(() => { window.happened = []; });
+const cameraSid = (page) => page.evaluate(() => [...window.room.remoteParticipants.values()]
+  .flatMap((one) => [...one.videoTrackPublications.keys()])[0]);
+
+/** Each codec that this Chromium offers, published in turn, is played. */
+async function codecs() {
+  const [alice, bob] = [await member('alice'), await member('bob')];
+  const offered = await alice.evaluate(() => RTCRtpSender.getCapabilities('video').codecs.map((one) => one.mimeType));
+  for (const codec of ['vp8', 'h264', 'vp9', 'av1']) {
+    const mime = `video/${codec.toUpperCase()}`;
+    assert.ok(offered.includes(mime), `Chromium offers ${offered}, not ${mime}`);
+    const sid = await publish(alice, codec, 'h360');
+    const got = await plays(bob, sid, `${codec} is decoded`);
+    const sent = await alice.evaluate((s) => window.sent(s), sid);
+    assert.equal(sent.codec, mime);
+    assert.equal(got.codec, mime);
+    say(`${codec}: ${JSON.stringify(sent)} -> ${JSON.stringify(got)}`);
+    await alice.evaluate(() => window.unpublishCamera());
+    await until(() => bob.evaluate((s) => ![...window.room.remoteParticipants.values()]
+      .some((one) => one.trackPublications.has(s)), sid), `bob sees that ${codec} is unpublished`);
+  }
+}
+
+/** Simulcast camera and microphone: bitrate grows, layers follow the element, mute, resume, leave. */
+async function session() {
+  const [alice, bob] = [await member('alice'), await member('bob')];
+  const sid = await publish(alice, 'vp8', 'h720');
+  const mic = await alice.evaluate(async () => (await window.room.localParticipant.setMicrophoneEnabled(true)).trackSid);
+  const got = await plays(bob, sid, 'the camera is decoded');
+  assert.equal(got.codec, 'video/VP8');
+  // libwebrtc starts at 300 kbit/s and goes up only as far as the server's transport-wide feedback lets it.
+  const grown = await until(async (last) => {
+    const now = await alice.evaluate((s) => window.sent(s), sid);
+    last(now);
+    return now.available > 1_000_000 && now.target > 1_000_000 && now.layers === 'fhq' && now;
+  }, "the publisher's bitrate grows, and all three layers are sent", 30);
+  say(`publisher: ${JSON.stringify(grown)}`);
+  await bob.evaluate(() => Object.assign(document.querySelector('video').style, { width: '1280px', height: '720px' }));
+  await until(() => heard(alice, 'LocalTrackSubscribed'), 'the publisher hears of its subscriber');
+  await until(async (last) => {
+    const now = await bob.evaluate((s) => window.received(s), sid);
+    last(now);
+    return now.width === 1280;
+  }, 'the highest layer arrives for an element of its size', 30);
+  await until(async (last) => {
+    const now = await bob.evaluate((s) => window.received(s), mic);
+    last(now);
+    return now?.samples > 48_000 && now.energy > 0;
+  }, 'the microphone is heard');
+
+  await alice.evaluate(async () => { await window.camera.mute(); });
+  await until(() => heard(bob, 'TrackMuted'), 'bob sees the mute');
+  await alice.evaluate(async () => { await window.camera.unmute(); });
+  await until(() => heard(bob, 'TrackUnmuted'), 'bob sees the end of the mute');
+  await plays(bob, sid, 'frames come again after unmute');
+
+  for (const [name, page] of [['bob', bob], ['alice', alice]]) {
+    await forget(page);
+    const before = await page.evaluate(() => window.room.localParticipant.sid);
+    await page.evaluate(() => { window.room.simulateScenario('signal-reconnect'); });
+    await until(() => heard(page, 'SignalReconnected').then(async (yes) => yes || heard(page, 'Reconnected')),
+      `${name} resumes`);
+    assert.equal(await page.evaluate(() => window.room.localParticipant.sid), before);
+    await plays(bob, sid, `frames arrive after the resume of ${name}`);
+  }
+  assert.equal(await heard(bob, 'ParticipantDisconnected'), false, 'nobody left');
+
+  await alice.evaluate(() => window.room.localParticipant.publishData(new TextEncoder().encode('hi'), { reliable: true }));
+  await until(() => heard(bob, 'DataReceived'), 'data arrives');
+  await alice.evaluate(() => window.room.disconnect());
+  await until(() => heard(bob, 'ParticipantDisconnected'), 'the leave is seen', 5);
+  await bob.evaluate(() => window.room.disconnect());
+}
+
+/** The server is killed and started again: both pages come back by themselves. */
+async function restart() {
+  const [alice, bob] = [await member('alice'), await member('bob')];
+  await plays(bob, await publish(alice, 'vp8', 'h360'), 'the camera is decoded');
+  await forget(alice);
+  await forget(bob);
+  await askKeeper('kill');
+  await until(() => heard(bob, 'SignalReconnecting').then(async (yes) => yes || heard(bob, 'Reconnecting')), 'bob notices');
+  await askKeeper('start');
+  for (const page of [alice, bob]) await until(() => heard(page, 'Reconnected'), 'it comes back', 60);
+  const sid = await until(() => cameraSid(bob), 'the camera is published again', 30);
+  await plays(bob, sid, 'frames arrive after the restart', 30);
+}
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Has the test that runs this script do something to the server. */
+async function askKeeper(command) {
+  say(`asks: ${command} the server`);
+  console.log(`@server ${command}`);
+  assert.equal((await answers.next()).value, 'done');
+}
+
+let status = 0;
+try {
+  await { codecs, session, restart }[scenario]();
+  say('passed');
+} catch (error) {
+  say(`failed: ${error.stack ?? error}`);
+  status = 1;
+}
+await browser.close();
+process.exit(status);

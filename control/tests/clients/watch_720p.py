@@ -1,0 +1,53 @@
+"""One publishes 720p at 30 frames per second and a tone; another one, in the room before, sees every number and hears the pitch."""
+
+import asyncio
+
+from media import FPS, PITCH_HZ, Camera, Listener, Microphone, Viewer
+from session import Member, new_room_name, run, say, until
+
+SECONDS = 10
+
+
+async def scenario():
+    room = new_room_name("watch")
+    bob = await Member("bob").join(room)
+    alice = await Member("alice").join(room)
+    await bob.hears("participant_connected", lambda who: who.identity == "alice")
+
+    camera, microphone = Camera(), Microphone()
+    published = await camera.publish(alice)
+    await microphone.publish(alice)
+    video, publication, who = await bob.hears("track_subscribed", lambda t, *_: t.kind == 2)
+    assert publication.sid == published.sid and who.identity == "alice", (publication.sid, published.sid)
+    audio, _, _ = await bob.hears("track_subscribed", lambda t, *_: t.kind == 1)
+    await alice.hears("local_track_subscribed", lambda t: t.sid == published.sid)
+    viewer, listener = Viewer(video), Listener(audio)
+
+    await until(lambda: viewer.size == (1280, 720) and viewer.numbers, "a readable frame of 1280x720 arrives")
+    await asyncio.sleep(2)
+    seen, captured, sent = len(viewer.numbers), camera.number, await camera.frames_sent()
+    unreadable = viewer.unreadable
+    await asyncio.sleep(SECONDS)
+    numbers = viewer.numbers[seen:]
+    captured, sent = camera.number - captured, await camera.frames_sent() - sent
+    say(f"captured {captured}, sent {sent}, seen {len(numbers)} frames in {SECONDS} s, size {viewer.size}, "
+        f"{viewer.unreadable - unreadable} unreadable")
+
+    backwards = [pair for pair in zip(numbers, numbers[1:]) if pair[1] <= pair[0]]
+    assert not backwards, f"frames out of order: {backwards[:5]}"
+    assert camera.number - numbers[-1] < FPS, f"a second behind: {camera.number} captured, {numbers[-1]} seen"
+    # 25 of 30 frames; of those that were sent where the machine itself falls short of 30.
+    wanted = min(25 * SECONDS, sent * 25 / 30)
+    assert sent >= 15 * SECONDS, f"this machine encodes only {sent} frames in {SECONDS} s"
+    assert len(numbers) >= wanted, f"{len(numbers)} of {sent} sent frames arrived, {wanted:.0f} wanted"
+    assert viewer.size == (1280, 720), f"the picture ended as {viewer.size}"
+
+    pitch = listener.pitch_hz(5)
+    say(f"pitch {pitch:.1f} Hz")
+    assert abs(pitch - PITCH_HZ) < PITCH_HZ * 0.02, f"{pitch:.1f} Hz heard, {PITCH_HZ} Hz played"
+    await bob.hears("active_speakers_changed", lambda speakers: any(s.identity == "alice" for s in speakers))
+    await alice.leave()
+    await bob.leave()
+
+
+run(scenario())

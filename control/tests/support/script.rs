@@ -1,0 +1,151 @@
+//! Runs a client's script against a server, and does to the server what the script asks for.
+//!
+//! A line `@server kill`, `@server start` or `@server terminate` on the script's standard output is such a request;
+//! `done` on its standard input is the answer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::server::{API_KEY, API_SECRET, Server, signal};
+
+/// Longest run of one script. The slowest takes half a minute on two idle cores.
+const RUN_MAX: Duration = Duration::from_secs(180);
+
+/// Scripts run one at a time: each encodes video, and they judge what arrives in time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A program under `tests/clients` that judges a server with a LiveKit client, and exits with 0 if it stands.
+pub struct Script {
+    command: Command,
+    name: String,
+}
+
+impl Script {
+    /// A script for the Python SDK.
+    pub fn python(file: &str, arguments: &[&str]) -> Self {
+        Self::new(&directory().join(".venv/bin/python"), file, arguments)
+    }
+
+    /// A script for the JavaScript SDKs.
+    pub fn node(file: &str, arguments: &[&str]) -> Self {
+        assert!(directory().join("node_modules").is_dir(), "no npm packages yet: run `make setup`");
+        Self::new(Path::new("node"), file, arguments)
+    }
+
+    fn new(interpreter: &Path, file: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(interpreter);
+        command.arg(directory().join(file)).args(arguments).current_dir(directory());
+        command.env("LIVEKIT_API_KEY", API_KEY).env("LIVEKIT_API_SECRET", API_SECRET).env("PYTHONUNBUFFERED", "1");
+        let name = [&[file], arguments].concat().join("-").replace('.', "-");
+        Self { command, name }
+    }
+
+    /// Runs it against a server of its own. Fails with its output and the server's log.
+    pub fn passes(mut self) {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = Server::start(&self.name);
+        self.command.env("LIVEKIT_URL", server.url());
+        let mut run = Run::start(self.command);
+        if let Err(failure) = run.finish(&mut server) {
+            panic!(
+                "{}: {failure}\n--- the script said\n{}\n--- the server logged\n{}",
+                self.name,
+                run.output.join("\n"),
+                server.log_tail()
+            );
+        }
+    }
+}
+
+/// A running script.
+struct Run {
+    process: Child,
+    lines: Receiver<String>,
+    output: Vec<String>,
+}
+
+impl Run {
+    fn start(mut command: Command) -> Self {
+        // A group of its own, so that the browsers it starts can be ended with it.
+        let spawned =
+            command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut process = spawned.unwrap_or_else(|error| {
+            panic!("{} does not start ({error}): run `make setup`", command.get_program().display())
+        });
+        let (sender, lines) = mpsc::channel();
+        send_lines(process.stdout.take(), sender.clone());
+        send_lines(process.stderr.take(), sender);
+        Self { process, lines, output: Vec::new() }
+    }
+
+    /// Serves its requests until it ends.
+    fn finish(&mut self, server: &mut Server) -> Result<(), String> {
+        let deadline = Instant::now() + RUN_MAX;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let request = line.strip_prefix("@server ").map(str::to_owned);
+                    self.output.push(line);
+                    if let Some(request) = request {
+                        self.serve(&request, server)?;
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(format!("not done within {RUN_MAX:?}")),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let status = self.process.wait().map_err(|error| error.to_string())?;
+        if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
+    }
+
+    fn serve(&mut self, request: &str, server: &mut Server) -> Result<(), String> {
+        match request {
+            "kill" => server.kill(),
+            "start" => server.start_again(),
+            "terminate" => {
+                let status = server.terminate();
+                if !status.success() {
+                    return Err(format!("the server ended with {status} after SIGTERM"));
+                }
+            }
+            other => return Err(format!("the script asked for {other:?}")),
+        }
+        let stdin = self.process.stdin.as_mut().ok_or("the script has no standard input")?;
+        stdin.write_all(b"done\n").and_then(|()| stdin.flush()).map_err(|error| format!("no answer possible: {error}"))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        signal("KILL", &format!("-{}", self.process.id()));
+        // It was killed at the latest just now.
+        let _ = self.process.wait();
+    }
+}
+
+/// Sends each line of the stream, from a thread that ends with the stream.
+fn send_lines(stream: Option<impl Read + Send + 'static>, sender: Sender<String>) {
+    let stream = stream.expect("it was piped");
+    thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// Where the scripts are.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}

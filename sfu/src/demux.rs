@@ -1,0 +1,100 @@
+//! What a datagram is (RFC 7983, RFC 5761), and every reason to drop one.
+
+/// The protocol of a datagram by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketKind {
+    Stun,
+    Dtls,
+    Rtp,
+    Rtcp,
+}
+
+impl PacketKind {
+    /// Classifies by RFC 7983, section 7, and RTP against RTCP by RFC 5761, section 4.
+    pub fn of(datagram: &[u8]) -> Option<Self> {
+        match *datagram {
+            [0..=3, ..] => Some(Self::Stun),
+            [20..=63, ..] => Some(Self::Dtls),
+            [128..=191, 192..=223, ..] => Some(Self::Rtcp),
+            [128..=191, _, ..] => Some(Self::Rtp),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! discards {
+    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
+        /// Every reason to drop something that came from the network. Each is counted under its label.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum Discard {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Discard {
+            pub const ALL: &'static [Discard] = &[$(Discard::$name,)*];
+
+            /// The label in metrics.
+            pub fn label(self) -> &'static str {
+                match self {
+                    $(Discard::$name => $label,)*
+                }
+            }
+        }
+    };
+}
+
+discards! {
+    /// First bytes of no protocol that we speak.
+    UnknownProtocol => "unknown_protocol",
+    /// From an address without an authenticated connectivity check.
+    UnknownSender => "unknown_sender",
+    /// A connectivity check for a user fragment that nobody has.
+    UnknownUfrag => "unknown_ufrag",
+    StunMalformed => "stun_malformed",
+    StunIntegrity => "stun_integrity",
+    StunRefused => "stun_refused",
+    DtlsMalformed => "dtls_malformed",
+    /// RTP or RTCP before the handshake was finished and the certificate matched.
+    NoKeys => "no_keys",
+    RtpMalformed => "rtp_malformed",
+    RtcpMalformed => "rtcp_malformed",
+    SrtpAuthentication => "srtp_authentication",
+    SrtpReplay => "srtp_replay",
+    /// More SSRCs than one transport may use.
+    TooManyStreams => "too_many_streams",
+    /// RTP of no section that the transport publishes in.
+    UnknownStream => "unknown_stream",
+    /// A payload type that the section did not negotiate.
+    UnknownPayloadType => "unknown_payload_type",
+    /// A packet that had been received already.
+    Duplicate => "duplicate",
+    /// Longer than any packet that we forward.
+    TooLarge => "too_large",
+    /// The queue to the worker that owns the transport is full.
+    HandOverFull => "hand_over_full",
+    /// A message larger than data channels allow, or on an unknown channel.
+    DataRefused => "data_refused",
+    /// A command that named something that is gone.
+    StaleCommand => "stale_command",
+    /// The kernel would not take more; see `send_backpressure`.
+    SendBackpressure => "send_backpressure",
+    /// The kernel refused a packet for another reason.
+    SendFailed => "send_failed",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_decides_and_the_second_tells_rtcp_from_rtp() {
+        assert_eq!(PacketKind::of(&[0, 1]), Some(PacketKind::Stun));
+        assert_eq!(PacketKind::of(&[22, 254]), Some(PacketKind::Dtls));
+        assert_eq!(PacketKind::of(&[0x80, 96]), Some(PacketKind::Rtp));
+        assert_eq!(PacketKind::of(&[0x80, 0x80 | 96]), Some(PacketKind::Rtp));
+        assert_eq!(PacketKind::of(&[0x81, 205]), Some(PacketKind::Rtcp));
+        assert_eq!(PacketKind::of(&[]), None);
+        assert_eq!(PacketKind::of(&[64]), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! RTCP in both directions, and what the media clock does: ask for lost packets and key frames, report, choose layers.
+
+use std::time::{Duration, Instant};
+
+use shared::media::MediaKind;
+
+use super::{Engine, Peer};
+use crate::command::{Event, STATS_INTERVAL};
+use crate::demux::Discard;
+use crate::rtcp::{self, Feedback, ReportBlock, SenderReport};
+use crate::run::{SendArena, Transmit};
+
+/// The media clock's step: how late a NACK or a key-frame request may be.
+const TICK: Duration = Duration::from_millis(20);
+/// Transport-wide feedback to publishers; libwebrtc's own is every 50 to 250 ms.
+const TWCC_INTERVAL: Duration = Duration::from_millis(50);
+const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// As the reference's.
+const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
+const LAYER_INTERVAL: Duration = Duration::from_millis(200);
+/// LiveKit's `audio.update_interval`.
+const AUDIO_INTERVAL: Duration = Duration::from_millis(400);
+
+/// When each periodic duty is next due.
+pub(super) struct MediaClock {
+    tick: Instant,
+    twcc: Instant,
+    receiver_reports: Instant,
+    layers: Instant,
+    audio: Instant,
+    stats: Instant,
+}
+
+impl MediaClock {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { tick: now, twcc: now, receiver_reports: now, layers: now, audio: now, stats: now + STATS_INTERVAL }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.tick
+    }
+}
+
+/// Whether a duty is due; if so it is next due an interval from now.
+fn due(at: &mut Instant, now: Instant, interval: Duration) -> bool {
+    let due = now >= *at;
+    if due {
+        *at = now + interval;
+    }
+    due
+}
+
+impl Engine {
+    pub(super) fn receive_rtcp<T: Transmit>(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        datagram: &mut [u8],
+        out: &mut SendArena<T>,
+    ) -> Result<(), Discard> {
+        let receiver = self.peers[slot].receiver.as_mut().ok_or(Discard::NoKeys)?;
+        let length = receiver.open_rtcp(datagram)?;
+        self.stats.rtcp_received += 1;
+        for feedback in rtcp::parse(&datagram[..length]) {
+            match feedback.map_err(|_| Discard::RtcpMalformed)? {
+                Feedback::SenderReport(report, _) => self.take_sender_report(now, slot, report),
+                Feedback::Nack { media, pairs, .. } => {
+                    if let Some(subscription) = self.subscription_sending(slot, media) {
+                        for sequence in pairs {
+                            self.retransmit(now, subscription, sequence, out);
+                        }
+                    }
+                }
+                Feedback::Pli { media, .. } => self.take_keyframe_request(slot, media),
+                Feedback::Fir { entries, .. } => {
+                    for entry in entries {
+                        self.take_keyframe_request(slot, entry.media);
+                    }
+                }
+                Feedback::ReceiverReport { .. }
+                | Feedback::TransportCc(_)
+                | Feedback::Remb { .. }
+                | Feedback::Bye(_)
+                | Feedback::Other(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_sender_report(&mut self, now: Instant, slot: usize, report: SenderReport) {
+        let streams = &self.peers[slot].streams;
+        let Some((_, stream)) = streams.iter().find(|(ssrc, stream)| *ssrc == report.ssrc && !stream.rtx) else {
+            return;
+        };
+        if let Some(layer) = self.publications[stream.publication].layers.get_mut(usize::from(stream.layer)) {
+            layer.take_report(now, report);
+        }
+    }
+
+    fn subscription_sending(&self, slot: usize, ssrc: u32) -> Option<usize> {
+        let subscriptions = &self.peers[slot].subscriptions;
+        subscriptions.iter().copied().find(|subscription| self.subscriptions[*subscription].section.ssrc.0 == ssrc)
+    }
+
+    /// A subscriber's picture loss: the layer that it gets, or waits for, owes it a key frame.
+    fn take_keyframe_request(&mut self, slot: usize, media: u32) {
+        self.stats.keyframe_requests_received += 1;
+        let Some(subscription) = self.subscription_sending(slot, media) else { return };
+        let subscription = &self.subscriptions[subscription];
+        let layer = subscription.current.unwrap_or(subscription.wanted);
+        if let Some(layer) = self.publications[subscription.publication].layers.get_mut(usize::from(layer)) {
+            layer.want_keyframe();
+        }
+    }
+
+    /// One step of the media clock.
+    pub(super) fn media_tick<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        self.clock.tick = now + TICK;
+        self.ask_publishers(now, out);
+        if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
+            self.send_transport_feedback(out);
+        }
+        if due(&mut self.clock.receiver_reports, now, RECEIVER_REPORT_INTERVAL) {
+            self.send_receiver_reports(now, out);
+        }
+        if due(&mut self.clock.layers, now, LAYER_INTERVAL) {
+            self.choose_all_layers(now);
+            self.send_sender_reports(now, out);
+        }
+        if due(&mut self.clock.audio, now, AUDIO_INTERVAL) {
+            self.update_audio(now);
+        }
+        if due(&mut self.clock.stats, now, STATS_INTERVAL) {
+            self.report_stats();
+        }
+    }
+
+    /// NACKs and key-frame requests to publishers.
+    fn ask_publishers<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        for (_, publication) in &mut self.publications {
+            let peer = &mut self.peers[publication.transport];
+            let muted = publication.muted;
+            let (video, nack) = (publication.section.kind == MediaKind::Video, publication.section.nack);
+            for layer in &mut publication.layers {
+                let Some(ssrc) = layer.ssrc else { continue };
+                self.rtcp.clear();
+                if layer.has_missing() {
+                    layer.due_nacks(now, &mut self.lost);
+                    if nack && !self.lost.is_empty() {
+                        self.stats.nacks_sent += self.lost.len() as u64;
+                        rtcp::write_nack(&mut self.rtcp, peer.ssrc, ssrc.0, self.lost.iter().copied());
+                    }
+                }
+                if video && !muted && layer.keyframe_due(now) {
+                    self.stats.keyframe_requests_sent += 1;
+                    rtcp::write_pli(&mut self.rtcp, peer.ssrc, ssrc.0);
+                }
+                send_rtcp(peer, &mut self.rtcp, out);
+            }
+        }
+    }
+
+    /// Transport-wide arrival times, without which libwebrtc's bitrate does not grow.
+    fn send_transport_feedback<T: Transmit>(&mut self, out: &mut SendArena<T>) {
+        for (_, peer) in &mut self.peers {
+            let Some(mut twcc) = peer.twcc.take() else { continue };
+            while twcc.pending() > 0 {
+                self.rtcp.clear();
+                if !twcc.write_feedback(&mut self.rtcp) {
+                    break;
+                }
+                send_rtcp(peer, &mut self.rtcp, out);
+            }
+            peer.twcc = Some(twcc);
+        }
+    }
+
+    fn send_receiver_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        for (_, peer) in &mut self.peers {
+            if peer.publications.is_empty() {
+                continue;
+            }
+            let mut blocks: arrayvec::ArrayVec<ReportBlock, 31> = arrayvec::ArrayVec::new();
+            for slot in &peer.publications {
+                for layer in &mut self.publications[*slot].layers {
+                    if let (false, Some(block)) = (blocks.is_full(), layer.report_block(now)) {
+                        blocks.push(block);
+                    }
+                }
+            }
+            self.rtcp.clear();
+            rtcp::write_receiver_report(&mut self.rtcp, peer.ssrc, &blocks);
+            send_rtcp(peer, &mut self.rtcp, out);
+        }
+    }
+
+    fn send_sender_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        for (_, subscription) in &mut self.subscriptions {
+            if now < subscription.report_due {
+                continue;
+            }
+            let Some(layer) = subscription.current else { continue };
+            let publication = &self.publications[subscription.publication];
+            let Some(report) = publication.layers.get(usize::from(layer)).and_then(|layer| layer.report()) else {
+                continue;
+            };
+            let Some(report) = subscription.sender_report(now, report) else { continue };
+            subscription.report_due = now + SENDER_REPORT_INTERVAL;
+            self.rtcp.clear();
+            rtcp::write_sender_report(&mut self.rtcp, &report, &[]);
+            rtcp::write_sdes_cname(&mut self.rtcp, report.ssrc, &subscription.section.cname);
+            send_rtcp(&mut self.peers[subscription.transport], &mut self.rtcp, out);
+        }
+    }
+
+    fn choose_all_layers(&mut self, now: Instant) {
+        for publication in 0..self.publications.capacity() {
+            if self.publications.get(publication).is_some_and(|state| state.section.kind == MediaKind::Video) {
+                self.choose_layers(now, publication);
+            }
+        }
+    }
+
+    /// Lets every subscription of a publication aim at the highest layer that flows.
+    pub(super) fn choose_layers(&mut self, now: Instant, publication: usize) {
+        for index in 0..self.publications[publication].subscriptions.len() {
+            let subscription = self.publications[publication].subscriptions[index];
+            self.choose_layer(now, subscription);
+        }
+    }
+
+    fn update_audio(&mut self, now: Instant) {
+        for (_, publication) in &mut self.publications {
+            let Some((level, active)) = publication.audio_level.as_mut().and_then(|audio| audio.update(now)) else {
+                continue;
+            };
+            let room = self.peers[publication.transport].room;
+            self.events.push_back((room, Event::AudioActivity { publication: publication.id, level, active }));
+        }
+    }
+
+    fn report_stats(&mut self) {
+        for (_, publication) in &mut self.publications {
+            let room = self.peers[publication.transport].room;
+            let stats = publication.stats();
+            self.events.push_back((room, Event::PublicationStats { publication: publication.id, stats }));
+        }
+    }
+}
+
+/// Seals and queues the compound packet in `packet`, if there is one and the peer can be reached.
+fn send_rtcp<T: Transmit>(peer: &mut Peer, packet: &mut Vec<u8>, out: &mut SendArena<T>) {
+    if packet.is_empty() {
+        return;
+    }
+    if let (Some(path), Some(sender)) = (peer.path, &mut peer.sender) {
+        sender.seal_rtcp(packet);
+        out.single(path, packet);
+    }
+}

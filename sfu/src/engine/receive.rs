@@ -1,0 +1,241 @@
+//! Datagrams in: classify, find the transport, decrypt, bind to a layer, keep in the layer's history.
+
+use std::time::Instant;
+
+use arrayvec::ArrayString;
+use shared::media::Codec;
+
+use super::{Engine, PATHS_MAX, STREAMS_MAX, Stream, is_vp8};
+use crate::audio::parse_audio_level;
+use crate::codec::{Vp8Descriptor, is_keyframe_start};
+use crate::command::{Event, Mid, Rid, Ssrc};
+use crate::demux::{Discard, PacketKind};
+use crate::history::PacketInfo;
+use crate::ice::{StunRefusal, local_ufrag_of};
+use crate::rtp::{RtpView, header_len};
+use crate::run::{SendArena, Transmit};
+use crate::transport::Path;
+
+/// How long one audio packet lasts, for the activity detection: what every SDK sends.
+const AUDIO_PACKET: std::time::Duration = std::time::Duration::from_millis(20);
+
+impl Engine {
+    /// Takes one datagram. What cannot be used is counted.
+    pub fn receive<T: Transmit>(&mut self, now: Instant, from: Path, datagram: &mut [u8], out: &mut SendArena<T>) {
+        self.stats.datagrams_received += 1;
+        self.stats.bytes_received += datagram.len() as u64;
+        if let Err(discard) = self.try_receive(now, from, datagram, out) {
+            self.stats.count(discard);
+        }
+    }
+
+    fn try_receive<T: Transmit>(
+        &mut self,
+        now: Instant,
+        from: Path,
+        datagram: &mut [u8],
+        out: &mut SendArena<T>,
+    ) -> Result<(), Discard> {
+        let kind = PacketKind::of(datagram).ok_or(Discard::UnknownProtocol)?;
+        if kind == PacketKind::Stun {
+            return self.receive_stun(now, from, datagram, out);
+        }
+        let slot = *self.paths.get(&from).ok_or(Discard::UnknownSender)?;
+        match kind {
+            PacketKind::Rtp => self.receive_rtp(now, slot, datagram),
+            PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
+            PacketKind::Dtls => {
+                let result = self.peers[slot].transport.on_dtls(now, datagram);
+                self.after_transport(slot, out);
+                result.map_err(|_| Discard::DtlsMalformed)
+            }
+            PacketKind::Stun => Ok(()),
+        }
+    }
+
+    /// A connectivity check (RFC 8445, section 7.3). The user fragment names the transport.
+    fn receive_stun<T: Transmit>(
+        &mut self,
+        now: Instant,
+        from: Path,
+        datagram: &[u8],
+        out: &mut SendArena<T>,
+    ) -> Result<(), Discard> {
+        let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
+        let slot = *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?;
+        self.datagram.clear();
+        let mut reply = std::mem::take(&mut self.datagram);
+        let outcome = self.peers[slot].transport.on_stun(now, from, datagram, &mut reply);
+        if !reply.is_empty() {
+            out.single(from, &reply);
+        }
+        self.datagram = reply;
+        let outcome = match outcome {
+            Ok(_) => Ok(()),
+            Err(StunRefusal::WrongIntegrity | StunRefusal::UnknownUsername | StunRefusal::Unauthenticated) => {
+                Err(Discard::StunIntegrity)
+            }
+            Err(StunRefusal::Malformed | StunRefusal::WrongFingerprint) => Err(Discard::StunMalformed),
+            Err(_) => Err(Discard::StunRefused),
+        };
+        if outcome.is_ok() {
+            self.know_path(slot, from);
+        }
+        self.after_transport(slot, out);
+        outcome
+    }
+
+    /// From now on, what comes from this address belongs to this transport.
+    fn know_path(&mut self, slot: usize, path: Path) {
+        let peer = &mut self.peers[slot];
+        peer.path = peer.transport.path();
+        if self.paths.get(&path) == Some(&slot) {
+            return;
+        }
+        if peer.paths.len() >= PATHS_MAX {
+            let oldest = peer.paths.remove(0);
+            if self.paths.get(&oldest) == Some(&slot) {
+                self.paths.remove(&oldest);
+            }
+        }
+        peer.paths.push(path);
+        self.paths.insert(path, slot);
+    }
+
+    fn receive_rtp(&mut self, now: Instant, slot: usize, datagram: &mut [u8]) -> Result<(), Discard> {
+        let header = header_len(datagram).ok_or(Discard::RtpMalformed)?;
+        let peer = &mut self.peers[slot];
+        let receiver = peer.receiver.as_mut().ok_or(Discard::NoKeys)?;
+        let length = receiver.open_rtp(datagram, header)?;
+        let packet = RtpView::parse(&datagram[..length]).ok_or(Discard::RtpMalformed)?;
+        self.stats.rtp_received += 1;
+        if let (Some(twcc), Some(id)) = (&mut peer.twcc, peer.receive_extensions.transport_cc)
+            && let Some(&[high, low]) = packet.extension(id)
+        {
+            let arrival = now.saturating_duration_since(self.epoch);
+            twcc.record(u16::from_be_bytes([high, low]), arrival, packet.ssrc());
+        }
+        let known = peer.streams.iter().find(|(ssrc, _)| *ssrc == packet.ssrc()).map(|(_, stream)| *stream);
+        let stream = match known {
+            Some(stream) => stream,
+            None => self.bind_stream(slot, &packet).ok_or(Discard::UnknownStream)?,
+        };
+        self.take_packet(now, stream, &packet)
+    }
+
+    /// Finds out what a new SSRC carries, by MID and RID (RFC 9143, RFC 8852), or by payload type where only one
+    /// section can have sent it.
+    fn bind_stream(&mut self, slot: usize, packet: &RtpView<'_>) -> Option<Stream> {
+        let peer = &mut self.peers[slot];
+        if peer.streams.len() >= STREAMS_MAX {
+            return None;
+        }
+        let ids = peer.receive_extensions;
+        let text = |id: Option<u8>| -> Option<ArrayString<16>> {
+            ArrayString::from(std::str::from_utf8(packet.extension(id?)?).ok()?).ok()
+        };
+        let (mid, rid, repaired): (Option<Mid>, Option<Rid>, Option<Rid>) =
+            (text(ids.mid), text(ids.rid), text(ids.repaired_rid));
+        let mut candidates = peer.publications.iter().copied().filter(|slot| {
+            let section = &self.publications[*slot].section;
+            match mid {
+                Some(mid) => section.mid == mid,
+                None => section.codecs.iter().any(|codec| {
+                    codec.payload_type == packet.payload_type() || codec.rtx == Some(packet.payload_type())
+                }),
+            }
+        });
+        let publication = candidates.next()?;
+        if mid.is_none() && candidates.next().is_some() {
+            return None;
+        }
+        let state = &mut self.publications[publication];
+        let is_rtx = state.media_type_of_rtx(packet.payload_type()).is_some();
+        let name = if is_rtx { repaired.or(rid) } else { rid };
+        let layer = match name {
+            Some(name) => state.layers.iter().position(|layer| layer.spec.rid == Some(name))?,
+            None if state.layers.len() == 1 => 0,
+            None => return None,
+        };
+        if !is_rtx {
+            state.layers[layer].ssrc = Some(Ssrc(packet.ssrc()));
+        }
+        let stream = Stream { publication, layer: layer as u8, rtx: is_rtx };
+        // A layer that came back under a new SSRC replaces its old one.
+        peer.streams.retain(|(_, other)| *other != stream);
+        peer.streams.push((packet.ssrc(), stream));
+        Some(stream)
+    }
+
+    /// Unwraps a retransmission, reads what forwarding needs, keeps the packet.
+    fn take_packet(&mut self, now: Instant, stream: Stream, packet: &RtpView<'_>) -> Result<(), Discard> {
+        let publication = &mut self.publications[stream.publication];
+        let payload = packet.payload();
+        let (payload_type, sequence, payload) = if stream.rtx {
+            let media = publication.media_type_of_rtx(packet.payload_type()).ok_or(Discard::UnknownPayloadType)?;
+            match payload {
+                // Padding that probes for bandwidth.
+                [] => return Ok(()),
+                [high, low, rest @ ..] => (media, u16::from_be_bytes([*high, *low]), rest),
+                [_] => return Err(Discard::RtpMalformed),
+            }
+        } else {
+            (packet.payload_type(), packet.sequence(), payload)
+        };
+        let codec = publication.codec_of(payload_type).ok_or(Discard::UnknownPayloadType)?;
+        let ids = &publication.section.extensions;
+        let descriptor = ids.dependency_descriptor.and_then(|id| packet.extension(id));
+        let audio_level = ids.audio_level.and_then(|id| packet.extension(id)).and_then(|bytes| bytes.first().copied());
+        let info = PacketInfo {
+            sequence: 0,
+            timestamp: packet.timestamp(),
+            payload_type,
+            marker: packet.marker(),
+            keyframe_start: is_keyframe_start(codec, payload, descriptor),
+            audio_level,
+            vp8: is_vp8(codec).then(|| Vp8Descriptor::parse(payload)).flatten(),
+        };
+        self.keep_packet(now, stream, info, sequence, descriptor.unwrap_or(&[]), payload, codec)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
+    fn keep_packet(
+        &mut self,
+        now: Instant,
+        stream: Stream,
+        mut info: PacketInfo,
+        sequence: u16,
+        descriptor: &[u8],
+        payload: &[u8],
+        codec: Codec,
+    ) -> Result<(), Discard> {
+        let publication = &mut self.publications[stream.publication];
+        let kind = publication.section.kind;
+        let layer = &mut publication.layers[usize::from(stream.layer)];
+        let started = layer.last_packet.is_none();
+        if started && stream.rtx {
+            return Err(Discard::UnknownStream);
+        }
+        info.sequence = layer.extend_sequence(sequence);
+        if !layer.take(now, kind, info, descriptor, payload, stream.rtx) {
+            return Err(Discard::Duplicate);
+        }
+        let ssrc = layer.ssrc;
+        if let (Some(level), Some(activity)) = (info.audio_level, &mut publication.audio_level)
+            && let Some((_, level)) = parse_audio_level(&[level])
+        {
+            activity.observe(level, AUDIO_PACKET);
+        }
+        if !publication.has_news {
+            publication.has_news = true;
+            self.news.push(stream.publication);
+        }
+        if started {
+            let ssrc = ssrc.unwrap_or(Ssrc(0));
+            let layer = stream.layer;
+            self.emit(stream.publication, |publication| Event::LayerStarted { publication, layer, ssrc, codec });
+            self.choose_layers(now, stream.publication);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! What a session needs to go on elsewhere, as plain data that can be written down and read back (ARCHITECTURE.md,
+//! invariant 13). Keys never leave.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Stream};
+use crate::command::{
+    ChannelOpener, Command, Event, IceCredentials, PublicationId, ReceiveSection, RoomId, SendSection, Ssrc,
+    SubscriptionId, TransportId,
+};
+use crate::rewrite::Rewriter;
+use crate::run::{SendArena, Transmit};
+
+/// One client's transport, with what it publishes and what it gets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TransportState {
+    pub transport: TransportId,
+    pub room: RoomId,
+    pub publications: Vec<PublicationState>,
+    pub subscriptions: Vec<SubscriptionState>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicationState {
+    pub publication: PublicationId,
+    pub section: ReceiveSection,
+    pub muted: bool,
+    /// Of each layer that flowed: its SSRC and the extended number received last.
+    pub layers: Vec<Option<(Ssrc, u64)>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionState {
+    pub subscription: SubscriptionId,
+    pub publication: PublicationId,
+    pub section: SendSection,
+    pub paused: bool,
+    pub layer_max: u8,
+    /// The numbers and offsets of what was sent.
+    pub rewriter: Rewriter,
+    pub rtx_next: u64,
+}
+
+impl Engine {
+    pub(super) fn export(&mut self, transport: TransportId) {
+        let room = self.peer_of.get(&transport).map(|slot| self.peers[*slot].room);
+        let state = self.state_of(transport).map(Box::new);
+        if let Some(room) = room {
+            self.events.push_back((room, Event::TransportExported { transport, state }));
+        }
+    }
+
+    /// The state of a transport now.
+    pub fn state_of(&self, transport: TransportId) -> Option<TransportState> {
+        let peer = &self.peers[*self.peer_of.get(&transport)?];
+        let publications = peer.publications.iter().map(|slot| {
+            let publication = &self.publications[*slot];
+            PublicationState {
+                publication: publication.id,
+                section: publication.section.clone(),
+                muted: publication.muted,
+                layers: publication
+                    .layers
+                    .iter()
+                    .map(|layer| layer.ssrc.map(|ssrc| (ssrc, layer.highest())).filter(|(_, highest)| *highest > 0))
+                    .collect(),
+            }
+        });
+        let subscriptions = peer.subscriptions.iter().map(|slot| {
+            let subscription = &self.subscriptions[*slot];
+            SubscriptionState {
+                subscription: subscription.id,
+                publication: self.publications[subscription.publication].id,
+                section: subscription.section.clone(),
+                paused: subscription.paused,
+                layer_max: subscription.layer_max,
+                rewriter: subscription.rewriter.clone(),
+                rtx_next: subscription.rtx_next(),
+            }
+        });
+        Some(TransportState {
+            transport,
+            room: peer.room,
+            publications: publications.collect(),
+            subscriptions: subscriptions.collect(),
+        })
+    }
+
+    /// Takes a transport up where another engine left it; only ICE and DTLS start anew. What it subscribes to must have
+    /// been published here before.
+    pub fn restore<T: Transmit>(
+        &mut self,
+        now: Instant,
+        state: TransportState,
+        local: IceCredentials,
+        opener: ChannelOpener,
+        out: &mut SendArena<T>,
+    ) {
+        let transport = state.transport;
+        self.handle(now, Command::OpenTransport { transport, room: state.room, local, opener }, out);
+        for publication in state.publications {
+            self.restore_publication(transport, publication);
+        }
+        for from in state.subscriptions {
+            let (subscription, publication, section) = (from.subscription, from.publication, from.section);
+            self.subscribe(now, subscription, publication, transport, section);
+            if let Some(&slot) = self.subscription_of.get(&subscription) {
+                self.subscriptions[slot].resume_at(from.rewriter, from.rtx_next);
+                self.set_subscription(now, subscription, from.paused, from.layer_max);
+            }
+        }
+    }
+
+    fn restore_publication(&mut self, transport: TransportId, from: PublicationState) {
+        self.publish(from.publication, transport, from.section);
+        self.set_muted(from.publication, from.muted);
+        let (Some(&slot), Some(&peer)) = (self.publication_of.get(&from.publication), self.peer_of.get(&transport))
+        else {
+            return;
+        };
+        for (index, layer) in from.layers.into_iter().enumerate() {
+            let (Some((ssrc, highest)), Some(state)) = (layer, self.publications[slot].layers.get_mut(index)) else {
+                continue;
+            };
+            state.resume_at(ssrc, highest);
+            let stream = Stream { publication: slot, layer: index as u8, rtx: false };
+            let streams = &mut self.peers[peer].streams;
+            streams.retain(|(known, _)| *known != ssrc.0);
+            streams.push((ssrc.0, stream));
+        }
+    }
+}

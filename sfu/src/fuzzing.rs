@@ -1,0 +1,115 @@
+//! Entry functions of the fuzz targets; the ordinary tests call them too, with the committed corpora.
+//!
+//! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line in
+//! [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
+
+use std::time::Duration;
+
+use shared::media::Codec;
+
+use crate::twcc::{TransportCc, TwccRecorder};
+use crate::{audio, codec, rtcp, rtp};
+
+/// What a fuzz target calls with its input.
+pub type Entry = fn(&[u8]);
+
+/// Every entry function by the name of its target.
+pub const TARGETS: &[(&str, Entry)] =
+    &[("audio", audio), ("codec", codec), ("rtcp", rtcp), ("rtp", rtp), ("twcc", twcc)];
+
+/// Header, extensions and payload of an RTP packet.
+pub fn rtp(bytes: &[u8]) {
+    let Some(view) = rtp::RtpView::parse(bytes) else { return };
+    assert!(view.header_len() + view.payload().len() <= bytes.len());
+    for (id, _) in view.extensions() {
+        assert!(view.extension(id).is_some());
+    }
+    let _ = rtp::rtx_original(view.payload());
+}
+
+/// Every packet of a compound, every element of it.
+pub fn rtcp(bytes: &[u8]) {
+    for packet in rtcp::parse(bytes).flatten() {
+        match packet {
+            rtcp::Feedback::SenderReport(_, blocks) | rtcp::Feedback::ReceiverReport { blocks, .. } => {
+                assert!(blocks.count() <= 31);
+            }
+            rtcp::Feedback::Nack { pairs, .. } => assert!(pairs.count() <= 17 * bytes.len() / 4),
+            rtcp::Feedback::Fir { entries, .. } => assert!(entries.count() <= bytes.len() / 8),
+            rtcp::Feedback::TransportCc(feedback) => {
+                assert_eq!(feedback.statuses().count(), usize::from(feedback.status_count));
+            }
+            rtcp::Feedback::Remb { ssrcs, .. } | rtcp::Feedback::Bye(ssrcs) => assert!(ssrcs.count() <= 255),
+            rtcp::Feedback::Pli { .. } | rtcp::Feedback::Other(_) => {}
+        }
+    }
+}
+
+const CODECS: [Codec; 5] = [
+    Codec::Vp8,
+    Codec::Vp9 { profile: 0 },
+    Codec::H264 { packetization_mode: 1, profile: [0x42, 0xE0] },
+    Codec::Av1 { profile: 0 },
+    Codec::H265,
+];
+
+/// Payload descriptors of all codecs.
+pub fn codec(bytes: &[u8]) {
+    for kind in CODECS {
+        codec::is_keyframe_start(kind, bytes, None);
+        codec::is_keyframe_start(kind, &[], Some(bytes));
+    }
+    let mut structure = None;
+    let _ = codec::DependencyDescriptor::parse(bytes, &mut structure);
+    // Once more with the templates that the first half may bring.
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let _ = codec::DependencyDescriptor::parse(first, &mut structure);
+    let _ = codec::DependencyDescriptor::parse(second, &mut structure);
+    if let Some(descriptor) = codec::Vp9Descriptor::parse(bytes) {
+        assert!(descriptor.header_len <= bytes.len());
+    }
+    if let Some(descriptor) = codec::Vp8Descriptor::parse(bytes) {
+        let mut copy = bytes.to_vec();
+        codec::rewrite_vp8(&descriptor, &mut copy, 0x1234, 0x56, 0x0A);
+        assert_eq!(copy.get(descriptor.header_len..), bytes.get(descriptor.header_len..));
+    }
+}
+
+/// Feedback for congestion control: bytes are read as the body of a packet, and played to a recorder as arrivals.
+pub fn twcc(bytes: &[u8]) {
+    if let Some(feedback) = TransportCc::parse(1, 2, bytes) {
+        assert_eq!(feedback.statuses().count(), usize::from(feedback.status_count));
+    }
+    let mut recorder = TwccRecorder::new(1);
+    let mut arrival = Duration::ZERO;
+    let mut out = Vec::new();
+    for &[high, low, pause, round] in bytes.as_chunks::<4>().0 {
+        arrival += Duration::from_micros(u64::from(pause) << (round & 0x1F));
+        recorder.record(u16::from_be_bytes([high, low]), arrival, 2);
+        if round & 0x80 != 0 {
+            write_and_read(&mut recorder, &mut out);
+        }
+    }
+    write_and_read(&mut recorder, &mut out);
+}
+
+/// What the recorder writes must be read back: at least as many packets as were pending, all of them received.
+fn write_and_read(recorder: &mut TwccRecorder, out: &mut Vec<u8>) {
+    let pending = recorder.pending();
+    out.clear();
+    assert_eq!(recorder.write_feedback(out), pending > 0);
+    let mut received = 0;
+    for packet in rtcp::parse(out) {
+        let Ok(rtcp::Feedback::TransportCc(feedback)) = packet else { panic!("what we write is not what we read") };
+        received += feedback.statuses().filter(|status| status.arrival_us.is_some()).count();
+    }
+    assert!(received >= pending);
+}
+
+/// Levels and redundancy of audio.
+pub fn audio(bytes: &[u8]) {
+    let _ = audio::parse_audio_level(bytes);
+    if let Some(primary) = audio::red_primary(bytes) {
+        assert!(primary.len() < bytes.len());
+    }
+}

@@ -1,0 +1,341 @@
+//! One published track: its layers, their loss, its key-frame requests.
+
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use shared::media::{Codec, MediaKind};
+
+use crate::audio::AudioLevel;
+use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, Ssrc};
+use crate::history::{History, PacketInfo};
+use crate::rtcp::{ReportBlock, SenderReport};
+use crate::rtp::ExtendedSequence;
+
+/// Shortest time between two key-frame requests for one layer: the reference's throttle for its lowest layer. A key
+/// frame costs its publisher several times an ordinary one.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Silence after which a simulcast layer counts as stopped: five frames at 5 fps, the slowest screen share.
+const LAYER_SILENCE: Duration = Duration::from_secs(1);
+
+/// Lost packets that we ask for at a time; more at once is an outage, mended by a key frame.
+const MISSING_MAX: usize = 256;
+/// A gap may be reordering: wait this long before asking.
+const NACK_DELAY: Duration = Duration::from_millis(10);
+/// Between two requests for one packet; a round trip of a far client.
+const NACK_INTERVAL: Duration = Duration::from_millis(80);
+const NACK_TRIES: u8 = 8;
+
+struct Missing {
+    sequence: u64,
+    due: Instant,
+    tries: u8,
+}
+
+/// One encoding that arrives.
+pub struct LayerState {
+    pub spec: Layer,
+    pub ssrc: Option<Ssrc>,
+    /// Recent packets; made with the first one, so that announced layers that never come cost nothing.
+    pub history: Option<Box<History>>,
+    /// Extended numbers of the packets that arrived in this turn.
+    pub news: Vec<u64>,
+    pub last_packet: Option<Instant>,
+    sequence: ExtendedSequence,
+    first: u64,
+    highest: u64,
+    received: u64,
+    bytes: u64,
+    jitter: f64,
+    /// Timestamp and time of the last packet, for the jitter.
+    last_arrival: Option<(u32, Instant)>,
+    missing: Vec<Missing>,
+    report: Option<(SenderReport, Instant)>,
+    keyframe_wanted: bool,
+    keyframe_asked: Option<Instant>,
+    expected_prior: u64,
+    received_prior: u64,
+    stats_prior: (u64, u64, u64),
+}
+
+impl LayerState {
+    fn new(spec: Layer) -> Self {
+        Self {
+            ssrc: spec.ssrc,
+            spec,
+            history: None,
+            news: Vec::with_capacity(64),
+            last_packet: None,
+            sequence: ExtendedSequence::default(),
+            first: 0,
+            highest: 0,
+            received: 0,
+            bytes: 0,
+            jitter: 0.0,
+            last_arrival: None,
+            missing: Vec::new(),
+            report: None,
+            keyframe_wanted: false,
+            keyframe_asked: None,
+            expected_prior: 0,
+            received_prior: 0,
+            stats_prior: (0, 0, 0),
+        }
+    }
+
+    pub fn flows(&self, now: Instant) -> bool {
+        self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
+    }
+
+    pub fn extend_sequence(&mut self, sequence: u16) -> u64 {
+        self.sequence.unwrap(sequence)
+    }
+
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Continues the numbering of an exported layer.
+    pub fn resume_at(&mut self, ssrc: Ssrc, highest: u64) {
+        self.ssrc = Some(ssrc);
+        self.sequence = ExtendedSequence::starting_at(highest);
+        self.highest = highest;
+        self.first = highest;
+    }
+
+    /// Keeps a packet that arrived. `false`: it had arrived before, or is too old.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        kind: MediaKind,
+        info: PacketInfo,
+        descriptor: &[u8],
+        payload: &[u8],
+        recovered: bool,
+    ) -> bool {
+        let history = self.history.get_or_insert_with(|| {
+            Box::new(match kind {
+                MediaKind::Audio => History::for_audio(),
+                MediaKind::Video => History::for_video(),
+            })
+        });
+        if !history.keep(info, descriptor, payload) {
+            return false;
+        }
+        if self.received == 0 && self.highest == 0 {
+            (self.first, self.highest) = (info.sequence, info.sequence);
+        }
+        self.received += 1;
+        self.bytes += payload.len() as u64;
+        self.last_packet = Some(now);
+        self.news.push(info.sequence);
+        self.note_loss(now, info.sequence);
+        if !recovered {
+            self.note_jitter(now, info.timestamp, kind);
+        }
+        true
+    }
+
+    fn note_loss(&mut self, now: Instant, sequence: u64) {
+        if sequence <= self.highest {
+            self.missing.retain(|missing| missing.sequence != sequence);
+            return;
+        }
+        let gap = sequence - self.highest - 1;
+        if gap as usize > MISSING_MAX {
+            self.missing.clear();
+            self.keyframe_wanted = true;
+        } else {
+            for sequence in self.highest + 1..sequence {
+                if self.missing.len() >= MISSING_MAX {
+                    self.missing.remove(0);
+                }
+                self.missing.push(Missing { sequence, due: now + NACK_DELAY, tries: 0 });
+            }
+        }
+        self.highest = sequence;
+    }
+
+    /// RFC 3550, appendix A.8, in seconds of the media clock.
+    fn note_jitter(&mut self, now: Instant, timestamp: u32, kind: MediaKind) {
+        let rate = match kind {
+            MediaKind::Audio => 48_000.0,
+            MediaKind::Video => 90_000.0,
+        };
+        let Some((last_timestamp, last_at)) = self.last_arrival.replace((timestamp, now)) else { return };
+        let media = f64::from(timestamp.wrapping_sub(last_timestamp).cast_signed()) / rate;
+        let wall = now.saturating_duration_since(last_at).as_secs_f64();
+        let difference = (wall - media).abs().min(10.0);
+        self.jitter += (difference * rate - self.jitter) / 16.0;
+    }
+
+    /// Lost packets to ask for now, oldest first; those asked for too often are given up, for a key frame.
+    pub fn due_nacks(&mut self, now: Instant, due: &mut Vec<u16>) {
+        due.clear();
+        let mut given_up = false;
+        self.missing.retain_mut(|missing| {
+            if missing.due > now {
+                return true;
+            }
+            if missing.tries >= NACK_TRIES {
+                given_up = true;
+                return false;
+            }
+            missing.tries += 1;
+            missing.due = now + NACK_INTERVAL;
+            due.push(missing.sequence as u16);
+            true
+        });
+        due.truncate(MISSING_MAX);
+        if given_up {
+            self.keyframe_wanted = true;
+        }
+    }
+
+    pub fn has_missing(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    pub fn want_keyframe(&mut self) {
+        self.keyframe_wanted = true;
+    }
+
+    /// Whether to ask for a key frame now: somebody wants one, and the last request is long enough ago.
+    pub fn keyframe_due(&mut self, now: Instant) -> bool {
+        let due = self.keyframe_wanted
+            && self.ssrc.is_some()
+            && self.keyframe_asked.is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_INTERVAL);
+        if due {
+            self.keyframe_wanted = false;
+            self.keyframe_asked = Some(now);
+        }
+        due
+    }
+
+    pub fn take_report(&mut self, now: Instant, report: SenderReport) {
+        self.report = Some((report, now));
+    }
+
+    /// The publisher's last sender report and its arrival.
+    pub fn report(&self) -> Option<&(SenderReport, Instant)> {
+        self.report.as_ref()
+    }
+
+    /// The block of a receiver report on this layer (RFC 3550, section 6.4.1).
+    pub fn report_block(&mut self, now: Instant) -> Option<ReportBlock> {
+        let ssrc = self.ssrc?;
+        if self.received == 0 {
+            return None;
+        }
+        let expected = self.highest + 1 - self.first;
+        let lost = expected.saturating_sub(self.received);
+        let expected_interval = expected - self.expected_prior.min(expected);
+        let received_interval = self.received - self.received_prior;
+        let lost_interval = expected_interval.saturating_sub(received_interval);
+        (self.expected_prior, self.received_prior) = (expected, self.received);
+        let fraction_lost = (lost_interval * 256).checked_div(expected_interval).unwrap_or(0).min(255) as u8;
+        let (last_sr, delay_since_last_sr) = match &self.report {
+            Some((report, at)) => {
+                let delay = now.saturating_duration_since(*at).as_secs_f64() * 65_536.0;
+                ((report.ntp >> 16) as u32, delay as u32)
+            }
+            None => (0, 0),
+        };
+        Some(ReportBlock {
+            ssrc: ssrc.0,
+            fraction_lost,
+            cumulative_lost: lost.min(0x7f_ffff) as i32,
+            highest_sequence: self.highest as u32,
+            jitter: self.jitter as u32,
+            last_sr,
+            delay_since_last_sr,
+        })
+    }
+
+    fn stats_since_last(&mut self, clock_rate: u32) -> ReceiveStats {
+        let lost = (self.highest + 1).saturating_sub(self.first).saturating_sub(self.received);
+        let total = (self.received, self.bytes, if self.received == 0 { 0 } else { lost });
+        let before = std::mem::replace(&mut self.stats_prior, total);
+        ReceiveStats {
+            packets: total.0 - before.0,
+            bytes: total.1 - before.1,
+            lost: total.2.saturating_sub(before.2),
+            jitter_us: (self.jitter * 1e6 / f64::from(clock_rate)) as u32,
+        }
+    }
+}
+
+/// One published track.
+pub struct Publication {
+    pub id: PublicationId,
+    /// Slot of the transport that it comes from.
+    pub transport: usize,
+    pub section: ReceiveSection,
+    pub muted: bool,
+    pub layers: ArrayVec<LayerState, LAYERS_MAX>,
+    /// Slots of its subscriptions.
+    pub subscriptions: Vec<usize>,
+    /// It is in the router's list of news.
+    pub has_news: bool,
+    pub audio_level: Option<AudioLevel>,
+}
+
+impl Publication {
+    pub fn new(id: PublicationId, transport: usize, section: ReceiveSection) -> Self {
+        let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
+        let audio_level = (section.kind == MediaKind::Audio).then(AudioLevel::new);
+        Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), has_news: false, audio_level }
+    }
+
+    /// Replaces the section after a renegotiation. Layers that go on keep their state.
+    pub fn renegotiate(&mut self, section: ReceiveSection) {
+        let mut before = std::mem::take(&mut self.layers);
+        for spec in section.layers.iter().take(LAYERS_MAX) {
+            let same = before.iter().position(|layer| {
+                (spec.rid.is_some() && layer.spec.rid == spec.rid)
+                    || (spec.rid.is_none()
+                        && layer.spec.rid.is_none()
+                        && (spec.ssrc.is_none() || layer.ssrc == spec.ssrc))
+            });
+            let mut layer = match same {
+                Some(at) => before.remove(at),
+                None => LayerState::new(*spec),
+            };
+            layer.spec = *spec;
+            self.layers.push(layer);
+        }
+        self.section = section;
+    }
+
+    pub fn codec_of(&self, payload_type: u8) -> Option<Codec> {
+        self.section.codecs.iter().find(|codec| codec.payload_type == payload_type).map(|codec| codec.codec)
+    }
+
+    /// The payload type whose retransmissions come with this one.
+    pub fn media_type_of_rtx(&self, payload_type: u8) -> Option<u8> {
+        self.section.codecs.iter().find(|codec| codec.rtx == Some(payload_type)).map(|codec| codec.payload_type)
+    }
+
+    /// The highest layer up to `layer_max` that flows; the highest that ever did if none does now.
+    pub fn best_layer(&self, now: Instant, layer_max: u8) -> u8 {
+        let eligible = || self.layers.iter().enumerate().take(usize::from(layer_max) + 1).rev();
+        eligible()
+            .find(|(_, layer)| layer.flows(now))
+            .or_else(|| eligible().find(|(_, layer)| layer.last_packet.is_some()))
+            .map_or(0, |(index, _)| index as u8)
+    }
+
+    /// What arrived since the last call, all layers together.
+    pub fn stats(&mut self) -> ReceiveStats {
+        let clock_rate = self.section.codecs.first().map_or(90_000, |codec| codec.codec.clock_rate());
+        self.layers.iter_mut().fold(ReceiveStats::default(), |sum, layer| {
+            let stats = layer.stats_since_last(clock_rate);
+            ReceiveStats {
+                packets: sum.packets + stats.packets,
+                bytes: sum.bytes + stats.bytes,
+                lost: sum.lost + stats.lost,
+                jitter_us: sum.jitter_us.max(stats.jitter_us),
+            }
+        })
+    }
+}

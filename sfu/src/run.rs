@@ -1,0 +1,217 @@
+//! The send arena: what leaves in a turn, as runs of equal segments (generic segmentation offload).
+//!
+//! The kernel charges by super-packet, not by byte, so consecutive packets to one client become one message: all
+//! segments are equal but the last, which may be shorter. A packet a few bytes short of its run's segment is padded
+//! (RFC 3550, section 5.1) rather than ending the run.
+
+use crate::transport::Path;
+
+/// A run is at most this long: the kernel's limit of an IP datagram, with room for headers.
+const RUN_BYTES_MAX: usize = 63_000;
+/// Most segments of a run (`UDP_MAX_SEGMENTS` is 64 on older kernels).
+const RUN_SEGMENTS_MAX: usize = 60;
+/// Arena bytes after which it is sent before more is added: small enough to stay in the core's second-level cache.
+const ARENA_FLUSH: usize = 256 << 10;
+/// Messages after which the arena is sent.
+const MESSAGES_FLUSH: usize = 256;
+
+/// One message of the arena: `length` bytes at `start`, cut into segments of `segment` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Message {
+    pub path: Path,
+    pub start: usize,
+    pub length: usize,
+    /// Equal to `length` when there is just one.
+    pub segment: usize,
+}
+
+impl Message {
+    pub fn segments(&self) -> usize {
+        self.length.div_ceil(self.segment.max(1))
+    }
+}
+
+/// Sends what an arena holds. The shell implements it with `sendmmsg`; tests collect.
+pub trait Transmit {
+    fn transmit(&mut self, bytes: &[u8], messages: &[Message]);
+}
+
+/// Bytes and messages of a turn, sent whenever enough has gathered and at the turn's end.
+pub struct SendArena<T> {
+    bytes: Vec<u8>,
+    used: usize,
+    messages: Vec<Message>,
+    transmit: T,
+}
+
+impl<T: Transmit> SendArena<T> {
+    pub fn new(transmit: T) -> Self {
+        Self {
+            bytes: vec![0; ARENA_FLUSH + RUN_BYTES_MAX + 4096],
+            used: 0,
+            messages: Vec::with_capacity(MESSAGES_FLUSH + 1),
+            transmit,
+        }
+    }
+
+    pub fn transmitter(&mut self) -> &mut T {
+        &mut self.transmit
+    }
+
+    /// Starts a run to `path`. Its segments may be at most `segment` bytes, sealed.
+    pub fn run(&mut self, path: Path, segment: usize) -> Run<'_, T> {
+        if self.used >= ARENA_FLUSH || self.messages.len() >= MESSAGES_FLUSH {
+            self.flush();
+        }
+        Run { start: self.used, segment, path, arena: self, ended: false }
+    }
+
+    /// Adds one datagram.
+    pub fn single(&mut self, path: Path, datagram: &[u8]) {
+        if datagram.len() > RUN_BYTES_MAX || datagram.is_empty() {
+            return;
+        }
+        let mut run = self.run(path, datagram.len());
+        run.space(datagram.len())[..datagram.len()].copy_from_slice(datagram);
+        run.push(datagram.len());
+    }
+
+    /// Sends everything.
+    pub fn flush(&mut self) {
+        if !self.messages.is_empty() {
+            self.transmit.transmit(&self.bytes[..self.used], &self.messages);
+        }
+        self.messages.clear();
+        self.used = 0;
+    }
+}
+
+/// A run being built; it becomes a message when dropped.
+pub struct Run<'a, T: Transmit> {
+    arena: &'a mut SendArena<T>,
+    path: Path,
+    start: usize,
+    segment: usize,
+    ended: bool,
+}
+
+impl<T: Transmit> Run<'_, T> {
+    /// Whether one more segment fits: none does behind a short one.
+    pub fn takes_more(&self) -> bool {
+        let length = self.arena.used - self.start;
+        !self.ended
+            && length + self.segment <= RUN_BYTES_MAX
+            && length < self.segment * RUN_SEGMENTS_MAX
+            && self.arena.used + self.segment <= self.arena.bytes.len()
+    }
+
+    /// Room for the next segment, `length` bytes or more. Stale bytes, to be overwritten.
+    pub fn space(&mut self, length: usize) -> &mut [u8] {
+        let start = self.arena.used;
+        &mut self.arena.bytes[start..start + length]
+    }
+
+    /// The next segment is what the first `length` bytes of [`Run::space`] hold now.
+    pub fn push(&mut self, length: usize) {
+        debug_assert!(length <= self.segment && !self.ended);
+        self.arena.used += length;
+        self.ended = length < self.segment;
+    }
+}
+
+impl<T: Transmit> Drop for Run<'_, T> {
+    fn drop(&mut self) {
+        let length = self.arena.used - self.start;
+        if length > 0 {
+            let segment = self.segment.min(length);
+            self.arena.messages.push(Message { path: self.path, start: self.start, length, segment });
+        }
+    }
+}
+
+/// Most padding that keeps a packet in its run: packets of one frame differ by a byte or two.
+pub const PADDING_MAX: usize = 12;
+
+/// How many of the coming packets form one run, and its segment: the longest of them. `sizes` are sealed sizes in order.
+///
+/// All but the last must be within [`PADDING_MAX`] of the segment; the last may be shorter by any amount.
+pub fn plan_run(sizes: &[usize]) -> (usize, usize) {
+    let Some(&first) = sizes.first() else { return (0, 0) };
+    let (mut longest, mut shortest) = (first, first);
+    let mut count = 1;
+    for &size in &sizes[1..] {
+        if count >= RUN_SEGMENTS_MAX || (count + 1) * longest.max(size) > RUN_BYTES_MAX {
+            break;
+        }
+        if size.max(longest) - size.min(shortest) <= PADDING_MAX {
+            longest = longest.max(size);
+            shortest = shortest.min(size);
+            count += 1;
+            continue;
+        }
+        if size < longest && longest - shortest <= PADDING_MAX {
+            count += 1;
+        }
+        break;
+    }
+    (count, longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Via;
+
+    #[derive(Default)]
+    struct Collect(Vec<(usize, usize, Vec<u8>)>);
+
+    impl Transmit for Collect {
+        fn transmit(&mut self, bytes: &[u8], messages: &[Message]) {
+            for message in messages {
+                let data = bytes[message.start..message.start + message.length].to_vec();
+                self.0.push((message.length, message.segment, data));
+            }
+        }
+    }
+
+    fn path() -> Path {
+        Path { remote: "127.0.0.1:9".parse().expect("an address"), via: Via::Udp(0) }
+    }
+
+    #[test]
+    fn a_frames_packets_form_one_run_although_they_differ_by_a_byte() {
+        assert_eq!(plan_run(&[1187, 1188, 1188, 1187, 600, 1188]), (5, 1188));
+        assert_eq!(plan_run(&[600, 1188, 1188]), (1, 600));
+        assert_eq!(plan_run(&[100]), (1, 100));
+        assert_eq!(plan_run(&[]), (0, 0));
+        assert_eq!(plan_run(&[1200; 100]), (52, 1200));
+    }
+
+    #[test]
+    fn a_short_segment_ends_its_run() {
+        let mut arena = SendArena::new(Collect::default());
+        {
+            let mut run = arena.run(path(), 4);
+            for segment in [&b"abcd"[..], b"efgh", b"ij"] {
+                assert!(run.takes_more());
+                run.space(segment.len()).copy_from_slice(segment);
+                run.push(segment.len());
+            }
+            assert!(!run.takes_more());
+        }
+        arena.single(path(), b"xyz");
+        arena.flush();
+        assert_eq!(arena.transmitter().0, vec![(10, 4, b"abcdefghij".to_vec()), (3, 3, b"xyz".to_vec())]);
+    }
+
+    #[test]
+    fn a_full_arena_is_sent_before_more_is_added() {
+        let mut arena = SendArena::new(Collect::default());
+        for _ in 0..1000 {
+            arena.single(path(), &[0; 1200]);
+        }
+        assert!(!arena.transmitter().0.is_empty());
+        arena.flush();
+        assert_eq!(arena.transmitter().0.len(), 1000);
+    }
+}

@@ -1,0 +1,524 @@
+//! The three data channels of a LiveKit transport: SCTP (RFC 8831) with in-band opening (DCEP, RFC 8832).
+//!
+//! Every WebRTC client sends INIT once DTLS is up, whoever created the channels, so the association is only ever
+//! accepted. It is made when the INIT arrives, costs nothing before that and nothing while idle. Channels are known by
+//! label; those we open take the stream ids 1, 3, 5, odd because we are the DTLS server (RFC 8832, section 6).
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use bytes::Bytes;
+use rtc_datachannel::message::Message;
+use rtc_datachannel::message::message_channel_ack::DataChannelAck;
+use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
+use rtc_sctp::{
+    Association, AssociationHandle, Chunks, DatagramEvent, Endpoint, EndpointConfig, EndpointEvent, Event, Payload,
+    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
+};
+use rtc_shared::TransportProtocol;
+use rtc_shared::marshal::{Marshal, Unmarshal};
+
+use crate::command::{ChannelOpener, DataChannel};
+
+/// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
+pub const MESSAGE_BYTES_MAX: usize = 65_535;
+/// Reliable bytes sent and not yet acknowledged. A client that is further behind loses messages, which the caller
+/// counts: ending the transport instead would take its media away too.
+const RELIABLE_BUFFER_MAX: usize = 1024 * 1024;
+/// Above this many unacknowledged bytes a lossy message is dropped: late is as good as lost. LiveKit's figure.
+const LOSSY_BUFFER_MAX: usize = 8 * 1024;
+/// Reliable bytes kept for a channel that is not open yet. LiveKit's figure.
+const PENDING_BYTES_MAX: usize = 100 * 1024;
+/// Receive window, in bytes: the most a client can make us hold for reassembly.
+const RECEIVE_WINDOW: u32 = 256 * 1024;
+/// Streams that may exist at once: three channels, and room for some of other labels. `rtc-sctp` sets no limit, so a
+/// client that goes beyond loses its association.
+const STREAMS_MAX: usize = 32;
+/// INITs that may wait for their COOKIE-ECHO at once, see [`Sctp::candidates`].
+const CANDIDATES_MAX: usize = 3;
+/// Data that has arrived and was not fetched. Fetched after every datagram, so a datagram's worth is the norm.
+const OUTPUTS_MAX: usize = 1_024;
+
+const CHANNELS: [DataChannel; 3] = [DataChannel::Reliable, DataChannel::Lossy, DataChannel::DataTrack];
+
+/// `rtc-sctp` wants addresses; over DTLS there are none.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+static ENDPOINT_CONFIG: LazyLock<Arc<EndpointConfig>> = LazyLock::new(|| Arc::new(EndpointConfig::new()));
+static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
+    let transport = TransportConfig::default()
+        .with_max_receive_buffer_size(RECEIVE_WINDOW)
+        .with_max_message_size(MESSAGE_BYTES_MAX as u32);
+    Arc::new(ServerConfig::new(transport))
+});
+
+/// The label by which clients and servers know a channel.
+fn label_of(channel: DataChannel) -> &'static str {
+    match channel {
+        DataChannel::Reliable => "_reliable",
+        DataChannel::Lossy => "_lossy",
+        DataChannel::DataTrack => "_data_track",
+    }
+}
+
+fn stream_of(channel: DataChannel) -> StreamId {
+    match channel {
+        DataChannel::Reliable => 1,
+        DataChannel::Lossy => 3,
+        DataChannel::DataTrack => 5,
+    }
+}
+
+fn index_of(channel: DataChannel) -> usize {
+    match channel {
+        DataChannel::Reliable => 0,
+        DataChannel::Lossy => 1,
+        DataChannel::DataTrack => 2,
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum SendDataError {
+    #[error("longer than {MESSAGE_BYTES_MAX} bytes")]
+    TooLong,
+    /// A lossy channel that is not open, or a reliable one for which 100 KiB are kept already.
+    #[error("the channel is not open")]
+    NotOpen,
+    /// The client does not keep up.
+    #[error("too much is waiting for acknowledgement")]
+    Congested,
+    #[error("the transport is closed")]
+    Closed,
+}
+
+/// What the data channels have to tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SctpOutput {
+    Open(DataChannel),
+    Data(DataChannel, Bytes),
+}
+
+/// What was dropped of what a client sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataDiscards {
+    /// Messages longer than [`MESSAGE_BYTES_MAX`].
+    pub too_long: u64,
+    /// Messages on streams that are none of our channels.
+    pub unknown_channel: u64,
+    /// Messages beyond what is kept unfetched.
+    pub overflow: u64,
+    /// Packets and DCEP messages that make no sense.
+    pub malformed: u64,
+}
+
+/// A channel in our direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    Closed,
+    /// We sent OPEN and wait for ACK.
+    Opening(StreamId),
+    Open(StreamId),
+}
+
+/// SCTP and data channels of one transport.
+pub(crate) struct Sctp {
+    opener: ChannelOpener,
+    association: Option<Box<Established>>,
+    /// Associations that answered an INIT and wait for COOKIE-ECHO. `rtc-sctp` makes a new one of every repeated INIT,
+    /// and the client goes on with the first INIT-ACK that reaches it: whichever is established is kept.
+    candidates: Option<Box<Candidates>>,
+    sending: [Sending; 3],
+    /// Streams on which the client sends, by its OPEN or ours.
+    receiving: ArrayVec<(StreamId, DataChannel), STREAMS_MAX>,
+    /// Reliable messages for a channel that is not open yet.
+    pending: VecDeque<Bytes>,
+    pending_bytes: usize,
+    outputs: VecDeque<SctpOutput>,
+    transmits: VecDeque<Bytes>,
+    discards: DataDiscards,
+}
+
+struct Established {
+    endpoint: Endpoint,
+    handle: AssociationHandle,
+    association: Association,
+}
+
+struct Candidates {
+    endpoint: Endpoint,
+    associations: ArrayVec<(AssociationHandle, Association), CANDIDATES_MAX>,
+}
+
+impl Sctp {
+    pub(crate) fn new(opener: ChannelOpener) -> Self {
+        Self {
+            opener,
+            association: None,
+            candidates: None,
+            sending: [Sending::Closed; 3],
+            receiving: ArrayVec::new(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            outputs: VecDeque::new(),
+            transmits: VecDeque::new(),
+            discards: DataDiscards::default(),
+        }
+    }
+
+    pub(crate) fn discards(&self) -> DataDiscards {
+        self.discards
+    }
+
+    /// Takes in an SCTP packet.
+    pub(crate) fn on_packet(&mut self, now: Instant, packet: Bytes) {
+        if self.association.is_some() {
+            self.on_established_packet(now, packet);
+        } else {
+            self.on_handshake_packet(now, packet);
+        }
+        self.progress(now);
+    }
+
+    fn on_established_packet(&mut self, now: Instant, packet: Bytes) {
+        let Some(established) = &mut self.association else { return };
+        if is_init(&packet) {
+            // A late copy of the INIT that opened this association; the crate would close over it.
+            return;
+        }
+        match established.endpoint.handle(now, PEER, None, packet) {
+            Some((handle, DatagramEvent::AssociationEvent(event))) if handle == established.handle => {
+                established.association.handle_event(event);
+            }
+            _ => self.discards.malformed += 1,
+        }
+    }
+
+    fn on_handshake_packet(&mut self, now: Instant, packet: Bytes) {
+        let candidates = self.candidates.get_or_insert_with(|| {
+            let endpoint =
+                Endpoint::new(PEER, TransportProtocol::UDP, ENDPOINT_CONFIG.clone(), Some(SERVER_CONFIG.clone()));
+            Box::new(Candidates { endpoint, associations: ArrayVec::new() })
+        });
+        if is_init(&packet) && candidates.associations.is_full() {
+            // A client that still sends INIT has had no answer: the oldest one is the least likely to be taken up.
+            let (oldest, _) = candidates.associations.remove(0);
+            candidates.endpoint.handle_event(oldest, EndpointEvent::drained());
+        }
+        match candidates.endpoint.handle(now, PEER, None, packet) {
+            Some((handle, DatagramEvent::NewAssociation(association))) => {
+                // Not full: there is room now, and only an INIT makes a new one.
+                let _ = candidates.associations.try_push((handle, association));
+            }
+            Some((handle, DatagramEvent::AssociationEvent(event))) => {
+                if let Some((_, association)) = candidates.associations.iter_mut().find(|(known, _)| *known == handle) {
+                    association.handle_event(event);
+                }
+            }
+            _ => self.discards.malformed += 1,
+        }
+        self.settle_candidates(now);
+    }
+
+    /// Keeps the candidate that is established, and sends what the others have to say.
+    fn settle_candidates(&mut self, now: Instant) {
+        let Some(candidates) = &mut self.candidates else { return };
+        for (_, association) in &mut candidates.associations {
+            collect_transmits(association, now, &mut self.transmits);
+        }
+        let Some(index) = candidates.associations.iter().position(|(_, association)| !association.is_handshaking())
+        else {
+            return;
+        };
+        let (handle, association) = candidates.associations.swap_remove(index);
+        if let Some(candidates) = self.candidates.take() {
+            self.association = Some(Box::new(Established { endpoint: candidates.endpoint, handle, association }));
+            self.on_established(now);
+        }
+    }
+
+    fn on_established(&mut self, now: Instant) {
+        match self.opener {
+            ChannelOpener::Client => {}
+            ChannelOpener::Server => CHANNELS.into_iter().for_each(|channel| self.open(now, channel)),
+        }
+    }
+
+    fn open(&mut self, now: Instant, channel: DataChannel) {
+        let id = stream_of(channel);
+        let Some(established) = &mut self.association else { return };
+        let Ok(mut stream) = established.association.open_stream(id, PayloadProtocolIdentifier::Binary) else {
+            return;
+        };
+        let open = DataChannelOpen {
+            channel_type: match channel {
+                DataChannel::Reliable => ChannelType::Reliable,
+                DataChannel::Lossy | DataChannel::DataTrack => ChannelType::PartialReliableRexmitUnordered,
+            },
+            priority: 0,
+            reliability_parameter: 0,
+            label: label_of(channel).into(),
+            protocol: Vec::new(),
+        };
+        let Ok(open) = Message::DataChannelOpen(open).marshal() else { return };
+        // OPEN goes reliably and in order, whatever the channel is (RFC 8832, section 6).
+        if stream.write_sctp(now, &open.freeze(), PayloadProtocolIdentifier::Dcep).is_ok()
+            && self.receiving.try_push((id, channel)).is_ok()
+        {
+            self.sending[index_of(channel)] = Sending::Opening(id);
+        }
+    }
+
+    /// Carries on after anything that may have moved the association: events, messages, packets to send.
+    fn progress(&mut self, now: Instant) {
+        while let Some(event) = self.association.as_mut().and_then(|established| established.association.poll()) {
+            match event {
+                Event::Stream(StreamEvent::Opened { id }) => self.on_stream_opened(now, id),
+                Event::Stream(StreamEvent::Readable { id }) => self.read(now, id),
+                Event::AssociationLost { id, .. } => self.on_stream_closed(id),
+                _ => {}
+            }
+        }
+        if let Some(established) = &mut self.association {
+            collect_transmits(&mut established.association, now, &mut self.transmits);
+            if established.association.is_closed() {
+                self.on_association_lost();
+            }
+        }
+    }
+
+    /// The client aborted the association, or never acknowledged. It may start another one.
+    fn on_association_lost(&mut self) {
+        self.association = None;
+        self.candidates = None;
+        self.sending = [Sending::Closed; 3];
+        self.receiving.clear();
+    }
+
+    fn on_stream_closed(&mut self, id: StreamId) {
+        self.receiving.retain(|(stream, _)| *stream != id);
+        for sending in &mut self.sending {
+            if matches!(*sending, Sending::Open(stream) | Sending::Opening(stream) if stream == id) {
+                *sending = Sending::Closed;
+            }
+        }
+    }
+
+    fn on_stream_opened(&mut self, now: Instant, id: StreamId) {
+        let Some(established) = &mut self.association else { return };
+        // Taken off the crate's list of new streams; it is the event that we go by.
+        while established.association.accept_stream().is_some() {}
+        if established.association.stream_ids().len() > STREAMS_MAX {
+            self.discards.malformed += 1;
+            self.on_association_lost();
+            return;
+        }
+        self.read(now, id);
+    }
+
+    fn read(&mut self, now: Instant, id: StreamId) {
+        while let Some(established) = &mut self.association {
+            let Ok(mut stream) = established.association.stream(id) else { return };
+            let Ok(Some(chunks)) = stream.read() else { return };
+            self.on_message(now, id, &chunks);
+        }
+    }
+
+    fn on_message(&mut self, now: Instant, id: StreamId, chunks: &Chunks) {
+        let Ok(payload) = chunks.to_payload(MESSAGE_BYTES_MAX) else {
+            self.discards.too_long += 1;
+            return;
+        };
+        match chunks.ppi {
+            PayloadProtocolIdentifier::Dcep => self.on_dcep(now, id, payload.freeze()),
+            PayloadProtocolIdentifier::Binary | PayloadProtocolIdentifier::String => {
+                self.on_data(id, payload.freeze());
+            }
+            // An empty message travels as one zero byte (RFC 8831, section 6.6).
+            PayloadProtocolIdentifier::BinaryEmpty | PayloadProtocolIdentifier::StringEmpty => {
+                self.on_data(id, Bytes::new());
+            }
+            _ => self.discards.malformed += 1,
+        }
+    }
+
+    fn on_data(&mut self, id: StreamId, payload: Bytes) {
+        match self.receiving.iter().find(|(stream, _)| *stream == id) {
+            None => self.discards.unknown_channel += 1,
+            Some(_) if self.outputs.len() >= OUTPUTS_MAX => self.discards.overflow += 1,
+            Some(&(_, channel)) => self.outputs.push_back(SctpOutput::Data(channel, payload)),
+        }
+    }
+
+    fn on_dcep(&mut self, now: Instant, id: StreamId, mut payload: Bytes) {
+        match Message::unmarshal(&mut payload) {
+            Ok(Message::DataChannelOpen(open)) => self.on_open(now, id, &open),
+            Ok(Message::DataChannelAck(_)) => self.on_ack(now, id),
+            _ => self.discards.malformed += 1,
+        }
+    }
+
+    fn on_open(&mut self, now: Instant, id: StreamId, open: &DataChannelOpen) {
+        let Some(established) = &mut self.association else { return };
+        let Ok(mut stream) = established.association.stream(id) else { return };
+        let Ok(ack) = Message::DataChannelAck(DataChannelAck).marshal() else { return };
+        // A channel of another label is acknowledged too, since its client waits for that; its data is dropped.
+        if stream.write_sctp(now, &ack.freeze(), PayloadProtocolIdentifier::Dcep).is_err() {
+            return;
+        }
+        let (unordered, reliability) = reliability_of(open.channel_type);
+        // Fails only for a stream that is not there.
+        let _ = stream.set_reliability_params(unordered, reliability, open.reliability_parameter);
+
+        let Some(channel) = CHANNELS.into_iter().find(|channel| label_of(*channel).as_bytes() == open.label) else {
+            self.discards.unknown_channel += 1;
+            return;
+        };
+        let is_new = self.receiving.iter().all(|(stream, _)| *stream != id);
+        if is_new && self.receiving.try_push((id, channel)).is_err() {
+            return;
+        }
+        if self.sending[index_of(channel)] == Sending::Closed {
+            self.on_sendable(now, channel, id);
+        }
+    }
+
+    fn on_ack(&mut self, now: Instant, id: StreamId) {
+        let Some(channel) =
+            CHANNELS.into_iter().find(|channel| self.sending[index_of(*channel)] == Sending::Opening(id))
+        else {
+            return;
+        };
+        if let Some(established) = &mut self.association
+            && let Ok(mut stream) = established.association.stream(id)
+        {
+            let (unordered, reliability) = match channel {
+                DataChannel::Reliable => (false, ReliabilityType::Reliable),
+                DataChannel::Lossy | DataChannel::DataTrack => (true, ReliabilityType::Rexmit),
+            };
+            // Fails only for a stream that is not there.
+            let _ = stream.set_reliability_params(unordered, reliability, 0);
+        }
+        self.on_sendable(now, channel, id);
+    }
+
+    fn on_sendable(&mut self, now: Instant, channel: DataChannel, id: StreamId) {
+        self.sending[index_of(channel)] = Sending::Open(id);
+        self.outputs.push_back(SctpOutput::Open(channel));
+        if channel == DataChannel::Reliable {
+            self.pending_bytes = 0;
+            for payload in std::mem::take(&mut self.pending) {
+                // At most PENDING_BYTES_MAX, which an empty buffer takes.
+                let _ = self.write(now, channel, id, &payload);
+            }
+        }
+    }
+
+    /// Sends a message, or keeps it if it is reliable and its channel is not open yet.
+    pub(crate) fn send(&mut self, now: Instant, channel: DataChannel, payload: &Bytes) -> Result<(), SendDataError> {
+        if payload.len() > MESSAGE_BYTES_MAX {
+            return Err(SendDataError::TooLong);
+        }
+        match self.sending[index_of(channel)] {
+            Sending::Open(id) => {
+                self.write(now, channel, id, payload)?;
+                if let Some(established) = &mut self.association {
+                    collect_transmits(&mut established.association, now, &mut self.transmits);
+                }
+                Ok(())
+            }
+            Sending::Closed | Sending::Opening(_) => match channel {
+                DataChannel::Reliable if self.pending_bytes + payload.len() <= PENDING_BYTES_MAX => {
+                    self.pending_bytes += payload.len();
+                    self.pending.push_back(payload.clone());
+                    Ok(())
+                }
+                DataChannel::Reliable | DataChannel::Lossy | DataChannel::DataTrack => Err(SendDataError::NotOpen),
+            },
+        }
+    }
+
+    fn write(
+        &mut self,
+        now: Instant,
+        channel: DataChannel,
+        id: StreamId,
+        payload: &Bytes,
+    ) -> Result<(), SendDataError> {
+        let established = self.association.as_mut().ok_or(SendDataError::NotOpen)?;
+        let mut stream = established.association.stream(id).map_err(|_| SendDataError::NotOpen)?;
+        let buffered = stream.buffered_amount().map_err(|_| SendDataError::NotOpen)?;
+        let is_congested = match channel {
+            DataChannel::Reliable => buffered + payload.len() > RELIABLE_BUFFER_MAX,
+            DataChannel::Lossy | DataChannel::DataTrack => buffered > LOSSY_BUFFER_MAX,
+        };
+        if is_congested {
+            return Err(SendDataError::Congested);
+        }
+        let written = if payload.is_empty() {
+            stream.write_sctp(now, &Bytes::from_static(&[0]), PayloadProtocolIdentifier::BinaryEmpty)
+        } else {
+            stream.write_sctp(now, payload, PayloadProtocolIdentifier::Binary)
+        };
+        written.map(drop).map_err(|_| SendDataError::NotOpen)
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
+        self.transmits.pop_front()
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<SctpOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When something is to be acknowledged or sent again; `None` while idle.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let candidates = self.candidates.iter().flat_map(|candidates| &candidates.associations);
+        let established = self.association.as_ref().map(|established| &established.association);
+        candidates
+            .map(|(_, association)| association)
+            .chain(established)
+            .filter_map(|association| association.poll_timeout())
+            .min()
+    }
+
+    pub(crate) fn on_deadline(&mut self, now: Instant) {
+        if let Some(established) = &mut self.association {
+            established.association.handle_timeout(now);
+        }
+        for (_, association) in self.candidates.iter_mut().flat_map(|candidates| &mut candidates.associations) {
+            association.handle_timeout(now);
+        }
+        self.settle_candidates(now);
+        self.progress(now);
+    }
+}
+
+fn reliability_of(channel: ChannelType) -> (bool, ReliabilityType) {
+    match channel {
+        ChannelType::ReliableUnordered => (true, ReliabilityType::Reliable),
+        ChannelType::PartialReliableRexmit => (false, ReliabilityType::Rexmit),
+        ChannelType::PartialReliableRexmitUnordered => (true, ReliabilityType::Rexmit),
+        ChannelType::PartialReliableTimed => (false, ReliabilityType::Timed),
+        ChannelType::PartialReliableTimedUnordered => (true, ReliabilityType::Timed),
+        _ => (false, ReliabilityType::Reliable),
+    }
+}
+
+/// Whether a packet is an INIT: alone in its packet, with a verification tag of zero (RFC 9260, section 8.5.1).
+fn is_init(packet: &[u8]) -> bool {
+    const CHUNK_INIT: u8 = 1;
+    packet.get(4..8) == Some(&[0; 4]) && packet.get(12) == Some(&CHUNK_INIT)
+}
+
+fn collect_transmits(association: &mut Association, now: Instant, transmits: &mut VecDeque<Bytes>) {
+    while let Some(transmit) = association.poll_transmit(now) {
+        match transmit.message {
+            Payload::RawEncode(packets) => transmits.extend(packets),
+            _ => return,
+        }
+    }
+}

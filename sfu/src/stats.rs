@@ -1,0 +1,138 @@
+//! Plain counters of one worker. Snapshots leave as values.
+
+use crate::command::TransportEnd;
+use crate::demux::Discard;
+use crate::srtp::SrtpProfile;
+
+/// How many handshakes chose which profile.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Handshakes {
+    pub gcm128: u64,
+    pub gcm256: u64,
+    pub cm: u64,
+}
+
+impl Handshakes {
+    pub fn count(&mut self, profile: SrtpProfile) {
+        match profile {
+            SrtpProfile::AeadAes128Gcm => self.gcm128 += 1,
+            SrtpProfile::AeadAes256Gcm => self.gcm256 += 1,
+            SrtpProfile::Aes128CmSha1_80 => self.cm += 1,
+        }
+    }
+}
+
+/// Why transports ended that no room closed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ends {
+    pub consent_lost: u64,
+    pub handshake_failed: u64,
+    pub wrong_fingerprint: u64,
+    pub closed_by_peer: u64,
+}
+
+impl Ends {
+    pub fn count(&mut self, end: TransportEnd) {
+        match end {
+            TransportEnd::ConsentLost => self.consent_lost += 1,
+            TransportEnd::HandshakeFailed => self.handshake_failed += 1,
+            TransportEnd::WrongFingerprint => self.wrong_fingerprint += 1,
+            TransportEnd::ClosedByPeer => self.closed_by_peer += 1,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    pub datagrams_received: u64,
+    pub bytes_received: u64,
+    pub rtp_received: u64,
+    pub rtcp_received: u64,
+    pub rtp_sent: u64,
+    pub bytes_sent: u64,
+    pub runs_sent: u64,
+    pub rtp_retransmitted: u64,
+    pub nacks_received: u64,
+    pub nacks_missed: u64,
+    pub nacks_over_budget: u64,
+    pub nacks_sent: u64,
+    pub keyframe_requests_received: u64,
+    pub keyframe_requests_sent: u64,
+    pub data_received: u64,
+    pub data_dropped: u64,
+    /// Datagrams for a transport of another worker.
+    pub handed_over: u64,
+    /// Datagrams that came to another worker's socket.
+    pub taken_over: u64,
+    pub handshakes: Handshakes,
+    pub ended: Ends,
+    discards: [u64; Discard::ALL.len()],
+}
+
+/// A counter's name (Prometheus style, without prefix), its label (`key="value"`, or empty), its meaning, its value.
+pub type Counter = (&'static str, String, &'static str, u64);
+
+impl Stats {
+    pub fn count(&mut self, discard: Discard) {
+        self.discards[discard as usize] += 1;
+    }
+
+    pub fn add(&mut self, discard: Discard, count: u64) {
+        self.discards[discard as usize] += count;
+    }
+
+    pub fn discards(&self, discard: Discard) -> u64 {
+        self.discards[discard as usize]
+    }
+
+    /// All counters, in a fixed order.
+    pub fn counters(&self) -> Vec<Counter> {
+        let plain = [
+            ("datagrams_received_total", "Datagrams that arrived.", self.datagrams_received),
+            ("bytes_received_total", "Bytes of datagrams that arrived.", self.bytes_received),
+            ("rtp_received_total", "Authenticated RTP packets.", self.rtp_received),
+            ("rtcp_received_total", "Authenticated RTCP packets.", self.rtcp_received),
+            ("rtp_sent_total", "RTP packets forwarded.", self.rtp_sent),
+            ("bytes_sent_total", "Bytes of RTP packets forwarded.", self.bytes_sent),
+            ("runs_sent_total", "Messages that carried forwarded packets.", self.runs_sent),
+            ("rtp_retransmitted_total", "RTP packets sent again for a NACK.", self.rtp_retransmitted),
+            ("nacks_received_total", "Packets that subscribers asked for again.", self.nacks_received),
+            ("nacks_missed_total", "Packets asked for that history no longer had.", self.nacks_missed),
+            ("nacks_over_budget_total", "Packets asked for beyond a subscriber's budget.", self.nacks_over_budget),
+            ("nacks_sent_total", "Packets that we asked publishers for.", self.nacks_sent),
+            ("keyframe_requests_received_total", "PLI and FIR of subscribers.", self.keyframe_requests_received),
+            ("keyframe_requests_sent_total", "PLI to publishers.", self.keyframe_requests_sent),
+            ("data_received_total", "Data channel messages that arrived.", self.data_received),
+            (
+                "data_dropped_total",
+                "Data channel messages not sent: the channel was closed or full.",
+                self.data_dropped,
+            ),
+            ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
+            ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),
+        ];
+        let handshakes = [
+            ("AEAD_AES_128_GCM", self.handshakes.gcm128),
+            ("AEAD_AES_256_GCM", self.handshakes.gcm256),
+            ("AES128_CM_HMAC_SHA1_80", self.handshakes.cm),
+        ];
+        let ends = [
+            ("consent_lost", self.ended.consent_lost),
+            ("handshake_failed", self.ended.handshake_failed),
+            ("wrong_fingerprint", self.ended.wrong_fingerprint),
+            ("closed_by_peer", self.ended.closed_by_peer),
+        ];
+        let plain = plain.into_iter().map(|(name, help, value)| (name, String::new(), help, value));
+        let handshakes = handshakes.into_iter().map(|(profile, value)| {
+            ("handshakes_total", format!("profile=\"{profile}\""), "DTLS handshakes by SRTP profile.", value)
+        });
+        let ends = ends.into_iter().map(|(reason, value)| {
+            ("transports_ended_total", format!("reason=\"{reason}\""), "Transports that ended by themselves.", value)
+        });
+        let discards = Discard::ALL.iter().map(|discard| {
+            let label = format!("reason=\"{}\"", discard.label());
+            ("discards_total", label, "What was dropped on arrival, by reason.", self.discards(*discard))
+        });
+        plain.chain(handshakes).chain(ends).chain(discards).collect()
+    }
+}

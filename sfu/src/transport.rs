@@ -1,0 +1,314 @@
+//! One client's transport: ICE-lite, DTLS and data channels behind one door.
+//!
+//! Sans IO: datagrams and time go in, datagrams and [`TransportOutput`]s come out. The engine owns one per client,
+//! finds it by address or ufrag, and gives it DTLS only from addresses that have passed a check. SRTP is not here: its
+//! keys leave in [`TransportOutput::Connected`].
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::certificate::Certificate;
+use crate::command::{
+    CONSENT_LOST, ChannelOpener, DataChannel, Fingerprint, IceCredentials, TransportEnd, TransportId,
+};
+use crate::dtls::{DtlsOutput, DtlsServer};
+use crate::ice::IceAgent;
+use crate::sctp::{Sctp, SctpOutput};
+
+pub use crate::dtls::{DtlsRefusal, KeyingMaterial, SrtpProfile};
+pub use crate::ice::{StunOutcome, StunRefusal};
+pub use crate::sctp::{DataDiscards, MESSAGE_BYTES_MAX, SendDataError};
+
+/// How long a client may take from its first check to a verified certificate.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+/// SCTP packets kept until the client's certificate is verified: its INIT usually is the only one.
+const UNVERIFIED_PACKETS_MAX: usize = 16;
+
+/// What carries a client's datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// By the index of our socket.
+    Udp(u8),
+    /// ICE-TCP (RFC 6544), by the index of the connection.
+    Tcp(u32),
+}
+
+/// A way to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Path {
+    pub remote: SocketAddr,
+    pub via: Via,
+}
+
+/// What a transport has to tell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TransportOutput {
+    /// ICE and DTLS are up and the certificate is the one of the SDP. Comes once.
+    Connected(KeyingMaterial),
+    ChannelOpen(DataChannel),
+    Data(DataChannel, Bytes),
+    /// Nothing comes after it. A transport that we close ourselves does not say so.
+    Ended(TransportEnd),
+}
+
+/// How far DTLS and its verification have come.
+enum Security {
+    Handshaking,
+    /// DTLS is up, and the SDP's fingerprint is not known yet.
+    Unverified {
+        peer: Fingerprint,
+        keys: Box<KeyingMaterial>,
+        packets: Vec<Bytes>,
+    },
+    Verified,
+    Ended,
+}
+
+/// One client's association.
+pub struct Transport {
+    id: TransportId,
+    ice: IceAgent,
+    dtls: DtlsServer,
+    sctp: Sctp,
+    security: Security,
+    /// The client's certificate by its SDP.
+    fingerprint: Option<Fingerprint>,
+    outputs: VecDeque<TransportOutput>,
+}
+
+impl Transport {
+    /// A transport that waits for the client's checks, for as long as its room likes.
+    ///
+    /// Nothing is timed until the first check, so the time of creation does not matter yet.
+    pub fn new(
+        id: TransportId,
+        local: IceCredentials,
+        opener: ChannelOpener,
+        certificate: &Certificate,
+        _now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            ice: IceAgent::new(local),
+            dtls: DtlsServer::new(certificate),
+            sctp: Sctp::new(opener),
+            security: Security::Handshaking,
+            fingerprint: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    pub fn id(&self) -> TransportId {
+        self.id
+    }
+
+    /// Our ufrag, and during an ICE restart the one before it too.
+    pub fn local_ufrags(&self) -> impl Iterator<Item = &str> {
+        self.ice.local_ufrags()
+    }
+
+    /// Takes new credentials (RFC 8445, section 9). The path and the old ones serve until a check with the new ones
+    /// nominates; DTLS goes on as if nothing had happened.
+    pub fn restart_ice(&mut self, local: IceCredentials) {
+        self.ice.restart(local);
+    }
+
+    /// Names the client's certificate, as its SDP does. Once it is verified another name changes nothing.
+    pub fn set_fingerprint(&mut self, now: Instant, fingerprint: Fingerprint) {
+        self.fingerprint = Some(fingerprint);
+        self.verify(now);
+    }
+
+    /// Takes in a STUN datagram from `from`.
+    ///
+    /// `reply` is cleared; what is in it afterwards is to be sent to `from`, also when the message was refused. `Ok`
+    /// means that the sender knows our password: from now on DTLS may be taken from this path.
+    ///
+    /// # Errors
+    ///
+    /// [`StunRefusal`] says why the message was no valid check.
+    pub fn on_stun(
+        &mut self,
+        now: Instant,
+        from: Path,
+        datagram: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<StunOutcome, StunRefusal> {
+        self.ice.on_stun(now, from, datagram, reply)
+    }
+
+    /// Takes in a DTLS datagram. Afterwards there may be something to transmit and to tell.
+    ///
+    /// # Errors
+    ///
+    /// [`DtlsRefusal`] if the datagram was of no use; a failed handshake comes as [`TransportOutput::Ended`] too.
+    pub fn on_dtls(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
+        if self.has_ended() {
+            return Err(DtlsRefusal::Closed);
+        }
+        let result = self.dtls.on_datagram(now, datagram);
+        self.take_from_dtls(now);
+        result
+    }
+
+    fn take_from_dtls(&mut self, now: Instant) {
+        while let Some(output) = self.dtls.poll_output() {
+            match output {
+                DtlsOutput::Connected { peer, keys } => {
+                    self.security = Security::Unverified { peer, keys: Box::new(keys), packets: Vec::new() };
+                    self.verify(now);
+                }
+                DtlsOutput::Data(packet) => self.on_sctp(now, packet),
+                DtlsOutput::ClosedByPeer => self.end(TransportEnd::ClosedByPeer),
+                DtlsOutput::Failed => self.end(TransportEnd::HandshakeFailed),
+            }
+        }
+    }
+
+    fn on_sctp(&mut self, now: Instant, packet: Bytes) {
+        match &mut self.security {
+            Security::Verified => {
+                self.sctp.on_packet(now, packet);
+                self.take_from_sctp(now);
+            }
+            Security::Unverified { packets, .. } if packets.len() < UNVERIFIED_PACKETS_MAX => packets.push(packet),
+            // SCTP sends again what is dropped.
+            Security::Unverified { .. } | Security::Handshaking | Security::Ended => {}
+        }
+    }
+
+    fn take_from_sctp(&mut self, now: Instant) {
+        while let Some(packet) = self.sctp.poll_transmit() {
+            self.dtls.send(now, &packet);
+        }
+        while let Some(output) = self.sctp.poll_output() {
+            self.outputs.push_back(match output {
+                SctpOutput::Open(channel) => TransportOutput::ChannelOpen(channel),
+                SctpOutput::Data(channel, payload) => TransportOutput::Data(channel, payload),
+            });
+        }
+    }
+
+    /// Compares the client's certificate with its SDP, when both are known.
+    fn verify(&mut self, now: Instant) {
+        let (Security::Unverified { peer, .. }, Some(expected)) = (&self.security, self.fingerprint) else { return };
+        if *peer != expected {
+            self.dtls.close(now);
+            self.end(TransportEnd::WrongFingerprint);
+            return;
+        }
+        if let Security::Unverified { keys, packets, .. } = std::mem::replace(&mut self.security, Security::Verified) {
+            self.outputs.push_back(TransportOutput::Connected(*keys));
+            packets.into_iter().for_each(|packet| self.on_sctp(now, packet));
+        }
+    }
+
+    /// Sends a message, or keeps it if it is reliable and the channel is not open yet (up to 100 KiB).
+    ///
+    /// # Errors
+    ///
+    /// [`SendDataError`] says why the message is lost.
+    pub fn send_data(&mut self, now: Instant, channel: DataChannel, payload: &Bytes) -> Result<(), SendDataError> {
+        if self.has_ended() {
+            return Err(SendDataError::Closed);
+        }
+        let result = self.sctp.send(now, channel, payload);
+        self.take_from_sctp(now);
+        result
+    }
+
+    /// Where to send to. Known from the first valid check on.
+    pub fn path(&self) -> Option<Path> {
+        self.ice.path()
+    }
+
+    /// Whether [`TransportOutput::Connected`] has come and [`TransportOutput::Ended`] has not.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.security, Security::Verified)
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.security, Security::Ended)
+    }
+
+    /// What clients sent and we dropped, on data channels.
+    pub fn data_discards(&self) -> DataDiscards {
+        self.sctp.discards()
+    }
+
+    /// Writes the next DTLS datagram for [`Self::path`] into `buf` (cleared first); false if there is none.
+    pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> bool {
+        buf.clear();
+        match self.dtls.poll_transmit() {
+            Some(datagram) => {
+                buf.extend_from_slice(&datagram);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<TransportOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::on_deadline`] is due: a retransmission, the end of a handshake's patience, or of consent.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.has_ended() {
+            return None;
+        }
+        [self.patience_ends(), self.consent_ends(), self.dtls.deadline(), self.sctp.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn patience_ends(&self) -> Option<Instant> {
+        if self.is_connected() { None } else { self.ice.first_check().map(|check| check + HANDSHAKE_TIMEOUT) }
+    }
+
+    fn consent_ends(&self) -> Option<Instant> {
+        self.ice.last_check().map(|check| check + CONSENT_LOST)
+    }
+
+    /// Does what is due at `now`. Early calls do nothing.
+    pub fn on_deadline(&mut self, now: Instant) {
+        if self.has_ended() {
+            return;
+        }
+        if self.consent_ends().is_some_and(|end| now >= end) {
+            self.dtls.close(now);
+            self.end(TransportEnd::ConsentLost);
+            return;
+        }
+        if self.patience_ends().is_some_and(|end| now >= end) {
+            self.dtls.close(now);
+            self.end(TransportEnd::HandshakeFailed);
+            return;
+        }
+        if self.dtls.deadline().is_some_and(|deadline| now >= deadline) {
+            self.dtls.on_deadline(now);
+            self.take_from_dtls(now);
+        }
+        if self.sctp.deadline().is_some_and(|deadline| now >= deadline) {
+            self.sctp.on_deadline(now);
+            self.take_from_sctp(now);
+        }
+    }
+
+    /// Ends the association. A close_notify may be left to transmit; nothing else will come.
+    pub fn close(&mut self, now: Instant) {
+        self.dtls.close(now);
+        self.security = Security::Ended;
+    }
+
+    fn end(&mut self, end: TransportEnd) {
+        if !self.has_ended() {
+            self.security = Security::Ended;
+            self.outputs.push_back(TransportOutput::Ended(end));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a publisher sends reaches its subscribers, renumbered, in runs, and nobody else.
+
+mod media;
+
+use std::time::Duration;
+
+use media::*;
+use sfu::command::*;
+
+const PUBLISHER: u64 = 1;
+
+fn watched(subscribers: u64) -> (World, Source) {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, video_section(100));
+    for n in 0..subscribers {
+        world.join(10 + n);
+        world.subscribe(10 + n, n, 1, send_section(1000 + 2 * n as u32, video_codecs()));
+    }
+    (world, Source::new(100))
+}
+
+#[test]
+fn a_frame_reaches_every_subscriber_under_its_own_ssrc_without_gaps() {
+    let (mut world, mut source) = watched(5);
+    let frames = [source.frame(true, 5), source.frame(false, 3), source.frame(false, 4)];
+    for frame in &frames {
+        world.send(PUBLISHER, frame);
+    }
+    let sent: Vec<&Rtp> = frames.iter().flatten().collect();
+    for n in 0..5 {
+        let got = world.media(10 + n);
+        assert_eq!(got.len(), sent.len());
+        for (got, sent) in got.iter().zip(&sent) {
+            assert_eq!(got.ssrc, 1000 + 2 * n as u32);
+            assert_eq!((got.marker, got.payload_type), (sent.marker, VIDEO));
+            assert_eq!(&got.payload, &sent.payload);
+        }
+        assert!(got.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)));
+        assert!(got.windows(2).all(|pair| pair[1].timestamp.wrapping_sub(pair[0].timestamp) <= 3000));
+    }
+}
+
+#[test]
+fn a_frames_packets_leave_as_one_run_a_subscriber() {
+    let (mut world, mut source) = watched(8);
+    world.out.transmitter().messages = 0;
+    world.send(PUBLISHER, &source.frame(true, 7));
+    assert_eq!(world.out.transmitter().messages, 8);
+}
+
+#[test]
+fn nothing_is_forwarded_before_a_key_frame() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(false, 3));
+    assert!(world.media(10).is_empty());
+    world.send(PUBLISHER, &source.frame(true, 3));
+    assert_eq!(world.media(10).len(), 3);
+}
+
+#[test]
+fn a_late_subscriber_makes_us_ask_for_a_key_frame_once_however_many_come() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(true, 3));
+    world.pass(Duration::from_secs(2));
+    world.received(PUBLISHER);
+    for n in 0..50 {
+        world.join(100 + n);
+        world.subscribe(100 + n, 100 + n, 1, send_section(5000 + 2 * n as u32, video_codecs()));
+    }
+    world.pass(Duration::from_millis(450));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    for n in 0..50 {
+        assert_eq!(world.media(100 + n).len(), 2);
+    }
+}
+
+#[test]
+fn a_muted_publication_is_not_forwarded_and_starts_again_with_a_key_frame() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    let before = world.media(10);
+    world.command(Command::SetMuted { publication: PublicationId(1), muted: true });
+    world.send(PUBLISHER, &source.frame(true, 2));
+    assert!(world.media(10).is_empty());
+    world.pass(Duration::from_secs(3));
+    world.received(PUBLISHER);
+    world.command(Command::SetMuted { publication: PublicationId(1), muted: false });
+    world.pass(Duration::from_millis(40));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    world.send(PUBLISHER, &source.frame(false, 2));
+    assert!(world.media(10).is_empty());
+    world.send(PUBLISHER, &source.frame(true, 2));
+    let after = world.media(10);
+    assert_eq!(after[0].sequence, before[1].sequence.wrapping_add(1));
+}
+
+#[test]
+fn an_unsubscribed_client_gets_nothing_more() {
+    let (mut world, mut source) = watched(2);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    world.command(Command::Unsubscribe { subscription: SubscriptionId(0) });
+    world.received(10);
+    world.received(11);
+    world.send(PUBLISHER, &source.frame(false, 2));
+    assert!(world.media(10).is_empty());
+    assert_eq!(world.media(11).len(), 2);
+}
+
+#[test]
+fn audio_flows_at_once_and_red_is_unwrapped_for_who_lacks_it() {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    let mut section = audio_section(200);
+    section.codecs.insert(0, PayloadCodec { payload_type: 63, codec: shared::media::Codec::Red, rtx: None });
+    world.publish(PUBLISHER, 1, section);
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(3000, audio_codecs()));
+    // One redundant block of two bytes, then the primary.
+    let payload = vec![0x80 | 111, 0, 0, 2, 111, 9, 9, 1, 2, 3];
+    let packet = Rtp { payload_type: 63, sequence: 5, ssrc: 200, payload, ..Rtp::default() };
+    world.send(PUBLISHER, &[packet]);
+    let got = world.media(10);
+    assert_eq!((got[0].payload_type, &got[0].payload[..]), (AUDIO, &[1u8, 2, 3][..]));
+}
+
+#[test]
+fn leaving_takes_publications_and_subscriptions_along() {
+    let (mut world, mut source) = watched(3);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    world.command(Command::CloseTransport { transport: TransportId(PUBLISHER) });
+    assert_eq!((world.engine.publications(), world.engine.subscriptions()), (0, 0));
+    assert_eq!(world.engine.transports(), 3);
+    world.command(Command::CloseRoom { room: ROOM });
+    assert_eq!(world.engine.transports(), 0);
+    assert_eq!(world.engine.deadline(), None);
+}
+
+#[test]
+fn sender_reports_follow_the_publishers_clock() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    let offset = world.media(10)[0].timestamp.wrapping_sub(source.timestamp);
+    let mut report = Vec::new();
+    let sent = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 2, octets: 9 };
+    sfu::rtcp::write_sender_report(&mut report, &sent, &[]);
+    world.send_rtcp(PUBLISHER, &report);
+    world.pass(Duration::from_millis(400));
+    let reports: Vec<_> = world.received(10).1;
+    let found = reports.iter().flat_map(|compound| sfu::rtcp::parse(compound)).find_map(|feedback| match feedback {
+        Ok(sfu::rtcp::Feedback::SenderReport(report, _)) => Some(report),
+        _ => None,
+    });
+    let found = found.expect("a sender report");
+    assert_eq!(found.ssrc, 1000);
+    let seconds = (found.ntp - sent.ntp) as f64 / (1u64 << 32) as f64;
+    let ticks = found.rtp.wrapping_sub(sent.rtp.wrapping_add(offset));
+    assert!((f64::from(ticks) - seconds * 90_000.0).abs() < 2.0, "{ticks} ticks in {seconds} s");
+}

@@ -1,0 +1,100 @@
+//! Bytes from outside: counted, never a panic, no effect on others.
+
+mod media;
+
+use media::*;
+use proptest::prelude::*;
+use sfu::demux::Discard;
+
+fn world() -> (World, Source) {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(1, 1, video_section(100));
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    (world, Source::new(100))
+}
+
+proptest! {
+    #[test]
+    fn garbage_from_anywhere_is_dropped_and_counted(
+        garbage in proptest::collection::vec((0u64..3, proptest::collection::vec(any::<u8>(), 0..200)), 1..40),
+    ) {
+        let (mut world, mut source) = world();
+        for (client, bytes) in garbage {
+            world.arrive([1, 10, 99][client as usize], bytes);
+            world.turn();
+        }
+        let before = world.media(10).len();
+        world.send(1, &source.frame(true, 3));
+        prop_assert_eq!(before, 0);
+        prop_assert_eq!(world.media(10).len(), 3);
+    }
+
+    #[test]
+    fn authenticated_garbage_is_dropped_and_counted(
+        garbage in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..120)), 1..30),
+    ) {
+        let (mut world, mut source) = world();
+        for (n, (rtcp, bytes)) in garbage.into_iter().enumerate() {
+            if rtcp {
+                let mut packet = vec![0x81, 192 + (n as u8 % 20), 0, 2, 0, 0, 0, 4];
+                packet.extend(bytes);
+                world.send_rtcp(10, &packet);
+            } else {
+                let packet = Rtp { payload_type: VIDEO, sequence: n as u16, ssrc: 100, payload: bytes, ..Rtp::default() };
+                world.send(1, &[packet]);
+            }
+        }
+        world.media(10);
+        source.sequence = 200;
+        world.send(1, &source.frame(true, 3));
+        prop_assert_eq!(world.media(10).iter().filter(|packet| packet.payload.len() >= 400).count(), 3);
+    }
+}
+
+#[test]
+fn a_replayed_packet_is_refused() {
+    let (mut world, mut source) = world();
+    let keys = keys(1);
+    let provider = rtc_crypto::default_provider().expect("a provider");
+    let profile = rtc_srtp::protection_profile::ProtectionProfile::AeadAes128Gcm;
+    let mut cipher =
+        rtc_srtp::context::Context::new(&keys.client_key, &keys.client_salt, profile, None, None, provider.crypto())
+            .expect("a context");
+    let sealed = cipher.encrypt_rtp(&source.frame(true, 1)[0].bytes()).expect("seals").to_vec();
+    for _ in 0..3 {
+        world.arrive(1, sealed.clone());
+    }
+    world.turn();
+    assert_eq!(world.engine.stats.discards(Discard::SrtpReplay), 2);
+    assert_eq!(world.media(10).len(), 1);
+}
+
+#[test]
+fn a_stranger_gets_no_answer() {
+    let (mut world, _) = world();
+    world.arrive(77, vec![0x80; 100]);
+    world.arrive(77, vec![22; 100]);
+    world.arrive(77, vec![0; 20]);
+    world.turn();
+    assert!(world.out.transmitter().datagrams.is_empty());
+    assert_eq!(world.engine.stats.discards(Discard::UnknownSender), 2);
+    assert_eq!(world.engine.stats.discards(Discard::StunMalformed), 1);
+}
+
+#[test]
+fn one_client_cannot_bind_streams_without_bound() {
+    let (mut world, _) = world();
+    for ssrc in 0..500 {
+        let packet = Rtp {
+            payload_type: VIDEO,
+            sequence: 1,
+            ssrc: 10_000 + ssrc,
+            payload: vp8(true, true, 1, 50),
+            ..Rtp::default()
+        };
+        world.send(1, &[packet]);
+    }
+    assert!(world.engine.stats.discards(Discard::TooManyStreams) > 400);
+}

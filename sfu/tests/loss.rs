@@ -1,0 +1,167 @@
+//! Loss in both directions: retransmission from the shared history, requests to the publisher.
+
+mod media;
+
+use std::time::Duration;
+
+use media::*;
+use sfu::command::*;
+use sfu::rtcp::{Feedback, parse, write_nack};
+
+fn world() -> (World, Source) {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(1, 1, video_section(100));
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    (world, Source::new(100))
+}
+
+fn nack(world: &mut World, lost: &[u16]) {
+    let mut packet = Vec::new();
+    write_nack(&mut packet, 4, 1000, lost.iter().copied());
+    world.send_rtcp(10, &packet);
+}
+
+/// Sequence numbers that the publisher is asked for.
+fn asked(world: &mut World) -> Vec<u16> {
+    let control = world.received(1).1;
+    control
+        .iter()
+        .flat_map(|compound| parse(compound))
+        .flat_map(|feedback| match feedback {
+            Ok(Feedback::Nack { media: 100, pairs, .. }) => pairs.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_lost_packet_comes_again_as_a_retransmission_of_its_number() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 6));
+    let got = world.media(10);
+    nack(&mut world, &[got[2].sequence, got[4].sequence]);
+    let again = world.media(10);
+    assert_eq!(again.len(), 2);
+    for (again, lost) in again.iter().zip([&got[2], &got[4]]) {
+        assert_eq!((again.ssrc, again.payload_type, again.timestamp), (1001, VIDEO_RTX, lost.timestamp));
+        assert_eq!(again.payload[..2], lost.sequence.to_be_bytes());
+        assert_eq!(again.payload[2..], lost.payload[..]);
+    }
+    assert_ne!(again[0].sequence, again[1].sequence);
+}
+
+#[test]
+fn a_flood_of_nacks_is_not_amplified() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 6));
+    let lost = world.media(10)[0].sequence;
+    for _ in 0..5000 {
+        nack(&mut world, &[lost]);
+    }
+    assert!(world.media(10).len() <= 256);
+    assert!(world.engine.stats.nacks_over_budget > 4000);
+}
+
+#[test]
+fn numbers_never_sent_are_not_answered() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 2));
+    let got = world.media(10);
+    nack(&mut world, &[got[1].sequence.wrapping_add(1), got[0].sequence.wrapping_sub(1)]);
+    assert!(world.media(10).is_empty());
+}
+
+#[test]
+fn a_gap_is_asked_for_again_until_it_is_filled_and_the_late_packet_is_forwarded_in_its_place() {
+    let (mut world, mut source) = world();
+    let frame = source.frame(true, 5);
+    let (lost, rest): (Vec<Rtp>, Vec<Rtp>) =
+        frame.into_iter().enumerate().fold(Default::default(), |mut all, (n, p)| {
+            if n == 2 {
+                all.0.push(p)
+            } else {
+                all.1.push(p)
+            }
+            all
+        });
+    world.send(1, &rest);
+    world.pass(Duration::from_millis(300));
+    let asked_for = asked(&mut world);
+    assert!(asked_for.len() >= 2 && asked_for.iter().all(|number| *number == lost[0].sequence), "{asked_for:?}");
+
+    let got = world.media(10);
+    assert_eq!(got[2].sequence, got[1].sequence.wrapping_add(2));
+    // It comes back by RTX (RFC 4588).
+    let mut payload = lost[0].sequence.to_be_bytes().to_vec();
+    payload.extend_from_slice(&lost[0].payload);
+    let rtx = Rtp { payload_type: VIDEO_RTX, ssrc: 101, sequence: 9, payload, ..lost[0].clone() };
+    world.send(1, &[rtx]);
+    let late = world.media(10);
+    assert_eq!((late[0].sequence, late[0].payload_type), (got[1].sequence.wrapping_add(1), VIDEO));
+    assert_eq!(late[0].payload, lost[0].payload);
+    world.pass(Duration::from_millis(500));
+    assert!(asked(&mut world).is_empty());
+}
+
+#[test]
+fn an_outage_asks_for_a_key_frame_instead_of_a_thousand_packets() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 2));
+    world.pass(Duration::from_secs(1));
+    world.received(1);
+    source.sequence = source.sequence.wrapping_add(1000);
+    world.send(1, &source.frame(false, 2));
+    world.pass(Duration::from_millis(200));
+    let control = world.received(1).1;
+    assert_eq!(plis(&control), [100]);
+    assert_eq!(world.engine.stats.nacks_sent, 0);
+}
+
+#[test]
+fn a_packet_twice_is_forwarded_once() {
+    let (mut world, mut source) = world();
+    let frame = source.frame(true, 2);
+    world.send(1, &frame);
+    let mut payload = frame[0].sequence.to_be_bytes().to_vec();
+    payload.extend_from_slice(&frame[0].payload);
+    world.send(1, &[Rtp { payload_type: VIDEO_RTX, ssrc: 101, sequence: 1, payload, ..frame[0].clone() }]);
+    assert_eq!(world.media(10).len(), 2);
+}
+
+#[test]
+fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
+    let (mut world, mut source) = world();
+    let mut frame = source.frame(true, 8);
+    for (n, packet) in frame.iter_mut().enumerate() {
+        packet.extensions.push((4, (n as u16).to_be_bytes().to_vec()));
+    }
+    frame.remove(3);
+    frame.remove(3);
+    world.send(1, &frame);
+    world.pass(Duration::from_millis(1100));
+    let control = world.received(1).1;
+    let feedback: Vec<_> = control.iter().flat_map(|compound| parse(compound)).flatten().collect();
+    let lost = feedback.iter().find_map(|feedback| match feedback {
+        Feedback::ReceiverReport { blocks, .. } => {
+            blocks.clone().find(|block| block.ssrc == 100).map(|block| (block.fraction_lost, block.cumulative_lost))
+        }
+        _ => None,
+    });
+    assert_eq!(lost, Some((64, 2)));
+    assert!(feedback.iter().any(|feedback| matches!(feedback, Feedback::TransportCc(_))));
+}
+
+#[test]
+fn rtcp_of_another_stream_than_ours_does_nothing() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 2));
+    world.media(10);
+    let mut packet = Vec::new();
+    write_nack(&mut packet, 4, 5555, [1, 2, 3].into_iter());
+    world.send_rtcp(10, &packet);
+    assert!(world.media(10).is_empty());
+    world.command(Command::SetSubscription { subscription: SubscriptionId(9), paused: true, layer_max: 0 });
+    assert_eq!(world.engine.stats.discards(sfu::demux::Discard::StaleCommand), 1);
+}

@@ -1,0 +1,48 @@
+//! A running session's state is written down and read back: another engine goes on where the first one stopped.
+
+mod media;
+
+use media::*;
+use sfu::command::*;
+use sfu::engine::TransportState;
+
+#[test]
+fn an_exported_session_goes_on_elsewhere_without_a_gap() {
+    let mut here = World::new();
+    here.join(1);
+    here.publish(1, 1, video_section(100));
+    here.join(10);
+    here.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    let mut source = Source::new(100);
+    here.send(1, &source.frame(true, 4));
+    here.send(1, &source.frame(false, 3));
+    let before = here.media(10);
+
+    let written: Vec<String> = [1, 10]
+        .map(|client| {
+            here.command(Command::ExportTransport { transport: TransportId(client) });
+            match here.events.pop() {
+                Some(Event::TransportExported { state: Some(state), .. }) => {
+                    serde_json::to_string(&*state).expect("plain data")
+                }
+                other => panic!("no state but {other:?}"),
+            }
+        })
+        .to_vec();
+    assert!(!written.iter().any(|text| text.contains("key")), "keys never leave");
+
+    let mut there = World::new();
+    for (client, text) in [1, 10].into_iter().zip(&written) {
+        let state: TransportState = serde_json::from_str(text).expect("reads back");
+        let local = IceCredentials { ufrag: format!("00new{client}"), password: "p".repeat(32) };
+        let World { engine, out, now, .. } = &mut there;
+        engine.restore(*now, state.clone(), local, ChannelOpener::Client, out);
+        assert_eq!(engine.state_of(TransportId(client)), Some(state));
+        there.connect(client);
+    }
+    there.send(1, &source.frame(true, 3));
+    let after = there.media(10);
+    assert_eq!(after.len(), 3);
+    assert_eq!(after[0].sequence, before[before.len() - 1].sequence.wrapping_add(1));
+    assert_eq!(after[0].ssrc, 1000);
+}
