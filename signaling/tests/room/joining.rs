@@ -217,8 +217,9 @@ fn a_recorder_is_announced_by_the_room() {
     let recorder = world.join(request);
 
     let recording = |messages: Vec<Response>| {
-        let updates = messages.into_iter().filter_map(|m| if let Response::RoomUpdate(u) = m { u.room } else { None });
-        updates.last().map(|room| room.active_recording)
+        let updates =
+            messages.into_iter().rev().find_map(|m| if let Response::RoomUpdate(u) = m { u.room } else { None });
+        updates.map(|room| room.active_recording)
     };
     assert_eq!(recording(world.take(&alice)), Some(true));
     world.lose_socket(&recorder);

@@ -164,8 +164,9 @@ impl World {
     /// Answers our last offer, if there is an unanswered one.
     pub fn answer(&mut self, client: &Client) {
         let offers = self.inbox(client).iter().rev();
-        let last = offers.filter_map(|message| if let Response::Offer(offer) = message { Some(offer) } else { None });
-        let Some(offer) = last.cloned().next() else { return };
+        let mut last =
+            offers.filter_map(|message| if let Response::Offer(offer) = message { Some(offer) } else { None });
+        let Some(offer) = last.next().cloned() else { return };
         let answer = proto::SessionDescription {
             r#type: "answer".into(),
             sdp: answer_to(&offer.sdp),
@@ -252,11 +253,11 @@ impl World {
     }
 
     pub fn track_published(&self, client: &Client, cid: &str) -> proto::TrackInfo {
-        let published = self.inbox(client).iter().filter_map(|message| match message {
+        let published = self.inbox(client).iter().rev().find_map(|message| match message {
             Response::TrackPublished(published) if published.cid == cid => published.track.clone(),
             _ => None,
         });
-        published.last().expect("no TrackPublished")
+        published.expect("no TrackPublished")
     }
 
     /// The visible state as its deltas tell it.
