@@ -18,7 +18,7 @@ use signaling::rooms::{Limits, Rooms, RoomsConfig};
 use signaling::token::{JoinToken, Keys};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, PortRange};
 use crate::metrics;
@@ -188,7 +188,7 @@ impl App {
 
     async fn stop(mut self) {
         self.servers.shutdown().await;
-        // Metrics held the other handle, and their server is gone.
+        // A scraper that keeps its connection keeps a handle too; then the threads end with the process.
         if let Some(workers) = Arc::into_inner(self.workers) {
             let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
         }
@@ -210,31 +210,43 @@ async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Resul
         if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
             return Ok(vec![listener]);
         }
-        return Ok(vec![bind((Ipv4Addr::UNSPECIFIED, port).into(), setting).await?]);
+        let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        return match TcpListener::bind(all).await {
+            Ok(listener) => Ok(vec![listener]),
+            Err(error) => Err(listen_error(all, setting, &error)),
+        };
     }
     let mut listeners = Vec::with_capacity(addresses.len());
     for &address in addresses {
-        listeners.push(bind((address, port).into(), setting).await?);
+        match TcpListener::bind((address, port)).await {
+            Ok(listener) => listeners.push(listener),
+            // Development names it without knowing whether there is IPv6.
+            Err(error) if address == Ipv6Addr::LOCALHOST && !listeners.is_empty() && no_such_address(&error) => {
+                debug!("no IPv6 on this machine: {error}");
+            }
+            Err(error) => return Err(listen_error((address, port).into(), setting, &error)),
+        }
     }
     Ok(listeners)
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let port = address.port();
-        match error.kind() {
-            ErrorKind::AddrInUse => {
-                anyhow!("TCP port {port} of {} is taken: stop what listens there, or set {setting}", address.ip())
-            }
-            ErrorKind::PermissionDenied => {
-                anyhow!("TCP port {port} needs a privilege: take one above 1023 for {setting}, or grant CAP_NET_BIND_SERVICE")
-            }
-            ErrorKind::AddrNotAvailable => {
-                anyhow!("{} is not an address of this machine: correct bind_addresses (--bind)", address.ip())
-            }
-            _ => anyhow!("cannot listen on {address}: {error}"),
+/// Without IPv6 the system may know the address family, or not even that.
+fn no_such_address(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported)
+}
+
+fn listen_error(address: SocketAddr, setting: &str, error: &std::io::Error) -> anyhow::Error {
+    let (ip, port) = (address.ip(), address.port());
+    match error.kind() {
+        ErrorKind::AddrInUse => anyhow!("TCP port {port} of {ip} is taken: stop what listens there, or set {setting}"),
+        ErrorKind::PermissionDenied => anyhow!(
+            "TCP port {port} needs a privilege: take one above 1023 for {setting}, or grant CAP_NET_BIND_SERVICE"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            anyhow!("{ip} is not an address of this machine: correct bind_addresses (--bind)")
         }
-    })
+        _ => anyhow!("cannot listen on {address}: {error}"),
+    }
 }
 
 fn serve(
