@@ -24,8 +24,8 @@ async def scenario():
     await server("start")
     for member in (alice, bob):
         await member.hears("reconnected", since=marks[member], within=60)
-    assert alice.me.sid != sid, "a server that forgot everything cannot know this sid"
-    video, _, _ = await bob.hears("track_subscribed", since=marks[bob], within=30)
+    video, _, who = await bob.hears("track_subscribed", since=marks[bob], within=30)
+    assert who.identity == "alice" and who.sid != sid, "a server that forgot everything cannot know this sid"
     viewer = Viewer(video)
     before = camera.number
     await until(lambda: viewer.numbers and viewer.numbers[-1] > before + 30, "frames taken after the restart arrive", 30)

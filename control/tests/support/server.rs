@@ -137,13 +137,11 @@ impl Ports {
         Self { http, tcp, udp: udp.local_addr().expect("it is bound").port() }
     }
 
-    /// Understood by Onair and by livekit-server, which offers no candidate of loopback without being told.
+    /// Understood by Onair and by livekit-server.
     fn config(&self) -> String {
         let Self { http, tcp, udp } = self;
-        let loopback = if std::env::var_os(BINARY_VARIABLE).is_some() { "enable_loopback_candidate: true" } else { "" };
         format!(
-            "port: {http}\nrtc:\n  tcp_port: {tcp}\n  udp_port: {udp}\n  node_ip: 127.0.0.1\n  {loopback}\n\
-             logging:\n  level: info\n"
+            "port: {http}\nrtc:\n  tcp_port: {tcp}\n  udp_port: {udp}\n  node_ip: 127.0.0.1\nlogging:\n  level: info\n"
         )
     }
 }
