@@ -1,6 +1,7 @@
 //! What runs, and how it stops. [`App::start`] builds the parts in order, sockets first so that a taken port shows before
 //! anything runs; [`App::run`] serves until told to stop, then drains in reverse.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use sfu::certificate::Certificate;
 use sfu::io::{UdpPorts, Workers};
 use shared::id::NodeId;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, PortRange};
-use crate::metrics;
+use crate::{metrics, serve};
 
 /// How long a join token lasts that is made for somebody who tries the server.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -34,7 +34,7 @@ pub struct App {
     workers: Arc<Workers>,
     http: Vec<SocketAddr>,
     metrics: Vec<SocketAddr>,
-    servers: JoinSet<std::io::Result<()>>,
+    servers: JoinSet<Infallible>,
 }
 
 /// How the server stopped.
@@ -172,8 +172,7 @@ impl App {
         tokio::select! {
             () = stop => {}
             Some(ended) = self.servers.join_next() => {
-                ended.context("a server task failed")?.context("a listener failed")?;
-                return Err(anyhow!("a listener ended by itself"));
+                match ended.context("a server task failed")? {}
             }
         }
         let deadline = Duration::from_secs(self.config.drain_timeout);
@@ -188,7 +187,7 @@ impl App {
 
     async fn stop(mut self) {
         self.servers.shutdown().await;
-        // A scraper that keeps its connection keeps a handle too; then the threads end with the process.
+        // Metrics held the other handle, and went with their server.
         if let Some(workers) = Arc::into_inner(self.workers) {
             let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
         }
@@ -250,19 +249,14 @@ fn listen_error(address: SocketAddr, setting: &str, error: &std::io::Error) -> a
 }
 
 fn serve(
-    servers: &mut JoinSet<std::io::Result<()>>,
+    servers: &mut JoinSet<Infallible>,
     listeners: Vec<TcpListener>,
     router: &Router,
 ) -> anyhow::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
         addresses.push(listener.local_addr().context("a listener has no address")?);
-        // Signalling messages are small and answer each other.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
-        let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
-        servers.spawn(async move { axum::serve(listener, service).await });
+        servers.spawn(serve::serve(listener, router.clone()));
     }
     Ok(addresses)
 }
