@@ -93,6 +93,32 @@ fn who_loses_media_is_asked_to_resume() {
 }
 
 #[test]
+fn a_leave_counts_although_the_client_closed_its_transport_before() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v1("bob");
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ClosedByPeer });
+    assert!(leaves(world.inbox(&bob)).is_empty());
+    world.request(&bob, leave(Reason::ClientInitiated));
+    assert_eq!(updates(&world.take(&alice))[0].disconnect_reason(), Reason::ClientInitiated);
+    assert_eq!(leaves(&world.take(&bob))[0].reason(), Reason::ClientInitiated);
+}
+
+#[test]
+fn who_closed_its_transport_and_says_nothing_is_gone_after_five_seconds() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ClosedByPeer });
+    world.lose_socket(&bob);
+    world.pass(s(4));
+    assert!(world.room.session("bob").is_some());
+    world.pass(s(1));
+    assert!(world.room.session("bob").is_none());
+}
+
+#[test]
 fn a_deleted_room_says_so_and_ends_with_its_last_event() {
     let mut world = World::new();
     let alice = world.enter_v0("alice");
