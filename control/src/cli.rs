@@ -236,10 +236,10 @@ fn signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = (
     Ok((stop, stop_now))
 }
 
-/// Logs go to standard error. Libraries speak only when it matters; rtc-dtls warns of every browser's greeting.
+/// Logs go to standard error. Libraries speak only when it matters.
 fn start_log(config: &Config) {
     let level = config.log_level().name();
-    let others = if level == "error" { "error" } else { "warn,rtc_dtls=error" };
+    let others = if level == "error" { "error" } else { "warn" };
     let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
     // The DTLS library warns of every extension that it does not know, and browsers send several.
     let usual = format!("{others},rtc_dtls=error{ours}");
