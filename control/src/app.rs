@@ -77,7 +77,7 @@ impl App {
         let (on_event, events) = signaling::media::worker_events();
         let fingerprint = certificate.fingerprint;
         let workers = Workers::start(media_config(&config, certificate), on_event)
-            .map_err(|error| media_error(&config, error))?;
+            .map_err(|error| media_error(&config, &error))?;
         let workers = Arc::new(workers);
         let node_id = NodeId::generate();
         let rooms_config = rooms_config(&config, &keys, &node_id, fingerprint)?;
@@ -285,15 +285,13 @@ fn outgoing_address() -> Option<IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
-fn media_error(config: &Config, error: std::io::Error) -> anyhow::Error {
+fn media_error(config: &Config, error: &std::io::Error) -> anyhow::Error {
     let PortRange { first, last } = config.udp_ports();
-    let tcp = config.rtc.tcp_port;
     match error.kind() {
-        ErrorKind::AddrInUse => anyhow!(
-            "a media port is taken (UDP {first}-{last}, TCP {tcp}): stop what uses it, or set rtc.udp_port (--udp-port) \
-             and rtc.tcp_port"
-        ),
-        _ => anyhow!("cannot start the media workers (UDP {first}-{last}, TCP {tcp}): {error}"),
+        ErrorKind::AddrInUse => {
+            anyhow!("{error}: stop what listens there, or set rtc.udp_port (--udp-port) and rtc.tcp_port")
+        }
+        _ => anyhow!("cannot start the media workers (UDP {first}-{last}, TCP {}): {error}", config.rtc.tcp_port),
     }
 }
 

@@ -435,8 +435,7 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     }
     let mut warnings = Vec::new();
     known.check(&mut tree, sources.strict, &mut warnings)?;
-    let mut config: Config =
-        serde_yaml_ng::from_value(Value::Mapping(tree)).context("the configuration is not valid")?;
+    let mut config = read_tree(tree)?;
     apply_flags(&mut config, sources.flags)?;
     let file_given = sources.yaml.is_some();
     read_key_file(&mut config)?;

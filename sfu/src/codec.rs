@@ -33,3 +33,33 @@ pub fn is_keyframe_start(codec: Codec, payload: &[u8], dependency_descriptor: Op
         Codec::Av1 { .. } => announced() || av1::is_keyframe_start(payload),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_structure_in_the_descriptor_settles_it_without_the_payload() {
+        let starts = |descriptor: &[u8]| is_keyframe_start(Codec::Av1 { profile: 0 }, &[0x10, 0x32], Some(descriptor));
+        assert!(starts(&[0x80, 0, 1, 0x80]));
+        assert!(!starts(&[0x80, 0, 1]), "no structure");
+        assert!(!starts(&[0x00, 0, 1, 0x80]), "not the frame's first packet");
+    }
+
+    #[test]
+    fn every_audio_packet_is_a_start() {
+        assert!(is_keyframe_start(Codec::Opus, &[], None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
+            crate::fuzzing::codec(&bytes);
+            crate::fuzzing::audio(&bytes);
+            crate::fuzzing::twcc(&bytes);
+        }
+    }
+}

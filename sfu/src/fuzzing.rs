@@ -1,6 +1,7 @@
 //! Entry functions of the fuzz targets; the ordinary tests call them too, with the committed corpora.
 //!
-//! Each takes any bytes and must neither panic nor run long, and what is said twice must agree.
+//! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line in
+//! [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
 
 use std::time::Duration;
 
@@ -8,6 +9,13 @@ use shared::media::Codec;
 
 use crate::twcc::{TransportCc, TwccRecorder};
 use crate::{audio, codec, rtcp, rtp};
+
+/// What a fuzz target calls with its input.
+pub type Entry = fn(&[u8]);
+
+/// Every entry function by the name of its target.
+pub const TARGETS: &[(&str, Entry)] =
+    &[("audio", audio), ("codec", codec), ("rtcp", rtcp), ("rtp", rtp), ("twcc", twcc)];
 
 /// Header, extensions and payload of an RTP packet.
 pub fn rtp(bytes: &[u8]) {
@@ -51,6 +59,12 @@ pub fn codec(bytes: &[u8]) {
         codec::is_keyframe_start(kind, bytes, None);
         codec::is_keyframe_start(kind, &[], Some(bytes));
     }
+    let mut structure = None;
+    let _ = codec::DependencyDescriptor::parse(bytes, &mut structure);
+    // Once more with the templates that the first half may bring.
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let _ = codec::DependencyDescriptor::parse(first, &mut structure);
+    let _ = codec::DependencyDescriptor::parse(second, &mut structure);
     if let Some(descriptor) = codec::Vp9Descriptor::parse(bytes) {
         assert!(descriptor.header_len <= bytes.len());
     }

@@ -34,8 +34,9 @@ const LOSSY_BUFFER_MAX: usize = 8 * 1024;
 const PENDING_BYTES_MAX: usize = 100 * 1024;
 /// Receive window, in bytes: the most a client can make us hold for reassembly.
 const RECEIVE_WINDOW: u32 = 256 * 1024;
-/// Streams a client may use: three channels, and some room for channels of other labels.
-const STREAMS_MAX: usize = 16;
+/// Streams that may exist at once: three channels, and room for some of other labels. `rtc-sctp` sets no limit, so a
+/// client that goes beyond loses its association.
+const STREAMS_MAX: usize = 32;
 /// INITs that may wait for their COOKIE-ECHO at once, see [`Sctp::candidates`].
 const CANDIDATES_MAX: usize = 3;
 /// Data that has arrived and was not fetched. Fetched after every datagram, so a datagram's worth is the norm.
@@ -84,7 +85,7 @@ fn index_of(channel: DataChannel) -> usize {
 pub enum SendDataError {
     #[error("longer than {MESSAGE_BYTES_MAX} bytes")]
     TooLong,
-    /// A lossy channel that is not open, or a reliable one for which [`PENDING_BYTES_MAX`] are kept already.
+    /// A lossy channel that is not open, or a reliable one for which 100 KiB are kept already.
     #[error("the channel is not open")]
     NotOpen,
     /// The client does not keep up.
@@ -275,7 +276,8 @@ impl Sctp {
     fn progress(&mut self, now: Instant) {
         while let Some(event) = self.association.as_mut().and_then(|established| established.association.poll()) {
             match event {
-                Event::Stream(StreamEvent::Readable { id } | StreamEvent::Opened { id }) => self.read(now, id),
+                Event::Stream(StreamEvent::Opened { id }) => self.on_stream_opened(now, id),
+                Event::Stream(StreamEvent::Readable { id }) => self.read(now, id),
                 Event::AssociationLost { id, .. } => self.on_stream_closed(id),
                 _ => {}
             }
@@ -303,6 +305,18 @@ impl Sctp {
                 *sending = Sending::Closed;
             }
         }
+    }
+
+    fn on_stream_opened(&mut self, now: Instant, id: StreamId) {
+        let Some(established) = &mut self.association else { return };
+        // Taken off the crate's list of new streams; it is the event that we go by.
+        while established.association.accept_stream().is_some() {}
+        if established.association.stream_ids().len() > STREAMS_MAX {
+            self.discards.malformed += 1;
+            self.on_association_lost();
+            return;
+        }
+        self.read(now, id);
     }
 
     fn read(&mut self, now: Instant, id: StreamId) {

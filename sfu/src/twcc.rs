@@ -208,7 +208,8 @@ impl Iterator for Statuses<'_> {
     }
 }
 
-/// Sequence numbers remembered at most: a jump beyond forgets the oldest. Half a minute of 2 Mbit/s.
+/// Sequence numbers remembered at most: a jump beyond forgets the oldest, and is not reported as loss. Half a minute of
+/// 2 Mbit/s.
 const WINDOW_MAX: usize = 8_192;
 /// How long a reported packet is kept, so that a late neighbour can be reported together with it.
 const REPORTED_KEPT_TICKS: u64 = 500_000 / TICK_US;
@@ -285,8 +286,12 @@ impl TwccRecorder {
             return None;
         }
         let newest_max = self.oldest + WINDOW_MAX as u64 - 1;
-        if number > newest_max {
-            self.forget(usize::try_from(number - newest_max).unwrap_or(usize::MAX));
+        if number > newest_max + self.arrivals.len() as u64 {
+            // Nothing of the window would stay: begin again here, instead of filling it with what nobody sent.
+            self.arrivals.clear();
+            self.forget_until(number);
+        } else if number > newest_max {
+            self.forget_until(self.oldest + (number - newest_max));
         }
         // Before anything was forgotten, an earlier packet can still be first.
         if number < self.oldest {
@@ -304,16 +309,20 @@ impl TwccRecorder {
         Some(at)
     }
 
-    /// Drops the numbers before `oldest + count`.
-    fn forget(&mut self, count: usize) {
-        let present = count.min(self.arrivals.len());
-        self.arrivals.drain(..present);
-        self.oldest += count as u64;
-        self.forgotten = self.oldest;
-        self.unreported = self.unreported.max(self.oldest);
+    /// Drops the numbers before `oldest`, the new oldest one.
+    fn forget_until(&mut self, oldest: u64) {
+        let count = usize::try_from(oldest.saturating_sub(self.oldest)).unwrap_or(usize::MAX);
+        self.arrivals.drain(..count.min(self.arrivals.len()));
+        self.oldest = oldest;
+        self.forgotten = oldest;
+        if oldest > self.unreported {
+            self.unreported = oldest;
+            let left = self.arrivals.iter().filter(|&&ticks| ticks != NOT_RECEIVED).count();
+            self.pending = self.pending.min(left);
+        }
     }
 
-    /// Appends one or more feedback packets about everything since the last call, gaps included. `false`, with nothing
+    /// Appends one or more feedback packets about everything since the last call, gaps included (up to 8,192 numbers). `false`, with nothing
     /// appended, if nothing arrived since.
     pub fn write_feedback(&mut self, out: &mut Vec<u8>) -> bool {
         if self.pending == 0 {
@@ -372,7 +381,7 @@ impl TwccRecorder {
         let Some(&newest) = self.arrivals.iter().rfind(|&&ticks| ticks != NOT_RECEIVED) else { return };
         let horizon = newest.saturating_sub(REPORTED_KEPT_TICKS);
         let kept = self.arrivals.iter().position(|&ticks| ticks != NOT_RECEIVED && ticks >= horizon);
-        self.forget(kept.unwrap_or(0));
+        self.forget_until(self.oldest + kept.unwrap_or(0) as u64);
     }
 }
 
@@ -546,9 +555,11 @@ mod tests {
             recorder.record((n.wrapping_mul(9_973)) as u16, us(u64::from(n)), 2);
             assert!(recorder.arrivals.len() <= WINDOW_MAX);
         }
+        let pending = recorder.pending();
         let bytes = feedback(&mut recorder);
-        assert!(statuses(&bytes).len() <= WINDOW_MAX);
-        assert!(packets(&bytes).len() <= WINDOW_MAX);
+        let statuses = statuses(&bytes);
+        assert!(statuses.len() <= WINDOW_MAX);
+        assert!(statuses.iter().filter(|(_, arrival)| arrival.is_some()).count() >= pending);
     }
 
     #[test]

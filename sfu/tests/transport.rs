@@ -68,6 +68,17 @@ fn a_client_with_aes_cm_alone_gets_aes_cm_and_one_without_a_known_profile_fails(
     assert_eq!(end(&world), Some(TransportEnd::HandshakeFailed));
 }
 
+/// Post-quantum key shares make browsers' ClientHellos longer than a datagram.
+#[test]
+fn a_client_hello_may_come_in_several_datagrams() {
+    let client = Client::robust_with_mtu(1, 400);
+    let mut world = World::with_client(ChannelOpener::Client, 1, client);
+    world.transport.set_fingerprint(world.now, world.client.fingerprint);
+    assert!(world.run_until(SECOND, |world| connections(world) == 1));
+    let Some(TransportOutput::Connected(keys)) = world.outputs.first() else { panic!("{:?}", world.outputs) };
+    assert_eq!(keys.profile, SrtpProfile::AeadAes128Gcm);
+}
+
 #[test]
 fn the_handshake_and_the_channels_survive_loss() {
     for seed in 0..200 {
@@ -206,6 +217,21 @@ fn the_clients_channels_are_acknowledged_and_foreign_labels_only_that() {
     assert_eq!(acknowledged, [0, 2, 4, 6]);
     assert_eq!(data(&world), []);
     assert_eq!(world.transport.data_discards().unknown_channel, 2);
+}
+
+#[test]
+fn a_client_with_too_many_channels_loses_them_and_keeps_its_media() {
+    let mut world = World::connected(ChannelOpener::Client, 1);
+    for id in (6..80).step_by(2) {
+        world.client.open(world.now, id, "flood", ChannelType::Reliable);
+    }
+    world.run_for(SECOND);
+    world.client.send(world.now, 2, b"unheard");
+    world.run_for(SECOND);
+    assert_eq!(data(&world), []);
+    let payload = Bytes::from_static(b"no way");
+    assert_eq!(world.transport.send_data(world.now, DataChannel::Lossy, &payload), Err(SendDataError::NotOpen));
+    assert!(world.transport.is_connected());
 }
 
 #[test]

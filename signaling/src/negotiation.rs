@@ -146,7 +146,6 @@ pub struct Description {
 /// The state of one transport's sections.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Negotiation {
-    role: Role,
     local: LocalTransport,
     session_id: u64,
     /// Of our last description.
@@ -173,7 +172,7 @@ impl Negotiation {
         let mut rng = rand::rng();
         // RFC 9429, section 5.2.1: 63 bits.
         let session_id = rng.random::<u64>() >> 1;
-        Self { role, local, session_id, version: 0, ssrcs: SsrcSource::starting_at(rng.random()), sections }
+        Self { local, session_id, version: 0, ssrcs: SsrcSource::starting_at(rng.random()), sections }
     }
 
     /// Replaces our ICE credentials, before the description that restarts ICE.

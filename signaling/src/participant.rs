@@ -3,8 +3,6 @@
 //! [`SessionState`] can be written down and read back (ARCHITECTURE.md, invariant 13). What is bound to this process, the
 //! connection and moments in time, stands beside it in [`Live`].
 
-#![expect(deprecated, reason = "clients of all ages send and read fields that newer ones have other names for")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -119,8 +117,6 @@ pub struct Transport {
     pub last_answer: Option<NumberedSdp>,
     /// v0 subscriber: our offer waits for its answer.
     pub outstanding: bool,
-    /// v0 subscriber: something changed since the last offer.
-    pub dirty: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,24 +297,6 @@ impl SessionState {
         self.publications.iter_mut().find(|(_, publication)| publication.id == id)
     }
 
-    pub fn can_publish(&self) -> bool {
-        self.grants.video.can_publish.unwrap_or(true)
-    }
-
-    pub fn can_subscribe(&self) -> bool {
-        self.grants.video.can_subscribe.unwrap_or(true)
-    }
-
-    pub fn can_publish_data(&self) -> bool {
-        self.grants.video.can_publish_data.unwrap_or_else(|| self.can_publish())
-    }
-
-    /// Also whether tracks of this source may be published.
-    pub fn can_publish_source(&self, source: proto::TrackSource) -> bool {
-        let sources = &self.grants.video.can_publish_sources;
-        self.can_publish() && (sources.is_empty() || sources.contains(&source))
-    }
-
     pub fn is_hidden(&self) -> bool {
         self.grants.video.hidden
     }
@@ -334,38 +312,6 @@ impl SessionState {
     /// Neither counted nor limited, and keeps no room open (livekit-surface 7.4).
     pub fn is_dependent(&self) -> bool {
         self.is_recorder() || self.is_agent()
-    }
-
-    /// The permission as clients see it, all live fields filled.
-    pub fn permission(&self) -> proto::ParticipantPermission {
-        let video = &self.grants.video;
-        proto::ParticipantPermission {
-            can_subscribe: self.can_subscribe(),
-            can_publish: self.can_publish(),
-            can_publish_data: self.can_publish_data(),
-            can_publish_sources: video.can_publish_sources.iter().map(|source| *source as i32).collect(),
-            hidden: video.hidden,
-            recorder: video.recorder,
-            can_update_metadata: video.can_update_own_metadata.unwrap_or(false),
-            agent: video.agent,
-            can_subscribe_metrics: video.can_subscribe_metrics.unwrap_or(false),
-            can_manage_agent_session: video.can_manage_agent_session.unwrap_or(false),
-        }
-    }
-
-    /// Replaces all flags, also those the token left out.
-    pub fn set_permission(&mut self, permission: &proto::ParticipantPermission) {
-        let video = &mut self.grants.video;
-        video.can_subscribe = Some(permission.can_subscribe);
-        video.can_publish = Some(permission.can_publish);
-        video.can_publish_data = Some(permission.can_publish_data);
-        video.can_publish_sources = permission.can_publish_sources().collect();
-        video.hidden = permission.hidden;
-        video.recorder = permission.recorder;
-        video.can_update_own_metadata = Some(permission.can_update_metadata);
-        video.agent = permission.agent;
-        video.can_subscribe_metrics = Some(permission.can_subscribe_metrics);
-        video.can_manage_agent_session = Some(permission.can_manage_agent_session);
     }
 
     /// Settings that apply to a track now.

@@ -69,8 +69,8 @@ pub enum RoomEffect {
     },
     /// After what was sent to it before.
     CloseConnection(ConnectionId),
-    Event(RoomEvent),
-    Delta(RoomDelta),
+    Event(Box<RoomEvent>),
+    Delta(Box<RoomDelta>),
     /// The room is no more; no effect follows.
     Closed,
 }
@@ -356,7 +356,7 @@ impl Room {
     }
 
     fn new_session(&mut self, sid: ParticipantSid, join: Join) -> SessionState {
-        let can_subscribe = join.grants.video.can_subscribe.unwrap_or(true);
+        let can_subscribe = join.grants.video.may_subscribe();
         let subscriber_primary = join.mode == Mode::V0 && can_subscribe && join.protocol_version > 2;
         let (publisher, subscriber) = match join.mode {
             Mode::V0 => (
@@ -408,7 +408,6 @@ impl Room {
             last_offer: None,
             last_answer: None,
             outstanding: false,
-            dirty: false,
         }
     }
 
@@ -431,7 +430,7 @@ impl Room {
             sif_trailer: self.sif_trailer.clone(),
             enabled_publish_codecs: wire::publish_codecs(&self.config, &disabled.unwrap_or_default()),
             client_configuration,
-            fast_publish: state.can_publish(),
+            fast_publish: state.grants.video.may_publish(),
             ..Default::default()
         }
     }
@@ -739,18 +738,18 @@ impl Room {
     fn change(&mut self, change: Change) {
         let delta = RoomDelta { number: self.view.number + 1, change };
         self.view.apply(&delta).expect("the number was made one line above");
-        self.out.0.push(RoomEffect::Delta(delta));
+        self.out.0.push(RoomEffect::Delta(Box::new(delta)));
     }
 
     fn tell(&mut self, now: Now, what: RoomHappening) {
         self.events_sent += 1;
-        self.out.0.push(RoomEffect::Event(RoomEvent {
+        self.out.0.push(RoomEffect::Event(Box::new(RoomEvent {
             room: self.name.clone(),
             room_sid: self.sid.clone(),
             number: self.events_sent,
             at: now.wall,
             what,
-        }));
+        })));
     }
 
     fn connection_of(&self, sid: &ParticipantSid) -> Option<ConnectionId> {
@@ -770,7 +769,7 @@ fn member_info(now: Now, state: &SessionState, region: &str) -> proto::Participa
         attributes: grants.attributes.clone(),
         joined_at: now.unix_ms() / 1000,
         joined_at_ms: now.unix_ms(),
-        permission: Some(state.permission()),
+        permission: Some(state.grants.video.permission()),
         region: region.into(),
         kind: grants.kind as i32,
         kind_details: grants.kind_details.iter().map(|detail| *detail as i32).collect(),

@@ -235,7 +235,8 @@ impl Rooms {
         if !self.config.auto_create && !join.grants.video.room_create {
             return Err(Some(JoinError::RoomMissing));
         }
-        let settings = self.settings(join.grants.room_config.as_ref());
+        let preset = self.preset(&join.grants.room_preset).map_err(|_| Some(JoinError::Unavailable))?;
+        let settings = self.settings(join.grants.room_config.as_ref().or(preset));
         self.find_or_create(name.clone(), settings).await.ok_or(Some(JoinError::Unavailable))
     }
 
@@ -262,22 +263,23 @@ impl Rooms {
     }
 
     fn requested_settings(&self, request: &proto::CreateRoomRequest) -> Result<RoomSettings, ApiError> {
-        let preset = match request.room_preset.as_str() {
-            "" => None,
-            name => Some(
-                self.config
-                    .room_configurations
-                    .get(name)
-                    .ok_or_else(|| ApiError::InvalidArgument(format!("unknown room preset {name:?}")))?,
-            ),
-        };
-        let base = self.settings(preset);
+        let base = self.settings(self.preset(&request.room_preset)?);
         Ok(RoomSettings {
             empty_timeout: seconds_or(request.empty_timeout, base.empty_timeout),
             departure_timeout: seconds_or(request.departure_timeout, base.departure_timeout),
             max_participants: number_or(request.max_participants, base.max_participants),
             metadata: if request.metadata.is_empty() { base.metadata } else { request.metadata.clone() },
         })
+    }
+
+    fn preset(&self, name: &str) -> Result<Option<&proto::RoomConfiguration>, ApiError> {
+        match name {
+            "" => Ok(None),
+            name => {
+                let known = self.config.room_configurations.get(name);
+                known.map(Some).ok_or_else(|| ApiError::InvalidArgument(format!("unknown room preset {name:?}")))
+            }
+        }
     }
 
     /// The server's settings, with what a room configuration sets.

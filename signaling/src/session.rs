@@ -70,9 +70,9 @@ impl Session {
 
 impl RoomLink {
     /// Waits when the room is busy. `Err`: the room is gone.
-    pub(crate) async fn request(&self, request: proto::SignalRequest) -> Result<(), RoomGone> {
+    pub(crate) async fn request(&self, request: Box<proto::SignalRequest>) -> Result<(), RoomGone> {
         let Some(inputs) = &self.inputs else { return Ok(()) };
-        let input = RoomInput::Request { connection: self.connection, request: Box::new(request) };
+        let input = RoomInput::Request { connection: self.connection, request };
         inputs.send(input).await.map_err(|_| RoomGone)
     }
 }
@@ -103,9 +103,9 @@ pub struct Framing {
 #[derive(Debug, PartialEq)]
 pub enum Incoming {
     /// For the room.
-    Request(proto::SignalRequest),
+    Request(Box<proto::SignalRequest>),
     /// Answered at once.
-    Reply(Response),
+    Reply(Box<Response>),
     Nothing,
     /// The connection ends: the client closed it, or what it sent cannot be read.
     End,
@@ -128,14 +128,14 @@ impl Framing {
         };
         let Some(request) = request else { return Incoming::End };
         match request.message {
-            Some(Request::Ping(_)) => Incoming::Reply(Response::Pong(unix_ms)),
+            Some(Request::Ping(_)) => Incoming::Reply(Box::new(Response::Pong(unix_ms))),
             Some(Request::PingReq(ping)) => {
                 let pong = proto::Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_ms };
-                Incoming::Reply(Response::PongResp(pong))
+                Incoming::Reply(Box::new(Response::PongResp(pong)))
             }
             // A message of a newer protocol.
             None => Incoming::Nothing,
-            Some(_) => Incoming::Request(request),
+            Some(_) => Incoming::Request(Box::new(request)),
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn a_ping_is_answered_with_both_times() {
         let frame = Frame::Binary(ping_req().encode_to_vec().into());
         let pong = proto::Pong { last_ping_timestamp: 7, timestamp: 1_000 };
-        assert_eq!(Framing::default().read(frame, 1_000), Incoming::Reply(Response::PongResp(pong)));
+        assert_eq!(Framing::default().read(frame, 1_000), Incoming::Reply(Box::new(Response::PongResp(pong))));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Session {
                             let _ = self.room.request(request).await;
                             continue;
                         }
-                        Incoming::Reply(reply) => self.framing.write(&Outgoing::new(reply)),
+                        Incoming::Reply(reply) => self.framing.write(&Outgoing::new(*reply)),
                         Incoming::Nothing => continue,
                         Incoming::End => Frame::Close,
                     },

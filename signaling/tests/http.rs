@@ -4,6 +4,8 @@
 mod api;
 #[path = "http/join.rs"]
 mod join;
+#[path = "http/rooms.rs"]
+mod rooms;
 #[path = "http/server.rs"]
 mod server;
 #[path = "http/surface.rs"]

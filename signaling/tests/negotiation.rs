@@ -16,11 +16,6 @@ use signaling::negotiation::{
 use view::{SectionView, View, assert_well_formed, recorded, recorded_names};
 
 const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-const DEPENDENCY_DESCRIPTOR: &str =
-    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
-const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
-const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
 fn credentials(ufrag: &str) -> IceCredentials {
     IceCredentials { ufrag: ufrag.into(), password: format!("{ufrag}-and-eighteen-more-characters") }
@@ -89,16 +84,16 @@ fn assert_media_like_reference(ours: &SectionView, theirs: &SectionView) {
     assert_eq!(ours.values("rid"), theirs.values("rid"));
     assert_eq!(ours.value("simulcast"), theirs.value("simulcast"));
     assert_eq!(ours.values("ssrc").len(), theirs.values("ssrc").len());
+    let mut extensions = ours.extensions();
+    if ours.media == "audio" {
+        // One transport-wide space counts audio too; the reference leaves it out.
+        extensions.remove(TRANSPORT_CC);
+    }
     if theirs.direction() == "recvonly" {
-        let mut extensions = ours.extensions();
-        if ours.media == "audio" {
-            // One transport-wide space counts audio too; the reference leaves it out.
-            extensions.remove(TRANSPORT_CC);
-        }
         assert_eq!(extensions, theirs.extensions(), "section {section}");
     } else {
         let theirs = theirs.extensions();
-        assert!(ours.extensions().iter().all(|(uri, id)| theirs.get(uri) == Some(id)), "section {section}");
+        assert!(extensions.iter().all(|(uri, id)| theirs.get(uri) == Some(id)), "section {section}");
     }
     if theirs.direction() == "recvonly" && ours.media == "video" {
         let mut theirs = theirs.feedback(&theirs.formats[0]);
@@ -357,15 +352,24 @@ fn a_track_of_v1_is_shown_in_the_lowest_free_slot_of_its_kind() {
     assert_eq!(answer.mid_to_track_id, HashMap::from(expected));
     assert_shown(view.section("0"), &audio, "PA_x|TR_a", "TR_a");
     assert_shown(view.section("3"), &video, "PA_x|TR_v", "TR_v");
-    assert_eq!(view.section("3").extensions(), BTreeMap::from([(DEPENDENCY_DESCRIPTOR, 12), (SEND_TIME, 2)]));
     assert_eq!((video.extensions.abs_send_time, video.extensions.dependency_descriptor), (Some(2), Some(12)));
-    assert_eq!(view.section("0").extensions(), BTreeMap::from([(AUDIO_LEVEL, 1)]));
+    assert_eq!((audio.extensions.audio_level, audio.extensions.mid), (Some(1), None));
     assert_eq!(
         view.section("3").feedback("96").into_iter().collect::<Vec<_>>(),
         ["ccm fir", "goog-remb", "nack", "nack pli"]
     );
     assert!(view.section("0").values("rtcp-fb").is_empty());
-    assert!(!view.section("0").extensions().contains_key(MID));
+}
+
+/// A Chromium leaves out of later sections what earlier ones of the kind were not answered, and then finds its own
+/// simulcast offer faulty.
+#[test]
+fn slots_agree_on_the_extensions_that_publishing_will_need() {
+    let mut negotiation = negotiation(Role::Single);
+    let (_, _, answer) = answer_all(&mut negotiation, "v1-chromium-01-offer");
+    let reference = View::of(&recorded("v1-chromium-02-reference-answer"));
+    assert_eq!(answer.section("3").extensions(), reference.section("3").extensions());
+    assert!(answer.section("0").extensions().contains_key(TRANSPORT_CC));
 }
 
 /// The lines by which clients know a stream (livekit-surface 5.3).

@@ -71,3 +71,33 @@ fn split_leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_sequence_or_a_sequence_header_is_a_start() {
+        assert!(is_keyframe_start(&[0x18, 0x0A, 1, 2]), "the N bit");
+        assert!(is_keyframe_start(&[0x10, 0x0A, 1, 2]), "one element, a sequence header");
+        assert!(!is_keyframe_start(&[0x10, 0x32, 1, 2]), "one element, a frame");
+        assert!(is_keyframe_start(&[0x20, 2, 0x2A, 0, 0x0A, 1]), "metadata, then a sequence header");
+        assert!(is_keyframe_start(&[0x00, 2, 0x2A, 0, 2, 0x0A, 1]), "with all lengths told");
+        assert!(!is_keyframe_start(&[0x00, 2, 0x2A, 0, 3, 0x0A, 1]), "cut off");
+        assert!(!is_keyframe_start(&[0x08]), "no payload");
+    }
+
+    #[test]
+    fn the_rest_of_an_obu_is_not_looked_into() {
+        assert!(!is_keyframe_start(&[0x90, 0x0A, 1, 2]));
+        assert!(!is_keyframe_start(&[0x98, 0x0A, 1, 2]));
+        assert!(is_keyframe_start(&[0xA0, 1, 0x0A, 0x0A, 1]));
+    }
+
+    #[test]
+    fn lengths_of_several_bytes_are_read() {
+        assert_eq!(split_leb128(&[0x80 | 5, 1, 9]), Some((133, &[9][..])));
+        assert_eq!(split_leb128(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]), None);
+        assert_eq!(split_leb128(&[0x80]), None);
+    }
+}

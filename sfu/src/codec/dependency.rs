@@ -285,3 +285,141 @@ impl Bits<'_> {
         Some((value << 1 | u32::from(self.flag()?)) - short_codes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Writes bits from the highest of the first byte on.
+    #[derive(Default)]
+    struct BitWriter {
+        bytes: Vec<u8>,
+        len: usize,
+    }
+
+    impl BitWriter {
+        fn put(&mut self, value: u32, width: u32) -> &mut Self {
+            for bit in (0..width).rev() {
+                if self.len.is_multiple_of(8) {
+                    self.bytes.push(0);
+                }
+                *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (7 - self.len % 8);
+                self.len += 1;
+            }
+            self
+        }
+    }
+
+    fn header(template_id: u32, frame_number: u32) -> BitWriter {
+        let mut bits = BitWriter::default();
+        bits.put(0b10, 2).put(template_id, 6).put(frame_number, 16);
+        bits
+    }
+
+    /// Two spatial layers (`L2T1`): templates 3 and 4, two decode targets, one chain, resolutions.
+    fn key_frame() -> Vec<u8> {
+        let mut bits = header(3, 77);
+        bits.put(0b10000, 5).put(3, 6).put(1, 5);
+        bits.put(2, 2).put(3, 2);
+        bits.put(0b10_10, 4).put(0b00_01, 4);
+        // The first template refers to nothing, the second to the frame before.
+        bits.put(0, 1).put(1, 1).put(0, 4).put(0, 1);
+        // One chain: ns(3) of 1 is `10`; protected by chain 0 takes no bits; a difference for each template.
+        bits.put(0b10, 2).put(0, 4).put(1, 4);
+        bits.put(1, 1).put(319, 16).put(179, 16).put(639, 16).put(359, 16);
+        bits.bytes
+    }
+
+    #[test]
+    fn templates_come_with_a_key_frame_and_are_remembered() {
+        let mut structure = None;
+        let key = DependencyDescriptor::parse(&key_frame(), &mut structure).unwrap();
+        assert!(key.header.start_of_frame && !key.header.end_of_frame && key.header.structure_attached);
+        assert_eq!((key.header.frame_number, key.spatial, key.temporal), (77, 0, 0));
+        assert_eq!(key.active_decode_targets, Some(0b11));
+        assert_eq!((key.indication(0), key.indication(1)), (Indication::Switch, Indication::Switch));
+
+        let known = structure.clone().unwrap();
+        assert_eq!(known.resolutions[..], [(320, 180), (640, 360)]);
+        assert_eq!((known.target_layers(0), known.target_layers(1)), (Some((0, 0)), Some((1, 0))));
+        assert_eq!(known.target_layers(2), None);
+
+        let upper = DependencyDescriptor::parse(&header(4, 77).bytes, &mut structure).unwrap();
+        assert_eq!((upper.spatial, upper.active_decode_targets), (1, None));
+        assert_eq!((upper.indication(0), upper.indication(1)), (Indication::NotPresent, Indication::Discardable));
+        assert_eq!(structure, Some(known));
+    }
+
+    #[test]
+    fn a_frame_without_its_templates_is_refused() {
+        assert_eq!(DependencyDescriptor::parse(&header(3, 1).bytes, &mut None), None);
+        let mut structure = None;
+        DependencyDescriptor::parse(&key_frame(), &mut structure).unwrap();
+        assert_eq!(DependencyDescriptor::parse(&header(5, 1).bytes, &mut structure), None);
+        assert_eq!(DependencyDescriptor::parse(&header(2, 1).bytes, &mut structure), None);
+    }
+
+    #[test]
+    fn a_structure_cut_off_anywhere_changes_nothing() {
+        let bytes = key_frame();
+        for len in 4..bytes.len() {
+            let mut structure = None;
+            assert_eq!(DependencyDescriptor::parse(&bytes[..len], &mut structure), None);
+            assert_eq!(structure, None);
+        }
+    }
+
+    #[test]
+    fn a_frame_may_say_its_own_indications_and_active_targets() {
+        let mut structure = None;
+        DependencyDescriptor::parse(&key_frame(), &mut structure).unwrap();
+        let mut bits = header(4, 78);
+        // Active targets, indications, references (4 and 8 bits, then the end) and chains of its own.
+        bits.put(0b01111, 5).put(0b01, 2).put(0b11_10, 4).put(1, 2).put(0, 4).put(2, 2).put(0, 8).put(0, 2).put(9, 8);
+        let own = DependencyDescriptor::parse(&bits.bytes, &mut structure).unwrap();
+        assert_eq!(own.active_decode_targets, Some(0b01));
+        assert_eq!((own.indication(0), own.indication(1)), (Indication::Required, Indication::Switch));
+        assert_eq!(DependencyDescriptor::parse(&bits.bytes[..bits.bytes.len() - 1], &mut structure), None);
+    }
+
+    #[test]
+    fn more_templates_than_ids_are_refused() {
+        let mut bits = header(0, 1);
+        bits.put(0b10000, 5).put(0, 6).put(0, 5);
+        for _ in 0..200 {
+            bits.put(0, 2);
+        }
+        assert_eq!(DependencyDescriptor::parse(&bits.bytes, &mut None), None);
+    }
+
+    #[test]
+    fn numbers_below_a_bound_take_the_bits_of_the_specification() {
+        let read = |bytes: &[u8], bound| {
+            let mut bits = Bits { bytes, at: 0 };
+            bits.non_symmetric(bound).map(|value| (value, bits.at))
+        };
+        // AV1's own table for a bound of 5.
+        assert_eq!(read(&[0b0000_0000], 5), Some((0, 2)));
+        assert_eq!(read(&[0b0100_0000], 5), Some((1, 2)));
+        assert_eq!(read(&[0b1000_0000], 5), Some((2, 2)));
+        assert_eq!(read(&[0b1100_0000], 5), Some((3, 3)));
+        assert_eq!(read(&[0b1110_0000], 5), Some((4, 3)));
+        assert_eq!(read(&[], 1), Some((0, 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(frames in vec(vec(any::<u8>(), 0..80), 1..6)) {
+            let mut structure = None;
+            for mut frame in frames {
+                if let Some(flags) = frame.get_mut(3) {
+                    *flags |= 0x80;
+                }
+                let _ = DependencyDescriptor::parse(&frame, &mut structure);
+            }
+        }
+    }
+}

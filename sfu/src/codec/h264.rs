@@ -44,3 +44,36 @@ fn starts_picture(unit_type: u8, body: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_sets_and_the_first_slice_of_an_idr_picture_are_starts() {
+        assert!(is_keyframe_start(&[0x67, 0x42]));
+        assert!(is_keyframe_start(&[0x65, 0x88]));
+        assert!(!is_keyframe_start(&[0x65, 0x40]), "a later slice");
+        assert!(!is_keyframe_start(&[0x41, 0x9A]), "an inter picture");
+        assert!(!is_keyframe_start(&[0x68, 0xCE]), "picture parameters alone");
+        assert!(!is_keyframe_start(&[]));
+    }
+
+    #[test]
+    fn an_aggregate_with_a_start_is_one() {
+        assert!(is_keyframe_start(&[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xCE]));
+        assert!(is_keyframe_start(&[0x78, 0, 2, 0x09, 0xF0, 0, 2, 0x65, 0x88]));
+        assert!(!is_keyframe_start(&[0x78, 0, 2, 0x06, 0x05, 0, 2, 0x41, 0x9A]));
+        assert!(!is_keyframe_start(&[0x78, 0, 9, 0x67, 0x42]), "cut off");
+        assert!(!is_keyframe_start(&[0x78, 0, 0, 0, 0, 0]), "empty units");
+    }
+
+    #[test]
+    fn only_the_first_fragment_is_a_start() {
+        assert!(is_keyframe_start(&[0x7C, 0x85, 0x88]));
+        assert!(!is_keyframe_start(&[0x7C, 0x05, 0x88]));
+        assert!(!is_keyframe_start(&[0x7C, 0x45, 0x88]));
+        assert!(!is_keyframe_start(&[0x7C, 0x81, 0x88]), "an inter picture");
+        assert!(!is_keyframe_start(&[0x7C]));
+    }
+}

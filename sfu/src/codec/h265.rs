@@ -49,3 +49,26 @@ fn starts_picture(unit_type: u8, body: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_sets_and_the_first_slice_of_a_random_access_picture_are_starts() {
+        assert!(is_keyframe_start(&[0x40, 1, 0x0C]), "video parameters");
+        assert!(is_keyframe_start(&[0x42, 1, 0x01]), "sequence parameters");
+        assert!(is_keyframe_start(&[0x26, 1, 0x80]), "IDR");
+        assert!(!is_keyframe_start(&[0x26, 1, 0x40]), "a later slice");
+        assert!(!is_keyframe_start(&[0x02, 1, 0x80]), "an inter picture");
+        assert!(!is_keyframe_start(&[0x42]));
+    }
+
+    #[test]
+    fn aggregates_and_first_fragments_can_be_starts() {
+        assert!(is_keyframe_start(&[0x60, 1, 0, 3, 0x40, 1, 0x0C, 0, 3, 0x42, 1, 1]));
+        assert!(!is_keyframe_start(&[0x60, 1, 0, 3, 0x44, 1, 0x0C]));
+        assert!(is_keyframe_start(&[0x62, 1, 0x80 | 19, 0x80]));
+        assert!(!is_keyframe_start(&[0x62, 1, 19, 0x80]));
+    }
+}

@@ -92,3 +92,106 @@ pub fn is_keyframe_start(payload: &[u8]) -> bool {
         .and_then(|descriptor| payload.get(descriptor.header_len))
         .is_some_and(|byte| byte & INTER_FRAME == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use rtc_rtp::codec::vp8::Vp8Packet;
+    use rtc_rtp::packetizer::Depacketizer;
+
+    use super::*;
+
+    #[test]
+    fn the_shortest_descriptor_is_one_byte() {
+        let descriptor = Vp8Descriptor::parse(&[0x10, 0]).unwrap();
+        assert_eq!(descriptor, Vp8Descriptor { first: true, header_len: 1, ..Vp8Descriptor::default() });
+    }
+
+    #[test]
+    fn all_fields_are_read_in_their_order() {
+        let payload = [0xB0, 0xF0, 0x92, 0x34, 0x56, 0xA3, 0x00];
+        let descriptor = Vp8Descriptor::parse(&payload).unwrap();
+        let expected = Vp8Descriptor {
+            first: true,
+            non_reference: true,
+            picture_id: Some((0x1234, true)),
+            tl0_pic_idx: Some(0x56),
+            temporal: Some((2, true)),
+            keyidx: Some(3),
+            header_len: 6,
+        };
+        assert_eq!(descriptor, expected);
+    }
+
+    #[test]
+    fn a_descriptor_cut_off_anywhere_is_refused() {
+        let payload = [0x90, 0xF0, 0x92, 0x34, 0x56, 0xA3];
+        for len in 0..payload.len() {
+            assert_eq!(Vp8Descriptor::parse(&payload[..len]), None);
+        }
+        assert!(Vp8Descriptor::parse(&payload).is_some());
+    }
+
+    #[test]
+    fn rewriting_keeps_widths_and_the_temporal_layer() {
+        let rewritten = |mut payload: Vec<u8>| {
+            let descriptor = Vp8Descriptor::parse(&payload).unwrap();
+            rewrite_vp8(&descriptor, &mut payload, 0x7ABC, 0x11, 0xFE);
+            payload
+        };
+        let long = rewritten(vec![0x90, 0xF0, 0x80, 0, 0, 0xA3, 9]);
+        assert_eq!(long, [0x90, 0xF0, 0xFA, 0xBC, 0x11, 0xBE, 9]);
+        let short = rewritten(vec![0x90, 0xF0, 0x00, 0, 0xA3, 9]);
+        assert_eq!(short, [0x90, 0xF0, 0x3C, 0x11, 0xBE, 9]);
+        let without_keyidx = rewritten(vec![0x90, 0x20, 0xA3, 9]);
+        assert_eq!(without_keyidx, [0x90, 0x20, 0xA3, 9]);
+        let without_extension = rewritten(vec![0x10, 9, 9, 9]);
+        assert_eq!(without_extension, [0x10, 9, 9, 9]);
+    }
+
+    #[test]
+    fn only_the_first_packet_of_a_key_frame_is_a_start() {
+        assert!(is_keyframe_start(&[0x10, 0x00]));
+        assert!(is_keyframe_start(&[0x90, 0x80, 0x81, 0x23, 0x10]));
+        assert!(!is_keyframe_start(&[0x10, 0x01]), "an inter frame");
+        assert!(!is_keyframe_start(&[0x00, 0x00]), "a later packet");
+        assert!(!is_keyframe_start(&[0x11, 0x00]), "a later partition");
+        assert!(!is_keyframe_start(&[0x10]), "no frame header");
+    }
+
+    proptest! {
+        #[test]
+        fn the_descriptor_means_the_same_to_the_oracle(mut payload in vec(any::<u8>(), 8..40), extended: bool) {
+            payload[0] = payload[0] & 0x7F | u8::from(extended) << 7;
+            let mut theirs = Vp8Packet::default();
+            let rest = theirs.depacketize(&Bytes::from(payload.clone())).unwrap();
+            let ours = Vp8Descriptor::parse(&payload).unwrap();
+            prop_assert_eq!(&payload[ours.header_len..], &rest[..]);
+            prop_assert_eq!(ours.first, theirs.s == 1 && theirs.pid == 0);
+            prop_assert_eq!(ours.non_reference, theirs.n == 1);
+            prop_assert_eq!(ours.picture_id.map(|(id, _)| id), (theirs.i == 1).then_some(theirs.picture_id));
+            prop_assert_eq!(ours.tl0_pic_idx, (theirs.l == 1).then_some(theirs.tl0_pic_idx));
+            prop_assert_eq!(ours.temporal, (theirs.t == 1).then_some((theirs.tid, theirs.y == 1)));
+            prop_assert_eq!(ours.keyidx, (theirs.k == 1).then_some(theirs.key_idx));
+        }
+
+        /// What was rewritten is read back, and nothing else has changed.
+        #[test]
+        fn a_rewritten_descriptor_reads_as_written(
+            mut payload in vec(any::<u8>(), 8..40), picture_id in 0u16..0x8000, tl0: u8, keyidx in 0u8..32,
+        ) {
+            let before = Vp8Descriptor::parse(&payload).unwrap();
+            rewrite_vp8(&before, &mut payload, picture_id, tl0, keyidx);
+            let id = |long| if long { picture_id } else { picture_id & 0x7F };
+            let expected = Vp8Descriptor {
+                picture_id: before.picture_id.map(|(_, long)| (id(long), long)),
+                tl0_pic_idx: before.tl0_pic_idx.map(|_| tl0),
+                keyidx: before.keyidx.map(|_| keyidx),
+                ..before
+            };
+            prop_assert_eq!(Vp8Descriptor::parse(&payload), Some(expected));
+        }
+    }
+}

@@ -131,3 +131,68 @@ pub fn is_keyframe_start(payload: &[u8]) -> bool {
         begin && !inter_picture_predicted && spatial == 0 && header_len < payload.len()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use rtc_rtp::codec::vp9::Vp9Packet;
+    use rtc_rtp::packetizer::Depacketizer;
+
+    use super::*;
+
+    #[test]
+    fn layers_and_ids_are_read() {
+        // I, L, B, E; picture id 0x1234; temporal 2, switching up, spatial 1, inter-layer; TL0PICIDX 7.
+        let descriptor = Vp9Descriptor::parse(&[0xAC, 0x92, 0x34, 0x53, 7, 0xFF]).unwrap();
+        assert_eq!(descriptor.picture_id, Some((0x1234, true)));
+        assert_eq!((descriptor.spatial, descriptor.temporal, descriptor.tl0_pic_idx), (1, 2, Some(7)));
+        assert!(descriptor.begin && descriptor.end && descriptor.switching_up_point);
+        assert!(descriptor.inter_layer_predicted && !descriptor.inter_picture_predicted);
+        assert_eq!(descriptor.header_len, 5);
+    }
+
+    #[test]
+    fn a_fourth_reference_is_refused() {
+        assert_eq!(Vp9Descriptor::parse(&[0x50, 3, 5, 6, 0xFF]).unwrap().header_len, 4);
+        assert_eq!(Vp9Descriptor::parse(&[0x50, 3, 5, 7, 6, 0xFF]), None);
+    }
+
+    #[test]
+    fn a_structure_tells_the_number_of_spatial_layers() {
+        // Two layers, with resolutions and one picture with two references.
+        let payload = [0x0A, 0x38, 1, 64, 0, 180, 2, 128, 1, 104, 1, 0x08, 1, 2, 0xFF];
+        let descriptor = Vp9Descriptor::parse(&payload).unwrap();
+        assert_eq!((descriptor.spatial_layers, descriptor.header_len), (Some(2), 14));
+        (0..14).for_each(|len| assert_eq!(Vp9Descriptor::parse(&payload[..len]), None));
+    }
+
+    #[test]
+    fn only_the_lowest_layer_of_a_picture_without_references_is_a_start() {
+        assert!(is_keyframe_start(&[0x08, 0xFF]));
+        assert!(is_keyframe_start(&[0x28, 0x00, 0, 0xFF]));
+        assert!(!is_keyframe_start(&[0x28, 0x02, 0, 0xFF]), "spatial layer 1");
+        assert!(!is_keyframe_start(&[0x48, 0xFF]), "an inter picture");
+        assert!(!is_keyframe_start(&[0x00, 0xFF]), "a later packet");
+        assert!(!is_keyframe_start(&[0x08]), "no payload");
+    }
+
+    proptest! {
+        #[test]
+        fn the_descriptor_means_the_same_to_the_oracle(mut payload in vec(any::<u8>(), 1..60)) {
+            // Structures excepted: the oracle takes reserved bits of theirs for the G bit.
+            payload[0] &= !HAS_STRUCTURE;
+            let mut theirs = Vp9Packet::default();
+            let Ok(rest) = theirs.depacketize(&Bytes::from(payload.clone())) else { return Ok(()) };
+            let Some(ours) = Vp9Descriptor::parse(&payload) else { panic!("the oracle accepts it") };
+            prop_assert_eq!(&payload[ours.header_len..], &rest[..]);
+            prop_assert_eq!(ours.picture_id.map(|(id, _)| id), theirs.i.then_some(theirs.picture_id));
+            prop_assert_eq!((ours.begin, ours.end, ours.flexible), (theirs.b, theirs.e, theirs.f));
+            prop_assert_eq!((ours.inter_picture_predicted, ours.not_for_upper), (theirs.p, theirs.z));
+            prop_assert_eq!((ours.spatial, ours.temporal), (theirs.sid, theirs.tid));
+            prop_assert_eq!((ours.switching_up_point, ours.inter_layer_predicted), (theirs.u, theirs.d));
+            prop_assert_eq!(ours.tl0_pic_idx, (theirs.l && !theirs.f).then_some(theirs.tl0picidx));
+        }
+    }
+}

@@ -40,7 +40,7 @@ const DELAY: Duration = Duration::from_millis(10);
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7882);
 
 pub fn udp(port: u16) -> Path {
-    Path { remote: SocketAddr::from(([192, 0, 2, 1], port)), via: Via::Udp }
+    Path { remote: SocketAddr::from(([192, 0, 2, 1], port)), via: Via::Udp(0) }
 }
 
 /// libwebrtc's order: the costly profile first.
@@ -139,9 +139,14 @@ impl Client {
 
     /// A client that bears loss.
     pub fn robust(seed: u64) -> Self {
+        Self::robust_with_mtu(seed, 1_200)
+    }
+
+    /// A client whose datagrams are no longer than `mtu` bytes.
+    pub fn robust_with_mtu(seed: u64, mtu: usize) -> Self {
         let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
-        let config = dimpl::Config::builder().dangerously_set_rng_seed(seed).build().unwrap();
+        let config = dimpl::Config::builder().mtu(mtu).dangerously_set_rng_seed(seed).build().unwrap();
         let mut dtls = Dtls::new_auto(Arc::new(config), certificate, epoch());
         dtls.set_active(true);
         dtls.handle_timeout(epoch()).unwrap();

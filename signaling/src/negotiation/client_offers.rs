@@ -48,6 +48,7 @@ enum Use {
 /// What we send in a section.
 struct Sending {
     codecs: Vec<SectionCodec>,
+    /// Agreed on; more than is ever sent.
     extensions: Vec<ExtensionId>,
 }
 
@@ -298,15 +299,16 @@ impl ClientOffers {
         let stereo = track.is_some_and(|track| track.stereo);
         Sending {
             codecs: codecs::for_sending(&section.codecs, &self.enabled, wanted, stereo),
-            extensions: section.extensions_to_send(kind, self.role),
+            extensions: section.extensions_of_slot(kind, self.role),
         }
     }
 
     /// `None`: the section cannot carry the track.
     fn send(&self, section: &ClientSection, bound: &Bound) -> Option<SendSection> {
-        let sending = self.sending(section, section.media_kind()?, Some(&bound.track));
-        codecs::carry(&sending.codecs, bound.track.codec)
-            .then(|| bound.send_section(section.mid, &sending.codecs, &sending.extensions))
+        let kind = section.media_kind()?;
+        let codecs = self.sending(section, kind, Some(&bound.track)).codecs;
+        codecs::carry(&codecs, bound.track.codec)
+            .then(|| bound.send_section(section.mid, &codecs, &section.extensions_to_send(kind, self.role)))
     }
 }
 

@@ -119,8 +119,18 @@ impl ClientSection {
 
     /// Extensions that the client reads and we may send.
     pub fn extensions_to_send(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
+        self.extensions_read(|extension| extension.is_sent(kind, role))
+    }
+
+    /// Extensions to agree on in a section that we send in: those of publishing too, because a Chromium offers its later
+    /// sections only what it was answered in earlier ones of the kind, and without the one of rids its simulcast fails.
+    pub fn extensions_of_slot(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
+        self.extensions_read(|extension| extension.is_sent(kind, role) || extension.is_received(kind, role))
+    }
+
+    fn extensions_read(&self, is_wanted: impl Fn(Extension) -> bool) -> Vec<ExtensionId> {
         let wanted = self.extensions.iter().filter(|(entry, direction)| {
-            entry.extension.is_sent(kind, role) && matches!(direction, Direction::Sendrecv | Direction::Recvonly)
+            is_wanted(entry.extension) && matches!(direction, Direction::Sendrecv | Direction::Recvonly)
         });
         wanted.map(|(entry, _)| *entry).collect()
     }

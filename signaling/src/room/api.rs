@@ -82,13 +82,13 @@ impl Room {
     fn change_permission(&mut self, now: Now, sid: &ParticipantSid, permission: &proto::ParticipantPermission) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;
-        let before = state.permission();
+        let before = state.grants.video.permission();
         if before == *permission {
             return;
         }
-        let gone = state.can_subscribe() && !permission.can_subscribe;
-        state.set_permission(permission);
-        let (permission, dependent) = (state.permission(), state.is_dependent());
+        let gone = state.grants.video.may_subscribe() && !permission.can_subscribe;
+        state.grants.video.set_permission(permission);
+        let (permission, dependent) = (state.grants.video.permission(), state.is_dependent());
         self.change(Change::Permission { sid: sid.clone(), permission, dependent });
         self.unpublish_forbidden(now, sid);
         if gone {

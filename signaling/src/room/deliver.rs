@@ -26,7 +26,7 @@ impl Room {
         };
         let Some(participant) = self.participants.get_mut(&sid) else { return };
         let state = &mut participant.state;
-        if !state.can_publish_data() {
+        if !state.grants.video.may_publish_data() {
             return;
         }
         let Ok(packet) = proto::DataPacket::decode(payload.clone()) else {

@@ -32,7 +32,7 @@ impl Room {
     ) {
         let Some(participant) = self.participants.get(sid) else { return };
         let protocol_version = participant.state.protocol_version;
-        let allowed = participant.state.grants.video.can_update_own_metadata.unwrap_or(false);
+        let allowed = participant.state.grants.video.may_update_own_metadata();
         let id = request.request_id;
         let update = ProfileUpdate {
             name: request.name.clone(),

@@ -48,7 +48,7 @@ impl Room {
             return Err((Refusal::NotAllowed, "not in the room"));
         };
         let state = &participant.state;
-        if !state.can_publish_source(request.source()) {
+        if !state.grants.video.may_publish_source(request.source()) {
             return Err((Refusal::NotAllowed, "does not have permission to publish"));
         }
         if kind_of(request.r#type()).is_none() {
@@ -107,9 +107,14 @@ impl Room {
         };
         publisher.last_offer = Some(NumberedSdp { id: offer.id, sdp: offer.sdp });
         self.take_transport_news(sid, &news);
+        self.lose_sections(sid, &news.lost);
+        let mut live = news.rebound.clone();
         let ended = self.take_sections(now, sid, news);
-        self.bind_waiting(now, sid);
+        live.extend(self.bind_waiting(sid));
         self.answer(now, sid, offer.id);
+        for (track, section) in live {
+            self.go_live(sid, &track, section);
+        }
         for track in ended {
             self.unpublish(now, sid, &track);
         }
@@ -155,13 +160,13 @@ impl Room {
     fn take_section(&mut self, now: Now, sid: &ParticipantSid, sending: &SendingSection) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;
-        if !state.can_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
+        if !state.grants.video.may_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
             return;
         }
         let matching = find_pending(&state.pending, sending);
         let settings = matching
             .and_then(|at| state.pending.get(at))
-            .map_or_else(unknown_settings, |pending| publish_settings(&pending.request, &sending.track_id));
+            .map_or_else(PublishSettings::default, |pending| publish_settings(&pending.request, &sending.track_id));
         let section = match state.publisher.negotiation.publish(&sending.mid, &settings) {
             Ok(section) => section,
             Err(error) => {
@@ -334,16 +339,20 @@ impl Room {
         let forbidden: Vec<TrackSid> = state
             .publications
             .iter()
-            .filter(|(_, publication)| !state.can_publish_source(publication.info.source()))
+            .filter(|(_, publication)| !state.grants.video.may_publish_source(publication.info.source()))
             .map(|(track, _)| track.clone())
             .collect();
         let SessionState { pending, .. } = state;
         let pending_forbidden: Vec<TrackSid> = pending
             .iter()
-            .filter(|pending| !state.can_publish_source(pending.info.source()))
+            .filter(|pending| !state.grants.video.may_publish_source(pending.info.source()))
             .map(|pending| pending.sid.clone())
             .collect();
         participant.state.pending.retain(|pending| !pending_forbidden.contains(&pending.sid));
+        let SessionState { publisher, publications, .. } = &mut participant.state;
+        for publication in forbidden.iter().filter_map(|track| publications.get(track)) {
+            publisher.negotiation.unpublish(&publication.mid);
+        }
         for track in forbidden.iter().chain(&pending_forbidden) {
             let message = proto::TrackUnpublishedResponse { track_sid: track.to_string() };
             self.out.send(self.connection_of(sid), Response::TrackUnpublished(message));
@@ -484,17 +493,6 @@ fn take_unclaimed(unclaimed: &mut Vec<UnclaimedSection>, pending: &PendingTrack)
         .position(|section| is_named(&pending.request, &section.track_id))
         .or_else(|| unclaimed.iter().position(|section| Some(section.section.kind) == kind))?;
     Some(unclaimed.remove(at))
-}
-
-/// For a section whose AddTrack has not come yet.
-fn unknown_settings() -> PublishSettings {
-    PublishSettings {
-        preferred_mime: None,
-        disable_red: false,
-        disable_dtx: false,
-        stereo: false,
-        rids_by_quality: Vec::new(),
-    }
 }
 
 fn publish_settings(request: &proto::AddTrackRequest, track_id: &str) -> PublishSettings {

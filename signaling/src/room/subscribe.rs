@@ -59,7 +59,8 @@ impl Room {
         let Some(permitted) = self.is_permitted(sid, &publisher, track) else { return };
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;
-        let wanted = state.can_subscribe() && state.choices.get(track).copied().unwrap_or(state.auto_subscribe);
+        let wanted =
+            state.grants.video.may_subscribe() && state.choices.get(track).copied().unwrap_or(state.auto_subscribe);
         let has = state.subscriptions.contains_key(track);
         match (wanted, permitted) {
             (true, true) if !has => self.subscribe(now, sid, &publisher, track),
@@ -160,7 +161,7 @@ impl Room {
         for track in track_sids(sids, participant_tracks) {
             let exists = self.tracks.contains_key(&track);
             let Some(participant) = self.participants.get_mut(sid) else { return };
-            if !participant.state.can_subscribe() {
+            if !participant.state.grants.video.may_subscribe() {
                 return;
             }
             if participant.state.choices.len() < WISHES_MAX || participant.state.choices.contains_key(&track) {
@@ -253,11 +254,9 @@ impl Room {
     /// Offers (v0) or asks for an offer (v1) soon.
     fn schedule_negotiation(&mut self, now: Now, sid: &ParticipantSid) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
-        if let Some(subscriber) = &mut participant.state.subscriber {
-            subscriber.dirty = true;
-            if subscriber.outstanding {
-                return;
-            }
+        if participant.state.subscriber.as_ref().is_some_and(|subscriber| subscriber.outstanding) {
+            // The answer brings the next offer.
+            return;
         }
         let soon = now.at + NEGOTIATION_DELAY;
         let due = participant.live.negotiated_at.map_or(soon, |last| soon.max(last + NEGOTIATION_INTERVAL));
@@ -271,10 +270,12 @@ impl Room {
             return;
         }
         match &participant.state.subscriber {
-            Some(subscriber) if subscriber.dirty && !subscriber.outstanding && !subscriber.ended => {
-                self.send_offer(now, sid);
+            Some(subscriber) => {
+                let free = !subscriber.outstanding && !subscriber.ended;
+                if free && subscriber.negotiation.is_offer_due() {
+                    self.send_offer(now, sid);
+                }
             }
-            Some(_) => {}
             None => self.ask_for_sections(now, sid),
         }
     }
@@ -296,7 +297,6 @@ impl Room {
             None => rand::rng().random_range(2..=257),
         };
         subscriber.outstanding = true;
-        subscriber.dirty = false;
         subscriber.last_offer = Some(NumberedSdp { id, sdp: description.sdp.clone() });
         participant.live.negotiated_at = Some(now.at);
         let offer = session_description("offer", description.sdp, id, description.mid_to_track_id);
@@ -336,7 +336,7 @@ impl Room {
         };
         subscriber.outstanding = false;
         subscriber.last_answer = Some(NumberedSdp { id: answer.id, sdp: answer.sdp });
-        let (transport, dirty) = (subscriber.id, subscriber.dirty);
+        let transport = subscriber.id;
         self.timers.clear(&Timer::Answer(sid.clone()));
         if let Some(fingerprint) = news.fingerprint {
             self.out.command(Command::SetFingerprint { transport, fingerprint });
@@ -347,7 +347,9 @@ impl Room {
         for track in news.refused {
             self.refuse_subscription(sid, &track);
         }
-        if dirty {
+        let participant = self.participants.get(sid);
+        let subscriber = participant.and_then(|participant| participant.state.subscriber.as_ref());
+        if subscriber.is_some_and(|subscriber| subscriber.negotiation.is_offer_due()) {
             self.schedule_negotiation(now, sid);
         }
     }
@@ -398,24 +400,28 @@ impl Room {
         self.out.send(participant.live.connection, Response::MediaSectionsRequirement(requirement));
     }
 
-    /// v1: puts waiting subscriptions into free sections of the offer that is being answered.
-    pub(super) fn bind_waiting(&mut self, _now: Now, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get(sid) else { return };
+    /// v1: tracks whose section went away wait for another one.
+    pub(super) fn lose_sections(&mut self, sid: &ParticipantSid, lost: &[TrackSid]) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        for track in lost {
+            let Some(subscription) = participant.state.subscriptions.get_mut(track) else { continue };
+            self.out.command(Command::Unsubscribe { subscription: subscription.id });
+            subscription.id = self.ids.subscription();
+            subscription.stage = Stage::Waiting;
+        }
+    }
+
+    /// v1: puts waiting subscriptions into free sections of the offer that is being answered. They may be sent in once
+    /// the answer is out.
+    pub(super) fn bind_waiting(&mut self, sid: &ParticipantSid) -> Vec<(TrackSid, SendSection)> {
+        let Some(participant) = self.participants.get(sid) else { return Vec::new() };
         if participant.state.mode != Mode::V1 {
-            return;
+            return Vec::new();
         }
-        let waiting: Vec<_> = participant
-            .state
-            .subscriptions
-            .iter()
-            .filter(|(_, subscription)| subscription.stage == Stage::Waiting)
-            .map(|(track, _)| track.clone())
-            .collect();
-        for track in waiting {
-            if let Some(section) = self.bind(sid, &track) {
-                self.go_live(sid, &track, section);
-            }
-        }
+        let subscriptions = participant.state.subscriptions.iter();
+        let waiting: Vec<_> =
+            subscriptions.filter(|(_, known)| known.stage == Stage::Waiting).map(|(track, _)| track.clone()).collect();
+        waiting.into_iter().filter_map(|track| self.bind(sid, &track).map(|section| (track, section))).collect()
     }
 
     /// Gives a subscription a section. It may be sent in at once only in v1.
@@ -458,7 +464,7 @@ impl Room {
     }
 
     /// The section is agreed upon: the worker sends.
-    fn go_live(&mut self, sid: &ParticipantSid, track: &TrackSid, section: SendSection) {
+    pub(super) fn go_live(&mut self, sid: &ParticipantSid, track: &TrackSid, section: SendSection) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let hidden = participant.state.is_hidden();
         let transport = participant.state.receiving().id;

@@ -138,7 +138,7 @@ impl RoomTask {
             }
             RoomEffect::Event(event) => {
                 // Nobody listens: fine.
-                let _ = self.listeners.send(event);
+                let _ = self.listeners.send(*event);
             }
             RoomEffect::Delta(_) | RoomEffect::Closed => {}
         }

@@ -1,0 +1,151 @@
+//! The binary as an operator meets it: what it says when it cannot start, how it starts and how it ends.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+fn onair(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onair"));
+    command.args(arguments);
+    for name in ["LIVEKIT_KEYS", "LIVEKIT_CONFIG", "LIVEKIT_REGION", "NODE_IP", "UDP_PORT"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    onair(arguments).output().unwrap()
+}
+
+/// Runs to a failure, and gives what it said.
+fn failure(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn success(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Configuration with ports that were free a moment ago.
+fn free_ports() -> (u16, String) {
+    let tcp = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let [http, media, metrics] = tcp.map(|listener| listener.local_addr().unwrap().port());
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let yaml =
+        format!("{{port: {http}, prometheus: {{port: {metrics}}}, rtc: {{tcp_port: {media}, udp_port: {udp}}}}}");
+    (http, yaml)
+}
+
+/// A server in development mode. It is killed with this value.
+struct Running {
+    process: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(yaml: &str) -> Self {
+        let mut process =
+            onair(&["--dev", "--config-body", yaml]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let said = BufReader::new(process.stdout.take().unwrap());
+        Self { process, said }
+    }
+
+    /// The line that holds `mark`.
+    fn line_with(&mut self, mark: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(mark) {
+            line.clear();
+            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "it ended before it said {mark:?}");
+        }
+        line
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn without_keys_it_says_how_to_make_some() {
+    let said = failure(&[]);
+
+    assert!(said.contains("onair generate-keys") && said.contains("LIVEKIT_KEYS") && said.contains("--dev"), "{said}");
+}
+
+#[test]
+fn a_taken_port_is_named_with_its_setting() {
+    let (_, yaml) = free_ports();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let said = failure(&["--dev", "--config-body", &yaml, "--bind", "127.0.0.1", "--prometheus.port", &port]);
+
+    assert!(said.contains(&port) && said.contains("is taken") && said.contains("set prometheus.port"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_stops_it_unless_told_otherwise() {
+    assert!(failure(&["--dev", "--config-body", "prot: 1"]).contains("unknown key prot: did you mean port?"));
+    success(&["ports", "--dev", "--disable-strict-config", "--config-body", "prot: 1"]);
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() {
+    assert!(failure(&["--config", "/nonexistent.yaml"]).contains("/nonexistent.yaml"));
+}
+
+#[test]
+fn generated_keys_can_be_used_at_once() {
+    let said = success(&["generate-keys"]);
+    let value = |mark: &str| said.lines().find_map(|line| line.strip_prefix(mark)).unwrap().trim().to_owned();
+    let keys = format!("{}: {}", value("API Key:"), value("API Secret:"));
+    let token = success(&["create-join-token", "--room", "r", "--identity", "i", "--keys", &keys]);
+
+    assert_eq!(token.trim().strip_prefix("Token: ").unwrap().split('.').count(), 3);
+}
+
+#[test]
+fn it_greets_with_a_token_that_joins_and_ends_well_when_told_to() {
+    let (port, yaml) = free_ports();
+    let mut server = Running::start(&yaml);
+    let token = server.line_with("token for a day").split_whitespace().last().unwrap().to_owned();
+
+    assert!(get(port, &format!("/rtc/validate?access_token={token}")).ends_with("success"));
+    assert_eq!(success(&["health", "--dev", "--config-body", &yaml]), "OK\n");
+    server.signal("TERM");
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+    assert!(failure(&["health", "--dev", "--config-body", &yaml]).contains("does not answer"));
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let (_, yaml) = free_ports();
+    let mut server = Running::start(&yaml);
+    let line = server.line_with("metrics");
+    let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let answer = get(port, "/metrics");
+
+    assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
+    for name in ["livekit_room_total", "livekit_participant_total", "livekit_track_published_total"] {
+        assert!(answer.contains(&format!("\n{name}{{node_id=\"ND_")), "{name} is not in {answer}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Audio levels and redundancy.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sfu::fuzzing::audio(bytes));

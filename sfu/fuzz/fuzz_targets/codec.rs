@@ -1,0 +1,4 @@
+//! Payload descriptors.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sfu::fuzzing::codec(bytes));

@@ -1,0 +1,4 @@
+//! Compound RTCP packets.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sfu::fuzzing::rtcp(bytes));

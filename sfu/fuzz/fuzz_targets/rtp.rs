@@ -1,0 +1,4 @@
+//! RTP headers.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sfu::fuzzing::rtp(bytes));

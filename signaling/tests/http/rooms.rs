@@ -1,0 +1,203 @@
+//! Rooms seen from outside: RoomService on living rooms, and joins over a WebSocket.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use livekit_protocol as proto;
+use prost::Message as _;
+use proto::signal_response::Message as Response;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{Error, Message, http};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use crate::server::{Server, granting, join_token, token};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(server: &Server, path: &str) -> Result<Socket, (u16, String)> {
+    match tokio_tungstenite::connect_async(format!("ws://{}{path}", server.address)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(answer)) => {
+            let (status, body) = (answer.status().as_u16(), answer.into_body().unwrap_or_default());
+            Err((status, String::from_utf8(body).unwrap()))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn join(server: &Server, token: &str) -> Result<Socket, (u16, String)> {
+    connect(server, &format!("/rtc?protocol=17&sdk=js&access_token={token}")).await
+}
+
+/// The next signal message; pings are passed over.
+async fn next(socket: &mut Socket) -> Response {
+    loop {
+        if let Message::Binary(bytes) = socket.next().await.expect("the socket is open").unwrap() {
+            return proto::SignalResponse::decode(bytes).unwrap().message.unwrap();
+        }
+    }
+}
+
+/// Reads until the server closes; its last signal message.
+async fn last(socket: &mut Socket) -> Response {
+    let mut last = None;
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(bytes) = message {
+            last = proto::SignalResponse::decode(bytes).unwrap().message;
+        }
+    }
+    last.expect("a message came")
+}
+
+fn creator() -> String {
+    granting(json!({ "roomCreate": true, "roomList": true, "roomAdmin": true, "room": "hr" }))
+}
+
+#[tokio::test]
+async fn the_first_message_of_a_join_is_the_join_response() {
+    let server = Server::start().await;
+    let mut socket = join(&server, &join_token("hr")).await.unwrap();
+
+    let Response::Join(joined) = next(&mut socket).await else { panic!("no join response") };
+    assert_eq!(joined.room.unwrap().name, "hr");
+    let participant = joined.participant.unwrap();
+    assert_eq!(participant.identity, "alice");
+    assert!(participant.sid.starts_with("PA_"));
+}
+
+#[tokio::test]
+async fn the_token_may_come_in_the_header_and_the_path_with_two_slashes() {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let server = Server::start().await;
+    let mut request = format!("ws://{}//rtc?protocol=17", server.address).into_client_request().unwrap();
+    let bearer = http::HeaderValue::try_from(format!("Bearer {}", join_token("hr"))).unwrap();
+    request.headers_mut().insert("Authorization", bearer);
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+
+    assert!(matches!(next(&mut socket).await, Response::Join(_)));
+}
+
+#[tokio::test]
+async fn a_full_room_answers_the_upgrade_with_500_and_validation_with_success() {
+    let server = Server::start().await;
+    let body = json!({ "name": "hr", "maxParticipants": 1 });
+    assert_eq!(server.call("RoomService/CreateRoom", &creator(), &body).await.status, 200);
+    let _alice = join(&server, &join_token("hr")).await.unwrap();
+    let bob = token(json!({ "sub": "bob", "video": { "roomJoin": true, "room": "hr" } }));
+
+    assert_eq!(join(&server, &bob).await.err(), Some((500, "connection closed by media".into())));
+    assert_eq!(server.get(&format!("/rtc/validate?access_token={bob}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_room_that_joining_may_not_create_answers_the_upgrade_with_404() {
+    let server = Server::start_with(|config| config.auto_create = false).await;
+    let missing = (404, "requested room does not exist".to_owned());
+    assert_eq!(join(&server, &join_token("hr")).await.err(), Some(missing));
+
+    server.call("RoomService/CreateRoom", &creator(), &json!({ "name": "hr" })).await;
+    assert!(join(&server, &join_token("hr")).await.is_ok());
+    let validated = server.get(&format!("/rtc/validate?access_token={}", join_token("hr"))).await;
+    assert_eq!(validated.status, 200);
+}
+
+#[tokio::test]
+async fn a_resume_of_a_stranger_is_upgraded_and_told_to_reconnect() {
+    let server = Server::start().await;
+    let path = format!("/rtc?protocol=17&reconnect=1&sid=PA_x&access_token={}", join_token("hr"));
+    let mut socket = connect(&server, &path).await.unwrap();
+
+    let Response::Leave(leave) = last(&mut socket).await else { panic!("no leave") };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert_eq!(leave.reason(), proto::DisconnectReason::StateMismatch);
+}
+
+#[tokio::test]
+async fn a_message_over_two_mebibytes_ends_the_connection() {
+    let server = Server::start().await;
+    let mut socket = join(&server, &join_token("hr")).await.unwrap();
+    let _ = socket.send(Message::Binary(vec![0; (2 << 20) + 1].into())).await;
+
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+#[tokio::test]
+async fn a_message_of_nonsense_ends_the_connection() {
+    let server = Server::start().await;
+    let mut socket = join(&server, &join_token("hr")).await.unwrap();
+    socket.send(Message::Binary(vec![0xff; 8].into())).await.unwrap();
+
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+#[tokio::test]
+async fn a_created_room_is_listed_with_its_settings_until_it_is_deleted() {
+    let server = Server::start().await;
+    let body = json!({ "name": "hr", "emptyTimeout": 30, "metadata": "m", "max_participants": "5", "x": null });
+    let created = server.call("RoomService/CreateRoom", &creator(), &body).await.json();
+    assert!(created["sid"].as_str().unwrap().starts_with("RM_"));
+    let settings = ["empty_timeout", "departure_timeout", "max_participants"].map(|key| created[key].clone());
+    assert_eq!(settings, [json!(30), json!(20), json!(5)]);
+    assert_eq!((&created["metadata"], &created["num_participants"]), (&json!("m"), &json!(0)));
+    assert_eq!(created["creation_time"].as_str().map(|text| text.parse::<u64>().is_ok()), Some(true));
+
+    let again = server.call("RoomService/CreateRoom", &creator(), &json!({ "name": "hr", "metadata": "other" })).await;
+    assert_eq!(again.json()["metadata"], json!("m"));
+    let listed = server.call("RoomService/ListRooms", &creator(), &json!({ "names": ["hr", "none"] })).await.json();
+    assert_eq!(listed["rooms"].as_array().map(Vec::len), Some(1));
+
+    let delete = || async { server.call("RoomService/DeleteRoom", &creator(), &json!({ "room": "hr" })).await };
+    assert_eq!(delete().await.said(), (200, "{}".into()));
+    let missing = json!({ "code": "not_found", "msg": "twirp error unknown: requested room does not exist" });
+    assert_eq!(delete().await.json(), missing);
+}
+
+#[tokio::test]
+async fn a_participant_is_shown_changed_and_removed_by_the_server_api() {
+    let server = Server::start().await;
+    let mut socket = join(&server, &join_token("hr")).await.unwrap();
+    let call = |method: &'static str, mut body: Value| {
+        body["room"] = json!("hr");
+        let server = &server;
+        async move { server.call(&format!("RoomService/{method}"), &creator(), &body).await }
+    };
+
+    let listed = call("ListParticipants", json!({})).await.json();
+    assert_eq!(listed["participants"][0]["identity"], json!("alice"));
+    let found = call("GetParticipant", json!({ "identity": "alice" })).await.json();
+    assert_eq!((&found["state"], &found["permission"]["can_publish"]), (&json!("JOINED"), &json!(true)));
+    let changed = json!({ "identity": "alice", "name": "Alice", "attributes": { "a": "1" } });
+    let changed = call("UpdateParticipant", changed).await.json();
+    assert_eq!((&changed["name"], &changed["attributes"]), (&json!("Alice"), &json!({ "a": "1" })));
+    assert_eq!(call("UpdateRoomMetadata", json!({ "metadata": "m2" })).await.json()["metadata"], json!("m2"));
+
+    assert_eq!(call("RemoveParticipant", json!({ "identity": "alice" })).await.said(), (200, "{}".into()));
+    let Response::Leave(leave) = last(&mut socket).await else { panic!("no leave") };
+    assert_eq!(leave.reason(), proto::DisconnectReason::ParticipantRemoved);
+    let missing = json!({ "code": "not_found", "msg": "twirp error unknown: participant does not exist" });
+    assert_eq!(call("RemoveParticipant", json!({ "identity": "alice" })).await.json(), missing);
+}
+
+#[tokio::test]
+async fn tracks_that_are_not_there_and_unmuting_are_answered_as_livekit_does() {
+    let server = Server::start().await;
+    let _socket = join(&server, &join_token("hr")).await.unwrap();
+    let mute = |muted: bool| {
+        let body = json!({ "room": "hr", "identity": "alice", "trackSid": "TR_none", "muted": muted });
+        let server = &server;
+        async move { server.call("RoomService/MutePublishedTrack", &creator(), &body).await }
+    };
+
+    assert_eq!(mute(true).await.json(), json!({ "track": null }));
+    let refused = json!({ "code": "failed_precondition", "msg": "twirp error unknown: remote unmute not enabled" });
+    assert_eq!(mute(false).await.json(), refused);
+}
+
+#[tokio::test]
+async fn requests_to_a_room_that_is_missing_are_not_found() {
+    let server = Server::start().await;
+    for method in ["UpdateRoomMetadata", "SendData", "MutePublishedTrack", "UpdateSubscriptions"] {
+        let body = json!({ "room": "hr", "identity": "alice", "muted": true });
+        let answer = server.call(&format!("RoomService/{method}"), &creator(), &body).await;
+        assert_eq!(answer.code(), (404, "not_found".into()), "{method}");
+    }
+}
