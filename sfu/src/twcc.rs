@@ -322,8 +322,8 @@ impl TwccRecorder {
         }
     }
 
-    /// Appends one or more feedback packets about everything since the last call, gaps included (up to 8,192 numbers). `false`, with nothing
-    /// appended, if nothing arrived since.
+    /// Appends one or more feedback packets about everything since the last call, gaps included (up to 8,192 numbers).
+    /// `false`, with nothing appended, if nothing arrived since.
     pub fn write_feedback(&mut self, out: &mut Vec<u8>) -> bool {
         if self.pending == 0 {
             return false;
