@@ -236,15 +236,19 @@ fn signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = (
     Ok((stop, stop_now))
 }
 
-/// Logs go to standard error. Libraries speak only when it matters; rtc-dtls warns of every browser's greeting.
+/// Logs go to standard error. Libraries speak only when it matters.
 fn start_log(config: &Config) {
     let level = config.log_level().name();
-    let others = if level == "error" { "error" } else { "warn,rtc_dtls=error" };
+    let others = if level == "error" { "error" } else { "warn" };
     let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
+    // The DTLS library warns of every extension that it does not know, and browsers send several.
+    let usual = format!("{others},rtc_dtls=error{ours}");
+    // For looking into a library: `RUST_LOG=info,rtc_dtls=debug`.
+    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(usual));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(format!("{others}{ours}")));
+        .with_env_filter(filter);
     // It fails only where a log already runs, and then that one serves.
     let _ = if config.logging.json { log.json().try_init() } else { log.try_init() };
 }

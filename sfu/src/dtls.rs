@@ -155,6 +155,8 @@ enum Stage {
         verify_request: Option<BytesMut>,
         /// When our ServerHello was last sent.
         hello_sent: Option<Instant>,
+        /// The second ClientHello, until it is whole.
+        parts: Vec<u8>,
     },
     Connected {
         endpoint: Box<Endpoint>,
@@ -198,8 +200,9 @@ impl DtlsServer {
                     received: 0,
                     verify_request: None,
                     hello_sent: None,
+                    parts: Vec::new(),
                 };
-                hello.datagrams.into_iter().try_for_each(|datagram| self.on_handshake(now, &datagram))
+                self.on_handshake(now, &hello.datagrams.concat())
             }
             Stage::Handshake { .. } => self.on_handshake(now, datagram),
             Stage::Connected { late_records, .. } => {
@@ -214,7 +217,7 @@ impl DtlsServer {
     }
 
     fn on_handshake(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
-        let Stage::Handshake { endpoint, received, verify_request, hello_sent, .. } = &mut self.stage else {
+        let Stage::Handshake { endpoint, received, verify_request, hello_sent, parts, .. } = &mut self.stage else {
             return self.on_record(now, datagram);
         };
         *received += datagram.len();
@@ -222,6 +225,17 @@ impl DtlsServer {
             return self.fail(DtlsRefusal::HandshakeFailed);
         }
         let hello = client_hello_sequence(datagram);
+        // Given a part of the second ClientHello, the crate takes it for a repeated first one.
+        let whole;
+        let mut datagram = datagram;
+        if hello == Some(1) && hello_sent.is_none() {
+            parts.extend_from_slice(datagram);
+            if !ends_message(datagram) {
+                return Ok(());
+            }
+            whole = std::mem::take(parts);
+            datagram = &whole;
+        }
         match (hello, &verify_request, *hello_sent) {
             (Some(0), Some(request), None) => {
                 self.transmits.push_back(request.clone());
@@ -403,6 +417,16 @@ fn client_hello_sequence(datagram: &[u8]) -> Option<u16> {
     let ([kind, _, _, _, high, low], _) = record.body.split_first_chunk::<6>()?;
     (record.content_type == HANDSHAKE_RECORD && record.epoch == 0 && *kind == CLIENT_HELLO)
         .then_some(u16::from_be_bytes([*high, *low]))
+}
+
+/// Whether the first handshake fragment of a datagram reaches its message's end.
+fn ends_message(datagram: &[u8]) -> bool {
+    let Some((record, _)) = split_record(datagram) else { return true };
+    let Some((header, _)) = record.body.split_first_chunk::<HANDSHAKE_HEADER_LENGTH>() else { return true };
+    let [_, l2, l1, l0, _, _, o2, o1, o0, f2, f1, f0] = *header;
+    let [total, offset, length] =
+        [[l2, l1, l0], [o2, o1, o0], [f2, f1, f0]].map(|[a, b, c]| u32::from_be_bytes([0, a, b, c]));
+    offset + length >= total
 }
 
 /// How many handshake records a datagram holds; `None` if it does not consist of whole records.
