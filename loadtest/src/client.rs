@@ -106,7 +106,7 @@ pub struct DataMessage {
 pub enum ClientEvent {
     /// Any message of the server but pongs and SDP.
     Signal(Box<Response>),
-    Data(DataMessage),
+    Data(Box<DataMessage>),
     /// The end, with its reason.
     Closed(String),
 }
@@ -115,7 +115,7 @@ pub enum ClientEvent {
 pub(crate) enum Order {
     Publish(TrackSpec, oneshot::Sender<anyhow::Result<PublishedTrack>>),
     Unpublish(u32),
-    Data(DataMessage, oneshot::Sender<anyhow::Result<()>>),
+    Data(Box<DataMessage>, oneshot::Sender<anyhow::Result<()>>),
     Signal(Box<Request>),
     Leave,
 }
@@ -219,7 +219,7 @@ impl Client {
             ..Default::default()
         };
         let (reply, answer) = oneshot::channel();
-        self.order(Order::Data(DataMessage { lossy, packet }, reply)).await?;
+        self.order(Order::Data(Box::new(DataMessage { lossy, packet }), reply)).await?;
         timeout(PUBLISH_MAX, answer).await.context("the data channel did not open")?.context("the session has ended")?
     }
 

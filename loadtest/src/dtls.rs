@@ -228,11 +228,11 @@ impl Dtls {
             other => bail!("no usable SRTP profile was negotiated: {other:?}"),
         };
         let mut config = rtc_srtp::config::Config { profile: profile.srtp(), ..Default::default() };
-        let material =
-            state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+        let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
         config.set_session_keys_from_keying_material(material.as_ref(), self.role == DtlsRole::Client)?;
         let keys = &config.keys;
-        let context = |key: &[u8], salt: &[u8]| Context::new(key, salt, config.profile, None, None, self.provider.crypto());
+        let context =
+            |key: &[u8], salt: &[u8]| Context::new(key, salt, config.profile, None, None, self.provider.crypto());
         Ok(SrtpSession {
             profile,
             outbound: context(&keys.local_master_key, &keys.local_master_salt)?,

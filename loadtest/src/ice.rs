@@ -116,12 +116,9 @@ impl IceAgent {
         }
         match self.nominated {
             Some(_) => Some(self.next_consent),
-            None => self
-                .candidates
-                .iter()
-                .map(|candidate| candidate.next_check)
-                .min()
-                .or(Some(self.started + CONNECT_MAX)),
+            None => {
+                self.candidates.iter().map(|candidate| candidate.next_check).min().or(Some(self.started + CONNECT_MAX))
+            }
         }
     }
 
@@ -322,12 +319,9 @@ mod tests {
         let now = Instant::now();
         let mut client = agent(now);
         let provider = rtc_crypto::default_provider().unwrap();
-        let request = seal(
-            message(BINDING_REQUEST, TransactionId::new()),
-            &credentials("client").password,
-            provider.crypto(),
-        )
-        .unwrap();
+        let request =
+            seal(message(BINDING_REQUEST, TransactionId::new()), &credentials("client").password, provider.crypto())
+                .unwrap();
         let mut answers = Vec::new();
         client.on_datagram(address(), &request, now, provider.crypto(), |_, datagram| answers.push(datagram));
         assert_eq!(answers.len(), 1);

@@ -112,7 +112,7 @@ struct Test {
 
 impl Test {
     fn new(options: Options) -> anyhow::Result<Self> {
-        if !(options.num_per_second > 0.0) {
+        if options.num_per_second.is_nan() || options.num_per_second <= 0.0 {
             bail!("--num-per-second must be positive");
         }
         Ok(Self {
@@ -241,11 +241,7 @@ impl Test {
 
     fn without_media(&self, audience: &Audience, snapshot: &Snapshot) -> usize {
         let complete = |stats: &TransportStats| stats.streams.len() >= self.streams_wanted();
-        audience
-            .clients
-            .iter()
-            .filter(|client| !snapshot.transport(client.receiving).is_some_and(complete))
-            .count()
+        audience.clients.iter().filter(|client| !snapshot.transport(client.receiving).is_some_and(complete)).count()
     }
 
     /// Waits for the measured time and shows each second what came.

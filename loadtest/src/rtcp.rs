@@ -11,15 +11,25 @@ const PAYLOAD_FEEDBACK: u8 = 206;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// The 32 middle bits of the NTP time are what a receiver report echoes.
-    SenderReport { ssrc: u32, ntp: u64 },
+    SenderReport {
+        ssrc: u32,
+        ntp: u64,
+    },
     /// Sequence numbers that the receiver asks for again.
-    Nack { media_ssrc: u32, sequences: Vec<u16> },
+    Nack {
+        media_ssrc: u32,
+        sequences: Vec<u16>,
+    },
     /// A picture loss indication or a full intra request.
-    KeyFrameRequest { media_ssrc: u32 },
+    KeyFrameRequest {
+        media_ssrc: u32,
+    },
     /// Transport-wide congestion feedback; only its presence is of interest.
     TransportFeedback,
     /// The highest bitrate that the receiver wants.
-    Remb { bitrate_bps: u64 },
+    Remb {
+        bitrate_bps: u64,
+    },
     Other,
 }
 

@@ -112,7 +112,7 @@ impl Outgoing<'_> {
             out.push(id << 4 | (value.len() - 1) as u8);
             out.extend_from_slice(value);
         }
-        while (out.len() - start) % 4 != 0 {
+        while !(out.len() - start).is_multiple_of(4) {
             out.push(0);
         }
         let words = ((out.len() - start) / 4) as u16;

@@ -95,7 +95,10 @@ fn write_section(sdp: &mut String, transport: &LocalTransport, mid: &str, sectio
             write_media_head(sdp, *kind, &payloads);
             write_transport(sdp, transport, mid, "actpass");
             write_extensions(sdp, *kind, false);
-            line(sdp, format_args!("a=sendonly\r\na=msid:{} {}\r\na=rtcp-mux\r\na=rtcp-rsize", sending.stream, sending.cid));
+            line(
+                sdp,
+                format_args!("a=sendonly\r\na=msid:{} {}\r\na=rtcp-mux\r\na=rtcp-rsize", sending.stream, sending.cid),
+            );
             write_codecs(sdp, *kind, &payloads);
             write_ssrcs(sdp, sending);
         }
@@ -181,7 +184,10 @@ fn write_ssrcs(sdp: &mut String, sending: &Sending) {
         line(sdp, format_args!("a=ssrc-group:FID {} {rtx}", sending.ssrc));
     }
     for ssrc in std::iter::once(sending.ssrc).chain(sending.rtx_ssrc) {
-        line(sdp, format_args!("a=ssrc:{ssrc} cname:loadtest\r\na=ssrc:{ssrc} msid:{} {}", sending.stream, sending.cid));
+        line(
+            sdp,
+            format_args!("a=ssrc:{ssrc} cname:loadtest\r\na=ssrc:{ssrc} msid:{} {}", sending.stream, sending.cid),
+        );
     }
 }
 
@@ -414,7 +420,8 @@ impl Section {
     }
 
     fn payload_of(&self, name: &str) -> Option<u8> {
-        let is = |payload_type: &&u8| self.codec_name(**payload_type).is_some_and(|known| known.eq_ignore_ascii_case(name));
+        let is =
+            |payload_type: &&u8| self.codec_name(**payload_type).is_some_and(|known| known.eq_ignore_ascii_case(name));
         self.payload_types.iter().find(is).copied()
     }
 
@@ -490,10 +497,7 @@ mod tests {
         assert_eq!(answer.candidates().collect::<Vec<_>>(), [SocketAddr::from(([127, 0, 0, 1], 7882))]);
         let reception = answer.reception(|mid| (mid == "1").then(|| "TR_V".to_owned()));
         let tracks: Vec<_> = reception.streams.iter().map(|s| (s.kind, s.ssrc, s.rtx_ssrc, &*s.track)).collect();
-        assert_eq!(
-            tracks,
-            [(MediaKind::Audio, 11, None, "TR_A"), (MediaKind::Video, 21, Some(22), "TR_V")]
-        );
+        assert_eq!(tracks, [(MediaKind::Audio, 11, None, "TR_A"), (MediaKind::Video, 21, Some(22), "TR_V")]);
         assert!(reception.remb && reception.transport_sequence_extension.is_none());
         assert!(reception.payloads.contains(&(97, PayloadKind::Retransmission)));
     }

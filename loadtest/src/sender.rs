@@ -252,7 +252,12 @@ impl Sender {
     fn packet(&self, packet: &Packet, transport_sequence: &mut u16) -> Vec<u8> {
         let mut out = Vec::with_capacity(packet.payload.len() + 40);
         let encoding = &self.encoding;
-        self.write_header(packet, (encoding.payload_type, encoding.ssrc, packet.sequence), transport_sequence, &mut out);
+        self.write_header(
+            packet,
+            (encoding.payload_type, encoding.ssrc, packet.sequence),
+            transport_sequence,
+            &mut out,
+        );
         out.extend_from_slice(&packet.payload);
         out
     }
@@ -385,11 +390,15 @@ mod tests {
         let packets = run(&mut sender, now, Duration::from_millis(200), &mut transport_sequence);
         let original = Header::parse(&packets[3]).unwrap();
         let mut again = Vec::new();
-        sender.on_nack(&[original.sequence, original.sequence.wrapping_add(5_000)], &mut transport_sequence, |outbound| {
-            if let Outbound::Rtp(packet) = outbound {
-                again.push(packet.to_vec());
-            }
-        });
+        sender.on_nack(
+            &[original.sequence, original.sequence.wrapping_add(5_000)],
+            &mut transport_sequence,
+            |outbound| {
+                if let Outbound::Rtp(packet) = outbound {
+                    again.push(packet.to_vec());
+                }
+            },
+        );
         assert_eq!(again.len(), 1);
         let header = Header::parse(&again[0]).unwrap();
         assert_eq!((header.payload_type, header.ssrc, header.timestamp), (97, 2, original.timestamp));

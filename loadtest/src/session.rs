@@ -104,7 +104,7 @@ pub(crate) struct Session {
     requested: HashMap<String, (TrackSpec, PublishReply)>,
     publishing: Vec<Publishing>,
     open_channels: HashSet<String>,
-    data_waiting: Vec<(DataMessage, oneshot::Sender<anyhow::Result<()>>)>,
+    data_waiting: Vec<(Box<DataMessage>, oneshot::Sender<anyhow::Result<()>>)>,
     events: Option<mpsc::Sender<ClientEvent>>,
     ready: Option<Ready>,
     requests: Vec<Request>,
@@ -284,8 +284,7 @@ impl Session {
         let for_subscriber = trickle.target == i32::from(proto::SignalTarget::Subscriber);
         if for_subscriber && self.subscriber.is_none() {
             // Candidates may come before the offer.
-            self.subscriber =
-                Peer::open(&self.media, &self.identity, self.local_ip, self.verify, Vec::new()).ok();
+            self.subscriber = Peer::open(&self.media, &self.identity, self.local_ip, self.verify, Vec::new()).ok();
         }
         let peer = if for_subscriber { &self.subscriber } else { &self.publisher };
         if let Some(peer) = peer
@@ -363,7 +362,7 @@ impl Session {
         }
     }
 
-    async fn send_data(&mut self, message: DataMessage, reply: oneshot::Sender<anyhow::Result<()>>) {
+    async fn send_data(&mut self, message: Box<DataMessage>, reply: oneshot::Sender<anyhow::Result<()>>) {
         let label = label_of(&message);
         if self.open_channels.contains(label)
             && let Some(peer) = &self.publisher
@@ -418,7 +417,7 @@ impl Session {
         match event {
             TransportEvent::Channel(ChannelEvent::Message(label, bytes)) => {
                 if let Ok(packet) = proto::DataPacket::decode(bytes) {
-                    self.tell(ClientEvent::Data(DataMessage { lossy: label == "_lossy", packet }));
+                    self.tell(ClientEvent::Data(Box::new(DataMessage { lossy: label == "_lossy", packet })));
                 }
             }
             TransportEvent::Failed(reason) => self.ended = Some(reason),

@@ -77,8 +77,7 @@ impl FrameSource {
 
     fn frame_len(&mut self, bitrate_bps: u64, key_frame: bool) -> usize {
         let frames = KEY_FRAME_INTERVAL as f64;
-        let mean_delta =
-            bitrate_bps as f64 / 8.0 * (frames / FRAME_RATE as f64) / (frames - 1.0 + KEY_FRAME_WEIGHT);
+        let mean_delta = bitrate_bps as f64 / 8.0 * (frames / FRAME_RATE as f64) / (frames - 1.0 + KEY_FRAME_WEIGHT);
         // The scene swings over some 7 s, single frames by a quarter.
         let scene = 1.0 + 0.35 * (self.frame as f64 / 33.0).sin();
         let noise = 0.75 + 0.5 * self.random_unit();
