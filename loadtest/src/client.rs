@@ -23,6 +23,7 @@ use crate::sdp::LocalSection;
 use crate::sender::Source;
 use crate::session::{self, Session};
 use crate::signal::{JoinCall, Protocol, SignalSocket};
+use crate::transport::{Loss, TransportOptions};
 
 /// Events kept for a reader that is slower than the server.
 const EVENTS: usize = 1_024;
@@ -43,6 +44,8 @@ pub struct ClientOptions {
     pub auto_subscribe: bool,
     /// Decrypt and authenticate every received packet.
     pub verify: bool,
+    /// Loss to simulate on every transport.
+    pub loss: Loss,
     /// Receiving sections of the first v1 offer; browsers offer three of each.
     pub audio_sections: usize,
     pub video_sections: usize,
@@ -57,6 +60,7 @@ impl ClientOptions {
             protocol: Protocol::V1,
             auto_subscribe: true,
             verify: true,
+            loss: Loss::default(),
             audio_sections: 3,
             video_sections: 3,
         }
@@ -158,7 +162,8 @@ impl Client {
         started_ns: u64,
     ) -> anyhow::Result<Self> {
         let local_ip = local_ip(&options.url).await?;
-        let mut session = Session::new(media.clone(), identity.clone(), local_ip, options.verify);
+        let transport = TransportOptions { verify: options.verify, loss: options.loss, ..TransportOptions::default() };
+        let mut session = Session::new(media.clone(), identity.clone(), local_ip, transport);
         let offer = session.first_offer(&initial_sections(&options))?;
         let call = JoinCall {
             url: &options.url,

@@ -1,7 +1,8 @@
-//! The controlling side of ICE, as a browser plays it (RFC 8445).
+//! ICE as a browser plays it (RFC 8445), for one local socket.
 //!
-//! Every server candidate is checked with USE-CANDIDATE; the first that answers carries the media. The server may be
-//! lite and only answer, or full and check us too. Consent is renewed every 2.5 s (RFC 7675).
+//! Where we offer, or the server is lite, we control: every server candidate is checked with USE-CANDIDATE and the
+//! first that answers carries the media. Where a full server offers (v0's subscriber transport), it nominates and we
+//! follow. Consent is renewed every 2.5 s (RFC 7675).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,10 +17,11 @@ use rtc_stun::xoraddr::XorMappedAddress;
 
 const ATTR_PRIORITY: AttrType = AttrType(0x0024);
 const ATTR_USE_CANDIDATE: AttrType = AttrType(0x0025);
+const ATTR_ICE_CONTROLLED: AttrType = AttrType(0x8029);
 const ATTR_ICE_CONTROLLING: AttrType = AttrType(0x802a);
 
 /// Between two checks of an unanswered candidate.
-const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two consent checks; libwebrtc's strong-connectivity interval.
 const CONSENT_INTERVAL: Duration = Duration::from_millis(2_500);
 /// Silence after which consent has expired (RFC 7675, section 5.1).
@@ -38,6 +40,13 @@ pub struct Credentials {
     pub password: String,
 }
 
+/// Who nominates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IceRole {
+    Controlling,
+    Controlled,
+}
+
 /// What a datagram or a timer did to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IceEvent {
@@ -51,12 +60,17 @@ pub enum IceEvent {
 struct Candidate {
     address: SocketAddr,
     next_check: Instant,
+    /// A check of ours was answered.
+    valid: bool,
+    /// The controlling server wants this one.
+    chosen: bool,
 }
 
-/// One controlling agent with one local socket.
+/// One agent with one local socket.
 pub struct IceAgent {
     local: Credentials,
     remote: Option<Credentials>,
+    role: IceRole,
     tie_breaker: u64,
     candidates: Vec<Candidate>,
     /// Transaction of the newest checks and where they went.
@@ -73,6 +87,7 @@ impl IceAgent {
         Self {
             local,
             remote: None,
+            role: IceRole::Controlling,
             tie_breaker: rand::random(),
             candidates: Vec::new(),
             checks: Vec::new(),
@@ -85,7 +100,8 @@ impl IceAgent {
     }
 
     /// Learns the server's credentials; changed ones restart the checks.
-    pub fn set_remote(&mut self, remote: Credentials, now: Instant) {
+    pub fn set_remote(&mut self, remote: Credentials, role: IceRole, now: Instant) {
+        self.role = role;
         if self.remote.as_ref() == Some(&remote) {
             return;
         }
@@ -100,7 +116,7 @@ impl IceAgent {
     pub fn add_candidate(&mut self, address: SocketAddr, now: Instant) {
         let known = self.candidates.iter().any(|candidate| candidate.address == address);
         if !known && self.candidates.len() < CANDIDATES_MAX {
-            self.candidates.push(Candidate { address, next_check: now });
+            self.candidates.push(Candidate { address, next_check: now, valid: false, chosen: false });
         }
     }
 
@@ -177,8 +193,14 @@ impl IceAgent {
         self.checks.push((transaction, address));
         let mut message = message(BINDING_REQUEST, transaction);
         Username::new(ATTR_USERNAME, format!("{}:{}", remote.ufrag, self.local.ufrag)).add_to(&mut message).ok()?;
-        message.add(ATTR_ICE_CONTROLLING, &self.tie_breaker.to_be_bytes());
-        message.add(ATTR_USE_CANDIDATE, &[]);
+        let tie_breaker = self.tie_breaker.to_be_bytes();
+        match self.role {
+            IceRole::Controlling => {
+                message.add(ATTR_ICE_CONTROLLING, &tie_breaker);
+                message.add(ATTR_USE_CANDIDATE, &[]);
+            }
+            IceRole::Controlled => message.add(ATTR_ICE_CONTROLLED, &tie_breaker),
+        }
         message.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
         seal(message, &remote.password, crypto)
     }
@@ -199,12 +221,23 @@ impl IceAgent {
         if message.typ == BINDING_REQUEST {
             MessageIntegrity::check(&mut message, self.local.password.as_bytes(), crypto).ok()?;
             send(from, answer(&message, from, &self.local.password, crypto)?);
-            None
+            self.on_check(from, message.contains(ATTR_USE_CANDIDATE), now)
         } else if message.typ == BINDING_SUCCESS {
             self.on_answer(message, now, crypto)
         } else {
             None
         }
+    }
+
+    /// A check of a full server may come from an address that no candidate named.
+    fn on_check(&mut self, from: SocketAddr, chosen: bool, now: Instant) -> Option<IceEvent> {
+        self.add_candidate(from, now);
+        if !chosen || self.role == IceRole::Controlling {
+            return None;
+        }
+        let candidate = self.candidates.iter_mut().find(|candidate| candidate.address == from)?;
+        candidate.chosen = true;
+        if candidate.valid { self.nominate(from, now) } else { None }
     }
 
     fn on_answer(&mut self, mut message: Message, now: Instant, crypto: &dyn RTCCrypto) -> Option<IceEvent> {
@@ -213,6 +246,15 @@ impl IceAgent {
         let index = self.checks.iter().position(|(transaction, _)| *transaction == message.transaction_id)?;
         let (_, address) = self.checks.remove(index);
         self.last_answer = now;
+        let candidate = self.candidates.iter_mut().find(|candidate| candidate.address == address)?;
+        candidate.valid = true;
+        match self.role {
+            IceRole::Controlled if !candidate.chosen => None,
+            IceRole::Controlled | IceRole::Controlling => self.nominate(address, now),
+        }
+    }
+
+    fn nominate(&mut self, address: SocketAddr, now: Instant) -> Option<IceEvent> {
         if self.nominated.is_some() {
             return None;
         }
@@ -256,9 +298,18 @@ mod tests {
 
     fn agent(now: Instant) -> IceAgent {
         let mut agent = IceAgent::new(credentials("client"), now);
-        agent.set_remote(credentials("server"), now);
+        agent.set_remote(credentials("server"), IceRole::Controlling, now);
         agent.add_candidate(address(), now);
         agent
+    }
+
+    fn check_of_server(use_candidate: bool) -> Vec<u8> {
+        let provider = rtc_crypto::default_provider().unwrap();
+        let mut request = message(BINDING_REQUEST, TransactionId::new());
+        if use_candidate {
+            request.add(ATTR_USE_CANDIDATE, &[]);
+        }
+        seal(request, &credentials("client").password, provider.crypto()).unwrap()
     }
 
     fn checks(agent: &mut IceAgent, now: Instant) -> Vec<Vec<u8>> {
@@ -319,11 +370,25 @@ mod tests {
         let now = Instant::now();
         let mut client = agent(now);
         let provider = rtc_crypto::default_provider().unwrap();
-        let request =
-            seal(message(BINDING_REQUEST, TransactionId::new()), &credentials("client").password, provider.crypto())
-                .unwrap();
         let mut answers = Vec::new();
-        client.on_datagram(address(), &request, now, provider.crypto(), |_, datagram| answers.push(datagram));
+        let check = check_of_server(true);
+        client.on_datagram(address(), &check, now, provider.crypto(), |_, datagram| answers.push(datagram));
         assert_eq!(answers.len(), 1);
+        assert_eq!(client.nominated(), None);
+    }
+
+    #[test]
+    fn a_controlled_agent_waits_for_the_choice_of_the_server() {
+        let now = Instant::now();
+        let mut client = agent(now);
+        client.set_remote(credentials("server"), IceRole::Controlled, now);
+        let sent = checks(&mut client, now);
+        let mut check = Message { raw: sent[0].clone(), ..Message::default() };
+        check.decode().unwrap();
+        assert!(!check.contains(ATTR_USE_CANDIDATE) && check.contains(ATTR_ICE_CONTROLLED));
+
+        assert_eq!(receive(&mut client, &check_of_server(false), now), None);
+        assert_eq!(receive(&mut client, &answer_to(&sent[0], &credentials("server").password), now), None);
+        assert_eq!(receive(&mut client, &check_of_server(true), now), Some(IceEvent::Nominated(address())));
     }
 }

@@ -20,7 +20,7 @@ use crate::sender::{SenderCounts, Source};
 use crate::signal::Protocol;
 use crate::token::ApiKey;
 use crate::trace::Pattern;
-use crate::transport::TransportStats;
+use crate::transport::{Loss, StreamStats, TransportStats};
 
 /// Media flows for this long before the server's memory is read the first time.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ struct Mark {
 }
 
 impl Mark {
-    fn streams(&self) -> impl Iterator<Item = &crate::transport::StreamStats> {
+    fn streams(&self) -> impl Iterator<Item = &StreamStats> {
         self.subscribers.transports.iter().flat_map(|(_, stats)| &stats.streams)
     }
 
@@ -128,6 +128,7 @@ impl Test {
         let token = self.key.token(&self.options.room, identity)?;
         let mut client = ClientOptions::new(&self.options.url, token);
         client.protocol = self.options.protocol;
+        client.loss = Loss { down: self.options.loss_down, up: self.options.loss_up };
         // As many sections as browsers offer, or as there are tracks.
         client.audio_sections = client.audio_sections.max(self.options.audio_publishers);
         client.video_sections = client.video_sections.max(self.options.video_publishers);
@@ -354,6 +355,8 @@ fn count_packets(report: &mut Report, last: &Mark) {
         report.packets_requested += counts.requested;
         report.bytes_received += counts.bytes;
     }
+    report.packets_dropped_on_purpose =
+        last.subscribers.transports.iter().map(|(_, stats)| stats.lost_on_purpose).sum();
     report.packets_missing = report.packets_expected - report.packets_received;
     report.packets_lost = report.packets_missing.saturating_sub(report.kernel_drops);
 }

@@ -356,7 +356,9 @@ impl Shell {
                 break;
             }
         }
-        settle(id, slot, &mut self.timers, &mut self.events_lost);
+        if slot.transport.take_stirred() {
+            settle(id, slot, &mut self.timers, &mut self.events_lost);
+        }
     }
 
     fn run_timers(&mut self) {

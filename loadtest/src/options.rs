@@ -89,6 +89,12 @@ pub struct Options {
     pub protocol: Protocol,
     #[arg(long, value_enum, default_value_t)]
     pub srtp: SrtpOffer,
+    /// Share of the received RTP packets that every subscriber throws away, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub loss_down: f64,
+    /// Share of the RTP packets that every publisher does not send, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub loss_up: f64,
     /// Process of the server, for its CPU and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,

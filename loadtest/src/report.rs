@@ -31,6 +31,8 @@ pub struct Report {
     pub kernel_drops: u64,
     /// Missing beyond the kernel's drops.
     pub packets_lost: u64,
+    /// Thrown away because of `--loss-down`, retransmissions included.
+    pub packets_dropped_on_purpose: u64,
     pub packets_late: u64,
     pub packets_duplicate: u64,
     pub packets_recovered: u64,
@@ -133,6 +135,9 @@ impl fmt::Display for Report {
         writeln!(f, "packets              {} of {}, {rate:.0}/s", self.packets_received, self.packets_expected)?;
         writeln!(f, "  missing            {} (kernel drops {})", self.packets_missing, self.kernel_drops)?;
         writeln!(f, "  lost               {}", self.packets_lost)?;
+        if self.packets_dropped_on_purpose > 0 {
+            writeln!(f, "  lost on purpose    {}", self.packets_dropped_on_purpose)?;
+        }
         let (late, again) = (self.packets_late, self.packets_duplicate);
         writeln!(f, "  late, duplicate    {late}, {again}; recovered {}", self.packets_recovered)?;
         let publishers = &self.publishers;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use crate::codec::VideoCodec;
 use crate::dtls::DtlsRole;
-use crate::ice::Credentials;
+use crate::ice::{Credentials, IceRole};
 use crate::receiver::MediaKind;
 use crate::sender::Encoding;
 use crate::transport::{ExpectedStream, PayloadKind, Reception, Remote};
@@ -271,7 +271,7 @@ impl Description {
         self.attributes.iter().chain(in_sections).find_map(|text| text.strip_prefix(name)?.strip_prefix(':'))
     }
 
-    /// Credentials, fingerprint and our DTLS role.
+    /// Credentials, fingerprint and our DTLS role; in ICE we control, as the side that offered does.
     ///
     /// # Errors
     ///
@@ -285,7 +285,12 @@ impl Description {
             bail!("a fingerprint with the hash {hash}");
         }
         let role = if self.first("setup") == Some("active") { DtlsRole::Server } else { DtlsRole::Client };
-        Ok(Remote { credentials: Credentials { ufrag, password }, fingerprint: fingerprint.to_owned(), role })
+        Ok(Remote {
+            credentials: Credentials { ufrag, password },
+            fingerprint: fingerprint.to_owned(),
+            role,
+            ice_role: IceRole::Controlling,
+        })
     }
 
     /// Candidates inside the description.

@@ -17,7 +17,7 @@ use crate::channels::ChannelEvent;
 use crate::client::{ClientEvent, DataMessage, Order, PublishedTrack, TrackSpec};
 use crate::clock::monotonic_ns;
 use crate::dtls::{Identity, SrtpProfile};
-use crate::ice::Credentials;
+use crate::ice::{Credentials, IceRole};
 use crate::media::{MediaThread, NewTransport, TransportId};
 use crate::receiver::MediaKind;
 use crate::sdp::{self, Description, LocalSection, LocalTransport, Sending};
@@ -45,8 +45,7 @@ impl Peer {
         media: &MediaThread,
         identity: &Identity,
         local_ip: IpAddr,
-        verify: bool,
-        channels: Vec<String>,
+        options: TransportOptions,
     ) -> anyhow::Result<Self> {
         let socket = socket::open(local_ip).context("opening a media socket")?;
         let candidate = socket.local_addr().context("reading a local address")?;
@@ -58,7 +57,6 @@ impl Peer {
             session: rand::random::<u64>() >> 2,
         };
         let (sender, events) = mpsc::channel(TRANSPORT_EVENTS);
-        let options = TransportOptions { verify, channels };
         let identity = identity.clone();
         let id = media.open(NewTransport { socket, identity, local: credentials, options, events: sender });
         Ok(Self { id, local, events })
@@ -88,7 +86,8 @@ pub(crate) struct Session {
     media: MediaThread,
     identity: Identity,
     local_ip: IpAddr,
-    verify: bool,
+    /// Of every transport; the labels differ.
+    transport: TransportOptions,
     protocol: Protocol,
     /// Sends; in v1 it receives too.
     publisher: Option<Peer>,
@@ -117,12 +116,12 @@ struct TrickledCandidate {
 }
 
 impl Session {
-    pub(crate) fn new(media: MediaThread, identity: Identity, local_ip: IpAddr, verify: bool) -> Self {
+    pub(crate) fn new(media: MediaThread, identity: Identity, local_ip: IpAddr, transport: TransportOptions) -> Self {
         Self {
             media,
             identity,
             local_ip,
-            verify,
+            transport,
             protocol: Protocol::V1,
             publisher: None,
             subscriber: None,
@@ -166,9 +165,14 @@ impl Session {
     fn open_publisher(&mut self) -> anyhow::Result<()> {
         if self.publisher.is_none() {
             let labels = vec!["_lossy".to_owned(), "_reliable".to_owned()];
-            self.publisher = Some(Peer::open(&self.media, &self.identity, self.local_ip, self.verify, labels)?);
+            self.publisher = Some(self.open_peer(labels)?);
         }
         Ok(())
+    }
+
+    fn open_peer(&self, channels: Vec<String>) -> anyhow::Result<Peer> {
+        let options = TransportOptions { channels, ..self.transport.clone() };
+        Peer::open(&self.media, &self.identity, self.local_ip, options)
     }
 
     fn close_publisher(&mut self) {
@@ -258,11 +262,14 @@ impl Session {
     fn on_offer(&mut self, offer: &proto::SessionDescription) -> anyhow::Result<()> {
         let description = Description::parse(&offer.sdp)?;
         if self.subscriber.is_none() {
-            let peer = Peer::open(&self.media, &self.identity, self.local_ip, self.verify, Vec::new())?;
-            self.subscriber = Some(peer);
+            self.subscriber = Some(self.open_peer(Vec::new())?);
         }
         let Some(peer) = &self.subscriber else { return Ok(()) };
-        let remote = description.remote().context("the server's offer")?;
+        let mut remote = description.remote().context("the server's offer")?;
+        if !description.is_lite() {
+            // Who offers controls, but a lite server never does (RFC 8445, section 6.1.1).
+            remote.ice_role = IceRole::Controlled;
+        }
         self.media.set_remote(peer.id, remote);
         for address in description.candidates() {
             self.media.add_candidate(peer.id, address);
@@ -284,7 +291,7 @@ impl Session {
         let for_subscriber = trickle.target == i32::from(proto::SignalTarget::Subscriber);
         if for_subscriber && self.subscriber.is_none() {
             // Candidates may come before the offer.
-            self.subscriber = Peer::open(&self.media, &self.identity, self.local_ip, self.verify, Vec::new()).ok();
+            self.subscriber = self.open_peer(Vec::new()).ok();
         }
         let peer = if for_subscriber { &self.subscriber } else { &self.publisher };
         if let Some(peer) = peer

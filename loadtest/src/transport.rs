@@ -15,7 +15,7 @@ use crate::channels::{ChannelEvent, Channels};
 use crate::codec::{VideoCodec, starts_key_frame};
 use crate::dtls::{Dtls, DtlsEvent, DtlsRole, Identity, SrtpProfile, SrtpSession};
 use crate::histogram::Histogram;
-use crate::ice::{Credentials, IceAgent, IceEvent};
+use crate::ice::{Credentials, IceAgent, IceEvent, IceRole};
 use crate::receiver::{Arrival, MediaKind, Stream, StreamCounts};
 use crate::rtcp;
 use crate::rtp::Header;
@@ -72,8 +72,10 @@ pub struct Remote {
     pub credentials: Credentials,
     /// `sha-256`, as in SDP.
     pub fingerprint: String,
-    /// Our role.
+    /// Our role in DTLS.
     pub role: DtlsRole,
+    /// Our role in ICE.
+    pub ice_role: IceRole,
 }
 
 /// How a transport behaves.
@@ -83,6 +85,22 @@ pub struct TransportOptions {
     pub verify: bool,
     /// Labels of the data channels to open.
     pub channels: Vec<String>,
+    pub loss: Loss,
+}
+
+/// Shares of RTP packets, 0 to 1, that get lost on purpose.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Loss {
+    /// Of those that arrive.
+    pub down: f64,
+    /// Of those that are sent.
+    pub up: f64,
+}
+
+impl Loss {
+    fn strikes(share: f64) -> bool {
+        share > 0.0 && rand::random::<f64>() < share
+    }
 }
 
 /// What a client learns from its transport.
@@ -130,6 +148,8 @@ pub struct TransportStats {
     /// Dropped by the kernel because the socket buffer was full.
     pub kernel_drops: u64,
     pub datagrams: u64,
+    /// Received, but thrown away because of [`Loss::down`].
+    pub lost_on_purpose: u64,
 }
 
 #[derive(Default)]
@@ -168,6 +188,8 @@ pub struct Transport {
     bytes_reported: u64,
     out: Vec<(SocketAddr, Vec<u8>)>,
     events: Vec<TransportEvent>,
+    /// Something but the reception of plain media happened since [`Self::take_stirred`].
+    stirred: bool,
     dead: bool,
 }
 
@@ -196,8 +218,14 @@ impl Transport {
             bytes_reported: 0,
             out: Vec::new(),
             events: Vec::new(),
+            stirred: false,
             dead: false,
         }
+    }
+
+    /// Whether datagrams brought anything but media in order: answers, events, another deadline.
+    pub fn take_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
     }
 
     /// Datagrams to send, in order.
@@ -211,7 +239,7 @@ impl Transport {
 
     /// Learns the server's description; a repeated one changes nothing.
     pub fn set_remote(&mut self, remote: Remote, now: Instant) {
-        self.ice.set_remote(remote.credentials.clone(), now);
+        self.ice.set_remote(remote.credentials.clone(), remote.ice_role, now);
         if self.dtls.is_none() {
             match Dtls::new(&self.identity, remote.role, remote.fingerprint.clone()) {
                 Ok(dtls) => self.dtls = Some(dtls),
@@ -346,8 +374,14 @@ impl Transport {
     fn send_media(&mut self, now: Instant) {
         let Some(to) = self.ice.nominated() else { return };
         let Some(srtp) = &mut self.srtp else { return };
+        let (out, loss) = (&mut self.out, self.options.loss.up);
         for sender in &mut self.senders {
-            sender.on_timeout(now, &mut self.transport_sequence, |outbound| seal(srtp, to, outbound, &mut self.out));
+            sender.on_timeout(now, &mut self.transport_sequence, |outbound| {
+                let is_media = matches!(outbound, Outbound::Rtp(_));
+                if !(is_media && Loss::strikes(loss)) {
+                    seal(srtp, to, outbound, out);
+                }
+            });
         }
     }
 
@@ -368,9 +402,13 @@ impl Transport {
             Some(128..=191) if datagram.get(1).is_some_and(|byte| (192..=223).contains(byte)) => {
                 self.on_rtcp(datagram, now);
             }
-            Some(128..=191) => self.on_rtp(datagram, now, now_ns, delays),
+            Some(128..=191) => {
+                self.on_rtp(datagram, now, now_ns, delays);
+                return;
+            }
             _ => {}
         }
+        self.stirred = true;
     }
 
     fn on_stun(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
@@ -472,6 +510,10 @@ impl Transport {
 
     fn on_rtp(&mut self, packet: &[u8], now: Instant, now_ns: u64, delays: &mut Histogram) {
         let Some(header) = Header::parse(packet) else { return };
+        if Loss::strikes(self.options.loss.down) {
+            self.stats.lost_on_purpose += 1;
+            return;
+        }
         self.note_arrival(&header, packet, now, now_ns);
         let Some(payload) = self.payloads[usize::from(header.payload_type)] else { return };
         if payload == PayloadKind::Retransmission {
@@ -494,6 +536,7 @@ impl Transport {
         }
         let wants_key_frame = matches!(payload, PayloadKind::Video(_)) && media.first_key_frame_ns.is_none();
         if stream.has_missing() {
+            self.stirred = true;
             self.send_nacks(now);
         }
         if (verify || wants_key_frame)
@@ -567,7 +610,10 @@ impl Transport {
         let Some(&[high, low]) = header.extension(packet, id) else { return };
         if self.arrivals.len() < FEEDBACK_MAX {
             self.arrivals.push((u16::from_be_bytes([high, low]), now_ns / 1_000));
-            self.next_feedback.get_or_insert(now + FEEDBACK_INTERVAL);
+            if self.next_feedback.is_none() {
+                self.next_feedback = Some(now + FEEDBACK_INTERVAL);
+                self.stirred = true;
+            }
         }
     }
 
@@ -755,7 +801,7 @@ mod tests {
             let profiles = [SrtpProfile::Aes128CmSha1, SrtpProfile::Aes128Gcm];
             let identities = [Identity::generate(&profiles).unwrap(), Identity::generate(&profiles).unwrap()];
             let addresses = [SocketAddr::from(([127, 0, 0, 1], 1_000)), SocketAddr::from(([127, 0, 0, 1], 2_000))];
-            let options = |channels: Vec<String>| TransportOptions { verify, channels };
+            let options = |channels: Vec<String>| TransportOptions { verify, channels, loss: Loss::default() };
             let mut ends = [
                 Transport::new(identities[0].clone(), credentials("one"), options(vec!["_reliable".into()]), now),
                 Transport::new(identities[1].clone(), credentials("two"), options(vec![]), now),
@@ -766,6 +812,7 @@ mod tests {
                     credentials: credentials(["one", "two"][other]),
                     fingerprint: identities[other].fingerprint.to_string(),
                     role,
+                    ice_role: if index == 0 { IceRole::Controlling } else { IceRole::Controlled },
                 };
                 ends[index].set_remote(remote, now);
                 ends[index].add_candidate(addresses[other], now);
