@@ -53,9 +53,14 @@ window.received = async (sid) => {
   return inbound && {
     frames: inbound.framesDecoded ?? 0, codec: inbound.codec, width: inbound.frameWidth ?? 0,
     samples: inbound.totalSamplesReceived ?? 0, energy: inbound.totalAudioEnergy ?? 0,
-    lost: inbound.packetsLost, freezes: inbound.freezeCount,
+    lost: inbound.packetsLost, freezes: inbound.freezeCount, keyframes: inbound.keyFramesDecoded,
+    buffered: inbound.jitterBufferDelay, emitted: inbound.jitterBufferEmittedCount,
   };
 };
+
+/** Key frames encoded for the published track, all layers together. */
+window.keyframes = async (sid) => (await reports(sid, 'outbound-rtp'))
+  .reduce((sum, layer) => sum + (layer.keyFramesEncoded ?? 0), 0);
 
 window.sent = async (sid) => {
   const layers = await reports(sid, 'outbound-rtp');
