@@ -1,6 +1,7 @@
 //! What runs, and how it stops. [`App::start`] builds the parts in order, sockets first so that a taken port shows before
 //! anything runs; [`App::run`] serves until told to stop, then drains in reverse.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use sfu::certificate::Certificate;
 use sfu::io::{UdpPorts, Workers};
 use shared::id::NodeId;
@@ -18,10 +18,10 @@ use signaling::rooms::{Limits, Rooms, RoomsConfig};
 use signaling::token::{JoinToken, Keys};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::{Config, PortRange};
-use crate::metrics;
+use crate::{metrics, serve};
 
 /// How long a join token lasts that is made for somebody who tries the server.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -34,7 +34,7 @@ pub struct App {
     workers: Arc<Workers>,
     http: Vec<SocketAddr>,
     metrics: Vec<SocketAddr>,
-    servers: JoinSet<std::io::Result<()>>,
+    servers: JoinSet<Infallible>,
 }
 
 /// How the server stopped.
@@ -172,8 +172,7 @@ impl App {
         tokio::select! {
             () = stop => {}
             Some(ended) = self.servers.join_next() => {
-                ended.context("a server task failed")?.context("a listener failed")?;
-                return Err(anyhow!("a listener ended by itself"));
+                match ended.context("a server task failed")? {}
             }
         }
         let deadline = Duration::from_secs(self.config.drain_timeout);
@@ -188,7 +187,7 @@ impl App {
 
     async fn stop(mut self) {
         self.servers.shutdown().await;
-        // Metrics held the other handle, and their server is gone.
+        // Metrics held the other handle, and went with their server.
         if let Some(workers) = Arc::into_inner(self.workers) {
             let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
         }
@@ -210,47 +209,54 @@ async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Resul
         if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
             return Ok(vec![listener]);
         }
-        return Ok(vec![bind((Ipv4Addr::UNSPECIFIED, port).into(), setting).await?]);
+        let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        return match TcpListener::bind(all).await {
+            Ok(listener) => Ok(vec![listener]),
+            Err(error) => Err(listen_error(all, setting, &error)),
+        };
     }
     let mut listeners = Vec::with_capacity(addresses.len());
     for &address in addresses {
-        listeners.push(bind((address, port).into(), setting).await?);
+        match TcpListener::bind((address, port)).await {
+            Ok(listener) => listeners.push(listener),
+            // Development names it without knowing whether there is IPv6.
+            Err(error) if address == Ipv6Addr::LOCALHOST && !listeners.is_empty() && no_such_address(&error) => {
+                debug!("no IPv6 on this machine: {error}");
+            }
+            Err(error) => return Err(listen_error((address, port).into(), setting, &error)),
+        }
     }
     Ok(listeners)
 }
 
-async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let port = address.port();
-        match error.kind() {
-            ErrorKind::AddrInUse => {
-                anyhow!("TCP port {port} of {} is taken: stop what listens there, or set {setting}", address.ip())
-            }
-            ErrorKind::PermissionDenied => {
-                anyhow!("TCP port {port} needs a privilege: take one above 1023 for {setting}, or grant CAP_NET_BIND_SERVICE")
-            }
-            ErrorKind::AddrNotAvailable => {
-                anyhow!("{} is not an address of this machine: correct bind_addresses (--bind)", address.ip())
-            }
-            _ => anyhow!("cannot listen on {address}: {error}"),
+/// Without IPv6 the system may know the address family, or not even that.
+fn no_such_address(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported)
+}
+
+fn listen_error(address: SocketAddr, setting: &str, error: &std::io::Error) -> anyhow::Error {
+    let (ip, port) = (address.ip(), address.port());
+    match error.kind() {
+        ErrorKind::AddrInUse => anyhow!("TCP port {port} of {ip} is taken: stop what listens there, or set {setting}"),
+        ErrorKind::PermissionDenied => anyhow!(
+            "TCP port {port} needs a privilege: take one above 1023 for {setting}, or grant CAP_NET_BIND_SERVICE"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            anyhow!("{ip} is not an address of this machine: correct bind_addresses (--bind)")
         }
-    })
+        _ => anyhow!("cannot listen on {address}: {error}"),
+    }
 }
 
 fn serve(
-    servers: &mut JoinSet<std::io::Result<()>>,
+    servers: &mut JoinSet<Infallible>,
     listeners: Vec<TcpListener>,
     router: &Router,
 ) -> anyhow::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
         addresses.push(listener.local_addr().context("a listener has no address")?);
-        // Signalling messages are small and answer each other.
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
-        });
-        let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
-        servers.spawn(async move { axum::serve(listener, service).await });
+        servers.spawn(serve::serve(listener, router.clone()));
     }
     Ok(addresses)
 }

@@ -7,7 +7,7 @@ mod livekit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -541,7 +541,7 @@ fn apply_development(config: &mut Config, file_given: bool) {
     if config.keys.0.is_empty() {
         config.keys = KeyPairs(vec![(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
         if config.bind_addresses.is_empty() {
-            config.bind_addresses = vec![IpAddr::from([127, 0, 0, 1])];
+            config.bind_addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         }
     }
     if !file_given && !config.rtc.udp_port.is_set() {
@@ -814,7 +814,7 @@ mod tests {
         let config = load(Sources { flags, strict: true, ..Sources::default() }).unwrap().config;
 
         assert_eq!(config.keys.0, [(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
-        assert_eq!(config.bind_addresses, [IpAddr::from([127, 0, 0, 1])]);
+        assert!(!config.bind_addresses.is_empty() && config.bind_addresses.iter().all(IpAddr::is_loopback));
         assert_eq!(config.udp_ports(), PortRange { first: 7882, last: 7882 });
     }
 

@@ -1,1 +1,33 @@
-//! Simulated publishers and subscribers.
+//! Simulated publishers and subscribers for any LiveKit server.
+//!
+//! [`run`] is the whole load test; [`client::Client`] is one participant, for tests with a few of them. Signalling is
+//! asynchronous, media is on threads of its own ([`media`]), and nothing here is shared with a server's code.
+
+pub mod channels;
+pub mod client;
+pub mod clock;
+pub mod codec;
+pub mod dtls;
+pub mod histogram;
+pub mod ice;
+mod load;
+pub mod media;
+pub mod options;
+mod procfs;
+pub mod receiver;
+pub mod report;
+pub mod rtcp;
+pub mod rtp;
+pub mod sdp;
+pub mod sender;
+mod session;
+pub mod signal;
+pub mod socket;
+pub mod stamp;
+pub mod token;
+pub mod trace;
+pub mod transport;
+
+pub use load::run;
+pub use options::Options;
+pub use report::Report;

@@ -1,1 +1,31 @@
-fn main() {}
+//! `loadtest`: runs one load test, prints its table, writes its JSON.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use loadtest::Options;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everybody joined and received.
+async fn run(options: Options) -> anyhow::Result<bool> {
+    let json = options.json.clone();
+    let report = loadtest::run(options).await?;
+    print!("{report}");
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
+        std::fs::write(&path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(report.is_complete())
+}

@@ -322,8 +322,8 @@ impl TwccRecorder {
         }
     }
 
-    /// Appends one or more feedback packets about everything since the last call, gaps included (up to 8,192 numbers). `false`, with nothing
-    /// appended, if nothing arrived since.
+    /// Appends one or more feedback packets about everything since the last call, gaps included (up to 8,192 numbers).
+    /// `false`, with nothing appended, if nothing arrived since.
     pub fn write_feedback(&mut self, out: &mut Vec<u8>) -> bool {
         if self.pending == 0 {
             return false;
@@ -536,6 +536,26 @@ mod tests {
         recorder.record(10, us(2_000), 2);
         assert_eq!(recorder.pending(), 1);
         assert_eq!(statuses(&feedback(&mut recorder)), [(10, Some(1_000))]);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_reported_again() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(1, us(0), 2);
+        recorder.record(2, us(1_000_000), 2);
+        feedback(&mut recorder);
+        recorder.record(0, us(1_001_000), 2);
+        recorder.record(1, us(1_001_000), 2);
+        assert!(!recorder.write_feedback(&mut Vec::new()));
+    }
+
+    #[test]
+    fn a_jump_beyond_the_window_begins_again_without_loss() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(0, us(0), 2);
+        recorder.record(20_000, us(1_000), 2);
+        assert_eq!(recorder.pending(), 1);
+        assert_eq!(statuses(&feedback(&mut recorder)), [(20_000, Some(1_000))]);
     }
 
     #[test]

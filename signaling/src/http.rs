@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -39,6 +39,9 @@ pub const SIGNAL_MESSAGE_BYTES_MAX: usize = 2 << 20;
 
 /// Largest request body, in bytes.
 pub const REQUEST_BODY_BYTES_MAX: usize = 10 << 20;
+
+/// How long a request body may take to arrive. Server SDKs give up on a whole call after 10 s.
+const REQUEST_BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE_MAX_S: &str = "86400";
@@ -342,9 +345,11 @@ fn counted(surface: &Surface, response: Response) -> Response {
 }
 
 async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
-    axum::body::to_bytes(body, REQUEST_BODY_BYTES_MAX)
-        .await
-        .map_err(|_| text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"))
+    match tokio::time::timeout(REQUEST_BODY_PATIENCE, axum::body::to_bytes(body, REQUEST_BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),
+        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "request body too slow")),
+    }
 }
 
 /// axum's WebSocket as the frames that sessions speak.

@@ -623,7 +623,8 @@ mod tests {
 
         assert_eq!(v0(&claims(), &[("attributes", &attributes)]), Err(Refusal::NoPermission));
         let join = v0(&permitted, &[("attributes", &attributes)]).unwrap();
-        assert_eq!(join.grants.attributes, [("a".into(), "1".into()), ("b".into(), "2".into())].into());
+        let both = [("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(join.grants.attributes, HashMap::from(both));
         let request = proto::JoinRequest { metadata: "mine".into(), ..Default::default() };
         let silent = proto::JoinRequest { reconnect: true, ..Default::default() };
         assert_eq!(v1(&permitted, &plain(&request)).unwrap().grants.metadata, "mine");

@@ -676,7 +676,7 @@ impl Room {
             self.remove(now, &sid, Reason::JoinFailure, Some(Action::Disconnect));
             return;
         }
-        self.lose(now, &sid);
+        self.lose(now, &sid, end);
     }
 
     /// A transport that no description has used yet expired: the client may still come to it.
@@ -695,14 +695,16 @@ impl Room {
         self.out.command(Command::OpenTransport { transport: new, room: self.id, local, opener });
     }
 
-    /// Media is gone: the client is asked to come back, and has a moment for it.
-    fn lose(&mut self, now: Now, sid: &ParticipantSid) {
+    /// Media is gone: the client is asked to come back, and has a moment for it. One that closed its side itself is about
+    /// to say so, or to join anew.
+    fn lose(&mut self, now: Now, sid: &ParticipantSid, end: TransportEnd) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         if participant.live.lost {
             return;
         }
         participant.live.lost = true;
-        if participant.state.protocol_version >= PROTOCOL_LEAVE_ACTION {
+        let deliberate = end == TransportEnd::ClosedByPeer;
+        if !deliberate && participant.state.protocol_version >= PROTOCOL_LEAVE_ACTION {
             self.out.send(participant.live.connection, wire::leave(Reason::ConnectionTimeout, Action::Resume));
             self.detach(sid);
         }

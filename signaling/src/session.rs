@@ -16,7 +16,7 @@ use crate::rooms::CountedSession;
 use crate::socket::Frame;
 use crate::wire::Outgoing;
 
-/// Messages that wait for a client. A client that is further behind is disconnected and resumes.
+/// Batches of messages that wait for a client. A client that is further behind is disconnected and resumes.
 pub const OUTBOX_MAX: usize = 256;
 
 /// A connection within its room.
@@ -26,7 +26,8 @@ pub struct ConnectionId(pub u64);
 /// From a room to one of its connections.
 #[derive(Debug)]
 pub enum Outbound {
-    Message(Arc<Outgoing>),
+    /// In order; what one input to the room caused.
+    Messages(Vec<Arc<Outgoing>>),
     /// Close the socket after what came before.
     Close,
 }
@@ -60,7 +61,7 @@ impl Session {
     /// A connection that says one thing and ends: the answer to a resume that cannot be.
     pub(crate) fn of_one_message(message: Response, counted: CountedSession) -> Self {
         let (sender, outbox) = mpsc::channel(2);
-        for outbound in [Outbound::Message(Arc::new(Outgoing::new(message))), Outbound::Close] {
+        for outbound in [Outbound::Messages(vec![Arc::new(Outgoing::new(message))]), Outbound::Close] {
             sender.try_send(outbound).expect("the channel holds two");
         }
         let room = RoomLink { connection: ConnectionId(0), inputs: None };

@@ -1,6 +1,6 @@
 //! Drives a [`Session`] over a WebSocket, whichever library speaks it.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -26,6 +26,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that takes nothing for this time is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may take to answer our close. One that is cut off at once may lose what came before.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Session {
     /// Exchanges messages until either side ends. Sends WebSocket pings every 10 s; answering the client's is left to
     /// the library.
@@ -38,32 +41,68 @@ impl Session {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
         loop {
-            let frame = tokio::select! {
+            let frames = tokio::select! {
                 biased;
                 outbound = self.outbox.recv() => match outbound {
-                    Some(Outbound::Message(message)) => self.framing.write(&message),
-                    Some(Outbound::Close) | None => Frame::Close,
+                    Some(Outbound::Messages(messages)) => {
+                        messages.iter().map(|message| self.framing.write(message)).collect()
+                    }
+                    Some(Outbound::Close) | None => vec![Frame::Close],
                 },
                 incoming = socket.next() => match incoming {
-                    Some(Ok(frame)) => match self.framing.read(frame, unix_ms()) {
-                        Incoming::Request(request) => {
-                            // A closed room still has its Leave in the outbox.
-                            let _ = self.room.request(request).await;
-                            continue;
-                        }
-                        Incoming::Reply(reply) => self.framing.write(&Outgoing::new(*reply)),
-                        Incoming::Nothing => continue,
-                        Incoming::End => Frame::Close,
+                    Some(Ok(frame)) => match self.read(frame).await {
+                        Some(frame) => vec![frame],
+                        None => continue,
                     },
                     Some(Err(_)) | None => return,
                 },
-                _ = ping.tick() => self.framing.ping(),
+                _ = ping.tick() => vec![self.framing.ping()],
             };
-            let last = frame == Frame::Close;
-            let sent = timeout(WRITE_TIMEOUT, socket.send(frame)).await;
-            if last || !matches!(sent, Ok(Ok(()))) {
+            let last = frames.last() == Some(&Frame::Close);
+            let sent = timeout(WRITE_TIMEOUT, write(&mut socket, frames)).await;
+            if sent != Ok(true) {
                 return;
             }
+            if last {
+                break;
+            }
+        }
+        drop(self.room);
+        let _ = timeout(CLOSE_TIMEOUT, until_closed(&mut socket)).await;
+    }
+
+    /// Hands a frame to the room. What is to be answered at once is returned.
+    async fn read(&mut self, frame: Frame) -> Option<Frame> {
+        match self.framing.read(frame, unix_ms()) {
+            Incoming::Request(request) => {
+                // A closed room still has its Leave in the outbox.
+                let _ = self.room.request(request).await;
+                None
+            }
+            Incoming::Reply(reply) => Some(self.framing.write(&Outgoing::new(*reply))),
+            Incoming::Nothing => None,
+            Incoming::End => Some(Frame::Close),
+        }
+    }
+}
+
+/// Whether all were written.
+async fn write<S: Sink<Frame>>(socket: &mut Pin<&mut S>, frames: Vec<Frame>) -> bool {
+    for frame in frames {
+        if socket.feed(frame).await.is_err() {
+            return false;
+        }
+    }
+    socket.flush().await.is_ok()
+}
+
+async fn until_closed<S, E>(socket: &mut Pin<&mut S>)
+where
+    S: Stream<Item = Result<Frame, E>>,
+{
+    while let Some(Ok(frame)) = socket.next().await {
+        if frame == Frame::Close {
+            return;
         }
     }
 }

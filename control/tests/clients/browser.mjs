@@ -118,6 +118,7 @@ async function session() {
     return now.available > 1_000_000 && now.target > 1_000_000 && now.layers === 'fhq' && now;
   }, "the publisher's bitrate grows, and all three layers are sent", 30);
   say(`publisher: ${JSON.stringify(grown)}`);
+  assert.equal(grown.protocol, 'udp', 'UDP works here, so TCP is not needed');
   await bob.evaluate(() => Object.assign(document.querySelector('video').style, { width: '1280px', height: '720px' }));
   await until(() => heard(alice, 'LocalTrackSubscribed'), 'the publisher hears of its subscriber');
   await until(async (last) => {

@@ -60,11 +60,14 @@ window.received = async (sid) => {
 window.sent = async (sid) => {
   const layers = await reports(sid, 'outbound-rtp');
   const [pair] = (await reports(sid, 'candidate-pair')).filter((one) => one.nominated && one.state === 'succeeded');
+  const [remote] = (await reports(sid, 'remote-candidate')).filter((one) => one.id === pair?.remoteCandidateId);
   return {
     layers: layers.filter((one) => one.framesSent > 0).map((one) => one.rid ?? '').sort().join(''),
     codec: layers[0]?.codec, scalability: layers[0]?.scalabilityMode,
     target: layers.reduce((sum, one) => sum + (one.targetBitrate ?? 0), 0),
     available: pair?.availableOutgoingBitrate ?? 0,
+    // Of the pair that media takes.
+    protocol: remote?.protocol,
     frames: Math.max(0, ...layers.map((one) => one.framesSent ?? 0)),
   };
 };

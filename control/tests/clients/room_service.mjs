@@ -55,6 +55,16 @@ class Guest {
   }
 }
 
+/** Waits for the participant's track: it is there for others once its offer is answered, which nobody tells the guest. */
+async function untilPublished(identity) {
+  for (let patience = 100; patience > 0; patience -= 1) {
+    const [track] = (await service.getParticipant(name, identity)).tracks;
+    if (track) return track;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error(`${identity} publishes nothing`);
+}
+
 const room = await service.createRoom({ name, emptyTimeout: 60, maxParticipants: 4, metadata: 'm' });
 assert.equal(room.name, name);
 assert.match(room.sid, /^RM_/);
@@ -71,7 +81,7 @@ try {
   const [gwen] = await service.listParticipants(name);
   assert.equal(gwen.identity, 'gwen');
   assert.equal(gwen.metadata, 'a guest');
-  const track = (await service.getParticipant(name, 'gwen')).tracks[0];
+  const track = await untilPublished('gwen');
   assert.match(track.sid, /^TR_/);
   assert.equal(track.muted, false);
   await service.sendData(name, new TextEncoder().encode('hello'), DataPacket_Kind.RELIABLE, { topic: 'node' });

@@ -278,13 +278,16 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&sid) else { return };
         let Some((track, publication)) = participant.state.publication_mut(id) else { return };
         let track = track.clone();
+        let before = publication.info.clone();
         if codec.kind() == MediaKind::Video && codec != publication.codec {
             publication.codec = codec;
             describe_codec(&mut publication.info, codec);
         }
         set_layer_ssrc(&mut publication.info, usize::from(layer), ssrc);
+        let changed = publication.info != before;
         match publication.visible {
-            true => self.show_again(now, &sid, &track),
+            true if changed => self.show_again(now, &sid, &track),
+            true => {}
             false => self.show(now, &sid, &track),
         }
     }

@@ -77,10 +77,15 @@ impl Room {
         }
     }
 
-    /// Whether the publisher lets `sid` have the track. `None`: one of them is gone.
+    /// Whether the publisher lets `sid` have the track. `None`: one of them is gone, or the publisher is hidden, so that
+    /// nobody could make sense of its tracks.
     fn is_permitted(&self, sid: &ParticipantSid, publisher: &ParticipantSid, track: &TrackSid) -> Option<bool> {
         let subscriber = &self.participants.get(sid)?.state;
-        let policy = &self.participants.get(publisher)?.state.policy;
+        let publisher = &self.participants.get(publisher)?.state;
+        if publisher.is_hidden() {
+            return None;
+        }
+        let policy = &publisher.policy;
         Some(subscriber.is_recorder() || policy.permits(&subscriber.grants.identity, sid, track))
     }
 
@@ -309,6 +314,9 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let Some(subscriber) = &mut participant.state.subscriber else { return };
         if subscriber.last_offer.is_none() {
+            if !participant.state.subscriptions.is_empty() {
+                self.schedule_negotiation(now, sid);
+            }
             return;
         }
         let local = (self.host.new_credentials)();

@@ -15,6 +15,7 @@ use crate::event::RoomEvent;
 use crate::join::Join;
 use crate::rooms::{CountedRoom, JoinError};
 use crate::session::{ConnectionId, Outbound};
+use crate::wire::Outgoing;
 
 /// Requests that wait for a room; their connections stop reading meanwhile.
 pub const INPUTS_MAX: usize = 256;
@@ -112,27 +113,30 @@ impl RoomTask {
     }
 
     async fn carry_out(&mut self) {
+        let mut batch = Batch::default();
         loop {
             let effects = self.room.take_effects();
             if effects.is_empty() {
                 break;
             }
             for effect in effects {
-                self.carry_out_one(effect).await;
+                self.carry_out_one(effect, &mut batch).await;
             }
+            self.flush(&mut batch);
         }
         self.counted.update(&self.room);
     }
 
-    async fn carry_out_one(&mut self, effect: RoomEffect) {
+    async fn carry_out_one(&mut self, effect: RoomEffect, batch: &mut Batch) {
         match effect {
-            RoomEffect::Command(command) => self.command(command).await,
-            RoomEffect::Send { to, message } => {
-                for connection in to {
-                    self.send(connection, Outbound::Message(Arc::clone(&message)));
-                }
+            RoomEffect::Command(command) => {
+                // A client hears of a section before the worker sends in it.
+                self.flush(batch);
+                self.command(command).await;
             }
+            RoomEffect::Send { to, message } => batch.add(to, &message),
             RoomEffect::CloseConnection(connection) => {
+                self.flush(batch);
                 self.send(connection, Outbound::Close);
                 self.outboxes.remove(&connection);
             }
@@ -141,6 +145,12 @@ impl RoomTask {
                 let _ = self.listeners.send(*event);
             }
             RoomEffect::Delta(_) | RoomEffect::Closed => {}
+        }
+    }
+
+    fn flush(&mut self, batch: &mut Batch) {
+        for (connection, messages) in batch.0.drain() {
+            self.send(connection, Outbound::Messages(messages));
         }
     }
 
@@ -177,6 +187,19 @@ impl RoomTask {
         self.inputs.close();
         while let Ok(input) = self.inputs.try_recv() {
             self.take(input);
+        }
+    }
+}
+
+/// Messages of one input by connection. However many they are, they take one place in an outbox: a newcomer to a room of
+/// a thousand tracks is not one that does not keep up.
+#[derive(Default)]
+struct Batch(HashMap<ConnectionId, Vec<Arc<Outgoing>>>);
+
+impl Batch {
+    fn add(&mut self, to: Vec<ConnectionId>, message: &Arc<Outgoing>) {
+        for connection in to {
+            self.0.entry(connection).or_default().push(Arc::clone(message));
         }
     }
 }

@@ -1,0 +1,422 @@
+//! One thread that moves the media of thousands of transports: epoll, timers, no task or lock for any of them.
+//!
+//! Clients talk to it through [`MediaThread`]; it answers with [`TransportEvent`]s. The thread owns the sockets.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc as events, oneshot};
+
+use crate::clock::{monotonic_ns, thread_cpu_ns};
+use crate::dtls::Identity;
+use crate::histogram::Histogram;
+use crate::ice::Credentials;
+use crate::sender::{Encoding, Source};
+use crate::socket::{self, Batch};
+use crate::transport::{Reception, Remote, Transport, TransportEvent, TransportOptions, TransportStats};
+
+/// Events of one `epoll_wait`.
+const READY_MAX: usize = 256;
+/// The eventfd that announces commands.
+const COMMANDS: u64 = u64::MAX;
+/// Batches read from one socket before the others get their turn.
+const BATCHES_PER_TURN: usize = 4;
+
+/// Longest sleep.
+const IDLE_MAX: Duration = Duration::from_millis(500);
+
+/// Names a transport of one [`MediaThread`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TransportId(u32);
+
+/// A transport to run.
+pub struct NewTransport {
+    pub socket: UdpSocket,
+    pub identity: Identity,
+    pub local: Credentials,
+    pub options: TransportOptions,
+    /// Receives what happens; a full queue loses data messages.
+    pub events: events::Sender<TransportEvent>,
+}
+
+/// Everything the thread counts, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub transports: Vec<(u32, TransportStats)>,
+    /// Delays in nanoseconds since the last [`MediaThread::reset_delays`].
+    pub delays: Histogram,
+    /// CPU that the thread has used.
+    pub cpu_ns: u64,
+    /// Events that found their client's queue full.
+    pub events_lost: u64,
+}
+
+impl Snapshot {
+    /// The counters of one transport.
+    pub fn transport(&self, id: TransportId) -> Option<&TransportStats> {
+        self.transports.iter().find(|(number, _)| *number == id.0).map(|(_, stats)| stats)
+    }
+}
+
+enum Command {
+    Open(u32, Box<NewTransport>),
+    Remote(u32, Remote),
+    Candidate(u32, SocketAddr),
+    Reception(u32, Reception),
+    Publish(u32, Source, Encoding),
+    StopSending(Option<u32>, Option<u32>),
+    Data(u32, String, Vec<u8>, oneshot::Sender<bool>),
+    Close(u32),
+    Snapshot(oneshot::Sender<Snapshot>),
+    ResetDelays,
+}
+
+/// Handle of a running thread; it ends with the last handle.
+#[derive(Clone)]
+pub struct MediaThread {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<OwnedFd>,
+    next_id: Arc<AtomicU32>,
+}
+
+impl MediaThread {
+    /// Starts a thread.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no descriptors or threads left.
+    pub fn spawn(name: &str) -> anyhow::Result<Self> {
+        let (commands, receiver) = mpsc::channel();
+        let wake = Arc::new(eventfd().context("opening an eventfd")?);
+        let poll = epoll().context("opening an epoll descriptor")?;
+        watch(&poll, wake.as_raw_fd(), COMMANDS).context("watching for commands")?;
+        let shell = Shell {
+            poll,
+            wake: wake.as_raw_fd(),
+            commands: receiver,
+            slots: Vec::new(),
+            timers: BinaryHeap::new(),
+            batch: Batch::new(),
+            delays: Histogram::default(),
+            events_lost: 0,
+        };
+        let held = wake.clone();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                shell.run();
+                drop(held);
+            })
+            .context("starting a media thread")?;
+        Ok(Self { commands, wake, next_id: Arc::default() })
+    }
+
+    fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            let one = 1_u64;
+            // SAFETY: eight bytes of `one` are read. A full counter already wakes the thread.
+            unsafe { libc::write(self.wake.as_raw_fd(), (&raw const one).cast(), 8) };
+        }
+    }
+
+    /// Runs a transport until it is closed.
+    pub fn open(&self, transport: NewTransport) -> TransportId {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.send(Command::Open(id, Box::new(transport)));
+        TransportId(id)
+    }
+
+    pub fn set_remote(&self, id: TransportId, remote: Remote) {
+        self.send(Command::Remote(id.0, remote));
+    }
+
+    pub fn add_candidate(&self, id: TransportId, address: SocketAddr) {
+        self.send(Command::Candidate(id.0, address));
+    }
+
+    pub fn set_reception(&self, id: TransportId, reception: Reception) {
+        self.send(Command::Reception(id.0, reception));
+    }
+
+    pub fn publish(&self, id: TransportId, source: Source, encoding: Encoding) {
+        self.send(Command::Publish(id.0, source, encoding));
+    }
+
+    /// Ends the media of one track.
+    pub fn stop_track(&self, id: TransportId, ssrc: u32) {
+        self.send(Command::StopSending(Some(id.0), Some(ssrc)));
+    }
+
+    /// Ends the media of every track of every transport.
+    pub fn stop_sending(&self) {
+        self.send(Command::StopSending(None, None));
+    }
+
+    /// Sends a message; `false` when the channel is not open.
+    pub async fn send_data(&self, id: TransportId, label: &str, message: Vec<u8>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Data(id.0, label.to_owned(), message, reply));
+        answer.await.unwrap_or(false)
+    }
+
+    pub fn close(&self, id: TransportId) {
+        self.send(Command::Close(id.0));
+    }
+
+    /// All counters.
+    pub async fn snapshot(&self) -> Snapshot {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Snapshot(reply));
+        answer.await.unwrap_or_default()
+    }
+
+    /// Forgets the delays measured so far.
+    pub fn reset_delays(&self) {
+        self.send(Command::ResetDelays);
+    }
+}
+
+struct Slot {
+    socket: UdpSocket,
+    transport: Transport,
+    events: events::Sender<TransportEvent>,
+    /// The deadline that is in the heap.
+    armed: Option<Instant>,
+}
+
+struct Shell {
+    poll: OwnedFd,
+    wake: RawFd,
+    commands: mpsc::Receiver<Command>,
+    slots: Vec<Option<Slot>>,
+    timers: BinaryHeap<Reverse<(Instant, u32)>>,
+    batch: Batch,
+    delays: Histogram,
+    events_lost: u64,
+}
+
+impl Shell {
+    fn run(mut self) {
+        // SAFETY: all-zero bytes are a valid epoll_event.
+        let mut ready: Vec<libc::epoll_event> = vec![unsafe { std::mem::zeroed() }; READY_MAX];
+        let mut looked = Instant::now();
+        loop {
+            let count = self.wait(&mut ready);
+            // Nobody wakes the thread when the last handle goes.
+            if looked.elapsed() >= IDLE_MAX {
+                looked = Instant::now();
+                if !self.take_commands() {
+                    return;
+                }
+            }
+            for event in &ready[..count] {
+                match event.u64 {
+                    COMMANDS => {
+                        if !self.take_commands() {
+                            return;
+                        }
+                    }
+                    index => self.read(index as u32),
+                }
+            }
+            self.run_timers();
+        }
+    }
+
+    fn wait(&self, ready: &mut [libc::epoll_event]) -> usize {
+        let pause = match self.timers.peek() {
+            Some(Reverse((at, _))) => at.saturating_duration_since(Instant::now()).min(IDLE_MAX),
+            None => IDLE_MAX,
+        };
+        let limit =
+            libc::timespec { tv_sec: pause.as_secs() as libc::time_t, tv_nsec: i64::from(pause.subsec_nanos()) };
+        // The C library's wrapper is newer than some systems; the call itself (Linux 5.11) has nanoseconds.
+        // SAFETY: `ready` holds as many events as is said, `limit` lives through the call, no signal mask is given.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.poll.as_raw_fd(),
+                ready.as_mut_ptr(),
+                ready.len() as libc::c_int,
+                &raw const limit,
+                std::ptr::null::<libc::sigset_t>(),
+                0_usize,
+            )
+        };
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    /// `false` when no handle is left.
+    fn take_commands(&mut self) -> bool {
+        let mut count = 0_u64;
+        // SAFETY: eight bytes are written into `count`.
+        unsafe { libc::read(self.wake, (&raw mut count).cast(), 8) };
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.on_command(command),
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Open(id, new) => self.open(id, *new, now),
+            Command::Remote(id, remote) => self.with(id, |slot| slot.transport.set_remote(remote, now)),
+            Command::Candidate(id, address) => self.with(id, |slot| slot.transport.add_candidate(address, now)),
+            Command::Reception(id, reception) => self.with(id, |slot| slot.transport.set_reception(reception)),
+            Command::Publish(id, source, encoding) => {
+                self.with(id, |slot| slot.transport.publish(source, encoding, now));
+            }
+            Command::StopSending(id, ssrc) => self.stop_sending(id, ssrc),
+            Command::Data(id, label, message, reply) => self.with(id, |slot| {
+                // A caller that no longer waits does not need the answer.
+                let _ = reply.send(slot.transport.send_data(&label, &message, now));
+            }),
+            Command::Close(id) => {
+                self.with(id, |slot| slot.transport.close(now));
+                if let Some(slot) = self.slots.get_mut(id as usize) {
+                    *slot = None;
+                }
+            }
+            Command::Snapshot(reply) => {
+                let _ = reply.send(self.snapshot());
+            }
+            Command::ResetDelays => self.delays = Histogram::default(),
+        }
+    }
+
+    fn open(&mut self, id: u32, new: NewTransport, now: Instant) {
+        let index = id as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        if let Err(error) = watch(&self.poll, new.socket.as_raw_fd(), u64::from(id)) {
+            self.events_lost += u64::from(new.events.try_send(TransportEvent::Failed(error.to_string())).is_err());
+            return;
+        }
+        let transport = Transport::new(new.identity, new.local, new.options, now);
+        self.slots[index] = Some(Slot { socket: new.socket, transport, events: new.events, armed: None });
+    }
+
+    fn stop_sending(&mut self, id: Option<u32>, ssrc: Option<u32>) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(slot) = slot
+                && id.is_none_or(|id| id as usize == index)
+            {
+                slot.transport.stop_sending(ssrc);
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let transports = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| {
+                let slot = slot.as_ref()?;
+                let kernel_drops = socket::kernel_drops(&slot.socket);
+                Some((index as u32, TransportStats { kernel_drops, ..slot.transport.stats() }))
+            })
+            .collect();
+        Snapshot { transports, delays: self.delays.clone(), cpu_ns: thread_cpu_ns(), events_lost: self.events_lost }
+    }
+
+    fn with(&mut self, id: u32, act: impl FnOnce(&mut Slot)) {
+        if let Some(Some(slot)) = self.slots.get_mut(id as usize) {
+            act(slot);
+            settle(id, slot, &mut self.timers, &mut self.events_lost);
+        }
+    }
+
+    fn read(&mut self, id: u32) {
+        let Some(Some(slot)) = self.slots.get_mut(id as usize) else { return };
+        for _ in 0..BATCHES_PER_TURN {
+            let (now, mut now_ns) = (Instant::now(), 0);
+            let Slot { socket, transport, .. } = slot;
+            let delays = &mut self.delays;
+            let more = self.batch.receive(socket, |from, datagram| {
+                if now_ns == 0 {
+                    now_ns = monotonic_ns();
+                }
+                transport.on_datagram(from, datagram, now, now_ns, delays);
+            });
+            if !more {
+                break;
+            }
+        }
+        if slot.transport.take_stirred() {
+            settle(id, slot, &mut self.timers, &mut self.events_lost);
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(&Reverse((at, id))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            if let Some(Some(slot)) = self.slots.get_mut(id as usize)
+                && slot.armed == Some(at)
+            {
+                slot.armed = None;
+                slot.transport.on_timeout(now);
+                settle(id, slot, &mut self.timers, &mut self.events_lost);
+            }
+        }
+    }
+}
+
+/// Sends what the transport has to send, tells its client, sets its timer.
+fn settle(id: u32, slot: &mut Slot, timers: &mut BinaryHeap<Reverse<(Instant, u32)>>, events_lost: &mut u64) {
+    for (to, datagram) in slot.transport.take_out() {
+        // What the network refuses is lost, as it would be on the way.
+        let _ = slot.socket.send_to(&datagram, to);
+    }
+    for event in slot.transport.take_events() {
+        *events_lost += u64::from(slot.events.try_send(event).is_err());
+    }
+    if let Some(at) = slot.transport.deadline()
+        && slot.armed.is_none_or(|armed| at < armed)
+    {
+        slot.armed = Some(at);
+        timers.push(Reverse((at, id)));
+    }
+}
+
+fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    owned(unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) })
+}
+
+fn epoll() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved.
+    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just opened and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn watch(poll: &OwnedFd, fd: RawFd, token: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+    // SAFETY: `event` lives through the call.
+    let done = unsafe { libc::epoll_ctl(poll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

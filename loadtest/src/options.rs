@@ -1,0 +1,148 @@
+//! What a load test is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::codec::VideoCodec;
+use crate::dtls::SrtpProfile;
+use crate::signal::Protocol;
+
+/// Which SRTP profiles are offered, in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SrtpOffer {
+    /// AES-CM before GCM, as libwebrtc lists them: the server's preference shows.
+    #[default]
+    CmGcm,
+    GcmCm,
+    Cm,
+    Gcm,
+}
+
+impl SrtpOffer {
+    pub(crate) fn profiles(self) -> &'static [SrtpProfile] {
+        match self {
+            Self::CmGcm => &[SrtpProfile::Aes128CmSha1, SrtpProfile::Aes128Gcm],
+            Self::GcmCm => &[SrtpProfile::Aes128Gcm, SrtpProfile::Aes128CmSha1],
+            Self::Cm => &[SrtpProfile::Aes128CmSha1],
+            Self::Gcm => &[SrtpProfile::Aes128Gcm],
+        }
+    }
+}
+
+/// Simulated publishers and subscribers against any LiveKit server, on the same machine.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "loadtest", version, about)]
+pub struct Options {
+    /// Server to test.
+    #[arg(long, env = "LIVEKIT_URL", default_value = "ws://127.0.0.1:7880")]
+    pub url: String,
+    #[arg(long, env = "LIVEKIT_API_KEY", default_value = "devkey")]
+    pub api_key: String,
+    #[arg(long, env = "LIVEKIT_API_SECRET", default_value = "secret", hide_env_values = true)]
+    pub api_secret: String,
+    /// Room to fill.
+    #[arg(long, default_value = "load")]
+    pub room: String,
+    /// Start of every identity.
+    #[arg(long, default_value = "lt")]
+    pub identity_prefix: String,
+    /// Participants that publish one video track each.
+    #[arg(long, default_value_t = 1)]
+    pub video_publishers: usize,
+    /// Participants that publish one audio track each; the first are also the video publishers.
+    #[arg(long, default_value_t = 1)]
+    pub audio_publishers: usize,
+    /// Participants that receive every track.
+    #[arg(long, default_value_t = 1)]
+    pub subscribers: usize,
+    /// Time of the measurement, from when everybody receives: `20s`, `5m`, `500ms`.
+    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Subscribers that join in a second.
+    #[arg(long, default_value_t = 5.0)]
+    pub num_per_second: f64,
+    #[arg(long, value_enum, default_value_t)]
+    pub video_codec: VideoCodec,
+    /// Publish one encoding; simulcast is not there yet, so this is always so.
+    #[arg(long)]
+    pub no_simulcast: bool,
+    /// Mean bitrate of the generated frame trace, in bits a second.
+    #[arg(long, default_value_t = 2_000_000)]
+    pub video_bitrate: u64,
+    /// Exactly so many video packets a second, of one size, in place of the frame trace.
+    #[arg(long)]
+    pub video_packets_per_second: Option<u32>,
+    /// Largest (steady: only) RTP payload of video, in bytes.
+    #[arg(long, default_value_t = 1_100)]
+    pub video_packet_size: usize,
+    #[arg(long, default_value_t = 50)]
+    pub audio_packets_per_second: u32,
+    /// RTP payload of audio, in bytes.
+    #[arg(long, default_value_t = 100)]
+    pub audio_packet_size: usize,
+    /// Share of the subscribers that decrypt and authenticate every packet; delay is measured on these.
+    #[arg(long, default_value_t = 0.05)]
+    pub verify: f64,
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: Protocol,
+    #[arg(long, value_enum, default_value_t)]
+    pub srtp: SrtpOffer,
+    /// Share of the received RTP packets that every subscriber throws away, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub loss_down: f64,
+    /// Share of the RTP packets that every publisher does not send, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub loss_up: f64,
+    /// Process of the server, for its CPU and memory.
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+    /// Where to write the report.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// No line per second.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Default for Options {
+    /// The defaults of the command line.
+    fn default() -> Self {
+        Self::parse_from(["loadtest"])
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 20s"))?;
+    let seconds = match unit {
+        "ms" => number / 1_000.0,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3_600.0,
+        _ => return Err(format!("{unit:?} is not a unit of time; there are ms, s, m, h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_duration("fast").is_err() && parse_duration("3 days").is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Options::command().debug_assert();
+        assert_eq!(Options::default().subscribers, 1);
+    }
+}

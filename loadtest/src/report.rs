@@ -1,0 +1,201 @@
+//! The result of a load test, as JSON and as a table.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::histogram::Percentiles;
+
+/// What a load test found. Times are in milliseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Subscribers that joined.
+    pub subscribers: usize,
+    pub subscribers_wanted: usize,
+    /// Reasons of the joins that failed, with their number.
+    pub join_errors: Vec<(String, usize)>,
+    /// Joined, but lacked a stream in the end.
+    pub subscribers_without_media: usize,
+    /// Sessions that ended before the test did.
+    pub subscribers_lost: usize,
+    pub protocol: &'static str,
+    /// Chosen by the server; several if clients differ.
+    pub srtp_profile: String,
+    pub duration_s: f64,
+    /// By sequence number, from each subscriber's first packet to its last.
+    pub packets_expected: u64,
+    /// Different packets that arrived, retransmissions included.
+    pub packets_received: u64,
+    pub packets_missing: u64,
+    /// Of these, dropped by the kernel at our own sockets.
+    pub kernel_drops: u64,
+    /// Missing beyond the kernel's drops.
+    pub packets_lost: u64,
+    /// Thrown away because of `--loss-down`, retransmissions included.
+    pub packets_dropped_on_purpose: u64,
+    pub packets_late: u64,
+    pub packets_duplicate: u64,
+    pub packets_recovered: u64,
+    pub packets_requested: u64,
+    pub bytes_received: u64,
+    pub publishers: PublisherReport,
+    /// Delay, where payloads were decrypted.
+    pub verification: VerificationReport,
+    pub join_ms: Option<Percentiles>,
+    pub first_packet_ms: Option<Percentiles>,
+    pub first_keyframe_ms: Option<Percentiles>,
+    /// From the publisher's socket to the subscriber's, in the measured time.
+    pub delay_ms: Option<Percentiles>,
+    /// Of the thread that receives, in the measured time.
+    pub client_cpu_us_per_packet: f64,
+    pub packets_per_second: f64,
+    pub machine: MachineReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerReport>,
+}
+
+/// What the publishers sent, and whether it agrees with what subscribers expected.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PublisherReport {
+    pub packets_sent: u64,
+    pub key_frames: u64,
+    pub key_frame_requests: u64,
+    pub packets_nacked: u64,
+    pub retransmitted: u64,
+    /// Packets sent in the measured time, times subscribers.
+    pub window_expected: u64,
+    /// Packets that subscribers received meanwhile; differs by what is under way at both ends.
+    pub window_received: u64,
+}
+
+/// What decrypting subscribers saw.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VerificationReport {
+    pub subscribers: usize,
+    pub packets: u64,
+    /// Failed authentication.
+    pub forged: u64,
+    /// Packets of the sources, by the number inside, and those that arrived.
+    pub source_expected: u64,
+    pub source_received: u64,
+    /// Packets without our stamp, for example padding.
+    pub unstamped: u64,
+}
+
+/// How busy the machine was in the measured time.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct MachineReport {
+    pub cores: usize,
+    /// Share of all cores, 0 to 1.
+    pub cpu_used: f64,
+    pub load_average: f64,
+    /// CPU of this process, in cores.
+    pub client_cores: f64,
+}
+
+/// What the server used.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ServerReport {
+    /// In the measured time, for each packet that a subscriber received.
+    pub cpu_us_per_packet: f64,
+    /// In the time of the joins, less forwarding at the price above.
+    pub cpu_ms_per_join: f64,
+    /// Growth of resident memory from before the joins to the end.
+    pub rss_bytes_per_subscriber: f64,
+    pub rss_before_bytes: u64,
+    pub rss_bytes: u64,
+    /// In the measured time.
+    pub cpu_cores: f64,
+    pub threads: u64,
+    pub context_switches_per_second: f64,
+}
+
+impl Report {
+    /// Whether everybody joined and received.
+    pub fn is_complete(&self) -> bool {
+        self.subscribers == self.subscribers_wanted
+            && self.join_errors.is_empty()
+            && self.subscribers_without_media == 0
+            && self.subscribers_lost == 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "subscribers          {} of {} over {}", self.subscribers, self.subscribers_wanted, self.protocol)?;
+        for (reason, count) in &self.join_errors {
+            writeln!(f, "  {count} x {reason}")?;
+        }
+        if self.subscribers_without_media + self.subscribers_lost > 0 {
+            let (silent, lost) = (self.subscribers_without_media, self.subscribers_lost);
+            writeln!(f, "  {silent} without all streams, {lost} ended early")?;
+        }
+        writeln!(f, "SRTP profile         {}", self.srtp_profile)?;
+        let rate = self.packets_per_second;
+        writeln!(f, "packets              {} of {}, {rate:.0}/s", self.packets_received, self.packets_expected)?;
+        writeln!(f, "  missing            {} (kernel drops {})", self.packets_missing, self.kernel_drops)?;
+        writeln!(f, "  lost               {}", self.packets_lost)?;
+        if self.packets_dropped_on_purpose > 0 {
+            writeln!(f, "  lost on purpose    {}", self.packets_dropped_on_purpose)?;
+        }
+        let (late, again) = (self.packets_late, self.packets_duplicate);
+        writeln!(f, "  late, duplicate    {late}, {again}; recovered {}", self.packets_recovered)?;
+        let publishers = &self.publishers;
+        let (expected, received) = (publishers.window_expected, publishers.window_received);
+        writeln!(f, "  by publishers      {expected} expected, {received} received in the measured time")?;
+        let verified = &self.verification;
+        let (seen, sent) = (verified.source_received, verified.source_expected);
+        writeln!(
+            f,
+            "verified             {} by {} subscribers, {seen} of {sent} of the source, {} forged",
+            verified.packets, verified.subscribers, verified.forged
+        )?;
+        for (name, value) in [
+            ("join", self.join_ms),
+            ("first packet", self.first_packet_ms),
+            ("first key frame", self.first_keyframe_ms),
+            ("delay", self.delay_ms),
+        ] {
+            write_percentiles(f, name, value)?;
+        }
+        let machine = &self.machine;
+        writeln!(
+            f,
+            "client               {:.2} us a packet; machine {:.0} % of {} cores, load {:.1}",
+            self.client_cpu_us_per_packet,
+            machine.cpu_used * 100.0,
+            machine.cores,
+            machine.load_average
+        )?;
+        self.server.as_ref().map_or(Ok(()), |server| write_server(f, server))
+    }
+}
+
+fn write_percentiles(f: &mut fmt::Formatter<'_>, name: &str, value: Option<Percentiles>) -> fmt::Result {
+    match value {
+        Some(at) => writeln!(
+            f,
+            "{:<20} p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            name, at.p50, at.p95, at.p99, at.max
+        ),
+        None => writeln!(f, "{name:<20} none"),
+    }
+}
+
+fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Result {
+    writeln!(
+        f,
+        "server               {:.2} us a packet, {:.2} ms a join, {:.0} KiB a subscriber",
+        server.cpu_us_per_packet,
+        server.cpu_ms_per_join,
+        server.rss_bytes_per_subscriber / 1_024.0
+    )?;
+    writeln!(
+        f,
+        "  {:.2} cores, {} MiB, {} threads, {:.0} context switches/s",
+        server.cpu_cores,
+        server.rss_bytes >> 20,
+        server.threads,
+        server.context_switches_per_second
+    )
+}

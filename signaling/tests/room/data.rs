@@ -1,0 +1,182 @@
+//! Data packets (livekit-surface 6.2, 6.3).
+
+use livekit_protocol as proto;
+use prost::Message;
+use proto::data_packet::Value;
+use sfu::command::{Command, DataChannel, Event, TransportId};
+use signaling::join::Mode;
+
+use crate::world::{Client, World, join, s};
+
+fn user(text: &str, destinations: &[&str], sequence: u32) -> proto::DataPacket {
+    let user = proto::UserPacket { payload: text.into(), ..Default::default() };
+    proto::DataPacket {
+        value: Some(Value::User(user)),
+        destination_identities: destinations.iter().map(|identity| (*identity).to_owned()).collect(),
+        sequence,
+        ..Default::default()
+    }
+}
+
+fn send(world: &mut World, client: &Client, channel: DataChannel, packet: &proto::DataPacket) {
+    let transport = world.session(client).publisher.id;
+    world.event(Event::Data { transport, channel, payload: packet.encode_to_vec().into() });
+}
+
+fn sent(world: &mut World) -> Vec<(Vec<TransportId>, DataChannel, proto::DataPacket)> {
+    std::mem::take(&mut world.commands)
+        .into_iter()
+        .filter_map(|command| match command {
+            Command::SendData { transports, channel, payload } => {
+                Some((transports, channel, proto::DataPacket::decode(payload).unwrap()))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_packet_goes_to_all_but_its_sender_with_the_senders_name() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let carol = world.enter_v1("carol");
+    let mut packet = user("hello", &[], 3);
+    packet.participant_identity = "mallory".into();
+    send(&mut world, &alice, DataChannel::Reliable, &packet);
+
+    let (mut transports, channel, packet) = sent(&mut world).remove(0);
+    transports.sort();
+    let mut expected = vec![world.session(&bob).subscriber.as_ref().unwrap().id, world.session(&carol).publisher.id];
+    expected.sort();
+    assert_eq!((transports, channel), (expected, DataChannel::Reliable));
+    assert_eq!((packet.participant_identity.as_str(), packet.sequence), ("alice", 3));
+    assert_eq!(packet.participant_sid, world.sid(&alice).as_str());
+}
+
+#[test]
+fn destinations_are_kept_to() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let bob = world.enter_v1("bob");
+    world.enter_v1("carol");
+    send(&mut world, &alice, DataChannel::Lossy, &user("psst", &["bob", "nobody", "alice"], 0));
+    let (transports, channel, packet) = sent(&mut world).remove(0);
+    assert_eq!((transports, channel), (vec![world.session(&bob).publisher.id], DataChannel::Lossy));
+    assert_eq!(packet.kind(), proto::data_packet::Kind::Lossy);
+}
+
+#[test]
+fn a_reliable_packet_counts_once() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    for sequence in [1, 2, 2, 1, 3] {
+        send(&mut world, &alice, DataChannel::Reliable, &user("x", &[], sequence));
+    }
+    let sequences: Vec<_> = sent(&mut world).iter().map(|(.., packet)| packet.sequence).collect();
+    assert_eq!(sequences, [1, 2, 3]);
+}
+
+#[test]
+fn who_may_not_send_data_is_not_heard() {
+    let mut world = World::new();
+    let mut request = join("alice", Mode::V1);
+    request.grants.video.can_publish_data = Some(false);
+    let alice = world.enter(request);
+    world.enter_v1("bob");
+    send(&mut world, &alice, DataChannel::Reliable, &user("x", &[], 1));
+    assert!(sent(&mut world).is_empty());
+}
+
+#[test]
+fn garbage_and_data_track_frames_go_nowhere() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    let transport = world.session(&alice).publisher.id;
+    let garbage = vec![0xff; 40];
+    world.event(Event::Data { transport, channel: DataChannel::Reliable, payload: garbage.clone().into() });
+    world.event(Event::Data { transport, channel: DataChannel::DataTrack, payload: garbage.into() });
+    assert!(sent(&mut world).is_empty());
+}
+
+#[test]
+fn a_hidden_sender_has_no_identity() {
+    let mut world = World::new();
+    let mut request = join("ghost", Mode::V1);
+    request.grants.video.hidden = true;
+    let ghost = world.enter(request);
+    world.enter_v1("bob");
+    send(&mut world, &ghost, DataChannel::Reliable, &user("boo", &[], 1));
+    let (.., packet) = sent(&mut world).remove(0);
+    assert!(packet.participant_identity.is_empty());
+}
+
+#[test]
+fn a_newcomer_gets_what_was_said_in_the_last_two_seconds() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    send(&mut world, &alice, DataChannel::Reliable, &user("old", &[], 1));
+    world.pass(s(3));
+    send(&mut world, &alice, DataChannel::Reliable, &user("for all", &[], 2));
+    send(&mut world, &alice, DataChannel::Reliable, &user("for bob", &["bob"], 3));
+    send(&mut world, &alice, DataChannel::Reliable, &user("for carol", &["carol"], 4));
+    send(&mut world, &alice, DataChannel::Lossy, &user("lossy", &[], 0));
+    world.forget();
+    let bob = world.join(join("bob", Mode::V0));
+    let downstream = world.session(&bob).subscriber.as_ref().unwrap().id;
+    let replayed = sent(&mut world);
+    assert!(replayed.iter().all(|(transports, ..)| *transports == [downstream]));
+    let sequences: Vec<_> = replayed.iter().map(|(.., packet)| packet.sequence).collect();
+    assert_eq!(sequences, [2, 3]);
+}
+
+#[test]
+fn lossy_packets_reach_only_the_active() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.join(join("bob", Mode::V1));
+    world.forget();
+    send(&mut world, &alice, DataChannel::Lossy, &user("x", &[], 0));
+    assert!(sent(&mut world).is_empty());
+    send(&mut world, &alice, DataChannel::Reliable, &user("x", &[], 1));
+    assert_eq!(sent(&mut world).len(), 1);
+}
+
+#[test]
+fn the_server_api_sends_once_a_nonce() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    world.enter_v1("carol");
+    let request = proto::SendDataRequest {
+        data: b"news".to_vec(),
+        destination_identities: vec!["bob".into()],
+        topic: Some("t".into()),
+        nonce: vec![1; 16],
+        ..Default::default()
+    };
+    world.call(|room, now| room.send_data(now, &request));
+    world.call(|room, now| room.send_data(now, &request));
+    let sent = sent(&mut world);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].0, [world.session(&bob).publisher.id]);
+    assert!(sent[0].2.participant_sid.is_empty());
+    let Some(Value::User(user)) = &sent[0].2.value else { panic!("no user packet") };
+    assert_eq!(user.topic.as_deref(), Some("t"));
+}
+
+#[test]
+fn only_agents_transcribe() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let mut request = join("agent", Mode::V1);
+    request.grants.kind = proto::participant_info::Kind::Agent;
+    let agent = world.enter(request);
+    let packet =
+        proto::DataPacket { value: Some(Value::Transcription(proto::Transcription::default())), ..Default::default() };
+    send(&mut world, &alice, DataChannel::Reliable, &packet);
+    assert!(sent(&mut world).is_empty());
+    send(&mut world, &agent, DataChannel::Reliable, &packet);
+    assert_eq!(sent(&mut world).len(), 1);
+}

@@ -1,0 +1,161 @@
+//! What members see of a room can be rebuilt from its numbered deltas (ARCHITECTURE.md, invariant 12).
+
+use std::collections::HashMap;
+
+use livekit_protocol as proto;
+use proptest::prelude::*;
+use proto::signal_request::Message as Request;
+use signaling::join::{Join, Mode};
+
+use crate::sdp::Offer;
+use crate::world::{Client, World, join, s};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Join(usize),
+    Connect(usize),
+    Leave(usize),
+    LoseSocket(usize),
+    Publish(usize),
+    Unpublish(usize),
+    Mute(usize, bool),
+    Rename(usize, u8),
+    Forbid(usize, bool),
+    RoomMetadata(u8),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..4usize;
+    prop_oneof![
+        who.clone().prop_map(Step::Join),
+        who.clone().prop_map(Step::Connect),
+        who.clone().prop_map(Step::Leave),
+        who.clone().prop_map(Step::LoseSocket),
+        who.clone().prop_map(Step::Publish),
+        who.clone().prop_map(Step::Unpublish),
+        (who.clone(), any::<bool>()).prop_map(|(who, muted)| Step::Mute(who, muted)),
+        (who.clone(), any::<u8>()).prop_map(|(who, name)| Step::Rename(who, name)),
+        (who, any::<bool>()).prop_map(|(who, allowed)| Step::Forbid(who, allowed)),
+        any::<u8>().prop_map(Step::RoomMetadata),
+        (0..70u64).prop_map(Step::Pass),
+    ]
+}
+
+fn publishing() -> Offer {
+    Offer::v1().audio("mic", 10)
+}
+
+fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
+    if world.finished {
+        return;
+    }
+    let client =
+        |who: &usize| clients.get(who).filter(|client| world.room.session(&client.identity).is_some()).cloned();
+    match step {
+        Step::Join(who) => {
+            let mode = if who % 2 == 0 { Mode::V0 } else { Mode::V1 };
+            let client = world.join(Join { ..join(&format!("p{who}"), mode) });
+            clients.insert(*who, client);
+        }
+        Step::Connect(who) => {
+            if let Some(client) = client(who) {
+                world.connect(&client);
+            }
+        }
+        Step::Leave(who) => {
+            if let Some(client) = client(who) {
+                world.request(&client, Request::Leave(proto::LeaveRequest::default()));
+            }
+        }
+        Step::LoseSocket(who) => {
+            if let Some(client) = client(who) {
+                world.lose_socket(&client);
+            }
+        }
+        Step::Publish(who) => {
+            if let Some(client) = client(who) {
+                let request = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+                world.request(&client, Request::AddTrack(request));
+                world.offer(&client, 1, &publishing());
+            }
+        }
+        Step::Unpublish(who) => {
+            if let Some(client) = client(who) {
+                world.offer(&client, 1, &publishing().stopped(7));
+            }
+        }
+        Step::Mute(who, muted) => {
+            if let Some(client) = client(who) {
+                let tracks: Vec<_> = world.session(&client).publications.keys().map(ToString::to_string).collect();
+                for sid in tracks {
+                    world.request(&client, Request::Mute(proto::MuteTrackRequest { sid, muted: *muted }));
+                }
+            }
+        }
+        Step::Rename(who, name) => {
+            let request = proto::UpdateParticipantRequest {
+                identity: format!("p{who}"),
+                name: name.to_string(),
+                ..Default::default()
+            };
+            let _ = world.call(|room, now| room.update_participant(now, request));
+        }
+        Step::Forbid(who, allowed) => {
+            let permission =
+                proto::ParticipantPermission { can_publish: *allowed, can_subscribe: *allowed, ..Default::default() };
+            let request = proto::UpdateParticipantRequest {
+                identity: format!("p{who}"),
+                permission: Some(permission),
+                ..Default::default()
+            };
+            let _ = world.call(|room, now| room.update_participant(now, request));
+        }
+        Step::RoomMetadata(text) => {
+            world.call(|room, now| room.update_metadata(now, &text.to_string())).unwrap();
+        }
+        Step::Pass(seconds) => world.pass(s(*seconds)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever happens, a replica that applies the deltas sees what the room sees.
+    #[test]
+    fn the_visible_state_is_the_sum_of_its_deltas(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::new();
+        let mut clients = HashMap::new();
+        for step in &steps {
+            take(&mut world, &mut clients, step);
+            prop_assert_eq!(&world.rebuilt(), world.room.view());
+        }
+    }
+
+    /// What a participant is told of another is never older than what it was told before.
+    #[test]
+    fn versions_of_a_participant_never_go_back(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::new();
+        let mut clients = HashMap::new();
+        let watcher = world.enter_v1("watcher");
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        for step in &steps {
+            take(&mut world, &mut clients, step);
+            for info in crate::world::updates(&world.take(&watcher)) {
+                let last = seen.entry(info.sid.clone()).or_default();
+                prop_assert!(info.version >= *last);
+                *last = info.version;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_view_can_be_written_down_and_read_back() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    let text = serde_json::to_string(world.room.view()).unwrap();
+    let back: signaling::room::view::RoomView = serde_json::from_str(&text).unwrap();
+    assert_eq!(&back, world.room.view());
+}

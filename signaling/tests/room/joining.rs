@@ -1,0 +1,228 @@
+//! Joining in both connection models (livekit-surface 3.4 to 3.6, 7.5).
+
+use livekit_protocol as proto;
+use proto::participant_info::State;
+use proto::signal_response::Message as Response;
+use sfu::command::{ChannelOpener, Command, TransportEnd};
+use signaling::event::RoomHappening;
+use signaling::join::{Join, Mode};
+use signaling::rooms::JoinError;
+
+use crate::sdp::Offer;
+use crate::world::{World, grants, join, leaves, ms, names, offer, s, updates};
+
+fn join_response(world: &mut World, join: Join) -> proto::JoinResponse {
+    let client = world.join(join);
+    let Some(Response::Join(response)) = world.take(&client).into_iter().next() else { panic!("no join first") };
+    response
+}
+
+#[test]
+fn the_first_message_is_the_join_response() {
+    let mut world = World::new();
+    let response = join_response(&mut world, join("alice", Mode::V0));
+
+    let me = response.participant.unwrap();
+    assert!(me.sid.starts_with("PA_"));
+    assert_eq!((me.identity.as_str(), me.state(), me.version), ("alice", State::Joining, 0));
+    assert_eq!(me.client_protocol, 2);
+    assert!(me.permission.unwrap().can_publish);
+    assert!(response.room.unwrap().sid.starts_with("RM_"));
+    assert!(response.ping_interval >= 1 && response.ping_timeout > response.ping_interval);
+    assert_eq!(response.server_info.unwrap().protocol, 17);
+    assert!(!response.sif_trailer.is_empty());
+    assert!(response.subscriber_primary && response.fast_publish);
+}
+
+#[test]
+fn a_v0_join_gets_two_transports_and_an_offer_without_media() {
+    let mut world = World::new();
+    let alice = world.join(join("alice", Mode::V0));
+
+    let openers: Vec<_> = world
+        .commands
+        .iter()
+        .filter_map(|command| if let Command::OpenTransport { opener, .. } = command { Some(*opener) } else { None })
+        .collect();
+    assert_eq!(openers, [ChannelOpener::Client, ChannelOpener::Server]);
+    let messages = world.take(&alice);
+    assert_eq!(names(&messages)[0], "join");
+    let offer = messages.iter().find_map(|m| if let Response::Offer(offer) = m { Some(offer) } else { None }).unwrap();
+    assert!(offer.sdp.contains("m=application") && !offer.sdp.contains("m=video"));
+    assert!((2..=257).contains(&offer.id));
+    assert!(names(&messages).contains(&"token"));
+}
+
+#[test]
+fn a_v1_join_gets_one_transport_and_the_answer_to_its_offer() {
+    let mut world = World::new();
+    let offer = offer(1, &Offer::v1());
+    let alice = world.join(Join { publisher_offer: Some(offer), ..join("alice", Mode::V1) });
+
+    let opened = world.commands.iter().filter(|command| matches!(command, Command::OpenTransport { .. })).count();
+    assert_eq!(opened, 1);
+    assert!(world.commands.iter().any(|command| matches!(command, Command::SetFingerprint { .. })));
+    let messages = world.take(&alice);
+    let answer = messages.iter().find_map(|m| if let Response::Answer(answer) = m { Some(answer) } else { None });
+    assert_eq!(answer.unwrap().id, 1);
+    let Response::Join(response) = &messages[0] else { panic!("no join first") };
+    assert!(!response.subscriber_primary);
+}
+
+#[test]
+fn who_may_not_subscribe_gets_no_offer() {
+    let mut world = World::new();
+    let mut request = join("alice", Mode::V0);
+    request.grants.video.can_subscribe = Some(false);
+    let alice = world.join(request);
+
+    let messages = world.take(&alice);
+    let Response::Join(response) = &messages[0] else { panic!("no join first") };
+    assert!(!response.subscriber_primary);
+    assert!(!names(&messages).contains(&"offer"));
+}
+
+#[test]
+fn a_participant_is_active_when_its_primary_transport_is() {
+    let mut world = World::new();
+    let alice = world.join(join("alice", Mode::V0));
+    let publisher = world.session(&alice).publisher.id;
+
+    world.event(sfu::command::Event::TransportConnected { transport: publisher });
+    assert!(!world.session(&alice).active);
+    world.connect(&alice);
+    assert!(world.session(&alice).active);
+    let states: Vec<_> = updates(&world.take(&alice)).iter().map(|info| (info.state(), info.version)).collect();
+    assert_eq!(states, [(State::Joined, 1), (State::Active, 2)]);
+    assert!(world.events.iter().any(|event| matches!(event.what, RoomHappening::ParticipantJoined { .. })));
+}
+
+#[test]
+fn a_newcomer_is_told_of_all_others_but_the_hidden() {
+    let mut world = World::new();
+    world.enter_v0("alice");
+    let mut hidden = join("ghost", Mode::V1);
+    hidden.grants.video.hidden = true;
+    world.enter(hidden);
+
+    let response = join_response(&mut world, join("bob", Mode::V1));
+    let others: Vec<_> = response.other_participants.iter().map(|info| info.identity.as_str()).collect();
+    assert_eq!(others, ["alice"]);
+}
+
+#[test]
+fn of_a_hidden_participant_only_it_itself_hears() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let mut hidden = join("ghost", Mode::V1);
+    hidden.grants.video.hidden = true;
+    let ghost = world.join(hidden);
+    world.connect(&ghost);
+
+    assert!(updates(&world.take(&alice)).is_empty());
+    assert!(!updates(&world.take(&ghost)).is_empty());
+    assert_eq!(world.room.info().num_participants, 2);
+}
+
+#[test]
+fn the_same_identity_again_replaces_the_old_session_without_a_word_to_new_clients() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let old_client = world.enter(Join { protocol_version: 11, ..join("carol", Mode::V0) });
+    let bob = world.enter_v0("bob");
+    let old_sid = world.sid(&bob);
+    world.forget();
+
+    let again = world.join(join("bob", Mode::V0));
+    let leave = &leaves(&world.take(&bob))[0];
+    assert_eq!(leave.reason(), proto::DisconnectReason::DuplicateIdentity);
+    assert_eq!(leave.action(), proto::leave_request::Action::Disconnect);
+    assert!(world.closed.contains(&bob.connection));
+    assert_ne!(world.sid(&again), old_sid);
+    let seen: Vec<_> = updates(&world.take(&alice)).iter().map(|info| info.state()).collect();
+    assert_eq!(seen, [State::Joined]);
+    let seen: Vec<_> = updates(&world.take(&old_client)).iter().map(|info| info.state()).collect();
+    assert_eq!(seen, [State::Disconnected, State::Joined]);
+}
+
+#[test]
+fn a_full_room_refuses_but_lets_an_identity_replace_itself() {
+    let mut world = World::with(|_, settings| settings.max_participants = 1);
+    world.enter_v0("alice");
+
+    assert_eq!(world.try_join(join("bob", Mode::V0)), Err(JoinError::RoomFull));
+    assert!(world.try_join(join("alice", Mode::V0)).is_ok());
+    let mut agent = join("agent", Mode::V0);
+    agent.grants.kind = proto::participant_info::Kind::Agent;
+    assert!(world.try_join(agent).is_ok());
+}
+
+#[test]
+fn too_much_metadata_in_a_token_is_refused() {
+    let mut world = World::with(|config, _| config.limits.metadata_bytes_max = 3);
+    let mut grants = grants("alice");
+    grants.metadata = "four".into();
+    let result = world.try_join(Join { grants, ..join("alice", Mode::V0) });
+    assert_eq!(result, Err(JoinError::TooLarge("metadata")));
+}
+
+#[test]
+fn who_is_not_connected_in_a_minute_is_removed() {
+    let mut world = World::new();
+    let alice = world.join(join("alice", Mode::V1));
+    world.pass(s(59));
+    assert!(!world.closed.contains(&alice.connection));
+
+    world.pass(s(1));
+    let leave = &leaves(&world.take(&alice))[0];
+    assert_eq!(leave.reason(), proto::DisconnectReason::JoinFailure);
+    assert!(world.closed.contains(&alice.connection));
+    let aborted = world.events.last().unwrap();
+    assert!(matches!(aborted.what, RoomHappening::ParticipantConnectionAborted { .. }));
+}
+
+#[test]
+fn an_idle_publisher_transport_that_expires_is_opened_again() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.enter_v0("bob");
+    let carol = world.join(join("carol", Mode::V0));
+    let old = world.session(&carol).publisher.id;
+    world.event(sfu::command::Event::TransportEnded { transport: old, end: TransportEnd::HandshakeFailed });
+
+    let new = world.session(&carol).publisher.id;
+    assert_ne!(new, old);
+    assert!(matches!(world.commands.last(), Some(Command::OpenTransport { transport, .. }) if *transport == new));
+    assert!(leaves(&world.take(&carol)).is_empty());
+    assert!(leaves(&world.take(&alice)).is_empty());
+}
+
+#[test]
+fn tokens_are_renewed_at_once_and_every_five_minutes() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.pass(s(299));
+    assert!(!names(&world.take(&alice)).contains(&"token"));
+    world.pass(s(2));
+    assert!(names(&world.take(&alice)).contains(&"token"));
+}
+
+#[test]
+fn a_recorder_is_announced_by_the_room() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let mut request = join("egress", Mode::V1);
+    request.grants.video.recorder = true;
+    request.grants.video.hidden = true;
+    let recorder = world.join(request);
+
+    let recording = |messages: Vec<Response>| {
+        let updates =
+            messages.into_iter().rev().find_map(|m| if let Response::RoomUpdate(u) = m { u.room } else { None });
+        updates.map(|room| room.active_recording)
+    };
+    assert_eq!(recording(world.take(&alice)), Some(true));
+    world.lose_socket(&recorder);
+    world.pass(ms(1));
+    assert_eq!(recording(world.take(&alice)), Some(false));
+}

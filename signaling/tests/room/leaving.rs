@@ -1,0 +1,210 @@
+//! Leaving, being removed, and the end of rooms (livekit-surface 3.10, 7.6).
+
+use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
+use proto::participant_info::State;
+use proto::signal_request::Message as Request;
+use proto::simulate_scenario::Scenario;
+use sfu::command::{Command, Event, TransportEnd};
+use signaling::event::RoomHappening;
+use signaling::join::{Join, Mode};
+
+use crate::sdp::Offer;
+use crate::world::{Client, World, join, leaves, names, s, updates};
+
+fn leave(reason: Reason) -> Request {
+    Request::Leave(proto::LeaveRequest { reason: reason as i32, ..Default::default() })
+}
+
+fn simulate(world: &mut World, client: &Client, scenario: Scenario) {
+    world.request(client, Request::Simulate(proto::SimulateScenario { scenario: Some(scenario) }));
+}
+
+#[test]
+fn who_leaves_is_gone_at_once_and_is_answered() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let offer = Offer::default().application().audio("mic", 10);
+    world.publish_audio(&bob, "mic", &offer);
+    world.forget();
+
+    world.request(&bob, leave(Reason::UserRejected));
+    let answer = &leaves(&world.take(&bob))[0];
+    assert_eq!((answer.reason(), answer.action()), (Reason::UserRejected, Action::Disconnect));
+    assert!(world.closed.contains(&bob.connection));
+    let gone = updates(&world.take(&alice)).pop().unwrap();
+    assert_eq!((gone.state(), gone.disconnect_reason()), (State::Disconnected, Reason::UserRejected));
+    assert!(gone.tracks.is_empty() && gone.is_publisher);
+    let closed = world.commands.iter().filter(|command| matches!(command, Command::CloseTransport { .. })).count();
+    assert_eq!(closed, 2);
+    let last: Vec<_> = world.events.iter().rev().take(2).map(|event| &event.what).collect();
+    assert!(matches!(last[0], RoomHappening::ParticipantLeft { .. }));
+    assert!(matches!(last[1], RoomHappening::TrackUnpublished { .. }));
+}
+
+#[test]
+fn a_reason_that_is_not_the_clients_to_give_is_replaced() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, leave(Reason::RoomDeleted));
+    assert_eq!(leaves(&world.take(&alice))[0].reason(), Reason::ClientInitiated);
+}
+
+#[test]
+fn a_socket_lost_before_media_connected_ends_the_participant() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.join(join("bob", Mode::V1));
+    world.forget();
+    world.lose_socket(&bob);
+    assert_eq!(updates(&world.take(&alice))[0].disconnect_reason(), Reason::SignalClose);
+}
+
+#[test]
+fn a_participant_stays_without_socket_until_its_media_fails_and_five_seconds_more() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v1("bob");
+    world.lose_socket(&bob);
+    world.pass(s(100));
+    assert!(world.room.session("bob").is_some());
+
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ConsentLost });
+    world.pass(s(4));
+    assert!(world.room.session("bob").is_some());
+    world.forget();
+    world.pass(s(1));
+    assert!(world.room.session("bob").is_none());
+    assert_eq!(updates(&world.take(&alice))[0].disconnect_reason(), Reason::ConnectionTimeout);
+}
+
+#[test]
+fn who_loses_media_is_asked_to_resume() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ConsentLost });
+    let leave = &leaves(&world.take(&bob))[0];
+    assert_eq!((leave.reason(), leave.action()), (Reason::ConnectionTimeout, Action::Resume));
+    assert!(world.closed.contains(&bob.connection));
+}
+
+#[test]
+fn a_leave_counts_although_the_client_closed_its_transport_before() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v1("bob");
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ClosedByPeer });
+    assert!(leaves(world.inbox(&bob)).is_empty());
+    world.request(&bob, leave(Reason::ClientInitiated));
+    assert_eq!(updates(&world.take(&alice))[0].disconnect_reason(), Reason::ClientInitiated);
+    assert_eq!(leaves(&world.take(&bob))[0].reason(), Reason::ClientInitiated);
+}
+
+#[test]
+fn who_closed_its_transport_and_says_nothing_is_gone_after_five_seconds() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    let transport = world.session(&bob).publisher.id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::ClosedByPeer });
+    world.lose_socket(&bob);
+    world.pass(s(4));
+    assert!(world.room.session("bob").is_some());
+    world.pass(s(1));
+    assert!(world.room.session("bob").is_none());
+}
+
+#[test]
+fn a_deleted_room_says_so_and_ends_with_its_last_event() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.call(|room, now| room.close(now, Reason::RoomDeleted));
+
+    assert_eq!(leaves(&world.take(&alice))[0].reason(), Reason::RoomDeleted);
+    assert!(world.finished);
+    assert!(matches!(world.commands.last(), Some(Command::CloseRoom { .. })));
+    assert!(matches!(world.events.last().unwrap().what, RoomHappening::RoomFinished { .. }));
+    let numbers: Vec<_> = world.events.iter().map(|event| event.number).collect();
+    assert_eq!(numbers, (1..=world.events.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_room_nobody_comes_to_closes_after_its_empty_timeout() {
+    let mut world = World::new();
+    world.pass(s(299));
+    assert!(!world.finished);
+    world.pass(s(1));
+    assert!(world.finished);
+}
+
+#[test]
+fn a_room_closes_after_its_departure_timeout_unless_somebody_comes_back() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, leave(Reason::ClientInitiated));
+    world.pass(s(19));
+    let alice = world.enter_v0("alice");
+    world.pass(s(100));
+    assert!(!world.finished);
+
+    world.request(&alice, leave(Reason::ClientInitiated));
+    world.pass(s(20));
+    assert!(world.finished);
+}
+
+#[test]
+fn an_agent_does_not_keep_a_room_open() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let mut request = join("agent", Mode::V1);
+    request.grants.kind = proto::participant_info::Kind::Agent;
+    let agent = world.enter(Join { publisher_offer: None, ..request });
+    world.request(&alice, leave(Reason::ClientInitiated));
+    world.forget();
+    world.pass(s(20));
+    assert!(world.finished);
+    assert_eq!(leaves(&world.take(&agent))[0].reason(), Reason::RoomClosed);
+}
+
+#[test]
+fn a_simulated_node_failure_closes_the_socket_without_a_word() {
+    for scenario in [Scenario::NodeFailure(true), Scenario::Migration(true)] {
+        let mut world = World::new();
+        let alice = world.enter_v0("alice");
+        simulate(&mut world, &alice, scenario);
+        assert!(leaves(&world.take(&alice)).is_empty());
+        assert!(world.closed.contains(&alice.connection));
+        assert!(world.room.session("alice").is_none());
+    }
+}
+
+#[test]
+fn a_simulated_server_leave_is_a_shutdown() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    simulate(&mut world, &alice, Scenario::ServerLeave(true));
+    assert_eq!(leaves(&world.take(&alice))[0].reason(), Reason::ServerShutdown);
+}
+
+#[test]
+fn the_server_api_removes_a_participant() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.call(|room, now| room.remove_participant(now, "alice")).unwrap();
+    assert_eq!(leaves(&world.take(&alice))[0].reason(), Reason::ParticipantRemoved);
+    assert!(world.call(|room, now| room.remove_participant(now, "alice")).is_err());
+}
+
+#[test]
+fn counts_follow_within_five_seconds() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.enter_v0("bob");
+    world.pass(s(6));
+    assert!(names(&world.take(&alice)).contains(&"room_update"));
+    assert_eq!(world.room.view().room.num_participants, 2);
+}

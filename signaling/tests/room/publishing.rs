@@ -1,0 +1,234 @@
+//! Publishing (livekit-surface 4.4).
+
+use livekit_protocol as proto;
+use proto::request_response::Reason;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use sfu::command::Command;
+use signaling::event::RoomHappening;
+
+use crate::sdp::Offer;
+use crate::world::{World, camera, join, names, request_responses, updates};
+use signaling::join::Mode;
+
+const RIDS: &[&str] = &["q", "h", "f"];
+
+fn microphone(cid: &str) -> Request {
+    let source = proto::TrackSource::Microphone as i32;
+    Request::AddTrack(proto::AddTrackRequest { cid: cid.into(), source, ..Default::default() })
+}
+
+fn published_sections(world: &World) -> usize {
+    world.commands.iter().filter(|command| matches!(command, Command::Publish { .. })).count()
+}
+
+#[test]
+fn a_track_with_declared_ssrc_is_told_before_its_answer() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+
+    let messages = world.take(&alice);
+    assert_eq!(names(&messages)[..3], ["track_published", "update", "answer"]);
+    let track = &updates(&messages)[0].tracks[0];
+    assert!(track.sid.starts_with("TR_AM"));
+    assert_eq!((track.mime_type.as_str(), track.mid.as_str(), track.stream.as_str()), ("audio/opus", "1", "camera"));
+    assert!(track.version.is_some());
+    assert!(updates(&world.take(&bob))[0].is_publisher);
+    assert!(matches!(world.events.last().unwrap().what, RoomHappening::TrackPublished { .. }));
+}
+
+#[test]
+fn simulcast_is_told_with_its_first_packet_and_each_layer_with_its_own() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    world.offer(&alice, 1, &Offer::default().application().simulcast("cam", RIDS));
+    assert!(updates(&world.take(&bob)).is_empty());
+    let track = world.track_published(&alice, "cam");
+    #[expect(deprecated, reason = "older clients read it")]
+    let simulcast = track.simulcast;
+    assert!(simulcast && track.mid.is_empty() && track.version.is_none());
+    assert_eq!(track.mime_type, "video/vp8");
+
+    world.start_layer(&alice, &track.sid, 1);
+    world.start_layer(&alice, &track.sid, 0);
+    let seen = updates(&world.take(&bob));
+    assert_eq!(seen.len(), 2);
+    let track = &seen[1].tracks[0];
+    assert_eq!(track.mime_type, "video/VP8");
+    let layers = &track.codecs[0].layers;
+    let described: Vec<_> = layers.iter().map(|layer| (layer.rid.as_str(), layer.spatial_layer, layer.ssrc)).collect();
+    assert_eq!(described, [("q", 0, 1_000), ("h", 1, 1_001), ("f", 2, 0)]);
+}
+
+#[test]
+fn a_first_packet_that_tells_nothing_new_is_not_told() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let track = world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    world.forget();
+    let publication = world.session(&alice).publications[track.as_str()].id;
+    let (ssrc, codec) = (sfu::command::Ssrc(10), shared::media::Codec::Opus);
+    world.event(sfu::command::Event::LayerStarted { publication, layer: 0, ssrc, codec });
+    assert!(world.take(&alice).is_empty());
+}
+
+#[test]
+fn media_and_add_track_find_each_other_in_either_order() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.offer(&alice, 1, &Offer::default().application().audio("mic", 10));
+    assert_eq!(published_sections(&world), 0);
+    world.request(&alice, microphone("mic"));
+    assert_eq!(published_sections(&world), 1);
+    assert_eq!(updates(&world.take(&alice))[0].tracks.len(), 1);
+}
+
+#[test]
+fn a_browser_with_other_track_ids_gets_the_first_pending_track_of_the_kind() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    world.request(&alice, microphone("mic"));
+    let offer = Offer::default().application().audio("{other}", 10).video("{another}", 20);
+    world.offer(&alice, 1, &offer);
+    let tracks = updates(&world.take(&alice)).pop().unwrap().tracks;
+    let sources: Vec<_> = tracks.iter().map(|track| track.source()).collect();
+    assert_eq!(sources, [proto::TrackSource::Microphone, proto::TrackSource::Camera]);
+}
+
+#[test]
+fn a_name_in_the_sdp_goes_before_the_order_of_requests() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, microphone("first"));
+    world.request(&alice, microphone("second"));
+    world.offer(&alice, 1, &Offer::default().application().audio("second", 10).audio("first", 20));
+    let mids: Vec<_> =
+        world.session(&alice).publications.values().map(|p| (p.cid.clone(), p.mid.to_string())).collect();
+    assert!(mids.contains(&("second".into(), "1".into())) && mids.contains(&("first".into(), "2".into())));
+}
+
+#[test]
+fn a_section_that_stops_sending_ends_its_track() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let offer = Offer::default().application().audio("mic", 10);
+    let track = world.publish_audio(&alice, "mic", &offer);
+    world.forget();
+
+    world.offer(&alice, 2, &offer.stopped(1));
+    assert!(updates(&world.take(&bob))[0].tracks.is_empty());
+    assert!(world.commands.iter().any(|command| matches!(command, Command::Unpublish { .. })));
+    let event = world.events.last().unwrap();
+    assert!(matches!(&event.what, RoomHappening::TrackUnpublished { track: ended, .. } if ended.sid == track));
+}
+
+#[test]
+fn a_mute_is_told_to_everybody_once() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let track = world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    world.forget();
+
+    let mute = Request::Mute(proto::MuteTrackRequest { sid: track, muted: true });
+    world.request(&alice, mute.clone());
+    assert!(updates(&world.take(&alice))[0].tracks[0].muted);
+    assert!(updates(&world.take(&bob))[0].tracks[0].muted);
+    assert!(matches!(world.commands[..], [Command::SetMuted { muted: true, .. }]));
+    world.request(&alice, mute);
+    assert!(world.take(&alice).is_empty() && world.take(&bob).is_empty());
+}
+
+#[test]
+fn a_simulcast_camera_muted_from_birth_is_invisible_until_it_sends() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    world.request(&alice, Request::AddTrack(proto::AddTrackRequest { muted: true, ..camera("cam") }));
+    world.offer(&alice, 1, &Offer::default().application().simulcast("cam", RIDS));
+    let track = world.track_published(&alice, "cam").sid;
+    let mute = |muted| Request::Mute(proto::MuteTrackRequest { sid: track.clone(), muted });
+    world.request(&alice, mute(true));
+    world.request(&alice, mute(false));
+    assert!(request_responses(world.inbox(&alice)).is_empty());
+    assert!(updates(world.inbox(&bob)).is_empty());
+    world.start_layer(&alice, &track, 0);
+    assert!(!updates(&world.take(&bob))[0].tracks[0].muted);
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_with_the_request() {
+    let mut world = World::new();
+    let mut request = join("alice", Mode::V0);
+    request.grants.video.can_publish_sources = vec![proto::TrackSource::Microphone];
+    let alice = world.enter(request);
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    let data = proto::AddTrackRequest {
+        cid: "data".into(),
+        r#type: proto::TrackType::Data as i32,
+        source: proto::TrackSource::Microphone as i32,
+        ..Default::default()
+    };
+    world.request(&alice, Request::AddTrack(data));
+    world.request(&alice, Request::Mute(proto::MuteTrackRequest { sid: "TR_none".into(), muted: true }));
+
+    let refused = request_responses(&world.take(&alice));
+    let reasons: Vec<_> = refused.iter().map(|response| response.reason()).collect();
+    assert_eq!(reasons, [Reason::NotAllowed, Reason::UnsupportedType, Reason::NotFound]);
+    assert!(refused.iter().all(|response| response.request.is_some()));
+}
+
+#[test]
+fn a_cid_in_use_waits_until_the_earlier_track_ends() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = Offer::default().application().audio("mic", 10);
+    world.publish_audio(&alice, "mic", &offer);
+    world.forget();
+    world.request(&alice, microphone("mic"));
+    assert_eq!(request_responses(&world.take(&alice))[0].reason(), Reason::Queued);
+    world.offer(&alice, 2, &offer.stopped(1));
+    assert!(names(&world.take(&alice)).contains(&"track_published"));
+}
+
+#[test]
+fn announced_tracks_are_bounded() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    for number in 0..21 {
+        world.request(&alice, microphone(&format!("mic{number}")));
+    }
+    let refused = request_responses(&world.take(&alice));
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].reason(), Reason::LimitExceeded);
+}
+
+#[test]
+fn an_own_track_named_again_for_a_backup_codec_is_described_again() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    world.offer(&alice, 1, &Offer::default().application().video("cam", 10));
+    let track = world.track_published(&alice, "cam").sid;
+    world.forget();
+    let again = proto::AddTrackRequest { cid: "backup".into(), sid: track.clone(), ..camera("backup") };
+    world.request(&alice, Request::AddTrack(again));
+    assert_eq!(world.track_published(&alice, "backup").sid, track);
+}
+
+#[test]
+fn an_unreadable_offer_makes_the_client_start_over() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = proto::SessionDescription { r#type: "offer".into(), sdp: "nonsense".into(), ..Default::default() };
+    world.request(&alice, Request::Offer(offer));
+    let Some(Response::Leave(leave)) = world.take(&alice).pop() else { panic!("no leave") };
+    assert_eq!(leave.reason(), proto::DisconnectReason::StateMismatch);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+}

@@ -1,0 +1,279 @@
+//! Sessions over a socket in memory, in rooms with real workers: what the room's own tests cannot see.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use futures_util::{Sink, Stream};
+use livekit_protocol as proto;
+use prost::Message;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use sfu::certificate::Certificate;
+use sfu::io::{Config, UdpPorts, Workers};
+use signaling::join::{Join, Mode, Reconnect};
+use signaling::rooms::{DEFAULT_CODECS, JoinError, Limits, Rooms, RoomsConfig};
+use signaling::session::Session;
+use signaling::socket::Frame;
+use signaling::token::{Grants, Keys, Secret, VideoGrant};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Long enough for any answer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Our end of a socket in memory.
+struct Socket {
+    incoming: mpsc::Receiver<Frame>,
+    outgoing: mpsc::UnboundedSender<Frame>,
+}
+
+impl Stream for Socket {
+    type Item = Result<Frame, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming.poll_recv(context).map(|frame| frame.map(Ok))
+    }
+}
+
+impl Sink<Frame> for Socket {
+    type Error = ();
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, frame: Frame) -> Result<(), ()> {
+        self.outgoing.send(frame).map_err(|_| ())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client at the other end.
+struct Client {
+    to: mpsc::Sender<Frame>,
+    from: mpsc::UnboundedReceiver<Frame>,
+    running: JoinHandle<()>,
+}
+
+impl Client {
+    fn of(session: Session) -> Self {
+        let (to, incoming) = mpsc::channel(64);
+        let (outgoing, from) = mpsc::unbounded_channel();
+        let running = tokio::spawn(session.run(Socket { incoming, outgoing }));
+        Self { to, from, running }
+    }
+
+    async fn send(&self, message: Request) {
+        let request = proto::SignalRequest { message: Some(message) };
+        self.to.send(Frame::Binary(request.encode_to_vec().into())).await.unwrap();
+    }
+
+    async fn frame(&mut self) -> Frame {
+        tokio::time::timeout(PATIENCE, self.from.recv()).await.unwrap().expect("the socket ended")
+    }
+
+    async fn message(&mut self) -> Response {
+        let Frame::Binary(bytes) = self.frame().await else { panic!("no message") };
+        proto::SignalResponse::decode(bytes).unwrap().message.unwrap()
+    }
+
+    /// The first message of a kind; others before it are passed over.
+    async fn first<T>(&mut self, wanted: impl Fn(Response) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.message().await) {
+                return found;
+            }
+        }
+    }
+
+    async fn leave(&mut self) -> proto::LeaveRequest {
+        self.first(|message| if let Response::Leave(leave) = message { Some(leave) } else { None }).await
+    }
+}
+
+struct Server {
+    rooms: Rooms,
+    _workers: Workers,
+}
+
+fn start() -> Server {
+    let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
+    let certificate = Certificate::generate();
+    let config = RoomsConfig {
+        auto_create: true,
+        max_participants: 0,
+        empty_timeout: Duration::from_secs(300),
+        departure_timeout: Duration::from_secs(20),
+        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
+        enable_remote_unmute: false,
+        limits: Limits::default(),
+        region: String::new(),
+        node_id: "ND_test".into(),
+        ice_servers: Vec::new(),
+        room_configurations: HashMap::new(),
+        signer: keys.signer(),
+        fingerprint: certificate.fingerprint,
+    };
+    let media = Config {
+        workers: 1,
+        bind: vec![[127, 0, 0, 1].into()],
+        advertise: vec![[127, 0, 0, 1].into()],
+        udp: UdpPorts::Single(0),
+        tcp_port: None,
+        certificate,
+    };
+    let (on_event, events) = signaling::media::worker_events();
+    let workers = Workers::start(media, on_event).unwrap();
+    Server { rooms: Rooms::start(config, workers.handles().to_vec(), events), _workers: workers }
+}
+
+fn join(identity: &str) -> Join {
+    let grants = Grants {
+        identity: identity.parse().unwrap(),
+        name: String::new(),
+        metadata: String::new(),
+        attributes: HashMap::new(),
+        kind: proto::participant_info::Kind::Standard,
+        kind_details: Vec::new(),
+        video: VideoGrant { room_join: true, room: "room".into(), ..VideoGrant::default() },
+        room_preset: String::new(),
+        room_config: None,
+        expires_at: SystemTime::now() + Duration::from_secs(600),
+        not_before: None,
+        api_key: "key".into(),
+    };
+    Join {
+        mode: Mode::V0,
+        grants,
+        client: proto::ClientInfo::default(),
+        protocol_version: 17,
+        auto_subscribe: true,
+        adaptive_stream: false,
+        reconnect: None,
+        add_tracks: Vec::new(),
+        publisher_offer: None,
+        sync_state: None,
+    }
+}
+
+#[tokio::test]
+async fn a_session_begins_with_join_and_ends_with_leave_and_close() {
+    let server = start();
+    let mut client = Client::of(server.rooms.join(join("alice")).await.unwrap());
+    assert!(matches!(client.message().await, Response::Join(_)));
+    assert_eq!(server.rooms.counts().participants, 1);
+
+    client.send(Request::Leave(proto::LeaveRequest::default())).await;
+    assert_eq!(client.leave().await.reason(), proto::DisconnectReason::ClientInitiated);
+    assert_eq!(client.frame().await, Frame::Close);
+    client.to.send(Frame::Close).await.unwrap();
+    client.running.await.unwrap();
+    assert!(server.rooms.list_participants("room").await.is_empty());
+}
+
+#[tokio::test]
+async fn pings_are_answered() {
+    let server = start();
+    let mut client = Client::of(server.rooms.join(join("alice")).await.unwrap());
+    client.send(Request::PingReq(proto::Ping { timestamp: 5, rtt: 1 })).await;
+    let pong = client.first(|message| if let Response::PongResp(pong) = message { Some(pong) } else { None }).await;
+    assert_eq!(pong.last_ping_timestamp, 5);
+    client.send(Request::Ping(5)).await;
+    client.first(|message| matches!(message, Response::Pong(_)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_closes_the_socket() {
+    for garbage in [Frame::Binary(vec![0xff; 9].into()), Frame::Text("{nonsense".into())] {
+        let server = start();
+        let mut client = Client::of(server.rooms.join(join("alice")).await.unwrap());
+        client.to.send(garbage).await.unwrap();
+        while client.frame().await != Frame::Close {}
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_never_runs_leaves_no_participant() {
+    let server = start();
+    drop(server.rooms.join(join("alice")).await.unwrap());
+    assert!(server.rooms.list_participants("room").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_resume_where_there_is_no_room_is_told_to_start_over() {
+    let server = start();
+    let reconnect = Reconnect { participant_sid: String::new(), reason: proto::ReconnectReason::RrUnknown };
+    let session = server.rooms.join(Join { reconnect: Some(reconnect), ..join("alice") }).await.unwrap();
+    let mut client = Client::of(session);
+    let Response::Leave(leave) = client.message().await else { panic!("no leave") };
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+    assert_eq!(client.frame().await, Frame::Close);
+    assert_eq!(server.rooms.counts().rooms, 0);
+}
+
+#[tokio::test]
+async fn a_drain_sends_everybody_away_and_admits_nobody() {
+    let server = start();
+    let mut client = Client::of(server.rooms.join(join("alice")).await.unwrap());
+    let rooms = server.rooms.clone();
+    let draining = tokio::spawn(async move { rooms.drain(PATIENCE).await });
+    assert_eq!(client.leave().await.reason(), proto::DisconnectReason::ServerShutdown);
+    assert_eq!(client.frame().await, Frame::Close);
+    client.to.send(Frame::Close).await.unwrap();
+    draining.await.unwrap();
+    assert_eq!(server.rooms.counts().rooms, 0);
+    assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::ShuttingDown)));
+}
+
+#[tokio::test]
+async fn a_deleted_room_can_be_joined_anew() {
+    let server = start();
+    let mut first = Client::of(server.rooms.join(join("alice")).await.unwrap());
+    server.rooms.delete_room("room").await.unwrap();
+    assert_eq!(first.leave().await.reason(), proto::DisconnectReason::RoomDeleted);
+    let mut second = Client::of(server.rooms.join(join("alice")).await.unwrap());
+    assert!(matches!(second.message().await, Response::Join(_)));
+}
+
+#[tokio::test]
+async fn a_room_that_is_created_is_listed_and_keeps_its_settings() {
+    let server = start();
+    let request = proto::CreateRoomRequest { name: "room".into(), max_participants: 1, ..Default::default() };
+    let created = server.rooms.create_room(request.clone()).await.unwrap();
+    let again = server.rooms.create_room(proto::CreateRoomRequest { max_participants: 9, ..request }).await.unwrap();
+    assert_eq!((created.sid, 1), (again.sid, again.max_participants));
+    assert_eq!(server.rooms.list_rooms(&[]).await.len(), 1);
+    assert!(server.rooms.list_rooms(&["other".into()]).await.is_empty());
+
+    let _alice = server.rooms.join(join("alice")).await.unwrap();
+    assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::RoomFull)));
+}
+
+/// More messages than an outbox holds, all before the socket is first read: a newcomer is no slow client.
+#[tokio::test]
+async fn a_newcomer_may_be_told_a_lot_at_once() {
+    let server = start();
+    let add_tracks = (0..20)
+        .map(|number| proto::AddTrackRequest { cid: format!("track {number}"), ..Default::default() })
+        .cycle()
+        .take(600)
+        .collect();
+    let mut client = Client::of(server.rooms.join(Join { add_tracks, ..join("alice") }).await.unwrap());
+    let mut answers = 0;
+    while answers < 600 {
+        match client.message().await {
+            Response::TrackPublished(_) | Response::RequestResponse(_) => answers += 1,
+            _ => {}
+        }
+    }
+}
