@@ -1,6 +1,6 @@
 //! What is left when the handshake is over: two record keys, and for a while our last flight.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -8,9 +8,6 @@ use super::alert::{self, Alert};
 use super::reassembly::{Fragment, Kind};
 use super::record::{Content, Opener, Record, Sealer, put_plain};
 use super::{DtlsRefusal, REPEAT_INTERVAL_MIN, Transmits};
-
-/// How long our last flight is repeated for a client that has not got it.
-const FINISHED_KEPT: Duration = Duration::from_secs(10);
 
 /// What the client has said.
 pub(super) enum Heard {
@@ -20,10 +17,11 @@ pub(super) enum Heard {
 }
 
 /// Our ChangeCipherSpec and Finished, until the client has shown that they have come.
+///
+/// Not only for a time: a client that has doubled its intervals under heavy loss asks late.
 struct LastFlight {
     finished: Vec<u8>,
     next_record: u64,
-    first_sent: Instant,
     sent: Instant,
 }
 
@@ -42,7 +40,7 @@ impl Session {
 
     /// Ends the handshake with our message, which may have to be repeated. `next_record` is a number of epoch 0.
     pub fn finish(&mut self, now: Instant, finished: Vec<u8>, next_record: u64, transmits: &mut Transmits) {
-        let mut flight = LastFlight { finished, next_record, first_sent: now, sent: now };
+        let mut flight = LastFlight { finished, next_record, sent: now };
         transmits.push_back(flight.write(&mut self.sealer));
         self.last_flight = Some(flight);
     }
@@ -57,7 +55,8 @@ impl Session {
             // Not authentic: all it can be is the client's last flight again.
             return match record.content {
                 Content::Handshake => self.repeat(now, transmits).map(|()| Heard::Nothing),
-                _ => Err(DtlsRefusal::NotAuthentic),
+                Content::ChangeCipherSpec => Ok(Heard::Nothing),
+                Content::Alert | Content::ApplicationData | Content::Other => Err(DtlsRefusal::NotAuthentic),
             };
         }
         let plaintext = self.opener.open(record).ok_or(DtlsRefusal::NotAuthentic)?;
@@ -87,16 +86,11 @@ impl Session {
 
     /// The client has not got our last flight.
     fn repeat(&mut self, now: Instant, transmits: &mut Transmits) -> Result<(), DtlsRefusal> {
-        let flight = self.last_flight.take_if(|flight| now < flight.first_sent + FINISHED_KEPT);
-        let Some(mut flight) = flight else {
-            self.last_flight = None;
-            return Err(DtlsRefusal::LateHandshake);
-        };
+        let flight = self.last_flight.as_mut().ok_or(DtlsRefusal::LateHandshake)?;
         if now >= flight.sent + REPEAT_INTERVAL_MIN {
             flight.sent = now;
             transmits.push_back(flight.write(&mut self.sealer));
         }
-        self.last_flight = Some(flight);
         Ok(())
     }
 
