@@ -353,3 +353,70 @@ impl Exchange {
         Ok(Secured { profile, randoms, master, opener, sealer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handshake where only the client's Finished is missing, and the check that belongs in it.
+    fn before_finished(now: Instant) -> (Handshake, Vec<u8>) {
+        let mut handshake = Handshake::new(&Certificate::generate());
+        let randoms = Randoms { client: [1; 32], server: [2; 32] };
+        let master = MasterSecret::new(b"shared", &[3; 32]);
+        let (opener, sealer) = master.record_keys(&randoms);
+        let check = master.verify_data(Side::Client, &handshake.transcript).to_vec();
+        let secured = Secured { profile: SrtpProfile::AeadAes128Gcm, randoms, master, opener, sealer };
+        handshake.due = Due::Finished(Box::new(secured), Fingerprint([0; 32]));
+        handshake.flight.sent = Some(now);
+        (handshake, check)
+    }
+
+    #[test]
+    fn finished_must_check_the_whole_transcript() {
+        let (now, mut transmits) = (Instant::now(), Transmits::new());
+        let (mut handshake, check) = before_finished(now);
+        assert!(matches!(handshake.on_message(now, Kind::Finished, &check, 0, &mut transmits), Ok(Some(_))));
+        assert_eq!(transmits.len(), 1);
+
+        let mut wrong = check.clone();
+        wrong[11] ^= 1;
+        for body in [&wrong[..], &check[..11], &[]] {
+            let (mut handshake, _) = before_finished(now);
+            let result = handshake.on_message(now, Kind::Finished, body, 0, &mut transmits);
+            assert!(matches!(result, Err(Trouble::Fatal(Alert::DecryptError))));
+        }
+
+        let (mut handshake, _) = before_finished(now);
+        handshake.transcript.extend_from_slice(b"a message that the client has not seen");
+        let before = handshake.transcript.len();
+        let result = handshake.on_message(now, Kind::Finished, &check, before, &mut transmits);
+        assert!(matches!(result, Err(Trouble::Fatal(Alert::DecryptError))));
+    }
+
+    #[test]
+    fn finished_counts_only_if_it_is_protected() {
+        let (now, mut transmits) = (Instant::now(), Transmits::new());
+        let (mut handshake, check) = before_finished(now);
+        let mut datagram = Vec::new();
+        put_plain(&mut datagram, Content::Handshake, 9, &whole_message(Kind::Finished, 0, &check));
+        let (record, _) = Record::split(&datagram).unwrap();
+        let result = handshake.on_record(now, &record, &mut transmits);
+        assert!(matches!(result, Err(Trouble::Ignored(DtlsRefusal::Unexpected))));
+        assert!(transmits.is_empty());
+    }
+
+    #[test]
+    fn no_message_can_be_left_out() {
+        let (now, mut transmits) = (Instant::now(), Transmits::new());
+        for kind in [Kind::Certificate, Kind::ClientKeyExchange, Kind::CertificateVerify, Kind::Finished, Kind::Other] {
+            let mut handshake = Handshake::new(&Certificate::generate());
+            let result = handshake.on_message(now, kind, &[0; 64], 0, &mut transmits);
+            assert!(matches!(result, Err(Trouble::Fatal(Alert::UnexpectedMessage))), "{kind:?}");
+        }
+        for kind in [Kind::ClientHello, Kind::Certificate, Kind::ClientKeyExchange, Kind::CertificateVerify] {
+            let (mut handshake, _) = before_finished(now);
+            let result = handshake.on_message(now, kind, &[0; 64], 0, &mut transmits);
+            assert!(matches!(result, Err(Trouble::Fatal(Alert::UnexpectedMessage))), "{kind:?}");
+        }
+    }
+}

@@ -289,3 +289,73 @@ pub(super) fn parse_certificate_verify(body: &[u8]) -> Result<(SignatureScheme, 
     let signature = reader.take_u16_vector().filter(|_| reader.is_empty()).ok_or(Alert::DecodeError)?;
     Ok((SignatureScheme::from_wire(scheme).ok_or(Alert::IllegalParameter)?, signature))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ClientHello of version 1.2 with these extensions.
+    fn hello(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![0xFE, 0xFD];
+        body.extend_from_slice(&[9; 32]);
+        body.put_u8_vector(&[]);
+        body.put_u8_vector(&[]);
+        body.put_u16_vector(&[0x13, 0x01, 0xC0, 0x2B]);
+        body.put_u8_vector(&[NULL_COMPRESSION]);
+        let mut all = Vec::new();
+        for (kind, extension) in extensions {
+            all.put_u16(*kind);
+            all.put_u16_vector(extension);
+        }
+        body.put_u16_vector(&all);
+        body
+    }
+
+    const GROUPS: (u16, &[u8]) = (EXTENSION_SUPPORTED_GROUPS, &[0, 6, 0x11, 0xEC, 0, 23, 0, 29]);
+    const SCHEMES: (u16, &[u8]) = (EXTENSION_SIGNATURE_ALGORITHMS, &[0, 4, 8, 4, 4, 3]);
+    const PROFILES: (u16, &[u8]) = (EXTENSION_USE_SRTP, &[0, 6, 0, 1, 0, 8, 0, 7, 0]);
+    const EXTENDED: (u16, &[u8]) = (EXTENSION_EXTENDED_MASTER_SECRET, &[]);
+
+    #[test]
+    fn of_what_is_offered_the_cheapest_is_chosen() {
+        let hello = ClientHello::parse(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED])).unwrap();
+        assert_eq!((hello.group, hello.profile), (Group::X25519, SrtpProfile::AeadAes128Gcm));
+        assert_eq!((hello.knows_renegotiation_info, hello.has_point_formats), (false, false));
+    }
+
+    #[test]
+    fn a_client_of_1_3_is_taken_if_it_knows_1_2() {
+        let both: (u16, &[u8]) = (EXTENSION_SUPPORTED_VERSIONS, &[4, 0xFE, 0xFC, 0xFE, 0xFD]);
+        assert!(ClientHello::parse(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED, both])).is_ok());
+        let newer: (u16, &[u8]) = (EXTENSION_SUPPORTED_VERSIONS, &[2, 0xFE, 0xFC]);
+        let result = ClientHello::parse(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED, newer]));
+        assert_eq!(result, Err(Alert::ProtocolVersion));
+        let mut old = hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED]);
+        old[1] = 0xFF;
+        assert_eq!(ClientHello::parse(&old), Err(Alert::ProtocolVersion));
+    }
+
+    #[test]
+    fn every_extension_that_security_rests_on_is_required() {
+        let needed = [GROUPS, SCHEMES, PROFILES, EXTENDED];
+        for left_out in 0..needed.len() {
+            let rest: Vec<_> = needed.into_iter().enumerate().filter(|(n, _)| *n != left_out).map(|(_, e)| e).collect();
+            assert_eq!(ClientHello::parse(&hello(&rest)), Err(Alert::HandshakeFailure), "{left_out}");
+        }
+    }
+
+    #[test]
+    fn a_renegotiation_is_refused() {
+        let continued: (u16, &[u8]) = (EXTENSION_RENEGOTIATION_INFO, &[12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        let result = ClientHello::parse(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED, continued]));
+        assert_eq!(result, Err(Alert::HandshakeFailure));
+    }
+
+    #[test]
+    fn a_cut_hello_is_malformed_and_never_taken() {
+        let whole = hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED]);
+        for length in 0..whole.len() {
+            assert!(ClientHello::parse(&whole[..length]).is_err(), "{length}");
+        }
+    }
+}

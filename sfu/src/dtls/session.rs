@@ -120,3 +120,83 @@ impl LastFlight {
         datagram
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::dtls::reassembly::whole_message;
+
+    const KEY: [u8; 16] = [5; 16];
+    const SALT: [u8; 4] = [6; 4];
+
+    /// A session that has just sent its Finished, and what the client seals its records with.
+    fn session(now: Instant) -> (Session, Sealer) {
+        let mut session = Session::new(Opener::new(&KEY, SALT), Sealer::new(&KEY, SALT));
+        session.finish(now, whole_message(Kind::Finished, 5, &[0; 12]), 5, &mut Transmits::new());
+        (session, Sealer::new(&KEY, SALT))
+    }
+
+    /// How many datagrams a record is answered with.
+    fn answers(session: &mut Session, now: Instant, datagram: &[u8]) -> usize {
+        let mut transmits = Transmits::new();
+        let (record, _) = Record::split(datagram).unwrap();
+        let _ = session.on_record(now, &record, &mut transmits);
+        transmits.len()
+    }
+
+    fn sealed(client: &mut Sealer, content: Content, plaintext: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        client.put(&mut datagram, content, plaintext);
+        datagram
+    }
+
+    #[test]
+    fn the_last_flight_is_repeated_on_demand_until_the_client_sends_data() {
+        let begin = Instant::now();
+        let (mut session, mut client) = session(begin);
+        let mut again = Vec::new();
+        put_plain(&mut again, Content::Handshake, 7, &whole_message(Kind::Certificate, 1, b""));
+        let at = |ms| begin + Duration::from_millis(ms);
+        assert_eq!(answers(&mut session, at(39), &again), 0);
+        assert_eq!(answers(&mut session, at(40), &again), 1);
+        assert_eq!(answers(&mut session, at(41), &again), 0);
+        let finished = sealed(&mut client, Content::Handshake, &whole_message(Kind::Finished, 4, &[0; 12]));
+        assert_eq!(answers(&mut session, at(100), &finished), 1);
+
+        let data = sealed(&mut client, Content::ApplicationData, b"sctp");
+        assert_eq!(answers(&mut session, at(150), &data), 0);
+        assert_eq!(answers(&mut session, at(200), &again), 0);
+    }
+
+    #[test]
+    fn a_new_handshake_is_refused_with_a_warning_at_most_every_40_ms() {
+        let begin = Instant::now();
+        let (mut session, mut client) = session(begin);
+        let hello = whole_message(Kind::ClientHello, 0, b"");
+        for (ms, expected) in [(0, 1), (39, 0), (40, 1)] {
+            let datagram = sealed(&mut client, Content::Handshake, &hello);
+            assert_eq!(answers(&mut session, begin + Duration::from_millis(ms), &datagram), expected);
+        }
+    }
+
+    #[test]
+    fn an_alert_in_the_clear_ends_nothing_and_a_sealed_one_does() {
+        let now = Instant::now();
+        let (mut session, mut client) = session(now);
+        let mut forged = Vec::new();
+        put_plain(&mut forged, Content::Alert, 7, &[2, 40]);
+        let (record, _) = Record::split(&forged).unwrap();
+        assert!(session.on_record(now, &record, &mut Transmits::new()).is_err());
+
+        let datagram = sealed(&mut client, Content::Alert, &Alert::CloseNotify.to_wire());
+        let (record, _) = Record::split(&datagram).unwrap();
+        assert!(matches!(session.on_record(now, &record, &mut Transmits::new()), Ok(Heard::Closed)));
+    }
+
+    #[test]
+    fn a_session_is_small() {
+        assert!(size_of::<Session>() <= 1_408, "{}", size_of::<Session>());
+    }
+}
