@@ -20,7 +20,7 @@ impl Machine {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
             cpu: cpu_name(&text("/proc/cpuinfo")),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: online_cores(),
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average: load_average(),
         }
@@ -47,6 +47,12 @@ fn cpu_name(cpuinfo: &str) -> String {
         value("model"),
         value("cpu MHz")
     )
+}
+
+/// Cores of the machine, whatever the calling thread may use.
+fn online_cores() -> usize {
+    // SAFETY: no memory is involved.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1)
 }
 
 /// Mean number of runnable threads over the last minute.
