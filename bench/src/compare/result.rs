@@ -1,0 +1,176 @@
+//! Medians, ratios within a round, and the table of both.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Metrics, Round};
+use crate::machine::Machine;
+use crate::summary::Summary;
+
+type Figure = fn(&Metrics) -> Option<f64>;
+
+/// What is shown, in this order.
+const FIGURES: [(&str, Figure); 11] = [
+    ("CPU µs a packet", |metrics| metrics.cpu_us_per_packet),
+    ("CPU ms a join", |metrics| metrics.cpu_ms_per_join),
+    ("RSS KiB a subscriber", |metrics| metrics.rss_kib_per_subscriber),
+    ("join p95, ms", |metrics| metrics.join_ms_p95),
+    ("first packet p50, ms", |metrics| metrics.first_packet_ms_p50),
+    ("first packet p95, ms", |metrics| metrics.first_packet_ms_p95),
+    ("first key frame p95, ms", |metrics| metrics.first_keyframe_ms_p95),
+    ("delay p50, ms", |metrics| metrics.delay_ms_p50),
+    ("delay p99, ms", |metrics| metrics.delay_ms_p99),
+    ("loss, %", |metrics| metrics.loss_percent),
+    ("dropped at receivers, %", |metrics| metrics.kernel_drops_percent),
+];
+
+/// One figure of both servers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    pub name: &'static str,
+    pub a: Option<Summary>,
+    pub b: Option<Summary>,
+    /// First to second, taken within a round.
+    pub a_to_b: Option<Summary>,
+}
+
+/// What all rounds showed together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    pub names: [String; 2],
+    pub subscribers: usize,
+    pub rows: Vec<Row>,
+    /// CPU µs a packet of the floor.
+    pub floor: Option<Summary>,
+    /// CPU a packet of each server to the floor's of the same round.
+    pub to_floor: [Option<Summary>; 2],
+    /// Whether servers and load had different cores.
+    pub cores_apart: bool,
+    pub machine: Machine,
+    pub load_average: Option<Summary>,
+    pub rounds: Vec<Round>,
+}
+
+impl Comparison {
+    pub(super) fn new(names: [String; 2], subscribers: usize, rounds: Vec<Round>, cores_apart: bool) -> Self {
+        let to_floor =
+            [0, 1].map(|server: usize| {
+                Summary::of(rounds.iter().filter_map(|round| {
+                    Some(round.servers.get(server)?.cpu_us_per_packet? / round.floor_us_per_packet)
+                }))
+            });
+        Self {
+            rows: FIGURES.iter().map(|(name, figure)| row(name, *figure, &rounds)).collect(),
+            floor: Summary::of(rounds.iter().map(|round| round.floor_us_per_packet)),
+            load_average: Summary::of(rounds.iter().map(|round| round.load_average)),
+            machine: Machine::read(),
+            names,
+            subscribers,
+            to_floor,
+            cores_apart,
+            rounds,
+        }
+    }
+
+    /// What makes the comparison less than fair.
+    fn caveats(&self) -> Vec<String> {
+        let mut caveats = Vec::new();
+        let all = |text: fn(&Metrics) -> &str, server: usize| {
+            let mut texts: Vec<&str> = self.rounds.iter().map(|round| text(&round.servers[server])).collect();
+            texts.dedup();
+            texts.join(", ")
+        };
+        for (what, text) in
+            [("protocols", (|m| m.protocol.as_str()) as fn(&Metrics) -> &str), ("ciphers", |m| m.srtp_profile.as_str())]
+        {
+            let [a, b] = [all(text, 0), all(text, 1)];
+            if a != b {
+                caveats.push(format!("{what} differ: {a}; {b}"));
+            }
+        }
+        for (server, name) in self.names.iter().enumerate() {
+            let incomplete = self.rounds.iter().filter(|round| !round.servers[server].complete).count();
+            if incomplete > 0 {
+                caveats.push(format!("not everybody received everything from {name} in {incomplete} rounds"));
+            }
+        }
+        if !self.cores_apart {
+            caveats.push("one core only: servers and load shared it".to_owned());
+        }
+        caveats
+    }
+}
+
+fn row(name: &'static str, figure: Figure, rounds: &[Round]) -> Row {
+    let of = |server: usize| Summary::of(rounds.iter().filter_map(|round| figure(&round.servers[server])));
+    let ratios = rounds.iter().filter_map(|round| {
+        let [a, b] = round.servers.each_ref().map(figure);
+        let (a, b) = (a?, b?);
+        (b > 0.0).then_some(a / b)
+    });
+    Row { name, a: of(0), b: of(1), a_to_b: Summary::of(ratios) }
+}
+
+fn cell(summary: Option<Summary>) -> String {
+    let Some(summary) = summary else { return "-".to_owned() };
+    // Three digits that mean something, whatever the size.
+    match summary.median.abs() {
+        large if large >= 100.0 => format!("{summary:.0}"),
+        middle if middle >= 10.0 => format!("{summary:.1}"),
+        small if small >= 0.1 => format!("{summary:.2}"),
+        _ => format!("{summary:.3}"),
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b] = &self.names;
+        let (rounds, subscribers) = (self.rounds.len(), self.subscribers);
+        writeln!(f, "{subscribers} subscribers, {rounds} rounds in turns: median (min..max)")?;
+        writeln!(f, "{:<25}{:>26}{:>26}{:>26}", "", a, b, format!("{a} / {b}"))?;
+        for row in &self.rows {
+            writeln!(f, "{:<25}{:>26}{:>26}{:>26}", row.name, cell(row.a), cell(row.b), cell(row.a_to_b))?;
+        }
+        writeln!(f, "{:<25}{:>26}", "floor, CPU µs a packet", cell(self.floor))?;
+        writeln!(f, "{:<25}{:>26}{:>26}", "CPU a packet / floor", cell(self.to_floor[0]), cell(self.to_floor[1]))?;
+        writeln!(f, "machine: {}; load average in the rounds {}", self.machine, cell(self.load_average))?;
+        for caveat in self.caveats() {
+            writeln!(f, "mind: {caveat}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(a: f64, b: f64, floor: f64) -> Round {
+        let metrics = |cpu| Metrics { cpu_us_per_packet: Some(cpu), complete: true, ..Metrics::default() };
+        Round { servers: [metrics(a), metrics(b)], floor_us_per_packet: floor, load_average: 1.0 }
+    }
+
+    fn comparison(rounds: Vec<Round>) -> Comparison {
+        Comparison::new(["one".into(), "other".into()], 10, rounds, true)
+    }
+
+    #[test]
+    fn a_ratio_is_taken_within_a_round() {
+        // The second round was disturbed: three times all.
+        let comparison = comparison(vec![round(2.0, 8.0, 1.0), round(6.0, 24.0, 3.0), round(2.0, 8.0, 1.0)]);
+        let ratio = comparison.rows[0].a_to_b.unwrap();
+        assert_eq!((ratio.median, ratio.min, ratio.max), (0.25, 0.25, 0.25));
+        assert_eq!(comparison.to_floor[1].map(|summary| summary.max), Some(8.0));
+    }
+
+    #[test]
+    fn what_is_unfair_is_said() {
+        let mut rounds = vec![round(2.0, 8.0, 1.0)];
+        rounds[0].servers[1].protocol = "v0".into();
+        rounds[0].servers[0].complete = false;
+        let text = comparison(rounds).to_string();
+        assert!(text.contains("protocols differ: ; v0"), "{text}");
+        assert!(text.contains("from one in 1 rounds"), "{text}");
+    }
+}

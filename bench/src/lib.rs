@@ -1,0 +1,20 @@
+//! What the packet path costs: step by step, against the kernel's floor, and against other servers.
+//!
+//! - [`broadcast`]: an engine with one publisher and many subscribers, without sockets
+//! - [`floor`]: the least that sending the same packets costs on this machine, this minute
+//! - [`compare`]: two servers in turns under the same load
+//! - [`afxdp`]: the same packets past the socket
+//!
+//! `benches/path.rs` measures the single steps.
+
+pub mod afxdp;
+pub mod broadcast;
+pub mod clock;
+pub mod compare;
+pub mod floor;
+pub mod link;
+pub mod machine;
+pub mod receivers;
+pub mod runs;
+pub mod stream;
+pub mod summary;
