@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use tracing::{error, trace};
@@ -51,6 +52,7 @@ pub(super) struct Worker {
     strays: HashMap<SocketAddr, u8>,
     board: Arc<Board>,
     housekeeping: Instant,
+    stopping: bool,
 }
 
 impl Worker {
@@ -85,6 +87,7 @@ impl Worker {
             strays: HashMap::new(),
             board,
             housekeeping: now,
+            stopping: false,
         })
     }
 
@@ -104,7 +107,8 @@ impl Worker {
             for token in &ready {
                 self.on_ready(now, *token, &mut batch);
             }
-            if !self.obey(now) {
+            self.obey(now);
+            if self.stopping {
                 self.out.flush();
                 return;
             }
@@ -148,8 +152,12 @@ impl Worker {
     fn receive(&mut self, now: Instant, number: usize, batch: &mut ReceiveBatch) {
         let via = Via::Udp(number as u8);
         for _ in 0..BATCHES_MAX {
-            let Self { engine, out, strays, neighbours, index, sockets, .. } = self;
-            let more = batch.receive(&sockets[number], |remote, datagram| {
+            let more = batch.fill(&self.sockets[number]);
+            // A check may have been quicker than this turn: the transport that it is for was ordered before the client
+            // could know of it.
+            self.obey(now);
+            let Self { engine, out, strays, neighbours, index, .. } = self;
+            batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
                 match owner(*index, neighbours.len(), strays, remote, datagram) {
                     None => engine.receive(now, from, datagram, out),
@@ -165,7 +173,8 @@ impl Worker {
                 }
             });
             match more {
-                Ok(true) => {}
+                Ok(true) if !self.stopping => {}
+                Ok(true) => return,
                 Ok(false) => return,
                 Err(error) => {
                     trace!(%error, "receive");
@@ -175,19 +184,20 @@ impl Worker {
         }
     }
 
-    /// Carries out what rooms decided. `false`: stop.
-    fn obey(&mut self, now: Instant) -> bool {
+    /// Carries out what rooms decided.
+    fn obey(&mut self, now: Instant) {
         for _ in 0..COMMANDS_A_TURN {
             match self.inboxes.commands.try_recv() {
                 Ok(Instruction::Obey(command)) => self.engine.handle(now, command, &mut self.out),
-                Ok(Instruction::Stop) => return false,
-                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
+                Ok(Instruction::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
             }
         }
         // There may be more: come back at once.
         self.inboxes.waker.wake();
-        true
     }
 
     /// Takes what came to other workers' sockets.
