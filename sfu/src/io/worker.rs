@@ -203,6 +203,7 @@ impl Worker {
     /// Takes what came to other workers' sockets.
     fn take_over(&mut self, now: Instant) {
         while let Ok(handed) = self.inboxes.handed.try_recv() {
+            self.obey(now);
             self.engine.stats.taken_over += 1;
             match handed {
                 Handed::Datagram { from, mut bytes } => self.engine.receive(now, from, &mut bytes, &mut self.out),
@@ -240,6 +241,7 @@ impl Worker {
     fn read_connection(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let outcome = connection.read(now);
+        self.obey(now);
         self.read_frames(now, slot);
         self.flush_connection(slot);
         if outcome == ReadOutcome::Closed {
