@@ -1,6 +1,5 @@
 //! A WebRTC client made of other parts than the server's, and the lossy virtual network between the two.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
