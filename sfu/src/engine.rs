@@ -496,6 +496,11 @@ impl Engine {
                 TransportOutput::Ended(end) => ended = Some(end),
             }
         }
+        let refused = self.peers[slot].transport.take_data_discards().total();
+        if refused > 0 {
+            debug!(transport = ?self.peers[slot].id, refused, "data channel messages refused");
+            self.stats.add(Discard::DataRefused, refused);
+        }
         if let Some(end) = ended {
             self.end_transport(slot, end);
             return;

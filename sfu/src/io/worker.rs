@@ -253,8 +253,12 @@ impl Worker {
     fn read_frames(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if !connection.settled {
-            let Some(frame) = connection.peek_frame() else { return };
-            match local_ufrag_of(frame).and_then(worker_of) {
+            let check = match connection.peek_frame() {
+                Ok(Some(frame)) => local_ufrag_of(frame).and_then(worker_of),
+                Ok(None) => return,
+                Err(()) => None,
+            };
+            match check {
                 Some(worker) if worker == self.index => connection.settled = true,
                 Some(worker) => return self.give_away(slot, worker),
                 None => {
@@ -354,7 +358,8 @@ fn owner(
     if PacketKind::of(datagram) != Some(PacketKind::Stun) {
         return strays.get(&remote).copied();
     }
-    let worker = local_ufrag_of(datagram).and_then(worker_of)?;
+    // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by it.
+    let worker = local_ufrag_of(datagram).and_then(worker_of).filter(|worker| usize::from(*worker) < workers)?;
     if worker == index {
         strays.remove(&remote);
         return None;

@@ -1,5 +1,4 @@
 //! A WebRTC client made of other parts than the server's, and the lossy virtual network between the two.
-
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
@@ -111,7 +110,7 @@ pub struct Client {
     dtls: ClientDtls,
     sctp: SctpEndpoint,
     association: Option<(AssociationHandle, Association)>,
-    outgoing: Vec<Vec<u8>>,
+    pub outgoing: Vec<Vec<u8>>,
     /// Streams whose OPEN is to be acknowledged as soon as the association is up: DATA may overtake COOKIE-ACK.
     unacknowledged: Vec<StreamId>,
     pub fingerprint: Fingerprint,
@@ -166,6 +165,15 @@ impl Client {
 
     /// A client whose datagrams are no longer than `mtu` bytes.
     pub fn robust_with_mtu(seed: u64, mtu: usize) -> Self {
+        Self::robust_from(epoch(), seed, mtu)
+    }
+
+    /// A client that bears loss, on the clock of the machine.
+    pub fn real(seed: u64) -> Self {
+        Self::robust_from(Instant::now(), seed, 1_200)
+    }
+
+    fn robust_from(now: Instant, seed: u64, mtu: usize) -> Self {
         let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
         // As patient as libwebrtc, which starts at 50 ms; by default this one gives up after four attempts.
@@ -176,9 +184,9 @@ impl Client {
             .dangerously_set_rng_seed(seed)
             .build()
             .unwrap();
-        let mut dtls = Dtls::new_auto(Arc::new(config), certificate, epoch());
+        let mut dtls = Dtls::new_auto(Arc::new(config), certificate, now);
         dtls.set_active(true);
-        dtls.handle_timeout(epoch()).unwrap();
+        dtls.handle_timeout(now).unwrap();
         let dtls = ClientDtls::Dimpl { dtls: Box::new(dtls), keys: Vec::new(), deadline: None };
         Self::with_dtls(dtls, fingerprint)
     }
@@ -207,7 +215,7 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, now: Instant, datagram: &[u8]) {
+    pub fn receive(&mut self, now: Instant, datagram: &[u8]) {
         match &mut self.dtls {
             ClientDtls::Rtc(dtls) => {
                 for event in dtls.read(now, SERVER, None, BytesMut::from(datagram)).unwrap_or_default() {
@@ -275,7 +283,7 @@ impl Client {
         }
     }
 
-    fn progress(&mut self, now: Instant) {
+    pub fn progress(&mut self, now: Instant) {
         self.progress_dtls(now);
         while let Some((_, association)) = &mut self.association {
             match association.poll() {
@@ -354,7 +362,7 @@ impl Client {
         self.progress(now);
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let sctp = self.association.as_ref().and_then(|(_, association)| association.poll_timeout());
         let dtls = match &self.dtls {
             ClientDtls::Rtc(dtls) => dtls.poll_timeout(&SERVER),
@@ -363,7 +371,7 @@ impl Client {
         dtls.into_iter().chain(sctp).min()
     }
 
-    fn on_deadline(&mut self, now: Instant) {
+    pub fn on_deadline(&mut self, now: Instant) {
         match &mut self.dtls {
             ClientDtls::Rtc(dtls) => drop(dtls.handle_timeout(SERVER, now)),
             ClientDtls::Dimpl { dtls, .. } => drop(dtls.handle_timeout(now)),
