@@ -11,7 +11,7 @@ use crate::client::{Client, ClientOptions, TrackSpec};
 use crate::clock::process_cpu_ns;
 use crate::dtls::Identity;
 use crate::histogram::{Histogram, Percentiles};
-use crate::media::{MediaThread, Snapshot};
+use crate::media::{MediaOptions, MediaThread, Snapshot};
 use crate::options::Options;
 use crate::procfs::{ProcessUsage, load_average, machine_ticks};
 use crate::receiver::MediaKind;
@@ -115,11 +115,12 @@ impl Test {
         if options.num_per_second.is_nan() || options.num_per_second <= 0.0 {
             bail!("--num-per-second must be positive");
         }
+        let receiving = MediaOptions { sweep: options.sweep, coalesce: options.gro };
         Ok(Self {
             identity: Identity::generate(options.srtp.profiles())?,
             key: ApiKey { key: options.api_key.clone(), secret: options.api_secret.clone() },
-            publisher_media: MediaThread::spawn("lt-publishers")?,
-            subscriber_media: MediaThread::spawn("lt-subscribers")?,
+            publisher_media: MediaThread::spawn("lt-publishers", MediaOptions::default())?,
+            subscriber_media: MediaThread::spawn("lt-subscribers", receiving)?,
             options,
         })
     }

@@ -95,6 +95,12 @@ pub struct Options {
     /// Share of the RTP packets that every publisher does not send, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     pub loss_up: f64,
+    /// Read runs of packets as the server sent them. Cheaper for this process, and on loopback for the server, too.
+    #[arg(long)]
+    pub gro: bool,
+    /// Between two looks at the subscribers' sockets; 0 reads each packet at once.
+    #[arg(long, default_value = "1ms", value_parser = parse_duration)]
+    pub sweep: Duration,
     /// Process of the server, for its CPU and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,

@@ -47,7 +47,7 @@ impl Peer {
         local_ip: IpAddr,
         options: TransportOptions,
     ) -> anyhow::Result<Self> {
-        let socket = socket::open(local_ip).context("opening a media socket")?;
+        let socket = socket::open(local_ip, media.features(options.verify)).context("opening a media socket")?;
         let candidate = socket.local_addr().context("reading a local address")?;
         let credentials = Credentials { ufrag: random_text(8), password: random_text(24) };
         let local = LocalTransport {

@@ -228,6 +228,11 @@ impl Transport {
         std::mem::take(&mut self.stirred)
     }
 
+    /// Whether ICE and DTLS are up.
+    pub fn is_connected(&self) -> bool {
+        self.srtp.is_some()
+    }
+
     /// Datagrams to send, in order.
     pub fn take_out(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.out)
