@@ -19,7 +19,7 @@ use crate::report::{MachineReport, PublisherReport, Report, ServerReport, Verifi
 use crate::sender::{SenderCounts, Source};
 use crate::signal::Protocol;
 use crate::token::ApiKey;
-use crate::trace::Pattern;
+use crate::trace::{Layer, Pattern};
 use crate::transport::{Loss, StreamStats, TransportStats};
 
 /// Media flows for this long before the server's memory is read the first time.
@@ -162,17 +162,21 @@ impl Test {
                 Some(packets_per_second) => {
                     Pattern::Steady { packets_per_second, payload_len: options.video_packet_size }
                 }
-                None => Pattern::Trace { bitrate_bps: options.video_bitrate, payload_max: options.video_packet_size },
+                None => Pattern::Trace {
+                    layer: Layer::High,
+                    bitrate_bps: options.video_bitrate,
+                    payload_max: options.video_packet_size,
+                },
             };
             let source = Source::Video { codec: options.video_codec, pattern };
-            tracks.push(TrackSpec { name: "camera".to_owned(), source });
+            tracks.push(TrackSpec { name: "camera".to_owned(), source, simulcast: options.is_simulcast() });
         }
         if publisher < options.audio_publishers {
             let source = Source::Audio {
                 packets_per_second: options.audio_packets_per_second,
                 payload_len: options.audio_packet_size,
             };
-            tracks.push(TrackSpec { name: "microphone".to_owned(), source });
+            tracks.push(TrackSpec { name: "microphone".to_owned(), source, simulcast: false });
         }
         tracks
     }
