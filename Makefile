@@ -31,8 +31,13 @@ check: ## Format, lints, licences and advisories of the dependencies
 setup: ## Install what the tests need: Chromium, Python and npm packages
 	control/tests/clients/setup
 
-bench: ## Measure the steps of the packet path
-	$(CARGO) run --release -p bench -- $(ARGS)
+bench: ## Measure the steps of the packet path, the floor, and the server against it
+	$(CARGO) build --release -p bench -p loadtest -p onair
+	$(CARGO) bench -p bench
+	$(CARGO) run --release -p bench -- turn
+	$(CARGO) run --release -p bench -- floor
+	$(CARGO) run --release -p bench -- compare --rounds 2 --duration 10s $(ARGS) --a-name onair \
+		--a "$${CARGO_TARGET_DIR:-target}/release/onair --dev"
 
 loadtest: ## Load a running server: make loadtest ARGS='--url ws://127.0.0.1:7880 --subscribers 200'
 	$(CARGO) run --release -p loadtest -- $(ARGS)

@@ -1,4 +1,4 @@
-//! Two servers in turns under the same load.
+//! Two servers in turns under the same load, or one against the floor.
 //!
 //! Each round starts one server, loads it, stops it, does the same with the other, and measures the floor; so whatever
 //! else the machine does meets all of them alike. A ratio is taken within a round, and the median of these counts. A
@@ -26,7 +26,7 @@ use crate::machine::load_average;
 /// How long the floor is measured in each round.
 const FLOOR_TIME: Duration = Duration::from_secs(3);
 
-/// One of the two.
+/// One of the servers.
 #[derive(Debug, Clone)]
 pub struct Contender {
     pub name: String,
@@ -41,7 +41,8 @@ pub struct Contender {
 /// What a comparison is told.
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub contenders: [Contender; 2],
+    /// One or two.
+    pub contenders: Vec<Contender>,
     pub rounds: usize,
     pub load: Load,
 }
@@ -49,7 +50,7 @@ pub struct Options {
 /// What one round showed.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Round {
-    pub servers: [Metrics; 2],
+    pub servers: Vec<Metrics>,
     pub floor_us_per_packet: f64,
     pub load_average: f64,
 }
@@ -70,16 +71,17 @@ pub fn run(options: &Options, mut tell: impl FnMut(usize, &Round)) -> anyhow::Re
     let mut rounds = Vec::with_capacity(options.rounds);
     for number in 0..options.rounds {
         let mut round = Round::default();
-        for (contender, metrics) in options.contenders.iter().zip(&mut round.servers) {
-            *metrics = measure(contender, &options.load, server_core, load_core)
+        for contender in &options.contenders {
+            let metrics = measure(contender, &options.load, server_core, load_core)
                 .with_context(|| format!("{}, round {}", contender.name, number + 1))?;
+            round.servers.push(metrics);
         }
         round.floor_us_per_packet = floor::measure(options.load.subscribers, FLOOR_TIME)?.cpu_us_per_packet;
         round.load_average = load_average();
         tell(number, &round);
         rounds.push(round);
     }
-    let names = options.contenders.each_ref().map(|contender| contender.name.clone());
+    let names = options.contenders.iter().map(|contender| contender.name.clone()).collect();
     Ok(Comparison::new(names, options.load.subscribers, rounds, server_core != load_core))
 }
 

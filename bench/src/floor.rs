@@ -6,7 +6,8 @@
 //! server measured here does.
 
 use std::fmt;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use serde::Serialize;
 use crate::clock::{allowed_cores, pin, thread_cpu};
 use crate::machine::Machine;
 use crate::receivers::Receivers;
-use crate::runs::{RunQueue, set_buffer};
+use crate::runs::{RunQueue, SendCounts, set_buffer};
 use crate::stream::{Burst, Media, Schedule, Viewer};
 use crate::summary::Summary;
 
@@ -87,32 +88,86 @@ pub fn measure(viewers: usize, duration: Duration) -> anyhow::Result<Floor> {
 
 fn send(receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    set_buffer(socket.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, 8 << 20);
-    let mut sender = Sender::new(&socket, receivers);
+    let carrier = Sockets::new(&socket, receivers.addresses(), RunLength::Frame);
+    stream(carrier, receivers, duration)
+}
+
+/// What takes packets to viewers.
+pub(crate) trait Carrier {
+    /// Sends `count` packets of `bytes` each to a viewer, by its number. `write` writes one after the other.
+    fn push(&mut self, viewer: usize, count: usize, bytes: usize, write: impl FnMut(&mut [u8])) -> io::Result<()>;
+    /// Sends what was held back.
+    fn flush(&mut self) -> io::Result<()>;
+    fn counts(&self) -> SendCounts;
+}
+
+/// Packets in one `UDP_SEGMENT` run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunLength {
+    One,
+    Frame,
+}
+
+/// A UDP socket as carrier.
+pub(crate) struct Sockets<'a> {
+    runs: RunQueue,
+    addresses: &'a [SocketAddrV4],
+    length: RunLength,
+}
+
+impl<'a> Sockets<'a> {
+    /// `socket` outlives the carrier.
+    pub(crate) fn new(socket: &'a UdpSocket, addresses: &'a [SocketAddrV4], length: RunLength) -> Self {
+        set_buffer(socket.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, 8 << 20);
+        Self { runs: RunQueue::new(socket.as_raw_fd()), addresses, length }
+    }
+}
+
+impl Carrier for Sockets<'_> {
+    fn push(&mut self, viewer: usize, count: usize, bytes: usize, mut write: impl FnMut(&mut [u8])) -> io::Result<()> {
+        let to = self.addresses[viewer];
+        match self.length {
+            RunLength::Frame => self.runs.push(to, count, bytes, write),
+            RunLength::One => (0..count).try_for_each(|_| self.runs.push(to, 1, bytes, &mut write)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.runs.flush()
+    }
+
+    fn counts(&self) -> SendCounts {
+        self.runs.counts()
+    }
+}
+
+/// Sends the steady stream from the calling thread.
+pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
+    let mut viewers: Vec<Viewer> = (0..receivers.addresses().len()).map(Viewer::new).collect();
+    let received_before = receivers.received();
     let mut slices = Slices::default();
     let start = Instant::now();
     let (mut bursts, mut late) = (0_u32, 0_u32);
-    let mut schedule = Schedule::default();
-    for burst in schedule.by_ref().take_while(|burst| burst.due < WARM_UP + duration) {
+    for burst in Schedule::default().take_while(|burst| burst.due < WARM_UP + duration) {
         let lateness = wait_until(start + burst.due);
         if burst.due >= WARM_UP {
-            slices.look(start + burst.due, sender.runs.counts().datagrams);
+            slices.look(start + burst.due, carrier.counts().datagrams);
             bursts += 1;
             late += u32::from(lateness > LATE);
         }
-        sender.send(burst)?;
+        send_burst(&mut carrier, &mut viewers, burst).context("sending")?;
     }
-    slices.end(sender.runs.counts().datagrams);
+    slices.end(carrier.counts().datagrams);
     std::thread::sleep(DRAIN);
-    let counts = sender.runs.counts();
+    let counts = carrier.counts();
     let spread = Summary::of(slices.costs_us).context("nothing was measured")?;
     Ok(Floor {
         cpu_us_per_packet: spread.median,
         cpu_us_per_packet_spread: spread,
-        viewers: receivers.addresses().len(),
+        viewers: viewers.len(),
         seconds: duration.as_secs_f64(),
         packets_sent: counts.datagrams,
-        packets_lost: counts.datagrams.saturating_sub(receivers.received()),
+        packets_lost: counts.datagrams.saturating_sub(receivers.received() - received_before),
         packets_per_run: counts.datagrams as f64 / counts.runs.max(1) as f64,
         runs_per_system_call: counts.runs as f64 / counts.system_calls.max(1) as f64,
         late: f64::from(late) / f64::from(bursts.max(1)),
@@ -121,38 +176,21 @@ fn send(receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     })
 }
 
+fn send_burst(carrier: &mut impl Carrier, viewers: &mut [Viewer], burst: Burst) -> io::Result<()> {
+    const PAYLOAD: [u8; Media::Video.payload_bytes()] = [0x17; _];
+    for (number, viewer) in viewers.iter_mut().enumerate() {
+        let write = |packet: &mut [u8]| viewer.write(burst.media, &PAYLOAD, packet);
+        carrier.push(number, burst.packets, burst.media.packet_bytes(), write)?;
+    }
+    carrier.flush()
+}
+
 /// Sleeps, and gives how late it is afterwards.
 fn wait_until(due: Instant) -> Duration {
     if let Some(left) = due.checked_duration_since(Instant::now()) {
         std::thread::sleep(left);
     }
     due.elapsed()
-}
-
-struct Sender<'a> {
-    runs: RunQueue,
-    receivers: &'a Receivers,
-    viewers: Vec<Viewer>,
-    payload: [u8; Media::Video.payload_bytes()],
-}
-
-impl<'a> Sender<'a> {
-    fn new(socket: &UdpSocket, receivers: &'a Receivers) -> Self {
-        Self {
-            runs: RunQueue::new(socket.as_raw_fd()),
-            receivers,
-            viewers: (0..receivers.addresses().len()).map(Viewer::new).collect(),
-            payload: [0x17; _],
-        }
-    }
-
-    fn send(&mut self, burst: Burst) -> anyhow::Result<()> {
-        for (viewer, to) in self.viewers.iter_mut().zip(self.receivers.addresses()) {
-            let write = |packet: &mut [u8]| viewer.write(burst.media, &self.payload, packet);
-            self.runs.push(*to, burst.packets, burst.media.packet_bytes(), write).context("sending")?;
-        }
-        self.runs.flush().context("sending")
-    }
 }
 
 /// Cost of each slice of time.

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::compare::Contender;
 use bench::machine::Machine;
-use bench::{broadcast, compare, floor};
+use bench::{afxdp, broadcast, compare, floor};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sfu::srtp::SrtpProfile;
@@ -41,7 +42,17 @@ enum Action {
         #[arg(long)]
         json: Option<PathBuf>,
     },
-    /// Two servers in turns under the same load, each on one core, the load on another
+    /// The same stream by an AF_XDP ring and by sockets, over a virtual cable between two namespaces (needs root)
+    Afxdp {
+        #[arg(long, default_value_t = 200)]
+        viewers: usize,
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+        /// Where to write the result
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Two servers in turns under the same load, or one against the floor: each on one core, the load on another
     Compare(Box<CompareArguments>),
 }
 
@@ -50,9 +61,9 @@ struct CompareArguments {
     /// Command that starts the first server and stays in the foreground
     #[arg(long)]
     a: String,
-    /// Command that starts the second
+    /// Command that starts the second; without it the first is compared with the floor only
     #[arg(long)]
-    b: String,
+    b: Option<String>,
     #[arg(long, default_value = "A")]
     a_name: String,
     #[arg(long, default_value = "B")]
@@ -105,11 +116,10 @@ impl CompareArguments {
         let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("loadtest"));
         let program = self.loadtest.map_or_else(beside, Ok).context("looking for the load tester")?;
         let b_url = self.b_url.unwrap_or_else(|| self.a_url.clone());
+        let a = Contender { name: self.a_name, command: self.a, url: self.a_url, load: self.a_load };
+        let b = self.b.map(|command| Contender { name: self.b_name, command, url: b_url, load: self.b_load });
         Ok(compare::Options {
-            contenders: [
-                compare::Contender { name: self.a_name, command: self.a, url: self.a_url, load: self.a_load },
-                compare::Contender { name: self.b_name, command: self.b, url: b_url, load: self.b_load },
-            ],
+            contenders: std::iter::once(a).chain(b).collect(),
             rounds: self.rounds,
             load: compare::Load {
                 program,
@@ -142,6 +152,11 @@ fn run(action: Action) -> anyhow::Result<()> {
             println!("{floor}");
             write_json(json.as_deref(), &floor)
         }
+        Action::Afxdp { viewers, seconds, json } => {
+            let trial = afxdp::run(viewers, Duration::from_secs(seconds))?;
+            println!("{trial}");
+            write_json(json.as_deref(), &trial)
+        }
         Action::Compare(arguments) => {
             let json = arguments.json.clone();
             let comparison = compare::run(&arguments.options()?, tell_round)?;
@@ -152,9 +167,9 @@ fn run(action: Action) -> anyhow::Result<()> {
 }
 
 fn tell_round(number: usize, round: &compare::Round) {
-    let [a, b] = round.servers.each_ref().map(|server| server.cpu_us_per_packet.unwrap_or(f64::NAN));
-    let floor = round.floor_us_per_packet;
-    eprintln!("round {}: {a:.2} and {b:.2} µs CPU a packet, floor {floor:.2}", number + 1);
+    let cost = |server: &compare::Metrics| server.cpu_us_per_packet.map_or("-".to_owned(), |cost| format!("{cost:.2}"));
+    let costs = round.servers.iter().map(cost).collect::<Vec<_>>().join(" and ");
+    eprintln!("round {}: {costs} µs CPU a packet, floor {:.2}", number + 1, round.floor_us_per_packet);
 }
 
 fn turn(subscribers: &[u64], json: Option<&Path>) -> anyhow::Result<()> {

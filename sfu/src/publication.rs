@@ -26,8 +26,9 @@ const NACK_DELAY: Duration = Duration::from_millis(10);
 const NACK_INTERVAL: Duration = Duration::from_millis(80);
 const NACK_TRIES: u8 = 8;
 
-/// Packets of the past that a new subscriber is sent at most: somewhat less than video's history holds.
-const LATE_START_MAX: u64 = 400;
+/// Packets of the past that a new subscriber is sent at most: about a second of 2 Mbit/s, which a slow link carries in
+/// less than two. Older key frames are asked for anew, at most every [`KEYFRAME_INTERVAL`].
+const LATE_START_MAX: u64 = 200;
 
 struct Missing {
     sequence: u64,

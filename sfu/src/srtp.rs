@@ -172,7 +172,7 @@ impl SrtpSender {
     /// Seals the RTP packet at the start of `buffer` in place: `header` bytes in clear, up to `length`, then the tag.
     /// Returns the sealed length. `index` is the extended sequence number (rollover counter and number).
     ///
-    /// The caller guarantees room for [`SrtpProfile::rtp_overhead`] behind `length` and never repeats an index of an
+    /// The caller guarantees room for [`SrtpSender::rtp_overhead`] behind `length` and never repeats an index of an
     /// SSRC for different bytes.
     pub fn seal_rtp(&self, buffer: &mut [u8], header: usize, length: usize, ssrc: u32, index: u64) -> usize {
         let (clear, rest) = buffer.split_at_mut(header);

@@ -25,7 +25,7 @@ const FIGURES: [(&str, Figure); 11] = [
     ("dropped at receivers, %", |metrics| metrics.kernel_drops_percent),
 ];
 
-/// One figure of both servers.
+/// One figure of the servers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     pub name: &'static str,
@@ -38,13 +38,13 @@ pub struct Row {
 /// What all rounds showed together.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    pub names: [String; 2],
+    pub names: Vec<String>,
     pub subscribers: usize,
     pub rows: Vec<Row>,
     /// CPU µs a packet of the floor.
     pub floor: Option<Summary>,
     /// CPU a packet of each server to the floor's of the same round.
-    pub to_floor: [Option<Summary>; 2],
+    pub to_floor: Vec<Option<Summary>>,
     /// Whether servers and load had different cores.
     pub cores_apart: bool,
     pub machine: Machine,
@@ -53,13 +53,13 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    pub(super) fn new(names: [String; 2], subscribers: usize, rounds: Vec<Round>, cores_apart: bool) -> Self {
-        let to_floor =
-            [0, 1].map(|server: usize| {
-                Summary::of(rounds.iter().filter_map(|round| {
-                    Some(round.servers.get(server)?.cpu_us_per_packet? / round.floor_us_per_packet)
-                }))
-            });
+    pub(super) fn new(names: Vec<String>, subscribers: usize, rounds: Vec<Round>, cores_apart: bool) -> Self {
+        let ratio = |round: &Round, server: usize| {
+            Some(round.servers.get(server)?.cpu_us_per_packet? / round.floor_us_per_packet)
+        };
+        let to_floor = (0..names.len())
+            .map(|server| Summary::of(rounds.iter().filter_map(|round| ratio(round, server))))
+            .collect();
         Self {
             rows: FIGURES.iter().map(|(name, figure)| row(name, *figure, &rounds)).collect(),
             floor: Summary::of(rounds.iter().map(|round| round.floor_us_per_packet)),
@@ -76,21 +76,25 @@ impl Comparison {
     /// What makes the comparison less than fair.
     fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();
-        let all = |text: fn(&Metrics) -> &str, server: usize| {
-            let mut texts: Vec<&str> = self.rounds.iter().map(|round| text(&round.servers[server])).collect();
-            texts.dedup();
-            texts.join(", ")
-        };
-        for (what, text) in
-            [("protocols", (|m| m.protocol.as_str()) as fn(&Metrics) -> &str), ("ciphers", |m| m.srtp_profile.as_str())]
-        {
-            let [a, b] = [all(text, 0), all(text, 1)];
-            if a != b {
+        let mut differ = |what: &str, text: fn(&Metrics) -> &str| {
+            let of = |server| {
+                let mut texts: Vec<&str> =
+                    self.rounds.iter().filter_map(|round| round.servers.get(server)).map(text).collect();
+                texts.sort_unstable();
+                texts.dedup();
+                texts.join(" and ")
+            };
+            let (a, b) = (of(0), of(1));
+            if self.names.len() > 1 && a != b {
                 caveats.push(format!("{what} differ: {a}; {b}"));
             }
-        }
+        };
+        differ("protocols", |metrics| &metrics.protocol);
+        differ("ciphers", |metrics| &metrics.srtp_profile);
         for (server, name) in self.names.iter().enumerate() {
-            let incomplete = self.rounds.iter().filter(|round| !round.servers[server].complete).count();
+            let incomplete =
+                self.rounds.iter().filter(|round| round.servers.get(server).is_some_and(|metrics| !metrics.complete));
+            let incomplete = incomplete.count();
             if incomplete > 0 {
                 caveats.push(format!("not everybody received everything from {name} in {incomplete} rounds"));
             }
@@ -103,10 +107,10 @@ impl Comparison {
 }
 
 fn row(name: &'static str, figure: Figure, rounds: &[Round]) -> Row {
-    let of = |server: usize| Summary::of(rounds.iter().filter_map(|round| figure(&round.servers[server])));
+    let of = |server: usize| Summary::of(rounds.iter().filter_map(|round| figure(round.servers.get(server)?)));
     let ratios = rounds.iter().filter_map(|round| {
-        let [a, b] = round.servers.each_ref().map(figure);
-        let (a, b) = (a?, b?);
+        let [a, b] = round.servers.as_slice() else { return None };
+        let (a, b) = (figure(a)?, figure(b)?);
         (b > 0.0).then_some(a / b)
     });
     Row { name, a: of(0), b: of(1), a_to_b: Summary::of(ratios) }
@@ -125,15 +129,21 @@ fn cell(summary: Option<Summary>) -> String {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b] = &self.names;
         let (rounds, subscribers) = (self.rounds.len(), self.subscribers);
         writeln!(f, "{subscribers} subscribers, {rounds} rounds in turns: median (min..max)")?;
-        writeln!(f, "{:<25}{:>26}{:>26}{:>26}", "", a, b, format!("{a} / {b}"))?;
+        let mut line = |name: &str, cells: Vec<String>| {
+            // A table of one server has one column.
+            let cells: String = cells.iter().take(self.names.len() * 2 - 1).map(|cell| format!("{cell:>26}")).collect();
+            writeln!(f, "{name:<25}{cells}")
+        };
+        let mut head = self.names.clone();
+        head.push(self.names.join(" / "));
+        line("", head)?;
         for row in &self.rows {
-            writeln!(f, "{:<25}{:>26}{:>26}{:>26}", row.name, cell(row.a), cell(row.b), cell(row.a_to_b))?;
+            line(row.name, [row.a, row.b, row.a_to_b].map(cell).to_vec())?;
         }
-        writeln!(f, "{:<25}{:>26}", "floor, CPU µs a packet", cell(self.floor))?;
-        writeln!(f, "{:<25}{:>26}{:>26}", "CPU a packet / floor", cell(self.to_floor[0]), cell(self.to_floor[1]))?;
+        line("floor, CPU µs a packet", vec![cell(self.floor)])?;
+        line("CPU a packet / floor", self.to_floor.iter().copied().map(cell).collect())?;
         writeln!(f, "machine: {}; load average in the rounds {}", self.machine, cell(self.load_average))?;
         for caveat in self.caveats() {
             writeln!(f, "mind: {caveat}")?;
@@ -148,11 +158,11 @@ mod tests {
 
     fn round(a: f64, b: f64, floor: f64) -> Round {
         let metrics = |cpu| Metrics { cpu_us_per_packet: Some(cpu), complete: true, ..Metrics::default() };
-        Round { servers: [metrics(a), metrics(b)], floor_us_per_packet: floor, load_average: 1.0 }
+        Round { servers: vec![metrics(a), metrics(b)], floor_us_per_packet: floor, load_average: 1.0 }
     }
 
     fn comparison(rounds: Vec<Round>) -> Comparison {
-        Comparison::new(["one".into(), "other".into()], 10, rounds, true)
+        Comparison::new(vec!["one".into(), "other".into()], 10, rounds, true)
     }
 
     #[test]
@@ -162,6 +172,15 @@ mod tests {
         let ratio = comparison.rows[0].a_to_b.unwrap();
         assert_eq!((ratio.median, ratio.min, ratio.max), (0.25, 0.25, 0.25));
         assert_eq!(comparison.to_floor[1].map(|summary| summary.max), Some(8.0));
+    }
+
+    #[test]
+    fn a_server_alone_is_shown_against_the_floor() {
+        let mut rounds = vec![round(2.0, 8.0, 1.0)];
+        rounds[0].servers.pop();
+        let comparison = Comparison::new(vec!["one".into()], 10, rounds, true);
+        assert_eq!(comparison.to_floor[0].map(|summary| summary.median), Some(2.0));
+        assert_eq!(comparison.to_string().lines().nth(1).map(str::trim), Some("one"));
     }
 
     #[test]
