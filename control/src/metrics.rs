@@ -2,7 +2,7 @@
 //! is LiveKit's, `onair_` before the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -132,24 +132,30 @@ fn rooms(page: &mut Page<'_>, sources: &Sources) {
 }
 
 fn surface(page: &mut Page<'_>, counters: &Counters) {
-    let families = [
-        (
-            "onair_joins_total",
-            "Requests to join or resume.",
-            [("accepted", &counters.joins_accepted), ("refused", &counters.joins_refused)],
-        ),
-        (
-            "onair_api_requests_total",
-            "Calls of the server APIs.",
-            [("answered", &counters.api_answered), ("refused", &counters.api_refused)],
-        ),
+    let joins = [("accepted", &counters.joins_accepted), ("refused", &counters.joins_refused)];
+    counts(page, "onair_joins_total", "Requests to join or resume.", "result", &joins);
+    let calls = [("answered", &counters.api_answered), ("refused", &counters.api_refused)];
+    counts(page, "onair_api_requests_total", "Calls of the server APIs.", "result", &calls);
+    let ends = [
+        ("client", &counters.ended_by_client),
+        ("room", &counters.ended_by_room),
+        ("state_mismatch", &counters.ended_in_mismatch),
+        ("unreadable", &counters.ended_unreadable),
     ];
-    for (name, help, results) in families {
-        let labels = results.map(|(result, _)| [("result", result)]);
-        let values = results.map(|(_, count)| count.load(Ordering::Relaxed));
-        let rows = [(&labels[0][..], values[0]), (&labels[1][..], values[1])];
-        page.metric(name, help, MetricType::COUNTER, &rows);
-    }
+    counts(page, "onair_signal_ended_total", "Ended signalling connections.", "reason", &ends);
+    let tokens = counters.tokens_refused.load(Ordering::Relaxed);
+    page.metric("onair_tokens_refused_total", "Requests with a bad token.", MetricType::COUNTER, &[(&[], tokens)]);
+    let help = "Data messages dropped because they came faster than their room took them.";
+    let dropped = signaling::media::data_dropped();
+    page.metric("onair_data_overflow_total", help, MetricType::COUNTER, &[(&[], dropped)]);
+}
+
+/// Counters of one name, which differ by the value of one label.
+fn counts(page: &mut Page<'_>, name: &str, help: &str, label: &str, values: &[(&str, &AtomicU64)]) {
+    let labels: Vec<[(&str, &str); 1]> = values.iter().map(|(value, _)| [(label, *value)]).collect();
+    let counts = values.iter().map(|(_, count)| count.load(Ordering::Relaxed));
+    let rows: Vec<(Labels<'_>, u64)> = labels.iter().map(|label| &label[..]).zip(counts).collect();
+    page.metric(name, help, MetricType::COUNTER, &rows);
 }
 
 /// Metrics at any path, as LiveKit has them.

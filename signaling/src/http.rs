@@ -24,13 +24,15 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use futures_util::{Sink, Stream};
+use livekit_protocol::DisconnectReason;
 use tower::Service as _;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::api;
 use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use crate::rooms::{JoinError, Rooms};
+use crate::session::SessionEnd;
 use crate::socket::Frame;
 use crate::token::{Claims, Keys, TokenError};
 
@@ -65,8 +67,27 @@ pub struct Surface {
 pub struct Counters {
     pub joins_accepted: AtomicU64,
     pub joins_refused: AtomicU64,
+    pub tokens_refused: AtomicU64,
     pub api_answered: AtomicU64,
     pub api_refused: AtomicU64,
+    /// Ended connections of participants: by the client, by the room, because the client's description or state did not
+    /// fit, and because of a message that cannot be read.
+    pub ended_by_client: AtomicU64,
+    pub ended_by_room: AtomicU64,
+    pub ended_in_mismatch: AtomicU64,
+    pub ended_unreadable: AtomicU64,
+}
+
+impl Counters {
+    fn count(&self, end: SessionEnd) {
+        let counter = match end {
+            SessionEnd::Client => &self.ended_by_client,
+            SessionEnd::Dismissed(DisconnectReason::StateMismatch) => &self.ended_in_mismatch,
+            SessionEnd::Dismissed(_) | SessionEnd::Replaced => &self.ended_by_room,
+            SessionEnd::Unreadable => &self.ended_unreadable,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The whole surface as one router. Serve it with connect info of [`SocketAddr`], so that clients have an address.
@@ -162,6 +183,7 @@ async fn authenticate(State(surface): State<Surface>, mut request: Request, next
             next.run(request).await
         }
         Err(error) => {
+            surface.counters.tokens_refused.fetch_add(1, Ordering::Relaxed);
             debug!(path = request.uri().path(), %error, "token refused");
             text(StatusCode::UNAUTHORIZED, error.to_string())
         }
@@ -254,14 +276,15 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     };
     match session {
         Ok(session) => {
-            surface.counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
+            let counters = surface.counters;
+            counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
             upgrade
                 .read_buffer_size(SIGNAL_BUFFER_BYTES)
                 .write_buffer_size(0)
                 .max_message_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .max_frame_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .on_failed_upgrade(|error| debug!(%error, "the client left before the upgrade"))
-                .on_upgrade(move |socket| session.run(Frames(socket)))
+                .on_upgrade(async move |socket| counters.count(session.run(Frames(socket)).await))
         }
         Err(unjoined) => {
             surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
@@ -336,7 +359,7 @@ async fn twirp(State(surface): State<Surface>, request: Request) -> Response {
     };
     let body = match read_body(body).await {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(response) => return counted(&surface, response),
     };
     let claims = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
     let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body };
@@ -365,8 +388,23 @@ impl Stream for Frames {
     type Item = Result<Frame, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(context).map_ok(frame_of)
+        Pin::new(&mut self.0).poll_next(context).map(|message| match message? {
+            Ok(message) => Some(Ok(frame_of(message))),
+            Err(error) if is_lost(&error) => Some(Err(error)),
+            Err(error) => {
+                info!(%error, "not a WebSocket message of ours");
+                Some(Ok(Frame::Malformed))
+            }
+        })
     }
+}
+
+/// Whether the connection broke, which is nobody's fault. The rest of the library's errors are about what was sent.
+fn is_lost(error: &axum::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.into_iter().any(|cause| cause.is::<std::io::Error>())
+        || error.to_string().contains("without closing handshake")
+        || error.to_string().contains("closed")
 }
 
 impl Sink<Frame> for Frames {
@@ -406,5 +444,7 @@ fn message_of(frame: Frame) -> Message {
         Frame::Ping(bytes) => Message::Ping(bytes),
         Frame::Pong(bytes) => Message::Pong(bytes),
         Frame::Close => Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() })),
+        // Sessions read it and never write it.
+        Frame::Malformed => Message::Close(Some(CloseFrame { code: close_code::PROTOCOL, reason: "".into() })),
     }
 }

@@ -41,9 +41,22 @@ pub struct Session {
     _counted: CountedSession,
 }
 
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client closed it, or it broke.
+    Client,
+    /// The room let it go, with this reason in its last Leave.
+    Dismissed(proto::DisconnectReason),
+    /// The room let it go without a word: another connection took its place.
+    Replaced,
+    /// The client sent what cannot be read.
+    Unreadable,
+}
+
 /// A connection's way into its room.
 pub(crate) struct RoomLink {
-    connection: ConnectionId,
+    pub(crate) connection: ConnectionId,
     inputs: Option<mpsc::Sender<RoomInput>>,
 }
 
@@ -108,8 +121,10 @@ pub enum Incoming {
     /// Answered at once.
     Reply(Box<Response>),
     Nothing,
-    /// The connection ends: the client closed it, or what it sent cannot be read.
+    /// The client closed the connection.
     End,
+    /// It is no message of LiveKit's, so the connection ends.
+    Unreadable,
 }
 
 impl Framing {
@@ -126,8 +141,9 @@ impl Framing {
             }
             Frame::Ping(_) | Frame::Pong(_) => return Incoming::Nothing,
             Frame::Close => return Incoming::End,
+            Frame::Malformed => return Incoming::Unreadable,
         };
-        let Some(request) = request else { return Incoming::End };
+        let Some(request) = request else { return Incoming::Unreadable };
         match request.message {
             Some(Request::Ping(_)) => Incoming::Reply(Box::new(Response::Pong(unix_ms))),
             Some(Request::PingReq(ping)) => {
@@ -165,6 +181,16 @@ mod tests {
         let frame = Frame::Binary(ping_req().encode_to_vec().into());
         let pong = proto::Pong { last_ping_timestamp: 7, timestamp: 1_000 };
         assert_eq!(Framing::default().read(frame, 1_000), Incoming::Reply(Box::new(Response::PongResp(pong))));
+    }
+
+    #[test]
+    fn fields_and_messages_of_newer_protocols_are_passed_over() {
+        let mut ping = ping_req().encode_to_vec();
+        // Field 1000 of a varint and field 1001 of four bytes, which nobody knows.
+        ping.extend([0xC0, 0x3E, 0x07, 0xCA, 0x3E, 0x04, 1, 2, 3, 4]);
+        assert!(matches!(Framing::default().read(Frame::Binary(ping.into()), 0), Incoming::Reply(_)));
+        let stranger = Frame::Binary(vec![0xCA, 0x3E, 0x01, 0x00].into());
+        assert_eq!(Framing::default().read(stranger, 0), Incoming::Nothing);
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use livekit_protocol as proto;
+use proto::signal_response::Message as Response;
 use tokio::time::{MissedTickBehavior, timeout};
+use tracing::info;
 
-use crate::session::{Incoming, Outbound, Session};
+use crate::session::{Incoming, Outbound, Session, SessionEnd};
 use crate::wire::Outgoing;
 
 /// One WebSocket message. Fragments are joined and sizes limited before (2 MiB, livekit-surface 1.6).
@@ -19,6 +22,8 @@ pub enum Frame {
     Pong(Bytes),
     /// Normal closure, code 1000.
     Close,
+    /// What the client sent is no WebSocket frame, or one beyond the size limit. Nothing follows it.
+    Malformed,
 }
 
 /// Between WebSocket pings, which keep middleboxes from forgetting the connection.
@@ -30,9 +35,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// Exchanges messages until either side ends. Sends WebSocket pings every 10 s; answering the client's is left to
+    /// Exchanges messages until either side ends, and says which. Sends WebSocket pings every 10 s; answering the client's is left to
     /// the library.
-    pub async fn run<S, E>(mut self, socket: S)
+    pub async fn run<S, E>(mut self, socket: S) -> SessionEnd
     where
         S: Stream<Item = Result<Frame, E>> + Sink<Frame>,
     {
@@ -40,49 +45,76 @@ impl Session {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
+        let mut end = SessionEnd::Replaced;
         loop {
             let frames = tokio::select! {
                 biased;
                 outbound = self.outbox.recv() => match outbound {
                     Some(Outbound::Messages(messages)) => {
+                        if let Some(reason) = messages.iter().rev().find_map(|message| leave_reason(message)) {
+                            end = SessionEnd::Dismissed(reason);
+                        }
                         messages.iter().map(|message| self.framing.write(message)).collect()
                     }
                     Some(Outbound::Close) | None => vec![Frame::Close],
                 },
                 incoming = socket.next() => match incoming {
                     Some(Ok(frame)) => match self.read(frame).await {
-                        Some(frame) => vec![frame],
-                        None => continue,
+                        Answer::Frame(frame) => vec![frame],
+                        Answer::Nothing => continue,
+                        Answer::End(why) => {
+                            end = why;
+                            vec![Frame::Close]
+                        }
                     },
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) | None => return SessionEnd::Client,
                 },
                 _ = ping.tick() => vec![self.framing.ping()],
             };
             let last = frames.last() == Some(&Frame::Close);
             let sent = timeout(WRITE_TIMEOUT, write(&mut socket, frames)).await;
-            if sent != Ok(true) {
-                return;
-            }
             if last {
                 break;
+            }
+            if sent != Ok(true) {
+                return SessionEnd::Client;
             }
         }
         drop(self.room);
         let _ = timeout(CLOSE_TIMEOUT, until_closed(&mut socket)).await;
+        end
     }
 
-    /// Hands a frame to the room. What is to be answered at once is returned.
-    async fn read(&mut self, frame: Frame) -> Option<Frame> {
+    /// Hands a frame to the room, or answers it at once.
+    async fn read(&mut self, frame: Frame) -> Answer {
         match self.framing.read(frame, unix_ms()) {
             Incoming::Request(request) => {
                 // A closed room still has its Leave in the outbox.
                 let _ = self.room.request(request).await;
-                None
+                Answer::Nothing
             }
-            Incoming::Reply(reply) => Some(self.framing.write(&Outgoing::new(*reply))),
-            Incoming::Nothing => None,
-            Incoming::End => Some(Frame::Close),
+            Incoming::Reply(reply) => Answer::Frame(self.framing.write(&Outgoing::new(*reply))),
+            Incoming::Nothing => Answer::Nothing,
+            Incoming::End => Answer::End(SessionEnd::Client),
+            Incoming::Unreadable => {
+                info!(connection = self.room.connection.0, "a message that cannot be read ends its connection");
+                Answer::End(SessionEnd::Unreadable)
+            }
         }
+    }
+}
+
+/// What becomes of a frame here.
+enum Answer {
+    Nothing,
+    Frame(Frame),
+    End(SessionEnd),
+}
+
+fn leave_reason(message: &Outgoing) -> Option<proto::DisconnectReason> {
+    match &message.response.message {
+        Some(Response::Leave(leave)) => Some(leave.reason()),
+        _ => None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "http/api.rs"]
 mod api;
+#[path = "http/hostile.rs"]
+mod hostile;
 #[path = "http/join.rs"]
 mod join;
 #[path = "http/rooms.rs"]

@@ -15,7 +15,7 @@ use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
 use signaling::join::{Join, Mode, Reconnect};
 use signaling::rooms::{DEFAULT_CODECS, JoinError, Limits, Rooms, RoomsConfig};
-use signaling::session::Session;
+use signaling::session::{Session, SessionEnd};
 use signaling::socket::Frame;
 use signaling::token::{Grants, Keys, Secret, VideoGrant};
 use tokio::sync::mpsc;
@@ -62,7 +62,7 @@ impl Sink<Frame> for Socket {
 struct Client {
     to: mpsc::Sender<Frame>,
     from: mpsc::UnboundedReceiver<Frame>,
-    running: JoinHandle<()>,
+    running: JoinHandle<SessionEnd>,
 }
 
 impl Client {

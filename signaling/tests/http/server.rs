@@ -21,6 +21,7 @@ pub const SECRET: &str = "a secret that is long enough for HMAC";
 /// Serves until the test's runtime ends.
 pub struct Server {
     pub address: SocketAddr,
+    pub counters: Arc<Counters>,
     _workers: Workers,
 }
 
@@ -38,12 +39,13 @@ impl Server {
         let (on_event, events) = signaling::media::worker_events();
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
-        let surface = Surface { keys, rooms, auto_create, counters: Arc::new(Counters::default()) };
+        let counters = Arc::new(Counters::default());
+        let surface = Surface { keys, rooms, auto_create, counters: Arc::clone(&counters) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, _workers: workers }
+        Self { address, counters, _workers: workers }
     }
 
     /// Sends one request and reads the answer.
