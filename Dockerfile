@@ -15,6 +15,8 @@ COPY --from=build /onair /usr/local/bin/onair
 USER 65534:65534
 # HTTP and WebSocket, ICE over TCP, media over UDP.
 EXPOSE 7880/tcp 7881/tcp 7882/udp
+# The check reads the configuration as the server does, from the environment: change ports by LIVEKIT_CONFIG or
+# LIVEKIT_PORT rather than by arguments.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/local/bin/onair", "health"]
 # SIGTERM drains: clients are told to leave, see README.md.
 STOPSIGNAL SIGTERM
