@@ -241,10 +241,8 @@ fn start_log(config: &Config) {
     let level = config.log_level().name();
     let others = if level == "error" { "error" } else { "warn" };
     let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
-    // The DTLS library warns of every extension that it does not know, and browsers send several.
-    let usual = format!("{others},rtc_dtls=error{ours}");
-    // For looking into a library: `RUST_LOG=info,rtc_dtls=debug`.
-    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(usual));
+    // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
+    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(format!("{others}{ours}")));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

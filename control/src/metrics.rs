@@ -1,7 +1,6 @@
 //! Prometheus' text format (version 0.0.4), summed from snapshots when somebody asks. LiveKit's names where the number
 //! is LiveKit's, `onair_` before the rest.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,9 +11,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use sfu::io::Workers;
 use signaling::http::Counters;
 use signaling::rooms::Rooms;
+use tracing::warn;
 
 use crate::config::Prometheus;
 
@@ -27,43 +29,64 @@ pub struct Sources {
     pub surface: Arc<Counters>,
 }
 
-/// What a metric may do over time.
-#[derive(Debug, Clone, Copy)]
-enum Sort {
-    Gauge,
-    Counter,
+/// Further labels of a row, each a name and a value.
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// Families of metrics, all with the labels that tell the node.
+///
+/// The counts live in the parts that count, so nothing is registered here: the families are made for each page.
+struct Page<'a> {
+    families: Vec<MetricFamily>,
+    node_id: &'a str,
 }
 
-impl Sort {
-    fn name(self) -> &'static str {
-        match self {
-            Sort::Gauge => "gauge",
-            Sort::Counter => "counter",
+impl<'a> Page<'a> {
+    fn new(node_id: &'a str) -> Self {
+        Self { families: Vec::new(), node_id }
+    }
+
+    fn metric(&mut self, name: &str, help: &str, sort: MetricType, rows: &[(Labels<'_>, u64)]) {
+        let metrics = rows.iter().map(|(labels, value)| self.row(sort, labels, *value)).collect();
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(sort);
+        family.set_metric(metrics);
+        self.families.push(family);
+    }
+
+    fn row(&self, sort: MetricType, labels: Labels<'_>, value: u64) -> Metric {
+        let node = [("node_id", self.node_id), ("node_type", "SERVER")];
+        let labels = node.iter().chain(labels).map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        });
+        let mut metric = Metric::from_label(labels.collect());
+        // The format has no integers; counts above 2^53 lose their last digits.
+        let value = value as f64;
+        if sort == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
         }
-    }
-}
-
-/// Lines of metrics, all with the labels that tell the node.
-struct Page {
-    text: String,
-    labels: String,
-}
-
-impl Page {
-    fn new(node_id: &str) -> Self {
-        Self { text: String::new(), labels: format!("node_id=\"{node_id}\",node_type=\"SERVER\"") }
+        metric
     }
 
-    /// `rows`: further labels, each with a value.
-    fn metric(&mut self, name: &str, help: &str, sort: Sort, rows: &[(&str, u64)]) {
-        let labels = self.labels.clone();
-        let mut line = |arguments: std::fmt::Arguments| {
-            let _ = self.text.write_fmt(arguments);
-        };
-        line(format_args!("# HELP {name} {help}\n# TYPE {name} {}\n", sort.name()));
-        for (further, value) in rows {
-            let comma = if further.is_empty() { "" } else { "," };
-            line(format_args!("{name}{{{labels}{comma}{further}}} {value}\n"));
+    fn text(&self) -> String {
+        let mut text = String::new();
+        match TextEncoder::new().encode_utf8(&self.families, &mut text) {
+            Ok(()) => text,
+            // A family without rows or name: a mistake of this file, which must not cost the other numbers.
+            Err(error) => {
+                warn!(%error, "metrics are incomplete");
+                text
+            }
         }
     }
 }
@@ -74,20 +97,27 @@ pub fn render(sources: &Sources) -> String {
     rooms(&mut page, sources);
     surface(&mut page, &sources.surface);
     workers(&mut page, sources);
-    page.text
+    page.text()
 }
 
 /// The workers' counters; those of one name differ by a label and follow one another.
-fn workers(page: &mut Page, sources: &Sources) {
+fn workers(page: &mut Page<'_>, sources: &Sources) {
     let counters = sources.workers.counters();
     for family in counters.chunk_by(|a, b| a.0 == b.0) {
         let Some((name, _, help, _)) = family.first() else { continue };
-        let rows: Vec<(&str, u64)> = family.iter().map(|(_, label, _, value)| (label.as_str(), *value)).collect();
-        page.metric(&format!("onair_{name}"), help, Sort::Counter, &rows);
+        let labels: Vec<Vec<(&str, &str)>> = family.iter().map(|(_, label, ..)| split(label).collect()).collect();
+        let rows: Vec<(Labels<'_>, u64)> =
+            labels.iter().zip(family).map(|(labels, counter)| (labels.as_slice(), counter.3)).collect();
+        page.metric(&format!("onair_{name}"), help, MetricType::COUNTER, &rows);
     }
 }
 
-fn rooms(page: &mut Page, sources: &Sources) {
+/// Name and value of a label that a worker wrote as `name="value"`, or nothing.
+fn split(label: &str) -> impl Iterator<Item = (&str, &str)> {
+    label.split_once('=').map(|(name, value)| (name, value.trim_matches('"'))).into_iter()
+}
+
+fn rooms(page: &mut Page<'_>, sources: &Sources) {
     let counts = sources.rooms.counts();
     let gauges = [
         ("livekit_room_total", "Rooms now open.", counts.rooms),
@@ -95,23 +125,31 @@ fn rooms(page: &mut Page, sources: &Sources) {
         ("livekit_track_published_total", "Tracks now published.", counts.tracks),
     ];
     for (name, help, value) in gauges {
-        page.metric(name, help, Sort::Gauge, &[("", value as u64)]);
+        page.metric(name, help, MetricType::GAUGE, &[(&[], value as u64)]);
     }
     let transports = sources.workers.handles().iter().map(|worker| worker.load() as u64).sum();
-    page.metric("onair_transports", "Transports now hosted by the workers.", Sort::Gauge, &[("", transports)]);
+    page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
 }
 
-fn surface(page: &mut Page, counters: &Counters) {
-    let joins = [
-        ("result=\"accepted\"", counters.joins_accepted.load(Ordering::Relaxed)),
-        ("result=\"refused\"", counters.joins_refused.load(Ordering::Relaxed)),
+fn surface(page: &mut Page<'_>, counters: &Counters) {
+    let families = [
+        (
+            "onair_joins_total",
+            "Requests to join or resume.",
+            [("accepted", &counters.joins_accepted), ("refused", &counters.joins_refused)],
+        ),
+        (
+            "onair_api_requests_total",
+            "Calls of the server APIs.",
+            [("answered", &counters.api_answered), ("refused", &counters.api_refused)],
+        ),
     ];
-    page.metric("onair_joins_total", "Requests to join or resume.", Sort::Counter, &joins);
-    let calls = [
-        ("result=\"answered\"", counters.api_answered.load(Ordering::Relaxed)),
-        ("result=\"refused\"", counters.api_refused.load(Ordering::Relaxed)),
-    ];
-    page.metric("onair_api_requests_total", "Calls of the server APIs.", Sort::Counter, &calls);
+    for (name, help, results) in families {
+        let labels = results.map(|(result, _)| [("result", result)]);
+        let values = results.map(|(_, count)| count.load(Ordering::Relaxed));
+        let rows = [(&labels[0][..], values[0]), (&labels[1][..], values[1])];
+        page.metric(name, help, MetricType::COUNTER, &rows);
+    }
 }
 
 /// Metrics at any path, as LiveKit has them.
@@ -147,13 +185,22 @@ mod tests {
     #[test]
     fn a_metric_has_help_type_and_the_labels_of_the_node() {
         let mut page = Page::new("ND_x");
-        page.metric("onair_joins_total", "Requests.", Sort::Counter, &[("result=\"refused\"", 3)]);
+        page.metric("onair_joins_total", "Requests.", MetricType::COUNTER, &[(&[("result", "refused")], 3)]);
+        page.metric("onair_transports", "Transports.", MetricType::GAUGE, &[(&[], 0)]);
 
         assert_eq!(
-            page.text,
+            page.text(),
             "# HELP onair_joins_total Requests.\n# TYPE onair_joins_total counter\n\
-             onair_joins_total{node_id=\"ND_x\",node_type=\"SERVER\",result=\"refused\"} 3\n"
+             onair_joins_total{node_id=\"ND_x\",node_type=\"SERVER\",result=\"refused\"} 3\n\
+             # HELP onair_transports Transports.\n# TYPE onair_transports gauge\n\
+             onair_transports{node_id=\"ND_x\",node_type=\"SERVER\"} 0\n"
         );
+    }
+
+    #[test]
+    fn a_workers_label_is_taken_apart() {
+        assert_eq!(split("reason=\"srtp_replay\"").collect::<Vec<_>>(), [("reason", "srtp_replay")]);
+        assert_eq!(split("").count(), 0);
     }
 
     #[test]

@@ -110,6 +110,11 @@ mod chromium {
     }
 
     #[test]
+    fn a_late_viewer_is_shown_the_present_v1() {
+        Script::node("browser.mjs", &["late", "v1"]).passes();
+    }
+
+    #[test]
     fn pages_come_back_after_the_server_was_killed() {
         Script::node("browser.mjs", &["restart", "v1"]).passes();
     }

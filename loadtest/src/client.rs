@@ -23,6 +23,7 @@ use crate::sdp::LocalSection;
 use crate::sender::Source;
 use crate::session::{self, Session};
 use crate::signal::{JoinCall, Protocol, SignalSocket};
+use crate::trace::{Layer, Pattern};
 use crate::transport::{Loss, TransportOptions};
 
 /// Events kept for a reader that is slower than the server.
@@ -72,6 +73,8 @@ impl ClientOptions {
 pub struct TrackSpec {
     pub name: String,
     pub source: Source,
+    /// Three layers of a video trace; `source` is the largest.
+    pub simulcast: bool,
 }
 
 impl TrackSpec {
@@ -79,6 +82,24 @@ impl TrackSpec {
         match self.source {
             Source::Audio { .. } => MediaKind::Audio,
             Source::Video { .. } => MediaKind::Video,
+        }
+    }
+
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        match self.source {
+            Source::Video { pattern: Pattern::Trace { .. }, .. } if self.simulcast => Layer::ALL.to_vec(),
+            Source::Video { .. } | Source::Audio { .. } => vec![Layer::High],
+        }
+    }
+
+    /// What one of the [`Self::layers`] sends.
+    pub(crate) fn source_of(&self, layer: Layer) -> Source {
+        match self.source {
+            Source::Video { codec, pattern: Pattern::Trace { bitrate_bps, payload_max, .. } } => {
+                let pattern = Pattern::Trace { layer, bitrate_bps: layer.bitrate_bps(bitrate_bps), payload_max };
+                Source::Video { codec, pattern }
+            }
+            other => other,
         }
     }
 
@@ -95,7 +116,8 @@ impl TrackSpec {
 pub struct PublishedTrack {
     /// `TR_…`.
     pub sid: String,
-    pub ssrc: u32,
+    /// Of each layer.
+    pub ssrcs: Vec<u32>,
 }
 
 /// A message on a data channel.
@@ -118,7 +140,7 @@ pub enum ClientEvent {
 /// What the handle asks of its session.
 pub(crate) enum Order {
     Publish(TrackSpec, oneshot::Sender<anyhow::Result<PublishedTrack>>),
-    Unpublish(u32),
+    Unpublish(Vec<u32>),
     Data(Box<DataMessage>, oneshot::Sender<anyhow::Result<()>>),
     Signal(Box<Request>),
     Leave,
@@ -208,7 +230,7 @@ impl Client {
     ///
     /// When the session has ended.
     pub async fn unpublish(&self, track: &PublishedTrack) -> anyhow::Result<()> {
-        self.order(Order::Unpublish(track.ssrc)).await
+        self.order(Order::Unpublish(track.ssrcs.clone())).await
     }
 
     /// Sends `payload` to everybody, or to the named identities; waits for the channel to open.

@@ -18,10 +18,15 @@ pub fn process_cpu_ns() -> u64 {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
+/// Nanoseconds of the wall clock since 1970, which the kernel's arrival times count too.
+pub fn realtime_ns() -> u64 {
+    read(libc::CLOCK_REALTIME)
+}
+
 /// The wall clock as a 64-bit NTP timestamp (RFC 3550, section 4).
 pub fn ntp_now() -> u64 {
     const NTP_TO_UNIX_S: u64 = 2_208_988_800;
-    let now_ns = read(libc::CLOCK_REALTIME);
+    let now_ns = realtime_ns();
     let (seconds, rest_ns) = (now_ns / 1_000_000_000, now_ns % 1_000_000_000);
     ((seconds + NTP_TO_UNIX_S) << 32) | ((rest_ns << 32) / 1_000_000_000)
 }

@@ -11,7 +11,7 @@ use crate::client::{Client, ClientOptions, TrackSpec};
 use crate::clock::process_cpu_ns;
 use crate::dtls::Identity;
 use crate::histogram::{Histogram, Percentiles};
-use crate::media::{MediaThread, Snapshot};
+use crate::media::{MediaOptions, MediaThread, Snapshot};
 use crate::options::Options;
 use crate::procfs::{ProcessUsage, load_average, machine_ticks};
 use crate::receiver::MediaKind;
@@ -19,7 +19,7 @@ use crate::report::{MachineReport, PublisherReport, Report, ServerReport, Verifi
 use crate::sender::{SenderCounts, Source};
 use crate::signal::Protocol;
 use crate::token::ApiKey;
-use crate::trace::Pattern;
+use crate::trace::{Layer, Pattern};
 use crate::transport::{Loss, StreamStats, TransportStats};
 
 /// Media flows for this long before the server's memory is read the first time.
@@ -115,11 +115,12 @@ impl Test {
         if options.num_per_second.is_nan() || options.num_per_second <= 0.0 {
             bail!("--num-per-second must be positive");
         }
+        let receiving = MediaOptions { sweep: options.sweep, coalesce: options.gro };
         Ok(Self {
             identity: Identity::generate(options.srtp.profiles())?,
             key: ApiKey { key: options.api_key.clone(), secret: options.api_secret.clone() },
-            publisher_media: MediaThread::spawn("lt-publishers")?,
-            subscriber_media: MediaThread::spawn("lt-subscribers")?,
+            publisher_media: MediaThread::spawn("lt-publishers", MediaOptions::default())?,
+            subscriber_media: MediaThread::spawn("lt-subscribers", receiving)?,
             options,
         })
     }
@@ -161,17 +162,21 @@ impl Test {
                 Some(packets_per_second) => {
                     Pattern::Steady { packets_per_second, payload_len: options.video_packet_size }
                 }
-                None => Pattern::Trace { bitrate_bps: options.video_bitrate, payload_max: options.video_packet_size },
+                None => Pattern::Trace {
+                    layer: Layer::High,
+                    bitrate_bps: options.video_bitrate,
+                    payload_max: options.video_packet_size,
+                },
             };
             let source = Source::Video { codec: options.video_codec, pattern };
-            tracks.push(TrackSpec { name: "camera".to_owned(), source });
+            tracks.push(TrackSpec { name: "camera".to_owned(), source, simulcast: options.is_simulcast() });
         }
         if publisher < options.audio_publishers {
             let source = Source::Audio {
                 packets_per_second: options.audio_packets_per_second,
                 payload_len: options.audio_packet_size,
             };
-            tracks.push(TrackSpec { name: "microphone".to_owned(), source });
+            tracks.push(TrackSpec { name: "microphone".to_owned(), source, simulcast: false });
         }
         tracks
     }

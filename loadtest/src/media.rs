@@ -1,6 +1,9 @@
 //! One thread that moves the media of thousands of transports: epoll, timers, no task or lock for any of them.
 //!
-//! Clients talk to it through [`MediaThread`]; it answers with [`TransportEvent`]s. The thread owns the sockets.
+//! Clients talk to it through [`MediaThread`]; it answers with [`TransportEvent`]s. The thread owns the sockets. While a
+//! transport connects, its socket wakes the thread at once. Afterwards it may be one of many that are swept at an
+//! interval ([`MediaOptions::sweep`]): waking for each of the packets that a server sends to a thousand subscribers one
+//! after the other would cost more than reading them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,23 +18,31 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::{mpsc as events, oneshot};
 
-use crate::clock::{monotonic_ns, thread_cpu_ns};
+use crate::clock::{monotonic_ns, realtime_ns, thread_cpu_ns};
 use crate::dtls::Identity;
 use crate::histogram::Histogram;
 use crate::ice::Credentials;
 use crate::sender::{Encoding, Source};
-use crate::socket::{self, Batch};
+use crate::socket::{self, Batch, Datagram, Features};
 use crate::transport::{Reception, Remote, Transport, TransportEvent, TransportOptions, TransportStats};
 
-/// Events of one `epoll_wait`.
+/// Events of one `epoll_wait`; also the sockets that are read before handshakes and timers get their turn again.
 const READY_MAX: usize = 256;
 /// The eventfd that announces commands.
 const COMMANDS: u64 = u64::MAX;
 /// Batches read from one socket before the others get their turn.
 const BATCHES_PER_TURN: usize = 4;
-
 /// Longest sleep.
 const IDLE_MAX: Duration = Duration::from_millis(500);
+
+/// How a thread receives.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MediaOptions {
+    /// Between two looks at the connected sockets; zero wakes for each of them at once.
+    pub sweep: Duration,
+    /// See [`Features::coalesce`].
+    pub coalesce: bool,
+}
 
 /// Names a transport of one [`MediaThread`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +61,7 @@ pub struct NewTransport {
 /// Everything the thread counts, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// In the order of their ids.
     pub transports: Vec<(u32, TransportStats)>,
     /// Delays in nanoseconds since the last [`MediaThread::reset_delays`].
     pub delays: Histogram,
@@ -62,7 +74,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// The counters of one transport.
     pub fn transport(&self, id: TransportId) -> Option<&TransportStats> {
-        self.transports.iter().find(|(number, _)| *number == id.0).map(|(_, stats)| stats)
+        let index = self.transports.binary_search_by_key(&id.0, |(number, _)| *number).ok()?;
+        self.transports.get(index).map(|(_, stats)| stats)
     }
 }
 
@@ -85,6 +98,7 @@ pub struct MediaThread {
     commands: mpsc::Sender<Command>,
     wake: Arc<OwnedFd>,
     next_id: Arc<AtomicU32>,
+    coalesce: bool,
 }
 
 impl MediaThread {
@@ -93,18 +107,21 @@ impl MediaThread {
     /// # Errors
     ///
     /// When the process has no descriptors or threads left.
-    pub fn spawn(name: &str) -> anyhow::Result<Self> {
+    pub fn spawn(name: &str, options: MediaOptions) -> anyhow::Result<Self> {
         let (commands, receiver) = mpsc::channel();
         let wake = Arc::new(eventfd().context("opening an eventfd")?);
         let poll = epoll().context("opening an epoll descriptor")?;
-        watch(&poll, wake.as_raw_fd(), COMMANDS).context("watching for commands")?;
+        watch(&poll, wake.as_raw_fd(), COMMANDS, 0).context("watching for commands")?;
+        let sweep = if options.sweep.is_zero() { None } else { Some(Sweep::new(options.sweep)?) };
         let shell = Shell {
             poll,
+            sweep,
+            backlog: Vec::new(),
             wake: wake.as_raw_fd(),
             commands: receiver,
             slots: Vec::new(),
             timers: BinaryHeap::new(),
-            batch: Batch::new(),
+            batch: Batch::new(options.coalesce),
             delays: Histogram::default(),
             events_lost: 0,
         };
@@ -116,7 +133,12 @@ impl MediaThread {
                 drop(held);
             })
             .context("starting a media thread")?;
-        Ok(Self { commands, wake, next_id: Arc::default() })
+        Ok(Self { commands, wake, next_id: Arc::default(), coalesce: options.coalesce })
+    }
+
+    /// What the sockets of this thread's transports need; those that `verify` measure delays by the kernel's clock.
+    pub fn features(&self, verify: bool) -> Features {
+        Features { coalesce: self.coalesce, timestamps: verify }
     }
 
     fn send(&self, command: Command) {
@@ -190,13 +212,34 @@ struct Slot {
     events: events::Sender<TransportEvent>,
     /// The deadline that is in the heap.
     armed: Option<Instant>,
+    /// Its socket is in [`Sweep::poll`].
+    is_swept: bool,
+}
+
+/// The connected sockets, looked at together. They are watched by edge: a read takes all there is.
+struct Sweep {
+    poll: OwnedFd,
+    interval: Duration,
+    next: Instant,
+    sockets: usize,
+}
+
+impl Sweep {
+    fn new(interval: Duration) -> anyhow::Result<Self> {
+        let poll = epoll().context("opening an epoll descriptor")?;
+        Ok(Self { poll, interval, next: Instant::now(), sockets: 0 })
+    }
 }
 
 struct Shell {
+    /// Commands, sockets of transports that connect, and all the others if nothing is swept.
     poll: OwnedFd,
+    sweep: Option<Sweep>,
+    /// Swept sockets that may hold more than their turn allowed.
+    backlog: Vec<u32>,
     wake: RawFd,
     commands: mpsc::Receiver<Command>,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<Box<Slot>>>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
     batch: Batch,
     delays: Histogram,
@@ -224,34 +267,40 @@ impl Shell {
                             return;
                         }
                     }
-                    index => self.read(index as u32),
+                    index => {
+                        self.read(index as u32);
+                    }
                 }
             }
+            self.sweep(&mut ready);
             self.run_timers();
         }
     }
 
+    /// Reads swept sockets when it is time.
+    fn sweep(&mut self, ready: &mut [libc::epoll_event]) {
+        let now = Instant::now();
+        let Some(sweep) = self.sweep.as_mut().filter(|sweep| sweep.sockets > 0 && sweep.next <= now) else { return };
+        let count = wait(&sweep.poll, ready, Duration::ZERO);
+        // A full list may not be all.
+        sweep.next = if count == ready.len() || !self.backlog.is_empty() { now } else { now + sweep.interval };
+        let backlog = std::mem::take(&mut self.backlog);
+        let found = ready[..count].iter().map(|event| event.u64 as u32);
+        for id in backlog.into_iter().chain(found) {
+            if self.read(id) {
+                self.backlog.push(id);
+            }
+        }
+    }
+
     fn wait(&self, ready: &mut [libc::epoll_event]) -> usize {
-        let pause = match self.timers.peek() {
-            Some(Reverse((at, _))) => at.saturating_duration_since(Instant::now()).min(IDLE_MAX),
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let sweep = self.sweep.as_ref().filter(|sweep| sweep.sockets > 0).map(|sweep| sweep.next);
+        let pause = match timer.into_iter().chain(sweep).min() {
+            Some(at) => at.saturating_duration_since(Instant::now()).min(IDLE_MAX),
             None => IDLE_MAX,
         };
-        let limit =
-            libc::timespec { tv_sec: pause.as_secs() as libc::time_t, tv_nsec: i64::from(pause.subsec_nanos()) };
-        // The C library's wrapper is newer than some systems; the call itself (Linux 5.11) has nanoseconds.
-        // SAFETY: `ready` holds as many events as is said, `limit` lives through the call, no signal mask is given.
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                self.poll.as_raw_fd(),
-                ready.as_mut_ptr(),
-                ready.len() as libc::c_int,
-                &raw const limit,
-                std::ptr::null::<libc::sigset_t>(),
-                0_usize,
-            )
-        };
-        usize::try_from(count).unwrap_or(0)
+        wait(&self.poll, ready, pause)
     }
 
     /// `false` when no handle is left.
@@ -285,9 +334,7 @@ impl Shell {
             }),
             Command::Close(id) => {
                 self.with(id, |slot| slot.transport.close(now));
-                if let Some(slot) = self.slots.get_mut(id as usize) {
-                    *slot = None;
-                }
+                self.remove(id);
             }
             Command::Snapshot(reply) => {
                 let _ = reply.send(self.snapshot());
@@ -301,12 +348,21 @@ impl Shell {
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, || None);
         }
-        if let Err(error) = watch(&self.poll, new.socket.as_raw_fd(), u64::from(id)) {
+        if let Err(error) = watch(&self.poll, new.socket.as_raw_fd(), u64::from(id), 0) {
             self.events_lost += u64::from(new.events.try_send(TransportEvent::Failed(error.to_string())).is_err());
             return;
         }
         let transport = Transport::new(new.identity, new.local, new.options, now);
-        self.slots[index] = Some(Slot { socket: new.socket, transport, events: new.events, armed: None });
+        let slot = Slot { socket: new.socket, transport, events: new.events, armed: None, is_swept: false };
+        self.slots[index] = Some(Box::new(slot));
+    }
+
+    fn remove(&mut self, id: u32) {
+        if let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take)
+            && let Some(sweep) = self.sweep.as_mut().filter(|_| slot.is_swept)
+        {
+            sweep.sockets -= 1;
+        }
     }
 
     fn stop_sending(&mut self, id: Option<u32>, ssrc: Option<u32>) {
@@ -340,17 +396,17 @@ impl Shell {
         }
     }
 
-    fn read(&mut self, id: u32) {
-        let Some(Some(slot)) = self.slots.get_mut(id as usize) else { return };
+    /// Reads a socket; gives whether it may hold more.
+    fn read(&mut self, id: u32) -> bool {
+        let Some(Some(slot)) = self.slots.get_mut(id as usize) else { return false };
+        let mut more = true;
         for _ in 0..BATCHES_PER_TURN {
-            let (now, mut now_ns) = (Instant::now(), 0);
-            let Slot { socket, transport, .. } = slot;
+            let (now, mut clock) = (Instant::now(), None);
+            let Slot { socket, transport, .. } = &mut **slot;
             let delays = &mut self.delays;
-            let more = self.batch.receive(socket, |from, datagram| {
-                if now_ns == 0 {
-                    now_ns = monotonic_ns();
-                }
-                transport.on_datagram(from, datagram, now, now_ns, delays);
+            more = self.batch.receive(socket, |datagram| {
+                let clock = clock.get_or_insert_with(Arrivals::new);
+                transport.on_datagram(datagram.from, datagram.bytes, now, clock.of(&datagram), delays);
             });
             if !more {
                 break;
@@ -358,7 +414,12 @@ impl Shell {
         }
         if slot.transport.take_stirred() {
             settle(id, slot, &mut self.timers, &mut self.events_lost);
+            if let Some(sweep) = self.sweep.as_mut().filter(|_| !slot.is_swept && slot.transport.is_connected()) {
+                slot.is_swept = move_socket(&slot.socket, u64::from(id), &self.poll, &sweep.poll);
+                sweep.sockets += usize::from(slot.is_swept);
+            }
         }
+        more
     }
 
     fn run_timers(&mut self) {
@@ -414,9 +475,58 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn watch(poll: &OwnedFd, fd: RawFd, token: u64) -> io::Result<()> {
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
+/// `flags` are added to `EPOLLIN`.
+fn watch(poll: &OwnedFd, fd: RawFd, token: u64, flags: libc::c_int) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: (libc::EPOLLIN | flags) as u32, u64: token };
     // SAFETY: `event` lives through the call.
     let done = unsafe { libc::epoll_ctl(poll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives a socket to another epoll descriptor; `false` if it stays.
+fn move_socket(socket: &UdpSocket, token: u64, from: &OwnedFd, to: &OwnedFd) -> bool {
+    // What has arrived before is reported as an edge, too.
+    if watch(to, socket.as_raw_fd(), token, libc::EPOLLET).is_err() {
+        return false;
+    }
+    // SAFETY: no memory is involved; the kernel ignores the event of a removal.
+    unsafe { libc::epoll_ctl(from.as_raw_fd(), libc::EPOLL_CTL_DEL, socket.as_raw_fd(), std::ptr::null_mut()) };
+    true
+}
+
+/// Fills `ready` with what happens within `pause`.
+fn wait(poll: &OwnedFd, ready: &mut [libc::epoll_event], pause: Duration) -> usize {
+    let limit = libc::timespec { tv_sec: pause.as_secs() as libc::time_t, tv_nsec: i64::from(pause.subsec_nanos()) };
+    // The C library's wrapper is newer than some systems; the call itself (Linux 5.11) has nanoseconds.
+    // SAFETY: `ready` holds as many events as is said, `limit` lives through the call, no signal mask is given.
+    let count = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            poll.as_raw_fd(),
+            ready.as_mut_ptr(),
+            ready.len() as libc::c_int,
+            &raw const limit,
+            std::ptr::null::<libc::sigset_t>(),
+            0_usize,
+        )
+    };
+    usize::try_from(count).unwrap_or(0)
+}
+
+/// Brings the kernel's arrival times to the monotonic clock.
+struct Arrivals {
+    monotonic_ns: u64,
+    realtime_ns: u64,
+}
+
+impl Arrivals {
+    fn new() -> Self {
+        Self { monotonic_ns: monotonic_ns(), realtime_ns: realtime_ns() }
+    }
+
+    /// When a datagram arrived; without the kernel's word, now.
+    fn of(&self, datagram: &Datagram<'_>) -> u64 {
+        let waited_ns = datagram.arrived_ns.map_or(0, |at| self.realtime_ns.saturating_sub(at));
+        self.monotonic_ns.saturating_sub(waited_ns)
+    }
 }

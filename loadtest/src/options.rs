@@ -65,10 +65,10 @@ pub struct Options {
     pub num_per_second: f64,
     #[arg(long, value_enum, default_value_t)]
     pub video_codec: VideoCodec,
-    /// Publish one encoding; simulcast is not there yet, so this is always so.
+    /// Publish one layer in place of three; an exact packet rate implies it.
     #[arg(long)]
     pub no_simulcast: bool,
-    /// Mean bitrate of the generated frame trace, in bits a second.
+    /// Mean bitrate of the recorded frames, scaled, in bits a second; smaller simulcast layers come on top.
     #[arg(long, default_value_t = 2_000_000)]
     pub video_bitrate: u64,
     /// Exactly so many video packets a second, of one size, in place of the frame trace.
@@ -95,6 +95,12 @@ pub struct Options {
     /// Share of the RTP packets that every publisher does not send, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     pub loss_up: f64,
+    /// Read runs of packets as the server sent them. Cheaper for this process, and on loopback for the server, too.
+    #[arg(long)]
+    pub gro: bool,
+    /// Between two looks at the subscribers' sockets; 0 reads each packet at once.
+    #[arg(long, default_value = "1ms", value_parser = parse_duration)]
+    pub sweep: Duration,
     /// Process of the server, for its CPU and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,
@@ -104,6 +110,13 @@ pub struct Options {
     /// No line per second.
     #[arg(long)]
     pub quiet: bool,
+}
+
+impl Options {
+    /// Whether video is published in three layers.
+    pub fn is_simulcast(&self) -> bool {
+        !self.no_simulcast && self.video_packets_per_second.is_none()
+    }
 }
 
 impl Default for Options {

@@ -200,7 +200,8 @@ impl Stream {
     /// Updates the interarrival jitter (RFC 3550, section 6.4.1) at the stream's clock rate.
     pub fn on_timing(&mut self, timestamp: u32, arrival_ns: u64) {
         let rate: u64 = if self.kind == MediaKind::Video { 90_000 } else { 48_000 };
-        let arrival = (u128::from(arrival_ns) * u128::from(rate) / 1_000_000_000) as u32;
+        // Six years of nanoseconds fit.
+        let arrival = (arrival_ns.wrapping_mul(rate / 1_000) / 1_000_000) as u32;
         let transit = i64::from(arrival.wrapping_sub(timestamp) as i32);
         if let Some(last) = self.last_transit.replace(transit) {
             // A wrap or a new time base is no jitter.

@@ -11,12 +11,15 @@ use crate::dtls::DtlsRole;
 use crate::ice::{Credentials, IceRole};
 use crate::receiver::MediaKind;
 use crate::sender::Encoding;
+use crate::trace::Layer;
 use crate::transport::{ExpectedStream, PayloadKind, Reception, Remote};
 
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 const TRANSPORT_SEQUENCE: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 
 /// Payload types, names and parameters that are offered and accepted for video, as Chromium numbers them.
 const VIDEO_CODECS: [(u8, &str, &str); 8] = [
@@ -36,9 +39,27 @@ pub struct Sending {
     /// The client's name of the track, which the server knows from AddTrack.
     pub cid: String,
     pub stream: String,
+    /// One, or those of a simulcast track from the smallest to the largest.
+    pub layers: Vec<SendingLayer>,
+    pub codec: Option<VideoCodec>,
+}
+
+/// One encoding of a track.
+#[derive(Debug, Clone, Copy)]
+pub struct SendingLayer {
+    pub layer: Layer,
     pub ssrc: u32,
     pub rtx_ssrc: Option<u32>,
-    pub codec: Option<VideoCodec>,
+}
+
+impl Sending {
+    fn is_simulcast(&self) -> bool {
+        self.layers.len() > 1
+    }
+
+    fn rids(&self) -> Vec<&'static str> {
+        self.layers.iter().map(|layer| layer.layer.rid()).collect()
+    }
 }
 
 /// One media section of our offers.
@@ -100,7 +121,11 @@ fn write_section(sdp: &mut String, transport: &LocalTransport, mid: &str, sectio
                 format_args!("a=sendonly\r\na=msid:{} {}\r\na=rtcp-mux\r\na=rtcp-rsize", sending.stream, sending.cid),
             );
             write_codecs(sdp, *kind, &payloads);
-            write_ssrcs(sdp, sending);
+            if sending.is_simulcast() {
+                write_rids(sdp, &sending.rids());
+            } else {
+                write_ssrcs(sdp, sending);
+            }
         }
     }
 }
@@ -180,15 +205,26 @@ fn write_codecs(sdp: &mut String, kind: MediaKind, payloads: &[u8]) {
 }
 
 fn write_ssrcs(sdp: &mut String, sending: &Sending) {
-    if let Some(rtx) = sending.rtx_ssrc {
-        line(sdp, format_args!("a=ssrc-group:FID {} {rtx}", sending.ssrc));
+    for SendingLayer { ssrc, rtx_ssrc, .. } in &sending.layers {
+        if let Some(rtx) = rtx_ssrc {
+            line(sdp, format_args!("a=ssrc-group:FID {ssrc} {rtx}"));
+        }
+        for ssrc in std::iter::once(ssrc).chain(rtx_ssrc) {
+            line(
+                sdp,
+                format_args!("a=ssrc:{ssrc} cname:loadtest\r\na=ssrc:{ssrc} msid:{} {}", sending.stream, sending.cid),
+            );
+        }
     }
-    for ssrc in std::iter::once(sending.ssrc).chain(sending.rtx_ssrc) {
-        line(
-            sdp,
-            format_args!("a=ssrc:{ssrc} cname:loadtest\r\na=ssrc:{ssrc} msid:{} {}", sending.stream, sending.cid),
-        );
+}
+
+/// Simulcast (RFC 8853): browsers then declare no SSRC.
+fn write_rids(sdp: &mut String, rids: &[&str]) {
+    line(sdp, format_args!("a=extmap:10 {RID}\r\na=extmap:11 {REPAIRED_RID}"));
+    for rid in rids {
+        line(sdp, format_args!("a=rid:{rid} send"));
     }
+    line(sdp, format_args!("a=simulcast:send {}", rids.join(";")));
 }
 
 /// Answers an offer of the server (v0's subscriber transport): everything it sends is taken, as DTLS client.
@@ -328,8 +364,10 @@ impl Description {
         reception
     }
 
-    /// How to send in the section with this mid; `None` if the server does not take it.
-    pub fn encoding(&self, mid: &str, sending: &Sending) -> Option<Encoding> {
+    /// How to send each layer in the section with this mid; `None` if the server does not take it.
+    ///
+    /// A server that takes no simulcast gets the largest layer.
+    pub fn encodings(&self, mid: &str, sending: &Sending) -> Option<Vec<(Layer, Encoding)>> {
         let section = self.sections.iter().find(|section| section.mid == mid)?;
         let kind = section.kind?;
         if !section.has("recvonly") && !section.has("sendrecv") {
@@ -340,18 +378,23 @@ impl Description {
             (MediaKind::Video, codec) => codec?.name(),
         };
         let payload_type = section.payload_of(wanted)?;
-        let apt = format!("apt={payload_type}");
-        let rtx = section.fmtp_with(&apt).zip(sending.rtx_ssrc);
+        let rtx = section.fmtp_with(&format!("apt={payload_type}"));
         let audio_level = (kind == MediaKind::Audio).then(|| section.extension(AUDIO_LEVEL)).flatten();
-        Some(Encoding {
+        let simulcast = sending.is_simulcast() && section.values("simulcast").next().is_some();
+        let layers = if simulcast { &sending.layers[..] } else { sending.layers.last_chunk::<1>()? };
+        let encoding = |layer: &SendingLayer| Encoding {
             payload_type,
-            ssrc: sending.ssrc,
-            rtx,
+            ssrc: layer.ssrc,
+            rtx: rtx.zip(layer.rtx_ssrc),
             mid: mid.to_owned(),
+            rid: simulcast.then(|| layer.layer.rid()),
             mid_extension: section.extension(MID),
+            rid_extension: section.extension(RID),
+            repaired_rid_extension: section.extension(REPAIRED_RID),
             transport_sequence_extension: section.extension(TRANSPORT_SEQUENCE),
             audio_level_extension: audio_level,
-        })
+        };
+        Some(layers.iter().map(|layer| (layer.layer, encoding(layer))).collect())
     }
 }
 
@@ -491,7 +534,13 @@ mod tests {
     }
 
     fn sending() -> Sending {
-        Sending { cid: "cam".into(), stream: "s".into(), ssrc: 5, rtx_ssrc: Some(6), codec: Some(VideoCodec::Vp8) }
+        let layers = vec![SendingLayer { layer: Layer::High, ssrc: 5, rtx_ssrc: Some(6) }];
+        Sending { cid: "cam".into(), stream: "s".into(), layers, codec: Some(VideoCodec::Vp8) }
+    }
+
+    fn simulcast() -> Sending {
+        let layer = |(number, layer)| SendingLayer { layer, ssrc: number, rtx_ssrc: Some(number + 10) };
+        Sending { layers: (1..).zip(Layer::ALL).map(layer).collect(), ..sending() }
     }
 
     #[test]
@@ -510,10 +559,26 @@ mod tests {
     #[test]
     fn a_taken_track_gives_its_encoding_and_a_refused_one_none() {
         let answer = Description::parse(ANSWER).unwrap();
-        let encoding = answer.encoding("2", &sending()).unwrap();
+        let encodings = answer.encodings("2", &sending()).unwrap();
+        let [(Layer::High, encoding)] = &encodings[..] else { panic!("{encodings:?}") };
         assert_eq!((encoding.payload_type, encoding.rtx, encoding.mid_extension), (96, Some((97, 6)), Some(4)));
-        assert!(answer.encoding("1", &sending()).is_none());
-        assert!(answer.encoding("9", &sending()).is_none());
+        assert!(answer.encodings("1", &sending()).is_none());
+        assert!(answer.encodings("9", &sending()).is_none());
+    }
+
+    #[test]
+    fn simulcast_is_offered_by_rid_and_a_server_without_it_gets_the_largest_layer() {
+        let text = offer(&transport(), 1, &[LocalSection::Send(MediaKind::Video, simulcast())]);
+        assert!(text.contains("a=rid:h send\r\n") && text.contains("a=simulcast:send q;h;f\r\n"));
+        assert!(!text.contains("a=ssrc"));
+
+        let taken = ANSWER.to_owned() + "a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n";
+        let rids = |answer: &str| -> Vec<_> {
+            let encodings = Description::parse(answer).unwrap().encodings("2", &simulcast()).unwrap();
+            encodings.into_iter().map(|(_, encoding)| (encoding.rid, encoding.ssrc)).collect()
+        };
+        assert_eq!(rids(&taken), [(Some("q"), 1), (Some("h"), 2), (Some("f"), 3)]);
+        assert_eq!(rids(ANSWER), [(None, 3)]);
     }
 
     #[test]

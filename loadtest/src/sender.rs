@@ -13,7 +13,7 @@ use crate::codec::{Place, VideoCodec, write_head};
 use crate::rtcp;
 use crate::rtp::Outgoing;
 use crate::stamp::{STAMP_LEN, Stamp};
-use crate::trace::{FRAME_INTERVAL, FrameSource, Pattern};
+use crate::trace::{FRAME_INTERVAL, FrameSource, Layer, Pattern};
 
 /// Packets kept for retransmission.
 const HISTORY: usize = 1_024;
@@ -40,6 +40,15 @@ pub enum Source {
     Audio { packets_per_second: u32, payload_len: usize },
 }
 
+impl Source {
+    fn layer(&self) -> Layer {
+        match self {
+            Self::Video { pattern, .. } => pattern.layer(),
+            Self::Audio { .. } => Layer::High,
+        }
+    }
+}
+
 /// How packets of the track look, as negotiated.
 #[derive(Debug, Clone, Default)]
 pub struct Encoding {
@@ -48,7 +57,12 @@ pub struct Encoding {
     /// Payload type and SSRC of retransmissions (RFC 4588).
     pub rtx: Option<(u8, u32)>,
     pub mid: String,
+    /// The layer's name on simulcast tracks (RFC 8852).
+    pub rid: Option<&'static str>,
     pub mid_extension: Option<u8>,
+    pub rid_extension: Option<u8>,
+    /// For the RID on retransmissions.
+    pub repaired_rid_extension: Option<u8>,
     pub transport_sequence_extension: Option<u8>,
     pub audio_level_extension: Option<u8>,
 }
@@ -100,7 +114,7 @@ pub struct Sender {
 impl Sender {
     pub fn new(source: Source, encoding: Encoding, now: Instant) -> Self {
         let frames = match source {
-            Source::Video { pattern, .. } => Some(FrameSource::new(pattern)),
+            Source::Video { codec, pattern } => Some(FrameSource::new(codec, pattern)),
             Source::Audio { .. } => None,
         };
         Self {
@@ -230,7 +244,9 @@ impl Sender {
             let Some(mut packet) = self.queue.pop_front() else { return };
             packet.sequence = self.sequence;
             self.sequence = self.sequence.wrapping_add(1);
-            Stamp { number: self.number, sent_ns: monotonic_ns() }.write(&mut packet.payload);
+            let stamp =
+                Stamp { layer: self.source.layer().index() as u8, number: self.number, sent_ns: monotonic_ns() };
+            stamp.write(&mut packet.payload);
             self.number = self.number.wrapping_add(1);
             self.budget -= packet.payload.len() as f64;
             self.counts.packets += 1;
@@ -273,9 +289,14 @@ impl Sender {
         let encoding = &self.encoding;
         let wide = transport_sequence.to_be_bytes();
         let level = [0x80 | 20];
-        let mut extensions: Vec<(u8, &[u8])> = Vec::with_capacity(3);
+        let mut extensions: Vec<(u8, &[u8])> = Vec::with_capacity(4);
         if let Some(id) = encoding.mid_extension {
             extensions.push((id, encoding.mid.as_bytes()));
+        }
+        let repairs = encoding.rtx.is_some_and(|(_, repair)| repair == ssrc);
+        let rid_extension = if repairs { encoding.repaired_rid_extension } else { encoding.rid_extension };
+        if let (Some(id), Some(rid)) = (rid_extension, encoding.rid) {
+            extensions.push((id, rid.as_bytes()));
         }
         if let Some(id) = encoding.transport_sequence_extension {
             extensions.push((id, &wide));
@@ -345,7 +366,10 @@ mod tests {
             ssrc: 1,
             rtx: Some((97, 2)),
             mid: "7".into(),
+            rid: Some("h"),
             mid_extension: Some(4),
+            rid_extension: Some(10),
+            repaired_rid_extension: Some(11),
             transport_sequence_extension: Some(3),
             audio_level_extension: None,
         }
@@ -403,6 +427,8 @@ mod tests {
         let header = Header::parse(&again[0]).unwrap();
         assert_eq!((header.payload_type, header.ssrc, header.timestamp), (97, 2, original.timestamp));
         assert_eq!(again[0][header.len..header.len + 2], original.sequence.to_be_bytes());
+        assert_eq!((header.extension(&again[0], 10), header.extension(&again[0], 11)), (None, Some(&b"h"[..])));
+        assert_eq!(original.extension(&packets[3], 10), Some(&b"h"[..]));
         assert_eq!(again[0][header.len + 2..], packets[3][original.len..]);
     }
 
@@ -420,13 +446,22 @@ mod tests {
 
     #[test]
     fn a_key_frame_is_paced_and_the_rate_still_met() {
-        let now = Instant::now();
-        let pattern = Pattern::Trace { bitrate_bps: 2_000_000, payload_max: 1_100 };
-        let mut sender = Sender::new(Source::Video { codec: VideoCodec::Vp8, pattern }, encoding(), now);
-        let mut at_once = 0;
-        sender.on_timeout(now, &mut 0, |_| at_once += 1);
-        assert!(sender.deadline().unwrap() <= now + PACE_INTERVAL);
-        let later = run(&mut sender, now + PACE_INTERVAL, Duration::from_millis(90), &mut 0);
-        assert!(at_once > 5 && later.len() > 10, "{at_once} {}", later.len());
+        let start = Instant::now();
+        let pattern = Pattern::Trace { layer: Layer::High, bitrate_bps: 2_000_000, payload_max: 1_100 };
+        let mut sender = Sender::new(Source::Video { codec: VideoCodec::H264, pattern }, encoding(), start);
+        let (mut total, mut largest, mut now) = (0, 0, start);
+        while now < start + Duration::from_secs(30) {
+            let mut at_once = 0;
+            sender.on_timeout(now, &mut 0, |outbound| {
+                if let Outbound::Rtp(packet) = outbound {
+                    at_once += packet.len();
+                }
+            });
+            (total, largest) = (total + at_once, largest.max(at_once));
+            now = sender.deadline().unwrap();
+        }
+        // A key frame has some 110 kB; 40 ms at 2.5 times the bitrate have 25, beside the headers.
+        assert!((20_000..28_000).contains(&largest), "{largest}");
+        assert!((7_400_000..8_000_000).contains(&total), "{total}");
     }
 }

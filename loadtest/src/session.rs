@@ -20,10 +20,10 @@ use crate::dtls::{Identity, SrtpProfile};
 use crate::ice::{Credentials, IceRole};
 use crate::media::{MediaThread, NewTransport, TransportId};
 use crate::receiver::MediaKind;
-use crate::sdp::{self, Description, LocalSection, LocalTransport, Sending};
-use crate::sender::Source;
+use crate::sdp::{self, Description, LocalSection, LocalTransport, Sending, SendingLayer};
 use crate::signal::{Protocol, SignalSocket};
 use crate::socket;
+use crate::trace::Layer;
 use crate::transport::{TransportEvent, TransportOptions};
 
 /// Events of one transport that wait for the session.
@@ -47,7 +47,7 @@ impl Peer {
         local_ip: IpAddr,
         options: TransportOptions,
     ) -> anyhow::Result<Self> {
-        let socket = socket::open(local_ip).context("opening a media socket")?;
+        let socket = socket::open(local_ip, media.features(options.verify)).context("opening a media socket")?;
         let candidate = socket.local_addr().context("reading a local address")?;
         let credentials = Credentials { ufrag: random_text(8), password: random_text(24) };
         let local = LocalTransport {
@@ -75,7 +75,7 @@ type PublishReply = oneshot::Sender<anyhow::Result<PublishedTrack>>;
 /// A track between AddTrack and the answer that takes it.
 struct Publishing {
     mid: usize,
-    source: Source,
+    track: TrackSpec,
     sending: Sending,
     sid: String,
     reply: PublishReply,
@@ -246,11 +246,14 @@ impl Session {
         let in_offer = |publishing: &Publishing| publishing.mid < description.sections.len();
         let (answered, open) = std::mem::take(&mut self.publishing).into_iter().partition(in_offer);
         self.publishing = open;
-        for Publishing { mid, source, sending, sid, reply } in answered {
-            let result = match description.encoding(&mid.to_string(), &sending) {
-                Some(encoding) => {
-                    self.media.publish(id, source, encoding);
-                    Ok(PublishedTrack { sid, ssrc: sending.ssrc })
+        for Publishing { mid, track, sending, sid, reply } in answered {
+            let result = match description.encodings(&mid.to_string(), &sending) {
+                Some(encodings) => {
+                    let ssrcs = encodings.iter().map(|(_, encoding)| encoding.ssrc).collect();
+                    for (layer, encoding) in encodings {
+                        self.media.publish(id, track.source_of(layer), encoding);
+                    }
+                    Ok(PublishedTrack { sid, ssrcs })
                 }
                 None => Err(anyhow!("the server's answer does not take track {sid}")),
             };
@@ -326,29 +329,35 @@ impl Session {
             self.sections.push(LocalSection::Application);
         }
         let kind = track.kind();
+        let layer = |layer| SendingLayer {
+            layer,
+            ssrc: rand::random::<u32>() | 1,
+            rtx_ssrc: (kind == MediaKind::Video).then(|| rand::random::<u32>() & !1),
+        };
         let sending = Sending {
             cid: published.cid,
             stream: "loadtest".to_owned(),
-            ssrc: rand::random::<u32>() | 1,
-            rtx_ssrc: (kind == MediaKind::Video).then(|| rand::random::<u32>() & !1),
+            layers: track.layers().into_iter().map(layer).collect(),
             codec: track.codec(),
         };
         let mid = self.sections.len();
         self.sections.push(LocalSection::Send(kind, sending.clone()));
-        self.publishing.push(Publishing { mid, source: track.source, sending, sid, reply });
+        self.publishing.push(Publishing { mid, track, sending, sid, reply });
         self.negotiate();
     }
 
-    fn unpublish(&mut self, ssrc: u32) {
+    fn unpublish(&mut self, ssrcs: &[u32]) {
         for section in &mut self.sections {
             if let LocalSection::Send(kind, sending) = section
-                && sending.ssrc == ssrc
+                && sending.layers.iter().any(|layer| ssrcs.contains(&layer.ssrc))
             {
                 *section = LocalSection::Ended(*kind);
             }
         }
         if let Some(peer) = &self.publisher {
-            self.media.stop_track(peer.id, ssrc);
+            for &ssrc in ssrcs {
+                self.media.stop_track(peer.id, ssrc);
+            }
         }
         self.negotiate();
     }
@@ -356,7 +365,7 @@ impl Session {
     async fn on_order(&mut self, order: Order) {
         match order {
             Order::Publish(track, reply) => self.publish(track, reply),
-            Order::Unpublish(ssrc) => self.unpublish(ssrc),
+            Order::Unpublish(ssrcs) => self.unpublish(&ssrcs),
             Order::Data(message, reply) => self.send_data(message, reply).await,
             Order::Signal(request) => self.requests.push(*request),
             Order::Leave => {
@@ -464,26 +473,30 @@ fn add_track(cid: &str, track: &TrackSpec) -> proto::AddTrackRequest {
         ..Default::default()
     };
     if let Some(codec) = track.codec() {
-        let (width, height) = (1280, 720);
-        let layer = proto::VideoLayer {
-            quality: proto::VideoQuality::High.into(),
-            width,
-            height,
-            bitrate: 2_000_000,
-            ..Default::default()
-        };
+        let layers: Vec<_> = track.layers().into_iter().map(video_layer).collect();
         request.r#type = proto::TrackType::Video.into();
         request.source = proto::TrackSource::Camera.into();
-        (request.width, request.height) = (width, height);
-        request.layers = vec![layer.clone()];
+        (request.width, request.height) = Layer::High.size();
+        request.layers.clone_from(&layers);
         request.simulcast_codecs = vec![proto::SimulcastCodec {
             codec: codec.name().to_ascii_lowercase(),
             cid: cid.to_owned(),
-            layers: vec![layer],
+            layers,
             ..Default::default()
         }];
     }
     request
+}
+
+fn video_layer(layer: Layer) -> proto::VideoLayer {
+    let quality = match layer {
+        Layer::Low => proto::VideoQuality::Low,
+        Layer::Middle => proto::VideoQuality::Medium,
+        Layer::High => proto::VideoQuality::High,
+    };
+    let (width, height) = layer.size();
+    let bitrate = layer.bitrate_bps(2_000_000) as u32;
+    proto::VideoLayer { quality: quality.into(), width, height, bitrate, ..Default::default() }
 }
 
 async fn next_event(peer: &mut Option<Peer>) -> Option<TransportEvent> {

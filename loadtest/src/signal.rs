@@ -182,6 +182,42 @@ fn authorised(url: &str, token: &str) -> anyhow::Result<tungstenite::handshake::
 mod tests {
     use super::*;
 
+    /// Answers two connections, 404 first, and gives the paths that were asked for.
+    async fn refuse_twice(listener: tokio::net::TcpListener) -> Vec<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut paths = Vec::new();
+        for answer in
+            ["404 Not Found\r\nContent-Length: 0\r\n\r\n", "401 Unauthorized\r\nContent-Length: 4\r\n\r\nnope"]
+        {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            let text = String::from_utf8(request).unwrap();
+            paths.push(text.split(['?', ' ']).nth(1).unwrap().to_owned());
+            stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await.unwrap();
+        }
+        paths
+    }
+
+    #[tokio::test]
+    async fn a_server_without_v1_is_asked_for_v0_and_its_refusal_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(refuse_twice(listener));
+        let call = JoinCall {
+            url: &url,
+            token: "token",
+            protocol: Protocol::V1,
+            auto_subscribe: true,
+            offer: proto::SessionDescription::default(),
+        };
+        let error = SignalSocket::connect(call).await.err().unwrap().to_string();
+        assert!(error.contains("401") && error.contains("nope"), "{error}");
+        assert_eq!(server.await.unwrap(), ["/rtc/v1", "/rtc"]);
+    }
+
     #[test]
     fn http_urls_become_websocket_urls() {
         assert_eq!(websocket_base("http://127.0.0.1:7880/"), "ws://127.0.0.1:7880");

@@ -1,9 +1,15 @@
-//! Frame sizes as an encoder produces them.
+//! Frame sizes as an encoder produced them.
 //!
-//! A trace is generated, not recorded: 30 frames a second, a key frame every 3 s several times larger than the rest,
-//! the others varying with slow changes of the scene. It is the same in every run.
+//! `traces/` has 30 s of a synthetic scene (a talking head before a textured room, camera noise, a waving hand), drawn
+//! for this purpose and encoded by libvpx and x264 in their real-time modes as three simulcast layers, 30 frames a second,
+//! a key frame each 3 s. Replaying sizes needs no encoder and is the same in every run.
 
+use std::sync::OnceLock;
 use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::codec::VideoCodec;
 
 /// Frames a second.
 pub const FRAME_RATE: u64 = 30;
@@ -11,27 +17,112 @@ pub const FRAME_RATE: u64 = 30;
 pub const FRAME_INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / FRAME_RATE);
 /// Frames from one key frame to the next.
 pub const KEY_FRAME_INTERVAL: u64 = 3 * FRAME_RATE;
-/// Times a key frame is larger than a mean delta frame.
-const KEY_FRAME_WEIGHT: f64 = 6.0;
+
+const VP8: &str = include_str!("../traces/camera-vp8.csv");
+const H264: &str = include_str!("../traces/camera-h264.csv");
+
+/// One encoding of a simulcast track, with the RID that LiveKit's clients use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    Low,
+    Middle,
+    /// The only one without simulcast.
+    High,
+}
+
+impl Layer {
+    /// From the smallest to the largest.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Middle, Self::High];
+
+    pub fn rid(self) -> &'static str {
+        match self {
+            Self::Low => "q",
+            Self::Middle => "h",
+            Self::High => "f",
+        }
+    }
+
+    /// Width and height in pixels.
+    pub fn size(self) -> (u32, u32) {
+        match self {
+            Self::Low => (320, 180),
+            Self::Middle => (640, 360),
+            Self::High => (1_280, 720),
+        }
+    }
+
+    /// The bitrate of this layer beside a high one of `high_bps`, in the proportions of the recording.
+    pub fn bitrate_bps(self, high_bps: u64) -> u64 {
+        match self {
+            Self::Low => high_bps * 3 / 40,
+            Self::Middle => high_bps / 4,
+            Self::High => high_bps,
+        }
+    }
+
+    /// Its place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::Low => 0,
+            Self::Middle => 1,
+            Self::High => 2,
+        }
+    }
+}
 
 /// How many packets of which size a track sends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pattern {
-    /// Frames of varying size, together `bitrate_bps`, cut into payloads of at most `payload_max` bytes.
-    Trace { bitrate_bps: u64, payload_max: usize },
+    /// The recorded frames of one layer, scaled to `bitrate_bps`, cut into payloads of at most `payload_max` bytes.
+    Trace { layer: Layer, bitrate_bps: u64, payload_max: usize },
     /// Exactly so many packets of one size; every 90th frame is marked as key frame.
     Steady { packets_per_second: u32, payload_len: usize },
+}
+
+impl Pattern {
+    /// Which layer it stands for.
+    pub fn layer(self) -> Layer {
+        match self {
+            Self::Trace { layer, .. } => layer,
+            Self::Steady { .. } => Layer::High,
+        }
+    }
+}
+
+/// One line of a recording: whether it is a key frame, and the bytes of each layer.
+type Recorded = (bool, [u32; 3]);
+
+fn recording(codec: VideoCodec) -> &'static [Recorded] {
+    static RECORDINGS: [OnceLock<Vec<Recorded>>; 2] = [const { OnceLock::new() }; 2];
+    match codec {
+        VideoCodec::Vp8 => RECORDINGS[0].get_or_init(|| parse(VP8)),
+        VideoCodec::H264 => RECORDINGS[1].get_or_init(|| parse(H264)),
+    }
+}
+
+fn parse(text: &str) -> Vec<Recorded> {
+    let line = |line: &str| -> Option<Recorded> {
+        let mut fields = line.split(',').map(|field| field.parse::<u32>().ok());
+        let mut next = || fields.next().flatten();
+        Some((next()? == 1, [next()?, next()?, next()?]))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Gives the payload sizes of one frame after the other.
 #[derive(Debug)]
 pub struct FrameSource {
     pattern: Pattern,
+    recording: &'static [Recorded],
+    /// Place in the recording.
+    position: usize,
+    /// Frame sizes are multiplied with this.
+    scale: f64,
     frame: u64,
     since_key_frame: u64,
     /// Packets owed by the steady pattern, in 1/30.
     credit: u64,
-    random: u64,
 }
 
 /// One frame, cut into packets.
@@ -43,8 +134,22 @@ pub struct Frame {
 }
 
 impl FrameSource {
-    pub fn new(pattern: Pattern) -> Self {
-        Self { pattern, frame: 0, since_key_frame: KEY_FRAME_INTERVAL, credit: 0, random: 0x9e37_79b9_7f4a_7c15 }
+    pub fn new(codec: VideoCodec, pattern: Pattern) -> Self {
+        let recording = recording(codec);
+        let layer = pattern.layer().index();
+        let bytes: u64 = recording.iter().map(|(_, lens)| u64::from(lens[layer])).sum();
+        let recorded_bps = bytes as f64 * 8.0 * FRAME_RATE as f64 / recording.len() as f64;
+        let mut source = Self {
+            pattern,
+            recording,
+            position: 0,
+            scale: 1.0,
+            frame: 0,
+            since_key_frame: KEY_FRAME_INTERVAL,
+            credit: 0,
+        };
+        source.scale = source.bitrate_bps() as f64 / recorded_bps;
+        source
     }
 
     /// Mean bitrate of the payloads.
@@ -59,38 +164,34 @@ impl FrameSource {
 
     /// The frame that is due; a key frame if it is time for one or `key_frame_wanted`.
     pub fn next(&mut self, key_frame_wanted: bool) -> Frame {
-        let key_frame = key_frame_wanted || self.since_key_frame >= KEY_FRAME_INTERVAL;
-        self.since_key_frame = if key_frame { 1 } else { self.since_key_frame + 1 };
         let number = self.frame;
         self.frame += 1;
-        let payload_lens = match self.pattern {
-            Pattern::Trace { bitrate_bps, payload_max } => cut(self.frame_len(bitrate_bps, key_frame), payload_max),
+        let (key_frame, payload_lens) = match self.pattern {
+            Pattern::Trace { layer, payload_max, .. } => {
+                let (key_frame, len) = self.replay(layer, key_frame_wanted);
+                (key_frame, cut(len, payload_max))
+            }
             Pattern::Steady { packets_per_second, payload_len } => {
+                let key_frame = key_frame_wanted || self.since_key_frame >= KEY_FRAME_INTERVAL;
+                self.since_key_frame = if key_frame { 1 } else { self.since_key_frame + 1 };
                 self.credit += u64::from(packets_per_second);
                 let packets = self.credit / FRAME_RATE;
                 self.credit %= FRAME_RATE;
-                vec![payload_len; packets as usize]
+                (key_frame, vec![payload_len; packets as usize])
             }
         };
         Frame { number, key_frame, payload_lens }
     }
 
-    fn frame_len(&mut self, bitrate_bps: u64, key_frame: bool) -> usize {
-        let frames = KEY_FRAME_INTERVAL as f64;
-        let mean_delta = bitrate_bps as f64 / 8.0 * (frames / FRAME_RATE as f64) / (frames - 1.0 + KEY_FRAME_WEIGHT);
-        // The scene swings over some 7 s, single frames by a quarter.
-        let scene = 1.0 + 0.35 * (self.frame as f64 / 33.0).sin();
-        let noise = 0.75 + 0.5 * self.random_unit();
-        let weight = if key_frame { KEY_FRAME_WEIGHT } else { scene };
-        ((mean_delta * weight * noise) as usize).max(200)
-    }
-
-    /// Uniform in 0..1; xorshift, so that every run sends the same.
-    fn random_unit(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    /// The next recorded frame; a wanted key frame is the next one in the recording, and what followed it follows.
+    fn replay(&mut self, layer: Layer, key_frame_wanted: bool) -> (bool, usize) {
+        if key_frame_wanted {
+            let after = self.recording.get(self.position..).unwrap_or(&[]);
+            self.position = after.iter().position(|(key, _)| *key).map_or(0, |ahead| self.position + ahead);
+        }
+        let Some((key_frame, lens)) = self.recording.get(self.position) else { return (true, 0) };
+        self.position = (self.position + 1) % self.recording.len();
+        (*key_frame, (f64::from(lens[layer.index()]) * self.scale) as usize)
     }
 }
 
@@ -104,9 +205,19 @@ fn cut(len: usize, payload_max: usize) -> Vec<usize> {
 mod tests {
     use super::*;
 
+    const STEADY: Pattern = Pattern::Steady { packets_per_second: 220, payload_len: 1_100 };
+
+    fn trace(layer: Layer) -> Pattern {
+        Pattern::Trace { layer, bitrate_bps: layer.bitrate_bps(2_000_000), payload_max: 1_100 }
+    }
+
+    fn len(frame: &Frame) -> usize {
+        frame.payload_lens.iter().sum()
+    }
+
     #[test]
     fn the_steady_pattern_sends_exactly_its_rate_every_second() {
-        let mut source = FrameSource::new(Pattern::Steady { packets_per_second: 220, payload_len: 1100 });
+        let mut source = FrameSource::new(VideoCodec::Vp8, STEADY);
         for _ in 0..5 {
             let packets: usize = (0..FRAME_RATE).map(|_| source.next(false).payload_lens.len()).sum();
             assert_eq!(packets, 220);
@@ -114,29 +225,33 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_meets_its_bitrate_and_its_key_frames_are_large() {
-        let mut source = FrameSource::new(Pattern::Trace { bitrate_bps: 2_000_000, payload_max: 1100 });
-        let frames: Vec<Frame> = (0..FRAME_RATE * 60).map(|_| source.next(false)).collect();
-        let len = |frame: &Frame| frame.payload_lens.iter().sum::<usize>();
-        let total: usize = frames.iter().map(len).sum();
-        let bitrate_bps = total * 8 / 60;
-        assert!((1_900_000..2_100_000).contains(&bitrate_bps), "{bitrate_bps}");
+    fn every_layer_of_both_recordings_meets_its_bitrate_with_large_key_frames() {
+        for codec in [VideoCodec::Vp8, VideoCodec::H264] {
+            for layer in Layer::ALL {
+                let mut source = FrameSource::new(codec, trace(layer));
+                let frames: Vec<Frame> = (0..FRAME_RATE * 60).map(|_| source.next(false)).collect();
+                let total: usize = frames.iter().map(len).sum();
+                let error = (total * 8 / 60) as f64 / layer.bitrate_bps(2_000_000) as f64 - 1.0;
+                assert!(error.abs() < 0.01, "{codec:?} {layer:?} {error}");
 
-        let keys: Vec<&Frame> = frames.iter().filter(|frame| frame.key_frame).collect();
-        assert_eq!(keys.len(), 20);
-        let key_mean = keys.iter().map(|frame| len(frame)).sum::<usize>() / keys.len();
-        let mean = total / frames.len();
-        assert!((4 * mean..8 * mean).contains(&key_mean), "{key_mean} of {mean}");
-        assert!(frames.iter().flat_map(|frame| &frame.payload_lens).all(|len| *len <= 1100));
+                let keys: Vec<&Frame> = frames.iter().filter(|frame| frame.key_frame).collect();
+                assert_eq!(keys.len(), 20);
+                let key_mean = keys.iter().map(|frame| len(frame)).sum::<usize>() / keys.len();
+                assert!(key_mean > 3 * total / frames.len() / 2, "{codec:?} {layer:?} {key_mean}");
+                assert!(frames.iter().flat_map(|frame| &frame.payload_lens).all(|len| *len <= 1_100));
+            }
+        }
     }
 
     #[test]
     fn a_wanted_key_frame_comes_at_once_and_restarts_the_interval() {
-        let mut source = FrameSource::new(Pattern::Steady { packets_per_second: 60, payload_len: 100 });
-        assert!(source.next(false).key_frame);
-        assert!(!source.next(false).key_frame);
-        assert!(source.next(true).key_frame);
-        let until_next = (0..).take_while(|_| !source.next(false).key_frame).count() as u64;
-        assert_eq!(until_next, KEY_FRAME_INTERVAL - 1);
+        for pattern in [STEADY, trace(Layer::High)] {
+            let mut source = FrameSource::new(VideoCodec::H264, pattern);
+            assert!(source.next(false).key_frame);
+            assert!(!source.next(false).key_frame);
+            assert!(source.next(true).key_frame);
+            let until_next = (0..).take_while(|_| !source.next(false).key_frame).count() as u64;
+            assert_eq!(until_next, KEY_FRAME_INTERVAL - 1);
+        }
     }
 }

@@ -159,8 +159,34 @@ struct StreamMedia {
     first_key_frame_ns: Option<u64>,
     first_packet_at: Option<Instant>,
     key_frame_asked: Option<Instant>,
-    source: Option<(u32, u32)>,
+    /// Layer, first and last number of the run that is coming.
+    source: Option<(u8, u32, u32)>,
+    /// Packets of the source in the runs of other layers before.
+    source_before: u64,
     source_received: u64,
+}
+
+impl StreamMedia {
+    fn source_expected(&self) -> u64 {
+        self.source_before + self.source.map_or(0, |(_, first, last)| u64::from(last - first) + 1)
+    }
+
+    /// Counts a packet of the source; a server may change the layer in between.
+    fn on_stamp(&mut self, stamp: Stamp, timely: bool) {
+        let (layer, first, last) = self.source.get_or_insert((stamp.layer, stamp.number, stamp.number));
+        if *layer != stamp.layer {
+            if !timely {
+                // Of a run that has been closed already.
+                return;
+            }
+            let expected = self.source_expected();
+            self.source_before = expected;
+            self.source = Some((stamp.layer, stamp.number, stamp.number));
+        } else {
+            (*first, *last) = ((*first).min(stamp.number), (*last).max(stamp.number));
+        }
+        self.source_received += 1;
+    }
 }
 
 /// A transport and what it carries.
@@ -226,6 +252,11 @@ impl Transport {
     /// Whether datagrams brought anything but media in order: answers, events, another deadline.
     pub fn take_stirred(&mut self) -> bool {
         std::mem::take(&mut self.stirred)
+    }
+
+    /// Whether ICE and DTLS are up.
+    pub fn is_connected(&self) -> bool {
+        self.srtp.is_some()
     }
 
     /// Datagrams to send, in order.
@@ -322,7 +353,7 @@ impl Transport {
                 unstamped: media.unstamped,
                 first_packet_ns: media.first_packet_ns,
                 first_key_frame_ns: media.first_key_frame_ns,
-                source_expected: media.source.map_or(0, |(first, last)| u64::from(last - first) + 1),
+                source_expected: media.source_expected(),
                 source_received: media.source_received,
             })
             .collect();
@@ -580,9 +611,7 @@ impl Transport {
             media.unstamped += 1;
             return;
         };
-        let (first, last) = media.source.get_or_insert((stamp.number, stamp.number));
-        (*first, *last) = ((*first).min(stamp.number), (*last).max(stamp.number));
-        media.source_received += 1;
+        media.on_stamp(stamp, timely);
         if timely && self.options.verify {
             delays.record(now_ns.saturating_sub(stamp.sent_ns));
         }
@@ -838,6 +867,9 @@ mod tests {
                 ssrc: 5,
                 rtx: Some((97, 6)),
                 mid: "0".into(),
+                rid: None,
+                rid_extension: None,
+                repaired_rid_extension: None,
                 mid_extension: Some(4),
                 transport_sequence_extension: Some(3),
                 audio_level_extension: None,

@@ -1,24 +1,30 @@
-//! The DTLS certificate of this process, and the handshake settings that go with it.
+//! The DTLS certificate of this process.
 
 use std::fmt;
 use std::sync::Arc;
 
 use ring::digest;
-use rtc_crypto::providers::RingProvider;
-use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
-use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use ring::error::Unspecified;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, Signature};
 
 use crate::command::Fingerprint;
-use crate::dtls::SrtpProfile;
-
-/// Largest handshake fragment, in bytes: with its headers it fits the 1,200 bytes that every path carries.
-const HANDSHAKE_MTU: usize = 1_150;
+use crate::dtls::der::{
+    BIT_STRING, GENERALIZED_TIME, INTEGER, OBJECT_ID, OID_COMMON_NAME, OID_EC, OID_ECDSA_WITH_SHA256, OID_P256,
+    SEQUENCE, SET, UTC_TIME, UTF8_STRING, VERSION, element,
+};
 
 /// Made once at start, shared by all workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Certificate {
     pub fingerprint: Fingerprint,
-    settings: Arc<[(SrtpProfile, Arc<HandshakeConfig>); 3]>,
+    own: Arc<Own>,
+}
+
+struct Own {
+    der: Vec<u8>,
+    key: EcdsaKeyPair,
+    random: SystemRandom,
 }
 
 impl Certificate {
@@ -28,38 +34,28 @@ impl Certificate {
     ///
     /// Only when the operating system gives no random bytes.
     pub fn generate() -> Self {
-        let provider = Arc::new(RingProvider::new());
-        let certificate = rtc_dtls::crypto::Certificate::generate_self_signed(
-            vec!["onair".to_owned()],
-            rtc_crypto::RTCCryptoProvider::crypto(provider.as_ref()),
-        )
-        .expect("a P-256 key can be made as long as the system gives random bytes");
-        let leaf = certificate.certificate.first().expect("a generated certificate has a leaf");
-        let fingerprint = fingerprint_of(leaf);
-
-        let settings = SrtpProfile::PREFERENCE.map(|profile| {
-            let config = ConfigBuilder::default()
-                .with_crypto_provider(provider.clone())
-                .with_certificates(vec![certificate.clone()])
-                .with_srtp_protection_profiles(vec![wire_profile(profile)])
-                // The certificate is checked against the SDP's fingerprint (RFC 5763, section 5), not against an
-                // authority. Its possession is proved by CertificateVerify all the same.
-                .with_client_auth(ClientAuthType::RequireAnyClientCert)
-                .with_insecure_skip_verify(true)
-                .with_extended_master_secret(ExtendedMasterSecretType::Require)
-                .with_mtu(HANDSHAKE_MTU)
-                .build(false, None)
-                .expect("these settings suit a P-256 certificate");
-            (profile, Arc::new(config))
-        });
-        Self { fingerprint, settings: Arc::new(settings) }
+        const WHY: &str = "a P-256 key can be made and used as long as the system gives random bytes";
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).expect(WHY);
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).expect(WHY);
+        let serial: [u8; 15] = ring::rand::generate(&random).expect(WHY).expose();
+        let to_be_signed = to_be_signed(serial, key.public_key().as_ref());
+        let signature = key.sign(&random, &to_be_signed).expect(WHY);
+        let der = element(SEQUENCE, &[&to_be_signed, &ecdsa_with_sha256(), &bit_string(signature.as_ref())]);
+        Self { fingerprint: fingerprint_of(&der), own: Arc::new(Own { der, key, random }) }
     }
 
-    /// Settings of a handshake that can only end in this profile.
-    pub(crate) fn settings_for(&self, profile: SrtpProfile) -> Arc<HandshakeConfig> {
-        let [first, second, third] = self.settings.as_ref();
-        let (_, config) = [second, third].into_iter().find(|(candidate, _)| *candidate == profile).unwrap_or(first);
-        config.clone()
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.own.der
+    }
+
+    /// ECDSA with SHA-256, in DER.
+    ///
+    /// # Errors
+    ///
+    /// Only when the operating system gives no random bytes.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Signature, Unspecified> {
+        self.own.key.sign(&self.own.random, message)
     }
 }
 
@@ -76,10 +72,38 @@ pub(crate) fn fingerprint_of(certificate: &[u8]) -> Fingerprint {
     Fingerprint(bytes)
 }
 
-fn wire_profile(profile: SrtpProfile) -> SrtpProtectionProfile {
-    match profile {
-        SrtpProfile::AeadAes128Gcm => SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-        SrtpProfile::AeadAes256Gcm => SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-        SrtpProfile::Aes128CmSha1_80 => SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-    }
+/// A TBSCertificate (RFC 5280, section 4.1) of version 3 without extensions.
+///
+/// It says nothing about who we are, and has no end (section 4.1.2.5): its fingerprint in the SDP is what counts.
+fn to_be_signed(mut serial: [u8; 15], public_key: &[u8]) -> Vec<u8> {
+    // Positive, and in its shortest form.
+    serial[0] = serial[0] & 0x7F | 0x40;
+    let common_name = element(SEQUENCE, &[&element(OBJECT_ID, &[OID_COMMON_NAME]), &element(UTF8_STRING, &[b"onair"])]);
+    let name = element(SEQUENCE, &[&element(SET, &[&common_name])]);
+    let validity = element(
+        SEQUENCE,
+        &[&element(UTC_TIME, &[b"000101000000Z"]), &element(GENERALIZED_TIME, &[b"99991231235959Z"])],
+    );
+    let algorithm = element(SEQUENCE, &[&element(OBJECT_ID, &[OID_EC]), &element(OBJECT_ID, &[OID_P256])]);
+    let key_info = element(SEQUENCE, &[&algorithm, &bit_string(public_key)]);
+    element(
+        SEQUENCE,
+        &[
+            &element(VERSION, &[&element(INTEGER, &[&[2]])]),
+            &element(INTEGER, &[&serial]),
+            &ecdsa_with_sha256(),
+            &name,
+            &validity,
+            &name,
+            &key_info,
+        ],
+    )
+}
+
+fn ecdsa_with_sha256() -> Vec<u8> {
+    element(SEQUENCE, &[&element(OBJECT_ID, &[OID_ECDSA_WITH_SHA256])])
+}
+
+fn bit_string(bytes: &[u8]) -> Vec<u8> {
+    element(BIT_STRING, &[&[0], bytes])
 }

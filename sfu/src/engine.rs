@@ -90,6 +90,8 @@ pub struct Engine {
     ufrags: HashMap<String, usize>,
     /// The router's list: slots of publications that something arrived for in this turn.
     news: Vec<usize>,
+    /// Slots of video subscriptions that have not met the present yet: they get the past also while nothing arrives.
+    starting: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     clock: feedback::MediaClock,
     events: VecDeque<(RoomId, Event)>,
@@ -115,6 +117,7 @@ impl Engine {
             paths: HashMap::new(),
             ufrags: HashMap::new(),
             news: Vec::with_capacity(64),
+            starting: Vec::new(),
             timers: BinaryHeap::new(),
             clock: feedback::MediaClock::new(now),
             events: VecDeque::new(),
@@ -373,11 +376,15 @@ impl Engine {
         subscription.wanted = publication.best_layer(now, subscription.layer_max);
         if publication.section.kind == MediaKind::Video
             && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+            && layer.late_start().is_none()
         {
             layer.want_keyframe();
         }
         let slot = self.subscriptions.insert(subscription);
         self.subscription_of.insert(id, slot);
+        if publication.section.kind == MediaKind::Video {
+            self.starting.push(slot);
+        }
         publication.subscriptions.push(slot);
         self.peers[peer_slot].subscriptions.push(slot);
     }
@@ -401,9 +408,11 @@ impl Engine {
         let publication = &mut self.publications[subscription.publication];
         subscription.wanted = publication.best_layer(now, subscription.layer_max);
         let waits = subscription.current != Some(subscription.wanted) && !subscription.paused && !publication.muted;
+        let late = subscription.may_start_late(subscription.wanted);
         if waits
             && subscription.kind() == MediaKind::Video
             && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+            && !(late && layer.late_start().is_some())
         {
             layer.want_keyframe();
         }
@@ -487,6 +496,11 @@ impl Engine {
                 TransportOutput::Ended(end) => ended = Some(end),
             }
         }
+        let refused = self.peers[slot].transport.take_data_discards().total();
+        if refused > 0 {
+            debug!(transport = ?self.peers[slot].id, refused, "data channel messages refused");
+            self.stats.add(Discard::DataRefused, refused);
+        }
         if let Some(end) = ended {
             self.end_transport(slot, end);
             return;
@@ -509,6 +523,7 @@ impl Engine {
             if subscription.kind() == MediaKind::Video
                 && let Some(layer) =
                     self.publications[subscription.publication].layers.get_mut(usize::from(subscription.wanted))
+                && layer.late_start().is_none()
             {
                 layer.want_keyframe();
             }

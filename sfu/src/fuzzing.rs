@@ -3,10 +3,13 @@
 //! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line in
 //! [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use shared::media::Codec;
 
+use crate::certificate::Certificate;
+use crate::dtls::{DtlsOutput, DtlsServer};
 use crate::twcc::{TransportCc, TwccRecorder};
 use crate::{audio, codec, rtcp, rtp};
 
@@ -15,7 +18,7 @@ pub type Entry = fn(&[u8]);
 
 /// Every entry function by the name of its target.
 pub const TARGETS: &[(&str, Entry)] =
-    &[("audio", audio), ("codec", codec), ("rtcp", rtcp), ("rtp", rtp), ("twcc", twcc)];
+    &[("audio", audio), ("codec", codec), ("dtls", dtls), ("rtcp", rtcp), ("rtp", rtp), ("twcc", twcc)];
 
 /// Header, extensions and payload of an RTP packet.
 pub fn rtp(bytes: &[u8]) {
@@ -112,4 +115,38 @@ pub fn audio(bytes: &[u8]) {
     if let Some(primary) = audio::red_primary(bytes) {
         assert!(primary.len() < bytes.len());
     }
+}
+
+/// A ClientHello of libwebrtc.
+const CLIENT_HELLO: &[u8] = include_bytes!("../fuzz/corpus/dtls/libwebrtc_hello");
+
+/// Datagrams, each behind its length in two bytes, played to a DTLS server that knows of no client, and to one that has
+/// answered a ClientHello.
+pub fn dtls(bytes: &[u8]) {
+    static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(Certificate::generate);
+    let now = Instant::now();
+    for before in [&[], CLIENT_HELLO] {
+        let mut server = DtlsServer::new(&CERTIFICATE);
+        for datagram in datagrams(before).chain(datagrams(bytes)) {
+            let _ = server.on_datagram(now, datagram);
+            server.on_deadline(server.deadline().unwrap_or(now));
+            while let Some(sent) = server.poll_transmit() {
+                assert!(sent.len() <= 1_200);
+            }
+            while let Some(output) = server.poll_output() {
+                // Nobody finishes a handshake without having seen our random numbers.
+                assert!(!matches!(output, DtlsOutput::Connected { .. } | DtlsOutput::Data(_)));
+            }
+        }
+    }
+}
+
+fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
+        let (datagram, rest) = rest.split_at_checked(length)?;
+        bytes = rest;
+        Some(datagram)
+    })
 }

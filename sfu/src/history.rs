@@ -112,7 +112,7 @@ impl History {
     }
 
     pub fn contains(&self, sequence: u64) -> bool {
-        self.slots[self.slot_of(sequence)].is_some_and(|slot| slot.info.sequence == sequence)
+        self.find(sequence).is_some()
     }
 }
 

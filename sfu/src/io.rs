@@ -44,7 +44,7 @@ pub enum UdpPorts {
 pub struct Config {
     /// Worker threads; 0 means one a core.
     pub workers: usize,
-    /// Addresses to bind; empty means all.
+    /// Addresses to bind; empty means each of every interface.
     pub bind: Vec<IpAddr>,
     /// Addresses to name in candidates; empty means those bound, or of all interfaces that are up (loopback only if
     /// there is no other).
@@ -124,7 +124,7 @@ impl Workers {
     pub fn start(config: Config, on_event: impl Fn(RoomId, Event) + Clone + Send + 'static) -> io::Result<Workers> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.workers == 0 { cores } else { config.workers }.clamp(1, 255);
-        let addresses = bind_addresses(&config.bind);
+        let addresses = bind_addresses(&config.bind)?;
         let advertised = advertised(&config, &addresses)?;
 
         let mut parts = Vec::new();
@@ -235,8 +235,19 @@ struct Inboxes {
     waker: Waker,
 }
 
-fn bind_addresses(bind: &[IpAddr]) -> Vec<IpAddr> {
-    if bind.is_empty() { vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] } else { bind.to_vec() }
+/// By default every address of every interface has a socket of its own. A socket on the wildcard would answer from
+/// whichever address the route prefers, and a client takes no answer from another address than it asked (RFC 8445,
+/// section 7.2.5.2.1).
+fn bind_addresses(bind: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    if !bind.is_empty() {
+        return Ok(bind.to_vec());
+    }
+    let mut addresses = udp::interface_addresses()?;
+    addresses.retain(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    addresses.dedup();
+    // The index of a socket is kept in a byte.
+    addresses.truncate(usize::from(u8::MAX));
+    Ok(if addresses.is_empty() { vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] } else { addresses })
 }
 
 /// One socket an address, all on one port.
@@ -307,7 +318,7 @@ fn advertised(config: &Config, bound: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
         if address.is_unspecified() {
             let family = interfaces.iter().filter(|other| other.is_ipv4() == address.is_ipv4());
             addresses.extend(family.copied().filter(is_advertisable));
-        } else {
+        } else if !config.bind.is_empty() || is_advertisable(address) {
             addresses.push(*address);
         }
     }

@@ -26,6 +26,10 @@ const NACK_DELAY: Duration = Duration::from_millis(10);
 const NACK_INTERVAL: Duration = Duration::from_millis(80);
 const NACK_TRIES: u8 = 8;
 
+/// Packets of the past that a new subscriber is sent at most: about a second of 2 Mbit/s, which a slow link carries in
+/// less than two. Older key frames are asked for anew, at most every [`KEYFRAME_INTERVAL`].
+const LATE_START_MAX: u64 = 200;
+
 struct Missing {
     sequence: u64,
     due: Instant,
@@ -50,6 +54,8 @@ pub struct LayerState {
     /// Timestamp and time of the last packet, for the jitter.
     last_arrival: Option<(u32, Instant)>,
     missing: Vec<Missing>,
+    /// Where the last key frame starts.
+    keyframe: Option<u64>,
     report: Option<(SenderReport, Instant)>,
     keyframe_wanted: bool,
     keyframe_asked: Option<Instant>,
@@ -74,6 +80,7 @@ impl LayerState {
             jitter: 0.0,
             last_arrival: None,
             missing: Vec::new(),
+            keyframe: None,
             report: None,
             keyframe_wanted: false,
             keyframe_asked: None,
@@ -129,6 +136,9 @@ impl LayerState {
         self.bytes += payload.len() as u64;
         self.last_packet = Some(now);
         self.news.push(info.sequence);
+        if info.keyframe_start && self.keyframe.is_none_or(|before| before < info.sequence) {
+            self.keyframe = Some(info.sequence);
+        }
         self.note_loss(now, info.sequence);
         if !recovered {
             self.note_jitter(now, info.timestamp, kind);
@@ -190,6 +200,14 @@ impl LayerState {
         if given_up {
             self.keyframe_wanted = true;
         }
+    }
+
+    /// Where a new subscriber may start: the last key frame, while history holds it and what followed is little enough
+    /// to send quickly.
+    pub fn late_start(&self) -> Option<u64> {
+        let keyframe = self.keyframe?;
+        let history = self.history.as_deref()?;
+        (self.highest - keyframe <= LATE_START_MAX && history.contains(keyframe)).then_some(keyframe)
     }
 
     pub fn has_missing(&self) -> bool {

@@ -26,7 +26,13 @@ pub struct Stretch {
     timestamp_offset: u32,
     picture_offset: u16,
     tl0_offset: u8,
+    /// Source timestamp up to which the stretch catches up with a stream that went on before it was watched.
+    catch_up: Option<u32>,
 }
+
+/// How much faster than in life a subscriber is shown what it missed: seconds become tens of milliseconds, so that its
+/// playout clock does not take the past for a late present.
+const CATCH_UP_SPEED: u32 = 32;
 
 impl Stretch {
     /// The extended number under which a packet of the source is sent; `None` if it is from before the stretch.
@@ -35,6 +41,12 @@ impl Stretch {
     }
 
     pub fn timestamp(&self, source: u32) -> u32 {
+        let source = match self.catch_up {
+            Some(present) if present.wrapping_sub(source).cast_signed() > 0 => {
+                present.wrapping_sub(present.wrapping_sub(source) / CATCH_UP_SPEED)
+            }
+            Some(_) | None => source,
+        };
         source.wrapping_add(self.timestamp_offset)
     }
 
@@ -119,7 +131,16 @@ impl Rewriter {
             timestamp_offset: timestamp.wrapping_sub(packet.timestamp),
             picture_offset,
             tl0_offset,
+            catch_up: None,
         });
+    }
+
+    /// Begins with a key frame of the past; what followed it is sent up to `present`, a source timestamp, quickly.
+    pub fn begin_in_the_past(&mut self, now: Instant, layer: u8, packet: &PacketInfo, clock_rate: u32, present: u32) {
+        self.begin(now, layer, packet, clock_rate);
+        if let Some(stretch) = self.stretches.last_mut() {
+            stretch.catch_up = Some(present);
+        }
     }
 
     /// Notes that `packet` was sent in the current stretch.
@@ -214,6 +235,18 @@ mod tests {
         let later = now + Duration::from_secs(2);
         rewriter.begin(later, 1, &packet(99, 777_777), 90_000);
         assert_eq!(rewriter.current().expect("begun").timestamp(777_777), 1000 + 180_000);
+    }
+
+    #[test]
+    fn what_a_subscriber_missed_passes_quickly_and_meets_the_present() {
+        let now = Instant::now();
+        let mut rewriter = Rewriter::new(1);
+        rewriter.begin_in_the_past(now, 0, &packet(10, 1000), 90_000, 1000 + 270_000);
+        let stretch = *rewriter.current().expect("begun");
+        let past: Vec<u32> = (0..=90).map(|frame| stretch.timestamp(1000 + frame * 3000)).collect();
+        assert!(past.windows(2).all(|pair| pair[1] > pair[0]));
+        assert!(past[90] - past[0] < 9000);
+        assert_eq!(stretch.timestamp(1000 + 273_000) - past[90], 3000);
     }
 
     #[test]

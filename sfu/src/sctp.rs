@@ -115,6 +115,14 @@ pub struct DataDiscards {
     pub malformed: u64,
 }
 
+impl DataDiscards {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        let Self { too_long, unknown_channel, overflow, malformed } = self;
+        too_long + unknown_channel + overflow + malformed
+    }
+}
+
 /// A channel in our direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sending {
@@ -169,8 +177,8 @@ impl Sctp {
         }
     }
 
-    pub(crate) fn discards(&self) -> DataDiscards {
-        self.discards
+    pub(crate) fn take_discards(&mut self) -> DataDiscards {
+        std::mem::take(&mut self.discards)
     }
 
     /// Takes in an SCTP packet.

@@ -36,9 +36,20 @@ const LABEL_RTCP: u8 = 3;
 type CounterCore = ctr::CtrCore<Aes128, ctr::flavors::Ctr128BE>;
 
 /// The keyed cipher of one direction for RTP or for RTCP.
+#[expect(clippy::large_enum_variant, reason = "the one that the hot path meets stays inline")]
 enum Cipher {
-    Gcm { key: LessSafeKey, salt: [u8; 12] },
-    CounterSha1 { aes: Aes128, salt: [u8; 14], mac: Hmac<Sha1> },
+    Gcm {
+        key: LessSafeKey,
+        salt: [u8; 12],
+    },
+    /// Boxed: old peers pay for a pointer, so that the others' state stays small.
+    CounterSha1(Box<CounterSha1>),
+}
+
+struct CounterSha1 {
+    aes: Aes128,
+    salt: [u8; 14],
+    mac: Hmac<Sha1>,
 }
 
 impl Cipher {
@@ -72,11 +83,11 @@ impl Cipher {
                 derive(LABEL_ENCRYPTION, &mut key);
                 derive(LABEL_AUTHENTICATION, &mut auth);
                 derive(LABEL_SALT, &mut salt);
-                Self::CounterSha1 {
+                Self::CounterSha1(Box::new(CounterSha1 {
                     aes: Aes128::new(&key.into()),
                     salt,
                     mac: <Hmac<Sha1> as Mac>::new_from_slice(&auth).expect("HMAC takes a key of any length"),
-                }
+                }))
             }
         }
     }
@@ -154,14 +165,14 @@ impl SrtpSender {
     pub fn rtp_overhead(&self) -> usize {
         match self.rtp {
             Cipher::Gcm { .. } => GCM_TAG,
-            Cipher::CounterSha1 { .. } => SHA1_TAG,
+            Cipher::CounterSha1(_) => SHA1_TAG,
         }
     }
 
     /// Seals the RTP packet at the start of `buffer` in place: `header` bytes in clear, up to `length`, then the tag.
     /// Returns the sealed length. `index` is the extended sequence number (rollover counter and number).
     ///
-    /// The caller guarantees room for [`SrtpProfile::rtp_overhead`] behind `length` and never repeats an index of an
+    /// The caller guarantees room for [`SrtpSender::rtp_overhead`] behind `length` and never repeats an index of an
     /// SSRC for different bytes.
     pub fn seal_rtp(&self, buffer: &mut [u8], header: usize, length: usize, ssrc: u32, index: u64) -> usize {
         let (clear, rest) = buffer.split_at_mut(header);
@@ -175,7 +186,8 @@ impl SrtpSender {
                 rest[body..body + GCM_TAG].copy_from_slice(tag.as_ref());
                 length + GCM_TAG
             }
-            Cipher::CounterSha1 { aes, salt, mac } => {
+            Cipher::CounterSha1(cipher) => {
+                let CounterSha1 { aes, salt, mac } = &**cipher;
                 counter_mode(aes, salt, ssrc, index, &mut rest[..body]);
                 let roc = u32::try_from((index >> 16) & 0xffff_ffff).unwrap_or(0);
                 let tag = sha1_tag(mac, [&buffer[..length], &roc.to_be_bytes()]);
@@ -206,7 +218,8 @@ impl SrtpSender {
                 packet.extend_from_slice(tag.as_ref());
                 packet.extend_from_slice(&trailer);
             }
-            Cipher::CounterSha1 { aes, salt, mac } => {
+            Cipher::CounterSha1(cipher) => {
+                let CounterSha1 { aes, salt, mac } = &**cipher;
                 counter_mode(aes, salt, ssrc, index.into(), &mut packet[RTCP_CLEAR..]);
                 packet.extend_from_slice(&trailer);
                 let tag = sha1_tag(mac, [packet, &[]]);
@@ -301,7 +314,8 @@ impl SrtpReceiver {
                     .map_err(|_| Discard::SrtpAuthentication)?;
                 length
             }
-            Cipher::CounterSha1 { aes, salt, mac } => {
+            Cipher::CounterSha1(cipher) => {
+                let CounterSha1 { aes, salt, mac } = &**cipher;
                 let length =
                     packet.len().checked_sub(SHA1_TAG).filter(|at| *at >= header).ok_or(Discard::RtpMalformed)?;
                 let roc = u32::try_from(index >> 16).map_err(|_| Discard::RtpMalformed)?;
@@ -345,7 +359,8 @@ impl SrtpReceiver {
                     .map_err(|_| Discard::SrtpAuthentication)?;
                 (RTCP_CLEAR + body.len(), index)
             }
-            Cipher::CounterSha1 { aes, salt, mac } => {
+            Cipher::CounterSha1(cipher) => {
+                let CounterSha1 { aes, salt, mac } = &**cipher;
                 if packet.len() < RTCP_CLEAR + RTCP_INDEX + SHA1_TAG {
                     return Err(Discard::RtcpMalformed);
                 }

@@ -52,6 +52,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     pub runs_sent: u64,
     pub rtp_retransmitted: u64,
+    /// Packets of the past sent to new subscribers.
+    pub rtp_caught_up: u64,
     pub nacks_received: u64,
     pub nacks_missed: u64,
     pub nacks_over_budget: u64,
@@ -96,6 +98,7 @@ impl Stats {
             ("bytes_sent_total", "Bytes of RTP packets forwarded.", self.bytes_sent),
             ("runs_sent_total", "Messages that carried forwarded packets.", self.runs_sent),
             ("rtp_retransmitted_total", "RTP packets sent again for a NACK.", self.rtp_retransmitted),
+            ("rtp_caught_up_total", "RTP packets of the past sent to new subscribers.", self.rtp_caught_up),
             ("nacks_received_total", "Packets that subscribers asked for again.", self.nacks_received),
             ("nacks_missed_total", "Packets asked for that history no longer had.", self.nacks_missed),
             ("nacks_over_budget_total", "Packets asked for beyond a subscriber's budget.", self.nacks_over_budget),

@@ -67,6 +67,8 @@ pub struct Subscription {
     /// The layer that it gets; `None`: waiting for a packet to start with.
     pub current: Option<u8>,
     pub rewriter: Rewriter,
+    /// Next source number to send while it catches up with a stream that it started in the past.
+    pub catch_up: Option<u64>,
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
     kind: MediaKind,
     rtx_next: u64,
@@ -97,6 +99,7 @@ impl Subscription {
             wanted: 0,
             current: None,
             rewriter: Rewriter::new(rand::random()),
+            catch_up: None,
             mappings: ArrayVec::new(),
             kind,
             rtx_next: u64::from(rand::random::<u16>() & 0x7fff),
@@ -149,6 +152,23 @@ impl Subscription {
         let rate = self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate());
         self.rewriter.begin(now, layer, packet, rate);
         self.current = Some(layer);
+        self.catch_up = None;
+    }
+
+    /// Whether it may start with a key frame of the past: only when it has shown nothing yet, or time would run backwards.
+    pub fn may_start_late(&self, layer: u8) -> bool {
+        self.kind == MediaKind::Video
+            && layer == self.wanted
+            && self.current.is_none()
+            && self.rewriter.current().is_none()
+    }
+
+    /// Starts with a key frame of the past; `present` is the source's newest timestamp.
+    pub fn start_late(&mut self, now: Instant, layer: u8, keyframe: &PacketInfo, present: u32) {
+        let rate = self.mapping_of(keyframe.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate());
+        self.rewriter.begin_in_the_past(now, layer, keyframe, rate, present);
+        self.current = Some(layer);
+        self.catch_up = Some(keyframe.sequence);
     }
 
     /// Decides on one packet of the current layer: `None` if this subscriber does not get it.

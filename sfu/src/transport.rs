@@ -234,9 +234,9 @@ impl Transport {
         matches!(self.security, Security::Ended)
     }
 
-    /// What clients sent and we dropped, on data channels.
-    pub fn data_discards(&self) -> DataDiscards {
-        self.sctp.discards()
+    /// What the client sent on data channels and we dropped, since the last call.
+    pub fn take_data_discards(&mut self) -> DataDiscards {
+        self.sctp.take_discards()
     }
 
     /// Writes the next DTLS datagram for [`Self::path`] into `buf` (cleared first); false if there is none.

@@ -59,9 +59,52 @@ fn nothing_is_forwarded_before_a_key_frame() {
 }
 
 #[test]
-fn a_late_subscriber_makes_us_ask_for_a_key_frame_once_however_many_come() {
+fn late_subscribers_start_with_the_last_key_frame_and_nobody_asks_the_publisher() {
     let (mut world, mut source) = watched(1);
-    world.send(PUBLISHER, &source.frame(true, 3));
+    for frame in 0..30 {
+        world.send(PUBLISHER, &source.frame(frame == 0, 5));
+        world.pass(Duration::from_millis(33));
+    }
+    world.received(PUBLISHER);
+    for n in 0..20 {
+        world.join(100 + n);
+        world.subscribe(100 + n, 100 + n, 1, send_section(5000 + 2 * n as u32, video_codecs()));
+    }
+    // The past comes in bursts, one a turn; what arrives meanwhile follows in order.
+    for _ in 0..6 {
+        world.send(PUBLISHER, &source.frame(false, 5));
+        world.pass(Duration::from_millis(33));
+    }
+    assert!(plis(&world.received(PUBLISHER).1).is_empty());
+    for n in 0..20 {
+        let got = world.media(100 + n);
+        assert_eq!(got.len(), 36 * 5);
+        assert!(got.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)));
+        let spread = got[got.len() - 1].timestamp.wrapping_sub(got[0].timestamp);
+        assert!(spread < 6 * 3000 + 3000, "a second of the past in a moment: {spread}");
+    }
+    world.received(10);
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!((world.media(10).len(), world.media(100).len()), (5, 5));
+}
+
+#[test]
+fn a_late_subscriber_of_a_still_picture_is_shown_it_although_nothing_arrives() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(true, 60));
+    world.pass(Duration::from_millis(500));
+    world.join(100);
+    world.subscribe(100, 100, 1, send_section(5000, video_codecs()));
+    world.pass(Duration::from_millis(60));
+    assert_eq!(world.media(100).len(), 60);
+}
+
+#[test]
+fn late_subscribers_make_us_ask_for_one_key_frame_when_the_last_is_too_long_ago() {
+    let (mut world, mut source) = watched(1);
+    for frame in 0..90 {
+        world.send(PUBLISHER, &source.frame(frame == 0, 5));
+    }
     world.pass(Duration::from_secs(2));
     world.received(PUBLISHER);
     for n in 0..50 {

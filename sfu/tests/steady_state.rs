@@ -47,12 +47,10 @@ fn a_forwarded_packet_allocates_nothing_in_steady_state() {
     }
     world.out.transmitter().discard = true;
     let mut source = Source::new(100);
-    let mut sequence = 0;
     let mut sealed = Vec::new();
     let mut publisher = publisher_cipher();
-    for frame in 0..60 {
-        let mut packets = source.frame(frame == 0, 7);
-        sequence += 1;
+    for sequence in 1..=60 {
+        let mut packets = source.frame(sequence == 1, 7);
         packets.push(Rtp { payload_type: AUDIO, sequence, ssrc: 200, payload: vec![1; 100], ..Rtp::default() });
         let datagrams: Vec<Vec<u8>> =
             packets.iter().map(|packet| publisher.encrypt_rtp(&packet.bytes()).expect("seals").to_vec()).collect();

@@ -216,7 +216,7 @@ fn the_clients_channels_are_acknowledged_and_foreign_labels_only_that() {
     acknowledged.sort_unstable();
     assert_eq!(acknowledged, [0, 2, 4, 6]);
     assert_eq!(data(&world), []);
-    assert_eq!(world.transport.data_discards().unknown_channel, 2);
+    assert_eq!(world.transport.take_data_discards().unknown_channel, 2);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_long_message_arrives_whole_and_a_longer_one_is_dropped_and_counted() {
     world.run_for(5 * SECOND);
     assert!(data(&world) == [(DataChannel::Reliable, longest.clone())]);
     assert!(world.client.seen.messages == [(2, longest)]);
-    assert_eq!(world.transport.data_discards().too_long, 1);
+    assert_eq!(world.transport.take_data_discards().too_long, 1);
     assert!(world.largest_datagram <= 1_232, "{}", world.largest_datagram);
 }
 

@@ -37,6 +37,10 @@ use crate::token::{Claims, Keys, TokenError};
 /// Largest WebSocket message, in bytes; LiveKit's `limit.signal_message_size_limit`.
 pub const SIGNAL_MESSAGE_BYTES_MAX: usize = 2 << 20;
 
+/// What a connection keeps for reading. Most messages are pings, and a buffer of the library's 128 KiB would be the
+/// largest part of a viewer's memory.
+const SIGNAL_BUFFER_BYTES: usize = 4 << 10;
+
 /// Largest request body, in bytes.
 pub const REQUEST_BODY_BYTES_MAX: usize = 10 << 20;
 
@@ -252,6 +256,8 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         Ok(session) => {
             surface.counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
             upgrade
+                .read_buffer_size(SIGNAL_BUFFER_BYTES)
+                .write_buffer_size(0)
                 .max_message_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .max_frame_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .on_failed_upgrade(|error| debug!(%error, "the client left before the upgrade"))

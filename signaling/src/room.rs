@@ -17,6 +17,7 @@ mod speakers;
 mod subscribe;
 pub mod task;
 pub mod timer;
+mod track;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};

@@ -59,7 +59,7 @@ const KEYS: [(&str, Standing); 80] = {
         ("rtc.datachannel_data_track_target_latency", Ignored),
         ("rtc.datachannel_lossy_target_latency", Ignored),
         ("rtc.datachannel_slow_threshold", Ignored),
-        ("rtc.enable_loopback_candidate", Unsupported),
+        ("rtc.enable_loopback_candidate", Ignored),
         ("rtc.enable_warp", Ignored),
         ("rtc.external_ip_only", Unsupported),
         ("rtc.force_tcp", Unsupported),

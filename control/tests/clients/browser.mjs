@@ -1,6 +1,6 @@
 // `livekit-client` in headless Chromium: one page publishes the fake camera and microphone, another one plays them.
 //
-// browser.mjs SCENARIO v0|v1, where SCENARIO is codecs, session or restart. Runs alone as well: LIVEKIT_URL,
+// browser.mjs SCENARIO v0|v1, where SCENARIO is codecs, session, late or restart. Runs alone as well: LIVEKIT_URL,
 // LIVEKIT_API_KEY and LIVEKIT_API_SECRET name a running server.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -104,6 +104,28 @@ async function codecs() {
   }
 }
 
+/** Who comes late is shown the present, not the past that it started with, and costs the publisher no key frame. */
+async function late() {
+  const [alice, bob] = [await member('alice'), await member('bob')];
+  const sid = await publish(alice, 'vp8', 'h360');
+  await plays(bob, sid, 'the camera is decoded');
+  await pause(1500);
+  const before = await alice.evaluate((s) => window.keyframes(s), sid);
+  const carol = await member('carol');
+  const first = performance.now();
+  await plays(carol, sid, 'the late viewer decodes the camera');
+  say(`20 frames after ${(performance.now() - first).toFixed(0)} ms; key frames ${before} -> ${
+    await alice.evaluate((s) => window.keyframes(s), sid)}`);
+  await pause(3000);
+  const [early, then] = [await bob.evaluate((s) => window.received(s), sid), await carol.evaluate((s) => window.received(s), sid)];
+  await pause(3000);
+  const [early2, now] = [await bob.evaluate((s) => window.received(s), sid), await carol.evaluate((s) => window.received(s), sid)];
+  const behind = (a, b) => (b.buffered - a.buffered) / (b.emitted - a.emitted);
+  say(`buffered ${behind(early, early2).toFixed(3)} s for bob, ${behind(then, now).toFixed(3)} s for carol; ${JSON.stringify(now)}`);
+  assert.ok(behind(then, now) < behind(early, early2) + 0.3, 'the late viewer lags behind the other one');
+  assert.ok(now.frames - then.frames > 30, 'frames go on');
+}
+
 /** Simulcast camera and microphone: bitrate grows, layers follow the element, mute, resume, leave. */
 async function session() {
   const [alice, bob] = [await member('alice'), await member('bob')];
@@ -118,6 +140,7 @@ async function session() {
     return now.available > 1_000_000 && now.target > 1_000_000 && now.layers === 'fhq' && now;
   }, "the publisher's bitrate grows, and all three layers are sent", 30);
   say(`publisher: ${JSON.stringify(grown)}`);
+  assert.equal(grown.protocol, 'udp', 'UDP works here, so TCP is not needed');
   await bob.evaluate(() => Object.assign(document.querySelector('video').style, { width: '1280px', height: '720px' }));
   await until(() => heard(alice, 'LocalTrackSubscribed'), 'the publisher hears of its subscriber');
   await until(async (last) => {
@@ -180,7 +203,7 @@ async function askKeeper(command) {
 
 let status = 0;
 try {
-  await { codecs, session, restart }[scenario]();
+  await { codecs, session, late, restart }[scenario]();
   say('passed');
 } catch (error) {
   say(`failed: ${error.stack ?? error}`);

@@ -143,15 +143,20 @@ class Listener:
             self.samples.extend(event.frame.data)
 
     def pitch_hz(self, seconds: float) -> float:
-        """The pitch of the last so many seconds, by upward crossings of a tenth of the peak with hysteresis."""
+        """The pitch of the last so many seconds: the median time between upward crossings of a tenth of the peak, with
+        hysteresis. A receiver that starves for a moment leaves holes, which are few against the periods."""
         heard = self.samples[-int(seconds * SAMPLE_RATE_HZ) :]
         peak = max(map(abs, heard), default=0)
         assert peak > 1_000, f"hardly a sound arrives: peak {peak} of 32767"
         edge = peak // 10
-        low, crossings = False, 0
-        for sample in heard:
+        low, crossings = False, []
+        for position, sample in enumerate(heard):
             if sample < -edge:
                 low = True
             elif sample > edge and low:
-                low, crossings = False, crossings + 1
-        return crossings * SAMPLE_RATE_HZ / len(heard)
+                low = False
+                crossings.append(position)
+        # Ten periods at a time: the resolution of one is a fiftieth of the pitch.
+        spans = sorted(b - a for a, b in zip(crossings, crossings[10:]))
+        assert len(spans) > 100 * seconds, f"only {len(crossings)} periods in {seconds} s"
+        return 10 * SAMPLE_RATE_HZ / spans[len(spans) // 2]

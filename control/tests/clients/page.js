@@ -53,18 +53,26 @@ window.received = async (sid) => {
   return inbound && {
     frames: inbound.framesDecoded ?? 0, codec: inbound.codec, width: inbound.frameWidth ?? 0,
     samples: inbound.totalSamplesReceived ?? 0, energy: inbound.totalAudioEnergy ?? 0,
-    lost: inbound.packetsLost, freezes: inbound.freezeCount,
+    lost: inbound.packetsLost, freezes: inbound.freezeCount, keyframes: inbound.keyFramesDecoded,
+    buffered: inbound.jitterBufferDelay, emitted: inbound.jitterBufferEmittedCount,
   };
 };
+
+/** Key frames encoded for the published track, all layers together. */
+window.keyframes = async (sid) => (await reports(sid, 'outbound-rtp'))
+  .reduce((sum, layer) => sum + (layer.keyFramesEncoded ?? 0), 0);
 
 window.sent = async (sid) => {
   const layers = await reports(sid, 'outbound-rtp');
   const [pair] = (await reports(sid, 'candidate-pair')).filter((one) => one.nominated && one.state === 'succeeded');
+  const [remote] = (await reports(sid, 'remote-candidate')).filter((one) => one.id === pair?.remoteCandidateId);
   return {
     layers: layers.filter((one) => one.framesSent > 0).map((one) => one.rid ?? '').sort().join(''),
     codec: layers[0]?.codec, scalability: layers[0]?.scalabilityMode,
     target: layers.reduce((sum, one) => sum + (one.targetBitrate ?? 0), 0),
     available: pair?.availableOutgoingBitrate ?? 0,
+    // Of the pair that media takes.
+    protocol: remote?.protocol,
     frames: Math.max(0, ...layers.map((one) => one.framesSent ?? 0)),
   };
 };

@@ -117,6 +117,7 @@ impl Engine {
     pub(super) fn media_tick<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         self.clock.tick = now + TICK;
         self.ask_publishers(now, out);
+        self.advance_starting(now, out);
         if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
             self.send_transport_feedback(out);
         }

@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::{Engine, Peer};
 use crate::history::StoredPacket;
-use crate::publication::Publication;
+use crate::publication::{LayerState, Publication};
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
 use crate::srtp::OVERHEAD_MAX;
 use crate::stats::Stats;
@@ -16,6 +16,9 @@ use crate::subscription::{HEADER_MAX, Outgoing, Subscription};
 
 /// Packets of a layer that are fanned out together; more in one turn are taken in several rounds.
 const ROUND: usize = 64;
+
+/// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
+const CATCH_UP_BURST: u64 = 48;
 
 /// Subscribers from which on it pays to wait for the rest of a frame.
 const AUDIENCE_WORTH_WAITING: usize = 24;
@@ -69,6 +72,25 @@ impl Engine {
         self.news = news;
     }
 
+    /// Moves subscriptions on that have not met the present, whether or not anything arrives.
+    pub(super) fn advance_starting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        let send_time = self.send_time(now);
+        let Self { starting, subscriptions, publications, peers, stats, .. } = self;
+        starting.retain(|slot| {
+            let Some(subscription) = subscriptions.get_mut(*slot) else { return false };
+            let publication = &publications[subscription.publication];
+            let index = subscription.current.unwrap_or(subscription.wanted);
+            let Some(layer) = publication.layers.get(usize::from(index)) else { return false };
+            let peer = &peers[subscription.transport];
+            if !publication.muted
+                && (subscription.catch_up.is_some() || start_late(now, subscription, index, layer, peer))
+            {
+                catch_up(now, subscription, layer, peer, stats, send_time, out);
+            }
+            subscription.current.is_none() || subscription.catch_up.is_some()
+        });
+    }
+
     /// Answers a NACK from the layer's shared history (RFC 4585, RFC 4588).
     pub(super) fn retransmit<T: Transmit>(&mut self, now: Instant, slot: usize, sequence: u16, out: &mut SendArena<T>) {
         let send_time = self.send_time(now);
@@ -117,10 +139,51 @@ fn fan_out<T: Transmit>(
         round.iter().filter_map(|sequence| history.find(*sequence)).collect();
     for &slot in &publication.subscriptions {
         let subscription = &mut subscriptions[slot];
+        let peer = &peers[subscription.transport];
+        if start_late(now, subscription, layer as u8, &publication.layers[layer], peer)
+            || (subscription.catch_up.is_some() && subscription.current == Some(layer as u8))
+        {
+            catch_up(now, subscription, &publication.layers[layer], peer, stats, send_time, out);
+            continue;
+        }
         if let Some(packets) = share(now, subscription, layer as u8, &packets) {
-            send_share(now, subscription, packets, &peers[subscription.transport], stats, send_time, out);
+            send_share(now, subscription, packets, peer, stats, send_time, out);
         }
     }
+}
+
+/// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
+/// it waits for the publisher, nor the publisher makes a key frame for each that comes.
+fn start_late(now: Instant, subscription: &mut Subscription, index: u8, layer: &LayerState, peer: &Peer) -> bool {
+    if subscription.paused || !subscription.may_start_late(index) || peer.path.is_none() || peer.sender.is_none() {
+        return false;
+    }
+    let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return false };
+    let (Some(first), Some(newest)) = (history.find(keyframe), history.find(layer.highest())) else { return false };
+    subscription.start_late(now, index, &first.info, newest.info.timestamp);
+    true
+}
+
+/// Sends a subscription the next part of what it missed, until it has met the present.
+fn catch_up<T: Transmit>(
+    now: Instant,
+    subscription: &mut Subscription,
+    layer: &LayerState,
+    peer: &Peer,
+    stats: &mut Stats,
+    send_time: u32,
+    out: &mut SendArena<T>,
+) {
+    let (Some(next), Some(history)) = (subscription.catch_up, layer.history.as_deref()) else { return };
+    if subscription.paused {
+        subscription.catch_up = None;
+        return;
+    }
+    let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
+    let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
+    subscription.catch_up = (end <= layer.highest()).then_some(end);
+    stats.rtp_caught_up += packets.len() as u64;
+    send_share(now, subscription, &packets, peer, stats, send_time, out);
 }
 
 /// The packets of this layer that a subscription gets: none, all, or from the one on that it starts with.

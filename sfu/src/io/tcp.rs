@@ -79,21 +79,19 @@ impl Connection {
 
     /// The next whole frame. An error: what follows is no frame that we take.
     pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, ()> {
+        let Some(frame) = self.peek_frame()?.map(<[u8]>::to_vec) else { return Ok(None) };
+        self.received.drain(..2 + frame.len());
+        Ok(Some(frame))
+    }
+
+    /// The first whole frame, left in place. An error as of [`Connection::next_frame`].
+    pub fn peek_frame(&self) -> Result<Option<&[u8]>, ()> {
         let [high, low, rest @ ..] = &self.received[..] else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         if length > FRAME_MAX {
             return Err(());
         }
-        let Some(frame) = rest.get(..length) else { return Ok(None) };
-        let frame = frame.to_vec();
-        self.received.drain(..2 + length);
-        Ok(Some(frame))
-    }
-
-    /// The first whole frame, left in place.
-    pub fn peek_frame(&self) -> Option<&[u8]> {
-        let [high, low, rest @ ..] = &self.received[..] else { return None };
-        rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
+        Ok(rest.get(..length))
     }
 
     /// Queues a frame. `false`: too much is unsent, it is dropped.

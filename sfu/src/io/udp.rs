@@ -92,17 +92,25 @@ pub struct ReceiveBatch {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
+    /// Of each message that was received: its length, and that of its datagrams.
+    received: Vec<(usize, usize)>,
 }
 
 impl ReceiveBatch {
     pub fn new() -> Self {
         // SAFETY: all-zero is a valid sockaddr_storage of no family.
         let name: libc::sockaddr_storage = unsafe { zeroed() };
-        Self { bytes: vec![0; BATCH * MESSAGE_BYTES], names: vec![name; BATCH], controls: vec![[0; 4]; BATCH] }
+        Self {
+            bytes: vec![0; BATCH * MESSAGE_BYTES],
+            names: vec![name; BATCH],
+            controls: vec![[0; 4]; BATCH],
+            received: Vec::with_capacity(BATCH),
+        }
     }
 
-    /// Receives once, without waiting, and shows each datagram. Returns whether there may be more.
-    pub fn receive(&mut self, socket: &UdpSocket, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<bool> {
+    /// Receives once, without waiting. Returns whether there may be more.
+    pub fn fill(&mut self, socket: &UdpSocket) -> io::Result<bool> {
+        self.received.clear();
         // SAFETY: all-zero iovec and mmsghdr are valid; all fields that the kernel reads are set below.
         let (mut vectors, mut headers): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
             unsafe { (zeroed(), zeroed()) };
@@ -132,16 +140,22 @@ impl ReceiveBatch {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(error),
         };
-        for (index, header) in headers.iter().enumerate().take(count) {
-            let Some(from) = socket_address(&self.names[index]) else { continue };
+        self.received.extend(headers.iter().take(count).map(|header| {
             let length = (header.msg_len as usize).min(MESSAGE_BYTES);
-            let segment = segment_size(&header.msg_hdr).filter(|size| *size > 0).unwrap_or(length.max(1));
+            (length, segment_size(&header.msg_hdr).filter(|size| *size > 0).unwrap_or(length.max(1)))
+        }));
+        Ok(count == BATCH)
+    }
+
+    /// Shows each datagram of the last [`ReceiveBatch::fill`].
+    pub fn for_each(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) {
+        for (index, (length, segment)) in self.received.iter().enumerate() {
+            let Some(from) = socket_address(&self.names[index]) else { continue };
             let start = index * MESSAGE_BYTES;
-            for datagram in self.bytes[start..start + length].chunks_mut(segment) {
+            for datagram in self.bytes[start..start + length].chunks_mut(*segment) {
                 each(from, datagram);
             }
         }
-        Ok(count == BATCH)
     }
 }
 

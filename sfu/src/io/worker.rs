@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use tracing::{error, trace};
@@ -51,6 +52,7 @@ pub(super) struct Worker {
     strays: HashMap<SocketAddr, u8>,
     board: Arc<Board>,
     housekeeping: Instant,
+    stopping: bool,
 }
 
 impl Worker {
@@ -85,6 +87,7 @@ impl Worker {
             strays: HashMap::new(),
             board,
             housekeeping: now,
+            stopping: false,
         })
     }
 
@@ -104,7 +107,8 @@ impl Worker {
             for token in &ready {
                 self.on_ready(now, *token, &mut batch);
             }
-            if !self.obey(now) {
+            self.obey(now);
+            if self.stopping {
                 self.out.flush();
                 return;
             }
@@ -148,8 +152,12 @@ impl Worker {
     fn receive(&mut self, now: Instant, number: usize, batch: &mut ReceiveBatch) {
         let via = Via::Udp(number as u8);
         for _ in 0..BATCHES_MAX {
-            let Self { engine, out, strays, neighbours, index, sockets, .. } = self;
-            let more = batch.receive(&sockets[number], |remote, datagram| {
+            let more = batch.fill(&self.sockets[number]);
+            // A check may have been quicker than this turn: the transport that it is for was ordered before the client
+            // could know of it.
+            self.obey(now);
+            let Self { engine, out, strays, neighbours, index, .. } = self;
+            batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
                 match owner(*index, neighbours.len(), strays, remote, datagram) {
                     None => engine.receive(now, from, datagram, out),
@@ -165,7 +173,8 @@ impl Worker {
                 }
             });
             match more {
-                Ok(true) => {}
+                Ok(true) if !self.stopping => {}
+                Ok(true) => return,
                 Ok(false) => return,
                 Err(error) => {
                     trace!(%error, "receive");
@@ -175,24 +184,26 @@ impl Worker {
         }
     }
 
-    /// Carries out what rooms decided. `false`: stop.
-    fn obey(&mut self, now: Instant) -> bool {
+    /// Carries out what rooms decided.
+    fn obey(&mut self, now: Instant) {
         for _ in 0..COMMANDS_A_TURN {
             match self.inboxes.commands.try_recv() {
                 Ok(Instruction::Obey(command)) => self.engine.handle(now, command, &mut self.out),
-                Ok(Instruction::Stop) => return false,
-                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
+                Ok(Instruction::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
             }
         }
         // There may be more: come back at once.
         self.inboxes.waker.wake();
-        true
     }
 
     /// Takes what came to other workers' sockets.
     fn take_over(&mut self, now: Instant) {
         while let Ok(handed) = self.inboxes.handed.try_recv() {
+            self.obey(now);
             self.engine.stats.taken_over += 1;
             match handed {
                 Handed::Datagram { from, mut bytes } => self.engine.receive(now, from, &mut bytes, &mut self.out),
@@ -230,6 +241,7 @@ impl Worker {
     fn read_connection(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let outcome = connection.read(now);
+        self.obey(now);
         self.read_frames(now, slot);
         self.flush_connection(slot);
         if outcome == ReadOutcome::Closed {
@@ -241,8 +253,12 @@ impl Worker {
     fn read_frames(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if !connection.settled {
-            let Some(frame) = connection.peek_frame() else { return };
-            match local_ufrag_of(frame).and_then(worker_of) {
+            let check = match connection.peek_frame() {
+                Ok(Some(frame)) => local_ufrag_of(frame).and_then(worker_of),
+                Ok(None) => return,
+                Err(()) => None,
+            };
+            match check {
                 Some(worker) if worker == self.index => connection.settled = true,
                 Some(worker) => return self.give_away(slot, worker),
                 None => {
@@ -342,7 +358,8 @@ fn owner(
     if PacketKind::of(datagram) != Some(PacketKind::Stun) {
         return strays.get(&remote).copied();
     }
-    let worker = local_ufrag_of(datagram).and_then(worker_of)?;
+    // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by it.
+    let worker = local_ufrag_of(datagram).and_then(worker_of).filter(|worker| usize::from(*worker) < workers)?;
     if worker == index {
         strays.remove(&remote);
         return None;

@@ -1,4 +1,5 @@
 //! A WebRTC client made of other parts than the server's, and the lossy virtual network between the two.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -109,7 +110,7 @@ pub struct Client {
     dtls: ClientDtls,
     sctp: SctpEndpoint,
     association: Option<(AssociationHandle, Association)>,
-    outgoing: Vec<Vec<u8>>,
+    pub outgoing: Vec<Vec<u8>>,
     /// Streams whose OPEN is to be acknowledged as soon as the association is up: DATA may overtake COOKIE-ACK.
     unacknowledged: Vec<StreamId>,
     pub fingerprint: Fingerprint,
@@ -118,9 +119,29 @@ pub struct Client {
 
 impl Client {
     pub fn new(profiles: &[SrtpProtectionProfile]) -> Self {
-        let provider = Arc::new(RingProvider::new());
         let certificate =
-            ClientCertificate::generate_self_signed(vec!["client".to_owned()], provider.crypto()).unwrap();
+            ClientCertificate::generate_self_signed(vec!["client".to_owned()], RingProvider::new().crypto()).unwrap();
+        Self::with_certificate(profiles, certificate)
+    }
+
+    /// GStreamer's clients have RSA keys.
+    pub fn with_rsa_certificate() -> Self {
+        let pem = include_str!("rsa_client.pem");
+        let certificate = ClientCertificate::from_pem(pem, RingProvider::new().crypto()).unwrap();
+        Self::with_certificate(&LIBWEBRTC_PROFILES, certificate)
+    }
+
+    /// A client that shows a certificate of somebody else.
+    pub fn impostor() -> Self {
+        let provider = RingProvider::new();
+        let [own, other] = ["own", "other"]
+            .map(|name| ClientCertificate::generate_self_signed(vec![name.to_owned()], provider.crypto()).unwrap());
+        let stolen = ClientCertificate { certificate: other.certificate, private_key: own.private_key };
+        Self::with_certificate(&LIBWEBRTC_PROFILES, stolen)
+    }
+
+    fn with_certificate(profiles: &[SrtpProtectionProfile], certificate: ClientCertificate) -> Self {
+        let provider = Arc::new(RingProvider::new());
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, certificate.certificate.first().unwrap()).as_ref());
         let config = ConfigBuilder::default()
@@ -144,12 +165,28 @@ impl Client {
 
     /// A client whose datagrams are no longer than `mtu` bytes.
     pub fn robust_with_mtu(seed: u64, mtu: usize) -> Self {
+        Self::robust_from(epoch(), seed, mtu)
+    }
+
+    /// A client that bears loss, on the clock of the machine.
+    pub fn real(seed: u64) -> Self {
+        Self::robust_from(Instant::now(), seed, 1_200)
+    }
+
+    fn robust_from(now: Instant, seed: u64, mtu: usize) -> Self {
         let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
-        let config = dimpl::Config::builder().mtu(mtu).dangerously_set_rng_seed(seed).build().unwrap();
-        let mut dtls = Dtls::new_auto(Arc::new(config), certificate, epoch());
+        // As patient as libwebrtc, which starts at 50 ms; by default this one gives up after four attempts.
+        let config = dimpl::Config::builder()
+            .mtu(mtu)
+            .flight_start_rto(Duration::from_millis(50))
+            .flight_retries(16)
+            .dangerously_set_rng_seed(seed)
+            .build()
+            .unwrap();
+        let mut dtls = Dtls::new_auto(Arc::new(config), certificate, now);
         dtls.set_active(true);
-        dtls.handle_timeout(epoch()).unwrap();
+        dtls.handle_timeout(now).unwrap();
         let dtls = ClientDtls::Dimpl { dtls: Box::new(dtls), keys: Vec::new(), deadline: None };
         Self::with_dtls(dtls, fingerprint)
     }
@@ -178,7 +215,7 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, now: Instant, datagram: &[u8]) {
+    pub fn receive(&mut self, now: Instant, datagram: &[u8]) {
         match &mut self.dtls {
             ClientDtls::Rtc(dtls) => {
                 for event in dtls.read(now, SERVER, None, BytesMut::from(datagram)).unwrap_or_default() {
@@ -192,7 +229,8 @@ impl Client {
             }
             ClientDtls::Dimpl { dtls, .. } => {
                 dtls.handle_timeout(now).unwrap();
-                dtls.handle_packet(datagram).unwrap();
+                // An alert in reply to its ClientHello is an error to the crate.
+                let _ = dtls.handle_packet(datagram);
             }
         }
         self.progress(now);
@@ -245,7 +283,7 @@ impl Client {
         }
     }
 
-    fn progress(&mut self, now: Instant) {
+    pub fn progress(&mut self, now: Instant) {
         self.progress_dtls(now);
         while let Some((_, association)) = &mut self.association {
             match association.poll() {
@@ -324,7 +362,7 @@ impl Client {
         self.progress(now);
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let sctp = self.association.as_ref().and_then(|(_, association)| association.poll_timeout());
         let dtls = match &self.dtls {
             ClientDtls::Rtc(dtls) => dtls.poll_timeout(&SERVER),
@@ -333,7 +371,7 @@ impl Client {
         dtls.into_iter().chain(sctp).min()
     }
 
-    fn on_deadline(&mut self, now: Instant) {
+    pub fn on_deadline(&mut self, now: Instant) {
         match &mut self.dtls {
             ClientDtls::Rtc(dtls) => drop(dtls.handle_timeout(SERVER, now)),
             ClientDtls::Dimpl { dtls, .. } => drop(dtls.handle_timeout(now)),
@@ -352,6 +390,9 @@ fn epoch() -> Instant {
     *EPOCH.get_or_init(Instant::now)
 }
 
+/// What alters a datagram.
+pub type Tamper = Box<dyn FnMut(usize, &mut Vec<u8>)>;
+
 /// A transport, its client, and the network between them.
 pub struct World {
     pub now: Instant,
@@ -362,6 +403,9 @@ pub struct World {
     /// Share of datagrams that are lost, from 0 to 1.
     pub loss: f64,
     pub server_datagrams: usize,
+    pub client_datagrams: usize,
+    /// Alters the client's datagrams, by their number.
+    pub tamper: Option<Tamper>,
     /// Largest datagram that the transport has sent.
     pub largest_datagram: usize,
     /// Where the client sends its checks from, every second.
@@ -389,6 +433,8 @@ impl World {
             outputs: Vec::new(),
             loss: 0.0,
             server_datagrams: 0,
+            client_datagrams: 0,
+            tamper: None,
             largest_datagram: 0,
             checks_from: Some(udp(1)),
             next_check: now,
@@ -488,7 +534,11 @@ impl World {
                 self.to_client.push_back((arrival, buffer.clone()));
             }
         }
-        for datagram in std::mem::take(&mut self.client.outgoing) {
+        for mut datagram in std::mem::take(&mut self.client.outgoing) {
+            if let Some(tamper) = &mut self.tamper {
+                tamper(self.client_datagrams, &mut datagram);
+            }
+            self.client_datagrams += 1;
             if !self.rng.random_bool(self.loss) {
                 self.to_server.push_back((arrival, datagram));
             }

@@ -14,8 +14,8 @@ use shared::media::{Codec, MediaKind};
 
 use super::Room;
 use super::message::track_sids;
-use super::publish::kind_of;
 use super::timer::{Now, Timer};
+use super::track::kind_of;
 use crate::join::Mode;
 use crate::negotiation::{BindError, OutgoingTrack};
 use crate::participant::{

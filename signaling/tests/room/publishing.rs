@@ -65,6 +65,18 @@ fn simulcast_is_told_with_its_first_packet_and_each_layer_with_its_own() {
 }
 
 #[test]
+fn a_first_packet_that_tells_nothing_new_is_not_told() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let track = world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    world.forget();
+    let publication = world.session(&alice).publications[track.as_str()].id;
+    let (ssrc, codec) = (sfu::command::Ssrc(10), shared::media::Codec::Opus);
+    world.event(sfu::command::Event::LayerStarted { publication, layer: 0, ssrc, codec });
+    assert!(world.take(&alice).is_empty());
+}
+
+#[test]
 fn media_and_add_track_find_each_other_in_either_order() {
     let mut world = World::new();
     let alice = world.enter_v0("alice");

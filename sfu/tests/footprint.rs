@@ -1,0 +1,72 @@
+//! How much a transport keeps once it is connected.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::mem;
+use std::time::Duration;
+
+use sfu::certificate::Certificate;
+use sfu::command::{ChannelOpener, TransportId};
+use sfu::ice;
+use sfu::transport::{Transport, TransportOutput};
+use support::{Client, LIBWEBRTC_PROFILES, World};
+
+struct Counting;
+
+thread_local! {
+    /// Bytes that this thread has allocated and not freed.
+    static LIVE: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: forwards to the system allocator; the counter is const-initialised and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.set(LIVE.get().wrapping_add(layout.size()));
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes on the heap that go with the world's transport.
+fn heap_of_transport(world: &mut World) -> usize {
+    let fresh = Transport::new(
+        TransportId(2),
+        ice::new_credentials(0),
+        ChannelOpener::Client,
+        &Certificate::generate(),
+        world.now,
+    );
+    let transport = mem::replace(&mut world.transport, fresh);
+    let before = LIVE.get();
+    drop(transport);
+    before - LIVE.get()
+}
+
+#[test]
+fn a_connected_transport_keeps_little_more_than_its_keys() {
+    let mut world = World::with_client(ChannelOpener::Client, 1, Client::new(&LIBWEBRTC_PROFILES));
+    let fresh = heap_of_transport(&mut world);
+
+    let mut world = World::with_client(ChannelOpener::Client, 1, Client::new(&LIBWEBRTC_PROFILES));
+    world.transport.set_fingerprint(world.now, world.client.fingerprint);
+    assert!(world.run_until(Duration::from_secs(1), |world| {
+        matches!(world.outputs.first(), Some(TransportOutput::Connected(_)))
+    }));
+    let connected = heap_of_transport(&mut world);
+    println!("{} bytes inline; on the heap {fresh} fresh, {connected} connected", size_of::<Transport>());
+    assert!(connected < 4 * 1024, "{connected}");
+
+    let mut world = World::connected(ChannelOpener::Client, 1);
+    world.run_for(Duration::from_secs(2));
+    println!("{} with three channels", heap_of_transport(&mut world));
+}

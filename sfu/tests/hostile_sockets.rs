@@ -1,0 +1,125 @@
+//! What strangers and hostile clients send, on real sockets: refused, counted, no effect on the client beside them.
+
+mod media;
+#[path = "sockets/peer.rs"]
+mod peer;
+mod support;
+
+use std::io::Write as _;
+
+use peer::{Link, Peer, Server};
+use proptest::prelude::*;
+use rtc_datachannel::message::message_channel_open::ChannelType;
+use sfu::command::*;
+use support::nomination;
+
+/// Type of an error response, and its code (RFC 8489, section 14.8).
+fn error_code(reply: &[u8]) -> Option<u16> {
+    let mut attributes = reply.strip_prefix(&[1, 0x11])?.get(18..)?;
+    while let [0, kind, _, length, rest @ ..] = attributes {
+        if let (9, [_, _, class, number, ..]) = (kind, rest) {
+            return Some(u16::from(*class) * 100 + u16::from(*number));
+        }
+        attributes = rest.get(usize::from(*length).next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[test]
+fn a_check_with_a_wrong_message_integrity_is_answered_401_and_moves_nothing() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::udp);
+    let mut local = honest.local.clone();
+    local.password.replace_range(..1, if local.password.starts_with('x') { "y" } else { "x" });
+    let mut stranger = Link::udp(&server);
+    stranger.send(&nomination(&local));
+
+    assert_eq!(stranger.hear().and_then(|reply| error_code(&reply)), Some(401));
+    assert_eq!(server.counted("discards_total", "stun_integrity", 1), 1);
+    // All still goes where the client is.
+    honest.run_until(|peer| peer.client.seen.sctp_connected);
+    honest.client.open(std::time::Instant::now(), 2, "_reliable", ChannelType::Reliable);
+    honest.run_until(|peer| peer.client.seen.acknowledged == [2]);
+    assert!(stranger.receive().is_none());
+}
+
+#[test]
+fn a_certificate_of_another_fingerprint_ends_the_transport_and_no_other() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::udp);
+    let mut stranger = Peer::knock(&server, 2, Link::udp);
+    server.command(Command::SetFingerprint { transport: TransportId(2), fingerprint: Fingerprint([7; 32]) });
+    stranger.run_until(|peer| peer.client.seen.dtls_closed);
+
+    assert!(server.reports(|event| matches!(
+        event,
+        Event::TransportEnded { transport: TransportId(2), end: TransportEnd::WrongFingerprint }
+    )));
+    assert_eq!(server.counted("transports_ended_total", "wrong_fingerprint", 1), 1);
+    honest.check();
+}
+
+#[test]
+fn a_connection_that_does_not_begin_with_a_check_is_closed() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::tcp);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 4, 1, 2, 3, 4], &[0, 0], &[0, 3, 0, 1, 0]] {
+        let mut link = Link::tcp(&server);
+        let Link::Tcp(stream, _) = &mut link else { unreachable!() };
+        stream.write_all(garbage).unwrap();
+        // "GE" announces 18 245 bytes: more than a frame may have, so that nobody waits for them.
+        assert!(link.is_closed(), "{garbage:?}");
+    }
+    honest.check();
+}
+
+#[test]
+fn a_frame_longer_than_any_datagram_closes_its_connection_alone() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::tcp);
+    let mut hostile = Peer::connect(&mut server, 2, Link::tcp);
+    let Link::Tcp(stream, _) = &mut hostile.link else { unreachable!() };
+    stream.write_all(&[0xFF; 64]).unwrap();
+
+    assert!(hostile.link.is_closed());
+    assert_eq!(server.counted("discards_total", "too_large", 1), 1);
+    honest.check();
+}
+
+#[test]
+fn messages_without_end_on_a_channel_that_nobody_knows_are_refused_and_counted() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::udp);
+    let mut flooder = Peer::connect(&mut server, 2, Link::udp);
+    let now = std::time::Instant::now();
+    flooder.run_until(|peer| peer.client.seen.sctp_connected);
+    flooder.client.open(now, 6, "flood", ChannelType::Reliable);
+    for _ in 0..500 {
+        flooder.client.send(now, 6, &[7; 100]);
+    }
+    let end = std::time::Instant::now() + peer::PATIENCE;
+    // The channel, and its messages.
+    while server.counter("discards_total", "data_refused") < 501 && std::time::Instant::now() < end {
+        flooder.step();
+    }
+    assert_eq!(server.counter("discards_total", "data_refused"), 501);
+    honest.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// On real sockets too: whatever comes from an unknown address, the workers go on.
+    #[test]
+    fn garbage_from_strangers_stops_nobody(
+        garbage in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..50),
+    ) {
+        let mut server = Server::start(1);
+        let mut honest = Peer::connect(&mut server, 1, Link::udp);
+        let mut stranger = Link::udp(&server);
+        for datagram in &garbage {
+            stranger.send(datagram);
+        }
+        honest.check();
+    }
+}

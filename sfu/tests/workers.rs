@@ -1,0 +1,125 @@
+//! Several workers on one port, on real sockets: what the kernel gives to the wrong one reaches the right one.
+
+mod media;
+#[path = "sockets/peer.rs"]
+mod peer;
+mod support;
+
+use std::io::Write as _;
+
+use media::{Source, send_section, video_codecs, video_section};
+use peer::{Link, Peer, Server};
+use sfu::command::*;
+use support::{Client, nomination};
+
+/// Sockets of one test. The kernel spreads them over the workers by a hash of the addresses: that all of them come to
+/// the same of two has a chance of 2^-31.
+const SOCKETS: usize = 32;
+
+const BINDING_SUCCESS: [u8; 2] = [1, 1];
+
+fn is_answered(link: &mut Link, local: &IceCredentials) -> bool {
+    link.send(&nomination(local));
+    link.hear().is_some_and(|reply| reply.starts_with(&BINDING_SUCCESS))
+}
+
+#[test]
+fn a_stray_check_is_handed_over_and_answered_from_the_port_it_came_to() {
+    let server = Server::start(2);
+    let local = server.open(1, Client::real(1).fingerprint);
+    // A connected UDP socket hears nobody but the address and port that it sends to.
+    let mut links: Vec<Link> = (0..SOCKETS).map(|_| Link::udp(&server)).collect();
+    assert!(links.iter_mut().all(|link| is_answered(link, &local)));
+
+    let taken = server.counted("taken_over_total", "", 1);
+    assert!((1..SOCKETS as u64).contains(&taken), "{taken}");
+    assert_eq!(server.counted("handed_over_total", "", taken), taken);
+}
+
+#[test]
+fn a_stray_connection_is_handed_over_with_what_it_has_said() {
+    let server = Server::start(2);
+    let local = server.open(1, Client::real(1).fingerprint);
+    let mut links: Vec<Link> = (0..SOCKETS).map(|_| Link::tcp(&server)).collect();
+    assert!(links.iter_mut().all(|link| is_answered(link, &local)));
+    assert!(links.iter_mut().all(|link| is_answered(link, &local)), "the connections go on");
+
+    let taken = server.counted("taken_over_total", "", 1);
+    assert!((1..SOCKETS as u64).contains(&taken), "{taken}");
+    assert_eq!(server.counted("handed_over_total", "", taken), taken);
+}
+
+#[test]
+fn a_check_for_a_worker_that_is_not_there_is_dropped() {
+    let server = Server::start(2);
+    let mut local = server.open(1, Client::real(1).fingerprint);
+    let mut link = Link::udp(&server);
+    assert!(is_answered(&mut link, &local));
+    let known = local.ufrag.clone();
+    local.ufrag.replace_range(..2, "f0");
+    link.send(&nomination(&local));
+    assert_eq!(server.counted("discards_total", "unknown_ufrag", 1), 1);
+
+    local.ufrag = known;
+    assert!(is_answered(&mut link, &local), "a client is not taken for one of the absent worker");
+}
+
+/// Streams of ten frames from the first peer to the others.
+fn media_arrives(server: &mut Server, link: fn(&Server) -> Link, subscribers: u64) {
+    let mut publisher = Peer::connect(server, 1, link);
+    let (publication, transport) = (PublicationId(1), TransportId(1));
+    server.command(Command::Publish { publication, transport, section: video_section(100) });
+    let mut audience = Vec::new();
+    for number in 0..subscribers {
+        let transport = TransportId(10 + number);
+        audience.push(Peer::connect(server, transport.0, link));
+        let (subscription, section) = (SubscriptionId(number), send_section(1_000, video_codecs()));
+        server.command(Command::Subscribe { subscription, publication, transport, section });
+    }
+    let mut source = Source::new(100);
+    let mut sent = 0;
+    for number in 0..10 {
+        let frame = source.frame(number == 0, 5);
+        sent += frame.len();
+        publisher.send_media(&frame);
+        // In step, so that neither a socket's buffer nor the pacing of the machine matters.
+        for peer in &mut audience {
+            let end = std::time::Instant::now() + peer::PATIENCE;
+            while peer.media.len() < sent && std::time::Instant::now() < end {
+                peer.step();
+            }
+            assert_eq!(peer.media.len(), sent);
+        }
+    }
+    for peer in &audience {
+        assert!(peer.media.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)));
+    }
+}
+
+#[test]
+fn media_flows_over_udp_whichever_worker_the_kernel_chooses() {
+    let mut server = Server::start(2);
+    media_arrives(&mut server, Link::udp, 6);
+    assert!(server.counted("taken_over_total", "", 1) > 0);
+}
+
+#[test]
+fn media_flows_over_ice_tcp() {
+    let mut server = Server::start(2);
+    media_arrives(&mut server, Link::tcp, 4);
+    assert_eq!(server.counted("handshakes_total", "AEAD_AES_128_GCM", 5), 5);
+}
+
+#[test]
+fn a_frame_may_come_byte_by_byte() {
+    let server = Server::start(2);
+    let local = server.open(1, Client::real(1).fingerprint);
+    let mut link = Link::tcp(&server);
+    let check = nomination(&local);
+    let frame = [&u16::try_from(check.len()).unwrap().to_be_bytes()[..], &check].concat();
+    let Link::Tcp(stream, _) = &mut link else { unreachable!() };
+    for byte in frame {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert!(link.hear().is_some_and(|reply| reply.starts_with(&BINDING_SUCCESS)));
+}
