@@ -3,22 +3,36 @@
 //! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line in
 //! [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use shared::media::Codec;
 
 use crate::certificate::Certificate;
+use crate::command::IceCredentials;
 use crate::dtls::{DtlsOutput, DtlsServer};
+use crate::ice::IceAgent;
+use crate::rtp::header_len;
+use crate::srtp::{SrtpProfile, SrtpReceiver, SrtpSender};
+use crate::transport::{Path, Via};
 use crate::twcc::{TransportCc, TwccRecorder};
-use crate::{audio, codec, rtcp, rtp};
+use crate::{audio, codec, ice, rtcp, rtp};
 
 /// What a fuzz target calls with its input.
 pub type Entry = fn(&[u8]);
 
 /// Every entry function by the name of its target.
-pub const TARGETS: &[(&str, Entry)] =
-    &[("audio", audio), ("codec", codec), ("dtls", dtls), ("rtcp", rtcp), ("rtp", rtp), ("twcc", twcc)];
+pub const TARGETS: &[(&str, Entry)] = &[
+    ("audio", audio),
+    ("codec", codec),
+    ("dtls", dtls),
+    ("rtcp", rtcp),
+    ("rtp", rtp),
+    ("srtp", srtp),
+    ("stun", stun),
+    ("twcc", twcc),
+];
 
 /// Header, extensions and payload of an RTP packet.
 pub fn rtp(bytes: &[u8]) {
@@ -122,6 +136,7 @@ const CLIENT_HELLO: &[u8] = include_bytes!("../fuzz/corpus/dtls/libwebrtc_hello"
 
 /// Datagrams, each behind its length in two bytes, played to a DTLS server that knows of no client, and to one that has
 /// answered a ClientHello.
+#[allow(clippy::disallowed_methods, reason = "time has to begin somewhere")]
 pub fn dtls(bytes: &[u8]) {
     static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(Certificate::generate);
     let now = Instant::now();
@@ -149,4 +164,53 @@ fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         bytes = rest;
         Some(datagram)
     })
+}
+
+/// Bytes as a STUN message, to an agent whose credentials the corpus knows: well-formed checks get all the way.
+#[allow(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+pub fn stun(bytes: &[u8]) {
+    let local = IceCredentials { ufrag: "00fuzz".into(), password: "a-password-of-the-corpus".into() };
+    let from = Path { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), via: Via::Udp(0) };
+    let mut agent = IceAgent::new(local);
+    let mut reply = Vec::new();
+    let ufrag = ice::local_ufrag_of(bytes);
+    if let Ok(outcome) = agent.on_stun(Instant::now(), from, bytes, &mut reply) {
+        assert_eq!(ufrag, Some("00fuzz"));
+        assert!(outcome.path_changed, "the first valid check gives the path");
+        assert_eq!(reply.first_chunk(), Some(&[1, 1]), "a valid check is answered with success");
+    }
+    assert!(reply.is_empty() || ice::is_stun(&reply));
+    // A reply amplifies nothing: whoever forges a sender gains no more than the names of what we did not know.
+    assert!(reply.len() <= bytes.len() + 64);
+}
+
+/// Bytes as SRTP and as SRTCP: a stranger's authenticate with no profile, ours with each.
+pub fn srtp(bytes: &[u8]) {
+    for (profile, salt) in
+        [(SrtpProfile::AeadAes128Gcm, 12), (SrtpProfile::AeadAes256Gcm, 12), (SrtpProfile::Aes128CmSha1_80, 14)]
+    {
+        let key = if profile == SrtpProfile::AeadAes256Gcm { 32 } else { 16 };
+        let (key, salt) = (vec![7; key], vec![9; salt]);
+        let mut receiver = SrtpReceiver::new(profile, &key, &salt);
+        let mut packet = bytes.to_vec();
+        if let Some(header) = header_len(&packet) {
+            assert!(receiver.open_rtp(&mut packet, header).is_err(), "nobody guesses a tag");
+        }
+        assert!(receiver.open_rtcp(&mut bytes.to_vec()).is_err(), "nobody guesses a tag");
+        seal_and_open(bytes, &mut SrtpSender::new(profile, &key, &salt), &mut receiver);
+    }
+}
+
+/// What is sealed opens once, and is a replay the second time.
+fn seal_and_open(bytes: &[u8], sender: &mut SrtpSender, receiver: &mut SrtpReceiver) {
+    let Some(view) = rtp::RtpView::parse(bytes) else { return };
+    let (header, ssrc, index) = (view.header_len(), view.ssrc(), u64::from(view.sequence()));
+    let mut sealed = bytes.to_vec();
+    sealed.resize(bytes.len() + sender.rtp_overhead(), 0);
+    let length = sender.seal_rtp(&mut sealed, header, bytes.len(), ssrc, index);
+    sealed.truncate(length);
+    let replay = sealed.clone();
+    assert_eq!(receiver.open_rtp(&mut sealed, header), Ok(bytes.len()));
+    assert_eq!(sealed.get(..bytes.len()), Some(bytes));
+    assert!(receiver.open_rtp(&mut replay.clone(), header).is_err());
 }

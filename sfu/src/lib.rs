@@ -1,4 +1,5 @@
 //! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at the present time"))]
 
 pub mod audio;
 pub mod certificate;
@@ -11,6 +12,7 @@ pub mod engine;
 pub mod fuzzing;
 pub mod history;
 pub mod ice;
+#[allow(clippy::disallowed_methods, reason = "the shell has the clock, the threads and the sockets")]
 pub mod io;
 pub mod publication;
 pub mod rewrite;

@@ -1,4 +1,5 @@
 //! What strangers and hostile clients send, on real sockets: refused, counted, no effect on the client beside them.
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 mod media;
 #[path = "sockets/peer.rs"]

@@ -1,4 +1,5 @@
 //! A transport against a client made of other parts, in virtual time.
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 mod support;
 

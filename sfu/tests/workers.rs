@@ -1,4 +1,5 @@
 //! Several workers on one port, on real sockets: what the kernel gives to the wrong one reaches the right one.
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 mod media;
 #[path = "sockets/peer.rs"]

@@ -2,6 +2,7 @@
 //!
 //! The clients' SRTP is that of `rtc-srtp`, so that the two ends share no mistake.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
 //! Workers on real sockets of loopback, and clients on real sockets against them.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

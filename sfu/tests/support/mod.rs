@@ -1,5 +1,6 @@
 //! A WebRTC client made of other parts than the server's, and the lossy virtual network between the two.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,0 +1,172 @@
+//! A room full of simulated clients, against the whole server on real sockets: everybody gets every packet.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use control::app::App;
+use control::config::{Config, Flags, Sources};
+use loadtest::signal::Protocol;
+use loadtest::{Options, Report};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::task::JoinHandle;
+
+/// One test at a time: the load of another one would show as its own.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
+const SUBSCRIBERS: usize = 20;
+const STREAMS: usize = 4;
+
+/// A server in this process, with two workers.
+struct Server {
+    url: String,
+    metrics: String,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<()>,
+    _machine: MutexGuard<'static, ()>,
+}
+
+fn config() -> Config {
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let [metrics, tcp] = [(); 2]
+        .map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .map(|listener| listener.local_addr().unwrap().port());
+    let yaml = format!(
+        "{{port: 0, bind_addresses: [127.0.0.1], prometheus: {{port: {metrics}}}, \
+         rtc: {{workers: 2, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}"
+    );
+    let flags = Flags { dev: true, ..Flags::default() };
+    control::config::load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config
+}
+
+impl Server {
+    async fn start() -> Self {
+        let machine = MACHINE.lock().await;
+        let app = App::start(config()).await.unwrap();
+        let url = format!("ws://{}", app.http_addresses()[0]);
+        let metrics = app.metrics_addresses()[0].to_string();
+        let (stop, stopping) = oneshot::channel();
+        let run = app.run(async move { drop(stopping.await) }, std::future::pending());
+        let running = tokio::spawn(async move {
+            run.await.unwrap();
+        });
+        Self { url, metrics, stop, running, _machine: machine }
+    }
+
+    async fn load(&self, change: impl FnOnce(&mut Options)) -> Report {
+        let mut options = Options {
+            url: self.url.clone(),
+            video_publishers: STREAMS / 2,
+            audio_publishers: STREAMS / 2,
+            subscribers: SUBSCRIBERS,
+            num_per_second: 20.0,
+            duration: Duration::from_secs(4),
+            // Every subscriber authenticates what it gets.
+            verify: 1.0,
+            quiet: true,
+            ..Options::default()
+        };
+        change(&mut options);
+        loadtest::run(options).await.unwrap()
+    }
+
+    /// The metrics page, once the workers have shown their last counts.
+    async fn metrics(&self) -> Metrics {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        let mut stream = TcpStream::connect(&self.metrics).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: onair\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        Metrics(page)
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.running.await.unwrap();
+    }
+}
+
+struct Metrics(String);
+
+impl Metrics {
+    /// The sum over the rows of a metric that have this label.
+    fn sum(&self, name: &str, label: &str) -> f64 {
+        let rows = self.0.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+        rows.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
+/// What holds of a room in which nothing goes wrong.
+fn nothing_is_missing(report: &Report, metrics: &Metrics) {
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(report.subscribers, SUBSCRIBERS, "{report}");
+    assert!(report.packets_received > 1_000 * SUBSCRIBERS as u64, "{report}");
+    assert_eq!(report.packets_lost, 0, "{report}");
+    assert_eq!(report.verification.forged, 0, "{report}");
+    let (sent, received) = (report.verification.source_expected, report.verification.source_received);
+    assert!(received + report.kernel_drops >= sent, "{report}");
+    assert!(report.srtp_profile.contains("GCM"), "{report}");
+
+    assert_eq!(metrics.sum("onair_handshakes_total", "AES128_CM"), 0.0);
+    assert!(metrics.sum("onair_handshakes_total", "AEAD_AES_128_GCM") >= (SUBSCRIBERS + STREAMS / 2) as f64);
+    let run = metrics.sum("onair_rtp_sent_total", "") / metrics.sum("onair_runs_sent_total", "");
+    assert!(run > 1.0, "packets leave in runs, of {run} on average");
+    assert_eq!(metrics.sum("onair_joins_total", "refused"), 0.0);
+    for refused in ["srtp_authentication", "srtp_replay", "unknown_payload_type", "send_failed"] {
+        assert_eq!(metrics.sum("onair_discards_total", refused), 0.0, "{refused}\n{}", metrics.0);
+    }
+}
+
+async fn everybody_gets_every_packet(protocol: Protocol) {
+    let server = Server::start().await;
+    let report = server.load(|options| options.protocol = protocol).await;
+    nothing_is_missing(&report, &server.metrics().await);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_gets_every_packet_over_one_peer_connection() {
+    everybody_gets_every_packet(Protocol::V1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_gets_every_packet_over_two_peer_connections() {
+    everybody_gets_every_packet(Protocol::V0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_without_gcm_get_aes_cm() {
+    let server = Server::start().await;
+    let report = server.load(|options| {
+        options.srtp = loadtest::options::SrtpOffer::Cm;
+        options.subscribers = 4;
+        options.duration = Duration::from_secs(2);
+    });
+    let report = report.await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!((report.packets_lost, report.verification.forged), (0, 0), "{report}");
+    assert!(server.metrics().await.sum("onair_handshakes_total", "AES128_CM") >= 4.0);
+    server.stop().await;
+}
+
+/// Publishers leave packets out and subscribers throw some away, each by itself: all of them come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_video_is_asked_for_and_comes_again() {
+    let server = Server::start().await;
+    let report = server.load(|options| {
+        options.audio_publishers = 0;
+        options.loss_up = 0.02;
+        options.loss_down = 0.02;
+    });
+    let report = report.await;
+    let metrics = server.metrics().await;
+    assert!(report.is_complete(), "{report}");
+    assert!(report.packets_dropped_on_purpose > 100 && report.packets_recovered > 100, "{report}");
+    // A retransmission may get lost as well, a few times over, and the last ones have no time left.
+    assert!(report.packets_missing * 1_000 <= report.packets_expected, "{report}");
+    assert!(metrics.sum("onair_nacks_sent_total", "") > 0.0, "the publishers are asked");
+    assert!(report.publishers.retransmitted > 0, "{report}");
+    assert!(metrics.sum("onair_rtp_retransmitted_total", "") >= report.packets_recovered as f64 / 2.0, "{report}");
+    server.stop().await;
+}
