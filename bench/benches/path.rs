@@ -72,7 +72,9 @@ fn open(bencher: Bencher, profile: SrtpProfile) {
 fn history_keep(bencher: Bencher) {
     let mut history = History::for_video();
     let payload = [7; 1_100];
-    let mut sequence = 0;
+    // Goes round once, so that all of its memory is there.
+    (1..=1_000).for_each(|sequence| _ = history.keep(info(sequence), &[], &payload));
+    let mut sequence = 1_000;
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         sequence += 1;
         history.keep(info(sequence), &[], black_box(&payload))
@@ -107,9 +109,17 @@ fn rewrite_and_copy(bencher: Bencher) {
     });
 }
 
-#[divan::bench(args = [1_200, 120], consts = [0, 1])]
-fn seal<const PROFILE: usize>(bencher: Bencher, bytes: usize) {
-    let profile = PROFILES[PROFILE];
+#[divan::bench(args = [1_200, 120])]
+fn seal_gcm_128(bencher: Bencher, bytes: usize) {
+    seal(bencher, SrtpProfile::AeadAes128Gcm, bytes);
+}
+
+#[divan::bench(args = [1_200, 120])]
+fn seal_cm_128_sha1(bencher: Bencher, bytes: usize) {
+    seal(bencher, SrtpProfile::Aes128CmSha1_80, bytes);
+}
+
+fn seal(bencher: Bencher, profile: SrtpProfile, bytes: usize) {
     let senders: Vec<SrtpSender> = (0..KEYS)
         .map(|viewer| {
             let keys = keys(profile, viewer);
@@ -220,7 +230,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// A frame arrives, is decrypted, kept, rewritten, encrypted and put into runs for everybody.
+/// A frame arrives, is decrypted, kept, rewritten, encrypted and put into runs for everybody; reports fall due.
 #[divan::bench(args = [1, 100, 1_000, 3_000], sample_count = 50)]
 fn turn(bencher: Bencher, subscribers: u64) {
     let profile = SrtpProfile::AeadAes128Gcm;

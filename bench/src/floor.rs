@@ -144,7 +144,7 @@ impl Carrier for Sockets<'_> {
 /// Sends the steady stream from the calling thread.
 pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     let mut viewers: Vec<Viewer> = (0..receivers.addresses().len()).map(Viewer::new).collect();
-    let received_before = receivers.received();
+    let (before, received_before) = (carrier.counts(), receivers.received());
     let mut slices = Slices::default();
     let start = Instant::now();
     let (mut bursts, mut late) = (0_u32, 0_u32);
@@ -159,7 +159,7 @@ pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration:
     }
     slices.end(carrier.counts().datagrams);
     std::thread::sleep(DRAIN);
-    let counts = carrier.counts();
+    let counts = carrier.counts().since(before);
     let spread = Summary::of(slices.costs_us).context("nothing was measured")?;
     Ok(Floor {
         cpu_us_per_packet: spread.median,

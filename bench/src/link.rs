@@ -17,6 +17,10 @@ use crate::receivers::Receivers;
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 210, 0, 1);
 /// Where the receivers are.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 210, 0, 2);
+/// Where nobody is: the far end's interface takes packets to it, and its namespace throws them away at once.
+pub const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 210, 0, 3);
+/// Hardware address of nobody.
+pub const NOBODY: Mac = [2, 0, 0, 0, 0, 3];
 /// The sender's end of the cable.
 pub const NEAR_NAME: &str = "bench-near";
 const FAR_NAME: &str = "bench-far";
@@ -52,11 +56,37 @@ pub fn enter(count: usize, receivers_core: Option<usize>) -> anyhow::Result<Link
         ip(&["link", "add", NEAR_NAME, "type", "veth", "peer", "name", FAR_NAME])?;
         ip(&["link", "set", FAR_NAME, "netns", &thread.to_string()])?;
         configure(NEAR_NAME, NEAR)?;
+        let nobody = NOBODY.map(|byte| format!("{byte:02x}")).join(":");
+        ip(&["neighbour", "add", &NOWHERE.to_string(), "lladdr", &nobody, "dev", NEAR_NAME, "nud", "permanent"])?;
         // If the far end is gone it says so below.
         let _ = tell_plugged.send(());
     }
     let (receivers, far) = far.join().expect("the far end does not panic")?;
     Ok(Link { receivers, near: mac(NEAR_NAME)?, far })
+}
+
+/// Who cuts runs into datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segmentation {
+    /// Runs cross the cable whole, as they reach a NIC that cuts them.
+    Device,
+    /// The sender's kernel, as before a NIC that does not.
+    Software,
+}
+
+impl Link {
+    /// Sets who cuts runs; only for the thread that entered the namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the system's `ip` does not know how.
+    pub fn segment_by(&self, segmentation: Segmentation) -> anyhow::Result<()> {
+        let segments = match segmentation {
+            Segmentation::Device => "65535",
+            Segmentation::Software => "1",
+        };
+        ip(&["link", "set", NEAR_NAME, "gso_max_segs", segments])
+    }
 }
 
 fn new_namespace() -> anyhow::Result<()> {

@@ -46,8 +46,11 @@ enum Action {
     Afxdp {
         #[arg(long, default_value_t = 200)]
         viewers: usize,
-        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        /// Time of each measurement
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         /// Where to write the result
         #[arg(long)]
         json: Option<PathBuf>,
@@ -152,8 +155,8 @@ fn run(action: Action) -> anyhow::Result<()> {
             println!("{floor}");
             write_json(json.as_deref(), &floor)
         }
-        Action::Afxdp { viewers, seconds, json } => {
-            let trial = afxdp::run(viewers, Duration::from_secs(seconds))?;
+        Action::Afxdp { viewers, seconds, rounds, json } => {
+            let trial = afxdp::run(viewers, Duration::from_secs(seconds), rounds)?;
             println!("{trial}");
             write_json(json.as_deref(), &trial)
         }

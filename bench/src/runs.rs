@@ -25,6 +25,17 @@ pub struct SendCounts {
     pub system_calls: u64,
 }
 
+impl SendCounts {
+    /// What has been sent since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            datagrams: self.datagrams - before.datagrams,
+            runs: self.runs - before.runs,
+            system_calls: self.system_calls - before.system_calls,
+        }
+    }
+}
+
 /// Runs that wait for one `sendmmsg`.
 pub struct RunQueue {
     socket: RawFd,

@@ -3,6 +3,7 @@
 //! [`Client`] is the handle; a task of its own keeps the signalling going, the media is on a [`MediaThread`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -22,7 +23,7 @@ use crate::receiver::MediaKind;
 use crate::sdp::LocalSection;
 use crate::sender::Source;
 use crate::session::{self, Session};
-use crate::signal::{JoinCall, Protocol, SignalSocket};
+use crate::signal::{JoinCall, Protocol, SignalCounts, SignalSocket};
 use crate::trace::{Layer, Pattern};
 use crate::transport::{Loss, TransportOptions};
 
@@ -162,6 +163,8 @@ pub struct Client {
     pub join_time: Duration,
     /// `CLOCK_MONOTONIC` at the start.
     pub started_ns: u64,
+    /// What the server has sent on the signal socket.
+    pub signal_received: Arc<SignalCounts>,
 }
 
 impl Client {
@@ -196,6 +199,7 @@ impl Client {
         };
         let mut socket = SignalSocket::connect(call).await?;
         let protocol = socket.protocol;
+        let signal_received = socket.received.clone();
         let join = match socket.receive().await? {
             Some(Response::Join(join)) => join,
             Some(Response::Leave(leave)) => bail!("the server sent a leave, reason {}", leave.reason),
@@ -210,7 +214,7 @@ impl Client {
         let task = tokio::spawn(session::run(session, socket, order_queue, ping_interval));
         let (receiving, profile) = is_ready.await.context("the session ended during the join")??;
         let join_time = Duration::from_nanos(monotonic_ns() - started_ns);
-        Ok(Self { orders, events, task, join, protocol, receiving, profile, join_time, started_ns })
+        Ok(Self { orders, events, task, join, protocol, receiving, profile, join_time, started_ns, signal_received })
     }
 
     /// Publishes a synthetic track and waits until the server has taken it.

@@ -45,6 +45,19 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// What was recorded after `earlier`, a former state of this histogram; all of it if it is none.
+    ///
+    /// The largest value is that of the whole.
+    pub fn since(&self, earlier: &Self) -> Self {
+        if earlier.total > self.total || earlier.counts.len() > self.counts.len() {
+            return self.clone();
+        }
+        let before = earlier.counts.iter().chain(std::iter::repeat(&0));
+        let counts: Vec<u64> =
+            self.counts.iter().zip(before).map(|(count, before)| count.saturating_sub(*before)).collect();
+        Self { total: counts.iter().sum(), counts, max: self.max }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }

@@ -4,6 +4,7 @@
 //! asynchronous, media is on threads of its own ([`media`]), and nothing here is shared with a server's code.
 
 pub mod channels;
+pub mod churn;
 pub mod client;
 pub mod clock;
 pub mod codec;
@@ -11,8 +12,11 @@ pub mod dtls;
 pub mod histogram;
 pub mod ice;
 mod load;
+mod marks;
 pub mod media;
 pub mod options;
+pub mod playback;
+mod plot;
 mod procfs;
 pub mod receiver;
 pub mod report;
@@ -24,10 +28,13 @@ mod session;
 pub mod signal;
 pub mod socket;
 pub mod stamp;
+mod summary;
+pub mod timeline;
 pub mod token;
 pub mod trace;
 pub mod transport;
 
 pub use load::run;
 pub use options::Options;
+pub use plot::svg;
 pub use report::Report;

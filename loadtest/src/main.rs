@@ -20,12 +20,15 @@ async fn main() -> ExitCode {
 
 /// Whether everybody joined and received.
 async fn run(options: Options) -> anyhow::Result<bool> {
-    let json = options.json.clone();
+    let (json, plot) = (options.json.clone(), options.plot.clone());
     let report = loadtest::run(options).await?;
     print!("{report}");
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report).context("writing the report as JSON")?;
         std::fs::write(&path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = plot {
+        std::fs::write(&path, loadtest::svg(&report)).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(report.is_complete())
 }

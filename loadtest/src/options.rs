@@ -104,15 +104,44 @@ pub struct Options {
     /// Process of the server, for its CPU and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Joins and leaves a second beside the subscribers, in the measured time.
+    #[arg(long, default_value_t = 0.0)]
+    pub churn: f64,
+    /// Nobody publishes: what remains is the price of joins.
+    #[arg(long)]
+    pub join_only: bool,
     /// Where to write the report.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Where to draw packets, delays and joins over time, as SVG.
+    #[arg(long)]
+    pub plot: Option<PathBuf>,
     /// No line per second.
     #[arg(long)]
     pub quiet: bool,
 }
 
+/// How many participants publish what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Publishers {
+    pub video: usize,
+    pub audio: usize,
+}
+
 impl Options {
+    /// Publishers of either kind.
+    pub(crate) fn publishers(&self) -> Publishers {
+        match self.join_only {
+            true => Publishers { video: 0, audio: 0 },
+            false => Publishers { video: self.video_publishers, audio: self.audio_publishers },
+        }
+    }
+
+    /// Subscribers that decrypt everything; the first ones.
+    pub(crate) fn verified_subscribers(&self) -> usize {
+        (self.subscribers as f64 * self.verify.clamp(0.0, 1.0)).ceil() as usize
+    }
+
     /// Whether video is published in three layers.
     pub fn is_simulcast(&self) -> bool {
         !self.no_simulcast && self.video_packets_per_second.is_none()

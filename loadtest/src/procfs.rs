@@ -71,6 +71,12 @@ pub fn machine_ticks() -> (u64, u64) {
     (all - idle, all)
 }
 
+/// Cores of the machine, whichever of them this process may use.
+pub fn cores() -> usize {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count().max(1)
+}
+
 /// Mean number of runnable threads over the last minute.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::playback::{Playback, PlaybackCounts};
 use crate::rtcp::ReportBlock;
 
 /// Packets back from the newest in which duplicates and late ones are recognised.
@@ -57,6 +58,9 @@ pub struct StreamCounts {
     pub recovered: u64,
     /// Packets asked for with NACKs, repeats included.
     pub requested: u64,
+    /// Holes in the order of arrival, and the packets that were missing in them at first.
+    pub gaps: u64,
+    pub gap_packets: u64,
 }
 
 /// One incoming SSRC.
@@ -73,7 +77,9 @@ pub struct Stream {
     seen: Box<[u64; (WINDOW / 64) as usize]>,
     missing: VecDeque<Missing>,
     jitter: f64,
-    last_transit: Option<i64>,
+    playback: Playback,
+    /// Timestamp and transit time of the newest frame or audio packet.
+    last_transit: Option<(u32, i64)>,
     last_report: Option<(u32, Instant)>,
     /// Expected and received at the last receiver report.
     reported: (u64, u64),
@@ -92,6 +98,7 @@ impl Stream {
             seen: Box::new([0; (WINDOW / 64) as usize]),
             missing: VecDeque::new(),
             jitter: 0.0,
+            playback: Playback::default(),
             last_transit: None,
             last_report: None,
             reported: (0, 0),
@@ -149,6 +156,8 @@ impl Stream {
 
     fn advance(&mut self, newest: u64, now: Instant) {
         let gap = newest - self.highest;
+        self.counts.gaps += u64::from(gap > 1);
+        self.counts.gap_packets += gap - 1;
         for sequence in self.highest + 1..newest.min(self.highest + WINDOW) {
             self.seen[slot(sequence)] &= !bit(sequence);
         }
@@ -197,13 +206,35 @@ impl Stream {
         sequences
     }
 
-    /// Updates the interarrival jitter (RFC 3550, section 6.4.1) at the stream's clock rate.
+    fn clock_rate(&self) -> u64 {
+        if self.kind == MediaKind::Video { 90_000 } else { 48_000 }
+    }
+
+    /// The interarrival jitter (RFC 3550, section 6.4.1).
+    pub fn jitter_ms(&self) -> f64 {
+        self.jitter * 1_000.0 / self.clock_rate() as f64
+    }
+
+    /// How the frames of a video stream came.
+    pub fn playback(&self) -> PlaybackCounts {
+        self.playback.counts()
+    }
+
+    /// Takes the timing of a packet that came in order: jitter and, for video, frames.
+    ///
+    /// As in libwebrtc, only the first packet of a timestamp counts: the rest of a frame would hide how frames vary.
     pub fn on_timing(&mut self, timestamp: u32, arrival_ns: u64) {
-        let rate: u64 = if self.kind == MediaKind::Video { 90_000 } else { 48_000 };
+        if self.last_transit.is_some_and(|(last, _)| last == timestamp) {
+            return;
+        }
+        if self.kind == MediaKind::Video {
+            self.playback.on_frame(arrival_ns);
+        }
+        let rate = self.clock_rate();
         // Six years of nanoseconds fit.
         let arrival = (arrival_ns.wrapping_mul(rate / 1_000) / 1_000_000) as u32;
         let transit = i64::from(arrival.wrapping_sub(timestamp) as i32);
-        if let Some(last) = self.last_transit.replace(transit) {
+        if let Some((_, last)) = self.last_transit.replace((timestamp, transit)) {
             // A wrap or a new time base is no jitter.
             let change = (transit - last).unsigned_abs().min(rate) as f64;
             self.jitter += (change - self.jitter) / 16.0;
@@ -276,6 +307,7 @@ mod tests {
         assert_eq!(stream.requests(now + REQUEST_INTERVAL), [12, 14]);
         let counts = stream.counts();
         assert_eq!((counts.expected, counts.received, counts.recovered), (6, 4, 1));
+        assert_eq!((counts.gaps, counts.gap_packets), (1, 3));
     }
 
     #[test]
@@ -310,6 +342,20 @@ mod tests {
         let mut stream = stream_of([0, 10_000], now);
         assert_eq!(stream.counts().expected - stream.counts().received, 9_999);
         assert!(stream.requests(now).len() <= MISSING_MAX);
+    }
+
+    #[test]
+    fn jitter_follows_frames_and_not_the_packets_inside_them() {
+        let mut stream = stream_of([0], Instant::now());
+        for frame in 0..300_u32 {
+            // Every other frame comes 2 ms late.
+            let at_ns = 1_000_000_000 + u64::from(frame) * 40_000_000 + u64::from(frame % 2) * 2_000_000;
+            for packet in 0..8 {
+                stream.on_timing(frame * 3_600, at_ns + packet * 10_000);
+            }
+        }
+        assert!((1.9..2.1).contains(&stream.jitter_ms()), "{}", stream.jitter_ms());
+        assert_eq!(stream.playback().frames, 300);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::churn::ChurnReport;
 use crate::histogram::Percentiles;
+use crate::timeline::Second;
 
 /// What a load test found. Times are in milliseconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -21,6 +23,8 @@ pub struct Report {
     pub protocol: &'static str,
     /// Chosen by the server; several if clients differ.
     pub srtp_profile: String,
+    /// Runs of packets were read uncut; the server's figures are then lower than without.
+    pub gro: bool,
     pub duration_s: f64,
     /// By sequence number, from each subscriber's first packet to its last.
     pub packets_expected: u64,
@@ -33,10 +37,21 @@ pub struct Report {
     pub packets_lost: u64,
     /// Thrown away because of `--loss-down`, retransmissions included.
     pub packets_dropped_on_purpose: u64,
+    /// After a later one, retransmissions included.
     pub packets_late: u64,
+    /// Late, but not retransmitted.
+    pub packets_reordered: u64,
     pub packets_duplicate: u64,
     pub packets_recovered: u64,
     pub packets_requested: u64,
+    /// NACK messages; the packets that they name are above.
+    pub nacks_sent: u64,
+    pub plis_sent: u64,
+    /// Holes in the order of arrival, before anything came late.
+    pub gaps: u64,
+    /// Packets in these holes, of all that were expected.
+    pub gap_share: f64,
+    pub playback: PlaybackReport,
     pub bytes_received: u64,
     pub publishers: PublisherReport,
     /// Delay, where payloads were decrypted.
@@ -46,12 +61,50 @@ pub struct Report {
     pub first_keyframe_ms: Option<Percentiles>,
     /// From the publisher's socket to the subscriber's, in the measured time.
     pub delay_ms: Option<Percentiles>,
+    pub jitter_ms: JitterReport,
+    /// Signalling that each subscriber received, from its join to the end.
+    pub signal_bytes: Option<Percentiles>,
     /// Of the thread that receives, in the measured time.
     pub client_cpu_us_per_packet: f64,
+    /// This process used up its cores: the figures may be its own, not the server's.
+    pub client_saturated: bool,
     pub packets_per_second: f64,
     pub machine: MachineReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub churn: Option<ChurnReport>,
+    /// When the measured time began, since the joins did.
+    pub measured_from_s: f64,
+    pub timeline: Vec<Second>,
+    pub joins: Vec<JoinSample>,
+}
+
+/// How smoothly video came, by its frames' arrival.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PlaybackReport {
+    pub frames: u64,
+    /// Frames later than three usual intervals and than one and 150 ms (`freezeCount` of webrtc-stats).
+    pub freezes: u64,
+    pub streams_frozen: usize,
+    /// Time in freezes, of all the time that streams flowed.
+    pub freeze_share: f64,
+}
+
+/// Interarrival jitter (RFC 3550) of the verified subscribers' streams at the end of the measured time.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct JitterReport {
+    pub audio: Option<Percentiles>,
+    /// By the first packet of each frame.
+    pub video: Option<Percentiles>,
+}
+
+/// One subscriber's join.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct JoinSample {
+    /// Its start, since that of the first.
+    pub at_s: f64,
+    pub join_ms: f64,
 }
 
 /// What the publishers sent, and whether it agrees with what subscribers expected.
@@ -62,8 +115,8 @@ pub struct PublisherReport {
     pub key_frame_requests: u64,
     pub packets_nacked: u64,
     pub retransmitted: u64,
-    /// Packets sent in the measured time, times subscribers.
-    pub window_expected: u64,
+    /// Packets sent in the measured time, times subscribers; unknown with simulcast.
+    pub window_expected: Option<u64>,
     /// Packets that subscribers received meanwhile; differs by what is under way at both ends.
     pub window_received: u64,
 }
@@ -91,6 +144,8 @@ pub struct MachineReport {
     pub load_average: f64,
     /// CPU of this process, in cores.
     pub client_cores: f64,
+    /// Cores that it may run on.
+    pub client_cores_allowed: usize,
 }
 
 /// What the server used.
@@ -103,6 +158,8 @@ pub struct ServerReport {
     /// Growth of resident memory from before the joins to the end.
     pub rss_bytes_per_subscriber: f64,
     pub rss_before_bytes: u64,
+    /// When the measured time began.
+    pub rss_start_bytes: u64,
     pub rss_bytes: u64,
     /// In the measured time.
     pub cpu_cores: f64,
@@ -117,6 +174,7 @@ impl Report {
             && self.join_errors.is_empty()
             && self.subscribers_without_media == 0
             && self.subscribers_lost == 0
+            && self.churn.as_ref().is_none_or(|churn| churn.join_errors.is_empty())
     }
 }
 
@@ -138,11 +196,20 @@ impl fmt::Display for Report {
         if self.packets_dropped_on_purpose > 0 {
             writeln!(f, "  lost on purpose    {}", self.packets_dropped_on_purpose)?;
         }
-        let (late, again) = (self.packets_late, self.packets_duplicate);
-        writeln!(f, "  late, duplicate    {late}, {again}; recovered {}", self.packets_recovered)?;
+        let (reordered, again, recovered) = (self.packets_reordered, self.packets_duplicate, self.packets_recovered);
+        writeln!(f, "  reordered          {reordered}, duplicate {again}, recovered {recovered}")?;
+        let (gaps, share) = (self.gaps, self.gap_share * 100.0);
+        writeln!(f, "  gaps               {gaps} with {share:.3} % of the packets")?;
+        let (nacks, requested, plis) = (self.nacks_sent, self.packets_requested, self.plis_sent);
+        writeln!(f, "  asked for          {requested} packets by {nacks} NACKs, {plis} PLIs")?;
         let publishers = &self.publishers;
-        let (expected, received) = (publishers.window_expected, publishers.window_received);
-        writeln!(f, "  by publishers      {expected} expected, {received} received in the measured time")?;
+        if let Some(expected) = publishers.window_expected {
+            let received = publishers.window_received;
+            writeln!(f, "  by publishers      {expected} expected, {received} received in the measured time")?;
+        }
+        let PlaybackReport { frames, freezes, streams_frozen, freeze_share } = &self.playback;
+        let share = freeze_share * 100.0;
+        writeln!(f, "frames               {frames}; {freezes} freezes in {streams_frozen} streams, {share:.3} %")?;
         let verified = &self.verification;
         let (seen, sent) = (verified.source_received, verified.source_expected);
         writeln!(
@@ -155,20 +222,45 @@ impl fmt::Display for Report {
             ("first packet", self.first_packet_ms),
             ("first key frame", self.first_keyframe_ms),
             ("delay", self.delay_ms),
+            ("jitter of audio", self.jitter_ms.audio),
+            ("jitter of video", self.jitter_ms.video),
         ] {
             write_percentiles(f, name, value)?;
         }
-        let machine = &self.machine;
-        writeln!(
-            f,
-            "client               {:.2} us a packet; machine {:.0} % of {} cores, load {:.1}",
-            self.client_cpu_us_per_packet,
-            machine.cpu_used * 100.0,
-            machine.cores,
-            machine.load_average
-        )?;
+        if let Some(bytes) = self.signal_bytes {
+            writeln!(f, "signalling           p50 {:.0} bytes a subscriber, max {:.0}", bytes.p50, bytes.max)?;
+        }
+        if let Some(churn) = &self.churn {
+            write_churn(f, churn)?;
+        }
+        self.write_machine(f)?;
         self.server.as_ref().map_or(Ok(()), |server| write_server(f, server))
     }
+}
+
+impl Report {
+    fn write_machine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let machine = &self.machine;
+        let limits = if self.client_saturated { ": it is the limit, not the server" } else { "" };
+        writeln!(
+            f,
+            "client               {:.2} us a packet{}, {:.2} of {} cores{limits}",
+            self.client_cpu_us_per_packet,
+            if self.gro { " with GRO" } else { "" },
+            machine.client_cores,
+            machine.client_cores_allowed,
+        )?;
+        let used = machine.cpu_used * 100.0;
+        writeln!(f, "machine              {used:.0} % of {} cores, load {:.1}", machine.cores, machine.load_average)
+    }
+}
+
+fn write_churn(f: &mut fmt::Formatter<'_>, churn: &ChurnReport) -> fmt::Result {
+    writeln!(f, "churn                {} came and went", churn.joined)?;
+    for (reason, count) in &churn.join_errors {
+        writeln!(f, "  {count} x {reason}")?;
+    }
+    write_percentiles(f, "  join", churn.join_ms)
 }
 
 fn write_percentiles(f: &mut fmt::Formatter<'_>, name: &str, value: Option<Percentiles>) -> fmt::Result {
@@ -192,8 +284,9 @@ fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Resul
     )?;
     writeln!(
         f,
-        "  {:.2} cores, {} MiB, {} threads, {:.0} context switches/s",
+        "  {:.2} cores, {} MiB, then {} MiB, {} threads, {:.0} context switches/s",
         server.cpu_cores,
+        server.rss_start_bytes >> 20,
         server.rss_bytes >> 20,
         server.threads,
         server.context_switches_per_second

@@ -1,5 +1,8 @@
 //! The signalling socket: joining over `/rtc/v1` or `/rtc`, protobuf frames both ways.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -33,6 +36,31 @@ pub enum Protocol {
 pub struct SignalSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     pub protocol: Protocol,
+    /// What the server has sent.
+    pub received: Arc<SignalCounts>,
+}
+
+/// Counts the server's signalling.
+#[derive(Debug, Default)]
+pub struct SignalCounts {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl SignalCounts {
+    fn add(&self, len: usize) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the messages, without the WebSocket's framing.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// What a join needs.
@@ -65,7 +93,7 @@ impl SignalSocket {
                 other => other?,
             },
         };
-        Ok(Self { socket, protocol })
+        Ok(Self { socket, protocol, received: Arc::default() })
     }
 
     /// Sends one request.
@@ -87,6 +115,7 @@ impl SignalSocket {
         while let Some(frame) = self.socket.next().await {
             match frame.context("reading the signal socket")? {
                 tungstenite::Message::Binary(bytes) => {
+                    self.received.add(bytes.len());
                     let response = proto::SignalResponse::decode(bytes).context("an undecodable signal response")?;
                     if let Some(message) = response.message {
                         return Ok(Some(message));

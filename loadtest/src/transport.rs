@@ -16,6 +16,7 @@ use crate::codec::{VideoCodec, starts_key_frame};
 use crate::dtls::{Dtls, DtlsEvent, DtlsRole, Identity, SrtpProfile, SrtpSession};
 use crate::histogram::Histogram;
 use crate::ice::{Credentials, IceAgent, IceEvent, IceRole};
+use crate::playback::PlaybackCounts;
 use crate::receiver::{Arrival, MediaKind, Stream, StreamCounts};
 use crate::rtcp;
 use crate::rtp::Header;
@@ -121,6 +122,8 @@ pub struct StreamStats {
     pub track: Option<Arc<str>>,
     #[serde(flatten)]
     pub counts: StreamCounts,
+    pub playback: PlaybackCounts,
+    pub jitter_ms: f64,
     /// Padding and other packets of ours without a stamp, where payloads were decrypted.
     pub unstamped: u64,
     pub first_packet_ns: Option<u64>,
@@ -144,6 +147,10 @@ pub struct TransportStats {
     pub retransmissions: u64,
     pub sender_reports: u64,
     pub key_frame_requests_sent: u64,
+    /// NACK messages; the packets that they name are counted by stream.
+    pub nacks_sent: u64,
+    /// Whether every packet is decrypted.
+    pub verifies: bool,
     pub feedback_received: u64,
     /// Dropped by the kernel because the socket buffer was full.
     pub kernel_drops: u64,
@@ -350,6 +357,8 @@ impl Transport {
                 ssrc: stream.ssrc,
                 track: stream.track.clone(),
                 counts: stream.counts(),
+                playback: stream.playback(),
+                jitter_ms: stream.jitter_ms(),
                 unstamped: media.unstamped,
                 first_packet_ns: media.first_packet_ns,
                 first_key_frame_ns: media.first_key_frame_ns,
@@ -358,7 +367,7 @@ impl Transport {
             })
             .collect();
         let senders = self.senders.iter().map(Sender::counts).collect();
-        TransportStats { streams, senders, ..self.stats.clone() }
+        TransportStats { streams, senders, verifies: self.options.verify, ..self.stats.clone() }
     }
 
     /// When [`Self::on_timeout`] has something to do.
@@ -689,6 +698,7 @@ impl Transport {
             // A NACK of 17 sequence numbers an entry stays far below a datagram for every bound of the receiver.
             if !sequences.is_empty() {
                 rtcp::write_nack(&mut compound, self.own_ssrc, stream.ssrc, &sequences);
+                self.stats.nacks_sent += 1;
             }
         }
         self.send_rtcp(&compound);

@@ -4,16 +4,13 @@
 //! whether to try again. Then the connection belongs to its [`Session`](crate::session::Session).
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{ConnectInfo, FromRequestParts, Query, Request, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -23,25 +20,20 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use futures_util::{Sink, Stream};
 use livekit_protocol::DisconnectReason;
 use tower::Service as _;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::api;
 use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use crate::rooms::{JoinError, Rooms};
 use crate::session::SessionEnd;
-use crate::socket::Frame;
 use crate::token::{Claims, Keys, TokenError};
+use crate::websocket::Upgrade;
 
 /// Largest WebSocket message, in bytes; LiveKit's `limit.signal_message_size_limit`.
 pub const SIGNAL_MESSAGE_BYTES_MAX: usize = 2 << 20;
-
-/// What a connection keeps for reading. Most messages are pings, and a buffer of the library's 128 KiB would be the
-/// largest part of a viewer's memory.
-const SIGNAL_BUFFER_BYTES: usize = 4 << 10;
 
 /// Largest request body, in bytes.
 pub const REQUEST_BODY_BYTES_MAX: usize = 10 << 20;
@@ -266,9 +258,9 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     }
     let join = read_join(mode, Purpose::Connect, &request);
     let (mut parts, _body) = request.into_parts();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+    let upgrade = match Upgrade::read(&mut parts) {
         Ok(upgrade) => upgrade,
-        Err(rejection) => return rejection.into_response(),
+        Err(refusal) => return refusal,
     };
     let session = match join {
         Ok(join) => surface.rooms.join(join).await.map_err(Unjoined::Failed),
@@ -278,13 +270,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         Ok(session) => {
             let counters = surface.counters;
             counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
-            upgrade
-                .read_buffer_size(SIGNAL_BUFFER_BYTES)
-                .write_buffer_size(0)
-                .max_message_size(SIGNAL_MESSAGE_BYTES_MAX)
-                .max_frame_size(SIGNAL_MESSAGE_BYTES_MAX)
-                .on_failed_upgrade(|error| debug!(%error, "the client left before the upgrade"))
-                .on_upgrade(async move |socket| counters.count(session.run(Frames(socket)).await))
+            upgrade.accept(SIGNAL_MESSAGE_BYTES_MAX, async move |socket| counters.count(session.run(socket).await))
         }
         Err(unjoined) => {
             surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
@@ -378,73 +364,5 @@ async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),
         Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "request body too slow")),
-    }
-}
-
-/// axum's WebSocket as the frames that sessions speak.
-struct Frames(WebSocket);
-
-impl Stream for Frames {
-    type Item = Result<Frame, axum::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(context).map(|message| match message? {
-            Ok(message) => Some(Ok(frame_of(message))),
-            Err(error) if is_lost(&error) => Some(Err(error)),
-            Err(error) => {
-                info!(%error, "not a WebSocket message of ours");
-                Some(Ok(Frame::Malformed))
-            }
-        })
-    }
-}
-
-/// Whether the connection broke, which is nobody's fault. The rest of the library's errors are about what was sent.
-fn is_lost(error: &axum::Error) -> bool {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.into_iter().any(|cause| cause.is::<std::io::Error>())
-        || error.to_string().contains("without closing handshake")
-        || error.to_string().contains("closed")
-}
-
-impl Sink<Frame> for Frames {
-    type Error = axum::Error;
-
-    fn poll_ready(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
-        Pin::new(&mut self.0).poll_ready(context)
-    }
-
-    fn start_send(mut self: Pin<&mut Self>, frame: Frame) -> Result<(), axum::Error> {
-        Pin::new(&mut self.0).start_send(message_of(frame))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
-        Pin::new(&mut self.0).poll_close(context)
-    }
-}
-
-fn frame_of(message: Message) -> Frame {
-    match message {
-        Message::Binary(bytes) => Frame::Binary(bytes),
-        Message::Text(text) => Frame::Text(text.as_str().to_owned()),
-        Message::Ping(bytes) => Frame::Ping(bytes),
-        Message::Pong(bytes) => Frame::Pong(bytes),
-        Message::Close(_) => Frame::Close,
-    }
-}
-
-fn message_of(frame: Frame) -> Message {
-    match frame {
-        Frame::Binary(bytes) => Message::Binary(bytes),
-        Frame::Text(text) => Message::Text(text.into()),
-        Frame::Ping(bytes) => Message::Ping(bytes),
-        Frame::Pong(bytes) => Message::Pong(bytes),
-        Frame::Close => Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: "".into() })),
-        // Sessions read it and never write it.
-        Frame::Malformed => Message::Close(Some(CloseFrame { code: close_code::PROTOCOL, reason: "".into() })),
     }
 }

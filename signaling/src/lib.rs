@@ -13,4 +13,5 @@ pub mod rooms;
 pub mod session;
 pub mod socket;
 pub mod token;
+mod websocket;
 pub mod wire;

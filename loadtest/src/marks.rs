@@ -1,0 +1,88 @@
+//! Everything that is read at one moment of a load test.
+
+use std::time::Instant;
+
+use crate::clock::process_cpu_ns;
+use crate::media::{MediaThread, Snapshot};
+use crate::procfs::{ProcessUsage, machine_ticks};
+use crate::sender::SenderCounts;
+use crate::transport::{StreamStats, TransportStats};
+
+/// The counters of both ends, the server's process and the machine.
+pub(crate) struct Mark {
+    pub at: Instant,
+    pub subscribers: Snapshot,
+    pub publishers: Snapshot,
+    pub server: Option<ProcessUsage>,
+    /// Clock ticks: used, and altogether.
+    pub machine: (u64, u64),
+    pub process_cpu_ns: u64,
+}
+
+impl Mark {
+    pub(crate) async fn take(
+        publishers: &MediaThread,
+        subscribers: &MediaThread,
+        server_pid: Option<u32>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            server: server_pid.map(ProcessUsage::read).transpose()?,
+            at: Instant::now(),
+            machine: machine_ticks(),
+            process_cpu_ns: process_cpu_ns(),
+            subscribers: subscribers.snapshot().await,
+            publishers: publishers.snapshot().await,
+        })
+    }
+
+    /// Of every subscriber.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = &TransportStats> {
+        self.subscribers.transports.iter().map(|(_, stats)| stats)
+    }
+
+    /// Of every subscriber.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamStats> {
+        self.transports().flat_map(|stats| &stats.streams)
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.streams().map(|stream| stream.counts.received).sum()
+    }
+
+    pub(crate) fn sent(&self) -> SenderCounts {
+        let mut sum = SenderCounts::default();
+        for counts in self.publishers.transports.iter().flat_map(|(_, stats)| &stats.senders) {
+            sum.packets += counts.packets;
+            sum.bytes += counts.bytes;
+            sum.key_frames += counts.key_frames;
+            sum.retransmitted += counts.retransmitted;
+            sum.packets_nacked += counts.packets_nacked;
+            sum.key_frame_requests += counts.key_frame_requests;
+        }
+        sum
+    }
+}
+
+/// The moments that a report compares.
+pub(crate) struct Marks {
+    /// Publishers send, nobody has joined.
+    pub before: Mark,
+    /// Everybody receives.
+    pub start: Mark,
+    /// The measured time is over.
+    pub end: Mark,
+    /// Publishers have stopped, what was under way has arrived.
+    pub last: Mark,
+}
+
+impl Marks {
+    /// Of the measured time.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.end.at - self.start.at).as_secs_f64().max(1e-9)
+    }
+
+    /// Packets that subscribers received in the measured time.
+    pub(crate) fn packets(&self) -> u64 {
+        self.end.received() - self.start.received()
+    }
+}

@@ -1,0 +1,227 @@
+//! Turns what a load test has counted into its report.
+
+use std::collections::BTreeSet;
+
+use crate::churn::ChurnReport;
+use crate::client::Client;
+use crate::histogram::{Histogram, Percentiles};
+use crate::marks::Marks;
+use crate::options::Options;
+use crate::procfs::{cores, load_average};
+use crate::receiver::MediaKind;
+use crate::report::{
+    JitterReport, JoinSample, MachineReport, PlaybackReport, PublisherReport, Report, ServerReport, VerificationReport,
+};
+use crate::signal::Protocol;
+use crate::timeline::Second;
+use crate::transport::TransportStats;
+
+/// Share of its cores beyond which this process, not the server, may be what limits.
+const SATURATED: f64 = 0.9;
+
+/// Everything that was found.
+pub(crate) struct Findings<'a> {
+    pub options: &'a Options,
+    pub clients: &'a [Client],
+    pub join_errors: Vec<(String, usize)>,
+    pub without_media: usize,
+    pub marks: Marks,
+    pub churn: Option<ChurnReport>,
+    pub timeline: Vec<Second>,
+    /// When the joins began, `CLOCK_MONOTONIC`.
+    pub started_ns: u64,
+}
+
+impl Findings<'_> {
+    pub(crate) fn report(self) -> Report {
+        let (start, end, last) = (&self.marks.start, &self.marks.end, &self.marks.last);
+        let is_gone = |client: &&Client| last.subscribers.transport(client.receiving).is_none();
+        let client_cpu_ns = end.subscribers.cpu_ns - start.subscribers.cpu_ns;
+        let machine = self.machine();
+        let signal_bytes: Histogram = self.clients.iter().map(|client| client.signal_received.bytes()).collect();
+        let mut report = Report {
+            subscribers: self.clients.len(),
+            subscribers_wanted: self.options.subscribers,
+            subscribers_without_media: self.without_media,
+            subscribers_lost: self.clients.iter().filter(is_gone).count(),
+            protocol: self.protocol(),
+            srtp_profile: self.profiles(),
+            gro: self.options.gro,
+            duration_s: self.marks.seconds(),
+            publishers: self.publishers(),
+            verification: self.verification(),
+            delay_ms: end.subscribers.delays.percentiles(1e6),
+            jitter_ms: self.jitter(),
+            playback: self.playback(),
+            signal_bytes: signal_bytes.percentiles(1.0),
+            packets_per_second: self.marks.packets() as f64 / self.marks.seconds(),
+            client_cpu_us_per_packet: client_cpu_ns as f64 / 1e3 / self.marks.packets().max(1) as f64,
+            client_saturated: machine.client_cores > SATURATED * machine.client_cores_allowed as f64,
+            machine,
+            server: self.server(),
+            joins: self.joins(),
+            measured_from_s: (start.at - self.marks.before.at).as_secs_f64(),
+            ..Report::default()
+        };
+        self.count_packets(&mut report);
+        self.time_clients(&mut report);
+        Report { join_errors: self.join_errors, churn: self.churn, timeline: self.timeline, ..report }
+    }
+
+    fn protocol(&self) -> &'static str {
+        match self.clients.first().map_or(self.options.protocol, |client| client.protocol) {
+            Protocol::V0 => "v0",
+            Protocol::V1 => "v1",
+        }
+    }
+
+    fn profiles(&self) -> String {
+        let names: BTreeSet<&str> = self.clients.iter().map(|client| client.profile.name()).collect();
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    fn publishers(&self) -> PublisherReport {
+        let (start, last) = (self.marks.start.sent(), self.marks.last.sent());
+        let window_expected = (last.packets - start.packets) * self.clients.len() as u64;
+        PublisherReport {
+            packets_sent: last.packets,
+            key_frames: last.key_frames,
+            key_frame_requests: last.key_frame_requests,
+            packets_nacked: last.packets_nacked,
+            retransmitted: last.retransmitted,
+            // Of a simulcast track each subscriber gets one layer.
+            window_expected: (!self.options.is_simulcast()).then_some(window_expected),
+            window_received: self.marks.last.received() - self.marks.start.received(),
+        }
+    }
+
+    fn verification(&self) -> VerificationReport {
+        let subscribers = self.options.verified_subscribers();
+        let mut report = VerificationReport { subscribers, ..Default::default() };
+        for stats in self.marks.last.transports() {
+            report.packets += stats.verified;
+            report.forged += stats.forged;
+            // Others decrypt single packets only.
+            for stream in stats.streams.iter().filter(|_| stats.verifies) {
+                report.source_expected += stream.source_expected;
+                report.source_received += stream.source_received;
+                report.unstamped += stream.unstamped;
+            }
+        }
+        report
+    }
+
+    /// Where the kernel told the arrival times.
+    fn jitter(&self) -> JitterReport {
+        let of = |kind| {
+            let streams = self.marks.end.transports().filter(|stats| stats.verifies).flat_map(|stats| &stats.streams);
+            let jitter = streams.filter(|stream| stream.kind == kind).map(|stream| (stream.jitter_ms * 1e3) as u64);
+            jitter.collect::<Histogram>().percentiles(1e3)
+        };
+        JitterReport { audio: of(MediaKind::Audio), video: of(MediaKind::Video) }
+    }
+
+    fn playback(&self) -> PlaybackReport {
+        let mut report = PlaybackReport::default();
+        let (mut frozen_ns, mut span_ns) = (0, 0);
+        for stream in self.marks.end.streams().filter(|stream| stream.kind == MediaKind::Video) {
+            let counts = stream.playback;
+            report.frames += counts.frames;
+            report.freezes += counts.freezes;
+            report.streams_frozen += usize::from(counts.freezes > 0);
+            frozen_ns += counts.frozen_ns;
+            span_ns += counts.span_ns;
+        }
+        report.freeze_share = share(frozen_ns, span_ns);
+        report
+    }
+
+    fn count_packets(&self, report: &mut Report) {
+        let last = &self.marks.last;
+        let mut gap_packets = 0;
+        for stream in last.streams() {
+            let counts = stream.counts;
+            report.packets_expected += counts.expected;
+            report.packets_received += counts.received;
+            report.packets_late += counts.late;
+            report.packets_duplicate += counts.duplicates;
+            report.packets_recovered += counts.recovered;
+            report.packets_requested += counts.requested;
+            report.bytes_received += counts.bytes;
+            report.gaps += counts.gaps;
+            gap_packets += counts.gap_packets;
+        }
+        for stats in last.transports() {
+            report.kernel_drops += stats.kernel_drops;
+            report.packets_dropped_on_purpose += stats.lost_on_purpose;
+            report.nacks_sent += stats.nacks_sent;
+            report.plis_sent += stats.key_frame_requests_sent;
+        }
+        report.gap_share = share(gap_packets, report.packets_expected);
+        report.packets_reordered = report.packets_late.saturating_sub(report.packets_recovered);
+        report.packets_missing = report.packets_expected - report.packets_received;
+        report.packets_lost = report.packets_missing.saturating_sub(report.kernel_drops);
+    }
+
+    fn time_clients(&self, report: &mut Report) {
+        let percentiles = |time: &dyn Fn(&TransportStats) -> Option<u64>| -> Option<Percentiles> {
+            let times = self.clients.iter().filter_map(|client| {
+                let at_ns = time(self.marks.last.subscribers.transport(client.receiving)?)?;
+                Some(at_ns.saturating_sub(client.started_ns))
+            });
+            times.collect::<Histogram>().percentiles(1e6)
+        };
+        report.join_ms = percentiles(&|stats| stats.connected_ns);
+        report.first_packet_ms =
+            percentiles(&|stats| stats.streams.iter().filter_map(|stream| stream.first_packet_ns).min());
+        report.first_keyframe_ms =
+            percentiles(&|stats| stats.streams.iter().filter_map(|stream| stream.first_key_frame_ns).min());
+    }
+
+    fn joins(&self) -> Vec<JoinSample> {
+        let sample = |client: &Client| JoinSample {
+            at_s: client.started_ns.saturating_sub(self.started_ns) as f64 / 1e9,
+            join_ms: client.join_time.as_secs_f64() * 1e3,
+        };
+        self.clients.iter().map(sample).collect()
+    }
+
+    fn machine(&self) -> MachineReport {
+        let (start, end) = (&self.marks.start, &self.marks.end);
+        let (used, all) = (end.machine.0 - start.machine.0, (end.machine.1 - start.machine.1).max(1));
+        MachineReport {
+            cores: cores(),
+            cpu_used: used as f64 / all as f64,
+            load_average: load_average(),
+            client_cores: (end.process_cpu_ns - start.process_cpu_ns) as f64 / 1e9 / self.marks.seconds(),
+            client_cores_allowed: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    fn server(&self) -> Option<ServerReport> {
+        let Marks { before, start, end, .. } = &self.marks;
+        let received_before = start.received();
+        let (before, start, end) = (before.server?, start.server?, end.server?);
+        let (packets, seconds) = (self.marks.packets(), self.marks.seconds());
+        let cpu_ns = end.cpu_ns - start.cpu_ns;
+        let cpu_us_per_packet = if packets == 0 { 0.0 } else { cpu_ns as f64 / 1e3 / packets as f64 };
+        let joins = self.clients.len().max(1) as f64;
+        let forwarding_us = received_before as f64 * cpu_us_per_packet;
+        let joining_us = ((start.cpu_ns - before.cpu_ns) as f64 / 1e3 - forwarding_us).max(0.0);
+        Some(ServerReport {
+            cpu_us_per_packet,
+            cpu_ms_per_join: joining_us / 1e3 / joins,
+            rss_bytes_per_subscriber: end.rss_bytes.saturating_sub(before.rss_bytes) as f64 / joins,
+            rss_before_bytes: before.rss_bytes,
+            rss_start_bytes: start.rss_bytes,
+            rss_bytes: end.rss_bytes,
+            cpu_cores: cpu_ns as f64 / 1e9 / seconds,
+            threads: end.threads,
+            context_switches_per_second: end.context_switches.saturating_sub(start.context_switches) as f64 / seconds,
+        })
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
