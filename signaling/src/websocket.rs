@@ -39,6 +39,7 @@ pub struct Upgrade {
 
 impl Upgrade {
     /// Reads the handshake. An error is the answer to send.
+    #[expect(clippy::result_large_err, reason = "the answer goes out at once")]
     pub fn read(parts: &mut request::Parts) -> Result<Self, Response> {
         let refuse = |status: StatusCode, text: &'static str| (status, text).into_response();
         if parts.headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
