@@ -99,11 +99,26 @@ impl Comparison {
                 caveats.push(format!("not everybody received everything from {name} in {incomplete} rounds"));
             }
         }
+        for (server, name) in self.names.iter().enumerate() {
+            let behind = self.rounds.iter().filter(|round| round.servers.get(server).is_some_and(fell_behind)).count();
+            if behind > 0 {
+                let why = "its core was not enough, which makes packets cheaper";
+                caveats.push(format!("{name} fell behind in {behind} rounds: {why}"));
+            }
+        }
         if !self.cores_apart {
             caveats.push("one core only: servers and load shared it".to_owned());
         }
         caveats
     }
+}
+
+/// Whether a server was late or lost packets: then it works off backlogs, in larger batches than its clients like.
+fn fell_behind(metrics: &Metrics) -> bool {
+    const DELAY_MS_MAX: f64 = 20.0;
+    const LOSS_PERCENT_MAX: f64 = 0.1;
+    metrics.delay_ms_p50.is_some_and(|delay| delay > DELAY_MS_MAX)
+        || metrics.loss_percent.is_some_and(|loss| loss > LOSS_PERCENT_MAX)
 }
 
 fn row(name: &'static str, figure: Figure, rounds: &[Round]) -> Row {
@@ -188,8 +203,10 @@ mod tests {
         let mut rounds = vec![round(2.0, 8.0, 1.0)];
         rounds[0].servers[1].protocol = "v0".into();
         rounds[0].servers[0].complete = false;
+        rounds[0].servers[1].delay_ms_p50 = Some(50.0);
         let text = comparison(rounds).to_string();
         assert!(text.contains("protocols differ: ; v0"), "{text}");
         assert!(text.contains("from one in 1 rounds"), "{text}");
+        assert!(text.contains("other fell behind in 1 rounds"), "{text}");
     }
 }
