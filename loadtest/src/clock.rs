@@ -13,11 +13,6 @@ pub fn thread_cpu_ns() -> u64 {
     read(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// Nanoseconds of CPU that this process has used.
-pub fn process_cpu_ns() -> u64 {
-    read(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
 /// Nanoseconds of the wall clock since 1970, which the kernel's arrival times count too.
 pub fn realtime_ns() -> u64 {
     read(libc::CLOCK_REALTIME)

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::clock::process_cpu_ns;
 use crate::media::{MediaThread, Snapshot};
 use crate::procfs::{ProcessUsage, machine_ticks};
 use crate::sender::SenderCounts;
@@ -16,7 +15,8 @@ pub(crate) struct Mark {
     pub server: Option<ProcessUsage>,
     /// Clock ticks: used, and altogether.
     pub machine: (u64, u64),
-    pub process_cpu_ns: u64,
+    /// This process.
+    pub client: ProcessUsage,
 }
 
 impl Mark {
@@ -29,7 +29,7 @@ impl Mark {
             server: server_pid.map(ProcessUsage::read).transpose()?,
             at: Instant::now(),
             machine: machine_ticks(),
-            process_cpu_ns: process_cpu_ns(),
+            client: ProcessUsage::read(std::process::id())?,
             subscribers: subscribers.snapshot().await,
             publishers: publishers.snapshot().await,
         })

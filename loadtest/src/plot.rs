@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::Report;
+use crate::timeline::Second;
 
 const WIDTH: f64 = 900.0;
 /// Of one panel, and between two of them.
@@ -69,12 +70,14 @@ pub fn svg(report: &Report) -> String {
 }
 
 fn panels(report: &Report) -> Vec<Panel> {
-    let line = |name, colour, value: &dyn Fn(&crate::timeline::Second) -> Option<f64>| Series {
+    let line = |name, colour, value: &dyn Fn(&Second) -> Option<f64>| Series {
         name,
         colour,
         mark: Mark::Line,
         points: report.timeline.iter().filter_map(|second| Some((second.at_s, value(second)?))).collect(),
     };
+    // During the joins it holds what late viewers catch up with.
+    let measured = |second: &Second, delay: Option<f64>| delay.filter(|_| second.at_s > report.measured_from_s + 1.0);
     let joins = report.joins.iter().map(|join| (join.at_s, join.join_ms)).collect();
     let mut panels = vec![
         Panel {
@@ -84,8 +87,8 @@ fn panels(report: &Report) -> Vec<Panel> {
         Panel {
             title: "delay through the server, ms",
             series: vec![
-                line("p50", BLUE, &|second| second.delay_p50_ms),
-                line("p99", ORANGE, &|second| second.delay_p99_ms),
+                line("p50", BLUE, &|second| measured(second, second.delay_p50_ms)),
+                line("p99", ORANGE, &|second| measured(second, second.delay_p99_ms)),
             ],
         },
         Panel {
@@ -94,7 +97,7 @@ fn panels(report: &Report) -> Vec<Panel> {
         },
     ];
     if report.server.is_some() {
-        let mebibytes = |second: &crate::timeline::Second| Some(second.server_rss_bytes? as f64 / 1_048_576.0);
+        let mebibytes = |second: &Second| Some(second.server_rss_bytes? as f64 / 1_048_576.0);
         let memory = line("RSS", BLUE, &mebibytes);
         panels.push(Panel { title: "resident memory of the server, MiB", series: vec![memory] });
     }
@@ -117,7 +120,10 @@ fn draw(out: &mut String, panel: &Panel, top: f64, seconds: f64, measured_from_s
             out,
             format_args!("<text x='{}' y='{:.1}' text-anchor='end'>{}</text>", LEFT - 8.0, at + 4.0, short(value)),
         );
-        let (second, below) = (seconds * share, bottom + 16.0);
+    }
+    let tick = rounded_up(seconds / 10.0);
+    for second in (0..).map(|number| f64::from(number) * tick).take_while(|second| *second <= seconds) {
+        let below = bottom + 16.0;
         write(out, format_args!("<text x='{:.1}' y='{below:.1}' text-anchor='middle'>{second:.0} s</text>", x(second)));
     }
     let start = x(measured_from_s.min(seconds));
@@ -163,7 +169,7 @@ fn rounded_up(value: f64) -> f64 {
 fn short(value: f64) -> String {
     match value {
         value if value >= 10_000.0 => format!("{:.0}k", value / 1_000.0),
-        value if value >= 10.0 || value == 0.0 => format!("{value:.0}"),
+        value if value >= 10.0 || value.fract() == 0.0 => format!("{value:.0}"),
         value => format!("{value:.2}"),
     }
 }
@@ -177,7 +183,6 @@ fn write(out: &mut String, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
     use crate::report::JoinSample;
-    use crate::timeline::Second;
 
     #[test]
     fn every_series_is_drawn_inside_the_image() {

@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct ProcessUsage {
     /// CPU of all its threads since its start, in nanoseconds; exact to a clock tick.
     pub cpu_ns: u64,
+    /// Time that its living threads were ready to run but had no core, in nanoseconds.
+    pub waited_ns: u64,
     pub rss_bytes: u64,
     pub threads: u64,
     /// Voluntary and involuntary, of the threads that are alive.
@@ -30,6 +32,7 @@ impl ProcessUsage {
         let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
         Ok(Self {
             cpu_ns: ticks * 1_000_000_000 / ticks_per_second,
+            waited_ns: waited_ns(pid),
             rss_bytes: status_value(&status, "VmRSS:").unwrap_or(0) * 1_024,
             threads,
             context_switches: context_switches(pid),
@@ -47,6 +50,16 @@ fn parse_stat(stat: &str) -> Option<(u64, u64)> {
 
 fn status_value(status: &str, name: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+}
+
+/// The second field of `schedstat`; zero where the kernel does not account for it.
+fn waited_ns(pid: u32) -> u64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .sum()
 }
 
 fn context_switches(pid: u32) -> u64 {

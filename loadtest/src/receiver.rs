@@ -223,9 +223,10 @@ impl Stream {
     /// Takes the timing of a packet that came in order: jitter and, for video, frames.
     ///
     /// As in libwebrtc, only the first packet of a timestamp counts: the rest of a frame would hide how frames vary.
-    pub fn on_timing(&mut self, timestamp: u32, arrival_ns: u64) {
+    /// Gives whether it was the first.
+    pub fn on_timing(&mut self, timestamp: u32, arrival_ns: u64) -> bool {
         if self.last_transit.is_some_and(|(last, _)| last == timestamp) {
-            return;
+            return false;
         }
         if self.kind == MediaKind::Video {
             self.playback.on_frame(arrival_ns);
@@ -239,6 +240,7 @@ impl Stream {
             let change = (transit - last).unsigned_abs().min(rate) as f64;
             self.jitter += (change - self.jitter) / 16.0;
         }
+        true
     }
 
     /// Remembers a sender report for the next receiver report.

@@ -66,7 +66,7 @@ pub struct Report {
     pub signal_bytes: Option<Percentiles>,
     /// Of the thread that receives, in the measured time.
     pub client_cpu_us_per_packet: f64,
-    /// This process used up its cores: the figures may be its own, not the server's.
+    /// This process lacked CPU: the figures may be its own, not the server's.
     pub client_saturated: bool,
     pub packets_per_second: f64,
     pub machine: MachineReport,
@@ -144,6 +144,8 @@ pub struct MachineReport {
     pub load_average: f64,
     /// CPU of this process, in cores.
     pub client_cores: f64,
+    /// Time in which its threads waited for a core, in cores.
+    pub client_cores_missing: f64,
     /// Cores that it may run on.
     pub client_cores_allowed: usize,
 }
@@ -163,6 +165,8 @@ pub struct ServerReport {
     pub rss_bytes: u64,
     /// In the measured time.
     pub cpu_cores: f64,
+    /// Time in which its threads waited for a core; what other processes took, or the limit of those it may use.
+    pub cpu_cores_missing: f64,
     pub threads: u64,
     pub context_switches_per_second: f64,
 }
@@ -241,14 +245,15 @@ impl fmt::Display for Report {
 impl Report {
     fn write_machine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let machine = &self.machine;
-        let limits = if self.client_saturated { ": it is the limit, not the server" } else { "" };
+        let limits = if self.client_saturated { "; SATURATED: the figures may be its own" } else { "" };
         writeln!(
             f,
-            "client               {:.2} us a packet{}, {:.2} of {} cores{limits}",
+            "client               {:.2} us a packet{}, {:.2} of {} cores, waited {:.2}{limits}",
             self.client_cpu_us_per_packet,
             if self.gro { " with GRO" } else { "" },
             machine.client_cores,
             machine.client_cores_allowed,
+            machine.client_cores_missing,
         )?;
         let used = machine.cpu_used * 100.0;
         writeln!(f, "machine              {used:.0} % of {} cores, load {:.1}", machine.cores, machine.load_average)
@@ -284,8 +289,9 @@ fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Resul
     )?;
     writeln!(
         f,
-        "  {:.2} cores, {} MiB, then {} MiB, {} threads, {:.0} context switches/s",
+        "  {:.2} cores, waited {:.2}, {} MiB, then {} MiB, {} threads, {:.0} context switches/s",
         server.cpu_cores,
+        server.cpu_cores_missing,
         server.rss_start_bytes >> 20,
         server.rss_bytes >> 20,
         server.threads,

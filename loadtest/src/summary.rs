@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::histogram::{Histogram, Percentiles};
 use crate::marks::Marks;
 use crate::options::Options;
-use crate::procfs::{cores, load_average};
+use crate::procfs::{ProcessUsage, cores, load_average};
 use crate::receiver::MediaKind;
 use crate::report::{
     JitterReport, JoinSample, MachineReport, PlaybackReport, PublisherReport, Report, ServerReport, VerificationReport,
@@ -16,7 +16,7 @@ use crate::signal::Protocol;
 use crate::timeline::Second;
 use crate::transport::TransportStats;
 
-/// Share of its cores beyond which this process, not the server, may be what limits.
+/// Share of its cores, used and waited for, beyond which this process may be what limits.
 const SATURATED: f64 = 0.9;
 
 /// Everything that was found.
@@ -56,7 +56,8 @@ impl Findings<'_> {
             signal_bytes: signal_bytes.percentiles(1.0),
             packets_per_second: self.marks.packets() as f64 / self.marks.seconds(),
             client_cpu_us_per_packet: client_cpu_ns as f64 / 1e3 / self.marks.packets().max(1) as f64,
-            client_saturated: machine.client_cores > SATURATED * machine.client_cores_allowed as f64,
+            client_saturated: machine.client_cores + machine.client_cores_missing
+                > SATURATED * machine.client_cores_allowed as f64,
             machine,
             server: self.server(),
             joins: self.joins(),
@@ -193,7 +194,8 @@ impl Findings<'_> {
             cores: cores(),
             cpu_used: used as f64 / all as f64,
             load_average: load_average(),
-            client_cores: (end.process_cpu_ns - start.process_cpu_ns) as f64 / 1e9 / self.marks.seconds(),
+            client_cores: (end.client.cpu_ns - start.client.cpu_ns) as f64 / 1e9 / self.marks.seconds(),
+            client_cores_missing: waited(&start.client, &end.client) / self.marks.seconds(),
             client_cores_allowed: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -216,10 +218,16 @@ impl Findings<'_> {
             rss_start_bytes: start.rss_bytes,
             rss_bytes: end.rss_bytes,
             cpu_cores: cpu_ns as f64 / 1e9 / seconds,
+            cpu_cores_missing: waited(&start, &end) / seconds,
             threads: end.threads,
             context_switches_per_second: end.context_switches.saturating_sub(start.context_switches) as f64 / seconds,
         })
     }
+}
+
+/// Seconds without a core; threads may have ended in between.
+fn waited(start: &ProcessUsage, end: &ProcessUsage) -> f64 {
+    end.waited_ns.saturating_sub(start.waited_ns) as f64 / 1e9
 }
 
 fn share(part: u64, whole: u64) -> f64 {

@@ -1,8 +1,8 @@
 //! One transport of a simulated client: ICE, DTLS, SRTP, data channels and the media on it, without any socket.
 //!
 //! Datagrams and time go in; datagrams and events come out. Headers of received media are read in clear; a payload is
-//! decrypted when the transport verifies everything, until the first key frame has been seen, and for retransmissions,
-//! whose original sequence number is inside.
+//! decrypted when the transport verifies everything, at the start of each frame until the first key frame has been seen,
+//! and for retransmissions, whose original sequence number is inside.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -571,10 +571,10 @@ impl Transport {
             media.first_packet_ns = Some(now_ns);
             media.first_packet_at = Some(now);
         }
-        if arrival == Arrival::InOrder {
-            stream.on_timing(header.timestamp, now_ns);
-        }
-        let wants_key_frame = matches!(payload, PayloadKind::Video(_)) && media.first_key_frame_ns.is_none();
+        let begins_frame = arrival == Arrival::InOrder && stream.on_timing(header.timestamp, now_ns);
+        // The first packet of a frame tells what it is; decrypting the rest would cost a starved client even more.
+        let wants_key_frame =
+            begins_frame && matches!(payload, PayloadKind::Video(_)) && media.first_key_frame_ns.is_none();
         if stream.has_missing() {
             self.stirred = true;
             self.send_nacks(now);
