@@ -20,6 +20,11 @@ use crate::transport::Path;
 const AUDIO_PACKET: std::time::Duration = std::time::Duration::from_millis(20);
 
 impl Engine {
+    /// Whether an authenticated check came this way to a transport of this worker.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.paths.contains_key(path)
+    }
+
     /// Takes one datagram. What cannot be used is counted.
     pub fn receive<T: Transmit>(&mut self, now: Instant, from: Path, datagram: &mut [u8], out: &mut SendArena<T>) {
         self.stats.datagrams_received += 1;

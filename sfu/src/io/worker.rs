@@ -159,7 +159,8 @@ impl Worker {
             let Self { engine, out, strays, neighbours, index, .. } = self;
             batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
-                match owner(*index, neighbours.len(), strays, remote, datagram) {
+                let settled = neighbours.len() > 1 && engine.knows(&from);
+                match owner(*index, neighbours.len(), settled, strays, remote, datagram) {
                     None => engine.receive(now, from, datagram, out),
                     Some(worker) => {
                         let handed = Handed::Datagram { from, bytes: datagram.to_vec() };
@@ -348,6 +349,7 @@ impl Worker {
 fn owner(
     index: u8,
     workers: usize,
+    settled: bool,
     strays: &mut HashMap<SocketAddr, u8>,
     remote: SocketAddr,
     datagram: &[u8],
@@ -356,7 +358,8 @@ fn owner(
         return None;
     }
     if PacketKind::of(datagram) != Some(PacketKind::Stun) {
-        return strays.get(&remote).copied();
+        // What an authenticated check has settled, a forged one for another worker must not divert.
+        return strays.get(&remote).copied().filter(|_| !settled);
     }
     // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by it.
     let worker = local_ufrag_of(datagram).and_then(worker_of).filter(|worker| usize::from(*worker) < workers)?;
