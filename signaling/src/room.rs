@@ -329,13 +329,7 @@ impl Room {
     }
 
     /// Makes the newcomer a member, and opens its transports.
-    fn enter(
-        &mut self,
-        now: Now,
-        join: Join,
-        connection: ConnectionId,
-        replaced: Option<Presence>,
-    ) -> ParticipantSid {
+    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
         let sid = ParticipantSid::generate();
         let state = self.new_session(sid.clone(), join);
         for transport in state.transports() {
@@ -472,8 +466,9 @@ impl Room {
     /// Everybody whom `sid` is told of, itself included.
     fn visible_to<'a>(&'a self, sid: &'a ParticipantSid) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
         let hears_of = self.participants.get(sid).map_or(HearsOf::Announced, |participant| participant.state.hears_of);
-        let is_acquainted =
-            |other: &ParticipantSid| self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid));
+        let is_acquainted = |other: &ParticipantSid| {
+            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
+        };
         let is_visible = move |other: &ParticipantSid, member: &Member| match hears_of {
             HearsOf::Everybody => !member.hidden,
             HearsOf::Announced => member.is_announced() || (!member.hidden && is_acquainted(other)),

@@ -166,10 +166,10 @@ impl Room {
             return;
         }
         let rest: Vec<_> = self.audience().map(|(sid, info)| (sid.clone(), info.clone())).collect();
-        for (sid, _) in &rest {
+        for (sid, info) in &rest {
             self.introduce(sid);
+            self.broadcasts.audience.remove(info.identity.as_str());
         }
-        self.broadcasts.audience.clear();
         self.send_updates(&self.everybody(), rest.into_iter().map(|(_, info)| info));
     }
 

@@ -139,10 +139,7 @@ impl Room {
         self.connections_where(|_| true)
     }
 
-    pub(super) fn connections_where(
-        &self,
-        wanted: impl Fn(&SessionState) -> bool,
-    ) -> Vec<ConnectionId> {
+    pub(super) fn connections_where(&self, wanted: impl Fn(&SessionState) -> bool) -> Vec<ConnectionId> {
         self.participants
             .values()
             .filter(|participant| wanted(&participant.state))
