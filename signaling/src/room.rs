@@ -43,6 +43,7 @@ use crate::participant::{HearsOf, Live, OnResume, Participant, SessionState, Sub
 use crate::rooms::{JoinError, RoomsConfig};
 use crate::session::ConnectionId;
 use crate::wire::{self, Others, Outgoing};
+use broadcast::Urgency;
 use data::DataMemory;
 use timer::{Now, Timer, Timers};
 use view::{Change, Member, Presence, RoomDelta, RoomView};
@@ -287,7 +288,9 @@ impl Room {
         let sid = self.enter(now, join, connection, presence);
         self.send_join_response(&sid);
         self.change(Change::State { sid: sid.clone(), state: State::Joined });
-        self.announce(now, &sid, broadcast::Urgency::MayWait);
+        // Who knows the replaced session is not told of its end.
+        let urgency = if presence.is_some() { Urgency::Now } else { Urgency::MayWait };
+        self.announce(now, &sid, urgency);
         self.send_refresh_token(now, &sid);
         self.first_offer(now, &sid);
         self.reconcile(now, &sid);
@@ -691,7 +694,7 @@ impl Room {
     fn activate(&mut self, now: Now, sid: &ParticipantSid) {
         self.timers.clear(&Timer::Join(sid.clone()));
         self.change(Change::State { sid: sid.clone(), state: State::Active });
-        self.announce(now, sid, broadcast::Urgency::MayWait);
+        self.announce(now, sid, Urgency::MayWait);
         if let Some(member) = self.view.member(sid) {
             let (room, participant) = (self.view.room.clone(), member.info.clone());
             self.tell(now, RoomHappening::ParticipantJoined { room, participant });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use livekit_protocol as proto;
 use shared::id::ParticipantSid;
 
-use super::broadcast::{BATCH_INTERVAL, Urgency};
+use super::broadcast::{BATCH_INTERVAL, Urgency, names_another};
 use super::timer::{Now, Timer};
 use super::view::{Change, Presence};
 use super::{PROTOCOL_IDENTITY_REPLACED, Room};
@@ -99,6 +99,7 @@ impl Room {
         let Some(participant) = self.participants.get(sid) else { return };
         let mut near = self.acquaintances(&participant.state);
         near.extend(participant.live.connection);
+        let urgency = if names_another(&self.broadcasts.audience, &info) { Urgency::Now } else { urgency };
         match urgency {
             Urgency::MayWait => {
                 let identity = participant.state.grants.identity.clone();

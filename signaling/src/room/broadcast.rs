@@ -49,6 +49,12 @@ pub(super) struct Broadcasts {
 
 pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
 
+/// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
+/// may know it.
+pub(super) fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
+    batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
+}
+
 impl Room {
     /// Sends a participant's present state to everybody, itself included. Of hidden ones only they themselves hear.
     pub(super) fn announce(&mut self, now: Now, sid: &ParticipantSid, urgency: Urgency) {
@@ -65,7 +71,7 @@ impl Room {
         let Some(participant) = self.participants.get(sid) else { return };
         let identity = participant.state.grants.identity.clone();
         self.broadcasts.audience.remove(&identity);
-        let rejoined = self.broadcasts.batch.get(&identity).is_some_and(|waiting| waiting.sid != info.sid);
+        let rejoined = names_another(&self.broadcasts.batch, &info);
         if urgency == Urgency::MayWait && !rejoined && self.may_wait(&info) {
             self.out.send(participant.live.connection, wire::update(vec![info.clone()]));
             self.enqueue(now, identity, info);
