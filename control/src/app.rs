@@ -319,6 +319,7 @@ fn rooms_config(
     Ok(RoomsConfig {
         auto_create: room.auto_create,
         max_participants: room.max_participants,
+        audience_threshold: room.audience_threshold,
         empty_timeout: Duration::from_secs(room.empty_timeout.into()),
         departure_timeout: Duration::from_secs(room.departure_timeout.into()),
         enabled_codecs: config.codecs()?,

@@ -101,6 +101,8 @@ pub struct Room {
     pub auto_create: bool,
     pub enabled_codecs: Vec<EnabledCodec>,
     pub max_participants: u32,
+    /// In a room of more participants, newcomers are told to those only who publish or administer; 0 means never.
+    pub audience_threshold: u32,
     /// Seconds.
     pub empty_timeout: u32,
     /// Seconds.
@@ -176,6 +178,7 @@ impl Default for Room {
             auto_create: true,
             enabled_codecs: signaling::rooms::DEFAULT_CODECS.iter().map(codec).collect(),
             max_participants: 0,
+            audience_threshold: 100,
             empty_timeout: 300,
             departure_timeout: 20,
             enable_remote_unmute: false,

@@ -25,6 +25,8 @@ pub const PENDING_TRACKS_MAX: usize = 20;
 pub const QUEUED_TRACKS_MAX: usize = 3;
 /// Tracks published by one participant.
 pub const PUBLICATIONS_MAX: usize = 64;
+/// Participants that one of an audience may send data to before everybody is told of it.
+pub const ACQUAINTED_MAX: usize = 64;
 /// Explicit wishes (subscribe, settings) that are remembered for one participant.
 pub const WISHES_MAX: usize = 4_096;
 
@@ -64,9 +66,21 @@ pub struct SessionState {
     pub policy: SubscriptionPolicy,
     /// Wanted tracks whose publisher does not permit it, as told to the client.
     pub denied: BTreeSet<TrackSid>,
+    pub hears_of: HearsOf,
+    /// While it is one of an audience: those who are told of it all the same.
+    pub acquainted: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.
     pub last_reliable: u32,
     pub active: bool,
+}
+
+/// Whom a participant is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HearsOf {
+    /// Also of the audience: it publishes, administers, or is an agent or recorder. It remains so.
+    Everybody,
+    /// Those only who are announced to everybody.
+    Announced,
 }
 
 /// What ends with this process.
@@ -312,6 +326,11 @@ impl SessionState {
     /// Neither counted nor limited, and keeps no room open (livekit-surface 7.4).
     pub fn is_dependent(&self) -> bool {
         self.is_recorder() || self.is_agent()
+    }
+
+    /// Whether it has a part in the room that makes the whole audience its business.
+    pub fn is_in_charge(&self) -> bool {
+        self.is_dependent() || self.grants.video.room_admin
     }
 
     /// Settings that apply to a track now.

@@ -7,6 +7,7 @@
 #![expect(deprecated, reason = "clients of all ages send and read fields that newer ones have other names for")]
 
 mod api;
+mod audience;
 mod broadcast;
 pub mod data;
 mod deliver;
@@ -38,13 +39,14 @@ use shared::id::{ParticipantIdentity, ParticipantSid, RoomName, RoomSid, TrackSi
 use crate::event::{RoomEvent, RoomHappening};
 use crate::join::{Join, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
-use crate::participant::{Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::participant::{HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
 use crate::rooms::{JoinError, RoomsConfig};
 use crate::session::ConnectionId;
-use crate::wire::{self, Outgoing};
+use crate::wire::{self, Others, Outgoing};
+use broadcast::Urgency;
 use data::DataMemory;
 use timer::{Now, Timer, Timers};
-use view::{Change, Member, RoomDelta, RoomView};
+use view::{Change, Member, Presence, RoomDelta, RoomView};
 
 /// A participant must be ACTIVE this long after it joined (livekit-surface 3.3).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -104,7 +106,8 @@ pub struct Room {
     /// Marks frames that a server injects into end-to-end encrypted tracks.
     sif_trailer: Vec<u8>,
     view: RoomView,
-    participants: BTreeMap<ParticipantSid, Participant>,
+    /// Boxed, as the map moves what it holds.
+    participants: BTreeMap<ParticipantSid, Box<Participant>>,
     identities: HashMap<ParticipantIdentity, ParticipantSid>,
     connections: HashMap<ConnectionId, ParticipantSid>,
     transports: HashMap<TransportId, ParticipantSid>,
@@ -275,16 +278,19 @@ impl Room {
         self.check_sizes(&join)?;
         let replaced = self.identities.get(&join.grants.identity).cloned();
         self.check_capacity(&join, replaced.as_ref())?;
+        let presence = replaced.as_ref().and_then(|old| self.view.member(old)).map(|member| member.presence);
         if let Some(old) = replaced {
             self.remove(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect));
         }
-        let Join { add_tracks, publisher_offer, .. } = &join;
-        let (add_tracks, publisher_offer) = (add_tracks.clone(), publisher_offer.clone());
+        let mut join = join;
+        let (add_tracks, publisher_offer) = (std::mem::take(&mut join.add_tracks), join.publisher_offer.take());
         let connection = self.ids.connection();
-        let sid = self.enter(now, join, connection);
-        self.out.send(Some(connection), Response::Join(self.join_response(&sid)));
+        let sid = self.enter(now, join, connection, presence);
+        self.send_join_response(&sid);
         self.change(Change::State { sid: sid.clone(), state: State::Joined });
-        self.announce(now, &sid, broadcast::Urgency::MayWait);
+        // Who knows the replaced session is not told of its end.
+        let urgency = if presence.is_some() { Urgency::Now } else { Urgency::MayWait };
+        self.announce(now, &sid, urgency);
         self.send_refresh_token(now, &sid);
         self.first_offer(now, &sid);
         self.reconcile(now, &sid);
@@ -326,7 +332,7 @@ impl Room {
     }
 
     /// Makes the newcomer a member, and opens its transports.
-    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId) -> ParticipantSid {
+    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
         let sid = ParticipantSid::generate();
         let state = self.new_session(sid.clone(), join);
         for transport in state.transports() {
@@ -336,11 +342,12 @@ impl Room {
             info: member_info(now, &state, &self.config.region),
             hidden: state.is_hidden(),
             dependent: state.is_dependent(),
+            presence: self.presence_of_newcomer(&state, replaced),
         };
         let recorder = state.is_recorder();
         let identity = state.grants.identity.clone();
         let live = Live { connection: Some(connection), ..Live::default() };
-        self.participants.insert(sid.clone(), Participant { state, live });
+        self.participants.insert(sid.clone(), Box::new(Participant { state, live }));
         self.identities.insert(identity, sid.clone());
         self.connections.insert(connection, sid.clone());
         if !member.dependent {
@@ -366,7 +373,7 @@ impl Room {
             ),
             Mode::V1 => (self.open_transport(Role::Single, ChannelOpener::Client), None),
         };
-        SessionState {
+        let mut state = SessionState {
             sid,
             grants: join.grants,
             client: join.client,
@@ -386,9 +393,15 @@ impl Room {
             settings: BTreeMap::new(),
             policy: SubscriptionPolicy::default(),
             denied: Default::default(),
+            hears_of: HearsOf::Announced,
+            acquainted: Default::default(),
             last_reliable: 0,
             active: false,
+        };
+        if state.is_in_charge() {
+            state.hears_of = HearsOf::Everybody;
         }
+        state
     }
 
     fn open_transport(&mut self, role: Role, opener: ChannelOpener) -> Transport {
@@ -412,15 +425,32 @@ impl Room {
         }
     }
 
-    fn join_response(&self, sid: &ParticipantSid) -> proto::JoinResponse {
-        let Some(participant) = self.participants.get(sid) else { return proto::JoinResponse::default() };
-        let state = &participant.state;
+    /// What a newcomer is told first. Most hear of the same others, who are described once for all of them.
+    fn send_join_response(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let connection = participant.live.connection;
+        let described = self.view.member(sid).is_some_and(Member::is_announced);
+        let others = match participant.state.hears_of {
+            HearsOf::Announced if !described => self.announced(),
+            HearsOf::Announced | HearsOf::Everybody => {
+                let others = self.visible_to(sid).filter(|info| info.sid != sid.as_str());
+                Arc::new(Others::new(others.cloned().collect()))
+            }
+        };
+        let Some(participant) = self.participants.get(sid) else { return };
+        let response = self.join_response(&participant.state);
+        self.out.0.push(RoomEffect::Send {
+            to: connection.into_iter().collect(),
+            message: Arc::new(Outgoing::join(response, others)),
+        });
+    }
+
+    fn join_response(&self, state: &SessionState) -> proto::JoinResponse {
         let client_configuration = wire::client_configuration(&state.client);
         let disabled = client_configuration.as_ref().and_then(|found| found.disabled_codecs.clone());
         proto::JoinResponse {
             room: Some(self.view.room.clone()),
-            participant: self.view.member(sid).map(|member| member.info.clone()),
-            other_participants: self.visible_to(sid).filter(|info| info.sid != sid.as_str()).cloned().collect(),
+            participant: self.view.member(&state.sid).map(|member| member.info.clone()),
             server_version: wire::SERVER_VERSION.into(),
             server_region: self.config.region.clone(),
             server_info: Some(wire::server_info(&self.config)),
@@ -436,9 +466,18 @@ impl Room {
         }
     }
 
-    /// Everybody whom `sid` may see, itself included.
+    /// Everybody whom `sid` is told of, itself included.
     fn visible_to<'a>(&'a self, sid: &'a ParticipantSid) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
-        self.view.members.iter().filter(move |(other, member)| !member.hidden || *other == sid).map(|(_, m)| &m.info)
+        let hears_of = self.participants.get(sid).map_or(HearsOf::Announced, |participant| participant.state.hears_of);
+        let is_acquainted = |other: &ParticipantSid| {
+            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
+        };
+        let is_visible = move |other: &ParticipantSid, member: &Member| match hears_of {
+            HearsOf::Everybody => !member.hidden,
+            HearsOf::Announced => member.is_announced() || (!member.hidden && is_acquainted(other)),
+        };
+        let members = self.view.members.iter();
+        members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
     }
 
     /// A new socket for a running session, or a Leave on it.
@@ -555,6 +594,7 @@ impl Room {
         let Some(member) = self.view.member(sid).cloned() else { return };
         self.change(Change::Left { sid: sid.clone() });
         self.farewell(now, &participant.state, member, reason);
+        self.introduce_the_rest();
         self.stop_recording(now);
         self.counts_changed(now);
         if self.view.independent() == 0 {
@@ -563,11 +603,10 @@ impl Room {
     }
 
     /// Tells everybody that a participant is gone.
-    fn farewell(&mut self, now: Now, state: &SessionState, member: Member, reason: Reason) {
-        let mut info = member.info;
-        info.disconnect_reason = reason as i32;
+    fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason) {
+        member.info.disconnect_reason = reason as i32;
         let room = self.view.room.clone();
-        let participant = info.clone();
+        let participant = member.info.clone();
         self.tell(
             now,
             match state.active {
@@ -577,13 +616,16 @@ impl Room {
         );
         if !member.hidden {
             let replaced = reason == Reason::DuplicateIdentity;
-            self.announce_departure(now, state.grants.identity.clone(), info, replaced);
+            self.announce_departure(now, state, member, replaced);
         }
     }
 
     fn stop_recording(&mut self, now: Now) {
+        if !self.view.room.active_recording {
+            return;
+        }
         let recording = self.participants.values().any(|participant| participant.state.is_recorder());
-        if self.view.room.active_recording && !recording {
+        if !recording {
             self.change(Change::Recording { active: false });
             self.send_room_update(now);
         }
@@ -652,7 +694,7 @@ impl Room {
     fn activate(&mut self, now: Now, sid: &ParticipantSid) {
         self.timers.clear(&Timer::Join(sid.clone()));
         self.change(Change::State { sid: sid.clone(), state: State::Active });
-        self.announce(now, sid, broadcast::Urgency::MayWait);
+        self.announce(now, sid, Urgency::MayWait);
         if let Some(member) = self.view.member(sid) {
             let (room, participant) = (self.view.room.clone(), member.info.clone());
             self.tell(now, RoomHappening::ParticipantJoined { room, participant });
@@ -739,6 +781,7 @@ impl Room {
 
     /// Changes what members see.
     fn change(&mut self, change: Change) {
+        self.outdate_announced(&change);
         let delta = RoomDelta { number: self.view.number + 1, change };
         self.view.apply(&delta).expect("the number was made one line above");
         self.out.0.push(RoomEffect::Delta(Box::new(delta)));

@@ -80,6 +80,9 @@ pub struct RoomsConfig {
     pub auto_create: bool,
     /// 0 means unlimited.
     pub max_participants: u32,
+    /// In a room of more participants than that, newcomers are told to those only who publish or administer; 0 means
+    /// never.
+    pub audience_threshold: u32,
     /// How long a room waits for its first participant.
     pub empty_timeout: Duration,
     /// How long a room stays after its last participant left.

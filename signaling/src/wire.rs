@@ -2,7 +2,8 @@
 
 #![expect(deprecated, reason = "clients of all ages send and read fields that newer ones have other names for")]
 
-use std::sync::OnceLock;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use livekit_protocol as proto;
@@ -24,22 +25,84 @@ pub const PING_TIMEOUT_S: i32 = 15;
 /// A message on its way to one or many clients, encoded once.
 #[derive(Debug)]
 pub struct Outgoing {
-    pub response: proto::SignalResponse,
+    content: Content,
     binary: OnceLock<Bytes>,
+    json: OnceLock<String>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(proto::SignalResponse),
+    /// A JoinResponse without its other participants, and these.
+    Join(Box<proto::JoinResponse>, Arc<Others>),
+}
+
+/// Participants that many a newcomer is told of, described and encoded once for all.
+#[derive(Debug)]
+pub struct Others {
+    infos: Vec<proto::ParticipantInfo>,
+    /// As fields of a JoinResponse.
+    encoded: Vec<u8>,
+}
+
+impl Others {
+    pub fn new(infos: Vec<proto::ParticipantInfo>) -> Self {
+        let described = proto::JoinResponse { other_participants: infos, ..Default::default() };
+        let encoded = described.encode_to_vec();
+        Self { infos: described.other_participants, encoded }
+    }
 }
 
 impl Outgoing {
     pub fn new(message: Response) -> Self {
-        Self { response: proto::SignalResponse { message: Some(message) }, binary: OnceLock::new() }
+        Self::from(Content::Whole(proto::SignalResponse { message: Some(message) }))
+    }
+
+    /// A JoinResponse whose other participants are `others`.
+    pub fn join(response: proto::JoinResponse, others: Arc<Others>) -> Self {
+        Self::from(Content::Join(Box::new(response), others))
+    }
+
+    fn from(content: Content) -> Self {
+        Self { content, binary: OnceLock::new(), json: OnceLock::new() }
+    }
+
+    /// The whole message.
+    pub fn response(&self) -> Cow<'_, proto::SignalResponse> {
+        match &self.content {
+            Content::Whole(response) => Cow::Borrowed(response),
+            Content::Join(join, others) => {
+                let join = proto::JoinResponse { other_participants: others.infos.clone(), ..(**join).clone() };
+                Cow::Owned(proto::SignalResponse { message: Some(Response::Join(join)) })
+            }
+        }
     }
 
     pub fn binary(&self) -> Bytes {
-        self.binary.get_or_init(|| self.response.encode_to_vec().into()).clone()
+        let encode = || match &self.content {
+            Content::Whole(response) => response.encode_to_vec().into(),
+            Content::Join(join, others) => encode_join(join, &others.encoded),
+        };
+        self.binary.get_or_init(encode).clone()
     }
 
     pub fn json(&self) -> String {
-        serde_json::to_string(&self.response).unwrap_or_default()
+        self.json.get_or_init(|| serde_json::to_string(&*self.response()).unwrap_or_default()).clone()
     }
+}
+
+/// Fields of a message may come in any order, and those of the others come last.
+fn encode_join(join: &proto::JoinResponse, others: &[u8]) -> Bytes {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    /// `SignalResponse.join`.
+    const JOIN: u32 = 1;
+    let size = join.encoded_len() + others.len();
+    let mut out = Vec::with_capacity(size + 8);
+    encode_key(JOIN, WireType::LengthDelimited, &mut out);
+    encode_varint(size as u64, &mut out);
+    join.encode_raw(&mut out);
+    out.extend_from_slice(others);
+    out.into()
 }
 
 pub fn server_info(config: &RoomsConfig) -> proto::ServerInfo {
@@ -167,6 +230,22 @@ mod tests {
             assert_eq!(leave.can_reconnect, can_reconnect);
             assert_eq!(leave.action(), action);
         }
+    }
+
+    #[test]
+    fn a_join_with_shared_others_reads_like_one_of_a_piece() {
+        let participant =
+            |sid: &str| proto::ParticipantInfo { sid: sid.into(), identity: "somebody".into(), ..Default::default() };
+        let join = proto::JoinResponse { server_version: "1".into(), ping_timeout: 15, ..Default::default() };
+        let others = vec![participant("PA_1"), participant("PA_2")];
+        let whole = proto::JoinResponse { other_participants: others.clone(), ..join.clone() };
+        let whole = proto::SignalResponse { message: Some(Response::Join(whole)) };
+
+        let outgoing = Outgoing::join(join, Arc::new(Others::new(others)));
+
+        assert_eq!(proto::SignalResponse::decode(outgoing.binary()).unwrap(), whole);
+        assert_eq!(outgoing.response().into_owned(), whole);
+        assert_eq!(outgoing.json(), serde_json::to_string(&whole).unwrap());
     }
 
     #[test]

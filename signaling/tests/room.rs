@@ -6,6 +6,8 @@ mod world;
 #[path = "room/sdp.rs"]
 mod sdp;
 
+#[path = "room/audience.rs"]
+mod audience;
 #[path = "room/broadcasting.rs"]
 mod broadcasting;
 #[path = "room/data.rs"]

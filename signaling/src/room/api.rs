@@ -75,6 +75,7 @@ impl Room {
         if let Some(permission) = request.permission {
             self.change_permission(now, &sid, &permission);
         }
+        self.introduce_to_all(now, &sid);
         self.participant(&request.identity)
     }
 
@@ -93,6 +94,9 @@ impl Room {
         self.unpublish_forbidden(now, sid);
         if gone {
             self.unsubscribe_all(now, sid);
+        }
+        if self.participants.get(sid).is_some_and(|participant| participant.state.is_in_charge()) {
+            self.hear_of_everybody(sid);
         }
         self.announce(now, sid, Urgency::Now);
         self.reconcile(now, sid);

@@ -1,24 +1,27 @@
 //! Who hears when of changes of a participant (livekit-surface 7.3).
 //!
 //! In a small room everybody hears of everything at once. In a large one news about listeners is collected and sent every
-//! three seconds, the last of each identity; what publishers do is always told at once.
+//! three seconds, the last of each identity; what publishers do is always told at once. Who joins a still larger one is
+//! told to few, see [`super::audience`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use super::timer::{Now, Timer};
-use super::view::Change;
+use super::view::{Change, Member, Presence};
 use super::{PROTOCOL_IDENTITY_REPLACED, Room};
+use crate::participant::{HearsOf, SessionState};
 use crate::session::ConnectionId;
-use crate::wire;
+use crate::wire::{self, Others};
 
 /// Up to so many participants hear of everything at once.
 const SMALL_ROOM_MAX: usize = 50;
 /// Between collected updates.
-const BATCH_INTERVAL: Duration = Duration::from_secs(3);
+pub(super) const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// Between updates of the participant counts.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 /// News of one update message; larger batches are split (LiveKit keeps near 128 KiB).
@@ -32,25 +35,43 @@ pub(super) enum Urgency {
     MayWait,
 }
 
-/// What waits to be sent to everybody.
+/// What waits to be sent to many, and what is kept for those who will ask.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
-    batch: BTreeMap<ParticipantIdentity, proto::ParticipantInfo>,
+    /// For everybody.
+    batch: Batch,
+    /// For those who hear of the audience too.
+    pub(super) audience: Batch,
+    /// All who are announced, as newcomers are told, until one of them changes.
+    pub(super) announced: Option<Arc<Others>>,
     counts_at: Option<Instant>,
+}
+
+pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
+
+/// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
+/// may know it.
+pub(super) fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
+    batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
 }
 
 impl Room {
     /// Sends a participant's present state to everybody, itself included. Of hidden ones only they themselves hear.
     pub(super) fn announce(&mut self, now: Now, sid: &ParticipantSid, urgency: Urgency) {
         let Some(member) = self.view.member(sid) else { return };
-        let (info, hidden) = (member.info.clone(), member.hidden);
+        let (info, hidden, presence) = (member.info.clone(), member.hidden, member.presence);
         if hidden {
             self.out.send(self.connection_of(sid), wire::update(vec![info]));
             return;
         }
+        if presence == Presence::Audience {
+            self.announce_audience(now, sid, info, urgency);
+            return;
+        }
         let Some(participant) = self.participants.get(sid) else { return };
         let identity = participant.state.grants.identity.clone();
-        let rejoined = self.broadcasts.batch.get(&identity).is_some_and(|waiting| waiting.sid != info.sid);
+        self.broadcasts.audience.remove(&identity);
+        let rejoined = names_another(&self.broadcasts.batch, &info);
         if urgency == Urgency::MayWait && !rejoined && self.may_wait(&info) {
             self.out.send(participant.live.connection, wire::update(vec![info.clone()]));
             self.enqueue(now, identity, info);
@@ -62,14 +83,12 @@ impl Room {
     }
 
     /// Tells the others that somebody left. Clients that know a rejoin by its new sid are not told of the old one.
-    pub(super) fn announce_departure(
-        &mut self,
-        now: Now,
-        identity: ParticipantIdentity,
-        info: proto::ParticipantInfo,
-        replaced: bool,
-    ) {
-        if replaced {
+    pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, replaced: bool) {
+        let identity = state.grants.identity.clone();
+        let info = gone.info;
+        if gone.presence == Presence::Audience {
+            self.announce_audience_departure(now, state, info, replaced);
+        } else if replaced {
             let old = self.connections_where(|state| state.protocol_version < PROTOCOL_IDENTITY_REPLACED);
             self.out.send_all(old, wire::update(vec![info]));
         } else if self.may_wait(&info) {
@@ -90,23 +109,35 @@ impl Room {
         self.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
+    /// Departures of the announced come first: whoever comes back may be one of the audience.
     pub(super) fn flush_batch(&mut self) {
-        use prost::Message;
         let batch = std::mem::take(&mut self.broadcasts.batch);
-        let everybody = self.everybody();
+        self.send_updates(&self.everybody(), batch.into_values());
+        let audience = std::mem::take(&mut self.broadcasts.audience);
+        let hearing = self.connections_where(|state| state.hears_of == HearsOf::Everybody);
+        self.send_updates(&hearing, audience.into_values());
+    }
+
+    /// In as few messages as their size allows.
+    pub(super) fn send_updates(
+        &mut self,
+        to: &[ConnectionId],
+        participants: impl IntoIterator<Item = proto::ParticipantInfo>,
+    ) {
+        use prost::Message;
         let mut part = Vec::new();
         let mut size = 0;
-        for info in batch.into_values() {
+        for info in participants {
             let more = info.encoded_len();
             if size + more > UPDATE_BYTES_MAX && !part.is_empty() {
-                self.out.send_all(everybody.clone(), wire::update(std::mem::take(&mut part)));
+                self.out.send_all(to.to_vec(), wire::update(std::mem::take(&mut part)));
                 size = 0;
             }
             size += more;
             part.push(info);
         }
         if !part.is_empty() {
-            self.out.send_all(everybody, wire::update(part));
+            self.out.send_all(to.to_vec(), wire::update(part));
         }
     }
 
@@ -114,10 +145,7 @@ impl Room {
         self.connections_where(|_| true)
     }
 
-    pub(super) fn connections_where(
-        &self,
-        wanted: impl Fn(&crate::participant::SessionState) -> bool,
-    ) -> Vec<ConnectionId> {
+    pub(super) fn connections_where(&self, wanted: impl Fn(&SessionState) -> bool) -> Vec<ConnectionId> {
         self.participants
             .values()
             .filter(|participant| wanted(&participant.state))

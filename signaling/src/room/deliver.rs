@@ -61,16 +61,13 @@ impl Room {
         reliable: bool,
         payload: Bytes,
     ) {
-        let addressed = !destinations.is_empty() || !destination_sids.is_empty();
-        let transports: Vec<_> = if addressed {
-            let by_identity = destinations.iter().filter_map(|identity| self.identities.get(identity.as_str()));
-            let by_sid = destination_sids.iter().filter_map(|sid| self.participants.get_key_value(sid.as_str()));
-            let mut sids: Vec<_> = by_identity.chain(by_sid.map(|(sid, _)| sid)).collect();
-            sids.sort();
-            sids.dedup();
-            sids.into_iter().filter_map(|sid| self.receiver(sid, sender, reliable)).collect()
-        } else {
-            self.participants.keys().filter_map(|sid| self.receiver(sid, sender, reliable)).collect()
+        let addressees = self.addressees(destinations, destination_sids);
+        if let Some(sender) = sender {
+            self.introduce_sender(now, sender, addressees.as_deref());
+        }
+        let transports: Vec<_> = match &addressees {
+            Some(sids) => sids.iter().filter_map(|sid| self.receiver(sid, sender, reliable)).collect(),
+            None => self.participants.keys().filter_map(|sid| self.receiver(sid, sender, reliable)).collect(),
         };
         if reliable {
             let known = destinations.iter().filter_map(|identity| identity.parse::<ParticipantIdentity>().ok());
@@ -80,6 +77,19 @@ impl Room {
             let channel = if reliable { DataChannel::Reliable } else { DataChannel::Lossy };
             self.out.command(Command::SendData { transports, channel, payload });
         }
+    }
+
+    /// Who is meant, of those who are here. `None`: everybody.
+    fn addressees(&self, destinations: &[String], destination_sids: &[String]) -> Option<Vec<ParticipantSid>> {
+        if destinations.is_empty() && destination_sids.is_empty() {
+            return None;
+        }
+        let by_identity = destinations.iter().filter_map(|identity| self.identities.get(identity.as_str()));
+        let by_sid = destination_sids.iter().filter_map(|sid| self.participants.get_key_value(sid.as_str()));
+        let mut sids: Vec<_> = by_identity.chain(by_sid.map(|(sid, _)| sid)).cloned().collect();
+        sids.sort();
+        sids.dedup();
+        Some(sids)
     }
 
     /// Where a participant takes this packet. The worker keeps reliable ones until the channel is open.
@@ -93,15 +103,20 @@ impl Room {
         let Some(participant) = self.participants.get(sid) else { return };
         let identity = &participant.state.grants.identity;
         let transport = participant.state.data_transport();
+        let mut senders = Vec::new();
         for recent in self.data.recent(now.at) {
             let meant = recent.destinations.is_empty() || recent.destinations.contains(identity);
             if meant {
+                senders.extend(recent.sender.clone());
                 self.out.command(Command::SendData {
                     transports: vec![transport],
                     channel: DataChannel::Reliable,
                     payload: recent.payload.clone(),
                 });
             }
+        }
+        for sender in senders {
+            self.introduce_sender(now, &sender, Some(std::slice::from_ref(sid)));
         }
     }
 

@@ -245,6 +245,7 @@ impl Room {
         let info = publication.info.clone();
         self.tracks.insert(track.clone(), sid.clone());
         self.change(Change::Track { sid: sid.clone(), track: Box::new(info.clone()) });
+        self.introduce_publisher(sid);
         self.announce(now, sid, Urgency::Now);
         self.tell_track(now, sid, info, true);
         self.counts_changed(now);

@@ -15,7 +15,9 @@ pub struct RoomView {
     /// Number of the last delta applied.
     pub number: u64,
     pub room: proto::Room,
-    pub members: BTreeMap<ParticipantSid, Member>,
+    pub members: BTreeMap<ParticipantSid, Box<Member>>,
+    /// Members that count for limits and timeouts.
+    independent: usize,
 }
 
 /// One participant as others see it.
@@ -26,9 +28,26 @@ pub struct Member {
     pub hidden: bool,
     /// Agents, recorders: neither counted nor limited, and they keep no room open (livekit-surface 7.4).
     pub dependent: bool,
+    pub presence: Presence,
 }
 
-/// One change. Each change of a member raises its version by one.
+impl Member {
+    /// Whether everybody is told of it.
+    pub fn is_announced(&self) -> bool {
+        !self.hidden && self.presence == Presence::Announced
+    }
+}
+
+/// Who is told of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// Everybody.
+    Announced,
+    /// One of a large audience: only those are told who publish or administer, and whom it sent data to.
+    Audience,
+}
+
+/// One change. Each change of what a member's info says raises its version by one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     Opened {
@@ -47,6 +66,10 @@ pub enum Change {
     Joined {
         sid: ParticipantSid,
         member: Box<Member>,
+    },
+    /// One of the audience becomes known to everybody, for good.
+    Announced {
+        sid: ParticipantSid,
     },
     State {
         sid: ParticipantSid,
@@ -105,12 +128,12 @@ impl RoomView {
     }
 
     pub fn member(&self, sid: &ParticipantSid) -> Option<&Member> {
-        self.members.get(sid)
+        self.members.get(sid).map(Box::as_ref)
     }
 
     /// Members that count for limits and timeouts.
     pub fn independent(&self) -> usize {
-        self.members.values().filter(|member| !member.dependent).count()
+        self.independent
     }
 
     pub fn publishers(&self) -> usize {
@@ -127,7 +150,13 @@ impl RoomView {
                 self.room.num_publishers = *publishers;
             }
             Change::Joined { sid, member } => {
-                self.members.insert(sid.clone(), (**member).clone());
+                self.independent += usize::from(!member.dependent);
+                self.members.insert(sid.clone(), member.clone());
+            }
+            Change::Announced { sid } => {
+                if let Some(member) = self.members.get_mut(sid) {
+                    member.presence = Presence::Announced;
+                }
             }
             Change::State { sid, state } => self.update(sid, |info| info.state = *state as i32),
             Change::Profile { sid, name, metadata, attributes } => self.update(sid, |info| {
@@ -137,6 +166,8 @@ impl RoomView {
             }),
             Change::Permission { sid, permission, dependent } => {
                 if let Some(member) = self.members.get_mut(sid) {
+                    self.independent += usize::from(member.dependent);
+                    self.independent -= usize::from(*dependent);
                     member.hidden = permission.hidden;
                     member.dependent = *dependent;
                 }
@@ -147,7 +178,9 @@ impl RoomView {
                 self.update(sid, |info| info.tracks.retain(|known| known.sid != track.as_str()));
             }
             Change::Left { sid } => {
-                self.members.remove(sid);
+                if let Some(gone) = self.members.remove(sid) {
+                    self.independent -= usize::from(!gone.dependent);
+                }
             }
         }
     }

@@ -1,10 +1,11 @@
 //! What members see of a room can be rebuilt from its numbered deltas (ARCHITECTURE.md, invariant 12).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use livekit_protocol as proto;
 use proptest::prelude::*;
 use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
 use signaling::join::{Join, Mode};
 
 use crate::sdp::Offer;
@@ -123,8 +124,8 @@ proptest! {
 
     /// Whatever happens, a replica that applies the deltas sees what the room sees.
     #[test]
-    fn the_visible_state_is_the_sum_of_its_deltas(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut world = World::new();
+    fn the_visible_state_is_the_sum_of_its_deltas(audience in 0..4u32, steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::with(|config, _| config.audience_threshold = audience);
         let mut clients = HashMap::new();
         for step in &steps {
             take(&mut world, &mut clients, step);
@@ -134,8 +135,8 @@ proptest! {
 
     /// What a participant is told of another is never older than what it was told before.
     #[test]
-    fn versions_of_a_participant_never_go_back(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut world = World::new();
+    fn versions_of_a_participant_never_go_back(audience in 0..4u32, steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::with(|config, _| config.audience_threshold = audience);
         let mut clients = HashMap::new();
         let watcher = world.enter_v1("watcher");
         let mut seen: HashMap<String, u32> = HashMap::new();
@@ -147,6 +148,58 @@ proptest! {
                 *last = info.version;
             }
         }
+    }
+}
+
+/// Identities and sids as a client believes them from what it was told.
+fn believe(beliefs: &mut BTreeMap<String, String>, messages: &[Response]) {
+    for message in messages {
+        let infos = match message {
+            Response::Join(join) => &join.other_participants,
+            Response::Update(update) => &update.participants,
+            _ => continue,
+        };
+        for info in infos {
+            if info.state() != proto::participant_info::State::Disconnected {
+                beliefs.insert(info.identity.clone(), info.sid.clone());
+            } else if beliefs.get(&info.identity) == Some(&info.sid) {
+                beliefs.remove(&info.identity);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// A publisher knows everybody, a viewer those who are announced, and neither knows ghosts.
+    #[test]
+    fn clients_believe_what_is(audience in 0..4u32, steps in proptest::collection::vec(step(), 1..40)) {
+        let mut world = World::with(|config, _| config.audience_threshold = audience);
+        let mut clients = HashMap::new();
+        let host = world.join(join("host", Mode::V1));
+        world.connect(&host);
+        world.request(&host, Request::AddTrack(proto::AddTrackRequest { cid: "mic".into(), ..Default::default() }));
+        world.offer(&host, 1, &publishing());
+        let viewer = world.join(join("viewer", Mode::V1));
+        world.connect(&viewer);
+        let (mut of_host, mut of_viewer) = (BTreeMap::new(), BTreeMap::new());
+        for step in &steps {
+            take(&mut world, &mut clients, step);
+            believe(&mut of_host, &world.take(&host));
+            believe(&mut of_viewer, &world.take(&viewer));
+        }
+        // Whoever did not connect is gone by then, and all batches are sent.
+        world.pass(s(100));
+        believe(&mut of_host, &world.take(&host));
+        believe(&mut of_viewer, &world.take(&viewer));
+        let members = world.room.view().members.values();
+        let known = |all: bool, own: &str| members.clone()
+            .filter(|member| all || member.is_announced() || member.info.identity == own)
+            .map(|member| (member.info.identity.clone(), member.info.sid.clone()))
+            .collect::<BTreeMap<_, _>>();
+        prop_assert_eq!(&of_host, &known(true, "host"));
+        prop_assert_eq!(&of_viewer, &known(false, "viewer"));
     }
 }
 

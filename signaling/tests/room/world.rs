@@ -91,7 +91,7 @@ impl World {
                 RoomEffect::Send { to, message } => {
                     for connection in to {
                         assert!(!self.closed.contains(&connection), "message after close: {message:?}");
-                        let response = message.response.message.clone().unwrap();
+                        let response = message.response().into_owned().message.unwrap();
                         self.inboxes.entry(connection).or_default().push(response);
                     }
                 }
@@ -282,6 +282,7 @@ pub fn config() -> RoomsConfig {
     RoomsConfig {
         auto_create: true,
         max_participants: 0,
+        audience_threshold: 100,
         empty_timeout: s(300),
         departure_timeout: s(20),
         enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),

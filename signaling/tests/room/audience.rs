@@ -1,0 +1,318 @@
+//! Viewers of a large room are not announced to each other.
+
+use std::collections::BTreeSet;
+
+use livekit_protocol as proto;
+use prost::Message;
+use proto::data_packet::Value;
+use proto::participant_info::State;
+use proto::signal_request::Message as Request;
+use proto::signal_response::Message as Response;
+use sfu::command::{DataChannel, Event};
+use signaling::join::{Join, Mode};
+use signaling::room::view::Presence;
+
+use crate::sdp::Offer;
+use crate::world::{Client, World, join, offer, resume, s, updates};
+
+/// A publisher and a viewer who are announced, in a room that is large from its third participant on.
+struct Stage {
+    world: World,
+    host: Client,
+    early: Client,
+}
+
+fn stage() -> Stage {
+    let mut world = World::with(|config, _| config.audience_threshold = 2);
+    let host = world.enter_v1("host");
+    world.publish_audio(&host, "mic", &Offer::v1().audio("mic", 10));
+    let early = world.enter_v1("early");
+    world.pass(s(3));
+    world.forget();
+    Stage { world, host, early }
+}
+
+fn view(world: &mut World, identity: &str) -> Client {
+    let client = world.join(Join { publisher_offer: Some(offer(1, &Offer::v1())), ..join(identity, Mode::V1) });
+    world.connect(&client);
+    client
+}
+
+fn others(messages: &[Response]) -> BTreeSet<String> {
+    let Some(Response::Join(join)) = messages.first() else { panic!("no JoinResponse") };
+    join.other_participants.iter().map(|info| info.identity.clone()).collect()
+}
+
+fn told(world: &mut World, client: &Client) -> Vec<(String, State)> {
+    updates(&world.take(client)).into_iter().map(|info| (info.identity.clone(), info.state())).collect()
+}
+
+fn named(list: &[(&str, State)]) -> Vec<(String, State)> {
+    list.iter().map(|(identity, state)| ((*identity).to_owned(), *state)).collect()
+}
+
+fn leave(world: &mut World, client: &Client) {
+    world.request(client, Request::Leave(proto::LeaveRequest::default()));
+}
+
+fn say(world: &mut World, client: &Client, destinations: &[&str]) {
+    let packet = proto::DataPacket {
+        value: Some(Value::User(proto::UserPacket { payload: b"hello".to_vec(), ..Default::default() })),
+        destination_identities: destinations.iter().map(|identity| (*identity).to_owned()).collect(),
+        ..Default::default()
+    };
+    let transport = world.session(client).data_transport();
+    world.event(Event::Data { transport, channel: DataChannel::Lossy, payload: packet.encode_to_vec().into() });
+}
+
+#[test]
+fn a_viewer_of_a_large_room_is_told_to_publishers_only() {
+    let Stage { mut world, host, early } = stage();
+    let bob = view(&mut world, "bob");
+    let carol = view(&mut world, "carol");
+    assert!(told(&mut world, &host).is_empty());
+    world.pass(s(3));
+
+    assert_eq!(told(&mut world, &host), named(&[("bob", State::Active), ("carol", State::Active)]));
+    assert!(told(&mut world, &early).is_empty());
+    assert_eq!(told(&mut world, &bob), named(&[("bob", State::Joined), ("bob", State::Active)]));
+    assert_eq!(others(&world.take(&carol)), BTreeSet::from(["host".to_owned(), "early".to_owned()]));
+
+    leave(&mut world, &bob);
+    world.pass(s(3));
+    assert_eq!(told(&mut world, &host), named(&[("bob", State::Disconnected)]));
+    assert!(told(&mut world, &early).is_empty());
+    assert!(told(&mut world, &carol).is_empty());
+}
+
+#[test]
+fn viewers_are_counted_all_the_same() {
+    let Stage { mut world, early, .. } = stage();
+    view(&mut world, "bob");
+    view(&mut world, "carol");
+    world.pass(s(10));
+    let messages = world.take(&early);
+    let counts = messages.iter().filter_map(|message| match message {
+        Response::RoomUpdate(update) => update.room.as_ref().map(|room| room.num_participants),
+        _ => None,
+    });
+    assert_eq!(counts.last(), Some(4));
+}
+
+#[test]
+fn who_was_announced_is_missed_by_everybody() {
+    let Stage { mut world, early, .. } = stage();
+    let bob = view(&mut world, "bob");
+    world.forget();
+    leave(&mut world, &early);
+    world.pass(s(3));
+    assert!(told(&mut world, &bob).contains(&("early".to_owned(), State::Disconnected)));
+}
+
+#[test]
+fn who_publishes_is_announced_once_and_hears_of_everybody() {
+    let Stage { mut world, host, early } = stage();
+    let bob = view(&mut world, "bob");
+    view(&mut world, "carol");
+    world.forget();
+    world.publish_audio(&bob, "mic", &Offer::v1().audio("mic", 20));
+    let seen = updates(&world.take(&early));
+    assert_eq!((seen.len(), seen[0].identity.as_str(), seen[0].tracks.len()), (1, "bob", 1));
+    assert_eq!(told(&mut world, &bob), named(&[("carol", State::Active), ("bob", State::Active)]));
+    world.pass(s(3));
+    world.forget();
+
+    world.offer(&bob, 9, &Offer::v1().audio("mic", 20).stopped(7));
+    leave(&mut world, &bob);
+    world.pass(s(3));
+    for client in [&host, &early] {
+        assert_eq!(told(&mut world, client).last(), Some(&("bob".to_owned(), State::Disconnected)));
+    }
+}
+
+#[test]
+fn who_speaks_to_everybody_is_announced_before() {
+    let Stage { mut world, host, early } = stage();
+    let bob = view(&mut world, "bob");
+    world.forget();
+    say(&mut world, &bob, &[]);
+    for client in [&host, &early] {
+        assert_eq!(told(&mut world, client), named(&[("bob", State::Active)]));
+    }
+    say(&mut world, &bob, &[]);
+    world.pass(s(3));
+    assert!(told(&mut world, &early).is_empty());
+    let carol = view(&mut world, "carol");
+    assert!(others(&world.take(&carol)).contains("bob"));
+}
+
+#[test]
+fn who_is_spoken_to_knows_the_speaker_until_it_leaves() {
+    let Stage { mut world, host, early } = stage();
+    let bob = view(&mut world, "bob");
+    let carol = view(&mut world, "carol");
+    world.forget();
+    say(&mut world, &bob, &["carol"]);
+    say(&mut world, &bob, &["carol"]);
+    assert_eq!(told(&mut world, &carol), named(&[("bob", State::Active)]));
+    assert!(told(&mut world, &early).is_empty());
+
+    let sid = world.sid(&carol).to_string();
+    let carol = world.join(resume("carol", Mode::V1, &sid));
+    let known: BTreeSet<_> = told(&mut world, &carol).into_iter().map(|(identity, _)| identity).collect();
+    assert_eq!(known, ["bob", "carol", "early", "host"].map(str::to_owned).into());
+
+    leave(&mut world, &bob);
+    assert_eq!(told(&mut world, &carol), named(&[("bob", State::Disconnected)]));
+    world.pass(s(3));
+    assert!(told(&mut world, &early).is_empty());
+    assert!(told(&mut world, &host).contains(&("bob".to_owned(), State::Disconnected)));
+}
+
+#[test]
+fn who_speaks_to_many_is_announced() {
+    let Stage { mut world, early, .. } = stage();
+    let bob = view(&mut world, "bob");
+    let crowd: Vec<String> = (0..=signaling::participant::ACQUAINTED_MAX).map(|number| format!("v{number}")).collect();
+    for identity in &crowd {
+        view(&mut world, identity);
+    }
+    world.forget();
+    say(&mut world, &bob, &crowd.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(told(&mut world, &early), named(&[("bob", State::Active)]));
+}
+
+#[test]
+fn whom_the_server_api_changes_is_announced() {
+    let Stage { mut world, early, .. } = stage();
+    let bob = view(&mut world, "bob");
+    world.forget();
+    let request =
+        proto::UpdateParticipantRequest { identity: "bob".into(), name: "Robert".into(), ..Default::default() };
+    world.call(|room, now| room.update_participant(now, request)).unwrap();
+    let seen = updates(&world.take(&early));
+    assert_eq!((seen.len(), seen[0].name.as_str()), (1, "Robert"));
+    assert_eq!(world.room.view().members[&world.sid(&bob)].presence, Presence::Announced);
+}
+
+#[test]
+fn administrators_and_agents_are_announced_and_hear_of_everybody() {
+    let Stage { mut world, early, .. } = stage();
+    view(&mut world, "bob");
+    world.forget();
+    let mut admin = join("admin", Mode::V1);
+    admin.grants.video.room_admin = true;
+    let mut agent = join("agent", Mode::V1);
+    agent.grants.kind = proto::participant_info::Kind::Agent;
+    for request in [admin, agent] {
+        let client = world.join(request);
+        assert!(others(&world.take(&client)).contains("bob"));
+        assert_eq!(told(&mut world, &early).len(), 1);
+    }
+}
+
+#[test]
+fn a_resume_is_told_of_the_announced() {
+    let Stage { mut world, .. } = stage();
+    let bob = view(&mut world, "bob");
+    view(&mut world, "carol");
+    let sid = world.sid(&bob).to_string();
+    let bob = world.join(resume("bob", Mode::V1, &sid));
+    let known: BTreeSet<_> = told(&mut world, &bob).into_iter().map(|(identity, _)| identity).collect();
+    assert_eq!(known, ["bob", "early", "host"].map(str::to_owned).into());
+}
+
+#[test]
+fn who_was_announced_comes_back_announced() {
+    let Stage { mut world, host, early } = stage();
+    view(&mut world, "bob");
+    world.forget();
+    let again = view(&mut world, "early");
+    world.pass(s(3));
+    let seen = updates(&world.take(&host));
+    let early_now = seen.iter().rfind(|info| info.identity == "early").unwrap();
+    assert_eq!(early_now.sid, world.sid(&again).as_str());
+    assert!(world.closed.contains(&early.connection));
+    assert_eq!(world.room.view().members[&world.sid(&again)].presence, Presence::Announced);
+}
+
+#[test]
+fn a_room_that_becomes_small_is_made_known_to_itself() {
+    let mut world = World::with(|config, _| config.audience_threshold = 6);
+    let first: Vec<_> = (0..6).map(|number| view(&mut world, &format!("first{number}"))).collect();
+    let bob = view(&mut world, "bob");
+    let carol = view(&mut world, "carol");
+    world.forget();
+    for client in &first {
+        leave(&mut world, client);
+    }
+    assert!(told(&mut world, &bob).contains(&("carol".to_owned(), State::Active)));
+    assert!(told(&mut world, &carol).contains(&("bob".to_owned(), State::Active)));
+}
+
+#[test]
+fn a_threshold_of_nothing_is_none() {
+    let mut world = World::with(|config, _| config.audience_threshold = 0);
+    let first = view(&mut world, "first");
+    for number in 0..120 {
+        view(&mut world, &format!("v{number}"));
+    }
+    world.pass(s(3));
+    let known: BTreeSet<_> = told(&mut world, &first).into_iter().map(|(identity, _)| identity).collect();
+    assert_eq!(known.len(), 121);
+}
+
+#[test]
+fn a_room_below_the_threshold_is_as_it_was() {
+    let mut world = World::new();
+    let clients: Vec<_> = (0..100).map(|number| view(&mut world, &format!("v{number}"))).collect();
+    world.pass(s(3));
+    let last = others(&world.take(&clients[99]));
+    assert_eq!(last.len(), 99);
+    assert!(told(&mut world, &clients[0]).iter().any(|(identity, _)| identity == "v99"));
+}
+
+/// What viewers were sent in a storm of joins and ten seconds after it: messages and bytes.
+struct Storm {
+    messages: usize,
+    bytes: usize,
+    /// Bytes to each of the last 25, who come after all news of the announced was sent.
+    late_bytes: usize,
+    host_knows: usize,
+}
+
+fn storm(viewers: u32) -> Storm {
+    let mut world = World::new();
+    let host = world.enter_v1("host");
+    world.publish_audio(&host, "mic", &Offer::v1().audio("mic", 10));
+    let clients: Vec<_> = (0..viewers)
+        .map(|number| {
+            world.pass(s(5) / viewers);
+            view(&mut world, &format!("viewer {number:04}"))
+        })
+        .collect();
+    world.pass(s(10));
+    let host_knows: BTreeSet<_> = told(&mut world, &host).into_iter().map(|(identity, _)| identity).collect();
+    let inboxes: Vec<_> = clients.iter().map(|client| world.take(client)).collect();
+    let bytes = |messages: &Vec<Response>| -> usize {
+        let size = |message: &Response| proto::SignalResponse { message: Some(message.clone()) }.encoded_len();
+        messages.iter().map(size).sum()
+    };
+    Storm {
+        messages: inboxes.iter().map(Vec::len).sum(),
+        bytes: inboxes.iter().map(bytes).sum(),
+        late_bytes: inboxes.iter().rev().take(25).map(bytes).sum::<usize>() / 25,
+        host_knows: host_knows.len(),
+    }
+}
+
+#[test]
+fn what_joins_cost_a_viewer_does_not_grow_with_the_room() {
+    let (small, large) = (storm(200), storm(400));
+    assert!(large.messages * 10 < 22 * small.messages, "{} after {}", large.messages, small.messages);
+    assert!(large.bytes * 10 < 22 * small.bytes, "{} after {}", large.bytes, small.bytes);
+    let difference = large.late_bytes.abs_diff(small.late_bytes);
+    assert!(difference * 10 < small.late_bytes, "{} after {}", large.late_bytes, small.late_bytes);
+    // Itself and everybody else.
+    assert_eq!((small.host_knows, large.host_knows), (201, 401));
+}
