@@ -112,10 +112,7 @@ enum Answer {
 }
 
 fn leave_reason(message: &Outgoing) -> Option<proto::DisconnectReason> {
-    match &message.response.message {
-        Some(Response::Leave(leave)) => Some(leave.reason()),
-        _ => None,
-    }
+    message.leave().map(proto::LeaveRequest::reason)
 }
 
 /// Whether all were written.

@@ -78,6 +78,14 @@ impl Outgoing {
         }
     }
 
+    /// The message, if it is a Leave.
+    pub fn leave(&self) -> Option<&proto::LeaveRequest> {
+        match &self.content {
+            Content::Whole(proto::SignalResponse { message: Some(Response::Leave(leave)) }) => Some(leave),
+            Content::Whole(_) | Content::Join(..) => None,
+        }
+    }
+
     pub fn binary(&self) -> Bytes {
         let encode = || match &self.content {
             Content::Whole(response) => response.encode_to_vec().into(),
