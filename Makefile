@@ -6,6 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # More arguments for the program: make run ARGS='--bind 0.0.0.0'
 ARGS ?=
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: help run test test-build check setup bench loadtest web docs clean
 
@@ -34,10 +35,9 @@ setup: ## Install what the tests need: Chromium, Python and npm packages
 bench: ## Measure the steps of the packet path, the floor, and the server against it
 	$(CARGO) build --release -p bench -p loadtest -p onair
 	$(CARGO) bench -p bench
-	$(CARGO) run --release -p bench -- turn
-	$(CARGO) run --release -p bench -- floor
-	$(CARGO) run --release -p bench -- compare --rounds 2 --duration 10s $(ARGS) --a-name onair \
-		--a "$${CARGO_TARGET_DIR:-target}/release/onair --dev"
+	$(RELEASE)/bench turn
+	$(RELEASE)/bench floor
+	$(RELEASE)/bench compare --rounds 2 --duration 10s $(ARGS) --a-name onair --a '$(RELEASE)/onair --dev'
 
 loadtest: ## Load a running server: make loadtest ARGS='--url ws://127.0.0.1:7880 --subscribers 200'
 	$(CARGO) run --release -p loadtest -- $(ARGS)

@@ -54,9 +54,8 @@ pub struct Comparison {
 
 impl Comparison {
     pub(super) fn new(names: Vec<String>, subscribers: usize, rounds: Vec<Round>, cores_apart: bool) -> Self {
-        let ratio = |round: &Round, server: usize| {
-            Some(round.servers.get(server)?.cpu_us_per_packet? / round.floor_us_per_packet)
-        };
+        let ratio =
+            |round: &Round, server: usize| Some(counted(round, server)?.cpu_us_per_packet? / round.floor_us_per_packet);
         let to_floor = (0..names.len())
             .map(|server| Summary::of(rounds.iter().filter_map(|round| ratio(round, server))))
             .collect();
@@ -96,7 +95,8 @@ impl Comparison {
                 self.rounds.iter().filter(|round| round.servers.get(server).is_some_and(|metrics| !metrics.complete));
             let incomplete = incomplete.count();
             if incomplete > 0 {
-                caveats.push(format!("not everybody received everything from {name} in {incomplete} rounds"));
+                let rest = "which do not count";
+                caveats.push(format!("not everybody got everything from {name} in {incomplete} rounds, {rest}"));
             }
         }
         for (server, name) in self.names.iter().enumerate() {
@@ -121,11 +121,15 @@ fn fell_behind(metrics: &Metrics) -> bool {
         || metrics.loss_percent.is_some_and(|loss| loss > LOSS_PERCENT_MAX)
 }
 
+/// A server's figures of a round, if all its clients were there: else it did less, and rates mean nothing.
+fn counted(round: &Round, server: usize) -> Option<&Metrics> {
+    round.servers.get(server).filter(|metrics| metrics.complete)
+}
+
 fn row(name: &'static str, figure: Figure, rounds: &[Round]) -> Row {
-    let of = |server: usize| Summary::of(rounds.iter().filter_map(|round| figure(round.servers.get(server)?)));
+    let of = |server: usize| Summary::of(rounds.iter().filter_map(|round| figure(counted(round, server)?)));
     let ratios = rounds.iter().filter_map(|round| {
-        let [a, b] = round.servers.as_slice() else { return None };
-        let (a, b) = (figure(a)?, figure(b)?);
+        let (a, b) = (figure(counted(round, 0)?)?, figure(counted(round, 1)?)?);
         (b > 0.0).then_some(a / b)
     });
     Row { name, a: of(0), b: of(1), a_to_b: Summary::of(ratios) }
@@ -199,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn a_round_without_all_its_clients_does_not_count() {
+        let mut rounds = vec![round(2.0, 8.0, 1.0), round(0.0, 8.0, 1.0)];
+        rounds[1].servers[0].complete = false;
+        let comparison = comparison(rounds);
+        assert_eq!(comparison.rows[0].a.map(|summary| summary.min), Some(2.0));
+        assert_eq!(comparison.rows[0].a_to_b.map(|summary| summary.min), Some(0.25));
+    }
+
+    #[test]
     fn what_is_unfair_is_said() {
         let mut rounds = vec![round(2.0, 8.0, 1.0)];
         rounds[0].servers[1].protocol = "v0".into();
@@ -206,7 +219,7 @@ mod tests {
         rounds[0].servers[1].delay_ms_p50 = Some(50.0);
         let text = comparison(rounds).to_string();
         assert!(text.contains("protocols differ: ; v0"), "{text}");
-        assert!(text.contains("from one in 1 rounds"), "{text}");
+        assert!(text.contains("from one in 1 rounds, which do not count"), "{text}");
         assert!(text.contains("other fell behind in 1 rounds"), "{text}");
     }
 }
