@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use livekit_protocol as proto;
-use proto::signal_response::Message as Response;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::info;
 
