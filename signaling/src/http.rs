@@ -257,7 +257,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
             surface.counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
             upgrade
                 .read_buffer_size(SIGNAL_BUFFER_BYTES)
-                .write_buffer_size(0)
+                .write_buffer_size(SIGNAL_BUFFER_BYTES)
                 .max_message_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .max_frame_size(SIGNAL_MESSAGE_BYTES_MAX)
                 .on_failed_upgrade(|error| debug!(%error, "the client left before the upgrade"))
