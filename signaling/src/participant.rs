@@ -126,18 +126,17 @@ pub struct Transport {
     pub connected: bool,
     /// Closed by the worker, or by the client.
     pub ended: bool,
-    /// The last descriptions either way, with the ids the client knows them by.
-    pub last_offer: Option<NumberedSdp>,
-    pub last_answer: Option<NumberedSdp>,
+    /// By what the client knows the last descriptions, either way. What they say is in `negotiation`; their texts, 10 KB
+    /// and more of a browser, are not kept.
+    pub last_offer: Option<DescriptionId>,
+    pub last_answer: Option<DescriptionId>,
     /// v0 subscriber: our offer waits for its answer.
     pub outstanding: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NumberedSdp {
-    pub id: u32,
-    pub sdp: String,
-}
+/// `SessionDescription.id`: ties an answer to its offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptionId(pub u32);
 
 /// An AddTrack without media yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -25,16 +25,11 @@ pub const PING_TIMEOUT_S: i32 = 15;
 /// A message on its way to one or many clients, encoded once.
 #[derive(Debug)]
 pub struct Outgoing {
-    content: Content,
+    response: proto::SignalResponse,
+    /// Other participants that belong into this JoinResponse.
+    others: Option<Arc<Others>>,
     binary: OnceLock<Bytes>,
     json: OnceLock<String>,
-}
-
-#[derive(Debug)]
-enum Content {
-    Whole(proto::SignalResponse),
-    /// A JoinResponse without its other participants, and these.
-    Join(Box<proto::JoinResponse>, Arc<Others>),
 }
 
 /// Participants that many a newcomer is told of, described and encoded once for all.
@@ -55,41 +50,37 @@ impl Others {
 
 impl Outgoing {
     pub fn new(message: Response) -> Self {
-        Self::from(Content::Whole(proto::SignalResponse { message: Some(message) }))
+        let response = proto::SignalResponse { message: Some(message) };
+        Self { response, others: None, binary: OnceLock::new(), json: OnceLock::new() }
     }
 
     /// A JoinResponse whose other participants are `others`.
     pub fn join(response: proto::JoinResponse, others: Arc<Others>) -> Self {
-        Self::from(Content::Join(Box::new(response), others))
-    }
-
-    fn from(content: Content) -> Self {
-        Self { content, binary: OnceLock::new(), json: OnceLock::new() }
+        Self { others: Some(others), ..Self::new(Response::Join(response)) }
     }
 
     /// The whole message.
     pub fn response(&self) -> Cow<'_, proto::SignalResponse> {
-        match &self.content {
-            Content::Whole(response) => Cow::Borrowed(response),
-            Content::Join(join, others) => {
-                let join = proto::JoinResponse { other_participants: others.infos.clone(), ..(**join).clone() };
-                Cow::Owned(proto::SignalResponse { message: Some(Response::Join(join)) })
-            }
+        let Some(others) = &self.others else { return Cow::Borrowed(&self.response) };
+        let mut response = self.response.clone();
+        if let Some(Response::Join(join)) = &mut response.message {
+            join.other_participants.clone_from(&others.infos);
         }
+        Cow::Owned(response)
     }
 
     /// The message, if it is a Leave.
     pub fn leave(&self) -> Option<&proto::LeaveRequest> {
-        match &self.content {
-            Content::Whole(proto::SignalResponse { message: Some(Response::Leave(leave)) }) => Some(leave),
-            Content::Whole(_) | Content::Join(..) => None,
+        match &self.response.message {
+            Some(Response::Leave(leave)) => Some(leave),
+            _ => None,
         }
     }
 
     pub fn binary(&self) -> Bytes {
-        let encode = || match &self.content {
-            Content::Whole(response) => response.encode_to_vec().into(),
-            Content::Join(join, others) => encode_join(join, &others.encoded),
+        let encode = || match (&self.response.message, &self.others) {
+            (Some(Response::Join(join)), Some(others)) => encode_join(join, &others.encoded),
+            _ => self.response.encode_to_vec().into(),
         };
         self.binary.get_or_init(encode).clone()
     }

@@ -20,7 +20,7 @@ use super::view::Change;
 use crate::event::RoomHappening;
 use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
 use crate::participant::{
-    NumberedSdp, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
+    DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
     UnclaimedSection,
 };
 
@@ -106,7 +106,7 @@ impl Room {
                 return;
             }
         };
-        publisher.last_offer = Some(NumberedSdp { id: offer.id, sdp: offer.sdp });
+        publisher.last_offer = Some(DescriptionId(offer.id));
         self.take_transport_news(sid, &news);
         self.lose_sections(sid, &news.lost);
         let mut live = news.rebound.clone();

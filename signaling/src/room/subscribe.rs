@@ -19,7 +19,7 @@ use super::track::kind_of;
 use crate::join::Mode;
 use crate::negotiation::{BindError, OutgoingTrack};
 use crate::participant::{
-    NumberedSdp, SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX,
+    DescriptionId, SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX,
 };
 use crate::wire;
 
@@ -298,11 +298,11 @@ impl Room {
         let Some(subscriber) = &mut participant.state.subscriber else { return };
         let description = subscriber.negotiation.write_offer();
         let id = match &subscriber.last_offer {
-            Some(last) => last.id.wrapping_add(1),
+            Some(last) => last.0.wrapping_add(1),
             None => rand::rng().random_range(2..=257),
         };
         subscriber.outstanding = true;
-        subscriber.last_offer = Some(NumberedSdp { id, sdp: description.sdp.clone() });
+        subscriber.last_offer = Some(DescriptionId(id));
         participant.live.negotiated_at = Some(now.at);
         let offer = session_description("offer", description.sdp, id, description.mid_to_track_id);
         self.out.send(participant.live.connection, Response::Offer(offer));
@@ -330,7 +330,7 @@ impl Room {
     pub(super) fn on_answer(&mut self, now: Now, sid: &ParticipantSid, answer: proto::SessionDescription) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let Some(subscriber) = &mut participant.state.subscriber else { return };
-        let expected = subscriber.last_offer.as_ref().map_or(0, |offer| offer.id);
+        let expected = subscriber.last_offer.as_ref().map_or(0, |offer| offer.0);
         if answer.r#type != "answer" || !subscriber.outstanding || (answer.id != 0 && answer.id != expected) {
             return;
         }
@@ -343,7 +343,7 @@ impl Room {
             }
         };
         subscriber.outstanding = false;
-        subscriber.last_answer = Some(NumberedSdp { id: answer.id, sdp: answer.sdp });
+        subscriber.last_answer = Some(DescriptionId(answer.id));
         let transport = subscriber.id;
         self.timers.clear(&Timer::Answer(sid.clone()));
         if let Some(fingerprint) = news.fingerprint {
@@ -374,7 +374,7 @@ impl Room {
                 return;
             }
         };
-        publisher.last_answer = Some(NumberedSdp { id, sdp: description.sdp.clone() });
+        publisher.last_answer = Some(DescriptionId(id));
         let answer = session_description("answer", description.sdp, id, description.mid_to_track_id);
         self.out.send(participant.live.connection, Response::Answer(answer));
         self.after_answer(now, sid);

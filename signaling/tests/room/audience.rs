@@ -92,11 +92,11 @@ fn viewers_are_counted_all_the_same() {
     view(&mut world, "carol");
     world.pass(s(10));
     let messages = world.take(&early);
-    let counts = messages.iter().filter_map(|message| match message {
+    let mut counts = messages.iter().filter_map(|message| match message {
         Response::RoomUpdate(update) => update.room.as_ref().map(|room| room.num_participants),
         _ => None,
     });
-    assert_eq!(counts.last(), Some(4));
+    assert_eq!(counts.next_back(), Some(4));
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn a_v0_resume_is_welcomed_in_order_and_offered_an_ice_restart() {
     let alice = world.enter_v0("alice");
     let bob = world.enter_v0("bob");
     let sid = world.sid(&bob);
-    let before = world.session(&bob).subscriber.as_ref().unwrap().last_offer.clone().unwrap();
+    let before = world.session(&bob).subscriber.as_ref().unwrap().last_offer.unwrap();
     world.lose_socket(&bob);
     world.pass(s(1));
     world.forget();
@@ -32,7 +32,7 @@ fn a_v0_resume_is_welcomed_in_order_and_offered_an_ice_restart() {
     assert_eq!(everybody.len(), 2);
     assert!(everybody.contains(&"bob".to_owned()));
     let offer = offer_of(&messages).unwrap();
-    assert_eq!(offer.id, before.id + 1);
+    assert_eq!(offer.id, before.0 + 1);
     assert!(
         world
             .commands
