@@ -93,7 +93,7 @@ impl Findings<'_> {
 
     fn publishers(&self) -> PublisherReport {
         let (start, last) = (self.marks.start.sent(), self.marks.last.sent());
-        let window_expected = (last.packets - start.packets) * self.clients.len() as u64;
+        let window_expected = last.packets.saturating_sub(start.packets) * self.clients.len() as u64;
         PublisherReport {
             packets_sent: last.packets,
             key_frames: last.key_frames,
@@ -102,7 +102,7 @@ impl Findings<'_> {
             retransmitted: last.retransmitted,
             // Of a simulcast track each subscriber gets one layer.
             window_expected: (!self.options.is_simulcast()).then_some(window_expected),
-            window_received: self.marks.last.received() - self.marks.start.received(),
+            window_received: self.marks.last.received().saturating_sub(self.marks.start.received()),
         }
     }
 
