@@ -3,7 +3,7 @@
 //! [`Client`] is the handle; a task of its own keeps the signalling going, the media is on a [`MediaThread`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -152,6 +152,7 @@ pub struct Client {
     orders: mpsc::Sender<Order>,
     events: mpsc::Receiver<ClientEvent>,
     task: JoinHandle<()>,
+    end_reason: Arc<OnceLock<String>>,
     /// The server's first message.
     pub join: proto::JoinResponse,
     /// The protocol that was spoken in the end.
@@ -189,6 +190,7 @@ impl Client {
         let local_ip = local_ip(&options.url).await?;
         let transport = TransportOptions { verify: options.verify, loss: options.loss, ..TransportOptions::default() };
         let mut session = Session::new(media.clone(), identity.clone(), local_ip, transport);
+        let end_reason = session.end_reason();
         let offer = session.first_offer(&initial_sections(&options))?;
         let call = JoinCall {
             url: &options.url,
@@ -214,7 +216,19 @@ impl Client {
         let task = tokio::spawn(session::run(session, socket, order_queue, ping_interval));
         let (receiving, profile) = is_ready.await.context("the session ended during the join")??;
         let join_time = Duration::from_nanos(monotonic_ns() - started_ns);
-        Ok(Self { orders, events, task, join, protocol, receiving, profile, join_time, started_ns, signal_received })
+        Ok(Self {
+            orders,
+            events,
+            task,
+            end_reason,
+            join,
+            protocol,
+            receiving,
+            profile,
+            join_time,
+            started_ns,
+            signal_received,
+        })
     }
 
     /// Publishes a synthetic track and waits until the server has taken it.
@@ -266,6 +280,11 @@ impl Client {
     /// The next event; `None` after the end.
     pub async fn next_event(&mut self) -> Option<ClientEvent> {
         self.events.recv().await
+    }
+
+    /// Why the session has ended, once it has.
+    pub fn end_reason(&self) -> Option<&str> {
+        self.end_reason.get().map(String::as_str)
     }
 
     /// Leaves and waits until the server has been told.

@@ -59,6 +59,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     let timeline = sampler.stop().await;
     let findings = Findings {
         options: &test.options,
+        publishers: &publishers,
         clients: &audience.clients,
         join_errors: audience.errors.into_iter().collect(),
         without_media: test.without_media(&audience.clients, &end.subscribers),

@@ -83,6 +83,6 @@ impl Marks {
 
     /// Packets that subscribers received in the measured time.
     pub(crate) fn packets(&self) -> u64 {
-        self.end.received() - self.start.received()
+        self.end.received().saturating_sub(self.start.received())
     }
 }

@@ -32,6 +32,8 @@ const READY_MAX: usize = 256;
 const COMMANDS: u64 = u64::MAX;
 /// Batches read from one socket before the others get their turn.
 const BATCHES_PER_TURN: usize = 4;
+/// Closed transports whose counters are kept: a sum over all of them must not fall when a session ends.
+const ENDED_MAX: usize = 10_000;
 /// Longest sleep.
 const IDLE_MAX: Duration = Duration::from_millis(500);
 
@@ -61,7 +63,7 @@ pub struct NewTransport {
 /// Everything the thread counts, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// In the order of their ids.
+    /// In the order of their ids, those that have been closed among them.
     pub transports: Vec<(u32, TransportStats)>,
     /// Delays in nanoseconds since the last [`MediaThread::reset_delays`].
     pub delays: Histogram,
@@ -117,6 +119,7 @@ impl MediaThread {
             poll,
             sweep,
             backlog: Vec::new(),
+            ended: Vec::new(),
             wake: wake.as_raw_fd(),
             commands: receiver,
             slots: Vec::new(),
@@ -216,6 +219,12 @@ struct Slot {
     is_swept: bool,
 }
 
+impl Slot {
+    fn stats(&self) -> TransportStats {
+        TransportStats { kernel_drops: socket::kernel_drops(&self.socket), ..self.transport.stats() }
+    }
+}
+
 /// The connected sockets, looked at together. They are watched by edge: a read takes all there is.
 struct Sweep {
     poll: OwnedFd,
@@ -237,6 +246,8 @@ struct Shell {
     sweep: Option<Sweep>,
     /// Swept sockets that may hold more than their turn allowed.
     backlog: Vec<u32>,
+    /// What closed transports had counted.
+    ended: Vec<(u32, TransportStats)>,
     wake: RawFd,
     commands: mpsc::Receiver<Command>,
     slots: Vec<Option<Box<Slot>>>,
@@ -358,10 +369,12 @@ impl Shell {
     }
 
     fn remove(&mut self, id: u32) {
-        if let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take)
-            && let Some(sweep) = self.sweep.as_mut().filter(|_| slot.is_swept)
-        {
+        let Some(slot) = self.slots.get_mut(id as usize).and_then(Option::take) else { return };
+        if let Some(sweep) = self.sweep.as_mut().filter(|_| slot.is_swept) {
             sweep.sockets -= 1;
+        }
+        if self.ended.len() < ENDED_MAX {
+            self.ended.push((id, slot.stats()));
         }
     }
 
@@ -376,16 +389,10 @@ impl Shell {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let transports = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| {
-                let slot = slot.as_ref()?;
-                let kernel_drops = socket::kernel_drops(&slot.socket);
-                Some((index as u32, TransportStats { kernel_drops, ..slot.transport.stats() }))
-            })
-            .collect();
+        let open = self.slots.iter().enumerate();
+        let open = open.filter_map(|(index, slot)| Some((index as u32, slot.as_ref()?.stats())));
+        let mut transports: Vec<_> = open.chain(self.ended.iter().cloned()).collect();
+        transports.sort_unstable_by_key(|(id, _)| *id);
         Snapshot { transports, delays: self.delays.clone(), cpu_ns: thread_cpu_ns(), events_lost: self.events_lost }
     }
 
@@ -528,5 +535,29 @@ impl Arrivals {
     fn of(&self, datagram: &Datagram<'_>) -> u64 {
         let waited_ns = datagram.arrived_ns.map_or(0, |at| self.realtime_ns.saturating_sub(at));
         self.monotonic_ns.saturating_sub(waited_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtls::SrtpProfile;
+
+    #[tokio::test]
+    async fn the_counters_of_a_closed_transport_stay_in_the_snapshot() {
+        let media =
+            MediaThread::spawn("test", MediaOptions { sweep: Duration::from_millis(1), coalesce: false }).unwrap();
+        let identity = Identity::generate(&[SrtpProfile::Aes128Gcm]).unwrap();
+        let open = || {
+            let socket = socket::open(std::net::Ipv4Addr::LOCALHOST.into(), media.features(false)).unwrap();
+            let local = Credentials { ufrag: "user".into(), password: "a-password-of-enough-letters".into() };
+            let (identity, options) = (identity.clone(), TransportOptions::default());
+            media.open(NewTransport { socket, identity, local, options, events: events::channel(1).0 })
+        };
+        let (first, second) = (open(), open());
+        media.close(first);
+        let snapshot = media.snapshot().await;
+        assert_eq!(snapshot.transports.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [first.0, second.0]);
+        assert!(snapshot.transport(first).is_some() && snapshot.transport(TransportId(9)).is_none());
     }
 }

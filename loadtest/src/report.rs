@@ -20,6 +20,10 @@ pub struct Report {
     pub subscribers_without_media: usize,
     /// Sessions that ended before the test did.
     pub subscribers_lost: usize,
+    /// The same of publishers: what subscribers received afterwards tells nothing.
+    pub publishers_lost: usize,
+    /// Why they ended, with their number.
+    pub end_reasons: Vec<(String, usize)>,
     pub protocol: &'static str,
     /// Chosen by the server; several if clients differ.
     pub srtp_profile: String,
@@ -178,6 +182,7 @@ impl Report {
             && self.join_errors.is_empty()
             && self.subscribers_without_media == 0
             && self.subscribers_lost == 0
+            && self.publishers_lost == 0
             && self.churn.as_ref().is_none_or(|churn| churn.join_errors.is_empty())
     }
 }
@@ -191,6 +196,12 @@ impl fmt::Display for Report {
         if self.subscribers_without_media + self.subscribers_lost > 0 {
             let (silent, lost) = (self.subscribers_without_media, self.subscribers_lost);
             writeln!(f, "  {silent} without all streams, {lost} ended early")?;
+        }
+        if self.publishers_lost > 0 {
+            writeln!(f, "  {} publishers ended early: the figures are void", self.publishers_lost)?;
+        }
+        for (reason, count) in &self.end_reasons {
+            writeln!(f, "  {count} x {reason}")?;
         }
         writeln!(f, "SRTP profile         {}", self.srtp_profile)?;
         let rate = self.packets_per_second;

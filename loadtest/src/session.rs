@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -108,6 +109,8 @@ pub(crate) struct Session {
     ready: Option<Ready>,
     requests: Vec<Request>,
     ended: Option<String>,
+    /// The same for the handle, after the end.
+    end_reason: Arc<OnceLock<String>>,
 }
 
 #[derive(Deserialize)]
@@ -137,7 +140,13 @@ impl Session {
             ready: None,
             requests: Vec::new(),
             ended: None,
+            end_reason: Arc::default(),
         }
+    }
+
+    /// Will hold why the session has ended.
+    pub(crate) fn end_reason(&self) -> Arc<OnceLock<String>> {
+        self.end_reason.clone()
     }
 
     /// Opens the transport of a v1 session and offers `sections` on it.
@@ -450,6 +459,8 @@ impl Session {
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(Err(anyhow!("{reason}")));
         }
+        // A session ends once.
+        let _ = self.end_reason.set(reason.clone());
         self.tell(ClientEvent::Closed(reason));
     }
 }

@@ -1,6 +1,6 @@
 //! Turns what a load test has counted into its report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::churn::ChurnReport;
 use crate::client::Client;
@@ -22,6 +22,7 @@ const SATURATED: f64 = 0.9;
 /// Everything that was found.
 pub(crate) struct Findings<'a> {
     pub options: &'a Options,
+    pub publishers: &'a [Client],
     pub clients: &'a [Client],
     pub join_errors: Vec<(String, usize)>,
     pub without_media: usize,
@@ -34,8 +35,7 @@ pub(crate) struct Findings<'a> {
 
 impl Findings<'_> {
     pub(crate) fn report(self) -> Report {
-        let (start, end, last) = (&self.marks.start, &self.marks.end, &self.marks.last);
-        let is_gone = |client: &&Client| last.subscribers.transport(client.receiving).is_none();
+        let (start, end) = (&self.marks.start, &self.marks.end);
         let client_cpu_ns = end.subscribers.cpu_ns - start.subscribers.cpu_ns;
         let machine = self.machine();
         let signal_bytes: Histogram = self.clients.iter().map(|client| client.signal_received.bytes()).collect();
@@ -43,7 +43,9 @@ impl Findings<'_> {
             subscribers: self.clients.len(),
             subscribers_wanted: self.options.subscribers,
             subscribers_without_media: self.without_media,
-            subscribers_lost: self.clients.iter().filter(is_gone).count(),
+            subscribers_lost: self.clients.iter().filter(|client| client.end_reason().is_some()).count(),
+            publishers_lost: self.publishers.iter().filter(|client| client.end_reason().is_some()).count(),
+            end_reasons: self.end_reasons(),
             protocol: self.protocol(),
             srtp_profile: self.profiles(),
             gro: self.options.gro,
@@ -69,6 +71,14 @@ impl Findings<'_> {
         Report { join_errors: self.join_errors, churn: self.churn, timeline: self.timeline, ..report }
     }
 
+    fn end_reasons(&self) -> Vec<(String, usize)> {
+        let mut reasons = BTreeMap::<&str, usize>::new();
+        for reason in self.publishers.iter().chain(self.clients).filter_map(Client::end_reason) {
+            *reasons.entry(reason).or_default() += 1;
+        }
+        reasons.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect()
+    }
+
     fn protocol(&self) -> &'static str {
         match self.clients.first().map_or(self.options.protocol, |client| client.protocol) {
             Protocol::V0 => "v0",
@@ -83,7 +93,7 @@ impl Findings<'_> {
 
     fn publishers(&self) -> PublisherReport {
         let (start, last) = (self.marks.start.sent(), self.marks.last.sent());
-        let window_expected = (last.packets - start.packets) * self.clients.len() as u64;
+        let window_expected = last.packets.saturating_sub(start.packets) * self.clients.len() as u64;
         PublisherReport {
             packets_sent: last.packets,
             key_frames: last.key_frames,
@@ -92,7 +102,7 @@ impl Findings<'_> {
             retransmitted: last.retransmitted,
             // Of a simulcast track each subscriber gets one layer.
             window_expected: (!self.options.is_simulcast()).then_some(window_expected),
-            window_received: self.marks.last.received() - self.marks.start.received(),
+            window_received: self.marks.last.received().saturating_sub(self.marks.start.received()),
         }
     }
 
