@@ -2,6 +2,8 @@
 
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod metrics;
 mod serve;
+pub mod store;

@@ -1,0 +1,314 @@
+//! What is kept, and the operations on it, named by what they mean.
+//!
+//! One trait, two stores: [`embedded`] (SQLite, the default) and [`mongo`]. Both pass one suite
+//! (`control/tests/store.rs`), so that a rule holds in both or in none. Every change of a stream is one conditional
+//! write that raises its `rev`; no operation needs a transaction over several documents. A malformed id is simply not
+//! found.
+
+pub mod chat;
+pub mod embedded;
+pub mod moderation;
+pub mod mongo;
+pub mod stream;
+pub mod viewer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
+use moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use stream::{
+    Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
+    Transition, UserId,
+};
+use viewer::{Presence, PresenceChange};
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such document.
+    #[error("not found")]
+    NotFound,
+    /// It cannot be reached, or not in time. The text is for the log, never for clients.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// It answered with something that has no place here: a mistake of ours, or damaged data.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Why a stream was not created or started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CreateError {
+    #[error("the owner has a live stream")]
+    OwnerAlreadyLive,
+    #[error("the room name is taken")]
+    RoomTaken,
+    /// A scheduled stream that is no longer scheduled; as it is now.
+    #[error("the stream is not scheduled any more")]
+    NotScheduled(Box<Stream>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A key of an idempotent request: whose, and which.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    pub user: UserId,
+    /// Of the operation: `start`, `scheduled`.
+    pub operation: &'static str,
+    pub key: String,
+}
+
+/// What is known of an idempotent request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claimed {
+    /// The first one: carry it out, then call `idempotency_finish` or `idempotency_release`.
+    New,
+    /// The first one with the same body answered this.
+    Finished(serde_json::Value),
+    /// The first one with the same body is under way.
+    Pending,
+    /// The first one had another body.
+    OtherBody,
+}
+
+/// One unit of a limit that is kept over restarts and shared by nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    Granted,
+    /// The limit is exhausted until then.
+    Refused {
+        until: Timestamp,
+    },
+}
+
+/// A document of any collection, as `onair migrate` carries it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Exported {
+    /// Sorts documents of one collection; to go on after it.
+    pub key: String,
+    pub document: serde_json::Value,
+}
+
+/// Collections of `onair migrate`, in the order in which they are copied.
+pub const COLLECTIONS: [&str; 8] =
+    ["livestreams", "presence", "chat_messages", "chat_totals", "reports", "bans", "owner_blocks", "audit"];
+
+/// How long answers of idempotent requests and ids of handled webhooks are kept.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything that outlives the process.
+///
+/// Operations are atomic each, durable when they return, and may be repeated after an error.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ---- streams
+
+    /// Inserts as given. A live stream competes for its owner, any with a room name for that name.
+    async fn create(&self, stream: &Stream) -> std::result::Result<(), CreateError>;
+
+    async fn stream(&self, id: StreamId) -> Result<Option<Stream>>;
+
+    async fn stream_of_room(&self, room_name: &str) -> Result<Option<Stream>>;
+
+    async fn live_stream_of(&self, owner: &UserId) -> Result<Option<Stream>>;
+
+    /// The stream of `owner` that ended last, whatever the reason but `never_started`: for the cool-down.
+    async fn last_ended_of(&self, owner: &UserId) -> Result<Option<Stream>>;
+
+    /// A page of at most `limit` streams after `after`.
+    async fn streams(
+        &self,
+        filter: &StreamFilter,
+        order: StreamOrder,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Stream>>;
+
+    /// Scheduled streams of `owner` that are still to come.
+    async fn count_scheduled(&self, owner: &UserId) -> Result<u32>;
+
+    /// Streams with `updatedAt` at or after that time, oldest change first, at most `limit`. How a node hears of what
+    /// others changed.
+    async fn streams_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Stream>>;
+
+    /// Sets state, `stateSince`, `updatedAt`; at the end also `endedAt`, `endReason` and `viewers = 0`.
+    async fn transition(&self, id: StreamId, transition: &Transition) -> Result<Outcome>;
+
+    /// `scheduled` → `starting`, with what a start adds.
+    async fn start_scheduled(&self, id: StreamId, start: &StartScheduled) -> std::result::Result<Stream, CreateError>;
+
+    /// Notes the SFU's id of the room of a live stream. Unchanged if it is noted already or the stream is not live.
+    async fn note_room(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome>;
+
+    /// Changes what is shown, in one of the states `from`.
+    async fn edit(&self, id: StreamId, edit: &Edit, from: &[StreamState], at: Timestamp) -> Result<Outcome>;
+
+    async fn set_flagged(&self, id: StreamId, at: Timestamp) -> Result<Outcome>;
+
+    /// Unchanged if the user is blocked already: the first entry stays.
+    async fn block(&self, id: StreamId, block: &Block) -> Result<Outcome>;
+
+    async fn unblock(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+
+    // ---- the owners' own lists
+
+    /// False: it was there.
+    async fn owner_block(&self, owner: &UserId, block: &Block) -> Result<bool>;
+
+    async fn owner_unblock(&self, owner: &UserId, user: &UserId) -> Result<bool>;
+
+    /// Sorted by user, at most `limit`.
+    async fn owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>>;
+
+    // ---- presence
+
+    /// Creates the session's record unless it exists, and counts anew (viewers: distinct users with an open session
+    /// that counts; peak; unique: distinct users that ever had one that counts). An ended stream's numbers stay; its
+    /// records are still written.
+    async fn presence_join(&self, id: StreamId, session: &Presence) -> Result<PresenceChange>;
+
+    /// Sets `left_at` of the record unless it is set, creating the record if need be.
+    async fn presence_leave(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange>;
+
+    /// Sessions without `left_at`.
+    async fn presence_open(&self, id: StreamId) -> Result<Vec<Presence>>;
+
+    /// All sessions in the order of joining, at most `limit`.
+    async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>>;
+
+    // ---- webhooks
+
+    /// Whether an event was noted as handled within the last day.
+    async fn webhook_handled(&self, event_id: &str, now: Timestamp) -> Result<bool>;
+
+    async fn note_webhook(&self, event_id: &str, at: Timestamp) -> Result<()>;
+
+    // ---- chat
+
+    /// Reserves `count` numbers for messages of a stream; the first of them. No two calls get the same. The numbers are
+    /// above `at_least` as well.
+    async fn chat_reserve(&self, id: StreamId, count: u32, at_least: i64) -> Result<i64>;
+
+    /// Stores messages and adds to the totals. A message whose id is there already is left as it is and counts once.
+    async fn chat_append(&self, messages: &[StoredMessage]) -> Result<()>;
+
+    /// At most `limit` messages that are not hidden, rising.
+    async fn chat_messages(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>>;
+
+    /// Also hidden ones.
+    async fn chat_message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>>;
+
+    /// False: it was hidden already.
+    async fn chat_hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool>;
+
+    /// Hides all messages of a user; how many.
+    async fn chat_hide_user(&self, id: StreamId, user: &UserId, by: &UserId) -> Result<u64>;
+
+    async fn chat_add_reactions(&self, id: StreamId, counts: &std::collections::BTreeMap<String, u64>) -> Result<()>;
+
+    async fn chat_totals(&self, id: StreamId) -> Result<ChatTotals>;
+
+    /// Keeps the newest `keep` messages of a stream.
+    async fn chat_trim(&self, id: StreamId, keep: usize) -> Result<u64>;
+
+    async fn set_chat_settings(&self, id: StreamId, settings: &ChatSettings, at: Timestamp) -> Result<Outcome>;
+
+    /// Replaces the mute of the same user.
+    async fn mute(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome>;
+
+    async fn unmute(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+
+    async fn pin(&self, id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome>;
+
+    // ---- between nodes
+
+    /// Whether other processes can use this store at the same time.
+    fn is_shared(&self) -> bool;
+
+    async fn relay(&self, notes: &[Relayed]) -> Result<()>;
+
+    /// Notes of other nodes with `at` at or after `since`, oldest first, at most `limit`.
+    async fn relayed_since(&self, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>>;
+
+    /// Says that this node is there, and how many others said so within `within`.
+    async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32>;
+
+    // ---- bans, reports, audit
+
+    async fn set_ban(&self, ban: &Ban) -> Result<()>;
+
+    /// False: there was none.
+    async fn lift_ban(&self, user: &UserId, at: Timestamp) -> Result<bool>;
+
+    /// Also one that no longer holds.
+    async fn ban(&self, user: &UserId) -> Result<Option<Ban>>;
+
+    /// Bans set or lifted at or after that time.
+    async fn bans_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>>;
+
+    async fn file_report(&self, report: &Report) -> Result<Filed>;
+
+    /// Newest first.
+    async fn reports(
+        &self,
+        status: Option<ReportStatus>,
+        stream: Option<StreamId>,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Report>>;
+
+    async fn update_report(
+        &self,
+        id: &str,
+        status: ReportStatus,
+        note: Option<&str>,
+        by: &UserId,
+        at: Timestamp,
+    ) -> Result<Report>;
+
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;
+
+    /// Newest first.
+    async fn audit(&self, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>>;
+
+    // ---- requests
+
+    /// `body` is a digest of the request. A claim that was never finished is given anew after a minute.
+    async fn idempotency_claim(&self, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed>;
+
+    async fn idempotency_finish(&self, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()>;
+
+    /// The request failed: the next one with this key is carried out.
+    async fn idempotency_release(&self, key: &IdempotencyKey) -> Result<()>;
+
+    /// Takes one of `max` units within the last `window` (a sliding log of at most `max` times).
+    async fn limit_take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken>;
+
+    /// Gives the unit taken at `taken` back.
+    async fn limit_give_back(&self, key: &str, taken: Timestamp) -> Result<()>;
+
+    // ---- upkeep
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<()>;
+
+    /// Removes what is past its time: idempotency keys, limits, webhook ids, relayed notes, chat of streams that ended
+    /// longer than `chat_retention` ago. A store with expiry of its own may do nothing.
+    async fn expire(&self, now: Timestamp, chat_retention: Duration) -> Result<()>;
+
+    /// Documents of one of [`COLLECTIONS`] in the order of their keys.
+    async fn export(&self, collection: &str, after: Option<&str>, limit: usize) -> Result<Vec<Exported>>;
+
+    /// Writes exported documents; those that are there already are replaced.
+    async fn import(&self, collection: &str, documents: &[Exported]) -> Result<()>;
+}
+
+/// The store that the server uses.
+pub type SharedStore = Arc<dyn Store>;

@@ -1,0 +1,100 @@
+//! Bans, reports and the audit log as they are kept (stream API, sections 2 and 7).
+
+use serde::{Deserialize, Serialize};
+
+use super::stream::{StreamId, UserId};
+use crate::clock::Timestamp;
+
+/// A user kept from the whole service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ban {
+    pub user_id: UserId,
+    pub reason: String,
+    /// Absent: for good.
+    pub until: Option<Timestamp>,
+    pub by: UserId,
+    pub at: Timestamp,
+    /// A lifted ban stays, so that other nodes see that it was lifted.
+    pub lifted_at: Option<Timestamp>,
+}
+
+impl Ban {
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.lifted_at.is_none() && self.until.is_none_or(|until| now < until)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportReason {
+    Spam,
+    Nudity,
+    Violence,
+    Harassment,
+    SelfHarm,
+    AnimalAbuse,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportStatus {
+    Open,
+    Resolved,
+}
+
+/// A report of abuse. Its target is the stream, or a message or a user in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// An ObjectId in hexadecimal.
+    pub id: String,
+    pub stream_id: StreamId,
+    pub reporter: UserId,
+    pub reason: ReportReason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    pub status: ReportStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_by: Option<UserId>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// What became of a new report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filed {
+    /// Of the one that is open now.
+    pub id: String,
+    /// The same reporter had one open for the same target.
+    pub repeated: bool,
+    /// Distinct reporters of the stream, whatever their reports' status.
+    pub reporters: u32,
+}
+
+/// One line of the append-only log of what owners and administrators did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditEntry {
+    /// An ObjectId in hexadecimal.
+    pub id: String,
+    pub at: Timestamp,
+    pub actor: UserId,
+    /// `stream.end`, `user.ban`, `chat.mute`, …
+    pub action: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_id: Option<StreamId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub details: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}

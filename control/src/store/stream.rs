@@ -1,0 +1,318 @@
+//! A stream as it is kept, and what may be done to it (stream API, sections 3 and 13).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::chat::{ChatMessage, ChatSettings, Mute};
+use crate::clock::Timestamp;
+
+/// A stream's id: an ObjectId, 24 lower-case hexadecimal digits on the wire, in every store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub mongodb::bson::oid::ObjectId);
+
+impl StreamId {
+    pub fn generate() -> Self {
+        Self(mongodb::bson::oid::ObjectId::new())
+    }
+}
+
+/// The text is not an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an id")]
+pub struct NotAnId;
+
+impl FromStr for StreamId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        let lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != 24 || !lower {
+            return Err(NotAnId);
+        }
+        mongodb::bson::oid::ObjectId::parse_str(text).map(Self).map_err(|_| NotAnId)
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_hex())
+    }
+}
+
+impl Serialize for StreamId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// An opaque user id from a token's `sub`: 1 to 128 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    pub const BYTES_MAX: usize = 128;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        if text.is_empty() || text.len() > Self::BYTES_MAX { Err(NotAnId) } else { Ok(Self(text.into())) }
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Where a stream is in its life. `Ended` and `Cancelled` are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamState {
+    Scheduled,
+    Starting,
+    Live,
+    Reconnecting,
+    Ended,
+    Cancelled,
+}
+
+impl StreamState {
+    /// The states in which `isLive` is true.
+    pub const LIVE: [StreamState; 3] = [StreamState::Starting, StreamState::Live, StreamState::Reconnecting];
+
+    pub fn is_live(self) -> bool {
+        Self::LIVE.contains(&self)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            StreamState::Scheduled => "scheduled",
+            StreamState::Starting => "starting",
+            StreamState::Live => "live",
+            StreamState::Reconnecting => "reconnecting",
+            StreamState::Ended => "ended",
+            StreamState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    Stopped,
+    EndedByAdmin,
+    RoomFinished,
+    NeverStarted,
+    PublisherTimeout,
+    Replaced,
+    MaxDuration,
+    ServerLost,
+    Banned,
+}
+
+impl EndReason {
+    pub fn name(self) -> &'static str {
+        match self {
+            EndReason::Stopped => "stopped",
+            EndReason::EndedByAdmin => "ended_by_admin",
+            EndReason::RoomFinished => "room_finished",
+            EndReason::NeverStarted => "never_started",
+            EndReason::PublisherTimeout => "publisher_timeout",
+            EndReason::Replaced => "replaced",
+            EndReason::MaxDuration => "max_duration",
+            EndReason::ServerLost => "server_lost",
+            EndReason::Banned => "banned",
+        }
+    }
+}
+
+/// Who may see a scheduled stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    #[default]
+    Public,
+    Private,
+}
+
+/// What the owner's token said of the owner at the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerProfile {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<String>,
+}
+
+/// One user kept from a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Block {
+    pub user_id: UserId,
+    pub blocked_at: Timestamp,
+    pub by: UserId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A stream document. Serialized form: the interchange of `onair migrate`; what clients see is made in `http`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stream {
+    pub id: StreamId,
+    pub owner_id: UserId,
+    pub owner_profile: OwnerProfile,
+    /// Empty until a scheduled stream starts.
+    pub room_name: String,
+    /// The SFU's id of the room, once it told.
+    pub room_sid: Option<String>,
+    pub title: Option<String>,
+    pub cover_url: Option<String>,
+    pub tags: Vec<String>,
+    pub state: StreamState,
+    pub visibility: Visibility,
+    pub end_reason: Option<EndReason>,
+    pub scheduled_for: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    /// Since when `state` is what it is: for the time-outs of `starting` and `reconnecting`.
+    pub state_since: Timestamp,
+    pub viewers: u32,
+    pub peak_viewers: u32,
+    pub unique_viewers: u32,
+    /// Distinct reporters reached the threshold.
+    pub flagged: bool,
+    /// Sorted by user.
+    pub blocks: Vec<Block>,
+    /// Sorted by user; expired ones may remain.
+    pub mutes: Vec<Mute>,
+    pub chat_settings: ChatSettings,
+    pub pinned: Option<ChatMessage>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// One more after every change, so that of two copies the newer one is known.
+    pub rev: i64,
+}
+
+impl Stream {
+    pub fn is_live(&self) -> bool {
+        self.state.is_live()
+    }
+
+    pub fn blocks(&self, user: &UserId) -> bool {
+        self.blocks.iter().any(|block| &block.user_id == user)
+    }
+}
+
+/// One conditional change of state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transition {
+    /// Happens only in one of these states.
+    pub from: Vec<StreamState>,
+    pub to: StreamState,
+    pub at: Timestamp,
+    /// With `to: Ended` only.
+    pub end_reason: Option<EndReason>,
+    /// Only if the noted room is this one, or none is noted.
+    pub room_sid: Option<String>,
+}
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The stream after the change.
+    Changed(Stream),
+    /// The condition did not hold; the stream as it is.
+    Unchanged(Stream),
+}
+
+impl Outcome {
+    pub fn stream(&self) -> &Stream {
+        match self {
+            Outcome::Changed(stream) | Outcome::Unchanged(stream) => stream,
+        }
+    }
+
+    pub fn into_stream(self) -> Stream {
+        match self {
+            Outcome::Changed(stream) | Outcome::Unchanged(stream) => stream,
+        }
+    }
+
+    pub fn changed(&self) -> bool {
+        matches!(self, Outcome::Changed(_))
+    }
+}
+
+/// What becomes of a scheduled stream when it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartScheduled {
+    pub room_name: String,
+    pub owner_profile: OwnerProfile,
+    /// Replaces the stream's own, merged by the caller.
+    pub blocks: Vec<Block>,
+    pub at: Timestamp,
+}
+
+/// A change of what is shown. The outer `None` leaves a field alone, the inner one clears it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Edit {
+    pub title: Option<Option<String>>,
+    pub cover_url: Option<Option<String>>,
+    pub tags: Option<Vec<String>>,
+}
+
+/// Where a page of a list ended: the sort key and the id of its last row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageEnd {
+    pub key: i64,
+    pub id: String,
+}
+
+/// Which streams an administrator lists.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StreamFilter {
+    pub owner: Option<UserId>,
+    pub states: Vec<StreamState>,
+    pub flagged: Option<bool>,
+    /// Public scheduled ones only; with `states: [Scheduled]`.
+    pub visibility: Option<Visibility>,
+}
+
+/// How a list of streams is sorted; ties by id, in the same direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamOrder {
+    /// `createdAt`, newest first.
+    NewestFirst,
+    /// `startedAt`, newest first; streams without one are left out.
+    StartedLast,
+    /// `scheduledFor`, soonest first; streams without one are left out.
+    SoonestFirst,
+}
