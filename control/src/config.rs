@@ -4,6 +4,7 @@
 //! `config/onair.yaml`, which documents each. Unknown keys are errors, unless the operator says otherwise.
 
 mod livekit;
+pub mod product;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -44,6 +45,12 @@ pub struct Config {
     pub rtc: Rtc,
     pub room: Room,
     pub limit: Limit,
+    pub live: product::Live,
+    pub chat: product::Chat,
+    pub auth: product::Auth,
+    pub http: product::Http,
+    pub store: product::Store,
+    pub sfu: product::Sfu,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +154,12 @@ impl Default for Config {
             rtc: Rtc::default(),
             room: Room::default(),
             limit: Limit::default(),
+            live: product::Live::default(),
+            chat: product::Chat::default(),
+            auth: product::Auth::default(),
+            http: product::Http::default(),
+            store: product::Store::default(),
+            sfu: product::Sfu::default(),
         }
     }
 }
