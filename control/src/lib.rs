@@ -14,3 +14,4 @@ pub mod store;
 pub mod streams;
 pub mod text;
 pub mod user;
+pub mod webhook_sender;
