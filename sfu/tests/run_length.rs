@@ -1,7 +1,6 @@
 //! How many packets share a message when a recorded camera is forwarded: the kernel charges by message.
 //!
-//! The turns are a worker's: what has arrived is taken in, and a turn waits up to [`FRAME_WAIT`] for the rest of a frame
-//! if the engine says so.
+//! The turns are a worker's: what has arrived is taken in, and then forwarded as far as the engine likes.
 
 mod media;
 
@@ -9,7 +8,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use media::*;
-use sfu::engine::FRAME_WAIT;
 
 /// Frame sizes of a 720p camera at 30 frames a second, VP8: `key,q,h,f`.
 const TRACE: &str = include_str!("../../loadtest/traces/camera-vp8.csv");
@@ -96,10 +94,10 @@ fn broadcast() -> World {
 /// Lets everything arrive at its time, and forwards when a worker would.
 fn replay(world: &mut World, mut arrivals: VecDeque<(Duration, Vec<Rtp>)>) {
     let start = world.now;
-    let mut waits_since: Option<Instant> = None;
-    while let Some(&(at, _)) = arrivals.front() {
-        let patience = waits_since.map(|since| since + FRAME_WAIT);
-        let next = patience.map_or(start + at, |end| end.min(start + at));
+    let mut again: Option<Instant> = None;
+    loop {
+        let arrival = arrivals.front().map(|(at, _)| start + *at);
+        let Some(next) = arrival.into_iter().chain(again).min() else { return };
         world.pass(next.saturating_duration_since(world.now));
         while arrivals.front().is_some_and(|(at, _)| start + *at <= world.now) {
             let (_, packets) = arrivals.pop_front().expect("looked at");
@@ -107,13 +105,7 @@ fn replay(world: &mut World, mut arrivals: VecDeque<(Duration, Vec<Rtp>)>) {
                 world.arrive_sealed(PUBLISHER, packet);
             }
         }
-        let now = world.now;
-        let waits = world.engine.waits_for_more();
-        if waits && now.duration_since(*waits_since.get_or_insert(now)) < FRAME_WAIT {
-            continue;
-        }
-        waits_since = None;
-        world.turn();
+        again = world.turn_in_part();
     }
 }
 

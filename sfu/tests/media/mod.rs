@@ -282,6 +282,13 @@ impl World {
         self.settle();
     }
 
+    /// A worker's turn: tells when it wants the next one.
+    pub fn turn_in_part(&mut self) -> Option<Instant> {
+        let again = self.engine.forward_some(self.now, &mut self.out);
+        self.settle();
+        again
+    }
+
     fn settle(&mut self) {
         self.out.flush();
         while let Some((_, event)) = self.engine.poll_event() {
