@@ -87,6 +87,7 @@ impl App {
             keys: keys.clone(),
             rooms: rooms.clone(),
             auto_create: config.room.auto_create,
+            admit: None,
             counters: Arc::clone(&counters),
         };
         let sources = metrics::Sources {
