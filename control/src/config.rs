@@ -4,6 +4,7 @@
 //! `config/onair.yaml`, which documents each. Unknown keys are errors, unless the operator says otherwise.
 
 mod livekit;
+pub mod product;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -44,6 +45,12 @@ pub struct Config {
     pub rtc: Rtc,
     pub room: Room,
     pub limit: Limit,
+    pub live: product::Live,
+    pub chat: product::Chat,
+    pub auth: product::Auth,
+    pub http: product::Http,
+    pub store: product::Store,
+    pub sfu: product::Sfu,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,6 +154,12 @@ impl Default for Config {
             rtc: Rtc::default(),
             room: Room::default(),
             limit: Limit::default(),
+            live: product::Live::default(),
+            chat: product::Chat::default(),
+            auth: product::Auth::default(),
+            http: product::Http::default(),
+            store: product::Store::default(),
+            sfu: product::Sfu::default(),
         }
     }
 }
@@ -246,7 +259,8 @@ impl Config {
         if self.prometheus.username.is_empty() != self.prometheus.password.0.is_empty() {
             bail!("prometheus.username and prometheus.password belong together: set both or none");
         }
-        self.codecs().map(|_| ())
+        self.codecs()?;
+        product::check(self)
     }
 }
 
@@ -433,6 +447,9 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     for (path, text) in known.environment_overrides(&sources.environment) {
         set(&mut tree, &path, value_of(&text));
     }
+    for (path, value) in product::environment_overrides(&sources.environment) {
+        set(&mut tree, path, value);
+    }
     for (path, text) in &sources.overrides {
         set(&mut tree, path, value_of(text));
     }
@@ -443,6 +460,7 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     let file_given = sources.yaml.is_some();
     read_key_file(&mut config)?;
     apply_development(&mut config, file_given);
+    product::adopt_key(&mut config);
     config.check()?;
     Ok(Loaded { config, warnings })
 }

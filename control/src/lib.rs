@@ -1,9 +1,16 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
 pub mod app;
+pub mod chat;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod live;
 pub mod metrics;
+pub mod problem;
+pub mod rooms;
 mod serve;
 pub mod store;
+pub mod streams;
+pub mod text;
+pub mod user;

@@ -1,0 +1,360 @@
+//! Settings of the live-streaming product: streams, chat, users, store, and where rooms are.
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+use serde_yaml_ng::Value;
+use signaling::token::Secret;
+
+use super::{Config, Hidden};
+
+/// Environment variables with names of their own, and the keys that they set. All are text, whatever they look like,
+/// but the feature flag.
+const VARIABLES: [(&str, &str); 8] = [
+    ("LIVEKIT_URL", "sfu.url"),
+    ("LIVEKIT_API_KEY", "sfu.api_key"),
+    ("LIVEKIT_API_SECRET", "sfu.api_secret"),
+    ("MONGODB_URI", "store.mongodb_uri"),
+    ("JWT_SECRET", "auth.jwt_secret"),
+    ("JWT_JWKS_URL", "auth.jwks_url"),
+    ("JWT_ISSUER", "auth.issuer"),
+    ("JWT_AUDIENCE", "auth.audience"),
+];
+
+/// Off only by an explicit `false`.
+const FEATURE_FLAG: &str = "FEATURE_GO_LIVE";
+
+/// HMAC-SHA-256 wants a key as long as its hash (RFC 2104).
+const JWT_SECRET_BYTES_MIN: usize = 32;
+
+/// Keys that the environment sets under names of their own.
+pub(super) fn environment_overrides(environment: &[(String, String)]) -> Vec<(&'static str, Value)> {
+    let mut found = Vec::new();
+    for (name, text) in environment {
+        if name == FEATURE_FLAG {
+            found.push(("live.enabled", Value::Bool(!text.trim().eq_ignore_ascii_case("false"))));
+        } else if let Some((_, path)) = VARIABLES.iter().find(|(variable, _)| variable == name) {
+            found.push((*path, Value::String(text.clone())));
+        }
+    }
+    found
+}
+
+/// The key of the streams is a key of our own media server too.
+pub(super) fn adopt_key(config: &mut Config) {
+    let Sfu { mode, api_key, api_secret, .. } = &config.sfu;
+    if *mode == SfuMode::Builtin && !api_key.is_empty() && !config.keys.0.iter().any(|(name, _)| name == api_key) {
+        config.keys.0.push((api_key.clone(), Secret::new(&api_secret.0)));
+    }
+}
+
+/// What does not go together.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    let Config { auth, chat, http, sfu, development, .. } = config;
+    let secret = &auth.jwt_secret.0;
+    if !secret.is_empty() && secret.len() < JWT_SECRET_BYTES_MIN {
+        bail!("auth.jwt_secret (JWT_SECRET) has {} bytes, but must have {JWT_SECRET_BYTES_MIN} or more", secret.len());
+    }
+    let taken = config.keys.0.iter().any(|(_, other)| *other == Secret::new(secret)) || (*secret == sfu.api_secret.0);
+    if !secret.is_empty() && taken {
+        bail!(
+            "auth.jwt_secret (JWT_SECRET) is also the secret of an API key: a user could then make tokens for the \
+             media server. Take two different secrets"
+        );
+    }
+    if sfu.api_key.is_empty() != sfu.api_secret.0.is_empty() {
+        bail!(
+            "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none"
+        );
+    }
+    if sfu.mode == SfuMode::External && (sfu.url.is_empty() || sfu.api_key.is_empty()) {
+        bail!(
+            "sfu.mode external needs the other server: set sfu.url, sfu.api_key and sfu.api_secret (LIVEKIT_URL, \
+             LIVEKIT_API_KEY, LIVEKIT_API_SECRET)"
+        );
+    }
+    if !development && http.cors_origins.iter().any(|origin| origin == "*") {
+        bail!("http.cors_origins may be \"*\" in development only: list the origins of your pages");
+    }
+    if !development && chat.guest == Some(GuestAccess::Write) {
+        bail!("chat.guest may be write in development only: nobody could be moderated");
+    }
+    Ok(())
+}
+
+/// Streams (stream API, sections 3, 4 and 11).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Live {
+    /// `FEATURE_GO_LIVE`: off, no stream starts and none is listed; running ones go on.
+    pub enabled: bool,
+    /// Seconds that a stream may stay without its owner's first track.
+    pub start_timeout: u32,
+    /// Seconds that a stream waits for an owner who is gone.
+    pub reconnect_window: u32,
+    /// Seconds; 0 means unlimited.
+    pub max_duration: u32,
+    /// Viewers of a stream; 0 means unlimited.
+    pub max_viewers: u32,
+    /// Whether viewers may send data messages in the SFU, which go round the moderation of the chat.
+    pub viewer_data: bool,
+    /// New streams of a user within an hour; 0 means unlimited.
+    pub starts_per_hour: u32,
+    /// Seconds from the end of a stream to the owner's next.
+    pub start_cooldown: u32,
+    /// Seconds between two comparisons of a live stream with its room.
+    pub reconcile_interval: u32,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            start_timeout: 60,
+            reconnect_window: 60,
+            max_duration: 12 * 3600,
+            max_viewers: 0,
+            viewer_data: true,
+            starts_per_hour: 5,
+            start_cooldown: 30,
+            reconcile_interval: 30,
+        }
+    }
+}
+
+/// What somebody without a token may do in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestAccess {
+    Off,
+    Read,
+    /// In development only: nobody could be moderated.
+    Write,
+}
+
+/// Chat (stream API, section 8).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Chat {
+    /// Absent: `read`, in development `write`.
+    pub guest: Option<GuestAccess>,
+    /// Whether messages are kept: before they are sent, for newcomers and reviewers.
+    pub persist: bool,
+    /// Days that messages stay after the end of their stream.
+    pub retention: u32,
+    /// Emoji that may be sent; empty means any.
+    pub reactions: Vec<String>,
+    /// Sockets of this process.
+    pub max_connections: u32,
+    /// Sockets of one address; 0 means unlimited.
+    pub max_connections_per_ip: u32,
+}
+
+impl Default for Chat {
+    fn default() -> Self {
+        Self {
+            guest: None,
+            persist: true,
+            retention: 7,
+            reactions: Vec::new(),
+            max_connections: 50_000,
+            max_connections_per_ip: 200,
+        }
+    }
+}
+
+/// Who users are: tokens of the app's identity service (stream API, section 2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Auth {
+    /// `JWT_SECRET`: of HS256 tokens, at least 32 bytes. Empty: none are accepted.
+    pub jwt_secret: Hidden,
+    /// `JWT_JWKS_URL`: of the keys of RS256, ES256 and EdDSA tokens. Empty: none are accepted.
+    pub jwks_url: String,
+    /// `JWT_ISSUER`: `iss` must be this. Empty: any.
+    pub issuer: String,
+    /// `JWT_AUDIENCE`: `aud` must contain this. Empty: any.
+    pub audience: String,
+    /// Where the role stands in a token, parts separated by dots.
+    pub role_claim: String,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            jwt_secret: Hidden::default(),
+            jwks_url: String::new(),
+            issuer: String::new(),
+            audience: String::new(),
+            role_claim: "role".into(),
+        }
+    }
+}
+
+/// The HTTP side of the product (stream API, section 1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Http {
+    /// Origins whose pages may call; empty means this server's own alone, `*` any (in development only).
+    pub cors_origins: Vec<String>,
+    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
+    /// Calls of a user in a minute.
+    pub calls_per_minute: u32,
+    /// Calls without a token from one address in a minute.
+    pub anonymous_calls_per_minute: u32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            calls_per_minute: 300,
+            anonymous_calls_per_minute: 120,
+        }
+    }
+}
+
+/// Where things are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Store {
+    /// `MONGODB_URI`. Empty: the embedded store.
+    pub mongodb_uri: Hidden,
+    /// Of MongoDB; empty means the one that the URI names, or `onair`.
+    pub database: String,
+    /// Directory of the embedded store, and of writes that wait for MongoDB. Empty: in development memory, else
+    /// `onair-data` where the server was started.
+    pub path: String,
+    /// Whether the embedded store waits for the disk at each write, so that a power failure loses nothing either.
+    pub full_sync: bool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { mongodb_uri: Hidden::default(), database: String::new(), path: String::new(), full_sync: false }
+    }
+}
+
+/// Whose rooms the streams are in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SfuMode {
+    /// This process's own.
+    #[default]
+    Builtin,
+    /// Those of another LiveKit-compatible server, which sends its webhooks here.
+    External,
+    /// No streams at all: a media server alone.
+    Only,
+}
+
+/// The media server of the streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sfu {
+    pub mode: SfuMode,
+    /// `LIVEKIT_URL`: of the external server; what apps are given, unless `public_url` is set.
+    pub url: String,
+    /// What apps are given to connect to. Empty: `url`, or the address under which this server was called.
+    pub public_url: String,
+    /// `LIVEKIT_API_KEY`. Empty: the first of `keys`.
+    pub api_key: String,
+    /// `LIVEKIT_API_SECRET`.
+    pub api_secret: Hidden,
+}
+
+impl Chat {
+    /// What guests may do, given the mode.
+    pub fn guest_access(&self, development: bool) -> GuestAccess {
+        self.guest.unwrap_or(if development { GuestAccess::Write } else { GuestAccess::Read })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Flags, Sources, load};
+    use super::*;
+
+    const LONG: &str = "a secret of users that is long enough";
+
+    fn loaded(yaml: &str, environment: &[(&str, &str)], dev: bool) -> anyhow::Result<Config> {
+        let environment = environment.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+        let flags = Flags { dev, ..Flags::default() };
+        let sources = Sources { yaml: Some(yaml.into()), environment, flags, strict: true, ..Sources::default() };
+        load(sources).map(|loaded| loaded.config)
+    }
+
+    fn error_of(yaml: &str) -> String {
+        format!("{:#}", loaded(yaml, &[], false).unwrap_err())
+    }
+
+    /// [S] Names of the variables.
+    #[test]
+    fn the_variables_of_the_app_set_the_media_server_and_the_store() {
+        let environment = [
+            ("LIVEKIT_URL", "https://sfu.example"),
+            ("LIVEKIT_API_KEY", "1234"),
+            ("LIVEKIT_API_SECRET", "5678"),
+            ("MONGODB_URI", "mongodb://127.0.0.1"),
+            ("JWT_SECRET", LONG),
+        ];
+        let config = loaded("", &environment, false).unwrap();
+
+        assert_eq!(config.sfu.url, "https://sfu.example");
+        assert_eq!((config.sfu.api_key.as_str(), config.sfu.api_secret.0.as_str()), ("1234", "5678"));
+        assert_eq!(config.store.mongodb_uri.0, "mongodb://127.0.0.1");
+        assert_eq!(config.auth.jwt_secret.0, LONG);
+    }
+
+    #[test]
+    fn the_key_of_the_app_opens_the_built_in_media_server() {
+        let environment = [("LIVEKIT_API_KEY", "app"), ("LIVEKIT_API_SECRET", LONG)];
+        let config = loaded("keys: {other: secret}", &environment, false).unwrap();
+
+        assert_eq!(config.keys.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["other", "app"]);
+    }
+
+    /// [S] `FEATURE_GO_LIVE`; [D] on by default.
+    #[test]
+    fn going_live_is_off_only_by_an_explicit_false() {
+        let enabled = |text: &str| loaded("", &[("FEATURE_GO_LIVE", text)], false).unwrap().live.enabled;
+
+        assert!(loaded("", &[], false).unwrap().live.enabled);
+        assert!(enabled("true") && enabled("") && enabled("1"));
+        assert!(!enabled("false") && !enabled("FALSE"));
+    }
+
+    #[test]
+    fn the_secret_of_users_is_long_and_no_api_keys() {
+        assert!(error_of("auth: {jwt_secret: short}").contains("5 bytes"));
+        assert!(error_of(&format!("{{keys: {{k: {LONG}}}, auth: {{jwt_secret: {LONG}}}}}")).contains("different"));
+        assert!(
+            error_of(&format!("{{sfu: {{api_key: k, api_secret: {LONG}}}, auth: {{jwt_secret: {LONG}}}}}"))
+                .contains("different")
+        );
+    }
+
+    #[test]
+    fn an_external_media_server_needs_its_address_and_key() {
+        assert!(error_of("sfu: {mode: external}").contains("LIVEKIT_URL"));
+        assert!(error_of("sfu: {api_key: k}").contains("belong together"));
+    }
+
+    #[test]
+    fn what_is_for_development_is_refused_elsewhere() {
+        for yaml in ["http: {cors_origins: ['*']}", "chat: {guest: write}"] {
+            assert!(error_of(yaml).contains("in development only"));
+            assert!(loaded(yaml, &[], true).is_ok());
+        }
+    }
+
+    #[test]
+    fn guests_read_and_in_development_write() {
+        let guest = |yaml: &str, dev: bool| loaded(yaml, &[], dev).unwrap().chat.guest_access(dev);
+
+        assert_eq!(guest("", false), GuestAccess::Read);
+        assert_eq!(guest("", true), GuestAccess::Write);
+        assert_eq!(guest("chat: {guest: 'off'}", true), GuestAccess::Off);
+    }
+}

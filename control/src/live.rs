@@ -1,0 +1,155 @@
+//! What this node knows of streams and bans: the copy in memory that answers reads, admits joins and finds a room's
+//! stream, also while the store is away.
+//!
+//! Every stream that is read from or written to the store passes [`Live::observe`], which keeps the newest copy by its
+//! `rev`. What follows from a change (chat, rooms) is derived from the two copies, on every node alike: the node that
+//! wrote it, and those that saw it when they looked for changes. So an effect needs no message between nodes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::store::moderation::Ban;
+use crate::store::stream::{Stream, StreamId, UserId};
+
+/// How long a stream that ended is kept here, so that late copies of it are recognised.
+const ENDED_KEPT: Duration = Duration::from_secs(600);
+
+/// A stream before and after a change.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Absent: not known here before.
+    pub before: Option<Arc<Stream>>,
+    pub after: Arc<Stream>,
+}
+
+impl Change {
+    pub fn was_live(&self) -> bool {
+        self.before.as_ref().is_some_and(|before| before.is_live())
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Live(Arc<RwLock<Known>>);
+
+#[derive(Default)]
+struct Known {
+    streams: HashMap<StreamId, Arc<Stream>>,
+    rooms: HashMap<String, StreamId>,
+    owners: HashMap<UserId, StreamId>,
+    /// Live ones by start, for lists.
+    live: BTreeMap<(Timestamp, StreamId), Arc<Stream>>,
+    /// Ended ones by their last change, to forget them.
+    ended: BTreeMap<(Timestamp, StreamId), ()>,
+    bans: HashMap<UserId, Ban>,
+    /// Raised by every change, for snapshots.
+    version: u64,
+}
+
+impl Live {
+    /// Takes a copy over if it is newer than the known one, and calls `then` with the change before any other change
+    /// can be seen. `then` must not call back here.
+    pub fn observe<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Option<T> {
+        let mut known = self.0.write().expect("no one panics with this lock");
+        let before = known.streams.get(&stream.id).cloned();
+        if before.as_ref().is_some_and(|before| before.rev >= stream.rev) {
+            return None;
+        }
+        let change = Change { before, after: Arc::new(stream) };
+        known.replace(&change);
+        Some(then(&change))
+    }
+
+    pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.read(|known| known.streams.get(&id).cloned())
+    }
+
+    pub fn of_room(&self, room_name: &str) -> Option<Arc<Stream>> {
+        self.read(|known| known.streams.get(known.rooms.get(room_name)?).cloned())
+    }
+
+    /// The owner's live stream.
+    pub fn of_owner(&self, owner: &UserId) -> Option<Arc<Stream>> {
+        self.read(|known| known.streams.get(known.owners.get(owner)?).cloned())
+    }
+
+    /// All live streams, the newest first.
+    pub fn all(&self) -> Vec<Arc<Stream>> {
+        self.read(|known| known.live.values().rev().cloned().collect())
+    }
+
+    pub fn live_count(&self) -> usize {
+        self.read(|known| known.live.len())
+    }
+
+    /// Viewers of all live streams.
+    pub fn viewers(&self) -> u64 {
+        self.read(|known| known.live.values().map(|stream| u64::from(stream.viewers)).sum())
+    }
+
+    /// Raised by every change of a stream.
+    pub fn version(&self) -> u64 {
+        self.read(|known| known.version)
+    }
+
+    /// True: it is news.
+    pub fn observe_ban(&self, ban: Ban) -> bool {
+        let mut known = self.0.write().expect("no one panics with this lock");
+        if known.bans.get(&ban.user_id) == Some(&ban) {
+            return false;
+        }
+        known.bans.insert(ban.user_id.clone(), ban);
+        true
+    }
+
+    /// The ban that holds for a user now.
+    pub fn ban(&self, user: &UserId, now: Timestamp) -> Option<Ban> {
+        self.read(|known| known.bans.get(user).filter(|ban| ban.holds(now)).cloned())
+    }
+
+    /// Forgets streams that ended long ago, and bans that no longer hold.
+    pub fn forget_old(&self, now: Timestamp) {
+        let mut known = self.0.write().expect("no one panics with this lock");
+        let before = now.minus(ENDED_KEPT);
+        while let Some((&(at, id), ())) = known.ended.first_key_value() {
+            if at >= before {
+                break;
+            }
+            known.ended.remove(&(at, id));
+            if let Some(stream) = known.streams.remove(&id) {
+                known.rooms.remove(&stream.room_name);
+            }
+        }
+        known.bans.retain(|_, ban| ban.holds(now) || ban.lifted_at.is_some_and(|at| at >= before));
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
+        read(&self.0.read().expect("no one panics with this lock"))
+    }
+}
+
+impl Known {
+    fn replace(&mut self, change: &Change) {
+        self.version += 1;
+        if let Some(before) = &change.before {
+            self.live.remove(&(before.started_at.unwrap_or_default(), before.id));
+            self.ended.remove(&(before.updated_at, before.id));
+            if self.owners.get(&before.owner_id) == Some(&before.id) {
+                self.owners.remove(&before.owner_id);
+            }
+        }
+        let stream = &change.after;
+        if stream.is_live() {
+            self.live.insert((stream.started_at.unwrap_or_default(), stream.id), Arc::clone(stream));
+            self.owners.insert(stream.owner_id.clone(), stream.id);
+        } else {
+            self.ended.insert((stream.updated_at, stream.id), ());
+        }
+        if !stream.room_name.is_empty() {
+            self.rooms.insert(stream.room_name.clone(), stream.id);
+        }
+        self.streams.insert(stream.id, Arc::clone(stream));
+    }
+}
