@@ -22,8 +22,7 @@ pub(super) const UPKEEP_MAX: Duration = Duration::from_secs(60);
 const DUPLICATE_KEY: i32 = 11000;
 
 /// Codes of a server that stops, steps down, or did not manage in time: it may do it later.
-const PASSING: [i32; 16] =
-    [6, 7, 50, 64, 89, 91, 189, 262, 9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436];
+const PASSING: [i32; 16] = [6, 7, 50, 64, 89, 91, 189, 262, 9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436];
 
 /// Why an operation did not happen, or is not known to have happened.
 #[derive(Debug)]

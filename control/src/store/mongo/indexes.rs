@@ -135,8 +135,8 @@ pub(super) async fn ensure(database: &Database) -> Result<Unique> {
         rest = others;
         // Nearly always they are there, or can all be made, and one command says so.
         let models = of_collection.iter().map(Wanted::model);
-        let all = database.collection::<Document>(collection).create_indexes(models);
-        match within(UPKEEP_MAX, all.into_future()).await {
+        let made_in = database.collection::<Document>(collection);
+        match within(UPKEEP_MAX, made_in.create_indexes(models).into_future()).await {
             Ok(_) => {}
             Err(fault) if fault.code().is_some_and(|code| is_in_the_way(code) || code == 11000) => {
                 for wanted in &of_collection {

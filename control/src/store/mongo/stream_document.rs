@@ -56,11 +56,8 @@ fn write_optional(stream: &Stream, fields: &mut Document) -> Result<()> {
         ("coverUrl", stream.cover_url.as_deref()),
         ("endReason", stream.end_reason.map(|reason| reason.name())),
     ];
-    let times = [
-        ("scheduledFor", stream.scheduled_for),
-        ("startedAt", stream.started_at),
-        ("endedAt", stream.ended_at),
-    ];
+    let times =
+        [("scheduledFor", stream.scheduled_for), ("startedAt", stream.started_at), ("endedAt", stream.ended_at)];
     for (name, text) in texts {
         if let Some(text) = text {
             fields.insert(name, text);
@@ -161,11 +158,7 @@ fn read_blocks(document: &Document, owner: &UserId, created_at: Timestamp) -> Ve
 
 fn state(document: &Document) -> StreamState {
     let written = text(document, "state").and_then(|name| serde_json::from_value(name.into()).ok());
-    written.unwrap_or(if document.get_bool("isLive").unwrap_or(false) {
-        StreamState::Live
-    } else {
-        StreamState::Ended
-    })
+    written.unwrap_or(if document.get_bool("isLive").unwrap_or(false) { StreamState::Live } else { StreamState::Ended })
 }
 
 /// When the id was made, to the second.
@@ -224,7 +217,11 @@ pub(super) fn in_states(states: &[StreamState]) -> Document {
     if states.contains(&StreamState::Ended) {
         any.push(doc! { "state": Bson::Null, "isLive": { "$ne": true } });
     }
-    if any.len() == 1 { any.remove(0) } else { doc! { "$or": any } }
+    if any.len() == 1 {
+        any.remove(0)
+    } else {
+        doc! { "$or": any }
+    }
 }
 
 #[cfg(test)]

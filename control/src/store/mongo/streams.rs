@@ -11,6 +11,7 @@ use super::stream_document::{self, in_states};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatSettings, Mute};
+use crate::store::interchange::OwnerBlock;
 use crate::store::stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId, Visibility,
@@ -37,8 +38,8 @@ impl Mongo {
         }
         match run(self.of(STREAMS).insert_one(stream_document::write(stream)?)).await {
             Ok(_) => Ok(()),
-            // A repeat after an error.
-            Err(fault) if fault.duplicate() == Some("_id_") => Ok(()),
+            // A repeat after an error: whichever index was asked first, the stream is in the way of itself.
+            Err(fault) if fault.duplicate().is_some() && self.stream_by_id(stream.id).await?.is_some() => Ok(()),
             Err(fault) => Err(self.why_not(fault)),
         }
     }
@@ -88,8 +89,9 @@ impl Mongo {
         let mut filter = in_states(&[StreamState::Ended]);
         filter.insert("ownerId", doc! { "$in": forms(owner) });
         filter.insert("endReason", doc! { "$ne": "never_started" });
-        let find = self.of(STREAMS).find_one(filter).sort(doc! { "endedAt": -1, "_id": -1 });
-        run(find).await?.as_ref().map(stream_document::read).transpose()
+        let streams = self.of(STREAMS);
+        let last = streams.find_one(filter).sort(doc! { "endedAt": -1, "_id": -1 });
+        run(last).await?.as_ref().map(stream_document::read).transpose()
     }
 
     pub(super) async fn page_of_streams(
@@ -279,7 +281,11 @@ impl Mongo {
             "input": { "$ifNull": ["$mutes", []] },
             "as": "mute",
             // Ids are text from outside, and text may look like an expression.
-            "cond": { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
+            "cond": { "$and": [
+                { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
+                // Expired ones go, so that the list does not grow for ever.
+                { "$gt": ["$$mute.until", date(at)] },
+            ] },
         } };
         let update = doc! { "$set": {
             "mutes": { "$concatArrays": [others, [{ "$literal": document(mute)? }]] },
@@ -324,7 +330,11 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
         all.push(in_states(&filter.states));
     }
     if let Some(flagged) = filter.flagged {
-        all.push(if flagged { doc! { "flagged": true } } else { doc! { "flagged": { "$ne": true } } });
+        all.push(if flagged {
+            doc! { "flagged": true }
+        } else {
+            doc! { "flagged": { "$ne": true } }
+        });
     }
     match filter.visibility {
         Some(Visibility::Public) => all.push(doc! { "visibility": { "$ne": "private" } }),
@@ -365,31 +375,20 @@ impl From<WriteFault> for StoreError {
 
 // ---- the owners' own lists
 
-/// An entry of an owner's list, as it is kept and carried.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OwnerBlock {
-    pub(super) owner_id: UserId,
-    #[serde(flatten)]
-    pub(super) block: Block,
-}
-
-impl OwnerBlock {
-    pub(super) fn write(&self) -> Result<Document> {
-        let mut fields = doc! { "_id": owner_key(&self.owner_id, &self.block.user_id) };
-        fields.extend(document(self)?);
-        Ok(fields)
-    }
-}
-
 fn owner_key(owner: &UserId, user: &UserId) -> String {
     joined(owner.as_str(), user.as_str())
+}
+
+pub(super) fn write_owner_block(entry: &OwnerBlock) -> Result<Document> {
+    let mut fields = doc! { "_id": owner_key(&entry.owner_id, &entry.block.user_id) };
+    fields.extend(document(entry)?);
+    Ok(fields)
 }
 
 impl Mongo {
     pub(super) async fn add_owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
         let entry = OwnerBlock { owner_id: owner.clone(), block: block.clone() };
-        match run(self.of(OWNER_BLOCKS).insert_one(entry.write()?)).await {
+        match run(self.of(OWNER_BLOCKS).insert_one(write_owner_block(&entry)?)).await {
             Ok(_) => Ok(true),
             Err(fault) if fault.duplicate().is_some() => Ok(false),
             Err(fault) => Err(fault.into()),
