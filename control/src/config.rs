@@ -259,7 +259,8 @@ impl Config {
         if self.prometheus.username.is_empty() != self.prometheus.password.0.is_empty() {
             bail!("prometheus.username and prometheus.password belong together: set both or none");
         }
-        self.codecs().map(|_| ())
+        self.codecs()?;
+        product::check(self)
     }
 }
 
@@ -446,6 +447,9 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     for (path, text) in known.environment_overrides(&sources.environment) {
         set(&mut tree, &path, value_of(&text));
     }
+    for (path, value) in product::environment_overrides(&sources.environment) {
+        set(&mut tree, path, value);
+    }
     for (path, text) in &sources.overrides {
         set(&mut tree, path, value_of(text));
     }
@@ -456,6 +460,7 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     let file_given = sources.yaml.is_some();
     read_key_file(&mut config)?;
     apply_development(&mut config, file_given);
+    product::adopt_key(&mut config);
     config.check()?;
     Ok(Loaded { config, warnings })
 }
