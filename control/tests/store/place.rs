@@ -1,5 +1,6 @@
 //! Where a rule finds a fresh store.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,11 +34,11 @@ impl Drop for Folder {
 /// A store, and what must stay while it is used.
 pub struct Place {
     pub store: SharedStore,
-    _folder: Folder,
+    _guard: Box<dyn Any + Send>,
 }
 
 pub async fn embedded() -> Place {
     let folder = Folder::new();
     let store = Embedded::open(&folder.file(), &embedded::Options::default()).expect("the file can be created");
-    Place { store: Arc::new(store), _folder: folder }
+    Place { store: Arc::new(store), _guard: Box::new(folder) }
 }
