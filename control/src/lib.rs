@@ -10,7 +10,7 @@ pub mod live;
 pub mod metrics;
 pub mod problem;
 pub mod rooms;
-mod serve;
+pub mod serve;
 pub mod store;
 pub mod streams;
 pub mod text;
