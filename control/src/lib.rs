@@ -1,6 +1,7 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
 pub mod app;
+pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
@@ -16,4 +17,5 @@ pub mod streams;
 pub mod text;
 pub mod user;
 pub mod viewers;
+pub mod webhook_sender;
 pub mod webhooks;

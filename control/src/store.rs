@@ -7,6 +7,7 @@
 
 pub mod chat;
 pub mod embedded;
+pub mod interchange;
 pub mod moderation;
 pub mod mongo;
 pub mod stream;
@@ -103,14 +104,25 @@ pub const COLLECTIONS: [&str; 8] =
 /// How long answers of idempotent requests and ids of handled webhooks are kept.
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// How long an idempotent request may be under way before the next one with its key is carried out.
+pub const CLAIM_MAX: Duration = Duration::from_secs(60);
+
+/// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
+pub const RELAYED_KEPT: Duration = Duration::from_secs(300);
+
 /// Everything that outlives the process.
 ///
 /// Operations are atomic each, durable when they return, and may be repeated after an error.
+///
+/// A stream's `rev` and `updatedAt` rise if anything else of it really differs, and only then: an operation that would
+/// write what is there already is [`Outcome::Unchanged`]. `updatedAt` never falls. What concerns a stream that is not
+/// there is [`StoreError::NotFound`], unless said otherwise.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     // ---- streams
 
-    /// Inserts as given. A live stream competes for its owner, any with a room name for that name.
+    /// Inserts as given. A live stream competes for its owner, any with a room name for that name. Nothing happens if
+    /// the id is there: that is a repeat.
     async fn create(&self, stream: &Stream) -> std::result::Result<(), CreateError>;
 
     async fn stream(&self, id: StreamId) -> Result<Option<Stream>>;
@@ -138,13 +150,15 @@ pub trait Store: Send + Sync + 'static {
     /// others changed.
     async fn streams_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Stream>>;
 
-    /// Sets state, `stateSince`, `updatedAt`; at the end also `endedAt`, `endReason` and `viewers = 0`.
+    /// Sets state, `stateSince`, `updatedAt`; at the end also `endedAt`, `endReason` and `viewers = 0`. Unchanged if
+    /// the state is final, whatever `from` says, or is the wanted one already.
     async fn transition(&self, id: StreamId, transition: &Transition) -> Result<Outcome>;
 
-    /// `scheduled` → `starting`, with what a start adds.
+    /// `scheduled` → `starting`, with what a start adds; `at` becomes `startedAt`.
     async fn start_scheduled(&self, id: StreamId, start: &StartScheduled) -> std::result::Result<Stream, CreateError>;
 
-    /// Notes the SFU's id of the room of a live stream. Unchanged if it is noted already or the stream is not live.
+    /// Notes the SFU's id of the room of a live stream. Another one replaces it: an SFU that started again made the
+    /// room anew. Unchanged if it is noted already or the stream is not live.
     async fn note_room(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome>;
 
     /// Changes what is shown, in one of the states `from`.
@@ -170,14 +184,15 @@ pub trait Store: Send + Sync + 'static {
     // ---- presence
 
     /// Creates the session's record unless it exists, and counts anew (viewers: distinct users with an open session
-    /// that counts; peak; unique: distinct users that ever had one that counts). An ended stream's numbers stay; its
-    /// records are still written.
+    /// that counts; peak; unique: distinct users that ever had one that counts). Numbers of a stream that is not live
+    /// stay; its records are still written. When they change, `updatedAt` is the store's own time, since a session's
+    /// times may lie back.
     async fn presence_join(&self, id: StreamId, session: &Presence) -> Result<PresenceChange>;
 
     /// Sets `left_at` of the record unless it is set, creating the record if need be.
     async fn presence_leave(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange>;
 
-    /// Sessions without `left_at`.
+    /// Sessions without `left_at`, in the order of joining.
     async fn presence_open(&self, id: StreamId) -> Result<Vec<Presence>>;
 
     /// All sessions in the order of joining, at most `limit`.
@@ -205,7 +220,7 @@ pub trait Store: Send + Sync + 'static {
     /// Also hidden ones.
     async fn chat_message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>>;
 
-    /// False: it was hidden already.
+    /// False: it was hidden already. [`StoreError::NotFound`] if there is no such message.
     async fn chat_hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool>;
 
     /// Hides all messages of a user; how many.
@@ -215,7 +230,7 @@ pub trait Store: Send + Sync + 'static {
 
     async fn chat_totals(&self, id: StreamId) -> Result<ChatTotals>;
 
-    /// Keeps the newest `keep` messages of a stream.
+    /// Keeps the newest `keep` messages of a stream, hidden ones included; how many are gone. The totals stay.
     async fn chat_trim(&self, id: StreamId, keep: usize) -> Result<u64>;
 
     async fn set_chat_settings(&self, id: StreamId, settings: &ChatSettings, at: Timestamp) -> Result<Outcome>;
@@ -244,7 +259,7 @@ pub trait Store: Send + Sync + 'static {
 
     async fn set_ban(&self, ban: &Ban) -> Result<()>;
 
-    /// False: there was none.
+    /// False: there was none, or it was lifted.
     async fn lift_ban(&self, user: &UserId, at: Timestamp) -> Result<bool>;
 
     /// Also one that no longer holds.
@@ -264,6 +279,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Report>>;
 
+    /// Without `note`, the note stays. `by` is kept while the report is resolved. Opening it again changes nothing if
+    /// the reporter has another open one for the same target by now; the report is given as it is.
     async fn update_report(
         &self,
         id: &str,
@@ -273,6 +290,7 @@ pub trait Store: Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<Report>;
 
+    /// An entry that is there already is left as it is.
     async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;
 
     /// Newest first.
@@ -288,10 +306,11 @@ pub trait Store: Send + Sync + 'static {
     /// The request failed: the next one with this key is carried out.
     async fn idempotency_release(&self, key: &IdempotencyKey) -> Result<()>;
 
-    /// Takes one of `max` units within the last `window` (a sliding log of at most `max` times).
+    /// Takes one of `max` units within the last `window` (a sliding log of at most `max` times). A unit taken at `t` is
+    /// free again at `t + window`.
     async fn limit_take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken>;
 
-    /// Gives the unit taken at `taken` back.
+    /// Gives one unit taken at `taken` back, even if several were.
     async fn limit_give_back(&self, key: &str, taken: Timestamp) -> Result<()>;
 
     // ---- upkeep
@@ -303,7 +322,8 @@ pub trait Store: Send + Sync + 'static {
     /// longer than `chat_retention` ago. A store with expiry of its own may do nothing.
     async fn expire(&self, now: Timestamp, chat_retention: Duration) -> Result<()>;
 
-    /// Documents of one of [`COLLECTIONS`] in the order of their keys.
+    /// Documents of one of [`COLLECTIONS`] in the order of their keys, in the forms of [`interchange`]. Keys mean
+    /// something to the store that gave them only.
     async fn export(&self, collection: &str, after: Option<&str>, limit: usize) -> Result<Vec<Exported>>;
 
     /// Writes exported documents; those that are there already are replaced.

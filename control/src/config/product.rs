@@ -1,8 +1,85 @@
 //! Settings of the live-streaming product: streams, chat, users, store, and where rooms are.
 
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
+use serde_yaml_ng::Value;
+use signaling::token::Secret;
 
-use super::Hidden;
+use super::{Config, Hidden};
+
+/// Environment variables with names of their own, and the keys that they set. All are text, whatever they look like,
+/// but the feature flag.
+const VARIABLES: [(&str, &str); 8] = [
+    ("LIVEKIT_URL", "sfu.url"),
+    ("LIVEKIT_API_KEY", "sfu.api_key"),
+    ("LIVEKIT_API_SECRET", "sfu.api_secret"),
+    ("MONGODB_URI", "store.mongodb_uri"),
+    ("JWT_SECRET", "auth.jwt_secret"),
+    ("JWT_JWKS_URL", "auth.jwks_url"),
+    ("JWT_ISSUER", "auth.issuer"),
+    ("JWT_AUDIENCE", "auth.audience"),
+];
+
+/// Off only by an explicit `false`.
+const FEATURE_FLAG: &str = "FEATURE_GO_LIVE";
+
+/// HMAC-SHA-256 wants a key as long as its hash (RFC 2104).
+const JWT_SECRET_BYTES_MIN: usize = 32;
+
+/// Keys that the environment sets under names of their own.
+pub(super) fn environment_overrides(environment: &[(String, String)]) -> Vec<(&'static str, Value)> {
+    let mut found = Vec::new();
+    for (name, text) in environment {
+        if name == FEATURE_FLAG {
+            found.push(("live.enabled", Value::Bool(!text.trim().eq_ignore_ascii_case("false"))));
+        } else if let Some((_, path)) = VARIABLES.iter().find(|(variable, _)| variable == name) {
+            found.push((*path, Value::String(text.clone())));
+        }
+    }
+    found
+}
+
+/// The key of the streams is a key of our own media server too.
+pub(super) fn adopt_key(config: &mut Config) {
+    let Sfu { mode, api_key, api_secret, .. } = &config.sfu;
+    if *mode == SfuMode::Builtin && !api_key.is_empty() && !config.keys.0.iter().any(|(name, _)| name == api_key) {
+        config.keys.0.push((api_key.clone(), Secret::new(&api_secret.0)));
+    }
+}
+
+/// What does not go together.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    let Config { auth, chat, http, sfu, development, .. } = config;
+    let secret = &auth.jwt_secret.0;
+    if !secret.is_empty() && secret.len() < JWT_SECRET_BYTES_MIN {
+        bail!("auth.jwt_secret (JWT_SECRET) has {} bytes, but must have {JWT_SECRET_BYTES_MIN} or more", secret.len());
+    }
+    let taken = config.keys.0.iter().any(|(_, other)| *other == Secret::new(secret)) || (*secret == sfu.api_secret.0);
+    if !secret.is_empty() && taken {
+        bail!(
+            "auth.jwt_secret (JWT_SECRET) is also the secret of an API key: a user could then make tokens for the \
+             media server. Take two different secrets"
+        );
+    }
+    if sfu.api_key.is_empty() != sfu.api_secret.0.is_empty() {
+        bail!(
+            "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none"
+        );
+    }
+    if sfu.mode == SfuMode::External && (sfu.url.is_empty() || sfu.api_key.is_empty()) {
+        bail!(
+            "sfu.mode external needs the other server: set sfu.url, sfu.api_key and sfu.api_secret (LIVEKIT_URL, \
+             LIVEKIT_API_KEY, LIVEKIT_API_SECRET)"
+        );
+    }
+    if !development && http.cors_origins.iter().any(|origin| origin == "*") {
+        bail!("http.cors_origins may be \"*\" in development only: list the origins of your pages");
+    }
+    if !development && chat.guest == Some(GuestAccess::Write) {
+        bail!("chat.guest may be write in development only: nobody could be moderated");
+    }
+    Ok(())
+}
 
 /// Streams (stream API, sections 3, 4 and 11).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -185,4 +262,99 @@ pub struct Sfu {
     pub api_key: String,
     /// `LIVEKIT_API_SECRET`.
     pub api_secret: Hidden,
+}
+
+impl Chat {
+    /// What guests may do, given the mode.
+    pub fn guest_access(&self, development: bool) -> GuestAccess {
+        self.guest.unwrap_or(if development { GuestAccess::Write } else { GuestAccess::Read })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Flags, Sources, load};
+    use super::*;
+
+    const LONG: &str = "a secret of users that is long enough";
+
+    fn loaded(yaml: &str, environment: &[(&str, &str)], dev: bool) -> anyhow::Result<Config> {
+        let environment = environment.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+        let flags = Flags { dev, ..Flags::default() };
+        let sources = Sources { yaml: Some(yaml.into()), environment, flags, strict: true, ..Sources::default() };
+        load(sources).map(|loaded| loaded.config)
+    }
+
+    fn error_of(yaml: &str) -> String {
+        format!("{:#}", loaded(yaml, &[], false).unwrap_err())
+    }
+
+    /// [S] Names of the variables.
+    #[test]
+    fn the_variables_of_the_app_set_the_media_server_and_the_store() {
+        let environment = [
+            ("LIVEKIT_URL", "https://sfu.example"),
+            ("LIVEKIT_API_KEY", "1234"),
+            ("LIVEKIT_API_SECRET", "5678"),
+            ("MONGODB_URI", "mongodb://127.0.0.1"),
+            ("JWT_SECRET", LONG),
+        ];
+        let config = loaded("", &environment, false).unwrap();
+
+        assert_eq!(config.sfu.url, "https://sfu.example");
+        assert_eq!((config.sfu.api_key.as_str(), config.sfu.api_secret.0.as_str()), ("1234", "5678"));
+        assert_eq!(config.store.mongodb_uri.0, "mongodb://127.0.0.1");
+        assert_eq!(config.auth.jwt_secret.0, LONG);
+    }
+
+    #[test]
+    fn the_key_of_the_app_opens_the_built_in_media_server() {
+        let environment = [("LIVEKIT_API_KEY", "app"), ("LIVEKIT_API_SECRET", LONG)];
+        let config = loaded("keys: {other: secret}", &environment, false).unwrap();
+
+        assert_eq!(config.keys.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["other", "app"]);
+    }
+
+    /// [S] `FEATURE_GO_LIVE`; [D] on by default.
+    #[test]
+    fn going_live_is_off_only_by_an_explicit_false() {
+        let enabled = |text: &str| loaded("", &[("FEATURE_GO_LIVE", text)], false).unwrap().live.enabled;
+
+        assert!(loaded("", &[], false).unwrap().live.enabled);
+        assert!(enabled("true") && enabled("") && enabled("1"));
+        assert!(!enabled("false") && !enabled("FALSE"));
+    }
+
+    #[test]
+    fn the_secret_of_users_is_long_and_no_api_keys() {
+        assert!(error_of("auth: {jwt_secret: short}").contains("5 bytes"));
+        assert!(error_of(&format!("{{keys: {{k: {LONG}}}, auth: {{jwt_secret: {LONG}}}}}")).contains("different"));
+        assert!(
+            error_of(&format!("{{sfu: {{api_key: k, api_secret: {LONG}}}, auth: {{jwt_secret: {LONG}}}}}"))
+                .contains("different")
+        );
+    }
+
+    #[test]
+    fn an_external_media_server_needs_its_address_and_key() {
+        assert!(error_of("sfu: {mode: external}").contains("LIVEKIT_URL"));
+        assert!(error_of("sfu: {api_key: k}").contains("belong together"));
+    }
+
+    #[test]
+    fn what_is_for_development_is_refused_elsewhere() {
+        for yaml in ["http: {cors_origins: ['*']}", "chat: {guest: write}"] {
+            assert!(error_of(yaml).contains("in development only"));
+            assert!(loaded(yaml, &[], true).is_ok());
+        }
+    }
+
+    #[test]
+    fn guests_read_and_in_development_write() {
+        let guest = |yaml: &str, dev: bool| loaded(yaml, &[], dev).unwrap().chat.guest_access(dev);
+
+        assert_eq!(guest("", false), GuestAccess::Read);
+        assert_eq!(guest("", true), GuestAccess::Write);
+        assert_eq!(guest("chat: {guest: 'off'}", true), GuestAccess::Off);
+    }
 }

@@ -1,0 +1,242 @@
+//! Bans, reports and the audit log.
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use super::value::{Json, Word, rows, violated};
+use crate::clock::Timestamp;
+use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use crate::store::stream::{PageEnd, StreamId, UserId};
+use crate::store::{Result, StoreError};
+
+pub const BAN_COLUMNS: &str = "user_id, reason, until, by, at, lifted_at";
+pub const REPORT_COLUMNS: &str = "id, stream_id, reporter, reason, details, message_id, user_id, status, note, \
+     resolved_by, created_at, updated_at";
+pub const AUDIT_COLUMNS: &str = "id, at, actor, action, stream_id, target, details, request_id";
+
+pub fn set_ban(connection: &Connection, ban: &Ban) -> Result<()> {
+    let sql = format!("INSERT OR REPLACE INTO bans ({BAN_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+    let values = params![ban.user_id, ban.reason, ban.until, ban.by, ban.at, ban.lifted_at];
+    connection.prepare_cached(&sql)?.execute(values)?;
+    Ok(())
+}
+
+pub fn lift_ban(connection: &Connection, user: &UserId, at: Timestamp) -> Result<bool> {
+    let sql = "UPDATE bans SET lifted_at = ?2 WHERE user_id = ?1 AND lifted_at IS NULL";
+    Ok(connection.prepare_cached(sql)?.execute(params![user, at])? > 0)
+}
+
+pub fn ban(connection: &Connection, user: &UserId) -> Result<Option<Ban>> {
+    let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE user_id = ?1");
+    Ok(connection.prepare_cached(&sql)?.query_row([user], read_ban).optional()?)
+}
+
+pub fn bans_changed_since(connection: &Connection, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
+    let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE changed_at >= ?1 ORDER BY changed_at, user_id LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let bans = statement.query_map(params![since, rows(limit)], read_ban)?;
+    Ok(bans.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn read_ban(row: &Row<'_>) -> rusqlite::Result<Ban> {
+    Ok(Ban {
+        user_id: row.get("user_id")?,
+        reason: row.get("reason")?,
+        until: row.get("until")?,
+        by: row.get("by")?,
+        at: row.get("at")?,
+        lifted_at: row.get("lifted_at")?,
+    })
+}
+
+pub fn file_report(connection: &Connection, report: &Report) -> Result<Filed> {
+    let open = "SELECT id FROM reports WHERE stream_id = ?1 AND reporter = ?2 \
+                AND coalesce(message_id, '') = coalesce(?3, '') AND coalesce(user_id, '') = coalesce(?4, '') \
+                AND status = 'open'";
+    let values = params![report.stream_id, report.reporter, report.message_id, report.user_id];
+    let known: Option<String> = connection.prepare_cached(open)?.query_row(values, |row| row.get(0)).optional()?;
+    let repeated = known.is_some();
+    if !repeated {
+        write_report(connection, report)?;
+    }
+    let reporters = "SELECT count(DISTINCT reporter) FROM reports WHERE stream_id = ?1";
+    let reporters = connection.prepare_cached(reporters)?.query_row([report.stream_id], |row| row.get(0))?;
+    Ok(Filed { id: known.unwrap_or_else(|| report.id.clone()), repeated, reporters })
+}
+
+/// Puts a report in the place of the one with its id, if there is one.
+pub fn write_report(connection: &Connection, report: &Report) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT INTO reports ({REPORT_COLUMNS}) VALUES (:id, :stream_id, :reporter, :reason, :details, :message_id, \
+         :user_id, :status, :note, :resolved_by, :created_at, :updated_at) \
+         ON CONFLICT (id) DO UPDATE SET stream_id = excluded.stream_id, reporter = excluded.reporter, \
+         reason = excluded.reason, details = excluded.details, message_id = excluded.message_id, \
+         user_id = excluded.user_id, status = excluded.status, note = excluded.note, \
+         resolved_by = excluded.resolved_by, created_at = excluded.created_at, updated_at = excluded.updated_at"
+    );
+    connection.prepare_cached(&sql)?.execute(named_params! {
+        ":id": report.id,
+        ":stream_id": report.stream_id,
+        ":reporter": report.reporter,
+        ":reason": Word(report.reason),
+        ":details": report.details,
+        ":message_id": report.message_id,
+        ":user_id": report.user_id,
+        ":status": Word(report.status),
+        ":note": report.note,
+        ":resolved_by": report.resolved_by,
+        ":created_at": report.created_at,
+        ":updated_at": report.updated_at,
+    })?;
+    Ok(())
+}
+
+pub fn update_report(
+    connection: &Connection,
+    id: &str,
+    status: ReportStatus,
+    note: Option<String>,
+    by: &UserId,
+    at: Timestamp,
+) -> Result<Report> {
+    let sql = format!("SELECT {REPORT_COLUMNS} FROM reports WHERE id = ?1");
+    let found = connection.prepare_cached(&sql)?.query_row([id], read_report).optional()?;
+    let before = found.ok_or(StoreError::NotFound)?;
+    let mut report = before.clone();
+    report.status = status;
+    report.note = note.or(report.note);
+    report.resolved_by = match status {
+        ReportStatus::Open => None,
+        ReportStatus::Resolved => Some(by.clone()),
+    };
+    report.updated_at = at;
+    match write_report(connection, &report) {
+        Ok(()) => Ok(report),
+        // The reporter has another open one for the same target by now.
+        Err(error) if violated(&error).is_some() => Ok(before),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub fn reports(
+    connection: &Connection,
+    status: Option<ReportStatus>,
+    stream: Option<StreamId>,
+    after: Option<&PageEnd>,
+    limit: usize,
+) -> Result<Vec<Report>> {
+    let status = status.map(Word);
+    let mut page = Page::new("created_at", after);
+    if let Some(status) = &status {
+        page.only("status", status);
+    }
+    if let Some(stream) = &stream {
+        page.only("stream_id", stream);
+    }
+    page.read(connection, &format!("SELECT {REPORT_COLUMNS} FROM reports"), limit, read_report)
+}
+
+pub fn read_report(row: &Row<'_>) -> rusqlite::Result<Report> {
+    Ok(Report {
+        id: row.get("id")?,
+        stream_id: row.get("stream_id")?,
+        reporter: row.get("reporter")?,
+        reason: row.get::<_, Word<_>>("reason")?.0,
+        details: row.get("details")?,
+        message_id: row.get("message_id")?,
+        user_id: row.get("user_id")?,
+        status: row.get::<_, Word<_>>("status")?.0,
+        note: row.get("note")?,
+        resolved_by: row.get("resolved_by")?,
+        created_at: row.get("created_at")?,
+        updated_at: row.get("updated_at")?,
+    })
+}
+
+/// An entry that is there already is left as it is.
+pub fn append_audit(connection: &Connection, entry: &AuditEntry) -> Result<()> {
+    write_audit(connection, entry, "INSERT OR IGNORE")
+}
+
+pub fn write_audit(connection: &Connection, entry: &AuditEntry, insert: &str) -> Result<()> {
+    let sql = format!("{insert} INTO audit ({AUDIT_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    let values = params![
+        entry.id,
+        entry.at,
+        entry.actor,
+        entry.action,
+        entry.stream_id,
+        entry.target,
+        Json(&entry.details),
+        entry.request_id
+    ];
+    connection.prepare_cached(&sql)?.execute(values)?;
+    Ok(())
+}
+
+pub fn audit(
+    connection: &Connection,
+    stream: Option<StreamId>,
+    after: Option<&PageEnd>,
+    limit: usize,
+) -> Result<Vec<AuditEntry>> {
+    let mut page = Page::new("at", after);
+    if let Some(stream) = &stream {
+        page.only("stream_id", stream);
+    }
+    page.read(connection, &format!("SELECT {AUDIT_COLUMNS} FROM audit"), limit, read_audit)
+}
+
+pub fn read_audit(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: row.get("id")?,
+        at: row.get("at")?,
+        actor: row.get("actor")?,
+        action: row.get("action")?,
+        stream_id: row.get("stream_id")?,
+        target: row.get("target")?,
+        details: row.get::<_, Json<_>>("details")?.0,
+        request_id: row.get("request_id")?,
+    })
+}
+
+/// A page of rows, newest first.
+struct Page<'a> {
+    key: &'static str,
+    conditions: Vec<String>,
+    values: Vec<&'a dyn ToSql>,
+}
+
+impl<'a> Page<'a> {
+    fn new(key: &'static str, after: Option<&'a PageEnd>) -> Self {
+        let mut page = Self { key, conditions: vec!["true".to_owned()], values: Vec::new() };
+        if let Some(after) = after {
+            page.values.extend([&after.key as &dyn ToSql, &after.id]);
+            page.conditions.push(format!("({key}, id) < (?1, ?2)"));
+        }
+        page
+    }
+
+    fn only(&mut self, column: &str, value: &'a dyn ToSql) {
+        self.values.push(value);
+        self.conditions.push(format!("{column} = ?{}", self.values.len()));
+    }
+
+    fn read<T>(
+        mut self,
+        connection: &Connection,
+        select: &str,
+        limit: usize,
+        read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let limit = rows(limit);
+        let place = self.values.len() + 1;
+        let (conditions, key) = (self.conditions.join(" AND "), self.key);
+        let sql = format!("{select} WHERE {conditions} ORDER BY {key} DESC, id DESC LIMIT ?{place}");
+        let mut values = std::mem::take(&mut self.values);
+        values.push(&limit);
+        let mut statement = connection.prepare_cached(&sql)?;
+        let page = statement.query_map(values.as_slice(), read)?.collect::<rusqlite::Result<_>>()?;
+        Ok(page)
+    }
+}

@@ -1,0 +1,133 @@
+//! What is known of requests and notes for a while: idempotency keys, limits, webhooks, what nodes tell each other.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::value::{Json, rows};
+use crate::clock::Timestamp;
+use crate::store::chat::Relayed;
+use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, Taken};
+
+/// Rows that one transaction of [`expire`] removes from a table, so that others get their turn.
+const EXPIRED_AT_ONCE: usize = 2_000;
+
+pub fn claim(connection: &Connection, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed> {
+    let sql = "SELECT body, answer, claimed_at FROM idempotency WHERE user_id = ?1 AND operation = ?2 AND key = ?3";
+    let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, Option<Json<serde_json::Value>>, Timestamp)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    };
+    let found =
+        connection.prepare_cached(sql)?.query_row(params![key.user, key.operation, key.key], read).optional()?;
+    if let Some((known, answer, claimed_at)) = found {
+        let kept = if answer.is_some() { DAY } else { CLAIM_MAX };
+        if now < claimed_at.plus(kept) {
+            return Ok(match answer {
+                _ if known != body => Claimed::OtherBody,
+                Some(answer) => Claimed::Finished(answer.0),
+                None => Claimed::Pending,
+            });
+        }
+    }
+    let sql =
+        "INSERT OR REPLACE INTO idempotency (user_id, operation, key, body, claimed_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.prepare_cached(sql)?.execute(params![key.user, key.operation, key.key, body, now])?;
+    Ok(Claimed::New)
+}
+
+pub fn finish(connection: &Connection, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()> {
+    let sql = "UPDATE idempotency SET answer = ?4 WHERE user_id = ?1 AND operation = ?2 AND key = ?3";
+    connection.prepare_cached(sql)?.execute(params![key.user, key.operation, key.key, Json(answer)])?;
+    Ok(())
+}
+
+pub fn release(connection: &Connection, key: &IdempotencyKey) -> Result<()> {
+    let sql = "DELETE FROM idempotency WHERE user_id = ?1 AND operation = ?2 AND key = ?3 AND answer IS NULL";
+    connection.prepare_cached(sql)?.execute(params![key.user, key.operation, key.key])?;
+    Ok(())
+}
+
+pub fn take(connection: &Connection, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken> {
+    let since = now.minus(window);
+    let forget = "DELETE FROM limits WHERE key = ?1 AND taken_at <= ?2";
+    connection.prepare_cached(forget)?.execute(params![key, since])?;
+    let Some(before) = max.checked_sub(1) else { return Ok(Taken::Refused { until: now.plus(window) }) };
+    // The unit that must be free again before another can be taken.
+    let blocking = "SELECT taken_at FROM limits WHERE key = ?1 ORDER BY taken_at DESC LIMIT 1 OFFSET ?2";
+    let blocking: Option<Timestamp> =
+        connection.prepare_cached(blocking)?.query_row(params![key, before], |row| row.get(0)).optional()?;
+    if let Some(taken_at) = blocking {
+        return Ok(Taken::Refused { until: taken_at.plus(window) });
+    }
+    let sql = "INSERT INTO limits (key, taken_at, expires_at) VALUES (?1, ?2, ?3)";
+    connection.prepare_cached(sql)?.execute(params![key, now, now.plus(window)])?;
+    Ok(Taken::Granted)
+}
+
+pub fn give_back(connection: &Connection, key: &str, taken: Timestamp) -> Result<()> {
+    let sql = "DELETE FROM limits WHERE rowid = (SELECT rowid FROM limits WHERE key = ?1 AND taken_at = ?2 LIMIT 1)";
+    connection.prepare_cached(sql)?.execute(params![key, taken])?;
+    Ok(())
+}
+
+pub fn webhook_handled(connection: &Connection, event_id: &str, now: Timestamp) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM webhook_events WHERE id = ?1 AND at > ?2)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![event_id, now.minus(DAY)], |row| row.get(0))?)
+}
+
+pub fn note_webhook(connection: &Connection, event_id: &str, at: Timestamp) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO webhook_events (id, at) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![event_id, at])?;
+    Ok(())
+}
+
+pub fn relay(connection: &Connection, notes: &[Relayed]) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO relayed (id, node, stream_id, at, note) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let mut statement = connection.prepare_cached(sql)?;
+    for note in notes {
+        statement.execute(params![note.id, note.node, note.stream_id, note.at, Json(&note.note)])?;
+    }
+    Ok(())
+}
+
+pub fn relayed_since(connection: &Connection, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>> {
+    let sql =
+        "SELECT id, node, stream_id, at, note FROM relayed WHERE at >= ?1 AND node <> ?2 ORDER BY at, id LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let notes = statement.query_map(params![since, node, rows(limit)], |row| {
+        Ok(Relayed {
+            id: row.get(0)?,
+            node: row.get(1)?,
+            stream_id: row.get(2)?,
+            at: row.get(3)?,
+            note: row.get::<_, Json<_>>(4)?.0,
+        })
+    })?;
+    Ok(notes.collect::<rusqlite::Result<_>>()?)
+}
+
+pub fn announce_node(connection: &Connection, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
+    let sql = "INSERT OR REPLACE INTO nodes (node, at) VALUES (?1, ?2)";
+    connection.prepare_cached(sql)?.execute(params![node, now])?;
+    let others = "SELECT count(*) FROM nodes WHERE node <> ?1 AND at >= ?2";
+    Ok(connection.prepare_cached(others)?.query_row(params![node, now.minus(within)], |row| row.get(0))?)
+}
+
+/// Removes some of what is past its time. True: there is more.
+pub fn expire(connection: &Connection, now: Timestamp, chat_retention: Duration) -> Result<bool> {
+    let of_table = |table: &str, key: &str, condition: &str, before: Timestamp| -> Result<bool> {
+        let sql = format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)");
+        let removed = connection.prepare_cached(&sql)?.execute(params![before, rows(EXPIRED_AT_ONCE)])?;
+        Ok(removed == EXPIRED_AT_ONCE)
+    };
+    let chat = "stream_id IN (SELECT id FROM streams WHERE state = 'ended' AND ended_at < ?1)";
+    let more = [
+        of_table("idempotency", "rowid", "claimed_at <= ?1", now.minus(DAY))?,
+        of_table("limits", "rowid", "expires_at <= ?1", now)?,
+        of_table("webhook_events", "id", "at <= ?1", now.minus(DAY))?,
+        of_table("relayed", "id", "at <= ?1", now.minus(RELAYED_KEPT))?,
+        of_table("nodes", "node", "at <= ?1", now.minus(DAY))?,
+        of_table("chat_messages", "rowid", chat, now.minus(chat_retention))?,
+    ];
+    Ok(more.contains(&true))
+}
