@@ -1,0 +1,326 @@
+//! Messages of chats, and the sums over them.
+//!
+//! A message is one insertion, and no sum is kept beside it: how many there were is counted, from those that are there
+//! and from a number that grows in the same write that says up to where messages are removed (`trimmedTo`). So neither
+//! a repeat nor a crash between two writes makes a sum wrong.
+
+use std::collections::BTreeMap;
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::collections::{CHATTERS, MESSAGES, STREAMS, TOTALS};
+use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
+use super::record::{date, document, forms, read_user, record, user};
+use super::stream_document::integer;
+use super::{Mongo, page};
+use crate::clock::Timestamp;
+use crate::store::chat::{ChatMessage, ChatRange, ChatTotals, StoredMessage};
+use crate::store::stream::{StreamId, UserId};
+use crate::store::{Result, StoreError};
+
+/// How often a write is tried whose condition others keep changing.
+const TRIES_MAX: usize = 16;
+
+fn key(id: StreamId, message_id: &str) -> String {
+    format!("{id}/{message_id}")
+}
+
+pub(super) fn write(message: &StoredMessage) -> Result<Document> {
+    let mut fields = doc! { "_id": key(message.stream_id, &message.message.id) };
+    fields.extend(document(message)?);
+    Ok(fields)
+}
+
+impl Mongo {
+    pub(super) async fn reserve(&self, id: StreamId, count: u32, at_least: i64) -> Result<i64> {
+        let above = doc! { "$max": [{ "$ifNull": ["$lastSeq", 0_i64] }, at_least] };
+        let update = vec![doc! { "$set": { "lastSeq": { "$add": [above, i64::from(count)] } } }];
+        for _ in 0..TRIES_MAX {
+            let totals = self.of(TOTALS);
+            let reserve = totals
+                .find_one_and_update(doc! { "_id": id.0 }, update.clone())
+                .upsert(true)
+                .return_document(ReturnDocument::After);
+            match run(reserve).await {
+                Ok(after) => {
+                    let last = after.as_ref().and_then(|totals| integer(totals.get("lastSeq")?)).unwrap_or(0);
+                    return Ok(last - i64::from(count) + 1);
+                }
+                // Another one made the document at the same moment.
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(contended("the numbers of a chat"))
+    }
+
+    pub(super) async fn append(&self, messages: &[StoredMessage]) -> Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let documents = messages.iter().map(write).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<_> = documents.iter().filter_map(|document| document.get("_id").cloned()).collect();
+        match run(self.of(MESSAGES).insert_many(documents).ordered(false)).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.only_duplicates() => self.are_all_there(ids, fault).await,
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// A message that is there already is no failure, but one whose number another message has is.
+    async fn are_all_there(&self, ids: Vec<Bson>, fault: Fault) -> Result<()> {
+        let distinct: std::collections::BTreeSet<_> = ids.iter().filter_map(Bson::as_str).collect();
+        let there = run(self.of(MESSAGES).count_documents(doc! { "_id": { "$in": &ids } })).await?;
+        if usize::try_from(there).is_ok_and(|there| there == distinct.len()) { Ok(()) } else { Err(fault.into()) }
+    }
+
+    pub(super) async fn messages_in(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>> {
+        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
+        let mut filter = doc! { "streamId": id.0, "hiddenBy": Bson::Null };
+        let order = match range {
+            ChatRange::Newest => -1,
+            ChatRange::Before(seq) => {
+                filter.insert("seq", doc! { "$lt": seq });
+                -1
+            }
+            ChatRange::After(seq) => {
+                filter.insert("seq", doc! { "$gt": seq });
+                1
+            }
+        };
+        let found = collect(self.of(MESSAGES).find(filter).sort(doc! { "seq": order }).limit(limit)).await?;
+        let mut messages = found.iter().map(record).collect::<Result<Vec<ChatMessage>>>()?;
+        messages.sort_by_key(|message| message.seq);
+        Ok(messages)
+    }
+
+    pub(super) async fn message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>> {
+        let found = run(self.of(MESSAGES).find_one(doc! { "_id": key(id, message_id) })).await?;
+        found.as_ref().map(record).transpose()
+    }
+
+    pub(super) async fn hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool> {
+        let shown = doc! { "_id": key(id, message_id), "hiddenBy": Bson::Null };
+        let hide = doc! { "$set": { "hiddenBy": user(by) } };
+        if run(self.of(MESSAGES).update_one(shown, hide)).await?.modified_count > 0 {
+            return Ok(true);
+        }
+        self.message(id, message_id).await?.map(|_| false).ok_or(StoreError::NotFound)
+    }
+
+    pub(super) async fn hide_all_of(&self, id: StreamId, author: &UserId, by: &UserId) -> Result<u64> {
+        let shown = doc! { "streamId": id.0, "userId": { "$in": forms(author) }, "hiddenBy": Bson::Null };
+        let hide = doc! { "$set": { "hiddenBy": user(by) } };
+        Ok(run(self.of(MESSAGES).update_many(shown, hide)).await?.modified_count)
+    }
+
+    pub(super) async fn add_reactions(&self, id: StreamId, counts: &BTreeMap<String, u64>) -> Result<()> {
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let add: Document =
+            counts.iter().map(|(emoji, count)| (format!("reactions.{}", escaped(emoji)), number(*count))).collect();
+        for _ in 0..TRIES_MAX {
+            let update = self.of(TOTALS);
+            let update = update.update_one(doc! { "_id": id.0 }, doc! { "$inc": add.clone() }).upsert(true);
+            match run(update).await {
+                Ok(_) => return Ok(()),
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(contended("the reactions of a chat"))
+    }
+
+    pub(super) async fn totals(&self, id: StreamId) -> Result<ChatTotals> {
+        let totals = self.kept_totals(id).await?;
+        let kept = run(self.of(MESSAGES).count_documents(counted(id, totals.trimmed_to))).await?;
+        let authors = run(self.of(MESSAGES).distinct("userId", counted(id, totals.trimmed_to))).await?;
+        let keys: Vec<_> = authors.iter().filter_map(read_user).map(|user| key(id, user.as_str())).collect();
+        let known = run(self.of(CHATTERS).count_documents(doc! { "_id": { "$in": &keys } })).await?;
+        let noted = run(self.of(CHATTERS).count_documents(doc! { "streamId": id.0 })).await?;
+        Ok(ChatTotals {
+            messages: kept + totals.removed,
+            chatters: noted + keys.len() as u64 - known.min(keys.len() as u64),
+            reactions: totals.reactions,
+            last_seq: totals.last_seq,
+        })
+    }
+
+    async fn kept_totals(&self, id: StreamId) -> Result<KeptTotals> {
+        let found = run(self.of(TOTALS).find_one(doc! { "_id": id.0 })).await?;
+        Ok(found.as_ref().map(KeptTotals::read).unwrap_or_default())
+    }
+
+    pub(super) async fn trim(&self, id: StreamId, keep: usize) -> Result<u64> {
+        let first_gone = self.of(MESSAGES);
+        let first_gone = first_gone
+            .find_one(doc! { "streamId": id.0 })
+            .sort(doc! { "seq": -1 })
+            .skip(keep as u64)
+            .projection(doc! { "seq": 1 });
+        let first_gone = run(first_gone).await?;
+        let Some(up_to) = first_gone.and_then(|message| integer(message.get("seq")?)) else { return Ok(0) };
+        self.count_as_removed(id, up_to).await?;
+        let gone = doc! { "streamId": id.0, "seq": { "$lte": up_to } };
+        let removed = within(UPKEEP_MAX, self.of(MESSAGES).delete_many(gone).into_future()).await?;
+        Ok(removed.deleted_count)
+    }
+
+    /// Puts messages up to a number into the totals, from which moment on they are not counted themselves.
+    async fn count_as_removed(&self, id: StreamId, up_to: i64) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let before = self.kept_totals(id).await?.trimmed_to;
+            if before.is_some_and(|before| before >= up_to) {
+                return Ok(());
+            }
+            let mut gone = counted(id, before);
+            gone.insert("$and", vec![doc! { "seq": { "$lte": up_to } }]);
+            let authors = run(self.of(MESSAGES).distinct("userId", gone.clone())).await?;
+            self.note_chatters(id, authors.iter().filter_map(read_user)).await?;
+            let count = run(self.of(MESSAGES).count_documents(gone)).await?;
+            let unchanged = doc! { "_id": id.0, "trimmedTo": before.map_or(Bson::Null, Bson::Int64) };
+            let update = doc! { "$set": { "trimmedTo": up_to }, "$inc": { "removed": number(count) } };
+            match run(self.of(TOTALS).update_one(unchanged, update).upsert(before.is_none())).await {
+                Ok(done) if done.matched_count > 0 || done.upserted_id.is_some() => return Ok(()),
+                Ok(_) => {}
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(contended("the totals of a chat"))
+    }
+
+    async fn note_chatters(&self, id: StreamId, users: impl Iterator<Item = UserId>) -> Result<()> {
+        let chatters: Vec<_> = users
+            .map(|author| doc! { "_id": key(id, author.as_str()), "streamId": id.0, "userId": user(&author) })
+            .collect();
+        if chatters.is_empty() {
+            return Ok(());
+        }
+        let insert = self.of(CHATTERS);
+        match within(UPKEEP_MAX, insert.insert_many(chatters).ordered(false).into_future()).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.only_duplicates() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Removes the messages of streams that ended before a time.
+    pub(super) async fn expire_chat(&self, before: Timestamp) -> Result<()> {
+        let with_messages = within(UPKEEP_MAX, self.of(MESSAGES).distinct("streamId", doc! {}).into_future()).await?;
+        let ended = doc! { "_id": { "$in": with_messages }, "state": "ended", "endedAt": { "$lt": date(before) } };
+        let ended = collect(self.of(STREAMS).find(ended).projection(doc! { "_id": 1 })).await?;
+        for stream in ended {
+            if let Ok(id) = stream.get_object_id("_id") {
+                self.trim(StreamId(id), 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- for `onair migrate`
+
+    pub(super) async fn chatters(&self, id: StreamId) -> Result<Vec<UserId>> {
+        let before = self.kept_totals(id).await?.trimmed_to;
+        let authors = run(self.of(MESSAGES).distinct("userId", counted(id, before))).await?;
+        let noted = self.of(CHATTERS);
+        let noted = run(noted.distinct("userId", doc! { "streamId": id.0 })).await?;
+        let mut users: Vec<_> = authors.iter().chain(&noted).filter_map(read_user).collect();
+        users.sort();
+        users.dedup();
+        Ok(users)
+    }
+
+    /// Makes the totals of a stream what they are elsewhere.
+    pub(super) async fn replace_totals(&self, id: StreamId, totals: &ChatTotals, chatters: &[UserId]) -> Result<()> {
+        let old = self.of(CHATTERS);
+        run(old.delete_many(doc! { "streamId": id.0 })).await?;
+        self.note_chatters(id, chatters.iter().cloned()).await?;
+        let there = run(self.of(MESSAGES).count_documents(counted(id, None))).await?;
+        let reactions: Document =
+            totals.reactions.iter().map(|(emoji, count)| (escaped(emoji), number(*count))).collect();
+        let replacement = doc! {
+            "lastSeq": totals.last_seq,
+            "removed": number(totals.messages.saturating_sub(there)),
+            "reactions": reactions,
+        };
+        run(self.of(TOTALS).replace_one(doc! { "_id": id.0 }, replacement).upsert(true)).await?;
+        Ok(())
+    }
+}
+
+/// What is kept of the totals, beside what is counted.
+#[derive(Debug, Default)]
+struct KeptTotals {
+    last_seq: i64,
+    removed: u64,
+    trimmed_to: Option<i64>,
+    reactions: BTreeMap<String, u64>,
+}
+
+impl KeptTotals {
+    fn read(totals: &Document) -> Self {
+        let positive = |value: &Bson| u64::try_from(integer(value).unwrap_or(0)).unwrap_or(0);
+        let reactions = totals.get_document("reactions").into_iter().flatten();
+        Self {
+            last_seq: totals.get("lastSeq").and_then(integer).unwrap_or(0),
+            removed: totals.get("removed").map_or(0, positive),
+            trimmed_to: totals.get("trimmedTo").and_then(integer),
+            reactions: reactions.map(|(emoji, count)| (unescaped(emoji), positive(count))).collect(),
+        }
+    }
+}
+
+/// Messages that no total includes yet.
+fn counted(id: StreamId, trimmed_to: Option<i64>) -> Document {
+    match trimmed_to {
+        Some(trimmed_to) => doc! { "streamId": id.0, "seq": { "$gt": trimmed_to } },
+        None => doc! { "streamId": id.0 },
+    }
+}
+
+fn number(count: u64) -> Bson {
+    Bson::Int64(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+fn contended(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("too many changed {what} at once"))
+}
+
+/// A reaction as the name of a field, in which some characters have a meaning of their own.
+fn escaped(emoji: &str) -> String {
+    let mut name = String::from("_");
+    for character in emoji.chars() {
+        match character {
+            '%' | '.' | '$' | '\0' => name.push_str(&format!("%{:02X}", u32::from(character))),
+            other => name.push(other),
+        }
+    }
+    name
+}
+
+fn unescaped(name: &str) -> String {
+    let mut emoji = name.strip_prefix('_').unwrap_or(name).to_owned();
+    // The sign of an escape comes last, or it would make escapes of what was none.
+    for (escape, character) in [("%2E", "."), ("%24", "$"), ("%00", "\0"), ("%25", "%")] {
+        emoji = emoji.replace(escape, character);
+    }
+    emoji
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reaction_is_a_name_of_a_field_and_back() {
+        for emoji in ["❤️", "", ".", "$set", "a.b", "%2E", "%252E", "100%", "\0", "_"] {
+            let name = escaped(emoji);
+
+            assert_eq!(unescaped(&name), emoji);
+            assert!(!name.is_empty() && !name.contains(['.', '\0']) && !name.starts_with('$'), "{name}");
+        }
+    }
+}

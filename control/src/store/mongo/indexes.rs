@@ -1,0 +1,258 @@
+//! The indexes (stream API, section 13): the seed's, under the names that mongoose gives them, and ours.
+//!
+//! A collection that another application made is used as it is: an index that does what is needed is accepted under
+//! any name.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::IndexOptions;
+use mongodb::{Database, IndexModel};
+use tracing::{info, warn};
+
+use super::fault::{Fault, UPKEEP_MAX, within};
+use super::record::date;
+use super::{collections, stream_document};
+use crate::clock::Timestamp;
+use crate::store::{Result, StoreError};
+
+/// When an application's own index may be left out, because an equal one is there under another name.
+const OPTIONS_CONFLICT: i32 = 85;
+const KEYS_CONFLICT: i32 = 86;
+
+/// The names of the unique indexes whose violation means something.
+#[derive(Debug, Clone)]
+pub(super) struct Unique {
+    pub(super) owner_live: String,
+    pub(super) room: String,
+}
+
+impl Default for Unique {
+    fn default() -> Self {
+        Self { owner_live: "ownerId_live".into(), room: "roomName_1".into() }
+    }
+}
+
+struct Wanted {
+    collection: &'static str,
+    name: String,
+    keys: Document,
+    unique: bool,
+    /// Only documents that match are in the index.
+    only: Option<Document>,
+    /// Documents are removed once the time in the key has come.
+    expires: bool,
+}
+
+impl Wanted {
+    /// Named as MongoDB does it: `isLive_1_startedAt_-1`.
+    fn plain(collection: &'static str, keys: Document) -> Self {
+        let parts: Vec<_> = keys.iter().map(|(field, order)| format!("{field}_{order}")).collect();
+        Self { collection, name: parts.join("_"), keys, unique: false, only: None, expires: false }
+    }
+
+    fn unique(collection: &'static str, keys: Document) -> Self {
+        Self { unique: true, ..Self::plain(collection, keys) }
+    }
+
+    fn expiring(collection: &'static str) -> Self {
+        Self { expires: true, ..Self::plain(collection, doc! { "expiresAt": 1 }) }
+    }
+
+    fn model(&self) -> IndexModel {
+        let options = IndexOptions::builder()
+            .name(self.name.clone())
+            .unique(self.unique.then_some(true))
+            .partial_filter_expression(self.only.clone())
+            .expire_after(self.expires.then_some(std::time::Duration::ZERO))
+            .build();
+        IndexModel::builder().keys(self.keys.clone()).options(options).build()
+    }
+
+    /// Whether an index that is there does what this one is for.
+    fn is_served_by(&self, there: &IndexModel) -> bool {
+        let options = there.options.clone().unwrap_or_default();
+        let same_keys = self.keys.len() == there.keys.len()
+            && self.keys.iter().zip(&there.keys).all(|((field, order), (other_field, other_order))| {
+                field == other_field && stream_document::integer(order) == stream_document::integer(other_order)
+            });
+        // A unique index of names may leave out documents without one.
+        let same_documents = options.partial_filter_expression == self.only || (self.unique && self.only.is_none());
+        same_keys && same_documents && (!self.unique || options.unique == Some(true))
+    }
+}
+
+fn wanted() -> Vec<Wanted> {
+    use collections::*;
+    let unique = Unique::default();
+    vec![
+        Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1 }),
+        Wanted::plain(STREAMS, doc! { "ownerId": 1, "isLive": 1 }),
+        Wanted { name: unique.room, ..Wanted::unique(STREAMS, doc! { "roomName": 1 }) },
+        Wanted {
+            name: unique.owner_live,
+            only: Some(doc! { "isLive": true }),
+            ..Wanted::unique(STREAMS, doc! { "ownerId": 1 })
+        },
+        Wanted::plain(STREAMS, doc! { "state": 1, "scheduledFor": 1 }),
+        Wanted::plain(STREAMS, doc! { "tags": 1, "isLive": 1 }),
+        Wanted::plain(STREAMS, doc! { "createdAt": -1, "_id": -1 }),
+        Wanted::plain(STREAMS, doc! { "updatedAt": 1, "_id": 1 }),
+        // The key `(streamId, sid)` is in `_id`. These two are all that a recount and a list of open sessions read.
+        Wanted::plain(PRESENCE, doc! { "streamId": 1, "counts": 1, "userId": 1, "leftAt": 1 }),
+        Wanted::plain(PRESENCE, doc! { "streamId": 1, "leftAt": 1 }),
+        Wanted::expiring(WEBHOOKS),
+        Wanted::unique(MESSAGES, doc! { "streamId": 1, "seq": 1 }),
+        Wanted::plain(CHATTERS, doc! { "streamId": 1 }),
+        Wanted::plain(RELAY, doc! { "at": 1 }),
+        Wanted::expiring(RELAY),
+        Wanted::expiring(NODES),
+        Wanted::plain(REPORTS, doc! { "status": 1, "createdAt": -1 }),
+        Wanted::plain(REPORTS, doc! { "streamId": 1, "createdAt": -1 }),
+        Wanted {
+            only: Some(doc! { "openFor": { "$exists": true } }),
+            ..Wanted::unique(REPORTS, doc! { "openFor": 1 })
+        },
+        Wanted::plain(BANS, doc! { "changedAt": 1 }),
+        Wanted::plain(OWNER_BLOCKS, doc! { "ownerId": 1 }),
+        Wanted::plain(AUDIT, doc! { "at": -1 }),
+        Wanted::plain(AUDIT, doc! { "streamId": 1, "at": -1 }),
+        Wanted::expiring(IDEMPOTENCY),
+        Wanted::expiring(LIMITS),
+    ]
+}
+
+/// Makes the indexes that are missing.
+///
+/// # Errors
+/// [`StoreError::Failed`] if one cannot be made; the text says what to do.
+pub(super) async fn ensure(database: &Database) -> Result<Unique> {
+    let mut names = Unique::default();
+    let mut rest = wanted();
+    while !rest.is_empty() {
+        let collection = rest[0].collection;
+        let (of_collection, others): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|wanted| wanted.collection == collection);
+        rest = others;
+        // Nearly always they are there, or can all be made, and one command says so.
+        let models = of_collection.iter().map(Wanted::model);
+        let made_in = database.collection::<Document>(collection);
+        match within(UPKEEP_MAX, made_in.create_indexes(models).into_future()).await {
+            Ok(_) => {}
+            Err(fault) if fault.code().is_some_and(|code| is_in_the_way(code) || code == 11000) => {
+                for wanted in &of_collection {
+                    ensure_one(database, wanted, &mut names).await?;
+                }
+            }
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(names)
+}
+
+fn is_in_the_way(code: i32) -> bool {
+    code == OPTIONS_CONFLICT || code == KEYS_CONFLICT
+}
+
+async fn ensure_one(database: &Database, wanted: &Wanted, names: &mut Unique) -> Result<()> {
+    let collection = database.collection::<Document>(wanted.collection);
+    let there: Vec<_> = within(UPKEEP_MAX, async { collection.list_indexes().await?.try_collect().await }).await?;
+    if let Some(name) = there.iter().find(|index| wanted.is_served_by(index)).and_then(name_of) {
+        remember(wanted, name, names);
+        return Ok(());
+    }
+    let create = || within(UPKEEP_MAX, collection.create_index(wanted.model()).into_future());
+    let mut made = create().await;
+    if made.as_ref().is_err_and(|fault| fault.duplicate().is_some()) && wanted.only == Some(doc! { "isLive": true }) {
+        end_all_but_the_newest(database).await?;
+        made = create().await;
+    }
+    match made {
+        Ok(_) => Ok(()),
+        Err(fault) if fault.code().is_some_and(is_in_the_way) && !wanted.unique && !wanted.expires => {
+            warn!(collection = wanted.collection, index = wanted.name, "an index is left out: another is in its place");
+            Ok(())
+        }
+        Err(fault) => Err(explained(wanted, fault)),
+    }
+}
+
+fn name_of(index: &IndexModel) -> Option<&str> {
+    index.options.as_ref()?.name.as_deref()
+}
+
+fn remember(wanted: &Wanted, name: &str, names: &mut Unique) {
+    let known = Unique::default();
+    if wanted.name == known.room {
+        names.room = name.to_owned();
+    } else if wanted.name == known.owner_live {
+        names.owner_live = name.to_owned();
+    }
+}
+
+fn explained(wanted: &Wanted, fault: Fault) -> StoreError {
+    let Wanted { collection, name, keys, .. } = wanted;
+    let advice = if fault.duplicate().is_some() {
+        "several documents have the same value there: correct them, then start again"
+    } else if fault.code().is_some_and(is_in_the_way) {
+        "an index with the same name or keys, but other options, is there: drop it, then start again"
+    } else {
+        return fault.into();
+    };
+    StoreError::Failed(format!("the index {name} of {collection} on {keys} cannot be made: {advice}"))
+}
+
+/// Ends all live streams of an owner but the one started last.
+///
+/// The application that was here before had no such rule, and left streams live when it crashed.
+async fn end_all_but_the_newest(database: &Database) -> Result<()> {
+    let streams = database.collection::<Document>(collections::STREAMS);
+    let owners = streams.aggregate([
+        doc! { "$match": { "isLive": true } },
+        doc! { "$sort": { "startedAt": -1, "_id": -1 } },
+        doc! { "$group": { "_id": "$ownerId", "streams": { "$push": "$_id" } } },
+        doc! { "$match": { "streams.1": { "$exists": true } } },
+    ]);
+    let owners: Vec<Document> = within(UPKEEP_MAX, async { owners.await?.try_collect().await }).await?;
+    let older: Vec<Bson> =
+        owners.iter().filter_map(|owner| owner.get_array("streams").ok()?.get(1..)).flatten().cloned().collect();
+    let now = date(Timestamp::now());
+    let end = streams.update_many(
+        doc! { "_id": { "$in": older } },
+        doc! {
+            "$set": {
+                "isLive": false, "state": "ended", "endedAt": now, "stateSince": now, "updatedAt": now,
+                "endReason": "server_lost", "viewers": 0_i64,
+            },
+            "$inc": { "rev": 1_i64 },
+        },
+    );
+    let ended = within(UPKEEP_MAX, end.into_future()).await?;
+    info!(streams = ended.modified_count, "ended live streams whose owners had started another later");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_named_as_mongoose_names_them() {
+        let names: Vec<_> = wanted().into_iter().map(|wanted| wanted.name).collect();
+
+        for name in ["isLive_1_startedAt_-1", "ownerId_1_isLive_1", "roomName_1", "ownerId_live"] {
+            assert!(names.contains(&name.to_owned()), "{name} of {names:?}");
+        }
+    }
+
+    #[test]
+    fn an_equal_index_under_another_name_serves_and_one_that_is_not_unique_does_not() {
+        let wanted = Wanted::unique(collections::STREAMS, doc! { "roomName": 1 });
+        let other = |unique| {
+            let options = IndexOptions::builder().name("rooms".to_owned()).unique(unique).build();
+            IndexModel::builder().keys(doc! { "roomName": 1.0 }).options(options).build()
+        };
+
+        assert!(wanted.is_served_by(&other(true)));
+        assert!(!wanted.is_served_by(&other(None)));
+    }
+}

@@ -1,0 +1,245 @@
+//! Bans, reports and the audit log.
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::collections::{AUDIT, BANS, REPORTS};
+use super::fault::{Fault, collect, run};
+use super::record::{date, document, joined, object_id, record, user};
+use super::{Mongo, page};
+use crate::clock::Timestamp;
+use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use crate::store::stream::{PageEnd, StreamId, UserId};
+use crate::store::{Result, StoreError};
+
+/// How often a report is filed anew because the open one was resolved at that moment.
+const TRIES_MAX: usize = 4;
+
+// ---- bans
+
+pub(super) fn write_ban(ban: &Ban) -> Result<Document> {
+    // By its text, so that bans are sorted alike in every store.
+    let mut fields = doc! { "_id": ban.user_id.as_str() };
+    fields.extend(document(ban)?);
+    fields.insert("changedAt", date(ban.lifted_at.map_or(ban.at, |lifted_at| lifted_at.max(ban.at))));
+    Ok(fields)
+}
+
+impl Mongo {
+    pub(super) async fn write_ban(&self, ban: &Ban) -> Result<()> {
+        let id = doc! { "_id": ban.user_id.as_str() };
+        for _ in 0..TRIES_MAX {
+            match run(self.of(BANS).replace_one(id.clone(), write_ban(ban)?).upsert(true)).await {
+                Ok(_) => return Ok(()),
+                // Another one banned the same user at the same moment.
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(StoreError::Unavailable("too many changed a ban at once".into()))
+    }
+
+    pub(super) async fn end_ban(&self, user: &UserId, at: Timestamp) -> Result<bool> {
+        let standing = doc! { "_id": user.as_str(), "liftedAt": Bson::Null };
+        let lift = doc! { "$set": { "liftedAt": date(at) }, "$max": { "changedAt": date(at) } };
+        Ok(run(self.of(BANS).update_one(standing, lift)).await?.modified_count > 0)
+    }
+
+    pub(super) async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>> {
+        run(self.of(BANS).find_one(doc! { "_id": user.as_str() })).await?.as_ref().map(record).transpose()
+    }
+
+    pub(super) async fn changed_bans(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
+        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
+        let filter = doc! { "changedAt": { "$gte": date(since) } };
+        let found = collect(self.of(BANS).find(filter).sort(page::sort("changedAt", true)).limit(limit)).await?;
+        found.iter().map(record).collect()
+    }
+}
+
+// ---- reports
+
+/// An id as it is kept.
+pub(super) fn id_of(text: &str) -> Bson {
+    object_id(text).map_or_else(|| Bson::String(text.to_owned()), Bson::ObjectId)
+}
+
+/// The record of a document whose `id` is the document's own.
+fn with_id<T: serde::de::DeserializeOwned>(found: &Document) -> Result<T> {
+    let mut found = found.clone();
+    if let Some(id) = found.get("_id").cloned() {
+        found.insert("id", id);
+    }
+    record(&found)
+}
+
+/// Who reports what: of reports with the same, one is open at a time.
+fn target(report: &Report) -> String {
+    let message = report.message_id.as_deref().unwrap_or_default();
+    let user = report.user_id.as_ref().map_or("", UserId::as_str);
+    format!("{}/{}", report.stream_id, joined(report.reporter.as_str(), &joined(message, user)))
+}
+
+pub(super) fn write_report(report: &Report) -> Result<Document> {
+    let mut fields = document(report)?;
+    fields.remove("id");
+    fields.insert("_id", id_of(&report.id));
+    if report.status == ReportStatus::Open {
+        fields.insert("openFor", target(report));
+    }
+    Ok(fields)
+}
+
+pub(super) fn read_report(found: &Document) -> Result<Report> {
+    with_id(found)
+}
+
+impl Mongo {
+    pub(super) async fn file(&self, report: &Report) -> Result<Filed> {
+        let id = self.open_report(report).await?;
+        let repeated = id != report.id;
+        let reporters =
+            run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id.0 })).await?.len();
+        Ok(Filed { id, repeated, reporters: u32::try_from(reporters).unwrap_or(u32::MAX) })
+    }
+
+    /// The id of the report that is open now for the same target.
+    async fn open_report(&self, report: &Report) -> Result<String> {
+        let written = write_report(report)?;
+        for _ in 0..TRIES_MAX {
+            match run(self.of(REPORTS).insert_one(&written)).await {
+                Ok(_) => return Ok(report.id.clone()),
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+            let same = doc! { "openFor": target(report) };
+            if let Some(open) = run(self.of(REPORTS).find_one(same)).await? {
+                return Ok(read_report(&open)?.id);
+            }
+            // A repeat after an error, and somebody resolved it meanwhile.
+            let own = doc! { "_id": id_of(&report.id) };
+            if run(self.of(REPORTS).find_one(own)).await?.is_some() {
+                return Ok(report.id.clone());
+            }
+        }
+        Err(StoreError::Unavailable("too many changed a report at once".into()))
+    }
+
+    pub(super) async fn page_of_reports(
+        &self,
+        status: Option<ReportStatus>,
+        stream: Option<StreamId>,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Report>> {
+        let mut filter = Document::new();
+        if let Some(status) = status {
+            filter.insert("status", status_name(status));
+        }
+        if let Some(stream) = stream {
+            filter.insert("streamId", stream.0);
+        }
+        self.newest(REPORTS, "createdAt", filter, after, limit).await?.iter().map(read_report).collect()
+    }
+
+    async fn newest(
+        &self,
+        collection: &'static str,
+        field: &'static str,
+        mut filter: Document,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Document>> {
+        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
+        if let Some(end) = after {
+            filter.extend(page::after(field, false, end.key, id_of(&end.id)));
+        }
+        Ok(collect(self.of(collection).find(filter).sort(page::sort(field, false)).limit(limit)).await?)
+    }
+
+    pub(super) async fn change_report(
+        &self,
+        id: &str,
+        status: ReportStatus,
+        note: Option<&str>,
+        by: &UserId,
+        at: Timestamp,
+    ) -> Result<Report> {
+        let found = run(self.of(REPORTS).find_one(doc! { "_id": id_of(id) })).await?;
+        let before = read_report(&found.ok_or(StoreError::NotFound)?)?;
+        let mut set = doc! { "status": status_name(status), "updatedAt": date(at) };
+        let mut unset = Document::new();
+        if let Some(note) = note {
+            set.insert("note", note);
+        }
+        match status {
+            ReportStatus::Open => {
+                set.insert("openFor", target(&before));
+                unset.insert("resolvedBy", "");
+            }
+            ReportStatus::Resolved => {
+                set.insert("resolvedBy", user(by));
+                unset.insert("openFor", "");
+            }
+        }
+        let reports = self.of(REPORTS);
+        let write = reports
+            .find_one_and_update(doc! { "_id": id_of(id) }, doc! { "$set": set, "$unset": unset })
+            .return_document(ReturnDocument::After);
+        match run(write).await {
+            Ok(after) => read_report(&after.ok_or(StoreError::NotFound)?),
+            // The reporter has another open one for the same target by now.
+            Err(fault) if Fault::duplicate(&fault).is_some() => Ok(before),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+}
+
+fn status_name(status: ReportStatus) -> &'static str {
+    match status {
+        ReportStatus::Open => "open",
+        ReportStatus::Resolved => "resolved",
+    }
+}
+
+// ---- audit
+
+pub(super) fn write_audit(entry: &AuditEntry) -> Result<Document> {
+    // The details are free in form, and kept as they are written.
+    let details = (!entry.details.is_null()).then(|| entry.details.to_string());
+    let mut fields = document(&AuditEntry { details: serde_json::Value::Null, ..entry.clone() })?;
+    fields.remove("id");
+    fields.insert("_id", id_of(&entry.id));
+    if let Some(details) = details {
+        fields.insert("details", details);
+    }
+    Ok(fields)
+}
+
+pub(super) fn read_audit(found: &Document) -> Result<AuditEntry> {
+    let mut entry: AuditEntry = with_id(found)?;
+    if let serde_json::Value::String(written) = &entry.details {
+        entry.details = serde_json::from_str(written).map_err(|error| StoreError::Failed(error.to_string()))?;
+    }
+    Ok(entry)
+}
+
+impl Mongo {
+    pub(super) async fn write_audit(&self, entry: &AuditEntry) -> Result<()> {
+        match run(self.of(AUDIT).insert_one(write_audit(entry)?)).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.duplicate().is_some() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    pub(super) async fn page_of_audit(
+        &self,
+        stream: Option<StreamId>,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>> {
+        let filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream.0 });
+        self.newest(AUDIT, "at", filter, after, limit).await?.iter().map(read_audit).collect()
+    }
+}

@@ -1,0 +1,210 @@
+//! Presence: a record a session, and the numbers that are counted from the records.
+//!
+//! Without transactions, a number may be written that another process has overtaken. So whoever wrote one counts again,
+//! until what was counted is what was written: the last one to write is right. Within this process, sessions of one
+//! stream that come at the same time share a count.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::bson::{Bson, Document, doc};
+
+use super::collections::PRESENCE;
+use super::fault::{collect, run};
+use super::record::{date, document, record};
+use super::stream_document::{in_states, integer};
+use super::{Mongo, page};
+use crate::clock::Timestamp;
+use crate::store::Result;
+use crate::store::interchange::StreamPresence;
+use crate::store::stream::{Stream, StreamId, StreamState};
+use crate::store::viewer::{Presence, PresenceChange};
+
+/// How often a count is repeated because others change the same stream. The next session counts anew anyway.
+const COUNTS_MAX: usize = 5;
+
+/// Counts under way in this process.
+#[derive(Debug, Default)]
+pub(super) struct Recounts {
+    streams: Mutex<HashMap<StreamId, Arc<Recount>>>,
+}
+
+#[derive(Debug, Default)]
+struct Recount {
+    /// How many asked for a count so far; each after its record was written.
+    asked: AtomicU64,
+    /// What the last count found, and how many had asked before it began.
+    last: tokio::sync::Mutex<Option<(u64, Stream)>>,
+}
+
+/// A place in the count of a stream. The last one that leaves removes it.
+struct Place<'a> {
+    recounts: &'a Recounts,
+    id: StreamId,
+    recount: Arc<Recount>,
+}
+
+impl Recounts {
+    fn of(&self, id: StreamId) -> Place<'_> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        Place { recounts: self, id, recount: Arc::clone(streams.entry(id).or_default()) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut streams = self.recounts.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map has one, this place another.
+        if Arc::strong_count(&self.recount) == 2 {
+            streams.remove(&self.id);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    viewers: i64,
+    unique: i64,
+}
+
+fn key(id: StreamId, sid: &str) -> String {
+    format!("{id}/{sid}")
+}
+
+pub(super) fn write(entry: &StreamPresence) -> Result<Document> {
+    let mut fields = doc! { "_id": key(entry.stream_id, &entry.session.sid) };
+    fields.extend(document(entry)?);
+    Ok(fields)
+}
+
+impl Mongo {
+    pub(super) async fn session_joined(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
+        self.existing(id).await?;
+        let entry = write(&StreamPresence { stream_id: id, session: session.clone() })?;
+        let changed = match run(self.of(PRESENCE).insert_one(entry)).await {
+            Ok(_) => true,
+            Err(fault) if fault.duplicate().is_some() => false,
+            Err(fault) => return Err(fault.into()),
+        };
+        // Also after a repeat: the one before may have failed between the record and the count.
+        Ok(PresenceChange { stream: self.recounted(id).await?, changed })
+    }
+
+    pub(super) async fn session_left(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange> {
+        self.existing(id).await?;
+        let changed = self.close_session(id, session, at).await?;
+        Ok(PresenceChange { stream: self.recounted(id).await?, changed })
+    }
+
+    async fn close_session(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<bool> {
+        if self.close_open(id, session, at).await? {
+            return Ok(true);
+        }
+        let closed = Presence { left_at: Some(at), ..session.clone() };
+        let entry = write(&StreamPresence { stream_id: id, session: closed })?;
+        match run(self.of(PRESENCE).insert_one(entry)).await {
+            Ok(_) => Ok(true),
+            // It was closed before, or the join came between.
+            Err(fault) if fault.duplicate().is_some() => self.close_open(id, session, at).await,
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn close_open(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<bool> {
+        let open = doc! { "_id": key(id, &session.sid), "leftAt": Bson::Null };
+        let close = doc! { "$set": { "leftAt": date(at) } };
+        Ok(run(self.of(PRESENCE).update_one(open, close)).await?.modified_count > 0)
+    }
+
+    /// The stream with its numbers as they are once the records written so far are counted.
+    async fn recounted(&self, id: StreamId) -> Result<Stream> {
+        let place = self.recounts.of(id);
+        let ticket = place.recount.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut last = place.recount.last.lock().await;
+        if let Some((asked_before, stream)) = &*last
+            && *asked_before >= ticket
+        {
+            return Ok(stream.clone());
+        }
+        let asked_before = place.recount.asked.load(Ordering::SeqCst);
+        let stream = self.recount(id).await?;
+        *last = Some((asked_before, stream.clone()));
+        Ok(stream)
+    }
+
+    async fn recount(&self, id: StreamId) -> Result<Stream> {
+        let mut counts = self.count(id).await?;
+        for _ in 0..COUNTS_MAX {
+            let Some(stream) = self.write_counts(id, counts).await? else { break };
+            let now = self.count(id).await?;
+            if now == counts {
+                return Ok(stream);
+            }
+            counts = now;
+        }
+        self.existing(id).await
+    }
+
+    async fn count(&self, id: StreamId) -> Result<Counts> {
+        let is_open = doc! { "$cond": [{ "$eq": [{ "$type": "$leftAt" }, "missing"] }, 1, 0] };
+        let groups = collect(self.of(PRESENCE).aggregate([
+            doc! { "$match": { "streamId": id.0, "counts": true } },
+            doc! { "$group": { "_id": "$userId", "open": { "$max": is_open } } },
+            doc! { "$group": { "_id": Bson::Null, "unique": { "$sum": 1 }, "viewers": { "$sum": "$open" } } },
+        ]))
+        .await?;
+        let number = |name| groups.first().and_then(|group| group.get(name)).and_then(integer).unwrap_or(0);
+        Ok(Counts { viewers: number("viewers"), unique: number("unique") })
+    }
+
+    /// Nothing, if the numbers are these already, or stay because the stream is not live.
+    async fn write_counts(&self, id: StreamId, counts: Counts) -> Result<Option<Stream>> {
+        let Counts { viewers, unique } = counts;
+        let differs = doc! { "$or": [
+            { "viewers": { "$ne": viewers } },
+            { "uniqueViewers": { "$ne": unique } },
+            { "peakViewers": { "$lt": viewers } },
+        ] };
+        let update = doc! {
+            "$set": { "viewers": viewers, "uniqueViewers": unique },
+            "$max": { "peakViewers": viewers },
+        };
+        let condition = doc! { "$and": [in_states(&StreamState::LIVE), differs] };
+        Ok(self.write_if(id, condition, super::streams::changed(Timestamp::now(), update)).await?)
+    }
+
+    pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {
+        let open = doc! { "streamId": id.0, "leftAt": Bson::Null };
+        collect(self.of(PRESENCE).find(open).sort(joining())).await?.iter().map(record).collect()
+    }
+
+    pub(super) async fn all_sessions(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
+        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
+        let sessions = self.of(PRESENCE);
+        let find = sessions.find(doc! { "streamId": id.0 }).sort(joining()).limit(limit);
+        collect(find).await?.iter().map(record).collect()
+    }
+}
+
+fn joining() -> Document {
+    doc! { "joinedAt": 1, "sid": 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_of_a_stream_that_nobody_counts() {
+        let recounts = Recounts::default();
+        let id = StreamId::generate();
+
+        let (one, other) = (recounts.of(id), recounts.of(id));
+        drop(one);
+        assert!(recounts.streams.lock().expect("nobody panicked").contains_key(&id));
+        drop(other);
+
+        assert!(recounts.streams.lock().expect("nobody panicked").is_empty());
+    }
+}

@@ -1,0 +1,193 @@
+//! What is known of requests for a while: idempotency keys, limits, webhooks; and the removal of what is past its time.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::Mongo;
+use super::collections::{IDEMPOTENCY, LIMITS, NODES, RELAY, WEBHOOKS};
+use super::fault::{UPKEEP_MAX, run, within};
+use super::record::{date, joined, user};
+use super::relay::expires_at;
+use super::stream_document::{text, time};
+use crate::clock::Timestamp;
+use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, StoreError, Taken};
+
+/// How often a write is tried whose condition others keep changing.
+const TRIES_MAX: usize = 16;
+
+fn claim_key(key: &IdempotencyKey) -> String {
+    joined(key.user.as_str(), &joined(key.operation, &key.key))
+}
+
+/// A claim as it is kept.
+struct Claim {
+    body: String,
+    /// As it is written, so that any value comes back as it was.
+    answer: Option<String>,
+    at: Timestamp,
+}
+
+impl Claim {
+    fn read(document: &Document) -> Result<Self> {
+        let claim = || {
+            Some(Self {
+                body: text(document, "body")?,
+                answer: text(document, "answer"),
+                at: time(document, "claimedAt")?,
+            })
+        };
+        claim().ok_or_else(|| StoreError::Failed("an idempotency key cannot be read".into()))
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        now < self.at.plus(if self.answer.is_some() { DAY } else { CLAIM_MAX })
+    }
+
+    fn answered(self, body: &str) -> Result<Claimed> {
+        if self.body != body {
+            return Ok(Claimed::OtherBody);
+        }
+        let Some(answer) = self.answer else { return Ok(Claimed::Pending) };
+        serde_json::from_str(&answer).map(Claimed::Finished).map_err(|error| StoreError::Failed(error.to_string()))
+    }
+}
+
+impl Mongo {
+    pub(super) async fn claim(&self, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed> {
+        let id = claim_key(key);
+        let expires = expires_at(now, DAY);
+        for _ in 0..TRIES_MAX {
+            let new = doc! {
+                "_id": &id, "userId": user(&key.user), "operation": key.operation, "key": &key.key,
+                "body": body, "claimedAt": date(now), "expiresAt": expires,
+            };
+            match run(self.of(IDEMPOTENCY).insert_one(new)).await {
+                Ok(_) => return Ok(Claimed::New),
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+            let Some(found) = run(self.of(IDEMPOTENCY).find_one(doc! { "_id": &id })).await? else { continue };
+            let claim = Claim::read(&found)?;
+            if claim.holds(now) {
+                return claim.answered(body);
+            }
+            // Of several that find it expired, one takes it over.
+            let expired = doc! { "_id": &id, "claimedAt": date(claim.at), "answer": claim.answer };
+            let anew = doc! {
+                "$set": { "body": body, "claimedAt": date(now), "expiresAt": expires },
+                "$unset": { "answer": "" },
+            };
+            if run(self.of(IDEMPOTENCY).update_one(expired, anew)).await?.matched_count > 0 {
+                return Ok(Claimed::New);
+            }
+        }
+        Err(contended("an idempotency key"))
+    }
+
+    pub(super) async fn finish(&self, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()> {
+        let finished = doc! { "$set": { "answer": answer.to_string() } };
+        run(self.of(IDEMPOTENCY).update_one(doc! { "_id": claim_key(key) }, finished)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn release(&self, key: &IdempotencyKey) -> Result<()> {
+        let unfinished = doc! { "_id": claim_key(key), "answer": Bson::Null };
+        run(self.of(IDEMPOTENCY).delete_one(unfinished)).await?;
+        Ok(())
+    }
+
+    /// The sliding log of a key is one document, and taking is one write that also says whether it was granted.
+    pub(super) async fn take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken> {
+        let recent = doc! { "$filter": {
+            "input": { "$ifNull": ["$taken", []] },
+            "as": "unit",
+            "cond": { "$gt": ["$$unit", date(now.minus(window))] },
+        } };
+        let taken = doc! { "$cond": ["$granted", { "$concatArrays": ["$taken", [date(now)]] }, "$taken"] };
+        let update = vec![
+            doc! { "$set": { "taken": recent } },
+            doc! { "$set": { "granted": { "$lt": [{ "$size": "$taken" }, i64::from(max)] } } },
+            doc! { "$set": {
+                "taken": taken,
+                "until": { "$max": ["$until", date(now.plus(window))] },
+                "expiresAt": { "$max": ["$expiresAt", expires_at(now, window)] },
+            } },
+        ];
+        for _ in 0..TRIES_MAX {
+            let limits = self.of(LIMITS);
+            let take = limits
+                .find_one_and_update(doc! { "_id": key }, update.clone())
+                .upsert(true)
+                .return_document(ReturnDocument::After);
+            match run(take).await {
+                Ok(Some(log)) if log.get_bool("granted").unwrap_or(false) => return Ok(Taken::Granted),
+                Ok(log) => return Ok(Taken::Refused { until: frees(log.as_ref(), max, now).plus(window) }),
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(contended("a limit"))
+    }
+
+    pub(super) async fn give_back(&self, key: &str, taken: Timestamp) -> Result<()> {
+        // All but the first one of that time.
+        let others = doc! { "$filter": {
+            "input": { "$range": [0, { "$size": "$taken" }] },
+            "as": "place",
+            "cond": { "$ne": ["$$place", "$$given"] },
+        } };
+        let rest = doc! { "$let": {
+            "vars": { "given": { "$indexOfArray": ["$taken", date(taken)] } },
+            "in": { "$map": { "input": others, "as": "place", "in": { "$arrayElemAt": ["$taken", "$$place"] } } },
+        } };
+        let holding = doc! { "_id": key, "taken": date(taken) };
+        run(self.of(LIMITS).update_one(holding, vec![doc! { "$set": { "taken": rest } }])).await?;
+        Ok(())
+    }
+
+    pub(super) async fn is_webhook_noted(&self, event_id: &str, now: Timestamp) -> Result<bool> {
+        let noted = doc! { "_id": event_id, "at": { "$gt": date(now.minus(DAY)) } };
+        Ok(run(self.of(WEBHOOKS).find_one(noted)).await?.is_some())
+    }
+
+    pub(super) async fn write_webhook(&self, event_id: &str, at: Timestamp) -> Result<()> {
+        let note = doc! { "$set": { "at": date(at), "expiresAt": expires_at(at, DAY) } };
+        match run(self.of(WEBHOOKS).update_one(doc! { "_id": event_id }, note).upsert(true)).await {
+            Ok(_) => Ok(()),
+            // Noted twice at the same moment.
+            Err(fault) if fault.duplicate().is_some() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    pub(super) async fn remove_expired(&self, now: Timestamp, chat_retention: Duration) -> Result<()> {
+        let past = [
+            (IDEMPOTENCY, "claimedAt", now.minus(DAY)),
+            (LIMITS, "until", now),
+            (WEBHOOKS, "at", now.minus(DAY)),
+            (RELAY, "at", now.minus(RELAYED_KEPT)),
+            (NODES, "at", now.minus(DAY)),
+        ];
+        for (collection, field, before) in past {
+            let old = self.of(collection);
+            let old = old.delete_many(doc! { field: { "$lte": date(before) } });
+            within(UPKEEP_MAX, old.into_future()).await?;
+        }
+        self.expire_chat(now.minus(chat_retention)).await
+    }
+}
+
+/// The unit that must be free again before another can be taken: of those taken, the `max`-th from the end.
+fn frees(log: Option<&Document>, max: u32, now: Timestamp) -> Timestamp {
+    let taken = log.and_then(|log| log.get_array("taken").ok()).map_or(&[][..], Vec::as_slice);
+    let mut taken: Vec<_> = taken.iter().filter_map(Bson::as_datetime).map(|time| time.timestamp_millis()).collect();
+    taken.sort_unstable_by(|one, other| other.cmp(one));
+    let place = usize::try_from(max).unwrap_or(usize::MAX).checked_sub(1);
+    place.and_then(|place| taken.get(place)).map_or(now, |millis| Timestamp::from_millis(*millis))
+}
+
+fn contended(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("too many changed {what} at once"))
+}
