@@ -98,7 +98,9 @@ impl Server {
         let chat = Chat::start(parts).unwrap();
         let observe = {
             let (chat, live) = (chat.clone(), live.clone());
-            Arc::new(move |stream| drop(live.observe(stream, |change| chat.observe(change))))
+            Arc::new(move |stream| {
+                live.observe(stream, |change| chat.observe(change));
+            })
         };
         let (chat_of, live_of) = (chat.clone(), live.clone());
         let moderation =
@@ -239,7 +241,14 @@ async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Problem>
         }
         "ban" => {
             let (by, at) = (caller.user.id, Timestamp::now());
-            world.live.observe_ban(Ban { user_id: user(), reason: String::new(), until: None, by, at, lifted_at: None });
+            world.live.observe_ban(Ban {
+                user_id: user(),
+                reason: String::new(),
+                until: None,
+                by,
+                at,
+                lifted_at: None,
+            });
             world.chat.drop_user(&user());
             Value::Null
         }
