@@ -21,10 +21,14 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, PortRange};
+use crate::webhook_sender::WebhookSender;
 use crate::{metrics, serve};
 
 /// How long a join token lasts that is made for somebody who tries the server.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a stop waits for receivers of webhooks to take the last ones.
+const WEBHOOKS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running server.
 pub struct App {
@@ -35,6 +39,7 @@ pub struct App {
     http: Vec<SocketAddr>,
     metrics: Vec<SocketAddr>,
     servers: JoinSet<Infallible>,
+    webhooks: WebhookSender,
 }
 
 /// How the server stopped.
@@ -82,11 +87,14 @@ impl App {
         let node_id = NodeId::generate();
         let rooms_config = rooms_config(&config, &keys, &node_id, fingerprint)?;
         let rooms = Rooms::start(rooms_config, workers.handles().to_vec(), events);
+        let secret = config.secret(&config.webhook.api_key).map(|secret| secret.bytes().to_vec()).unwrap_or_default();
+        let webhooks = WebhookSender::start(&config.webhook, &secret, || rooms.events())?;
         let counters = Arc::new(Counters::default());
         let surface = Surface {
             keys: keys.clone(),
             rooms: rooms.clone(),
             auto_create: config.room.auto_create,
+            admit: None,
             counters: Arc::clone(&counters),
         };
         let sources = metrics::Sources {
@@ -94,11 +102,12 @@ impl App {
             rooms: rooms.clone(),
             workers: Arc::clone(&workers),
             surface: counters,
+            webhooks: webhooks.counters(),
         };
         let mut servers = JoinSet::new();
         let http = serve(&mut servers, listeners, &signaling::http::router(surface))?;
         let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;
-        Ok(App { config, keys, rooms, workers, http, metrics, servers })
+        Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks })
     }
 
     /// Where HTTP is served.
@@ -187,6 +196,7 @@ impl App {
 
     async fn stop(mut self) {
         self.servers.shutdown().await;
+        self.webhooks.finish(WEBHOOKS_PATIENCE).await;
         // Metrics held the other handle, and went with their server.
         if let Some(workers) = Arc::into_inner(self.workers) {
             let _ = tokio::task::spawn_blocking(move || workers.stop()).await;

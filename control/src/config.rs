@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
+use crate::webhook_sender::Webhook;
 use livekit::Standing;
 
 /// API key of `--dev`. Public.
@@ -45,6 +46,7 @@ pub struct Config {
     pub rtc: Rtc,
     pub room: Room,
     pub limit: Limit,
+    pub webhook: Webhook,
     pub live: product::Live,
     pub chat: product::Chat,
     pub auth: product::Auth,
@@ -154,6 +156,7 @@ impl Default for Config {
             rtc: Rtc::default(),
             room: Room::default(),
             limit: Limit::default(),
+            webhook: Webhook::default(),
             live: product::Live::default(),
             chat: product::Chat::default(),
             auth: product::Auth::default(),
@@ -249,6 +252,11 @@ impl Config {
         Ok(codecs)
     }
 
+    /// The secret of an API key.
+    pub fn secret(&self, key: &str) -> Option<&Secret> {
+        self.keys.0.iter().find(|(name, _)| name == key).map(|(_, secret)| secret)
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         let PortRange { first, last } = self.udp_ports();
         if first > last || first == 0 {
@@ -258,6 +266,9 @@ impl Config {
         }
         if self.prometheus.username.is_empty() != self.prometheus.password.0.is_empty() {
             bail!("prometheus.username and prometheus.password belong together: set both or none");
+        }
+        if !self.webhook.urls.is_empty() && self.secret(&self.webhook.api_key).is_none() {
+            bail!("webhook.urls need webhook.api_key, which must be one of keys: it signs the events");
         }
         self.codecs()?;
         product::check(self)

@@ -1,6 +1,7 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
 pub mod app;
+pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod clock;
@@ -14,3 +15,4 @@ pub mod store;
 pub mod streams;
 pub mod text;
 pub mod user;
+pub mod webhook_sender;

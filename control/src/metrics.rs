@@ -19,6 +19,7 @@ use signaling::rooms::Rooms;
 use tracing::warn;
 
 use crate::config::Prometheus;
+use crate::webhook_sender;
 
 /// Where the numbers come from.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ pub struct Sources {
     pub rooms: Rooms,
     pub workers: Arc<Workers>,
     pub surface: Arc<Counters>,
+    pub webhooks: Arc<webhook_sender::Counters>,
 }
 
 /// Further labels of a row, each a name and a value.
@@ -96,6 +98,7 @@ pub fn render(sources: &Sources) -> String {
     let mut page = Page::new(&sources.node_id);
     rooms(&mut page, sources);
     surface(&mut page, &sources.surface);
+    webhooks(&mut page, &sources.webhooks);
     workers(&mut page, sources);
     page.text()
 }
@@ -134,6 +137,9 @@ fn rooms(page: &mut Page<'_>, sources: &Sources) {
 fn surface(page: &mut Page<'_>, counters: &Counters) {
     let joins = [("accepted", &counters.joins_accepted), ("refused", &counters.joins_refused)];
     counts(page, "onair_joins_total", "Requests to join or resume.", "result", &joins);
+    let not_admitted = counters.joins_not_admitted.load(Ordering::Relaxed);
+    let help = "Joins refused though the token is good: users blocked or banned, streams that ended.";
+    page.metric("onair_joins_not_admitted_total", help, MetricType::COUNTER, &[(&[], not_admitted)]);
     let calls = [("answered", &counters.api_answered), ("refused", &counters.api_refused)];
     counts(page, "onair_api_requests_total", "Calls of the server APIs.", "result", &calls);
     let ends = [
@@ -148,6 +154,19 @@ fn surface(page: &mut Page<'_>, counters: &Counters) {
     let help = "Data messages dropped because they came faster than their room took them.";
     let dropped = signaling::media::data_dropped();
     page.metric("onair_data_overflow_total", help, MetricType::COUNTER, &[(&[], dropped)]);
+}
+
+fn webhooks(page: &mut Page<'_>, counters: &webhook_sender::Counters) {
+    let results = [
+        ("delivered", &counters.delivered),
+        ("retried", &counters.retried),
+        ("refused", &counters.refused),
+        ("expired", &counters.expired),
+        ("overflowed", &counters.overflowed),
+    ];
+    counts(page, "onair_webhooks_total", "Webhooks sent to other servers, and tries.", "result", &results);
+    let pending = counters.pending.load(Ordering::Relaxed);
+    page.metric("onair_webhooks_pending", "Webhooks not delivered yet.", MetricType::GAUGE, &[(&[], pending)]);
 }
 
 /// Counters of one name, which differ by the value of one label.

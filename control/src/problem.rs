@@ -46,6 +46,7 @@ codes! {
     StreamNotFound "stream_not_found" NOT_FOUND;
     FeatureDisabled "feature_disabled" NOT_FOUND;
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED;
+    RequestTimeout "request_timeout" REQUEST_TIMEOUT;
     Conflict "conflict" CONFLICT;
     StreamFull "stream_full" CONFLICT;
     NotStartable "not_startable" CONFLICT;
@@ -96,6 +97,11 @@ impl Problem {
 
     pub fn validation(errors: Vec<FieldError>) -> Self {
         Self { errors, ..Self::new(Code::ValidationFailed, "Correct the fields listed in errors.") }
+    }
+
+    /// One field that is not acceptable.
+    pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::validation(vec![FieldError { field: field.into(), message: message.into() }])
     }
 
     pub fn stream_not_found() -> Self {

@@ -1,10 +1,209 @@
-//! What people write, made safe to keep and show.
+//! What people write, made safe to keep and show (stream API, sections 3.3 and 8.2).
+
+use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+use url::Url;
+
+/// Longest title, in characters (stream API, section 3.3).
+pub const TITLE_CHARS_MAX: usize = 120;
+
+/// Characters of four bytes each.
+pub const TITLE_BYTES_MAX: usize = 4 * TITLE_CHARS_MAX;
+
+/// Most tags of a stream.
+pub const TAGS_MAX: usize = 10;
+
+/// Longest tag, in characters.
+pub const TAG_CHARS_MAX: usize = 32;
+
+/// What browsers and proxies accept as a URL without trouble.
+pub const URL_BYTES_MAX: usize = 2048;
+
+/// Why a text is not acceptable; says what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAcceptable(pub Cow<'static, str>);
+
+impl From<&'static str> for NotAcceptable {
+    fn from(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for NotAcceptable {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
 
 /// NFC, without control characters, trimmed. `None` if nothing is left.
 pub fn plain(text: &str) -> Option<String> {
-    let text: String = text.nfc().filter(|c| !c.is_control()).collect();
+    let text: String = text.chars().filter(|c| !c.is_control()).nfc().collect();
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// [`plain`], of at most so many characters of at most four bytes each.
+///
+/// # Errors
+/// It is longer.
+pub fn short(text: &str, chars_max: usize) -> Result<Option<String>, NotAcceptable> {
+    let text = plain(text);
+    if text.as_ref().is_some_and(|text| text.chars().count() > chars_max) {
+        return Err(format!("at most {chars_max} characters").into());
+    }
+    Ok(text)
+}
+
+/// A stream's title; `None` if nothing is left of it.
+///
+/// # Errors
+/// It is longer than [`TITLE_CHARS_MAX`] or [`TITLE_BYTES_MAX`].
+pub fn title(text: &str) -> Result<Option<String>, NotAcceptable> {
+    short(text, TITLE_CHARS_MAX)
+}
+
+/// A stream's tags: each in its one spelling, in the given order, none twice.
+///
+/// # Errors
+/// Too many, or one that is no tag.
+pub fn tags<S: AsRef<str>>(tags: &[S]) -> Result<Vec<String>, NotAcceptable> {
+    let mut kept: Vec<String> = Vec::new();
+    for text in tags {
+        let tag = tag(text.as_ref())?;
+        if !kept.contains(&tag) {
+            kept.push(tag);
+        }
+        if kept.len() > TAGS_MAX {
+            return Err(format!("at most {TAGS_MAX} tags").into());
+        }
+    }
+    Ok(kept)
+}
+
+/// One tag in its one spelling: NFKC, lower case, without a leading `#`.
+///
+/// # Errors
+/// It is empty, longer than [`TAG_CHARS_MAX`], or has other characters than letters, marks, digits, `-` and `_`.
+pub fn tag(text: &str) -> Result<String, NotAcceptable> {
+    // Lower case may take a letter apart (İ), and NFKC puts it together again.
+    let text: String = text.nfkc().flat_map(char::to_lowercase).nfkc().collect();
+    let text = text.trim();
+    let text = text.strip_prefix('#').unwrap_or(text);
+    if text.is_empty() || text.chars().count() > TAG_CHARS_MAX {
+        return Err(format!("each tag has 1 to {TAG_CHARS_MAX} characters").into());
+    }
+    if !text.chars().all(|c| c.is_alphanumeric() || is_combining_mark(c) || c == '-' || c == '_') {
+        return Err("tags consist of letters, digits, - and _".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// Schemes of a URL that is shown but never fetched here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schemes {
+    Https,
+    /// In development.
+    HttpAndHttps,
+}
+
+/// The URL of a picture, in its one spelling; `None` if it is empty.
+///
+/// # Errors
+/// It is no absolute URL of that scheme, too long, or carries user information.
+pub fn picture_url(text: &str, schemes: Schemes) -> Result<Option<String>, NotAcceptable> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let too_long = || NotAcceptable::from(format!("at most {URL_BYTES_MAX} bytes"));
+    if text.len() > URL_BYTES_MAX {
+        return Err(too_long());
+    }
+    let url = Url::parse(text).map_err(|_| "an absolute https URL")?;
+    let scheme = url.scheme() == "https" || (url.scheme() == "http" && schemes == Schemes::HttpAndHttps);
+    if !scheme || !url.has_host() {
+        return Err("an absolute https URL".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL without a user name".into());
+    }
+    let url = String::from(url);
+    if url.len() > URL_BYTES_MAX { Err(too_long()) } else { Ok(Some(url)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_title_is_trimmed_composed_and_freed_of_control_characters() {
+        assert_eq!(title("  Caf\u{65}\u{301}\u{7}\n! "), Ok(Some("Cafeé!".to_owned())));
+        assert_eq!(title("\u{1b}\t "), Ok(None));
+    }
+
+    #[test]
+    fn a_title_has_at_most_120_characters_of_any_width() {
+        assert_eq!(title(&"🦀".repeat(120)).map(|title| title.map(|title| title.len())), Ok(Some(TITLE_BYTES_MAX)));
+        assert_eq!(title(&"a".repeat(121)), Err("at most 120 characters".into()));
+    }
+
+    #[test]
+    fn a_tag_has_one_spelling() {
+        for text in ["Pet", "#pet", " PET ", "ｐｅｔ", "#ＰＥＴ"] {
+            assert_eq!(tag(text).as_deref(), Ok("pet"), "{text}");
+        }
+    }
+
+    #[test]
+    fn letters_of_all_scripts_make_tags() {
+        for text in ["猫", "हिन्दी", "öl", "кот", "snake_case", "a-b", "2026"] {
+            assert!(tag(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_tag_is_refused() {
+        for text in ["", "#", " ", "two words", "a,b", "a.b", "##x", "🦀", "a\u{0}b", &"x".repeat(33)] {
+            assert!(tag(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tags_are_merged_before_they_are_counted() {
+        let many: Vec<String> = (0..30).map(|n| format!("#Tag{}", n % 10)).collect();
+
+        assert_eq!(tags(&many).map(|tags| tags.len()), Ok(10));
+        assert_eq!(tags(&[many.as_slice(), &["one-more".to_owned()]].concat()), Err("at most 10 tags".into()));
+    }
+
+    #[test]
+    fn a_picture_has_an_absolute_https_url_without_user_information() {
+        let https = |text| picture_url(text, Schemes::Https);
+
+        assert_eq!(https("https://a.example/x.png"), Ok(Some("https://a.example/x.png".to_owned())));
+        assert_eq!(https(" "), Ok(None));
+        for text in ["http://a.example/", "//a.example/", "x.png", "javascript:alert(1)", "data:,x", "https://u:p@a.example/"] {
+            assert!(https(text).is_err(), "{text}");
+        }
+        assert!(https(&format!("https://a.example/{}", "x".repeat(2048))).is_err());
+        assert!(picture_url("http://a.example/", Schemes::HttpAndHttps).is_ok());
+    }
+
+    proptest! {
+        /// What was made safe once stays as it is.
+        #[test]
+        fn cleaning_twice_changes_nothing(text in "\\PC{0,40}|.{0,40}") {
+            if let Some(once) = plain(&text) {
+                prop_assert_eq!(plain(&once), Some(once.clone()));
+            }
+            if let Ok(once) = tag(&text) {
+                prop_assert_eq!(tag(&once), Ok(once.clone()));
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod churn;
 pub mod client;
 pub mod clock;
 pub mod codec;
+pub mod delays;
 pub mod dtls;
 pub mod histogram;
 pub mod ice;

@@ -107,8 +107,8 @@ impl Test {
         })
     }
 
-    fn client_options(&self, identity: &str) -> anyhow::Result<ClientOptions> {
-        let token = self.key.token(&self.options.room, identity)?;
+    fn client_options(&self, room: &str, identity: &str) -> anyhow::Result<ClientOptions> {
+        let token = self.key.token(room, identity)?;
         let mut client = ClientOptions::new(&self.options.url, token);
         client.protocol = self.options.protocol;
         client.loss = Loss { down: self.options.loss_down, up: self.options.loss_up };
@@ -120,9 +120,10 @@ impl Test {
 
     async fn start_publishers(&self) -> anyhow::Result<Vec<Client>> {
         let mut publishers = Vec::new();
-        for number in 0..self.publishers.video.max(self.publishers.audio) {
+        let a_room = self.publishers.video.max(self.publishers.audio);
+        for (room, number) in (0..self.options.rooms()).flat_map(|room| (0..a_room).map(move |number| (room, number))) {
             let name = format!("{}-pub-{number}", self.options.identity_prefix);
-            let mut options = self.client_options(&name)?;
+            let mut options = self.client_options(&self.options.room_of(room), &name)?;
             options.auto_subscribe = false;
             let client = Client::join(&self.publisher_media, &self.identity, options)
                 .await
@@ -173,13 +174,12 @@ impl Test {
     }
 
     async fn join_subscribers(&self) -> Audience {
-        let verified = self.options.verified_subscribers();
         let start = tokio::time::Instant::now();
         let mut joins = JoinSet::new();
         for number in 0..self.options.subscribers {
             let name = format!("{}-sub-{number}", self.options.identity_prefix);
-            let options = self.client_options(&name).map(|mut options| {
-                options.verify = number < verified;
+            let options = self.client_options(&self.options.room_of(number), &name).map(|mut options| {
+                options.verify = self.options.is_verified(number);
                 options
             });
             let (media, identity) = (self.subscriber_media.clone(), self.identity.clone());
@@ -233,7 +233,8 @@ impl Test {
         // Their packets are not those of the subscribers.
         let media = MediaThread::spawn("lt-churn", receiving(&self.options))?;
         let options = |number| {
-            let mut options = self.client_options(&format!("{}-churn-{number}", self.options.identity_prefix))?;
+            let name = format!("{}-churn-{number}", self.options.identity_prefix);
+            let mut options = self.client_options(&self.options.room_of(number), &name)?;
             options.verify = false;
             Ok(options)
         };

@@ -19,8 +19,8 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc as events, oneshot};
 
 use crate::clock::{monotonic_ns, realtime_ns, thread_cpu_ns};
+use crate::delays::Delays;
 use crate::dtls::Identity;
-use crate::histogram::Histogram;
 use crate::ice::Credentials;
 use crate::sender::{Encoding, Source};
 use crate::socket::{self, Batch, Datagram, Features};
@@ -65,8 +65,8 @@ pub struct NewTransport {
 pub struct Snapshot {
     /// In the order of their ids, those that have been closed among them.
     pub transports: Vec<(u32, TransportStats)>,
-    /// Delays in nanoseconds since the last [`MediaThread::reset_delays`].
-    pub delays: Histogram,
+    /// Delays since the last [`MediaThread::reset_delays`].
+    pub delays: Delays,
     /// CPU that the thread has used.
     pub cpu_ns: u64,
     /// Events that found their client's queue full.
@@ -125,7 +125,7 @@ impl MediaThread {
             slots: Vec::new(),
             timers: BinaryHeap::new(),
             batch: Batch::new(options.coalesce),
-            delays: Histogram::default(),
+            delays: Delays::default(),
             events_lost: 0,
         };
         let held = wake.clone();
@@ -253,7 +253,7 @@ struct Shell {
     slots: Vec<Option<Box<Slot>>>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
     batch: Batch,
-    delays: Histogram,
+    delays: Delays,
     events_lost: u64,
 }
 
@@ -350,7 +350,7 @@ impl Shell {
             Command::Snapshot(reply) => {
                 let _ = reply.send(self.snapshot());
             }
-            Command::ResetDelays => self.delays = Histogram::default(),
+            Command::ResetDelays => self.delays = Delays::default(),
         }
     }
 

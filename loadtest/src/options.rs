@@ -45,6 +45,9 @@ pub struct Options {
     /// Room to fill.
     #[arg(long, default_value = "load")]
     pub room: String,
+    /// Rooms that share the subscribers evenly, each with its own publishers.
+    #[arg(long, default_value_t = 1)]
+    pub rooms: usize,
     /// Start of every identity.
     #[arg(long, default_value = "lt")]
     pub identity_prefix: String,
@@ -137,9 +140,28 @@ impl Options {
         }
     }
 
-    /// Subscribers that decrypt everything; the first ones.
+    pub(crate) fn rooms(&self) -> usize {
+        self.rooms.max(1)
+    }
+
+    /// The name of the room that participant `number` belongs to.
+    pub(crate) fn room_of(&self, number: usize) -> String {
+        match self.rooms() {
+            1 => self.room.clone(),
+            rooms => format!("{}-{}", self.room, number % rooms),
+        }
+    }
+
+    /// How many subscribers decrypt everything.
     pub(crate) fn verified_subscribers(&self) -> usize {
         (self.subscribers as f64 * self.verify.clamp(0.0, 1.0)).ceil() as usize
+    }
+
+    /// Whether subscriber `number` decrypts everything. These are spread over the audience, because a server that serves
+    /// it in order of arrival shows its first members the shortest delays.
+    pub(crate) fn is_verified(&self, number: usize) -> bool {
+        let before = |number: usize| number * self.verified_subscribers() / self.subscribers.max(1);
+        before(number + 1) > before(number)
     }
 
     /// Whether video is published in three layers.
@@ -179,6 +201,16 @@ mod tests {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(parse_duration("fast").is_err() && parse_duration("3 days").is_err());
+    }
+
+    #[test]
+    fn those_who_verify_are_spread_over_the_audience() {
+        let options = Options { subscribers: 1_010, verify: 0.05, ..Options::default() };
+        let verified: Vec<usize> = (0..1_010).filter(|number| options.is_verified(*number)).collect();
+        assert_eq!(verified.len(), options.verified_subscribers());
+        assert!(verified[0] < 20 && verified[50] == 1_009, "{verified:?}");
+        assert!(verified.windows(2).all(|pair| pair[1] - pair[0] >= 19));
+        assert!(Options { verify: 1.0, ..options }.is_verified(0));
     }
 
     #[test]

@@ -65,7 +65,11 @@ pub struct Report {
     pub first_keyframe_ms: Option<Percentiles>,
     /// From the publisher's socket to the subscriber's, in the measured time.
     pub delay_ms: Option<Percentiles>,
-    pub jitter_ms: JitterReport,
+    /// The same by kind.
+    pub delay_by_kind_ms: KindReport,
+    /// Interarrival jitter (RFC 3550) of the verified subscribers' streams at the end of the measured time, that of video
+    /// by the first packet of each frame.
+    pub jitter_ms: KindReport,
     /// Signalling that each subscriber received, from its join to the end.
     pub signal_bytes: Option<Percentiles>,
     /// Of the thread that receives, in the measured time.
@@ -95,11 +99,10 @@ pub struct PlaybackReport {
     pub freeze_share: f64,
 }
 
-/// Interarrival jitter (RFC 3550) of the verified subscribers' streams at the end of the measured time.
+/// A time of each kind of media.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct JitterReport {
+pub struct KindReport {
     pub audio: Option<Percentiles>,
-    /// By the first packet of each frame.
     pub video: Option<Percentiles>,
 }
 
@@ -237,6 +240,8 @@ impl fmt::Display for Report {
             ("first packet", self.first_packet_ms),
             ("first key frame", self.first_keyframe_ms),
             ("delay", self.delay_ms),
+            ("  of audio", self.delay_by_kind_ms.audio),
+            ("  of video", self.delay_by_kind_ms.video),
             ("jitter of audio", self.jitter_ms.audio),
             ("jitter of video", self.jitter_ms.video),
         ] {

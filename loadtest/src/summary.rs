@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::procfs::{ProcessUsage, cores, load_average};
 use crate::receiver::MediaKind;
 use crate::report::{
-    JitterReport, JoinSample, MachineReport, PlaybackReport, PublisherReport, Report, ServerReport, VerificationReport,
+    JoinSample, KindReport, MachineReport, PlaybackReport, PublisherReport, Report, ServerReport, VerificationReport,
 };
 use crate::signal::Protocol;
 use crate::timeline::Second;
@@ -52,7 +52,11 @@ impl Findings<'_> {
             duration_s: self.marks.seconds(),
             publishers: self.publishers(),
             verification: self.verification(),
-            delay_ms: end.subscribers.delays.percentiles(1e6),
+            delay_ms: end.subscribers.delays.all().percentiles(1e6),
+            delay_by_kind_ms: KindReport {
+                audio: end.subscribers.delays.audio.percentiles(1e6),
+                video: end.subscribers.delays.video.percentiles(1e6),
+            },
             jitter_ms: self.jitter(),
             playback: self.playback(),
             signal_bytes: signal_bytes.percentiles(1.0),
@@ -93,7 +97,8 @@ impl Findings<'_> {
 
     fn publishers(&self) -> PublisherReport {
         let (start, last) = (self.marks.start.sent(), self.marks.last.sent());
-        let window_expected = last.packets.saturating_sub(start.packets) * self.clients.len() as u64;
+        let window_expected =
+            last.packets.saturating_sub(start.packets) * self.clients.len() as u64 / self.options.rooms() as u64;
         PublisherReport {
             packets_sent: last.packets,
             key_frames: last.key_frames,
@@ -123,13 +128,13 @@ impl Findings<'_> {
     }
 
     /// Where the kernel told the arrival times.
-    fn jitter(&self) -> JitterReport {
+    fn jitter(&self) -> KindReport {
         let of = |kind| {
             let streams = self.marks.end.transports().filter(|stats| stats.verifies).flat_map(|stats| &stats.streams);
             let jitter = streams.filter(|stream| stream.kind == kind).map(|stream| (stream.jitter_ms * 1e3) as u64);
             jitter.collect::<Histogram>().percentiles(1e3)
         };
-        JitterReport { audio: of(MediaKind::Audio), video: of(MediaKind::Video) }
+        KindReport { audio: of(MediaKind::Audio), video: of(MediaKind::Video) }
     }
 
     fn playback(&self) -> PlaybackReport {

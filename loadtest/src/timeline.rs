@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::histogram::Histogram;
+use crate::delays::Delays;
 use crate::media::{MediaThread, Snapshot};
 use crate::procfs::ProcessUsage;
 
@@ -86,7 +86,7 @@ impl Sampler {
 struct Before {
     at_s: f64,
     received: u64,
-    delays: Histogram,
+    delays: Delays,
     server_cpu_ns: Option<u64>,
 }
 
@@ -102,7 +102,7 @@ impl State {
         let at_s = self.start.elapsed().as_secs_f64();
         let streams = || snapshot.transports.iter().flat_map(|(_, stats)| &stats.streams);
         let received: u64 = streams().map(|stream| stream.counts.received).sum();
-        let delays = snapshot.delays.since(&self.before.delays).percentiles(1e6);
+        let delays = snapshot.delays.since(&self.before.delays).all().percentiles(1e6);
         let server = self.server_pid.and_then(|pid| ProcessUsage::read(pid).ok());
         let before = std::mem::replace(
             &mut self.before,
@@ -146,15 +146,16 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receiver::MediaKind;
 
     #[test]
     fn a_sample_tells_the_delays_of_its_second_only() {
         let mut state =
             State { start: Instant::now(), joins: Arc::default(), server_pid: None, before: Before::default() };
         let mut snapshot = Snapshot::default();
-        snapshot.delays.record(1_000_000);
+        snapshot.delays.record(MediaKind::Audio, 1_000_000);
         assert_eq!(state.sample(&snapshot).delay_p50_ms.map(f64::round), Some(1.0));
-        snapshot.delays.record(50_000_000);
+        snapshot.delays.record(MediaKind::Video, 50_000_000);
         let second = state.sample(&snapshot);
         assert!(second.delay_p50_ms.is_some_and(|p50| p50 > 49.0), "{second:?}");
         assert_eq!(state.sample(&snapshot).delay_p50_ms, None);

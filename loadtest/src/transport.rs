@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::channels::{ChannelEvent, Channels};
 use crate::codec::{VideoCodec, starts_key_frame};
+use crate::delays::Delays;
 use crate::dtls::{Dtls, DtlsEvent, DtlsRole, Identity, SrtpProfile, SrtpSession};
-use crate::histogram::Histogram;
 use crate::ice::{Credentials, IceAgent, IceEvent, IceRole};
 use crate::playback::PlaybackCounts;
 use crate::receiver::{Arrival, MediaKind, Stream, StreamCounts};
@@ -426,14 +426,7 @@ impl Transport {
     }
 
     /// Handles one datagram that arrived at `now`, the same moment as `now_ns`.
-    pub fn on_datagram(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Instant,
-        now_ns: u64,
-        delays: &mut Histogram,
-    ) {
+    pub fn on_datagram(&mut self, from: SocketAddr, datagram: &[u8], now: Instant, now_ns: u64, delays: &mut Delays) {
         self.stats.datagrams += 1;
         // The demultiplexing of RFC 9443.
         match datagram.first() {
@@ -548,7 +541,7 @@ impl Transport {
         }
     }
 
-    fn on_rtp(&mut self, packet: &[u8], now: Instant, now_ns: u64, delays: &mut Histogram) {
+    fn on_rtp(&mut self, packet: &[u8], now: Instant, now_ns: u64, delays: &mut Delays) {
         let Some(header) = Header::parse(packet) else { return };
         if Loss::strikes(self.options.loss.down) {
             self.stats.lost_on_purpose += 1;
@@ -607,7 +600,7 @@ impl Transport {
         body: &[u8],
         now_ns: u64,
         timely: bool,
-        delays: &mut Histogram,
+        delays: &mut Delays,
     ) {
         let Some((_, media)) = self.streams.iter_mut().find(|(stream, _)| stream.ssrc == ssrc) else { return };
         if let PayloadKind::Video(codec) = payload
@@ -622,11 +615,12 @@ impl Transport {
         };
         media.on_stamp(stamp, timely);
         if timely && self.options.verify {
-            delays.record(now_ns.saturating_sub(stamp.sent_ns));
+            let kind = if payload == PayloadKind::Audio { MediaKind::Audio } else { MediaKind::Video };
+            delays.record(kind, now_ns.saturating_sub(stamp.sent_ns));
         }
     }
 
-    fn on_retransmission(&mut self, header: &Header, packet: &[u8], now: Instant, now_ns: u64, delays: &mut Histogram) {
+    fn on_retransmission(&mut self, header: &Header, packet: &[u8], now: Instant, now_ns: u64, delays: &mut Delays) {
         self.stats.retransmissions += 1;
         let Some(plain) = self.decrypt(packet) else { return };
         let Some((original, rest)) = body(header, &plain).split_first_chunk::<2>() else { return };
@@ -823,7 +817,7 @@ mod tests {
         addresses: [SocketAddr; 2],
         now: Instant,
         start: Instant,
-        delays: Histogram,
+        delays: Delays,
         events: [Vec<TransportEvent>; 2],
         /// Counts media packets from the publisher; those for which it gives `true` are lost.
         lose: fn(u32) -> bool,
@@ -868,7 +862,7 @@ mod tests {
                 remb: false,
             });
             let events = [Vec::new(), Vec::new()];
-            Self { ends, addresses, now, start: now, delays: Histogram::default(), events, lose, media: 0 }
+            Self { ends, addresses, now, start: now, delays: Delays::default(), events, lose, media: 0 }
         }
 
         fn publish(&mut self) {
@@ -943,7 +937,7 @@ mod tests {
         assert!(stream.first_key_frame_ns.is_some() && received.sender_reports > 0);
         assert!(sent.feedback_received > 20, "{}", sent.feedback_received);
         assert_eq!((received.verified, received.forged), (stream.counts.received, 0));
-        assert!(!pair.delays.is_empty());
+        assert!(!pair.delays.video.is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All media state of one worker: a table of contents that calls the stages.
 //!
-//! A turn is: [`Engine::receive`] for everything that has arrived, [`Engine::forward`] once for everything that follows
-//! from it, [`Engine::expire`] for what time brings. Time and bytes are parameters; the shell in [`crate::io`] owns
+//! A turn is: [`Engine::receive`] for everything that has arrived, [`Engine::forward_some`] for what follows from it,
+//! [`Engine::expire`] for what time brings. Time and bytes are parameters; the shell in [`crate::io`] owns
 //! clock and sockets.
 //!
 //! - `engine/receive.rs`: datagrams in, up to the layer's history
@@ -11,17 +11,19 @@
 
 mod feedback;
 mod forward;
+mod news;
 mod receive;
 mod state;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shared::media::{Codec, MediaKind};
 use slab::Slab;
 use tracing::debug;
 
+use self::news::News;
 pub use self::state::TransportState;
 use crate::certificate::Certificate;
 use crate::command::{
@@ -88,8 +90,8 @@ pub struct Engine {
     subscription_of: HashMap<SubscriptionId, usize>,
     paths: HashMap<Path, usize>,
     ufrags: HashMap<String, usize>,
-    /// The router's list: slots of publications that something arrived for in this turn.
-    news: Vec<usize>,
+    /// The router's list: publications that have something to forward.
+    news: News,
     /// Slots of video subscriptions that have not met the present yet: they get the past also while nothing arrives.
     starting: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
@@ -116,7 +118,7 @@ impl Engine {
             subscription_of: HashMap::new(),
             paths: HashMap::new(),
             ufrags: HashMap::new(),
-            news: Vec::with_capacity(64),
+            news: News::default(),
             starting: Vec::new(),
             timers: BinaryHeap::new(),
             clock: feedback::MediaClock::new(now),
@@ -422,7 +424,7 @@ impl Engine {
         let subscription = self.subscriptions.remove(slot);
         self.subscription_of.remove(&subscription.id);
         if let Some(publication) = self.publications.get_mut(subscription.publication) {
-            publication.subscriptions.retain(|other| *other != slot);
+            publication.forget_subscription(slot);
         }
         if let Some(peer) = self.peers.get_mut(subscription.transport) {
             peer.subscriptions.retain(|other| *other != slot);
@@ -436,7 +438,7 @@ impl Engine {
         }
         let publication = self.publications.remove(slot);
         self.publication_of.remove(&publication.id);
-        self.news.retain(|other| *other != slot);
+        self.news.forget(slot);
         if let Some(peer) = self.peers.get_mut(publication.transport) {
             peer.publications.retain(|other| *other != slot);
             peer.streams.retain(|(_, stream)| stream.publication != slot);
@@ -583,6 +585,3 @@ fn merge_extensions(into: &mut ExtensionIds, from: &ExtensionIds) {
 fn is_vp8(codec: Codec) -> bool {
     matches!(codec, Codec::Vp8)
 }
-
-/// How long a turn may wait for the rest of a frame when many subscribers watch; see `Engine::waits_for_more`.
-pub const FRAME_WAIT: Duration = Duration::from_micros(1000);

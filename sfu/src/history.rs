@@ -10,6 +10,8 @@ use crate::codec::Vp8Descriptor;
 pub struct PacketInfo {
     /// Extended sequence number of the source.
     pub sequence: u64,
+    /// Packets of the layer that had arrived before.
+    pub arrival: u64,
     pub timestamp: u32,
     pub payload_type: u8,
     pub marker: bool,
@@ -123,6 +125,7 @@ mod tests {
     fn info(sequence: u64) -> PacketInfo {
         PacketInfo {
             sequence,
+            arrival: 0,
             timestamp: 0,
             payload_type: 96,
             marker: false,

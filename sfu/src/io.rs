@@ -201,12 +201,18 @@ impl Workers {
 impl WorkerHandle {
     /// Queues a command without waiting.
     pub fn try_send(&self, command: Command) -> Result<(), SendError> {
+        self.try_queue(command).inspect(|()| self.waker.wake())
+    }
+
+    /// Queues a command that need not be carried out before the worker next wakes for another reason: half a second
+    /// later at most, and before it reads the next datagram.
+    pub fn try_queue(&self, command: Command) -> Result<(), SendError> {
         match self.commands.try_send(Instruction::Obey(command)) {
-            Ok(()) => {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(Instruction::Obey(command))) => {
                 self.waker.wake();
-                Ok(())
+                Err(SendError::Full(command))
             }
-            Err(TrySendError::Full(Instruction::Obey(command))) => Err(SendError::Full(command)),
             Err(_) => Err(SendError::Gone),
         }
     }

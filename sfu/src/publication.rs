@@ -30,6 +30,9 @@ const NACK_TRIES: u8 = 8;
 /// less than two. Older key frames are asked for anew, at most every [`KEYFRAME_INTERVAL`].
 const LATE_START_MAX: u64 = 200;
 
+/// Packets of a layer that are fanned out together; more are taken in several rounds.
+pub const ROUND: usize = 64;
+
 struct Missing {
     sequence: u64,
     due: Instant,
@@ -42,8 +45,11 @@ pub struct LayerState {
     pub ssrc: Option<Ssrc>,
     /// Recent packets; made with the first one, so that announced layers that never come cost nothing.
     pub history: Option<Box<History>>,
-    /// Extended numbers of the packets that arrived in this turn.
+    /// Extended numbers of packets that arrived and wait for their round.
     pub news: Vec<u64>,
+    /// Those that are being fanned out, and how many of the publication's subscriptions have had their turn.
+    pub round: Vec<u64>,
+    pub served: usize,
     pub last_packet: Option<Instant>,
     sequence: ExtendedSequence,
     first: u64,
@@ -70,7 +76,9 @@ impl LayerState {
             ssrc: spec.ssrc,
             spec,
             history: None,
-            news: Vec::with_capacity(64),
+            news: Vec::with_capacity(ROUND),
+            round: Vec::with_capacity(ROUND),
+            served: 0,
             last_packet: None,
             sequence: ExtendedSequence::default(),
             first: 0,
@@ -102,6 +110,11 @@ impl LayerState {
         self.highest
     }
 
+    /// Packets that arrived until now, see [`PacketInfo::arrival`].
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Continues the numbering of an exported layer.
     pub fn resume_at(&mut self, ssrc: Ssrc, highest: u64) {
         self.ssrc = Some(ssrc);
@@ -115,7 +128,7 @@ impl LayerState {
         &mut self,
         now: Instant,
         kind: MediaKind,
-        info: PacketInfo,
+        mut info: PacketInfo,
         descriptor: &[u8],
         payload: &[u8],
         recovered: bool,
@@ -126,6 +139,7 @@ impl LayerState {
                 MediaKind::Video => History::for_video(),
             })
         });
+        info.arrival = self.received;
         if !history.keep(info, descriptor, payload) {
             return false;
         }
@@ -208,6 +222,28 @@ impl LayerState {
         let keyframe = self.keyframe?;
         let history = self.history.as_deref()?;
         (self.highest - keyframe <= LATE_START_MAX && history.contains(keyframe)).then_some(keyframe)
+    }
+
+    /// Whether the last packet that arrived is in the middle of a frame.
+    pub fn is_within_frame(&self) -> bool {
+        let last = self.news.last().and_then(|news| self.history.as_deref()?.find(*news));
+        last.is_some_and(|packet| !packet.info.marker)
+    }
+
+    /// Begins the next round, if the last one is over. `false`: there is nothing to fan out.
+    pub fn begin_round(&mut self) -> bool {
+        if self.round.is_empty() {
+            self.served = 0;
+            let count = self.news.len().min(ROUND);
+            self.round.extend(self.news.drain(..count));
+        }
+        !self.round.is_empty()
+    }
+
+    /// Forgets what waits to be fanned out.
+    pub fn drop_news(&mut self) {
+        self.news.clear();
+        self.round.clear();
     }
 
     pub fn has_missing(&self) -> bool {
@@ -293,8 +329,8 @@ pub struct Publication {
     pub layers: ArrayVec<LayerState, LAYERS_MAX>,
     /// Slots of its subscriptions.
     pub subscriptions: Vec<usize>,
-    /// It is in the router's list of news.
-    pub has_news: bool,
+    /// When the first packet came that is in the router's list of news; `None` while there are none.
+    pub news_since: Option<Instant>,
     pub audio_level: Option<AudioLevel>,
 }
 
@@ -302,7 +338,7 @@ impl Publication {
     pub fn new(id: PublicationId, transport: usize, section: ReceiveSection) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
         let audio_level = (section.kind == MediaKind::Audio).then(AudioLevel::new);
-        Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), has_news: false, audio_level }
+        Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), news_since: None, audio_level }
     }
 
     /// Replaces the section after a renegotiation. Layers that go on keep their state.
@@ -323,6 +359,14 @@ impl Publication {
             self.layers.push(layer);
         }
         self.section = section;
+    }
+
+    pub fn forget_subscription(&mut self, slot: usize) {
+        let Some(position) = self.subscriptions.iter().position(|other| *other == slot) else { return };
+        self.subscriptions.remove(position);
+        for layer in &mut self.layers {
+            layer.served -= usize::from(position < layer.served);
+        }
     }
 
     pub fn codec_of(&self, payload_type: u8) -> Option<Codec> {

@@ -192,6 +192,7 @@ mod tests {
     fn packet(sequence: u64, timestamp: u32) -> PacketInfo {
         PacketInfo {
             sequence,
+            arrival: 0,
             timestamp,
             payload_type: 96,
             marker: false,

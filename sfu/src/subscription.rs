@@ -69,6 +69,8 @@ pub struct Subscription {
     pub rewriter: Rewriter,
     /// Next source number to send while it catches up with a stream that it started in the past.
     pub catch_up: Option<u64>,
+    /// Arrivals of its layer before it had caught up: what fan-out still has of these, it must not get again.
+    caught_up: u64,
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
     kind: MediaKind,
     rtx_next: u64,
@@ -100,6 +102,7 @@ impl Subscription {
             current: None,
             rewriter: Rewriter::new(rand::random()),
             catch_up: None,
+            caught_up: 0,
             mappings: ArrayVec::new(),
             kind,
             rtx_next: u64::from(rand::random::<u16>() & 0x7fff),
@@ -152,7 +155,7 @@ impl Subscription {
         let rate = self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate());
         self.rewriter.begin(now, layer, packet, rate);
         self.current = Some(layer);
-        self.catch_up = None;
+        (self.catch_up, self.caught_up) = (None, 0);
     }
 
     /// Whether it may start with a key frame of the past: only when it has shown nothing yet, or time would run backwards.
@@ -171,9 +174,17 @@ impl Subscription {
         self.catch_up = Some(keyframe.sequence);
     }
 
+    /// Notes that it has met the present: packets that arrived before so many others it has got, or will not.
+    pub fn caught_up(&mut self, arrivals: u64) {
+        (self.catch_up, self.caught_up) = (None, arrivals);
+    }
+
     /// Decides on one packet of the current layer: `None` if this subscriber does not get it.
     pub fn forward(&self, packet: &StoredPacket<'_>) -> Option<Outgoing> {
         let stretch = *self.rewriter.current()?;
+        if packet.info.arrival < self.caught_up {
+            return None;
+        }
         let number = stretch.sent_number(packet.info.sequence)?;
         let mapping = self.mapping_of(packet.info.payload_type)?;
         let length = 12 + self.extension_length(packet, &mapping) + payload_of(packet, &mapping).len();

@@ -88,6 +88,28 @@ fn late_subscribers_start_with_the_last_key_frame_and_nobody_asks_the_publisher(
     assert_eq!((world.media(10).len(), world.media(100).len()), (5, 5));
 }
 
+/// Sealing another packet under the same number would break the cipher.
+#[test]
+fn no_number_is_sent_twice_to_one_who_catches_up_while_a_frame_is_awaited() {
+    let (mut world, mut source) = watched(30);
+    world.send(PUBLISHER, &source.frame(true, 5));
+    world.join(100);
+    world.subscribe(100, 100, 1, send_section(5000, video_codecs()));
+    let frame = source.frame(false, 6);
+    for packet in &frame[..4] {
+        world.arrive_sealed(PUBLISHER, packet);
+    }
+    assert!(world.turn_in_part().is_some());
+    world.pass(Duration::from_millis(20));
+    for packet in &frame[4..] {
+        world.arrive_sealed(PUBLISHER, packet);
+    }
+    world.turn();
+    let got = world.media(100);
+    assert_eq!(got.len(), 11);
+    assert!(got.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)));
+}
+
 #[test]
 fn a_late_subscriber_of_a_still_picture_is_shown_it_although_nothing_arrives() {
     let (mut world, mut source) = watched(1);

@@ -1,4 +1,4 @@
-//! Nothing is allocated for a forwarded packet once a stream flows.
+//! What a stream costs in memory once it flows: nothing for a packet, little for a viewer.
 
 mod media;
 
@@ -6,26 +6,33 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use media::*;
+use sfu::certificate::Certificate;
+use sfu::engine::Engine;
 
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated and not freed.
+    static LIVE: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: forwards to the system allocator; the counter is const-initialised and allocates nothing.
+// SAFETY: forwards to the system allocator; the counters are const-initialised and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        LIVE.set(LIVE.get().wrapping_add(layout.size()));
         // SAFETY: the caller's promise is the system allocator's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        LIVE.set(LIVE.get().wrapping_add(size).wrapping_sub(layout.size()));
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -34,44 +41,83 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-#[test]
-fn a_forwarded_packet_allocates_nothing_in_steady_state() {
+/// A camera and a microphone with so many viewers.
+fn broadcast(viewers: u64) -> World {
     let mut world = World::new();
     world.join(1);
     world.publish(1, 1, video_section(100));
     world.publish(1, 2, audio_section(200));
-    for n in 0..50 {
+    for n in 0..viewers {
         world.join(10 + n);
         world.subscribe(10 + n, n, 1, send_section(1000 + 4 * n as u32, video_codecs()));
-        world.subscribe(10 + n, 100 + n, 2, send_section(1002 + 4 * n as u32, audio_codecs()));
+        world.subscribe(10 + n, 1000 + n, 2, send_section(1002 + 4 * n as u32, audio_codecs()));
     }
     world.out.transmitter().discard = true;
+    world
+}
+
+/// Sealed frames of seven video packets, each with an audio packet.
+fn sealed_frames(count: u16) -> Vec<Vec<Vec<u8>>> {
     let mut source = Source::new(100);
-    let mut sealed = Vec::new();
     let mut publisher = publisher_cipher();
-    for sequence in 1..=60 {
+    let frame = |sequence| {
         let mut packets = source.frame(sequence == 1, 7);
         packets.push(Rtp { payload_type: AUDIO, sequence, ssrc: 200, payload: vec![1; 100], ..Rtp::default() });
-        let datagrams: Vec<Vec<u8>> =
-            packets.iter().map(|packet| publisher.encrypt_rtp(&packet.bytes()).expect("seals").to_vec()).collect();
-        sealed.push(datagrams);
-    }
+        packets.iter().map(|packet| publisher.encrypt_rtp(&packet.bytes()).expect("seals").to_vec()).collect()
+    };
+    (1..=count).map(frame).collect()
+}
+
+fn forward(world: &mut World, frame: &mut [Vec<u8>]) {
     let path = sfu::transport::Path { remote: address(1), via: sfu::transport::Via::Udp(0) };
+    for datagram in frame {
+        world.engine.receive(world.now, path, datagram, &mut world.out);
+    }
+    world.engine.forward(world.now, &mut world.out);
+    world.out.flush();
+    while world.engine.poll_event().is_some() {}
+}
+
+#[test]
+fn a_forwarded_packet_allocates_nothing_in_steady_state() {
+    let mut world = broadcast(50);
     let (mut warm, mut sent) = (0, 0);
-    for (number, frame) in sealed.iter_mut().enumerate() {
+    for (number, frame) in sealed_frames(60).iter_mut().enumerate() {
         if number == 30 {
             (warm, sent) = (ALLOCATIONS.get(), world.engine.stats.rtp_sent);
         }
-        for datagram in frame {
-            world.engine.receive(world.now, path, datagram, &mut world.out);
-        }
-        world.engine.forward(world.now, &mut world.out);
-        world.out.flush();
-        while world.engine.poll_event().is_some() {}
+        forward(&mut world, frame);
     }
     let forwarded = world.engine.stats.rtp_sent - sent;
     assert_eq!(forwarded, 30 * 8 * 50);
     assert_eq!(ALLOCATIONS.get() - warm, 0, "allocations while {forwarded} packets were forwarded");
+}
+
+/// Bytes that an engine holds when its history has been full for a while.
+fn held(viewers: u64) -> usize {
+    let mut world = broadcast(viewers);
+    for frame in &mut sealed_frames(150) {
+        forward(&mut world, frame);
+    }
+    assert_eq!(world.engine.stats.rtp_sent, 150 * 8 * viewers);
+    let fresh = Engine::new(Certificate::generate(), world.now);
+    let engine = std::mem::replace(&mut world.engine, fresh);
+    let before = LIVE.get();
+    drop(engine);
+    before - LIVE.get()
+}
+
+/// More than a viewer's keys, transport and two subscriptions take, and far less than the history of the 720p stream
+/// that it watches, half a mebibyte.
+const VIEWER_BYTES_MAX: usize = 12 << 10;
+
+#[test]
+fn memory_grows_with_viewers_and_with_history_but_not_with_their_product() {
+    let (some, twice) = (held(64), held(128));
+    let each = (twice - some) / 64;
+    println!("{some} bytes with 64 viewers, {twice} with 128: {each} a viewer");
+    assert!(each < VIEWER_BYTES_MAX, "{each} bytes a viewer");
+    assert!(some - 64 * each > 512 << 10, "the history was not full: {some} bytes");
 }
 
 fn publisher_cipher() -> rtc_srtp::context::Context {

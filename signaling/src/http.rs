@@ -3,6 +3,7 @@
 //! A join is carried out before the WebSocket is accepted, because clients decide by the status of a failed upgrade
 //! whether to try again. Then the connection belongs to its [`Session`](crate::session::Session).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ use crate::api;
 use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use crate::rooms::{JoinError, Rooms};
 use crate::session::SessionEnd;
-use crate::token::{Claims, Keys, TokenError};
+use crate::token::{Claims, Grants, Keys, TokenError};
 use crate::websocket::Upgrade;
 
 /// Largest WebSocket message, in bytes; LiveKit's `limit.signal_message_size_limit`.
@@ -44,6 +45,14 @@ const REQUEST_BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE_MAX_S: &str = "86400";
 
+/// Why somebody with a good token is not let in. The text is the body of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAdmitted(pub Cow<'static, str>);
+
+/// Asked before each join, resumes as well. Must not wait.
+pub type Admit = Arc<dyn Fn(&Grants) -> Result<(), NotAdmitted> + Send + Sync>;
+
 /// What the routes work with. Cheap to clone.
 #[derive(Clone)]
 pub struct Surface {
@@ -51,6 +60,8 @@ pub struct Surface {
     pub rooms: Rooms,
     /// `room.auto_create`: whether anybody's join may create the room.
     pub auto_create: bool,
+    /// Rules beyond the token, of whoever owns the rooms. Absent: a good token suffices.
+    pub admit: Option<Admit>,
     pub counters: Arc<Counters>,
 }
 
@@ -59,6 +70,8 @@ pub struct Surface {
 pub struct Counters {
     pub joins_accepted: AtomicU64,
     pub joins_refused: AtomicU64,
+    /// Of those refused: by [`Surface::admit`].
+    pub joins_not_admitted: AtomicU64,
     pub tokens_refused: AtomicU64,
     pub api_answered: AtomicU64,
     pub api_refused: AtomicU64,
@@ -229,6 +242,7 @@ async fn validate_v1(State(surface): State<Surface>, request: Request) -> Respon
 /// Why a request to join gets no connection.
 enum Unjoined {
     Refused(Refusal),
+    NotAdmitted(NotAdmitted),
     Failed(JoinError),
 }
 
@@ -239,6 +253,7 @@ impl IntoResponse for Unjoined {
                 let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
                 text(status, refusal.to_string())
             }
+            Unjoined::NotAdmitted(reason) => text(StatusCode::FORBIDDEN, reason.to_string()),
             Unjoined::Failed(error @ JoinError::RoomMissing) => text(StatusCode::NOT_FOUND, error.to_string()),
             Unjoined::Failed(error @ JoinError::ShuttingDown) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -256,7 +271,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     if !asks_for_websocket(request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let join = read_join(mode, Purpose::Connect, &request);
+    let join = admitted_join(&surface, mode, Purpose::Connect, &request);
     let (mut parts, _body) = request.into_parts();
     let upgrade = match Upgrade::read(&mut parts) {
         Ok(upgrade) => upgrade,
@@ -264,7 +279,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     };
     let session = match join {
         Ok(join) => surface.rooms.join(join).await.map_err(Unjoined::Failed),
-        Err(refusal) => Err(Unjoined::Refused(refusal)),
+        Err(unjoined) => Err(unjoined),
     };
     match session {
         Ok(session) => {
@@ -274,6 +289,9 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         }
         Err(unjoined) => {
             surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
+            if matches!(unjoined, Unjoined::NotAdmitted(_)) {
+                surface.counters.joins_not_admitted.fetch_add(1, Ordering::Relaxed);
+            }
             log_refusal(&unjoined);
             unjoined.into_response()
         }
@@ -283,6 +301,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
 fn log_refusal(unjoined: &Unjoined) {
     match unjoined {
         Unjoined::Refused(refusal) => debug!(%refusal, "join refused"),
+        Unjoined::NotAdmitted(reason) => debug!(%reason, "not admitted"),
         Unjoined::Failed(error @ JoinError::Unavailable) => warn!(%error, "join failed"),
         Unjoined::Failed(error) => debug!(%error, "join failed"),
     }
@@ -290,10 +309,10 @@ fn log_refusal(unjoined: &Unjoined) {
 
 /// Tells whether [`connect`] would be allowed, by the same checks of token and parameters.
 async fn validate(surface: Surface, mode: Mode, request: Request) -> Response {
-    let mut response = match read_join(mode, Purpose::Validate, &request) {
+    let mut response = match admitted_join(&surface, mode, Purpose::Validate, &request) {
         Ok(join) if room_may_exist(&surface, &join).await => text(StatusCode::OK, "success"),
         Ok(_) => Unjoined::Failed(JoinError::RoomMissing).into_response(),
-        Err(refusal) => Unjoined::Refused(refusal).into_response(),
+        Err(unjoined) => unjoined.into_response(),
     };
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
@@ -308,6 +327,16 @@ async fn room_may_exist(surface: &Surface, join: &Join) -> bool {
 
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// What LiveKit checks, and then what the owner of the rooms checks.
+fn admitted_join(surface: &Surface, mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Unjoined> {
+    let join = read_join(mode, purpose, request).map_err(Unjoined::Refused)?;
+    match &surface.admit {
+        Some(admit) => admit(&join.grants).map_err(Unjoined::NotAdmitted)?,
+        None => {}
+    }
+    Ok(join)
 }
 
 fn read_join(mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Refusal> {

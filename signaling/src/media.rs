@@ -29,6 +29,9 @@ pub fn data_dropped() -> u64 {
 pub fn worker_events() -> (impl Fn(RoomId, Event) + Clone + Send + 'static, mpsc::Receiver<(RoomId, Event)>) {
     let (sender, receiver) = mpsc::channel(WORKER_EVENTS_MAX);
     let on_event = move |room, event| {
+        if !concerns_rooms(&event) {
+            return;
+        }
         if matches!(event, Event::Data { .. }) && !has_room_for_data(&sender) {
             drop_data(room);
             return;
@@ -40,6 +43,21 @@ pub fn worker_events() -> (impl Fn(RoomId, Event) + Clone + Send + 'static, mpsc
         }
     };
     (on_event, receiver)
+}
+
+/// Whether a room does anything with it. What none does, wakes none.
+fn concerns_rooms(event: &Event) -> bool {
+    match event {
+        // The worker keeps reliable data until the channel is open.
+        Event::ChannelOpen { .. } => false,
+        Event::TransportConnected { .. }
+        | Event::TransportEnded { .. }
+        | Event::Data { .. }
+        | Event::LayerStarted { .. }
+        | Event::AudioActivity { .. }
+        | Event::PublicationStats { .. }
+        | Event::TransportExported { .. } => true,
+    }
 }
 
 /// A quarter of a queue is kept for what is not data, so that a flood of it delays nobody's media.

@@ -16,6 +16,7 @@ use shared::media::{Codec, MediaKind, Quality};
 
 use crate::join::Mode;
 use crate::negotiation::Negotiation;
+use crate::room::view::Presence;
 use crate::session::ConnectionId;
 use crate::token::Grants;
 
@@ -67,7 +68,7 @@ pub struct SessionState {
     /// Wanted tracks whose publisher does not permit it, as told to the client.
     pub denied: BTreeSet<TrackSid>,
     pub hears_of: HearsOf,
-    /// While it is one of an audience: those who are told of it all the same.
+    /// While not everybody is told of it: those who are, all the same.
     pub acquainted: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.
     pub last_reliable: u32,
@@ -79,8 +80,20 @@ pub struct SessionState {
 pub enum HearsOf {
     /// Also of the audience: it publishes, administers, or is an agent or recorder. It remains so.
     Everybody,
+    /// Of the announced, and of those who came while the room was small, as it did itself.
+    Early,
     /// Those only who are announced to everybody.
     Announced,
+}
+
+impl HearsOf {
+    /// Whether it is told of members with this presence.
+    pub fn includes(self, presence: Presence) -> bool {
+        match (self, presence) {
+            (Self::Everybody, _) | (_, Presence::Announced) | (Self::Early, Presence::Early) => true,
+            (Self::Early | Self::Announced, Presence::Audience) | (Self::Announced, Presence::Early) => false,
+        }
+    }
 }
 
 /// What ends with this process.

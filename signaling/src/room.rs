@@ -334,15 +334,19 @@ impl Room {
     /// Makes the newcomer a member, and opens its transports.
     fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
         let sid = ParticipantSid::generate();
-        let state = self.new_session(sid.clone(), join);
+        let mut state = self.new_session(sid.clone(), join);
         for transport in state.transports() {
             self.transports.insert(transport.id, sid.clone());
+        }
+        let presence = self.presence_of_newcomer(&state, replaced);
+        if presence == Presence::Early {
+            state.hears_of = HearsOf::Early;
         }
         let member = Member {
             info: member_info(now, &state, &self.config.region),
             hidden: state.is_hidden(),
             dependent: state.is_dependent(),
-            presence: self.presence_of_newcomer(&state, replaced),
+            presence,
         };
         let recorder = state.is_recorder();
         let identity = state.grants.identity.clone();
@@ -432,7 +436,7 @@ impl Room {
         let described = self.view.member(sid).is_some_and(Member::is_announced);
         let others = match participant.state.hears_of {
             HearsOf::Announced if !described => self.announced(),
-            HearsOf::Announced | HearsOf::Everybody => {
+            HearsOf::Announced | HearsOf::Early | HearsOf::Everybody => {
                 let others = self.visible_to(sid).filter(|info| info.sid != sid.as_str());
                 Arc::new(Others::new(others.cloned().collect()))
             }
@@ -472,9 +476,8 @@ impl Room {
         let is_acquainted = |other: &ParticipantSid| {
             self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
         };
-        let is_visible = move |other: &ParticipantSid, member: &Member| match hears_of {
-            HearsOf::Everybody => !member.hidden,
-            HearsOf::Announced => member.is_announced() || (!member.hidden && is_acquainted(other)),
+        let is_visible = move |other: &ParticipantSid, member: &Member| {
+            member.is_told_to(hears_of) || (!member.hidden && is_acquainted(other))
         };
         let members = self.view.members.iter();
         members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)

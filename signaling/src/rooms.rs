@@ -80,8 +80,8 @@ pub struct RoomsConfig {
     pub auto_create: bool,
     /// 0 means unlimited.
     pub max_participants: u32,
-    /// In a room of more participants than that, newcomers are told to those only who publish or administer; 0 means
-    /// never.
+    /// In a room of more participants than that, newcomers are told to those only who publish or administer, and are
+    /// told of those only, and of who spoke to all; 0 means never.
     pub audience_threshold: u32,
     /// How long a room waits for its first participant.
     pub empty_timeout: Duration,

@@ -2,7 +2,7 @@
 //!
 //! [`Keys::verify`] turns a token into [`Claims`]; those of a joiner become [`Grants`] in [`crate::join`]. [`Signer`]
 //! makes tokens: the refreshed ones that a session hands to its client, and ready ones for people who try the server.
-//! A secret leaves this module only inside a signature.
+//! A secret leaves this module inside a signature, or for another signer of the same process ([`Secret::bytes`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -224,7 +224,8 @@ impl Secret {
         Self(text.into())
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// For signing, never for showing.
+    pub fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }

@@ -11,7 +11,7 @@ pub(super) enum Standing {
 }
 
 /// Paths, each with everything below it. A longer one counts before a shorter one.
-const KEYS: [(&str, Standing); 80] = {
+const KEYS: [(&str, Standing); 79] = {
     use Standing::{Ignored, Unsupported};
     [
         ("agents", Ignored),
@@ -87,7 +87,6 @@ const KEYS: [(&str, Standing); 80] = {
         ("turn", Unsupported),
         ("turn_servers", Unsupported),
         ("video", Ignored),
-        ("webhook", Unsupported),
         ("webhooks", Unsupported),
         ("whip", Unsupported),
         ("bytes_per_sec", Unsupported),

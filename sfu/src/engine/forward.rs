@@ -1,6 +1,6 @@
 //! Fan-out: publication by publication, subscriber by subscriber, each one's packets in a run.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use shared::media::MediaKind;
@@ -8,14 +8,11 @@ use slab::Slab;
 
 use super::{Engine, Peer};
 use crate::history::StoredPacket;
-use crate::publication::{LayerState, Publication};
+use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
 use crate::srtp::OVERHEAD_MAX;
 use crate::stats::Stats;
 use crate::subscription::{HEADER_MAX, Outgoing, Subscription};
-
-/// Packets of a layer that are fanned out together; more in one turn are taken in several rounds.
-const ROUND: usize = 64;
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
@@ -23,53 +20,83 @@ const CATCH_UP_BURST: u64 = 48;
 /// Subscribers from which on it pays to wait for the rest of a frame.
 const AUDIENCE_WORTH_WAITING: usize = 24;
 
-impl Engine {
-    /// Whether the news are the beginning of a frame that many watch: the rest is about to arrive, and a longer run is
-    /// cheaper than two short ones.
-    pub fn waits_for_more(&self) -> bool {
-        !self.news.is_empty()
-            && self.news.iter().all(|slot| {
-                let publication = &self.publications[*slot];
-                publication.section.kind == MediaKind::Video
-                    && publication.subscriptions.len() >= AUDIENCE_WORTH_WAITING
-                    && publication.layers.iter().any(|layer| {
-                        let last = layer.news.last().and_then(|news| layer.history.as_ref()?.find(*news));
-                        last.is_some_and(|packet| !packet.info.marker)
-                    })
-            })
-    }
+/// Packets of one kind of media that leave before a worker looks at its sockets again: less than a millisecond's work. A
+/// frame to a thousand subscribers takes ten, and neither a word nor another room shall wait for all of it.
+const SLICE: u64 = 512;
 
-    /// Sends on everything that arrived since the last call.
+/// How long the beginning of a frame may wait for its end when many subscribers watch: one long run is cheaper than two
+/// short ones.
+const FRAME_WAIT: Duration = Duration::from_millis(1);
+
+impl Engine {
+    /// Sends on everything that has arrived, at once.
     pub fn forward<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        let send_time = self.send_time(now);
-        let mut news = std::mem::take(&mut self.news);
-        for slot in news.drain(..) {
-            let publication = &mut self.publications[slot];
-            publication.has_news = false;
-            for index in 0..publication.layers.len() {
-                let news = std::mem::take(&mut publication.layers[index].news);
-                for round in news.chunks(ROUND) {
-                    if publication.muted {
-                        continue;
-                    }
-                    fan_out(
-                        now,
-                        publication,
-                        index,
-                        round,
-                        &mut self.subscriptions,
-                        &self.peers,
-                        &mut self.stats,
-                        send_time,
-                        out,
-                    );
-                }
-                let layer = &mut publication.layers[index];
-                layer.news = news;
-                layer.news.clear();
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            while let Some(slot) = self.news.of(kind).pop_front() {
+                self.publications[slot].news_since = None;
+                while !self.fan_out(now, slot, u64::MAX, out) {}
             }
         }
-        self.news = news;
+    }
+
+    /// Sends on a part of what has arrived, audio first, and tells when to be called again: `None` if nothing is left.
+    ///
+    /// Publications take turns. Between two calls the caller receives, so that what arrives meanwhile gets its turn.
+    pub fn forward_some<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) -> Option<Instant> {
+        let mut again: Option<Instant> = None;
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            // Each kind has a share of its own, so that no flood of one keeps the other from flowing.
+            let until = self.stats.rtp_sent + SLICE;
+            for _ in 0..self.news.of(kind).len() {
+                if self.stats.rtp_sent >= until {
+                    again = Some(now);
+                    break;
+                }
+                let Some(slot) = self.news.of(kind).pop_front() else { break };
+                if let Some(later) = self.serve(now, slot, until, out) {
+                    self.news.of(kind).push_back(slot);
+                    again = Some(again.map_or(later, |again| again.min(later)));
+                }
+            }
+        }
+        again
+    }
+
+    /// Gives a publication its turn. If something is left, tells when it should have the next.
+    fn serve<T: Transmit>(&mut self, now: Instant, slot: usize, until: u64, out: &mut SendArena<T>) -> Option<Instant> {
+        let publication = &self.publications[slot];
+        let since = publication.news_since.unwrap_or(now);
+        if awaits_rest_of_frame(publication) && now < since + FRAME_WAIT {
+            return Some(since + FRAME_WAIT);
+        }
+        let finished = self.fan_out(now, slot, until, out);
+        let publication = &mut self.publications[slot];
+        publication.news_since = (!finished).then_some(now);
+        (!finished).then_some(now)
+    }
+
+    /// Fans a round of each layer's news out, or goes on with it, until so many packets have been sent in all. `true`:
+    /// everybody has everything.
+    fn fan_out<T: Transmit>(&mut self, now: Instant, slot: usize, until: u64, out: &mut SendArena<T>) -> bool {
+        let send_time = self.send_time(now);
+        let Self { publications, subscriptions, peers, stats, .. } = self;
+        let publication = &mut publications[slot];
+        for layer in 0..publication.layers.len() {
+            if publication.muted {
+                publication.layers[layer].drop_news();
+            }
+            if !publication.layers[layer].begin_round() {
+                continue;
+            }
+            let served = fan_out_round(now, publication, layer, until, subscriptions, peers, stats, send_time, out);
+            let state = &mut publication.layers[layer];
+            state.served = served;
+            if served < publication.subscriptions.len() {
+                return false;
+            }
+            state.round.clear();
+        }
+        publication.layers.iter().all(|layer| layer.news.is_empty())
     }
 
     /// Moves subscriptions on that have not met the present, whether or not anything arrives.
@@ -121,35 +148,51 @@ impl Engine {
     }
 }
 
-/// Shows one round of a layer's news to all its subscribers.
+/// Whether the news are the beginning of a frame that many watch, and nobody has had any of it: the rest is about to
+/// arrive.
+fn awaits_rest_of_frame(publication: &Publication) -> bool {
+    publication.section.kind == MediaKind::Video
+        && publication.subscriptions.len() >= AUDIENCE_WORTH_WAITING
+        && publication.layers.iter().all(|layer| layer.round.is_empty())
+        && publication.layers.iter().any(LayerState::is_within_frame)
+}
+
+/// Shows the round of a layer to its subscribers, from the first on that has not had it, until so many packets have been
+/// sent in all. Returns how many have had it.
 #[allow(clippy::too_many_arguments, reason = "the parts of the engine that the hot path touches, borrowed apart")]
-fn fan_out<T: Transmit>(
+fn fan_out_round<T: Transmit>(
     now: Instant,
     publication: &Publication,
-    layer: usize,
-    round: &[u64],
+    index: usize,
+    until: u64,
     subscriptions: &mut Slab<Subscription>,
     peers: &Slab<Peer>,
     stats: &mut Stats,
     send_time: u32,
     out: &mut SendArena<T>,
-) {
-    let Some(history) = publication.layers[layer].history.as_deref() else { return };
+) -> usize {
+    let layer = &publication.layers[index];
     let packets: ArrayVec<StoredPacket<'_>, ROUND> =
-        round.iter().filter_map(|sequence| history.find(*sequence)).collect();
-    for &slot in &publication.subscriptions {
+        layer.round.iter().filter_map(|sequence| layer.history.as_deref()?.find(*sequence)).collect();
+    let mut served = layer.served;
+    for &slot in publication.subscriptions.iter().skip(served) {
+        if stats.rtp_sent >= until {
+            break;
+        }
+        served += 1;
         let subscription = &mut subscriptions[slot];
         let peer = &peers[subscription.transport];
-        if start_late(now, subscription, layer as u8, &publication.layers[layer], peer)
-            || (subscription.catch_up.is_some() && subscription.current == Some(layer as u8))
+        if start_late(now, subscription, index as u8, layer, peer)
+            || (subscription.catch_up.is_some() && subscription.current == Some(index as u8))
         {
-            catch_up(now, subscription, &publication.layers[layer], peer, stats, send_time, out);
+            catch_up(now, subscription, layer, peer, stats, send_time, out);
             continue;
         }
-        if let Some(packets) = share(now, subscription, layer as u8, &packets) {
+        if let Some(packets) = share(now, subscription, index as u8, &packets) {
             send_share(now, subscription, packets, peer, stats, send_time, out);
         }
     }
+    served
 }
 
 /// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
@@ -181,9 +224,12 @@ fn catch_up<T: Transmit>(
     }
     let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
     let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
-    subscription.catch_up = (end <= layer.highest()).then_some(end);
     stats.rtp_caught_up += packets.len() as u64;
     send_share(now, subscription, &packets, peer, stats, send_time, out);
+    subscription.catch_up = Some(end);
+    if end > layer.highest() {
+        subscription.caught_up(layer.received());
+    }
 }
 
 /// The packets of this layer that a subscription gets: none, all, or from the one on that it starts with.

@@ -193,6 +193,7 @@ impl Engine {
         let audio_level = ids.audio_level.and_then(|id| packet.extension(id)).and_then(|bytes| bytes.first().copied());
         let info = PacketInfo {
             sequence: 0,
+            arrival: 0,
             timestamp: packet.timestamp(),
             payload_type,
             marker: packet.marker(),
@@ -231,9 +232,9 @@ impl Engine {
         {
             activity.observe(level, AUDIO_PACKET);
         }
-        if !publication.has_news {
-            publication.has_news = true;
-            self.news.push(stream.publication);
+        if publication.news_since.is_none() {
+            publication.news_since = Some(now);
+            self.news.of(kind).push_back(stream.publication);
         }
         if started {
             let ssrc = ssrc.unwrap_or(Ssrc(0));

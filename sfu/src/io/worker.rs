@@ -18,7 +18,7 @@ use super::{Board, Handed, Inboxes, Instruction, Neighbour};
 use crate::certificate::Certificate;
 use crate::command::{Event, RoomId};
 use crate::demux::{Discard, PacketKind};
-use crate::engine::{Engine, FRAME_WAIT};
+use crate::engine::Engine;
 use crate::ice::{local_ufrag_of, worker_of};
 use crate::run::SendArena;
 use crate::transport::{Path, Via};
@@ -95,11 +95,11 @@ impl Worker {
     pub(super) fn run(mut self, on_event: impl Fn(RoomId, Event)) {
         let mut batch = ReceiveBatch::new();
         let mut ready = Vec::with_capacity(128);
-        // When the first packet of an unfinished frame came.
-        let mut frame_since: Option<Instant> = None;
+        // When there is something to forward that this turn left.
+        let mut again: Option<Instant> = None;
         loop {
             ready.clear();
-            if let Err(error) = self.epoll.wait(Some(self.timeout(frame_since)), &mut ready) {
+            if let Err(error) = self.epoll.wait(Some(self.timeout(again)), &mut ready) {
                 error!(worker = self.index, %error, "cannot wait for sockets: the worker stops");
                 return;
             }
@@ -113,13 +113,7 @@ impl Worker {
                 return;
             }
             self.take_over(now);
-            let waits = self.engine.waits_for_more();
-            if waits && now.saturating_duration_since(*frame_since.get_or_insert(now)) < FRAME_WAIT {
-                // The rest of the frame is about to arrive.
-            } else {
-                frame_since = None;
-                self.engine.forward(now, &mut self.out);
-            }
+            again = self.engine.forward_some(now, &mut self.out);
             self.engine.expire(now, &mut self.out);
             self.out.flush();
             self.send_frames();
@@ -132,11 +126,11 @@ impl Worker {
         }
     }
 
-    fn timeout(&self, frame_since: Option<Instant>) -> Duration {
+    fn timeout(&self, again: Option<Instant>) -> Duration {
         let now = Instant::now();
         let until = |at: Instant| at.saturating_duration_since(now);
         let due = self.engine.deadline().map_or(HOUSEKEEPING, until).min(HOUSEKEEPING);
-        frame_since.map_or(due, |since| due.min(until(since + FRAME_WAIT)))
+        again.map_or(due, |at| due.min(until(at)))
     }
 
     fn on_ready(&mut self, now: Instant, token: u64, batch: &mut ReceiveBatch) {
@@ -306,7 +300,7 @@ impl Worker {
             let slot = slot as usize;
             let Some(connection) = self.connections.get_mut(slot) else { continue };
             if !connection.queue(&frame) {
-                self.engine.stats.count(Discard::SendBackpressure);
+                self.engine.stats.losses.send_buffer += 1;
             }
             self.flush_connection(slot);
         }
@@ -333,10 +327,9 @@ impl Worker {
         for slot in idle {
             self.connections.remove(slot);
         }
-        let outlet = self.out.transmitter();
-        let (backpressure, failed) = (std::mem::take(&mut outlet.backpressure), std::mem::take(&mut outlet.failed));
-        self.engine.stats.add(Discard::SendBackpressure, backpressure);
-        self.engine.stats.add(Discard::SendFailed, failed);
+        let losses = &mut self.engine.stats.losses;
+        losses.add(std::mem::take(&mut self.out.transmitter().losses));
+        losses.receive_buffer = self.sockets.iter().map(UdpSocket::dropped).sum();
         self.board.transports.store(self.engine.transports(), Ordering::Relaxed);
         // A reader holds the lock now and then; the next snapshot is half a second away.
         if let Ok(mut stats) = self.board.stats.try_lock() {

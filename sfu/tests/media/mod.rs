@@ -256,10 +256,15 @@ impl World {
     /// RTP packets of a client that arrive in one turn.
     pub fn send(&mut self, client: u64, packets: &[Rtp]) {
         for packet in packets {
-            let sealed = self.ciphers(client).to_server.encrypt_rtp(&packet.bytes()).expect("seals");
-            self.arrive(client, sealed.to_vec());
+            self.arrive_sealed(client, packet);
         }
         self.turn();
+    }
+
+    /// An RTP packet of a client, without the turn that follows.
+    pub fn arrive_sealed(&mut self, client: u64, packet: &Rtp) {
+        let sealed = self.ciphers(client).to_server.encrypt_rtp(&packet.bytes()).expect("seals");
+        self.arrive(client, sealed.to_vec());
     }
 
     pub fn send_rtcp(&mut self, client: u64, packet: &[u8]) {
@@ -275,6 +280,13 @@ impl World {
     pub fn turn(&mut self) {
         self.engine.forward(self.now, &mut self.out);
         self.settle();
+    }
+
+    /// A worker's turn: tells when it wants the next one.
+    pub fn turn_in_part(&mut self) -> Option<Instant> {
+        let again = self.engine.forward_some(self.now, &mut self.out);
+        self.settle();
+        again
     }
 
     fn settle(&mut self) {

@@ -1,8 +1,8 @@
 //! Who hears when of changes of a participant (livekit-surface 7.3).
 //!
-//! In a small room everybody hears of everything at once. In a large one news about listeners is collected and sent every
-//! three seconds, the last of each identity; what publishers do is always told at once. Who joins a still larger one is
-//! told to few, see [`super::audience`].
+//! Among a few, everybody hears of everything at once. Else news about listeners is collected and sent every three
+//! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,
+//! see [`super::audience`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use shared::id::{ParticipantIdentity, ParticipantSid};
 use super::timer::{Now, Timer};
 use super::view::{Change, Member, Presence};
 use super::{PROTOCOL_IDENTITY_REPLACED, Room};
-use crate::participant::{HearsOf, SessionState};
+use crate::participant::SessionState;
 use crate::session::ConnectionId;
 use crate::wire::{self, Others};
 
-/// Up to so many participants hear of everything at once.
-const SMALL_ROOM_MAX: usize = 50;
+/// Up to so many participants hear of everything at once. The reference lets news of listeners always wait; to tell each
+/// of many at once costs a message for each pair of them, twice.
+const FEW: usize = 10;
 /// Between collected updates.
-pub(super) const BATCH_INTERVAL: Duration = Duration::from_secs(3);
+const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// Between updates of the participant counts.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 /// News of one update message; larger batches are split (LiveKit keeps near 128 KiB).
@@ -38,84 +39,108 @@ pub(super) enum Urgency {
 /// What waits to be sent to many, and what is kept for those who will ask.
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
-    /// For everybody.
-    batch: Batch,
-    /// For those who hear of the audience too.
-    pub(super) audience: Batch,
+    announced: Batch,
+    early: Batch,
+    audience: Batch,
     /// All who are announced, as newcomers are told, until one of them changes.
-    pub(super) announced: Option<Arc<Others>>,
+    pub(super) described: Option<Arc<Others>>,
     counts_at: Option<Instant>,
 }
 
-pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
+type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
+
+impl Broadcasts {
+    /// News that waits of members with this presence.
+    pub(super) fn batch(&mut self, presence: Presence) -> &mut Batch {
+        match presence {
+            Presence::Announced => &mut self.announced,
+            Presence::Early => &mut self.early,
+            Presence::Audience => &mut self.audience,
+        }
+    }
+
+    /// Forgets what waits to be told to fewer than are told now.
+    fn supersede(&mut self, presence: Presence, identity: &ParticipantIdentity) {
+        let narrower: &[Presence] = match presence {
+            Presence::Announced => &[Presence::Early, Presence::Audience],
+            Presence::Early => &[Presence::Audience],
+            Presence::Audience => &[],
+        };
+        for narrower in narrower {
+            self.batch(*narrower).remove(identity);
+        }
+    }
+}
 
 /// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
 /// may know it.
-pub(super) fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
+fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
     batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
 }
 
 impl Room {
-    /// Sends a participant's present state to everybody, itself included. Of hidden ones only they themselves hear.
+    /// Tells a participant's present state to itself, and to all who hear of it. Of hidden ones only they themselves hear.
     pub(super) fn announce(&mut self, now: Now, sid: &ParticipantSid, urgency: Urgency) {
-        let Some(member) = self.view.member(sid) else { return };
+        let (Some(member), Some(participant)) = (self.view.member(sid), self.participants.get(sid)) else { return };
         let (info, hidden, presence) = (member.info.clone(), member.hidden, member.presence);
+        let own = participant.live.connection;
         if hidden {
-            self.out.send(self.connection_of(sid), wire::update(vec![info]));
+            self.out.send(own, wire::update(vec![info]));
             return;
         }
-        if presence == Presence::Audience {
-            self.announce_audience(now, sid, info, urgency);
-            return;
-        }
-        let Some(participant) = self.participants.get(sid) else { return };
         let identity = participant.state.grants.identity.clone();
-        self.broadcasts.audience.remove(&identity);
-        let rejoined = names_another(&self.broadcasts.batch, &info);
-        if urgency == Urgency::MayWait && !rejoined && self.may_wait(&info) {
-            self.out.send(participant.live.connection, wire::update(vec![info.clone()]));
-            self.enqueue(now, identity, info);
-            return;
+        let mut to = self.acquaintances(&participant.state);
+        to.extend(own);
+        self.broadcasts.supersede(presence, &identity);
+        let rejoined = names_another(self.broadcasts.batch(presence), &info);
+        if urgency == Urgency::MayWait && !rejoined && self.may_wait(presence, &info) {
+            self.enqueue(now, presence, identity, info.clone());
+        } else {
+            self.broadcasts.batch(presence).remove(&identity);
+            to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
-        self.broadcasts.batch.remove(&identity);
-        let everybody = self.everybody();
-        self.out.send_all(everybody, wire::update(vec![info]));
+        self.out.send_all(each_once(to), wire::update(vec![info]));
     }
 
-    /// Tells the others that somebody left. Clients that know a rejoin by its new sid are not told of the old one.
+    /// Tells the others that somebody left; acquaintances at once, since one that comes back may have to be made known to
+    /// them again. Clients that know a rejoin by its new sid are not told of the old one.
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, replaced: bool) {
         let identity = state.grants.identity.clone();
-        let info = gone.info;
-        if gone.presence == Presence::Audience {
-            self.announce_audience_departure(now, state, info, replaced);
-        } else if replaced {
-            let old = self.connections_where(|state| state.protocol_version < PROTOCOL_IDENTITY_REPLACED);
-            self.out.send_all(old, wire::update(vec![info]));
-        } else if self.may_wait(&info) {
-            self.enqueue(now, identity, info);
+        let (info, presence) = (gone.info, gone.presence);
+        let mut to = self.acquaintances(state);
+        if replaced {
+            let is_old = |state: &SessionState| state.protocol_version < PROTOCOL_IDENTITY_REPLACED;
+            to.extend(self.connections_where(|state| state.hears_of.includes(presence) && is_old(state)));
+        } else if self.may_wait(presence, &info) {
+            self.enqueue(now, presence, identity, info.clone());
         } else {
-            self.broadcasts.batch.remove(&identity);
-            let everybody = self.everybody();
-            self.out.send_all(everybody, wire::update(vec![info]));
+            self.broadcasts.batch(presence).remove(&identity);
+            to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
+        }
+        self.out.send_all(each_once(to), wire::update(vec![info]));
+    }
+
+    fn may_wait(&self, presence: Presence, info: &proto::ParticipantInfo) -> bool {
+        match presence {
+            Presence::Announced | Presence::Early => !info.is_publisher && self.participants.len() > FEW,
+            Presence::Audience => true,
         }
     }
 
-    fn may_wait(&self, info: &proto::ParticipantInfo) -> bool {
-        !info.is_publisher && self.participants.len() > SMALL_ROOM_MAX
-    }
-
-    fn enqueue(&mut self, now: Now, identity: ParticipantIdentity, info: proto::ParticipantInfo) {
-        self.broadcasts.batch.insert(identity, info);
+    fn enqueue(&mut self, now: Now, presence: Presence, identity: ParticipantIdentity, info: proto::ParticipantInfo) {
+        self.broadcasts.batch(presence).insert(identity, info);
         self.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
-    /// Departures of the announced come first: whoever comes back may be one of the audience.
+    /// News of the better known comes first: who left as one of them may have come back as one of the audience.
     pub(super) fn flush_batch(&mut self) {
-        let batch = std::mem::take(&mut self.broadcasts.batch);
-        self.send_updates(&self.everybody(), batch.into_values());
-        let audience = std::mem::take(&mut self.broadcasts.audience);
-        let hearing = self.connections_where(|state| state.hears_of == HearsOf::Everybody);
-        self.send_updates(&hearing, audience.into_values());
+        for presence in [Presence::Announced, Presence::Early, Presence::Audience] {
+            let batch = std::mem::take(self.broadcasts.batch(presence));
+            if !batch.is_empty() {
+                let to = self.connections_where(|state| state.hears_of.includes(presence));
+                self.send_updates(&to, batch.into_values());
+            }
+        }
     }
 
     /// In as few messages as their size allows.
@@ -155,7 +180,7 @@ impl Room {
 
     /// Participant counts are told with a delay, so that a crowd does not cause a flood.
     pub(super) fn counts_changed(&mut self, now: Now) {
-        let small = self.participants.len() <= SMALL_ROOM_MAX;
+        let small = self.participants.len() <= FEW;
         let earliest = now.at + if small { Duration::from_millis(100) } else { COUNTS_INTERVAL };
         let due = self.broadcasts.counts_at.map_or(earliest, |last| earliest.max(last + COUNTS_INTERVAL));
         self.timers.set_if_unset(Timer::Counts, due);
@@ -176,4 +201,10 @@ impl Room {
         let everybody = self.everybody();
         self.out.send_all(everybody, wire::room_update(&self.view.room));
     }
+}
+
+fn each_once(mut connections: Vec<ConnectionId>) -> Vec<ConnectionId> {
+    connections.sort_unstable();
+    connections.dedup();
+    connections
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol as proto;
-use sfu::command::{Command, Event, RoomId};
+use sfu::command::{Command, Event, RoomId, TransportId};
 use sfu::io::{SendError, WorkerHandle};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -25,8 +25,10 @@ pub const EVENTS_MAX: usize = 4_096;
 const WORKER_RETRY: Duration = Duration::from_millis(1);
 /// A worker that takes nothing for so many retries (about ten seconds) is dead.
 const WORKER_RETRIES_MAX: u32 = 10_000;
-/// Inputs handled in a row before other events get their turn.
+/// Inputs handled in a row: what they cause goes out together, and other events get their turn after them.
 const INPUTS_IN_A_ROW: usize = 64;
+/// The same for worker events.
+const EVENTS_IN_A_ROW: usize = 64;
 
 /// Something done to a room by the server API.
 pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
@@ -70,6 +72,7 @@ impl RoomTask {
     pub async fn run(mut self) {
         self.carry_out().await;
         let mut inputs = Vec::with_capacity(INPUTS_IN_A_ROW);
+        let mut events = Vec::with_capacity(EVENTS_IN_A_ROW);
         while !self.room.is_closed() {
             let deadline = self.room.deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
@@ -77,12 +80,12 @@ impl RoomTask {
                     if count == 0 {
                         self.room.close(now(), proto::DisconnectReason::ServerShutdown);
                     }
-                    for input in inputs.drain(..) {
-                        self.take(input);
-                        self.carry_out().await;
-                    }
+                    inputs.drain(..).for_each(|input| self.take(input));
                 }
-                Some(event) = self.events.recv() => self.room.on_event(now(), event),
+                1.. = self.events.recv_many(&mut events, EVENTS_IN_A_ROW) => {
+                    let now = now();
+                    events.drain(..).for_each(|event| self.room.on_event(now, event));
+                }
                 () = tokio::time::sleep_until(deadline.into()) => self.room.on_deadline(now()),
             }
             self.carry_out().await;
@@ -113,30 +116,37 @@ impl RoomTask {
     }
 
     async fn carry_out(&mut self) {
-        let mut batch = Batch::default();
+        let mut turn = Turn::default();
         loop {
             let effects = self.room.take_effects();
             if effects.is_empty() {
                 break;
             }
             for effect in effects {
-                self.carry_out_one(effect, &mut batch).await;
+                self.carry_out_one(effect, &mut turn).await;
             }
-            self.flush(&mut batch);
+            self.flush(&mut turn.batch);
+            for command in std::mem::take(&mut turn.commands) {
+                let wakes = !turn.is_awaited_by_nobody(&command);
+                self.command(command, wakes).await;
+            }
         }
         self.counted.update(&self.room);
     }
 
-    async fn carry_out_one(&mut self, effect: RoomEffect, batch: &mut Batch) {
+    async fn carry_out_one(&mut self, effect: RoomEffect, turn: &mut Turn) {
         match effect {
-            RoomEffect::Command(command) => {
-                // A client hears of a section before the worker sends in it.
-                self.flush(batch);
-                self.command(command).await;
+            // The worker is ready before the client can know of it.
+            RoomEffect::Command(command @ Command::OpenTransport { transport, .. }) => {
+                turn.opened.push(transport);
+                self.command(command, false).await;
             }
-            RoomEffect::Send { to, message } => batch.add(to, &message),
+            RoomEffect::Command(command @ Command::RestartIce { .. }) => self.command(command, true).await,
+            // A client hears of a section before the worker sends in it.
+            RoomEffect::Command(command) => turn.commands.push(command),
+            RoomEffect::Send { to, message } => turn.batch.add(to, &message),
             RoomEffect::CloseConnection(connection) => {
-                self.flush(batch);
+                self.flush(&mut turn.batch);
                 self.send(connection, Outbound::Close);
                 self.outboxes.remove(&connection);
             }
@@ -163,12 +173,13 @@ impl RoomTask {
         }
     }
 
-    async fn command(&mut self, mut command: Command) {
+    async fn command(&mut self, mut command: Command, wakes: bool) {
         if self.worker_gone {
             return;
         }
         for _ in 0..WORKER_RETRIES_MAX {
-            match self.worker.try_send(command) {
+            let sent = if wakes { self.worker.try_send(command) } else { self.worker.try_queue(command) };
+            match sent {
                 Ok(()) => return,
                 Err(SendError::Full(refused)) => {
                     command = refused;
@@ -191,7 +202,24 @@ impl RoomTask {
     }
 }
 
-/// Messages of one input by connection. However many they are, they take one place in an outbox: a newcomer to a room of
+/// What the inputs of one turn have caused, until it is carried out.
+#[derive(Default)]
+struct Turn {
+    batch: Batch,
+    /// Carried out after all messages have been sent.
+    commands: Vec<Command>,
+    opened: Vec<TransportId>,
+}
+
+impl Turn {
+    /// Whether the worker need not be woken: the client of a transport that was opened in this turn has not heard of it
+    /// yet, and its first datagram will wake the worker.
+    fn is_awaited_by_nobody(&self, command: &Command) -> bool {
+        matches!(command, Command::SetFingerprint { transport, .. } if self.opened.contains(transport))
+    }
+}
+
+/// Messages of one turn by connection. However many they are, they take one place in an outbox: a newcomer to a room of
 /// a thousand tracks is not one that does not keep up.
 #[derive(Default)]
 struct Batch(HashMap<ConnectionId, Vec<Arc<Outgoing>>>);

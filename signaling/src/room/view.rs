@@ -9,6 +9,8 @@ use proto::participant_info::State;
 use serde::{Deserialize, Serialize};
 use shared::id::{ParticipantSid, TrackSid};
 
+use crate::participant::HearsOf;
+
 /// The visible state of a room.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoomView {
@@ -36,6 +38,11 @@ impl Member {
     pub fn is_announced(&self) -> bool {
         !self.hidden && self.presence == Presence::Announced
     }
+
+    /// Whether all are told of it who hear of so many.
+    pub fn is_told_to(&self, hears_of: HearsOf) -> bool {
+        !self.hidden && hears_of.includes(self.presence)
+    }
 }
 
 /// Who is told of a member.
@@ -43,6 +50,9 @@ impl Member {
 pub enum Presence {
     /// Everybody.
     Announced,
+    /// It came while the room was small, and only listens: those are told who came so, too, who publish or administer,
+    /// and whom it sent data to.
+    Early,
     /// One of a large audience: only those are told who publish or administer, and whom it sent data to.
     Audience,
 }
@@ -67,9 +77,10 @@ pub enum Change {
         sid: ParticipantSid,
         member: Box<Member>,
     },
-    /// One of the audience becomes known to everybody, for good.
-    Announced {
+    /// Others are told of a member from now on.
+    Presence {
         sid: ParticipantSid,
+        presence: Presence,
     },
     State {
         sid: ParticipantSid,
@@ -153,9 +164,9 @@ impl RoomView {
                 self.independent += usize::from(!member.dependent);
                 self.members.insert(sid.clone(), member.clone());
             }
-            Change::Announced { sid } => {
+            Change::Presence { sid, presence } => {
                 if let Some(member) = self.members.get_mut(sid) {
-                    member.presence = Presence::Announced;
+                    member.presence = *presence;
                 }
             }
             Change::State { sid, state } => self.update(sid, |info| info.state = *state as i32),

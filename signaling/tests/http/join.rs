@@ -1,10 +1,14 @@
 //! `/rtc` and `/rtc/v1`: what is refused before the upgrade, and that validation says the same.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
 use prost::Message as _;
 use serde_json::json;
+use signaling::http::{Admit, NotAdmitted};
 
 use crate::server::{Answer, Request, Server, granting, join_token, token};
 
@@ -125,4 +129,26 @@ async fn a_room_that_joining_may_not_create_is_missing() {
     let missing = server.get(&path(&join_token("r"))).await;
     assert_eq!(missing.said(), (404, "requested room does not exist".into()));
     assert_eq!(server.get(&path(&creator)).await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_owns_the_rooms_may_refuse_a_good_token_also_for_a_resume() {
+    let admit: Admit = Arc::new(|grants| match grants.video.room.as_str() {
+        "closed" => Err(NotAdmitted("closed to you".into())),
+        _ => Ok(()),
+    });
+    let server = Server::start_admitting(Some(admit), |_| {}).await;
+    let token = join_token("closed");
+    let forbidden = (403, "closed to you".to_owned());
+    let resume = v1_query(&proto::JoinRequest { reconnect: true, ..Default::default() });
+
+    for (path, query) in [("/rtc", "sdk=js"), ("/rtc", "reconnect=1&sid=PA_x"), ("/rtc/v1", resume.as_str())] {
+        let query = format!("{query}&access_token={token}");
+        assert_eq!(server.get(&format!("{path}/validate?{query}")).await.said(), forbidden, "{path}");
+        assert_eq!(refused(&server, &format!("{path}?{query}")).await.said(), forbidden, "{path}");
+    }
+    let open = server.get(&format!("/rtc/validate?access_token={}", join_token("open"))).await;
+
+    assert_eq!(open.status, 200);
+    assert_eq!(server.counters.joins_not_admitted.load(Ordering::Relaxed), 3);
 }

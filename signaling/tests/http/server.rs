@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
-use signaling::http::{Counters, Surface};
+use signaling::http::{Admit, Counters, Surface};
 use signaling::rooms::{DEFAULT_CODECS, Limits, Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +31,10 @@ impl Server {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut RoomsConfig)) -> Self {
+        Self::start_admitting(None, change).await
+    }
+
+    pub async fn start_admitting(admit: Option<Admit>, change: impl FnOnce(&mut RoomsConfig)) -> Self {
         let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
         let certificate = Certificate::generate();
         let mut config = rooms_config(&keys, &certificate);
@@ -40,7 +44,7 @@ impl Server {
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let counters = Arc::new(Counters::default());
-        let surface = Surface { keys, rooms, auto_create, counters: Arc::clone(&counters) };
+        let surface = Surface { keys, rooms, auto_create, admit, counters: Arc::clone(&counters) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
@@ -80,7 +84,7 @@ fn rooms_config(keys: &Keys, certificate: &Certificate) -> RoomsConfig {
     RoomsConfig {
         auto_create: true,
         max_participants: 0,
-        audience_threshold: 100,
+        audience_threshold: 50,
         empty_timeout: Duration::from_secs(300),
         departure_timeout: Duration::from_secs(20),
         enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),

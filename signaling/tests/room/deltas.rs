@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use signaling::join::{Join, Mode};
+use signaling::participant::HearsOf;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, s};
@@ -172,7 +173,7 @@ fn believe(beliefs: &mut BTreeMap<String, String>, messages: &[Response]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// A publisher knows everybody, a viewer those who are announced, and neither knows ghosts.
+    /// A publisher knows everybody, a viewer those whom it is told of, and neither knows ghosts.
     #[test]
     fn clients_believe_what_is(audience in 0..4u32, steps in proptest::collection::vec(step(), 1..40)) {
         let mut world = World::with(|config, _| config.audience_threshold = audience);
@@ -194,12 +195,12 @@ proptest! {
         believe(&mut of_host, &world.take(&host));
         believe(&mut of_viewer, &world.take(&viewer));
         let members = world.room.view().members.values();
-        let known = |all: bool, own: &str| members.clone()
-            .filter(|member| all || member.is_announced() || member.info.identity == own)
+        let known = |hears_of: HearsOf, own: &str| members.clone()
+            .filter(|member| member.is_told_to(hears_of) || member.info.identity == own)
             .map(|member| (member.info.identity.clone(), member.info.sid.clone()))
             .collect::<BTreeMap<_, _>>();
-        prop_assert_eq!(&of_host, &known(true, "host"));
-        prop_assert_eq!(&of_viewer, &known(false, "viewer"));
+        prop_assert_eq!(&of_host, &known(HearsOf::Everybody, "host"));
+        prop_assert_eq!(&of_viewer, &known(world.session(&viewer).hears_of, "viewer"));
     }
 }
 

@@ -282,7 +282,7 @@ pub fn config() -> RoomsConfig {
     RoomsConfig {
         auto_create: true,
         max_participants: 0,
-        audience_threshold: 100,
+        audience_threshold: 50,
         empty_timeout: s(300),
         departure_timeout: s(20),
         enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),

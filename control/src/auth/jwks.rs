@@ -1,0 +1,199 @@
+//! The public keys of an identity service (RFC 7517), fetched and kept (stream API, section 2.2).
+//!
+//! Keys are fetched anew after ten minutes, in the background, and when a token names an unknown one, at most once a
+//! minute. While the service is away, the keys of the last fetch go on.
+
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use reqwest::{Client, redirect};
+use serde::Deserialize;
+use tracing::{debug, warn};
+use url::{Host, Url};
+
+/// How long fetched keys are used without a look for newer ones.
+const FRESH: Duration = Duration::from_secs(600);
+
+/// Pause between two fetches, whoever asks for them: tokens with invented key ids cost the service next to nothing.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Pause after a fetch that failed while there are no keys at all.
+const RETRY: Duration = Duration::from_secs(5);
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+const KEYS_MAX: usize = 64;
+
+/// One key, and the one algorithm that its type means.
+pub(super) struct Key {
+    id: Option<String>,
+    pub(super) algorithm: Algorithm,
+    pub(super) decoding: DecodingKey,
+}
+
+pub(super) struct Jwks {
+    url: Url,
+    client: Client,
+    known: RwLock<Known>,
+    /// Held during a fetch: there is one at a time, and who waits for it takes its result.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: Vec<Arc<Key>>,
+    fetched: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+impl Jwks {
+    pub(super) fn new(url: &str) -> Result<Self, String> {
+        let url = Url::parse(url).map_err(|error| error.to_string())?;
+        if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
+            return Err("it must be https, or http on this machine: who changes the keys on their way is everybody".into());
+        }
+        // The provider of the process; a second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { url, client, known: RwLock::default(), fetching: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The keys that may have signed a token with this key id: that one, or all if the token names none.
+    pub(super) async fn keys(self: &Arc<Self>, id: Option<&str>) -> Vec<Arc<Key>> {
+        let now = Instant::now();
+        let (found, stale) = self.look_up(id, now);
+        if found.is_empty() {
+            self.fetch_if_due().await;
+            return self.look_up(id, now).0;
+        }
+        if stale {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.fetch_if_due().await });
+        }
+        found
+    }
+
+    fn look_up(&self, id: Option<&str>, now: Instant) -> (Vec<Arc<Key>>, bool) {
+        let known = self.known.read().expect("no one panics with this lock");
+        let keys = known.keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id).cloned().collect();
+        let stale = known.fetched.is_none_or(|at| now.saturating_duration_since(at) >= FRESH);
+        (keys, stale && known.is_due(now))
+    }
+
+    async fn fetch_if_due(&self) {
+        let _one_at_a_time = self.fetching.lock().await;
+        let now = Instant::now();
+        {
+            let mut known = self.known.write().expect("no one panics with this lock");
+            if !known.is_due(now) {
+                return;
+            }
+            known.tried = Some(now);
+        }
+        match self.fetch().await {
+            Ok(keys) => {
+                debug!(keys = keys.len(), "fetched the keys of the identity service");
+                let mut known = self.known.write().expect("no one panics with this lock");
+                known.keys = keys;
+                known.fetched = Some(now);
+            }
+            Err(error) => warn!(error, "cannot fetch the keys of the identity service; the last ones go on"),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
+        let answer = self.client.get(self.url.clone()).send().await.map_err(|error| error.without_url().to_string())?;
+        let mut answer = answer.error_for_status().map_err(|error| error.without_url().to_string())?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(format!("more than {BODY_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        read(&body)
+    }
+}
+
+impl Known {
+    fn is_due(&self, now: Instant) -> bool {
+        let pause = if self.keys.is_empty() { RETRY } else { PAUSE };
+        self.tried.is_none_or(|at| now.saturating_duration_since(at) >= pause)
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Keys of other kinds than ours are left out, as RFC 7517 (section 5) asks for.
+fn read(body: &[u8]) -> Result<Vec<Arc<Key>>, String> {
+    #[derive(Deserialize)]
+    struct Set {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: Set = serde_json::from_slice(body).map_err(|error| format!("not a key set: {error}"))?;
+    Ok(set.keys.into_iter().take(KEYS_MAX).filter_map(key).map(Arc::new).collect())
+}
+
+fn key(value: serde_json::Value) -> Option<Key> {
+    let jwk: Jwk = serde_json::from_value(value).ok()?;
+    if matches!(&jwk.common.public_key_use, Some(use_) if *use_ != PublicKeyUse::Signature) {
+        return None;
+    }
+    let algorithm = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => Algorithm::ES256,
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+        _ => return None,
+    };
+    let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { id: jwk.common.key_id, algorithm, decoding })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_keys_for_signatures_of_known_kinds_are_taken() {
+        let set = r#"{"keys": [
+            {"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            {"kty":"OKP","crv":"Ed25519","kid":"b","use":"enc","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            {"kty":"oct","kid":"c","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"},
+            {"kty":"new-kind","kid":"d"}, 7, {}
+        ]}"#;
+
+        let keys = read(set.as_bytes()).unwrap();
+
+        assert_eq!(keys.iter().map(|key| key.id.as_deref()).collect::<Vec<_>>(), [Some("a")]);
+    }
+
+    #[test]
+    fn what_is_no_key_set_is_an_error() {
+        for body in ["", "[]", "{}", "<html>", r#"{"keys": 1}"#] {
+            assert!(read(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn keys_come_over_https_or_from_this_machine() {
+        assert!(Jwks::new("https://id.example/keys").is_ok());
+        assert!(Jwks::new("http://127.0.0.1:8080/keys").is_ok());
+        assert!(Jwks::new("http://id.example/keys").is_err());
+        assert!(Jwks::new("keys").is_err());
+    }
+}
