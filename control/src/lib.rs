@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod live;
 pub mod metrics;
+pub mod migrate;
 pub mod problem;
 pub mod rooms;
 mod serve;
