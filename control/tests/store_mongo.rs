@@ -1,0 +1,394 @@
+//! What the store on MongoDB does beyond the rules of all stores (`store.rs`): databases of applications that were
+//! there before, outages, and several processes on one database.
+
+#[path = "support/mongo.rs"]
+mod mongo;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::clock::Timestamp;
+use control::store::chat::ChatSettings;
+use control::store::mongo::Mongo;
+use control::store::stream::{
+    Block, EndReason, Outcome, OwnerProfile, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition,
+    UserId, Visibility,
+};
+use control::store::viewer::Presence;
+use control::store::{CreateError, Store, StoreError};
+use futures_util::TryStreamExt;
+use mongo::{MongoServer, fresh_database, shared_uri};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::{DateTime, Document, doc};
+use mongodb::options::IndexOptions;
+use mongodb::{Client, Collection, Database, IndexModel};
+
+/// Longest wait for a database that was just started.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+
+/// Longest time of an operation against a database that is away, on a busy machine.
+const FAILURE_MAX: Duration = Duration::from_secs(60);
+
+async fn connect(uri: &str, database: &str) -> Mongo {
+    Mongo::connect(uri, Some(database), CONNECT_MAX).await.expect("the database is there")
+}
+
+/// A database as an application before us sees it.
+async fn raw(uri: &str, database: &str) -> Database {
+    Client::with_uri_str(uri).await.expect("it is a URI").database(database)
+}
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_767_225_600_000 + millis)
+}
+
+fn date(millis: i64) -> DateTime {
+    DateTime::from_millis(at(millis).millis())
+}
+
+fn user(id: &str) -> UserId {
+    id.parse().expect("a user id")
+}
+
+fn starting(owner: &str, room: &str) -> Stream {
+    Stream {
+        id: StreamId::generate(),
+        owner_id: user(owner),
+        owner_profile: OwnerProfile::default(),
+        room_name: room.to_owned(),
+        room_sid: None,
+        title: None,
+        cover_url: None,
+        tags: Vec::new(),
+        state: StreamState::Starting,
+        visibility: Visibility::Public,
+        end_reason: None,
+        scheduled_for: None,
+        started_at: Some(at(0)),
+        ended_at: None,
+        state_since: at(0),
+        viewers: 0,
+        peak_viewers: 0,
+        unique_viewers: 0,
+        flagged: false,
+        blocks: Vec::new(),
+        mutes: Vec::new(),
+        chat_settings: ChatSettings::default(),
+        pinned: None,
+        created_at: at(0),
+        updated_at: at(0),
+        rev: 0,
+    }
+}
+
+fn session(sid: &str, of: &str) -> Presence {
+    Presence {
+        sid: sid.to_owned(),
+        identity: format!("{of}:{sid}"),
+        user_id: user(of),
+        counts: true,
+        joined_at: at(1),
+        left_at: None,
+    }
+}
+
+fn live() -> StreamFilter {
+    StreamFilter { states: StreamState::LIVE.to_vec(), ..StreamFilter::default() }
+}
+
+// ---- databases of applications that were there before
+
+/// As mongoose writes it.
+fn document_of_the_seed(owner: ObjectId, room: &str, is_live: bool, started: i64) -> Document {
+    doc! {
+        "_id": ObjectId::new(), "ownerId": owner, "roomName": room, "title": "Walk", "isLive": is_live,
+        "startedAt": date(started), "viewers": 2, "tags": ["pet", "live"], "blockedUserIds": [],
+        "createdAt": date(started), "updatedAt": date(started), "__v": 0,
+    }
+}
+
+async fn index_of_the_seed(streams: &Collection<Document>, name: &str, keys: Document, unique: bool) {
+    let options = IndexOptions::builder().name(name.to_owned()).unique(unique.then_some(true)).build();
+    let index = IndexModel::builder().keys(keys).options(options).build();
+    streams.create_index(index).await.expect("the index is made");
+}
+
+async fn index_names(streams: &Collection<Document>) -> Vec<String> {
+    streams.list_index_names().await.expect("the collection is there")
+}
+
+fn id_of(document: &Document) -> StreamId {
+    StreamId(document.get_object_id("_id").expect("it has one"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_the_seeds_application_are_read_listed_and_changed() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let owner = ObjectId::new();
+    let (running, over) =
+        (document_of_the_seed(owner, "live_a_2", true, 2), document_of_the_seed(owner, "live_a_1", false, 1));
+    streams.insert_many([&running, &over]).await.expect("they are written");
+    let store = connect(&uri, &name).await;
+
+    let listed = store.streams(&live(), StreamOrder::StartedLast, None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|stream| stream.id).collect::<Vec<_>>(), [id_of(&running)]);
+    assert_eq!((listed[0].state, listed[0].viewers, listed[0].rev), (StreamState::Live, 2, 0));
+    assert_eq!(listed[0].owner_id.as_str(), owner.to_hex());
+    let ended = store.stream(id_of(&over)).await.unwrap().expect("it is there");
+    assert_eq!(ended.state, StreamState::Ended);
+    assert_eq!(store.stream_of_room("live_a_2").await.unwrap().map(|stream| stream.id), Some(id_of(&running)));
+
+    let blocked = ObjectId::new().to_hex();
+    let block = Block { user_id: user(&blocked), blocked_at: at(3), by: user(&owner.to_hex()), reason: None };
+    assert!(store.block(id_of(&running), &block).await.unwrap().changed());
+    let joined = store.presence_join(id_of(&running), &session("PA_1", "ann")).await.unwrap();
+    assert_eq!((joined.stream.viewers, joined.stream.peak_viewers), (1, 2));
+    let end = Transition {
+        from: vec![StreamState::Live],
+        to: StreamState::Ended,
+        at: at(9),
+        end_reason: Some(EndReason::Stopped),
+        room_sid: Some("RM_1".into()),
+    };
+    assert!(store.transition(id_of(&running), &end).await.unwrap().changed());
+
+    let written = streams.find_one(doc! { "_id": id_of(&running).0 }).await.unwrap().expect("it is there");
+    assert_eq!(written.get_bool("isLive"), Ok(false));
+    assert_eq!(written.get_datetime("endedAt"), Ok(&date(9)));
+    let blocked_ids = written.get_array("blockedUserIds").expect("it has some");
+    assert_eq!(blocked_ids[0].as_object_id().map(|id| id.to_hex()), Some(blocked));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_indexes_under_other_names_are_accepted_and_do_their_work() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    index_of_the_seed(&streams, "isLive_1_startedAt_-1", doc! { "isLive": 1, "startedAt": -1 }, false).await;
+    index_of_the_seed(&streams, "by_owner", doc! { "ownerId": 1, "isLive": 1 }, false).await;
+    index_of_the_seed(&streams, "rooms", doc! { "roomName": 1 }, true).await;
+
+    let store = connect(&uri, &name).await;
+    let again = connect(&uri, &name).await;
+
+    let names = index_names(&streams).await;
+    assert!(names.contains(&"rooms".to_owned()) && !names.contains(&"roomName_1".to_owned()), "{names:?}");
+    store.create(&starting("ann", "live_ann_1")).await.unwrap();
+    assert!(matches!(again.create(&starting("bob", "live_ann_1")).await, Err(CreateError::RoomTaken)));
+    assert!(matches!(again.create(&starting("ann", "live_ann_2")).await, Err(CreateError::OwnerAlreadyLive)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_live_streams_that_an_owner_left_behind_the_newest_goes_on() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let owner = ObjectId::new();
+    let documents: Vec<_> =
+        (1..=3).map(|number| document_of_the_seed(owner, &format!("live_a_{number}"), true, number)).collect();
+    streams.insert_many(&documents).await.expect("they are written");
+
+    let store = connect(&uri, &name).await;
+
+    let listed = store.streams(&live(), StreamOrder::StartedLast, None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|stream| stream.id).collect::<Vec<_>>(), [id_of(&documents[2])]);
+    let older = store.stream(id_of(&documents[0])).await.unwrap().expect("it is there");
+    assert_eq!((older.state, older.end_reason), (StreamState::Ended, Some(EndReason::ServerLost)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_in_the_way_is_an_error_that_says_what_to_do() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    index_of_the_seed(&streams, "roomName_1", doc! { "roomName": 1 }, false).await;
+
+    let refused = Mongo::connect(&uri, Some(&name), CONNECT_MAX).await;
+
+    let Err(StoreError::Failed(text)) = refused else { panic!("it was taken: {refused:?}") };
+    assert!(text.contains("roomName_1") && text.contains("drop it"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_written_as_a_string_is_the_same_owner() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let owner = ObjectId::new();
+    let mut document = document_of_the_seed(owner, "live_a_1", true, 1);
+    document.insert("ownerId", owner.to_hex());
+    streams.insert_one(&document).await.expect("it is written");
+
+    let found = store.live_stream_of(&user(&owner.to_hex())).await.unwrap();
+    assert_eq!(found.map(|stream| stream.id), Some(id_of(&document)));
+    let second = store.create(&starting(&owner.to_hex(), "live_a_2")).await;
+    assert!(matches!(second, Err(CreateError::OwnerAlreadyLive)), "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_streams_without_rooms_get_along_with_the_unique_index_of_rooms() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    for _ in 0..2 {
+        let stream = Stream { state: StreamState::Scheduled, ..starting("ann", "") };
+        store.create(&stream).await.unwrap();
+        assert_eq!(store.stream(stream.id).await.unwrap(), Some(stream.clone()));
+        assert_eq!(store.stream_of_room(&format!("scheduled_{}", stream.id)).await.unwrap(), None);
+    }
+    assert_eq!(store.stream_of_room("").await.unwrap(), None);
+}
+
+// ---- several processes
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_processes_that_start_a_stream_of_one_owner_one_succeeds() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let stores = [Arc::new(connect(&uri, &name).await), Arc::new(connect(&uri, &name).await)];
+    let starts: Vec<_> = (0..8)
+        .map(|number| {
+            let store = Arc::clone(&stores[number % 2]);
+            tokio::spawn(async move { store.create(&starting("ann", &format!("live_ann_{number}"))).await })
+        })
+        .collect();
+
+    let mut granted = 0;
+    for start in starts {
+        match start.await.unwrap() {
+            Ok(()) => granted += 1,
+            Err(CreateError::OwnerAlreadyLive) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    assert_eq!(granted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_that_count_one_stream_end_at_the_true_number() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let stores = [Arc::new(connect(&uri, &name).await), Arc::new(connect(&uri, &name).await)];
+    let stream = starting("ann", "live_ann_1");
+    stores[0].create(&stream).await.unwrap();
+    let id = stream.id;
+    // Of 40 users each comes to either process; every fourth leaves again, by the other one.
+    let tasks: Vec<_> = (0..80)
+        .map(|number| {
+            let (joined, left) = (Arc::clone(&stores[number % 2]), Arc::clone(&stores[(number + 1) % 2]));
+            tokio::spawn(async move {
+                let session = session(&format!("PA_{number}"), &format!("user-{}", number / 2));
+                joined.presence_join(id, &session).await.unwrap();
+                if (number / 2) % 4 == 0 {
+                    left.presence_leave(id, &session, at(5)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+
+    let counted = stores[0].stream(id).await.unwrap().expect("it is there");
+    assert_eq!((counted.viewers, counted.unique_viewers), (30, 40));
+    assert!((30..=40).contains(&counted.peak_viewers), "{}", counted.peak_viewers);
+}
+
+// ---- outages
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_is_an_error_in_time_and_works_once_it_is_back() {
+    let mut server = MongoServer::start();
+    let store = connect(&server.uri(), "onair").await;
+    let stream = starting("ann", "live_ann_1");
+    store.create(&stream).await.unwrap();
+
+    server.stop();
+    assert_unavailable(&store, &stream).await;
+    server.start_again();
+    assert_works_again(&store, &stream).await;
+
+    server.freeze();
+    assert_unavailable(&store, &stream).await;
+    server.thaw();
+    assert_works_again(&store, &stream).await;
+}
+
+async fn assert_unavailable(store: &Mongo, stream: &Stream) {
+    let in_time = async {
+        let write = store.set_flagged(stream.id, at(1)).await;
+        assert!(matches!(write, Err(StoreError::Unavailable(_))), "{write:?}");
+        let read = store.stream(stream.id).await;
+        assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+        let another = store.create(&starting("bob", "live_bob_1")).await;
+        assert!(matches!(another, Err(CreateError::Store(StoreError::Unavailable(_)))), "{another:?}");
+    };
+    tokio::time::timeout(FAILURE_MAX, in_time).await.expect("operations give up in time");
+}
+
+async fn assert_works_again(store: &Mongo, stream: &Stream) {
+    let back = async {
+        while store.ping().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(FAILURE_MAX, back).await.expect("the driver finds it again");
+    assert!(store.stream(stream.id).await.unwrap().is_some());
+    let edit = Block { user_id: user(&ObjectId::new().to_hex()), blocked_at: at(2), by: user("ann"), reason: None };
+    assert!(matches!(store.block(stream.id, &edit).await.unwrap(), Outcome::Changed(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_a_kill_of_the_database() {
+    let mut server = MongoServer::start();
+    let store = Arc::new(connect(&server.uri(), "onair").await);
+    let (acknowledged, mut known) = tokio::sync::mpsc::unbounded_channel();
+    let writer = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for number in 0.. {
+                let stream = starting(&format!("owner-{number}"), &format!("live_{number}"));
+                if store.create(&stream).await.is_err() || acknowledged.send(stream.id).is_err() {
+                    break;
+                }
+            }
+        })
+    };
+    let mut written = Vec::new();
+    while written.len() < 50 {
+        written.push(known.recv().await.expect("the writer writes"));
+    }
+    server.stop();
+    writer.await.unwrap();
+    while let Some(id) = known.recv().await {
+        written.push(id);
+    }
+    server.start_again();
+
+    let store = connect(&server.uri(), "onair").await;
+    for id in written {
+        assert!(store.stream(id).await.unwrap().is_some(), "{id} is lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_never_answers_is_an_error_that_says_what_to_do_and_no_secret() {
+    // A port of ours on which nobody listens.
+    let socket = tokio::net::TcpSocket::new_v4().expect("there are sockets");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("loopback has free ports");
+    let port = socket.local_addr().expect("it is bound").port();
+    let uri = format!("mongodb://user:secret@127.0.0.1:{port}/");
+
+    let refused = Mongo::connect(&uri, None, Duration::ZERO).await;
+
+    let Err(StoreError::Unavailable(text)) = refused else { panic!("it was taken: {refused:?}") };
+    assert!(text.contains(&port.to_string()) && text.contains("Start it") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_the_one_of_the_uri_if_none_is_named() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let with_name = format!("{}/{name}", uri.trim_end_matches('/'));
+    let store = Mongo::connect(&with_name, None, CONNECT_MAX).await.unwrap();
+    store.create(&starting("ann", "live_ann_1")).await.unwrap();
+
+    let found = raw(&uri, &name).await.collection::<Document>("livestreams").find(doc! {}).await.unwrap();
+    assert_eq!(found.try_collect::<Vec<_>>().await.unwrap().len(), 1);
+}
