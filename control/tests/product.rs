@@ -8,6 +8,8 @@ mod abuse;
 mod counting;
 #[path = "product/document.rs"]
 mod document;
+#[path = "product/media_outage.rs"]
+mod media_outage;
 #[path = "product/media_server.rs"]
 mod media_server;
 #[path = "support/mongo.rs"]
@@ -25,7 +27,6 @@ mod rules;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod script;
 #[path = "support/server.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
 mod server;
 #[path = "product/socket.rs"]
 mod socket;

@@ -151,7 +151,10 @@ async fn bodies_that_no_client_makes_are_refused_with_a_problem() {
     assert_eq!(send(json, vec![b'x'; 4 << 20]).await, refused(413, "body_too_large"));
     assert_eq!(send("text/plain", b"{}".to_vec()).await, refused(415, "unsupported_media_type"));
     assert_eq!(send("application/x-www-form-urlencoded", b"title=x".to_vec()).await.0, 415);
-    product.post("/live/start", &token("ana"), json!({ "title": "x".repeat(121) })).await.refused(422, "validation_failed");
+    product
+        .post("/live/start", &token("ana"), json!({ "title": "x".repeat(121) }))
+        .await
+        .refused(422, "validation_failed");
     product.go_live("ana").await;
 }
 

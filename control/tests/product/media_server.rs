@@ -15,7 +15,6 @@ use bytes::Bytes;
 use jsonwebtoken::Algorithm;
 use livekit_protocol as proto;
 use livekit_protocol::participant_info::Kind;
-use prost::Message as _;
 use reqwest::header;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -51,9 +50,8 @@ impl MediaServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let port = listener.local_addr().expect("it is bound").port();
         let server = Self(Arc::new(Shared { port, state: Mutex::default() }));
-        let router = Router::new()
-            .route("/twirp/livekit.RoomService/{method}", post(answer))
-            .with_state(server.clone());
+        let router =
+            Router::new().route("/twirp/livekit.RoomService/{method}", post(answer)).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         server
     }
@@ -76,10 +74,6 @@ impl MediaServer {
         self.state(|state| state.rooms.clear());
     }
 
-    pub fn room_names(&self) -> Vec<String> {
-        self.state(|state| state.rooms.keys().cloned().collect())
-    }
-
     pub fn has_room(&self, name: &str) -> bool {
         self.state(|state| state.rooms.contains_key(name))
     }
@@ -92,14 +86,16 @@ impl MediaServer {
         })
     }
 
-    /// Lets somebody in; the event that tells of it.
+    /// Lets somebody in, and makes the room if need be; the event that tells of it.
     pub fn join(&self, room: &str, participant: proto::ParticipantInfo) -> proto::WebhookEvent {
-        let event = self.event("participant_joined", room, Some(participant.clone()));
+        let joined = participant.clone();
         self.state(|state| {
-            let room = state.rooms.get_mut(room).expect("the product made it");
+            state.made += 1;
+            let sid = format!("RM_{:012}", state.made);
+            let room = state.rooms.entry(room.to_owned()).or_insert(Room { sid, participants: BTreeMap::new() });
             room.participants.insert(participant.sid.clone(), participant);
         });
-        event
+        self.event("participant_joined", room, Some(joined))
     }
 
     /// Lets somebody go; the event that tells of it.
@@ -192,7 +188,7 @@ impl MediaServer {
         with(&mut self.0.state.lock().unwrap())
     }
 
-    fn create(&self, name: &str) -> proto::Room {
+    pub fn create(&self, name: &str) -> proto::Room {
         self.state(|state| {
             state.made += 1;
             let sid = format!("RM_{:012}", state.made);

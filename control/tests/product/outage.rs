@@ -329,12 +329,7 @@ async fn nothing_acknowledged_is_lost_while_the_database_is_stopped_and_started_
 
 /// While the store is away: media and reads go on, writes say when to come back, and events are refused so that they
 /// are sent again.
-async fn away(
-    product: &Product,
-    media: &MediaServer,
-    stream: &Running,
-    viewer: livekit_protocol::ParticipantInfo,
-) {
+async fn away(product: &Product, media: &MediaServer, stream: &Running, viewer: livekit_protocol::ParticipantInfo) {
     let refused = product.post("/live/start", &token("newcomer"), json!({})).await;
     refused.refused(503, "store_unavailable");
     assert!(refused.headers.contains_key("retry-after"));

@@ -39,7 +39,9 @@ fn row(cells: &[&str]) -> Row {
 /// Whether the source has a test of that name.
 fn has_test(source: &str, name: &str) -> bool {
     let name = format!("fn {name}(");
-    source.lines().any(|line| line.trim_start().trim_start_matches("pub ").trim_start_matches("async ").starts_with(&name))
+    source
+        .lines()
+        .any(|line| line.trim_start().trim_start_matches("pub ").trim_start_matches("async ").starts_with(&name))
 }
 
 #[test]

@@ -181,10 +181,9 @@ impl Heard {
         self.push(match kind {
             "0" => Said::Connected,
             "1" => Said::Disconnected,
-            "2" => Said::Event {
-                name: payload[0].as_str().unwrap_or_default().to_owned(),
-                payload: payload[1].clone(),
-            },
+            "2" => {
+                Said::Event { name: payload[0].as_str().unwrap_or_default().to_owned(), payload: payload[1].clone() }
+            }
             "3" => Said::Ack { id: id.parse().unwrap_or(u64::MAX), payload },
             "4" => Said::Refused(payload["message"].as_str().unwrap_or_default().to_owned()),
             other => panic!("the server sent a packet of type {other}"),

@@ -114,11 +114,6 @@ impl Product {
         Self { ports, config: all, directory, process: None, http: http_client() }
     }
 
-    /// Changes its configuration from its next start on.
-    pub fn configure(&mut self, config: Value) {
-        lay_over(&mut self.config, config);
-    }
-
     /// Starts it on the ports and with the data it had, and waits until it is ready.
     pub async fn start_again(&mut self) {
         self.spawn();
@@ -144,8 +139,10 @@ impl Product {
         self.process = Some(process.expect("the built binary starts"));
     }
 
+    /// A media server alone is ready when it answers at all.
     pub async fn is_ready(&self) -> bool {
-        let request = self.http.get(format!("{}/readyz", self.ports.url())).timeout(Duration::from_secs(2));
+        let path = if self.config["sfu"]["mode"] == "only" { "" } else { "readyz" };
+        let request = self.http.get(format!("{}/{path}", self.ports.url())).timeout(Duration::from_secs(2));
         request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
