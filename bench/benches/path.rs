@@ -37,6 +37,7 @@ fn frame() -> Vec<Vec<u8>> {
 fn info(sequence: u64) -> PacketInfo {
     PacketInfo {
         sequence,
+        arrival: 0,
         timestamp: 3_000,
         payload_type: VIDEO,
         marker: false,

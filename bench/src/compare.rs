@@ -52,6 +52,8 @@ pub struct Options {
 pub struct Round {
     pub servers: Vec<Metrics>,
     pub floor_us_per_packet: f64,
+    pub floor_delay_ms_p50: f64,
+    pub floor_delay_ms_p99: f64,
     pub load_average: f64,
 }
 
@@ -76,7 +78,9 @@ pub fn run(options: &Options, mut tell: impl FnMut(usize, &Round)) -> anyhow::Re
                 .with_context(|| format!("{}, round {}", contender.name, number + 1))?;
             round.servers.push(metrics);
         }
-        round.floor_us_per_packet = floor::measure(options.load.subscribers, FLOOR_TIME)?.cpu_us_per_packet;
+        let floor = floor::measure(options.load.subscribers, FLOOR_TIME)?;
+        round.floor_us_per_packet = floor.cpu_us_per_packet;
+        (round.floor_delay_ms_p50, round.floor_delay_ms_p99) = (floor.delay_ms_p50, floor.delay_ms_p99);
         round.load_average = load_average();
         tell(number, &round);
         rounds.push(round);

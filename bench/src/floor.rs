@@ -46,6 +46,10 @@ pub struct Floor {
     pub runs_per_system_call: f64,
     /// Share of bursts that started more than 5 ms late.
     pub late: f64,
+    /// From when a burst was due until the system call returned that a viewer's part of it left with. A viewer has its part
+    /// when all before it have theirs: no server on one core does much better, whatever its order.
+    pub delay_ms_p50: f64,
+    pub delay_ms_p99: f64,
     pub receivers: &'static str,
     pub machine: Machine,
 }
@@ -58,6 +62,7 @@ impl fmt::Display for Floor {
         writeln!(f, "  packets            {packets_sent} in {seconds:.1} s, {packets_lost} lost")?;
         writeln!(f, "  runs               {packets_per_run:.1} packets each, {runs_per_system_call:.1} a system call")?;
         writeln!(f, "  late bursts        {:.1} %", self.late * 100.0)?;
+        writeln!(f, "  delay              p50 {:.2} ms, p99 {:.2} ms", self.delay_ms_p50, self.delay_ms_p99)?;
         write!(f, "  machine            {}", self.machine)
     }
 }
@@ -145,7 +150,7 @@ impl Carrier for Sockets<'_> {
 pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     let mut viewers: Vec<Viewer> = (0..receivers.addresses().len()).map(Viewer::new).collect();
     let (before, received_before) = (carrier.counts(), receivers.received());
-    let mut slices = Slices::default();
+    let (mut slices, mut delays) = (Slices::default(), Delays::default());
     let start = Instant::now();
     let (mut bursts, mut late) = (0_u32, 0_u32);
     for burst in Schedule::default().take_while(|burst| burst.due < WARM_UP + duration) {
@@ -155,7 +160,8 @@ pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration:
             bursts += 1;
             late += u32::from(lateness > LATE);
         }
-        send_burst(&mut carrier, &mut viewers, burst).context("sending")?;
+        let counted = (burst.due >= WARM_UP).then_some(&mut delays);
+        send_burst(&mut carrier, &mut viewers, burst, start + burst.due, counted).context("sending")?;
     }
     slices.end(carrier.counts().datagrams);
     std::thread::sleep(DRAIN);
@@ -171,18 +177,73 @@ pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration:
         packets_per_run: counts.datagrams as f64 / counts.runs.max(1) as f64,
         runs_per_system_call: counts.runs as f64 / counts.system_calls.max(1) as f64,
         late: f64::from(late) / f64::from(bursts.max(1)),
+        delay_ms_p50: delays.percentile_ms(50),
+        delay_ms_p99: delays.percentile_ms(99),
         receivers: "each with its own socket, without GRO, emptied by one thread on another core",
         machine: Machine::read(),
     })
 }
 
-fn send_burst(carrier: &mut impl Carrier, viewers: &mut [Viewer], burst: Burst) -> io::Result<()> {
+fn send_burst(
+    carrier: &mut impl Carrier,
+    viewers: &mut [Viewer],
+    burst: Burst,
+    due: Instant,
+    mut delays: Option<&mut Delays>,
+) -> io::Result<()> {
     const PAYLOAD: [u8; Media::Video.payload_bytes()] = [0x17; _];
+    // Viewers whose parts are queued, and the system calls before them.
+    let (mut queued, mut calls) = (0, carrier.counts().system_calls);
     for (number, viewer) in viewers.iter_mut().enumerate() {
         let write = |packet: &mut [u8]| viewer.write(burst.media, &PAYLOAD, packet);
         carrier.push(number, burst.packets, burst.media.packet_bytes(), write)?;
+        if carrier.counts().system_calls > calls {
+            calls = carrier.counts().system_calls;
+            note(&mut delays, due, queued * burst.packets);
+            queued = 0;
+        }
+        queued += 1;
     }
-    carrier.flush()
+    carrier.flush()?;
+    note(&mut delays, due, queued * burst.packets);
+    Ok(())
+}
+
+fn note(delays: &mut Option<&mut Delays>, due: Instant, packets: usize) {
+    if let Some(delays) = delays {
+        delays.add(due.elapsed(), packets as u64);
+    }
+}
+
+/// Packets by delay, in steps of [`Delays::STEP`]; the last step holds all that are longer.
+struct Delays {
+    packets: Vec<u64>,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { packets: vec![0; Self::STEPS] }
+    }
+}
+
+impl Delays {
+    const STEP: Duration = Duration::from_micros(20);
+    const STEPS: usize = 25_000;
+
+    fn add(&mut self, delay: Duration, packets: u64) {
+        let step = (delay.as_nanos() / Self::STEP.as_nanos()) as usize;
+        self.packets[step.min(Self::STEPS - 1)] += packets;
+    }
+
+    fn percentile_ms(&self, percent: u64) -> f64 {
+        let rank = self.packets.iter().sum::<u64>() * percent / 100;
+        let mut below = 0;
+        let step = self.packets.iter().position(|packets| {
+            below += packets;
+            below > rank
+        });
+        step.unwrap_or(0) as f64 * Self::STEP.as_secs_f64() * 1e3
+    }
 }
 
 /// Sleeps, and gives how late it is afterwards.
@@ -227,11 +288,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn percentiles_count_packets() {
+        let mut delays = Delays::default();
+        delays.add(Duration::from_millis(1), 98);
+        delays.add(Duration::from_millis(10), 2);
+        delays.add(Duration::from_secs(10), 0);
+        assert_eq!([delays.percentile_ms(50), delays.percentile_ms(99)], [1.0, 10.0]);
+        assert_eq!(Delays::default().percentile_ms(99), 0.0);
+    }
+
+    #[test]
     fn a_few_viewers_get_every_packet() {
         let floor = measure(3, Duration::from_secs(1)).unwrap();
         assert_eq!(floor.packets_lost, 0);
         assert!(floor.packets_sent.abs_diff(3 * 2 * 270) <= 3 * 10, "{floor}");
         assert!(floor.cpu_us_per_packet > 0.0);
         assert!(floor.packets_per_run > 3.0);
+        assert!(floor.delay_ms_p50 > 0.0 && floor.delay_ms_p99 >= floor.delay_ms_p50);
     }
 }

@@ -77,10 +77,6 @@ discards! {
     DataRefused => "data_refused",
     /// A command that named something that is gone.
     StaleCommand => "stale_command",
-    /// The kernel would not take more; see `send_backpressure`.
-    SendBackpressure => "send_backpressure",
-    /// The kernel refused a packet for another reason.
-    SendFailed => "send_failed",
 }
 
 #[cfg(test)]

@@ -42,6 +42,25 @@ impl Ends {
     }
 }
 
+/// Datagrams that were lost on this machine, for want of CPU, memory or a way.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Losses {
+    /// Dropped by the kernel, because the worker did not read them in time.
+    pub receive_buffer: u64,
+    /// Dropped by us, because the kernel took no more, or a TCP client does not read.
+    pub send_buffer: u64,
+    /// Refused by the kernel for another reason: no route, too long.
+    pub refused: u64,
+}
+
+impl Losses {
+    pub fn add(&mut self, more: Losses) {
+        self.receive_buffer += more.receive_buffer;
+        self.send_buffer += more.send_buffer;
+        self.refused += more.refused;
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub datagrams_received: u64,
@@ -68,6 +87,7 @@ pub struct Stats {
     pub taken_over: u64,
     pub handshakes: Handshakes,
     pub ended: Ends,
+    pub losses: Losses,
     discards: [u64; Discard::ALL.len()],
 }
 
@@ -125,6 +145,11 @@ impl Stats {
             ("wrong_fingerprint", self.ended.wrong_fingerprint),
             ("closed_by_peer", self.ended.closed_by_peer),
         ];
+        let losses = [
+            ("receive_buffer", self.losses.receive_buffer),
+            ("send_buffer", self.losses.send_buffer),
+            ("refused", self.losses.refused),
+        ];
         let plain = plain.into_iter().map(|(name, help, value)| (name, String::new(), help, value));
         let handshakes = handshakes.into_iter().map(|(profile, value)| {
             ("handshakes_total", format!("profile=\"{profile}\""), "DTLS handshakes by SRTP profile.", value)
@@ -132,10 +157,14 @@ impl Stats {
         let ends = ends.into_iter().map(|(reason, value)| {
             ("transports_ended_total", format!("reason=\"{reason}\""), "Transports that ended by themselves.", value)
         });
+        let losses = losses.into_iter().map(|(place, value)| {
+            let help = "Datagrams lost on this machine: not read in time, not taken by the kernel, or refused.";
+            ("datagrams_lost_total", format!("at=\"{place}\""), help, value)
+        });
         let discards = Discard::ALL.iter().map(|discard| {
             let label = format!("reason=\"{}\"", discard.label());
             ("discards_total", label, "What was dropped on arrival, by reason.", self.discards(*discard))
         });
-        plain.chain(handshakes).chain(ends).chain(discards).collect()
+        plain.chain(handshakes).chain(ends).chain(losses).chain(discards).collect()
     }
 }

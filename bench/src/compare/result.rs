@@ -11,7 +11,7 @@ use crate::summary::Summary;
 type Figure = fn(&Metrics) -> Option<f64>;
 
 /// What is shown, in this order.
-const FIGURES: [(&str, Figure); 11] = [
+const FIGURES: [(&str, Figure); 14] = [
     ("CPU µs a packet", |metrics| metrics.cpu_us_per_packet),
     ("CPU ms a join", |metrics| metrics.cpu_ms_per_join),
     ("RSS KiB a subscriber", |metrics| metrics.rss_kib_per_subscriber),
@@ -21,8 +21,11 @@ const FIGURES: [(&str, Figure); 11] = [
     ("first key frame p95, ms", |metrics| metrics.first_keyframe_ms_p95),
     ("delay p50, ms", |metrics| metrics.delay_ms_p50),
     ("delay p99, ms", |metrics| metrics.delay_ms_p99),
+    ("  of audio", |metrics| metrics.audio_delay_ms_p99),
+    ("  of video", |metrics| metrics.video_delay_ms_p99),
     ("loss, %", |metrics| metrics.loss_percent),
     ("dropped at receivers, %", |metrics| metrics.kernel_drops_percent),
+    ("load's own cores", |metrics| metrics.client_cores),
 ];
 
 /// One figure of the servers.
@@ -43,6 +46,8 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// CPU µs a packet of the floor.
     pub floor: Option<Summary>,
+    pub floor_delay_ms_p50: Option<Summary>,
+    pub floor_delay_ms_p99: Option<Summary>,
     /// CPU a packet of each server to the floor's of the same round.
     pub to_floor: Vec<Option<Summary>>,
     /// Whether servers and load had different cores.
@@ -62,6 +67,8 @@ impl Comparison {
         Self {
             rows: FIGURES.iter().map(|(name, figure)| row(name, *figure, &rounds)).collect(),
             floor: Summary::of(rounds.iter().map(|round| round.floor_us_per_packet)),
+            floor_delay_ms_p50: Summary::of(rounds.iter().map(|round| round.floor_delay_ms_p50)),
+            floor_delay_ms_p99: Summary::of(rounds.iter().map(|round| round.floor_delay_ms_p99)),
             load_average: Summary::of(rounds.iter().map(|round| round.load_average)),
             machine: Machine::read(),
             names,
@@ -162,6 +169,8 @@ impl fmt::Display for Comparison {
             line(row.name, [row.a, row.b, row.a_to_b].map(cell).to_vec())?;
         }
         line("floor, CPU µs a packet", vec![cell(self.floor)])?;
+        line("  delay p50, ms", vec![cell(self.floor_delay_ms_p50)])?;
+        line("  delay p99, ms", vec![cell(self.floor_delay_ms_p99)])?;
         line("CPU a packet / floor", self.to_floor.iter().copied().map(cell).collect())?;
         writeln!(f, "machine: {}; load average in the rounds {}", self.machine, cell(self.load_average))?;
         for caveat in self.caveats() {
@@ -177,7 +186,12 @@ mod tests {
 
     fn round(a: f64, b: f64, floor: f64) -> Round {
         let metrics = |cpu| Metrics { cpu_us_per_packet: Some(cpu), complete: true, ..Metrics::default() };
-        Round { servers: vec![metrics(a), metrics(b)], floor_us_per_packet: floor, load_average: 1.0 }
+        Round {
+            servers: vec![metrics(a), metrics(b)],
+            floor_us_per_packet: floor,
+            load_average: 1.0,
+            ..Round::default()
+        }
     }
 
     fn comparison(rounds: Vec<Round>) -> Comparison {

@@ -38,6 +38,9 @@ use crate::clock::Timestamp;
 use readers::Readers;
 use writer::Writer;
 
+/// Name of the file in the directory that the configuration names.
+pub const FILE: &str = "onair.db";
+
 /// How long a connection waits for another process that uses the file, such as a backup or a shell.
 const BUSY_MAX: Duration = Duration::from_secs(2);
 /// Statements that a connection keeps ready: all that there are.

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::epoll::check;
 use crate::run::{Message, Transmit};
+use crate::stats::Losses;
 use crate::transport::Via;
 
 /// Socket buffers: the default of 208 KiB holds 92 video packets or 24 runs.
@@ -54,6 +55,20 @@ impl UdpSocket {
 
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// Datagrams that the kernel dropped because the buffer was full.
+    pub fn dropped(&self) -> u64 {
+        /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`.
+        const DROPS: usize = 8;
+        let mut info = [0u32; 9];
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes into `info`; both live through the call.
+        let result = unsafe {
+            libc::getsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &mut length)
+        };
+        // An old kernel does not tell.
+        if result == 0 { info[DROPS].into() } else { 0 }
     }
 
     pub fn port(&self) -> io::Result<u16> {
@@ -227,8 +242,8 @@ pub struct Outlet {
     headers: Vec<libc::mmsghdr>,
     /// Connection and frame.
     pub tcp: Vec<(u32, Vec<u8>)>,
-    pub backpressure: u64,
-    pub failed: u64,
+    /// Since they were last taken.
+    pub losses: Losses,
 }
 
 // SAFETY: the raw pointers in `vectors` and `headers` are set before every call from buffers that live through it, and
@@ -247,8 +262,7 @@ impl Outlet {
             vectors: vec![vector; SEND_BATCH],
             headers: vec![header; SEND_BATCH],
             tcp: Vec::new(),
-            backpressure: 0,
-            failed: 0,
+            losses: Losses::default(),
         }
     }
 
@@ -307,13 +321,14 @@ impl Outlet {
                         wait_writable(fd);
                     }
                     Some(libc::EAGAIN | libc::ENOBUFS) => {
-                        self.backpressure += batch[sent..].iter().map(|message| message.segments() as u64).sum::<u64>();
+                        self.losses.send_buffer +=
+                            batch[sent..].iter().map(|message| message.segments() as u64).sum::<u64>();
                         return;
                     }
                     // A device without checksum offload refuses segmentation: do without from now on.
                     Some(libc::EIO) if batch[sent].segments() > 1 => self.offload = false,
                     _ => {
-                        self.failed += 1;
+                        self.losses.refused += batch[sent].segments() as u64;
                         sent += 1;
                     }
                 },
@@ -341,9 +356,7 @@ impl Outlet {
                     length,
                 )
             };
-            if result < 0 {
-                self.failed += 1;
-            }
+            self.losses.refused += u64::from(result < 0);
         }
     }
 }
@@ -405,4 +418,34 @@ pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
         libc::freeifaddrs(list);
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_drops_at_a_full_buffer_is_counted() {
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port().expect("a port")));
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let full = (0..100_000).any(|_| {
+            sender.send_to(&[7; 1200], to).expect("sent");
+            socket.dropped() > 0
+        });
+        assert!(full);
+        let before = socket.dropped();
+        sender.send_to(&[7; 1200], to).expect("sent");
+        assert_eq!(socket.dropped(), before + 1);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_counted_by_datagram() {
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let mut outlet = Outlet::new(std::slice::from_ref(&socket));
+        // No datagram goes to port 0.
+        let path = crate::transport::Path { remote: "127.0.0.1:0".parse().expect("an address"), via: Via::Udp(0) };
+        outlet.transmit(&[7; 300], &[Message { path, start: 0, length: 300, segment: 100 }]);
+        assert_eq!((outlet.losses.refused, outlet.losses.send_buffer), (3, 0));
+    }
 }

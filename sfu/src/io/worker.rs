@@ -300,7 +300,7 @@ impl Worker {
             let slot = slot as usize;
             let Some(connection) = self.connections.get_mut(slot) else { continue };
             if !connection.queue(&frame) {
-                self.engine.stats.count(Discard::SendBackpressure);
+                self.engine.stats.losses.send_buffer += 1;
             }
             self.flush_connection(slot);
         }
@@ -327,10 +327,9 @@ impl Worker {
         for slot in idle {
             self.connections.remove(slot);
         }
-        let outlet = self.out.transmitter();
-        let (backpressure, failed) = (std::mem::take(&mut outlet.backpressure), std::mem::take(&mut outlet.failed));
-        self.engine.stats.add(Discard::SendBackpressure, backpressure);
-        self.engine.stats.add(Discard::SendFailed, failed);
+        let losses = &mut self.engine.stats.losses;
+        losses.add(std::mem::take(&mut self.out.transmitter().losses));
+        losses.receive_buffer = self.sockets.iter().map(UdpSocket::dropped).sum();
         self.board.transports.store(self.engine.transports(), Ordering::Relaxed);
         // A reader holds the lock now and then; the next snapshot is half a second away.
         if let Ok(mut stats) = self.board.stats.try_lock() {

@@ -1,0 +1,44 @@
+//! Where a rule finds a fresh store.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use control::store::SharedStore;
+use control::store::embedded::{self, Embedded};
+
+use super::fixture::unique;
+
+/// A directory that is gone with this value.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let name = format!("store-{}-{}", std::process::id(), unique(""));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&folder).expect("the directory for test files is writable");
+        Self(folder)
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.0.join(embedded::FILE)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A store, and what must stay while it is used.
+pub struct Place {
+    pub store: SharedStore,
+    _guard: Box<dyn Any + Send>,
+}
+
+pub async fn embedded() -> Place {
+    let folder = Folder::new();
+    let store = Embedded::open(&folder.file(), &embedded::Options::default()).expect("the file can be created");
+    Place { store: Arc::new(store), _guard: Box::new(folder) }
+}
