@@ -28,6 +28,8 @@ mod rules;
 mod script;
 #[path = "support/server.rs"]
 mod server;
+#[path = "product/settings.rs"]
+mod settings;
 #[path = "product/socket.rs"]
 mod socket;
 #[path = "product/usage.rs"]

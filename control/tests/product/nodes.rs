@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::media_server::{MediaServer, deliver};
-use crate::mongo::MongoServer;
+use crate::mongo;
 use crate::product::{Product, admin, eventually, token};
 use crate::socket::{Said, Socket, user};
 
@@ -16,19 +16,17 @@ struct Nodes {
     a: Product,
     b: Product,
     media: MediaServer,
-    _mongo: MongoServer,
 }
 
 impl Nodes {
     async fn start(name: &str) -> Self {
-        let mongo = MongoServer::start();
         let media = MediaServer::start().await;
         let config = json!({
-            "store": { "mongodb_uri": mongo.uri(), "database": format!("onair_{name}") }, "sfu": media.config(),
+            "store": { "mongodb_uri": mongo::shared_uri(), "database": mongo::fresh_database() }, "sfu": media.config(),
         });
         let a = Product::start(&format!("{name}-a"), config.clone()).await;
         let b = Product::start(&format!("{name}-b"), config).await;
-        Self { a, b, media, _mongo: mongo }
+        Self { a, b, media }
     }
 
     /// A live stream that both know: its id and room.

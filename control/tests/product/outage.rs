@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::media_server::{MediaServer, deliver, try_deliver};
-use crate::mongo::MongoServer;
+use crate::mongo::{self, MongoServer};
 use crate::product::{Product, eventually, token};
 use crate::socket::Socket;
 
@@ -266,8 +266,8 @@ async fn what_was_acknowledged_holds_after_a_kill_on_the_embedded_store() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_holds_after_a_kill_on_mongodb() {
-    let (mongo, media) = (MongoServer::start(), MediaServer::start().await);
-    let store = json!({ "mongodb_uri": mongo.uri(), "database": "onair_kill" });
+    let media = MediaServer::start().await;
+    let store = json!({ "mongodb_uri": mongo::shared_uri(), "database": mongo::fresh_database() });
     let product = Product::start("kill-mongo", json!({ "sfu": media.config(), "store": store })).await;
     holds_after_a_kill(product, media).await;
 }

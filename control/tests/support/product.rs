@@ -29,6 +29,8 @@ const LOG_COLUMNS: usize = 400;
 pub struct Product {
     pub ports: Ports,
     config: Value,
+    environment: Vec<(String, String)>,
+    development: bool,
     directory: PathBuf,
     process: Option<Child>,
     http: reqwest::Client,
@@ -96,7 +98,8 @@ impl Product {
         product
     }
 
-    fn prepared(ports: Ports, name: &str, config: Value) -> Self {
+    /// One that is not started yet.
+    pub fn prepared(ports: Ports, name: &str, config: Value) -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("product-{name}-{}", std::process::id()));
         // Of a run before, whose process had the same id.
         let _ = std::fs::remove_dir_all(&directory);
@@ -111,7 +114,34 @@ impl Product {
             "live": { "starts_per_hour": 0, "start_cooldown": 0 },
         });
         lay_over(&mut all, config);
-        Self { ports, config: all, directory, process: None, http: http_client() }
+        let environment = vec![("JWT_SECRET".to_owned(), JWT_SECRET.to_owned())];
+        Self { ports, config: all, environment, development: true, directory, process: None, http: http_client() }
+    }
+
+    /// Sets variables of its environment.
+    pub fn with(mut self, environment: &[(&str, &str)]) -> Self {
+        self.environment.extend(environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self
+    }
+
+    /// As it would be run for others, and without what only development allows.
+    pub fn in_production(mut self) -> Self {
+        self.development = false;
+        self.config["http"]["cors_origins"] = json!([]);
+        self
+    }
+
+    /// Lays more over its configuration.
+    pub fn and(mut self, config: Value) -> Self {
+        lay_over(&mut self.config, config);
+        self
+    }
+
+    /// What it says when it does not start.
+    pub async fn refusal(mut self) -> String {
+        self.spawn();
+        eventually("it ends", async || self.process.as_mut()?.try_wait().ok()?).await;
+        self.whole_log()
     }
 
     /// Starts it on the ports and with the data it had, and waits until it is ready.
@@ -130,8 +160,9 @@ impl Product {
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("the directory was made");
         let process = Command::new(env!("CARGO_BIN_EXE_onair"))
-            .args(["--dev", "--config-body", &self.config.to_string()])
-            .env("JWT_SECRET", JWT_SECRET)
+            .args(self.development.then_some("--dev"))
+            .args(["--config-body", &self.config.to_string()])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
