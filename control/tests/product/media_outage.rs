@@ -40,8 +40,12 @@ async fn a_start_without_a_media_server_is_refused_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_stop_without_a_media_server_is_granted_and_the_room_goes_when_it_is_back() {
+async fn a_stop_without_a_media_server_is_granted_and_the_room_and_no_other_goes_when_it_is_back() {
     let (media, product) = world("sfu-stop").await;
+    let kept = product.go_live("bob").await;
+    // Of another app, and of another product beside this one.
+    media.create("board-meeting");
+    media.create("live_ghost_1767323045678");
     let started = product.go_live("ana").await;
     let room = started["roomName"].as_str().expect("it is told");
     media.owner_arrives(&product, room, "ana").await;
@@ -51,6 +55,8 @@ async fn a_stop_without_a_media_server_is_granted_and_the_room_goes_when_it_is_b
     media.set_away(false);
 
     eventually("the room is deleted", async || (!media.has_room(room)).then_some(())).await;
+    assert!(media.has_room(kept["roomName"].as_str().expect("it is told")));
+    assert!(media.has_room("board-meeting") && media.has_room("live_ghost_1767323045678"));
 }
 
 #[tokio::test]
@@ -72,16 +78,4 @@ async fn a_stream_outlives_a_crash_of_the_media_server() {
         (stream["viewers"] == json!(0)).then_some(())
     })
     .await;
-}
-
-#[tokio::test]
-async fn rooms_of_ours_without_a_stream_are_deleted_and_those_of_others_are_not() {
-    let (media, product) = world("sfu-rooms").await;
-    let started = product.go_live("ana").await;
-    media.create("live_ghost_1767323045678");
-    media.create("board-meeting");
-
-    eventually("the ghost is deleted", async || (!media.has_room("live_ghost_1767323045678")).then_some(())).await;
-    assert!(media.has_room("board-meeting"));
-    assert!(media.has_room(started["roomName"].as_str().expect("it is told")));
 }
