@@ -278,8 +278,8 @@ async fn numbers_agree(product: &Product, storm: &Storm, truth: &HashMap<String,
         assert_eq!(state["viewers"], json!(truth[&audience.id]), "chat of {}", audience.id);
     }
     let all: usize = truth.values().sum();
-    assert_eq!(product.metric("onair_viewers", "").await as usize, all, "viewers in the metrics");
-    assert_eq!(product.metric("onair_live_streams", "").await as usize, STREAMS, "streams in the metrics");
+    assert_eq!(product.metric("onair_stream_viewers", "").await as usize, all, "viewers in the metrics");
+    assert_eq!(product.metric("onair_streams_live", "").await as usize, STREAMS, "streams in the metrics");
 }
 
 /// In the store, read without the product.
