@@ -96,11 +96,7 @@ pub fn analyse(stream: &Stream, sessions: &[Presence], totals: &ChatTotals, now:
 
 /// When each viewer was there: unions of sessions, within the time of the stream. Somebody who came and left within a
 /// millisecond watched for none, but came.
-fn watched<'a>(
-    sessions: &[&'a Presence],
-    start: Timestamp,
-    end: Timestamp,
-) -> HashMap<&'a UserId, Vec<Span>> {
+fn watched<'a>(sessions: &[&'a Presence], start: Timestamp, end: Timestamp) -> HashMap<&'a UserId, Vec<Span>> {
     let mut spans: HashMap<&UserId, Vec<Span>> = HashMap::new();
     for session in sessions {
         let from = millis(session.joined_at.clamp(start, end).since(start));

@@ -180,18 +180,14 @@ fn describe(front: &Arc<Front>, chat: OpenApiRouter) -> OpenApiRouter {
     let enabled = from_fn_with_state(Arc::clone(front), admission::check_feature);
     let live = live_routes().with_state(Arc::clone(front)).merge(chat).layer(enabled);
     let known = live.merge(lasting_routes().with_state(Arc::clone(front))).layer(recovered.clone());
-    let anybody = OpenApiRouter::new()
-        .routes(routes!(service::config))
-        .merge(dev_routes(front))
-        .with_state(Arc::clone(front));
+    let anybody =
+        OpenApiRouter::new().routes(routes!(service::config)).merge(dev_routes(front)).with_state(Arc::clone(front));
     let outside = OpenApiRouter::new()
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .with_state(Arc::clone(front));
-    let webhooks = OpenApiRouter::new()
-        .routes(routes!(webhook::receive))
-        .with_state(Arc::clone(front))
-        .layer(recovered);
+    let webhooks =
+        OpenApiRouter::new().routes(routes!(webhook::receive)).with_state(Arc::clone(front)).layer(recovered);
     OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(known.merge(anybody).layer(identify))
         .merge(webhooks)
@@ -232,10 +228,7 @@ fn dev_routes(front: &Front) -> OpenApiRouter<Arc<Front>> {
     if front.dev.is_some() { OpenApiRouter::new().routes(routes!(service::dev_token)) } else { OpenApiRouter::new() }
 }
 
-async fn nothing_here(
-    axum::extract::State(front): axum::extract::State<Arc<Front>>,
-    uri: axum::http::Uri,
-) -> Problem {
+async fn nothing_here(axum::extract::State(front): axum::extract::State<Arc<Front>>, uri: axum::http::Uri) -> Problem {
     if !front.live.enabled && uri.path().starts_with("/api/live/") {
         return admission::feature_disabled();
     }

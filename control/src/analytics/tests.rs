@@ -134,7 +134,9 @@ fn naive_seconds(sessions: &[Presence], seconds: i64) -> u64 {
     (0..seconds)
         .map(|second| {
             let there = sessions.iter().filter(|session| {
-                session.counts && session.joined_at <= at(second) && session.left_at.is_none_or(|left| left > at(second))
+                session.counts
+                    && session.joined_at <= at(second)
+                    && session.left_at.is_none_or(|left| left > at(second))
             });
             there.map(|session| &session.user_id).collect::<HashSet<_>>().len() as u64
         })

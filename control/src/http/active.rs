@@ -94,8 +94,7 @@ impl Wanted {
             rows.retain(|(key, stream)| (*key, stream.id.to_string().as_str()) < end);
         }
         rows.truncate(self.page.look_up());
-        let next_cursor =
-            self.page.cut(&mut rows, |(key, stream)| PageEnd { key: *key, id: stream.id.to_string() });
+        let next_cursor = self.page.cut(&mut rows, |(key, stream)| PageEnd { key: *key, id: stream.id.to_string() });
         StreamPage { streams: rows.into_iter().map(|(_, stream)| StreamShape::from(&**stream)).collect(), next_cursor }
     }
 

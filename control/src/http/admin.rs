@@ -111,7 +111,7 @@ refusals!(ListRefusals = [USER, LIST] Forbidden);
 )]
 pub(super) async fn streams(
     State(front): State<Arc<Front>>,
-    Admin(_): Admin,
+    _admin: Admin,
     query: Query,
 ) -> Result<Json<AdminStreamPage>, Problem> {
     let states: Option<Vec<StreamState>> = query.all("state").map(state).collect();
@@ -191,7 +191,7 @@ pub(super) struct AuditPage {
 )]
 pub(super) async fn audit(
     State(front): State<Arc<Front>>,
-    Admin(_): Admin,
+    _admin: Admin,
     query: Query,
 ) -> Result<Json<AuditPage>, Problem> {
     let stream: Option<StreamId> = query.read("streamId", "must be an id", |id| id.parse().ok())?;

@@ -65,7 +65,9 @@ impl Call {
 /// What a client is told about its token.
 pub fn refusal(error: AuthError) -> Problem {
     match error {
-        AuthError::Unauthenticated => Problem::new(Code::Unauthenticated, "The token is not valid here; sign in again."),
+        AuthError::Unauthenticated => {
+            Problem::new(Code::Unauthenticated, "The token is not valid here; sign in again.")
+        }
         AuthError::Expired => Problem::new(Code::TokenExpired, "The token has expired; get a new one and try again."),
     }
 }

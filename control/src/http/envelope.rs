@@ -41,9 +41,8 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
 
 /// The client's own id if it is a proper one, else a new one.
 fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let proper = |id: &&str| {
-        (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
+    let proper =
+        |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(proper) {
         Some(id) => id.into(),
         None => ulid::Ulid::generate().to_string().into(),

@@ -32,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
 impl Query {
     pub fn parse(text: &str) -> Self {
-        Self(url::form_urlencoded::parse(text.as_bytes()).take(PARAMETERS_MAX).into_owned().collect())
+        Self(url::form_urlencoded::parse(text.as_bytes()).into_owned().take(PARAMETERS_MAX).collect())
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {

@@ -185,7 +185,7 @@ refusals!(ReportsRefusals = [USER, LIST] Forbidden);
 )]
 pub(super) async fn list(
     State(front): State<Arc<Front>>,
-    Admin(_): Admin,
+    _admin: Admin,
     query: Query,
 ) -> Result<Json<ReportPage>, Problem> {
     let status = query.read("status", "must be open or resolved", |text| match text {
@@ -196,8 +196,7 @@ pub(super) async fn list(
     let stream = query.read("streamId", "must be an id", |id| id.parse().ok())?;
     let page = query.page('r')?;
     let mut rows = front.moderation.reports(status, stream, page.after.as_ref(), page.look_up()).await?;
-    let next_cursor =
-        page.cut(&mut rows, |report| PageEnd { key: report.created_at.millis(), id: report.id.clone() });
+    let next_cursor = page.cut(&mut rows, |report| PageEnd { key: report.created_at.millis(), id: report.id.clone() });
     Ok(Json(ReportPage { reports: rows.into_iter().map(ReportShape::from).collect(), next_cursor }))
 }
 
