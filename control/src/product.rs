@@ -83,8 +83,15 @@ impl Product {
             phase: phases,
             counters: Arc::clone(&counters),
         };
-        let chat_routes = utoipa_axum::router::OpenApiRouter::new();
-        let router = http::router(api, chat_routes)?.merge(chat.router());
+        let observe = {
+            let streams = streams.clone();
+            Arc::new(move |stream| {
+                streams.observe(stream);
+            })
+        };
+        let guest = config.chat.guest_access(config.development);
+        let chats = ChatModeration { chat: chat.clone(), store, live, observe, guest };
+        let router = http::router(api, http::chat::routes(chats))?.merge(chat.router());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone()));
         Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))
