@@ -2,6 +2,10 @@
 //!
 //! A rule is a function of a fresh store, and its name says what must hold.
 
+#[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "outages are tested in store_mongo.rs")]
+mod mongo;
+
 mod store {
     pub mod chat;
     pub mod embedded;
@@ -154,3 +158,4 @@ macro_rules! every_rule {
 }
 
 every_rule!(embedded);
+every_rule!(mongodb);
