@@ -11,6 +11,7 @@ mod store {
     pub mod embedded;
     pub mod fixture;
     pub mod lists;
+    pub mod migrate;
     pub mod moderation;
     pub mod place;
     pub mod presence;
@@ -147,6 +148,10 @@ macro_rules! every_rule {
                 an_imported_document_replaces_the_one_that_is_there
                 counting_goes_on_from_imported_documents
                 what_is_no_document_of_a_collection_is_refused
+            }
+            migrate {
+                everything_arrives_in_both_directions
+                a_migration_may_be_repeated
             }
         }
     };
