@@ -19,7 +19,7 @@ use control::store::{CreateError, Store, StoreError};
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Client, Collection, Database, IndexModel};
 
@@ -154,8 +154,8 @@ async fn streams_of_the_seeds_application_are_read_listed_and_changed() {
     assert!(store.transition(id_of(&running), &end).await.unwrap().changed());
 
     let written = streams.find_one(doc! { "_id": id_of(&running).0 }).await.unwrap().expect("it is there");
-    assert_eq!(written.get_bool("isLive"), Ok(false));
-    assert_eq!(written.get_datetime("endedAt"), Ok(&date(9)));
+    assert_eq!(written.get("isLive"), Some(&Bson::Boolean(false)));
+    assert_eq!(written.get("endedAt"), Some(&Bson::DateTime(date(9))));
     let blocked_ids = written.get_array("blockedUserIds").expect("it has some");
     assert_eq!(blocked_ids[0].as_object_id().map(|id| id.to_hex()), Some(blocked));
 }

@@ -14,6 +14,7 @@ use super::collections::PRESENCE;
 use super::fault::{collect, run};
 use super::record::{date, document, record};
 use super::stream_document::{in_states, integer};
+use super::streams::{computed, peak};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::Result;
@@ -166,12 +167,9 @@ impl Mongo {
             { "uniqueViewers": { "$ne": unique } },
             { "peakViewers": { "$lt": viewers } },
         ] };
-        let update = doc! {
-            "$set": { "viewers": viewers, "uniqueViewers": unique },
-            "$max": { "peakViewers": viewers },
-        };
+        let set = doc! { "viewers": viewers, "uniqueViewers": unique, "peakViewers": peak(viewers) };
         let condition = doc! { "$and": [in_states(&StreamState::LIVE), differs] };
-        Ok(self.write_if(id, condition, super::streams::changed(Timestamp::now(), update)).await?)
+        Ok(self.write_if(id, condition, computed(Timestamp::now(), set)).await?)
     }
 
     pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {

@@ -39,7 +39,7 @@ pub(super) fn document(record: &impl Serialize) -> Result<Document> {
 /// [`StoreError::Failed`] if a field is missing or of another type.
 pub(super) fn record<T: DeserializeOwned>(document: &Document) -> Result<T> {
     serde_json::from_value(json(document)).map_err(|error| {
-        let id = document.get("_id").map_or_else(|| "?".into(), |id| Bson::to_string(id));
+        let id = document.get("_id").map_or_else(|| "?".into(), Bson::to_string);
         StoreError::Failed(format!("the document {id} cannot be read: {error}"))
     })
 }
@@ -112,10 +112,10 @@ fn bson_of_text(name: &str, text: String) -> Bson {
         if let Ok(time) = Timestamp::parse(&text) {
             return Bson::DateTime(date(time));
         }
-    } else if name == STREAM || USERS.contains(&name) {
-        if let Some(id) = object_id(&text) {
-            return Bson::ObjectId(id);
-        }
+    } else if (name == STREAM || USERS.contains(&name))
+        && let Some(id) = object_id(&text)
+    {
+        return Bson::ObjectId(id);
     }
     Bson::String(text)
 }

@@ -31,6 +31,19 @@ pub(super) fn changed(at: Timestamp, mut update: Document) -> Document {
     update
 }
 
+/// The same for fields that are computed from others. Text from outside must be a `$literal` there: it may look like an
+/// expression.
+pub(super) fn computed(at: Timestamp, mut set: Document) -> Vec<Document> {
+    set.insert("updatedAt", doc! { "$max": ["$updatedAt", date(at)] });
+    set.insert("rev", doc! { "$add": [{ "$ifNull": ["$rev", 0_i64] }, 1_i64] });
+    vec![doc! { "$set": set }]
+}
+
+/// The highest number of viewers so far, also of a stream on which nobody kept it.
+pub(super) fn peak(viewers: i64) -> Document {
+    doc! { "$max": ["$peakViewers", "$viewers", viewers] }
+}
+
 impl Mongo {
     pub(super) async fn create_stream(&self, stream: &Stream) -> std::result::Result<(), CreateError> {
         if stream.is_live() {
@@ -171,11 +184,12 @@ impl Mongo {
         if *to == StreamState::Ended {
             set.insert("endedAt", date(*at));
             set.insert("viewers", 0_i64);
+            set.insert("peakViewers", peak(0));
             if let Some(reason) = end_reason {
                 set.insert("endReason", reason.name());
             }
         }
-        self.change(id, doc! { "$and": condition }, changed(*at, doc! { "$set": set })).await
+        self.change(id, doc! { "$and": condition }, computed(*at, set)).await
     }
 
     pub(super) async fn start_one_scheduled(
@@ -280,19 +294,15 @@ impl Mongo {
         let others = doc! { "$filter": {
             "input": { "$ifNull": ["$mutes", []] },
             "as": "mute",
-            // Ids are text from outside, and text may look like an expression.
             "cond": { "$and": [
                 { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
                 // Expired ones go, so that the list does not grow for ever.
                 { "$gt": ["$$mute.until", date(at)] },
             ] },
         } };
-        let update = doc! { "$set": {
-            "mutes": { "$concatArrays": [others, [{ "$literal": document(mute)? }]] },
-            "updatedAt": { "$max": ["$updatedAt", date(at)] },
-            "rev": { "$add": [{ "$ifNull": ["$rev", 0_i64] }, 1_i64] },
-        } };
-        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, vec![update]).await
+        let mutes = doc! { "$concatArrays": [others, [{ "$literal": document(mute)? }]] };
+        let update = computed(at, doc! { "mutes": mutes });
+        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, update).await
     }
 
     pub(super) async fn unmute_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {

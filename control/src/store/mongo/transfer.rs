@@ -69,17 +69,17 @@ fn written(collection: &str, document: &Exported) -> Result<Document> {
     }
 }
 
-/// The collection, and how keys become ids in it.
-fn kept_in(collection: &str) -> Result<(&'static str, fn(&str) -> Bson)> {
-    let as_text = |key: &str| Bson::String(key.to_owned());
+/// The collection, and the id in it that a key stands for.
+fn kept_in(collection: &str, key: &str) -> Result<(&'static str, Bson)> {
+    let as_text = Bson::String(key.to_owned());
     Ok(match collection {
-        "livestreams" => (STREAMS, id_of),
+        "livestreams" => (STREAMS, id_of(key)),
         "presence" => (PRESENCE, as_text),
         "chat_messages" => (MESSAGES, as_text),
-        "reports" => (REPORTS, id_of),
+        "reports" => (REPORTS, id_of(key)),
         "bans" => (BANS, as_text),
         "owner_blocks" => (OWNER_BLOCKS, as_text),
-        "audit" => (AUDIT, id_of),
+        "audit" => (AUDIT, id_of(key)),
         _ => return Err(unknown(collection)),
     })
 }
@@ -95,8 +95,12 @@ impl Mongo {
         if collection == "chat_totals" {
             return self.export_totals(after, limit).await;
         }
-        let (kept, id) = kept_in(collection)?;
-        let filter = after.map_or_else(Document::new, |after| doc! { "_id": { "$gt": id(after) } });
+        let (kept, id) = kept_in(collection, after.unwrap_or_default())?;
+        let filter = if after.is_some() {
+            doc! { "_id": { "$gt": id } }
+        } else {
+            Document::new()
+        };
         let found = collect(self.of(kept).find(filter).sort(doc! { "_id": 1 }).limit(rows)).await?;
         found.iter().map(|found| carried(collection, found)).collect()
     }
@@ -134,7 +138,7 @@ impl Mongo {
             }
             return Ok(());
         }
-        let (kept, _) = kept_in(collection)?;
+        let (kept, _) = kept_in(collection, "")?;
         let documents: Vec<_> =
             documents.iter().map(|document| written(collection, document)).collect::<Result<_>>()?;
         let kept = self.of(kept);
