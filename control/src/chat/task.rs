@@ -284,7 +284,10 @@ impl RoomTask {
         let kept = match messages {
             Some(messages) if self.keep(&messages).await => messages,
             _ => {
-                answers.into_iter().for_each(|(client, reply)| client.refuse(reply, &Refusal::busy()));
+                for (client, reply) in answers {
+                    self.room.on_unsent(client.member());
+                    client.refuse(reply, &Refusal::busy());
+                }
                 return Vec::new();
             }
         };
