@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, App, Stopped};
 use crate::config::{self, Addresses, Config, Flags, Loaded, PortRange, Sources};
+use crate::migrate::{self, Place};
 
 /// How long `health` waits for the server.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
@@ -87,6 +88,15 @@ enum Action {
     Ports,
     /// Asks the running server whether it is well; fails if not.
     Health,
+    /// Copies everything that is kept from one store into another; run it while no server uses them.
+    Migrate {
+        /// File of an embedded store, its directory, or a mongodb:// URI; otherwise the configured embedded store.
+        #[arg(long, value_name = "STORE")]
+        from: Option<Place>,
+        /// The same of the target; otherwise the configured MongoDB (store.mongodb_uri or MONGODB_URI).
+        #[arg(long, value_name = "STORE")]
+        to: Option<Place>,
+    },
 }
 
 /// Runs a command line to its end. Usage errors and `--help` are answered here too.
@@ -119,6 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
             Ok(ExitCode::SUCCESS)
         }
         Some(Action::Health) => health(&loaded.config),
+        Some(Action::Migrate { from, to }) => migrate(&loaded.config, from, to),
     }
 }
 
@@ -283,6 +294,13 @@ fn print_ports(config: &Config) {
     if config.prometheus_port() != 0 {
         println!("TCP {:<12} metrics", config.prometheus_port());
     }
+}
+
+fn migrate(config: &Config, from: Option<Place>, to: Option<Place>) -> anyhow::Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(migrate::command(&config.store, from, to))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `GET /` of the server with this configuration on this machine.

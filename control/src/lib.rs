@@ -11,6 +11,7 @@ pub mod http;
 pub mod live;
 pub mod metrics;
 pub mod moderation;
+pub mod migrate;
 pub mod problem;
 pub mod reconcile;
 pub mod rooms;

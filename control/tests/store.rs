@@ -2,11 +2,16 @@
 //!
 //! A rule is a function of a fresh store, and its name says what must hold.
 
+#[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "outages are tested in store_mongo.rs")]
+mod mongo;
+
 mod store {
     pub mod chat;
     pub mod embedded;
     pub mod fixture;
     pub mod lists;
+    pub mod migrate;
     pub mod moderation;
     pub mod place;
     pub mod presence;
@@ -144,8 +149,13 @@ macro_rules! every_rule {
                 counting_goes_on_from_imported_documents
                 what_is_no_document_of_a_collection_is_refused
             }
+            migrate {
+                everything_arrives_in_both_directions
+                a_migration_may_be_repeated
+            }
         }
     };
 }
 
 every_rule!(embedded);
+every_rule!(mongodb);

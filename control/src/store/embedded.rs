@@ -38,6 +38,9 @@ use crate::clock::Timestamp;
 use readers::Readers;
 use writer::Writer;
 
+/// Directory of the file, where the server was started, if the configuration names none.
+pub const DIRECTORY: &str = "onair-data";
+
 /// Name of the file in the directory that the configuration names.
 pub const FILE: &str = "onair.db";
 

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mongodb::bson::Document;
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::{Collection, Database};
 
 use super::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
@@ -79,6 +79,16 @@ impl Mongo {
 
     fn of(&self, collection: &str) -> Collection<Document> {
         self.database.collection(collection)
+    }
+
+    /// Makes an empty document that a write did not find. Several may find it missing at the same moment; upserts that
+    /// give the document back are not answered alike then by all servers.
+    async fn make_missing(&self, collection: &str, id: Bson) -> Result<()> {
+        match fault::run(self.of(collection).insert_one(doc! { "_id": id })).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.duplicate().is_some() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
     }
 }
 

@@ -3,11 +3,14 @@
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::store::SharedStore;
 use control::store::embedded::{self, Embedded};
+use control::store::mongo::Mongo;
 
 use super::fixture::unique;
+use crate::mongo::{fresh_database, shared_uri};
 
 /// A directory that is gone with this value.
 pub struct Folder(PathBuf);
@@ -41,4 +44,10 @@ pub async fn embedded() -> Place {
     let folder = Folder::new();
     let store = Embedded::open(&folder.file(), &embedded::Options::default()).expect("the file can be created");
     Place { store: Arc::new(store), _guard: Box::new(folder) }
+}
+
+pub async fn mongodb() -> Place {
+    let uri = tokio::task::spawn_blocking(shared_uri).await.expect("there is a server");
+    let store = Mongo::connect(&uri, Some(&fresh_database()), Duration::from_secs(30)).await;
+    Place { store: Arc::new(store.expect("the server answers")), _guard: Box::new(()) }
 }

@@ -38,19 +38,14 @@ impl Mongo {
         let update = vec![doc! { "$set": { "lastSeq": { "$add": [above, i64::from(count)] } } }];
         for _ in 0..TRIES_MAX {
             let totals = self.of(TOTALS);
-            let reserve = totals
-                .find_one_and_update(doc! { "_id": id.0 }, update.clone())
-                .upsert(true)
-                .return_document(ReturnDocument::After);
-            match run(reserve).await {
-                Ok(after) => {
-                    let last = after.as_ref().and_then(|totals| integer(totals.get("lastSeq")?)).unwrap_or(0);
-                    return Ok(last - i64::from(count) + 1);
-                }
-                // Another one made the document at the same moment.
-                Err(fault) if fault.duplicate().is_some() => {}
-                Err(fault) => return Err(fault.into()),
+            let reserve =
+                totals.find_one_and_update(doc! { "_id": id.0 }, update.clone()).return_document(ReturnDocument::After);
+            if let Some(after) = run(reserve).await? {
+                let last = after.get("lastSeq").and_then(integer);
+                let last = last.ok_or_else(|| StoreError::Failed("a chat has lost its last number".into()))?;
+                return Ok(last - i64::from(count) + 1);
             }
+            self.make_missing(TOTALS, Bson::ObjectId(id.0)).await?;
         }
         Err(contended("the numbers of a chat"))
     }

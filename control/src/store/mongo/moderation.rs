@@ -96,30 +96,29 @@ pub(super) fn read_report(found: &Document) -> Result<Report> {
 
 impl Mongo {
     pub(super) async fn file(&self, report: &Report) -> Result<Filed> {
-        let id = self.open_report(report).await?;
-        let repeated = id != report.id;
+        let (id, repeated) = self.open_report(report).await?;
         let reporters =
             run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id.0 })).await?.len();
         Ok(Filed { id, repeated, reporters: u32::try_from(reporters).unwrap_or(u32::MAX) })
     }
 
-    /// The id of the report that is open now for the same target.
-    async fn open_report(&self, report: &Report) -> Result<String> {
+    /// The id of the report that is open now for the same target, and whether it was there.
+    async fn open_report(&self, report: &Report) -> Result<(String, bool)> {
         let written = write_report(report)?;
         for _ in 0..TRIES_MAX {
             match run(self.of(REPORTS).insert_one(&written)).await {
-                Ok(_) => return Ok(report.id.clone()),
+                Ok(_) => return Ok((report.id.clone(), false)),
                 Err(fault) if fault.duplicate().is_some() => {}
                 Err(fault) => return Err(fault.into()),
             }
             let same = doc! { "openFor": target(report) };
             if let Some(open) = run(self.of(REPORTS).find_one(same)).await? {
-                return Ok(read_report(&open)?.id);
+                return Ok((read_report(&open)?.id, true));
             }
             // A repeat after an error, and somebody resolved it meanwhile.
             let own = doc! { "_id": id_of(&report.id) };
             if run(self.of(REPORTS).find_one(own)).await?.is_some() {
-                return Ok(report.id.clone());
+                return Ok((report.id.clone(), true));
             }
         }
         Err(StoreError::Unavailable("too many changed a report at once".into()))

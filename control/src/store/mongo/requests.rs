@@ -117,15 +117,12 @@ impl Mongo {
         ];
         for _ in 0..TRIES_MAX {
             let limits = self.of(LIMITS);
-            let take = limits
-                .find_one_and_update(doc! { "_id": key }, update.clone())
-                .upsert(true)
-                .return_document(ReturnDocument::After);
-            match run(take).await {
-                Ok(Some(log)) if log.get_bool("granted").unwrap_or(false) => return Ok(Taken::Granted),
-                Ok(log) => return Ok(Taken::Refused { until: frees(log.as_ref(), max, now).plus(window) }),
-                Err(fault) if fault.duplicate().is_some() => {}
-                Err(fault) => return Err(fault.into()),
+            let take =
+                limits.find_one_and_update(doc! { "_id": key }, update.clone()).return_document(ReturnDocument::After);
+            match run(take).await? {
+                Some(log) if log.get_bool("granted").unwrap_or(false) => return Ok(Taken::Granted),
+                Some(log) => return Ok(Taken::Refused { until: frees(&log, max, now).plus(window) }),
+                None => self.make_missing(LIMITS, Bson::from(key)).await?,
             }
         }
         Err(contended("a limit"))
@@ -180,8 +177,8 @@ impl Mongo {
 }
 
 /// The unit that must be free again before another can be taken: of those taken, the `max`-th from the end.
-fn frees(log: Option<&Document>, max: u32, now: Timestamp) -> Timestamp {
-    let taken = log.and_then(|log| log.get_array("taken").ok()).map_or(&[][..], Vec::as_slice);
+fn frees(log: &Document, max: u32, now: Timestamp) -> Timestamp {
+    let taken = log.get_array("taken").map_or(&[][..], Vec::as_slice);
     let mut taken: Vec<_> = taken.iter().filter_map(Bson::as_datetime).map(|time| time.timestamp_millis()).collect();
     taken.sort_unstable_by(|one, other| other.cmp(one));
     let place = usize::try_from(max).unwrap_or(usize::MAX).checked_sub(1);

@@ -96,7 +96,11 @@ impl Mongo {
             return self.export_totals(after, limit).await;
         }
         let (kept, id) = kept_in(collection, after.unwrap_or_default())?;
-        let filter = if after.is_some() { doc! { "_id": { "$gt": id } } } else { Document::new() };
+        let filter = if after.is_some() {
+            doc! { "_id": { "$gt": id } }
+        } else {
+            Document::new()
+        };
         let found = collect(self.of(kept).find(filter).sort(doc! { "_id": 1 }).limit(rows)).await?;
         found.iter().map(|found| carried(collection, found)).collect()
     }

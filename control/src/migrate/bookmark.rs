@@ -1,0 +1,121 @@
+//! How far a migration is, in a small file that outlives it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BookmarkError {
+    #[error("cannot use {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{0} is of another migration: finish that one, or remove the file")]
+    OtherMigration(PathBuf),
+    #[error("{0} cannot be read: remove it to begin anew")]
+    Damaged(PathBuf),
+}
+
+/// How far a migration is. Every change is on the disk before it returns.
+#[derive(Debug)]
+pub struct Bookmark {
+    file: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Content {
+    /// Which stores these are, so that no other migration goes on here.
+    migration: String,
+    collections: BTreeMap<String, Position>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Position {
+    /// Key of the last document that is copied.
+    after: Option<String>,
+    copied: u64,
+    finished: bool,
+}
+
+impl Bookmark {
+    /// The bookmark of `migration` in `file`, new if there is no such file.
+    ///
+    /// # Errors
+    /// [`BookmarkError`]
+    pub fn open(file: &Path, migration: &str) -> Result<Self, BookmarkError> {
+        let content = match fs::read(file) {
+            Ok(bytes) => {
+                let content: Content =
+                    serde_json::from_slice(&bytes).map_err(|_| BookmarkError::Damaged(file.to_owned()))?;
+                if content.migration != migration {
+                    return Err(BookmarkError::OtherMigration(file.to_owned()));
+                }
+                content
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Content { migration: migration.to_owned(), ..Content::default() }
+            }
+            Err(source) => return Err(BookmarkError::File { path: file.to_owned(), source }),
+        };
+        Ok(Self { file: file.to_owned(), content })
+    }
+
+    /// Nothing is copied yet.
+    pub fn is_new(&self) -> bool {
+        self.content.collections.is_empty()
+    }
+
+    /// Documents of a collection that are copied.
+    pub fn copied(&self, collection: &str) -> u64 {
+        self.content.collections.get(collection).map_or(0, |position| position.copied)
+    }
+
+    /// The key to go on after, if the collection is not finished; none at its beginning.
+    pub(super) fn open_from(&self, collection: &str) -> Option<Option<String>> {
+        match self.content.collections.get(collection) {
+            None => Some(None),
+            Some(position) => (!position.finished).then(|| position.after.clone()),
+        }
+    }
+
+    pub(super) fn advance(&mut self, collection: &str, after: String, copied: u64) -> Result<(), BookmarkError> {
+        let position = self.content.collections.entry(collection.to_owned()).or_default();
+        position.after = Some(after);
+        position.copied += copied;
+        self.save()
+    }
+
+    pub(super) fn finish(&mut self, collection: &str) -> Result<(), BookmarkError> {
+        self.content.collections.entry(collection.to_owned()).or_default().finished = true;
+        self.save()
+    }
+
+    /// Written beside and moved into place, so that a crash leaves the old one or the new one.
+    fn save(&self) -> Result<(), BookmarkError> {
+        let bytes = serde_json::to_vec(&self.content).expect("text and numbers can always be written");
+        let new = self.file.with_extension("new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &self.file)
+        };
+        write().map_err(|source| BookmarkError::File { path: self.file.clone(), source })
+    }
+
+    /// The migration is over: the next one begins anew.
+    ///
+    /// # Errors
+    /// [`BookmarkError::File`]
+    pub fn remove(self) -> Result<(), BookmarkError> {
+        match fs::remove_file(&self.file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(BookmarkError::File { path: self.file, source })
+            }
+            _ => Ok(()),
+        }
+    }
+}

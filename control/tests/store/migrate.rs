@@ -1,0 +1,117 @@
+//! `onair migrate`: everything arrives, also when it stops on the way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use control::migrate::{self, Bookmark, BookmarkError};
+use control::store::embedded::Embedded;
+use control::store::{COLLECTIONS, SharedStore};
+
+use super::fixture::*;
+use super::place::Folder;
+use super::transfer::{documents, fill};
+
+/// Messages: more than a batch.
+const MANY: i64 = 1_300;
+
+async fn fill_to_overflow(store: &SharedStore) {
+    fill(store).await;
+    let stream = new_stream(store).await;
+    let messages: Vec<_> = (1..=MANY).map(|seq| message(&stream, seq, &format!("u{}", seq % 40))).collect();
+    store.chat_append(&messages).await.unwrap();
+}
+
+async fn assert_equal(one: &SharedStore, other: &SharedStore) {
+    for collection in COLLECTIONS {
+        assert_eq!(documents(one, collection, 700).await, documents(other, collection, 900).await, "{collection}");
+    }
+}
+
+fn in_memory() -> SharedStore {
+    Arc::new(Embedded::in_memory().unwrap())
+}
+
+/// One of the rules for every store: from the embedded one into `store`, and from there into another.
+pub async fn everything_arrives_in_both_directions(store: SharedStore) {
+    let folder = Folder::new();
+    let (source, back) = (in_memory(), in_memory());
+    fill_to_overflow(&source).await;
+    for (from, to) in [(&source, &store), (&store, &back)] {
+        let mut bookmark = Bookmark::open(&folder.file(), "a").unwrap();
+        let mut counts = BTreeMap::new();
+
+        let progress = |collection: &'static str, copied| {
+            counts.insert(collection, copied);
+        };
+        migrate::run(from.as_ref(), to.as_ref(), &mut bookmark, progress).await.unwrap();
+
+        for collection in COLLECTIONS {
+            assert_eq!(counts[collection], documents(from, collection, 900).await.len() as u64, "{collection}");
+        }
+        bookmark.remove().unwrap();
+    }
+    assert_equal(&source, &store).await;
+    assert_equal(&source, &back).await;
+}
+
+/// One of the rules for every store.
+pub async fn a_migration_may_be_repeated(store: SharedStore) {
+    let folder = Folder::new();
+    let source = in_memory();
+    fill(&source).await;
+    for round in 0..2 {
+        let mut bookmark = Bookmark::open(&folder.file(), "a").unwrap();
+        assert!(bookmark.is_new(), "{round}");
+        migrate::run(source.as_ref(), store.as_ref(), &mut bookmark, |_, _| ()).await.unwrap();
+        bookmark.remove().unwrap();
+    }
+    assert_equal(&source, &store).await;
+}
+
+/// Runs until one batch is copied, and drops the run while it is at the next. True: it came to its end.
+async fn run_for_one_batch(from: &SharedStore, to: &SharedStore, bookmark: &mut Bookmark) -> bool {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let mut seen = BTreeMap::new();
+    let progress = |collection, copied| {
+        if seen.insert(collection, copied).is_some() {
+            let _ = told.send(());
+        }
+    };
+    tokio::select! {
+        biased;
+        Some(()) = heard.recv() => false,
+        done = migrate::run(from.as_ref(), to.as_ref(), bookmark, progress) => done.map(|()| true).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_migration_goes_on_where_it_was() {
+    let folder = Folder::new();
+    let (source, target) = (in_memory(), in_memory());
+    fill_to_overflow(&source).await;
+    let mut copied_before = 0;
+    for run in 0..100 {
+        // As a new process would.
+        let mut bookmark = Bookmark::open(&folder.file(), "a").unwrap();
+        assert_eq!(bookmark.is_new(), run == 0);
+        if run_for_one_batch(&source, &target, &mut bookmark).await {
+            assert!(run > COLLECTIONS.len(), "it was never interrupted");
+            assert_equal(&source, &target).await;
+            return;
+        }
+        let copied: u64 = COLLECTIONS.map(|collection| bookmark.copied(collection)).iter().sum();
+        assert!(copied > copied_before, "it began again instead of going on");
+        copied_before = copied;
+    }
+    panic!("the migration never ends");
+}
+
+#[test]
+fn a_bookmark_of_another_migration_is_left_alone() {
+    let folder = Folder::new();
+    std::fs::write(folder.file(), r#"{"migration": "b", "collections": {}}"#).unwrap();
+    assert!(matches!(Bookmark::open(&folder.file(), "a"), Err(BookmarkError::OtherMigration(_))));
+
+    std::fs::write(folder.file(), "{").unwrap();
+    assert!(matches!(Bookmark::open(&folder.file(), "a"), Err(BookmarkError::Damaged(_))));
+}
