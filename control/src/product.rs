@@ -83,7 +83,16 @@ impl Product {
             phase: phases,
             counters: Arc::clone(&counters),
         };
-        let chat_routes = utoipa_axum::router::OpenApiRouter::new();
+        let observing = streams.clone();
+        let chat_routes = http::chat::routes(ChatModeration {
+            chat: chat.clone(),
+            store,
+            live,
+            observe: Arc::new(move |stream| {
+                observing.observe(stream);
+            }),
+            guest: config.chat.guest_access(config.development),
+        });
         let router = http::router(api, chat_routes)?.merge(chat.router());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone()));
