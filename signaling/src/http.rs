@@ -332,9 +332,8 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 /// What LiveKit checks, and then what the owner of the rooms checks.
 fn admitted_join(surface: &Surface, mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Unjoined> {
     let join = read_join(mode, purpose, request).map_err(Unjoined::Refused)?;
-    match &surface.admit {
-        Some(admit) => admit(&join.grants).map_err(Unjoined::NotAdmitted)?,
-        None => {}
+    if let Some(admit) = &surface.admit {
+        admit(&join.grants).map_err(Unjoined::NotAdmitted)?;
     }
     Ok(join)
 }
