@@ -1,6 +1,6 @@
 # One binary on a small base. Build: docker build -t onair .
-# Run: docker run --read-only --cap-drop ALL -p 7880:7880 -p 7881:7881 -p 7882:7882/udp \
-#        -e LIVEKIT_KEYS='key: secret' onair --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
+# Run: docker run --read-only --cap-drop ALL -p 7880:7880 -p 7881:7881 -p 7882:7882/udp -v onair:/var/lib/onair \
+#        -e LIVEKIT_KEYS='key: secret' -e JWT_SECRET='of the users' onair --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -11,7 +11,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM debian:bookworm-slim
 COPY --from=build /onair /usr/local/bin/onair
-# Any user will do: nothing is written, and no port is below 1024.
+# Any user that may write here will do: nothing else is written, and no port is below 1024.
+RUN install -d -o 65534 -g 65534 -m 700 /var/lib/onair
+ENV LIVEKIT_STORE_PATH=/var/lib/onair
+VOLUME /var/lib/onair
 USER 65534:65534
 # HTTP and WebSocket, ICE over TCP, media over UDP.
 EXPOSE 7880/tcp 7881/tcp 7882/udp

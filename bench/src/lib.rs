@@ -4,6 +4,7 @@
 //! - [`floor`]: the least that sending the same packets costs on this machine, this minute
 //! - [`compare`]: two servers in turns under the same load
 //! - [`afxdp`]: the same packets past the socket
+//! - [`profile`]: where a worker's time goes
 //!
 //! `benches/path.rs` measures the single steps.
 
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod floor;
 pub mod link;
 pub mod machine;
+pub mod profile;
 pub mod receivers;
 pub mod runs;
 pub mod stream;

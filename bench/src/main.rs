@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::compare::Contender;
 use bench::machine::Machine;
-use bench::{afxdp, broadcast, compare, floor};
+use bench::{afxdp, broadcast, compare, floor, profile};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sfu::srtp::SrtpProfile;
@@ -51,6 +51,17 @@ enum Action {
         seconds: u64,
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// Where to write the result
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Where the time of a running server's busiest worker goes, by `perf`
+    Profile {
+        /// The server's process, under load
+        #[arg(long)]
+        pid: u32,
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
         /// Where to write the result
         #[arg(long)]
         json: Option<PathBuf>,
@@ -159,6 +170,11 @@ fn run(action: Action) -> anyhow::Result<()> {
             let trial = afxdp::run(viewers, Duration::from_secs(seconds), rounds)?;
             println!("{trial}");
             write_json(json.as_deref(), &trial)
+        }
+        Action::Profile { pid, seconds, json } => {
+            let profile = profile::measure(pid, seconds)?;
+            print!("{profile}");
+            write_json(json.as_deref(), &profile)
         }
         Action::Compare(arguments) => {
             let json = arguments.json.clone();

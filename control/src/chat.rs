@@ -1,19 +1,255 @@
 //! Chat beside a stream, over Socket.IO (stream API, section 8).
+//!
+//! Every live stream has a room: a [task](task) around a [state machine](room). It opens, changes and closes with the
+//! stream, of which it hears by [`Chat::observe`].
 
-use crate::live::Change;
-use crate::store::stream::{StreamId, UserId};
+mod admission;
+mod counters;
+mod door;
+mod gateway;
+mod limits;
+mod moderation;
+mod refusal;
+mod relay;
+mod room;
+mod spool;
+mod task;
+mod wire;
+mod words;
 
-/// Handle; cheap to clone.
-#[derive(Clone)]
-pub struct Chat;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+
+use axum::Router;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::config::product::{self, GuestAccess};
+use crate::live::{Change, Live};
+use crate::store::SharedStore;
+use crate::store::chat::ChatNote;
+use crate::store::stream::{Stream, StreamId, UserId};
+
+pub use admission::{TokenFault, Verify};
+pub use counters::Counters;
+pub use door::ClientAddress;
+pub use limits::{Limits, Rate};
+pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};
+pub use refusal::{ConnectRefusal, RefusalCode};
+
+use admission::{Admission, Tally};
+use door::Door;
+use gateway::{Entrance, Gateway};
+use relay::Relay;
+use spool::Spool;
+use task::{Inlets, Order, RoomTask, Shared};
+
+/// Orders that wait for one room.
+const ORDERS_MAX: usize = 1024;
+
+/// What the chat is made of.
+pub struct Parts {
+    pub config: product::Chat,
+    /// Outside development `Write` is refused by the configuration.
+    pub guest: GuestAccess,
+    /// `FEATURE_GO_LIVE`: off, nobody new connects.
+    pub enabled: bool,
+    /// Origins of pages that may connect, beside this server's own; `*`: any.
+    pub origins: Vec<String>,
+    pub limits: Limits,
+    pub store: SharedStore,
+    pub live: Live,
+    pub verify: Verify,
+    pub address: ClientAddress,
+    /// Where messages wait for the store when it is away. Absent: in memory.
+    pub directory: Option<PathBuf>,
+    /// Tells this process from others on the same store.
+    pub node: String,
+}
+
+/// Handle; cheap to clone. The default one has no rooms and does nothing.
+#[derive(Clone, Default)]
+pub struct Chat(Option<Arc<Inner>>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    door: Door,
+    origins: Vec<String>,
+    rooms: Rooms,
+    /// Ends with this value.
+    _tasks: JoinSet<()>,
+}
+
+type Rooms = Arc<RwLock<HashMap<StreamId, Handle>>>;
+
+/// A room's way in.
+struct Handle {
+    stream: watch::Sender<Arc<Stream>>,
+    orders: mpsc::Sender<Order>,
+    /// Closed when the room is.
+    closed: watch::Receiver<()>,
+}
 
 impl Chat {
+    /// Starts the chat's own tasks; needs a runtime.
+    ///
+    /// # Errors
+    /// The queue in `directory` cannot be opened.
+    pub fn start(parts: Parts) -> std::io::Result<Self> {
+        let Parts { config, guest, enabled, origins, limits, store, live, verify, address, directory, node } = parts;
+        let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
+        let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
+        let door = Door::new(origins.clone(), max, per_address, address, Arc::clone(&counters));
+        let admission = Admission {
+            verify,
+            live,
+            guest,
+            enabled,
+            per_user: limits.sockets_per_user,
+            per_connection: limits.namespaces_per_connection,
+            users: Tally::default(),
+            connections: Tally::default(),
+        };
+        let spool = Arc::new(Spool::open(directory.as_deref(), limits.queued, Arc::clone(&counters))?);
+        let (relay, relay_task) = Relay::new(node, Arc::clone(&store));
+        let rooms = Rooms::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&spool).run(Arc::clone(&store)));
+        let (notes_in, notes) = mpsc::channel(ORDERS_MAX);
+        tasks.spawn(relay_task.run(notes_in));
+        tasks.spawn(relay_in(notes, Arc::clone(&rooms)));
+        let gateway = Gateway::new(Arc::clone(&limits), Arc::clone(&counters), admission);
+        let emoji = config.reactions.into();
+        let shared = Shared { gateway, store, spool, relay, limits, emoji, persist: config.persist, counters };
+        Ok(Self(Some(Arc::new(Inner { shared: Arc::new(shared), door, origins, rooms, _tasks: tasks }))))
+    }
+
+    /// Serves `/socket.io/`.
+    pub fn router(&self) -> Router {
+        match &self.0 {
+            Some(inner) => inner.shared.gateway.router(inner.door.clone(), &inner.origins),
+            None => Router::new(),
+        }
+    }
+
+    /// What is counted.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.0.as_ref().map_or_else(Arc::default, |inner| Arc::clone(&inner.shared.counters))
+    }
+
     /// Opens, updates or closes the chat of a stream that changed. Never waits; called in the order of the changes.
-    pub fn observe(&self, _change: &Change) {}
+    pub fn observe(&self, change: &Change) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let stream = &change.after;
+        let mut rooms = inner.rooms.write().expect("no one panics with this lock");
+        match rooms.get(&stream.id) {
+            Some(room) => {
+                room.stream.send_replace(Arc::clone(stream));
+            }
+            None if stream.is_live() => {
+                rooms.insert(stream.id, inner.open(stream));
+            }
+            None => {}
+        }
+    }
 
     /// Ends when the chat of that stream is closed on this node: everybody told and disconnected.
-    pub async fn closed(&self, _stream: StreamId) {}
+    pub async fn closed(&self, stream: StreamId) {
+        let closed = self.0.as_ref().and_then(|inner| {
+            let rooms = inner.rooms.read().expect("no one panics with this lock");
+            rooms.get(&stream).map(|room| room.closed.clone())
+        });
+        if let Some(mut closed) = closed {
+            // Nothing is ever sent: it ends with the room.
+            while closed.changed().await.is_ok() {}
+        }
+    }
 
     /// Drops all sockets of a user who is banned.
-    pub fn drop_user(&self, _user: &UserId) {}
+    pub fn drop_user(&self, user: &UserId) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        let rooms = inner.rooms.read().expect("no one panics with this lock");
+        for room in rooms.values() {
+            let (orders, order) = (room.orders.clone(), Order::Banned { user: user.clone() });
+            if let Err(mpsc::error::TrySendError::Full(order)) = orders.try_send(order) {
+                tokio::spawn(async move { orders.send(order).await });
+            }
+        }
+    }
+
+    /// Tells clients that a message is gone.
+    pub async fn deleted(&self, stream: StreamId, id: String, seq: i64) {
+        self.order(stream, Order::Deleted { id, seq }).await;
+    }
+
+    /// Tells clients that all messages of a user are gone.
+    pub async fn cleared(&self, stream: StreamId, user: UserId) {
+        self.order(stream, Order::Cleared { user }).await;
+    }
+
+    async fn order(&self, stream: StreamId, order: Order) {
+        if let Some(inner) = &self.0 {
+            send_order(&inner.rooms, stream, order).await;
+        }
+    }
+
+    /// Ends all connections and tasks of rooms; streams go on. Clients come back by themselves.
+    pub async fn shut_down(&self) {
+        let Some(inner) = &self.0 else {
+            return;
+        };
+        inner.shared.gateway.shut().await;
+        let closing: Vec<_> = {
+            let rooms = inner.rooms.read().expect("no one panics with this lock");
+            rooms.iter().map(|(id, room)| (*id, room.orders.clone())).collect()
+        };
+        for (id, orders) in closing {
+            if orders.send(Order::Stop).await.is_ok() {
+                self.closed(id).await;
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn open(&self, stream: &Arc<Stream>) -> Handle {
+        let path = format!("/live:{}", stream.room_name);
+        let (stream_sender, stream_receiver) = watch::channel(Arc::clone(stream));
+        let (arrivals_in, arrivals) = mpsc::unbounded_channel();
+        let (inputs_in, inputs) = mpsc::channel(self.shared.limits.waiting_per_room);
+        let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+        let (done, closed) = watch::channel(());
+        self.shared.gateway.open(&path, Entrance { stream: stream.id, arrivals: arrivals_in, inputs: inputs_in });
+        let task = RoomTask::new(Arc::clone(&self.shared), Arc::clone(stream), path);
+        let inlets = Inlets { stream: stream_receiver, arrivals, inputs, orders };
+        let (rooms, id) = (Arc::clone(&self.rooms), stream.id);
+        tokio::spawn(async move {
+            task.run(inlets).await;
+            rooms.write().expect("no one panics with this lock").remove(&id);
+            drop(done);
+        });
+        Handle { stream: stream_sender, orders: orders_in, closed }
+    }
+}
+
+async fn send_order(rooms: &Rooms, stream: StreamId, order: Order) {
+    let orders = rooms.read().expect("no one panics with this lock").get(&stream).map(|room| room.orders.clone());
+    if let Some(orders) = orders
+        && orders.send(order).await.is_err()
+    {
+        debug!(%stream, "the chat is closed already");
+    }
+}
+
+/// Brings notes of other nodes to their rooms.
+async fn relay_in(mut notes: mpsc::Receiver<(StreamId, ChatNote)>, rooms: Rooms) {
+    while let Some((stream, note)) = notes.recv().await {
+        send_order(&rooms, stream, Order::Note(note)).await;
+    }
 }

@@ -52,14 +52,19 @@ impl Live {
     /// Takes a copy over if it is newer than the known one, and calls `then` with the change before any other change
     /// can be seen. `then` must not call back here.
     pub fn observe<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Option<T> {
+        self.take_in(stream, then).ok()
+    }
+
+    /// As [`Live::observe`]; for an old copy, the newest one known.
+    pub(crate) fn take_in<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Result<T, Arc<Stream>> {
         let mut known = self.0.write().expect("no one panics with this lock");
         let before = known.streams.get(&stream.id).cloned();
-        if before.as_ref().is_some_and(|before| before.rev >= stream.rev) {
-            return None;
+        if let Some(newest) = before.as_ref().filter(|before| before.rev >= stream.rev) {
+            return Err(Arc::clone(newest));
         }
         let change = Change { before, after: Arc::new(stream) };
         known.replace(&change);
-        Some(then(&change))
+        Ok(then(&change))
     }
 
     pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {

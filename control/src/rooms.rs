@@ -1,17 +1,67 @@
 //! The door to rooms: this process's own, or those of an external LiveKit-compatible server through its server API.
 
+pub mod builtin;
+pub mod external;
+mod session;
+mod token;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+use signaling::event::RoomEvent;
+use tokio::sync::broadcast;
 
 use crate::clock::Timestamp;
 use crate::store::stream::UserId;
+
+pub(crate) use session::{SessionClaims, joined_at, session_of, user_of};
+pub use token::TokenSigner;
+
+/// Attributes of tokens and participants that say who somebody is for us.
+pub const USER_ATTRIBUTE: &str = "app.userId";
+pub const ROLE_ATTRIBUTE: &str = "app.role";
 
 /// Who somebody is in a room, written into the attributes of the token (`app.userId`, `app.role`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomRole {
     Publisher,
     Viewer,
+}
+
+impl RoomRole {
+    pub fn name(self) -> &'static str {
+        match self {
+            RoomRole::Publisher => "publisher",
+            RoomRole::Viewer => "viewer",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "publisher" => Some(RoomRole::Publisher),
+            "viewer" => Some(RoomRole::Viewer),
+            _ => None,
+        }
+    }
+}
+
+/// How long rooms of ours stay without participants. Longer than streams wait, so that the stream decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomTimes {
+    /// Before the first one.
+    pub empty: Duration,
+    /// After the last one.
+    pub departure: Duration,
+}
+
+impl RoomTimes {
+    /// What a room stays longer than its stream waits.
+    const MARGIN: Duration = Duration::from_secs(300);
+
+    pub fn of(config: &crate::config::product::Live) -> Self {
+        let after = |seconds: u32| Duration::from_secs(seconds.into()) + Self::MARGIN;
+        Self { empty: after(config.start_timeout), departure: after(config.reconnect_window) }
+    }
 }
 
 /// What a token for a room says.
@@ -40,6 +90,8 @@ pub struct Session {
     pub hidden: bool,
     pub recorder: bool,
     pub joined_at: Timestamp,
+    /// Connected, not only admitted: what webhooks call joined.
+    pub active: bool,
     /// Publishes something.
     pub publishes: bool,
 }
@@ -76,10 +128,21 @@ pub trait RoomDoor: Send + Sync + 'static {
 
     async fn delete(&self, room: &str) -> Result<(), RoomsError>;
 
-    /// Rooms of ours are named `live_…`; others are listed too.
-    async fn list(&self) -> Result<Vec<RoomInfo>, RoomsError>;
+    /// Those of these names that exist; without names all, also rooms that are not ours.
+    async fn list(&self, names: &[String]) -> Result<Vec<RoomInfo>, RoomsError>;
 
+    /// Empty for a room that does not exist.
     async fn sessions(&self, room: &str) -> Result<Vec<Session>, RoomsError>;
 
     async fn remove(&self, room: &str, identity: &str) -> Result<(), RoomsError>;
+
+    /// Whether the rooms are this process's own, so that other nodes have others.
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// What happens in rooms of this process, from now on. Rooms elsewhere tell by webhooks.
+    fn events(&self) -> Option<broadcast::Receiver<RoomEvent>> {
+        None
+    }
 }

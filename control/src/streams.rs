@@ -1,20 +1,45 @@
 //! The life of a stream: start, watch, stop, end, and what follows from each change (stream API, sections 3, 4, 9).
 //!
+//! Starting is in [`start`], ending in [`finish`], watching in [`watch`], what is planned in [`schedule`]; who is in a
+//! stream's room in [`crate::viewers`], and what keeps all of it true in [`crate::reconcile`].
+//!
 //! Every change is one conditional write to the store; whoever loses a race answers from what it finds. Effects on chat
 //! and rooms are derived from the change in [`Streams::observe`], on every node alike.
 
-use std::sync::Arc;
+mod counters;
+mod effects;
+mod finish;
+mod once;
+mod room_name;
+mod schedule;
+mod start;
+mod watch;
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use signaling::event::RoomEvent;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
 
 use crate::chat::Chat;
 use crate::clock::Timestamp;
 use crate::config::product;
 use crate::live::Live;
-use crate::problem::Problem;
-use crate::rooms::RoomDoor;
+use crate::problem::{Code, Problem};
+use crate::reconcile::Agenda;
+use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::SharedStore;
 use crate::store::chat::ChatSettings;
-use crate::store::stream::{Edit, EndReason, Stream, StreamId, Visibility};
-use crate::user::{Caller, User};
+use crate::store::stream::{Stream, StreamId, UserId, Visibility};
+use crate::user::User;
+use crate::viewers::Desks;
+
+pub use counters::{Counters, END_REASONS};
+pub(crate) use room_name::PREFIX as ROOM_PREFIX;
+pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
 
 /// What to do when the caller is live already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -80,9 +105,18 @@ pub struct ScheduleRequest {
     pub body_digest: String,
 }
 
+/// Tells the time; tests bring their own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How long a client waits before it tries again when the media server is away.
+const SFU_RETRY: Duration = Duration::from_secs(2);
+
+/// Owners whose starts wait for each other share a lock by hash.
+const OWNER_LOCKS: usize = 64;
+
 /// Handle; cheap to clone.
 #[derive(Clone)]
-pub struct Streams(Arc<Parts>);
+pub struct Streams(Arc<Inner>);
 
 /// What streams are made of.
 pub struct Parts {
@@ -93,20 +127,145 @@ pub struct Parts {
     pub chat: Chat,
 }
 
+pub(crate) struct Inner {
+    parts: Parts,
+    clock: Clock,
+    counters: Counters,
+    /// Makes starts of one owner wait for each other in this process; the store decides between processes.
+    owners: Vec<tokio::sync::Mutex<()>>,
+    /// Effects and requests under way: they are carried out though nobody waits for them.
+    tasks: TaskTracker,
+    pub(crate) desks: Desks,
+    pub(crate) agenda: Agenda,
+    recovered: AtomicBool,
+    /// Of rooms in this process, from the start on.
+    room_events: Mutex<Option<broadcast::Receiver<RoomEvent>>>,
+}
+
 impl Streams {
+    /// Must be called inside a tokio runtime.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self::with_clock(parts, Arc::new(Timestamp::now))
+    }
+
+    /// As [`Streams::new`], at times that a test chooses.
+    pub fn with_clock(parts: Parts, clock: Clock) -> Self {
+        let room_events = Mutex::new(parts.rooms.events());
+        let (desks, desk_queues) = Desks::new();
+        let streams = Self(Arc::new(Inner {
+            clock,
+            counters: Counters::default(),
+            owners: (0..OWNER_LOCKS).map(|_| tokio::sync::Mutex::default()).collect(),
+            tasks: TaskTracker::new(),
+            desks,
+            agenda: Agenda::default(),
+            recovered: AtomicBool::new(false),
+            room_events,
+            parts,
+        }));
+        desk_queues.serve(&streams);
+        streams
     }
 
     pub fn live(&self) -> &Live {
-        &self.0.live
+        &self.0.parts.live
     }
 
     pub fn store(&self) -> &SharedStore {
-        &self.0.store
+        &self.0.parts.store
     }
 
     pub fn chat(&self) -> &Chat {
-        &self.0.chat
+        &self.0.parts.chat
     }
+
+    pub fn config(&self) -> &product::Live {
+        &self.0.parts.config
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Whether streams of an earlier process were taken over, so that requests can be served.
+    pub fn is_recovered(&self) -> bool {
+        self.0.recovered.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_recovered(&self) {
+        self.0.recovered.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn rooms(&self) -> &Arc<dyn RoomDoor> {
+        &self.0.parts.rooms
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    pub(crate) fn of_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn take_room_events(&self) -> Option<broadcast::Receiver<RoomEvent>> {
+        self.0.room_events.lock().expect("no one panics with this lock").take()
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// Carries a request out to its end, also when its client goes away half-way.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let task = self.0.tasks.spawn(request);
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request was not carried out");
+            Err(Problem::new(Code::Internal, "Something went wrong here; the operator can find it by the request id."))
+        })
+    }
+
+    fn require_enabled(&self) -> Result<(), Problem> {
+        match self.config().enabled {
+            true => Ok(()),
+            false => Err(Problem::new(Code::FeatureDisabled, "Live streaming is switched off on this server.")),
+        }
+    }
+
+    fn require_not_banned(&self, user: &UserId) -> Result<(), Problem> {
+        match self.live().ban(user, self.now()) {
+            None => Ok(()),
+            Some(_) => Err(Problem::new(Code::Banned, "You are banned from this service.")),
+        }
+    }
+
+    /// A stream of the caller's own. What others may not even see does not exist for them.
+    async fn own_stream(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
+        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        if stream.owner_id == user.id {
+            return Ok(stream);
+        }
+        match watch::is_visible(&stream, None) {
+            true => Err(Problem::new(Code::NotOwner, "This stream is not yours.")),
+            false => Err(Problem::stream_not_found()),
+        }
+    }
+
+    fn owner_lock(&self, owner: &UserId) -> &tokio::sync::Mutex<()> {
+        let hash = owner.as_str().bytes().fold(5381_usize, |hash, byte| hash.wrapping_mul(33) ^ usize::from(byte));
+        &self.0.owners[hash % OWNER_LOCKS]
+    }
+}
+
+fn sfu_unavailable(error: &RoomsError) -> Problem {
+    tracing::warn!(%error, "the media server did not make a room");
+    Problem::new(Code::SfuUnavailable, "The media server is not available; try again in a moment.")
+        .retry_after(SFU_RETRY)
 }

@@ -187,7 +187,9 @@ mod tests {
 
         assert_eq!(https("https://a.example/x.png"), Ok(Some("https://a.example/x.png".to_owned())));
         assert_eq!(https(" "), Ok(None));
-        for text in ["http://a.example/", "//a.example/", "x.png", "javascript:alert(1)", "data:,x", "https://u:p@a.example/"] {
+        for text in
+            ["http://a.example/", "//a.example/", "x.png", "javascript:alert(1)", "data:,x", "https://u:p@a.example/"]
+        {
             assert!(https(text).is_err(), "{text}");
         }
         assert!(https(&format!("https://a.example/{}", "x".repeat(2048))).is_err());

@@ -12,10 +12,16 @@ use crate::dtls::Identity;
 use crate::histogram::{Histogram, Percentiles};
 use crate::media::MediaThread;
 
-/// From the end of the join to the leave; time to receive something.
-const STAY: Duration = Duration::from_secs(1);
-/// Sessions at a time; a server that cannot keep up fails the rest.
-const SESSIONS_MAX: usize = 5_000;
+/// How clients come and go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Churn {
+    /// Joins a second, if the server keeps up.
+    pub per_second: f64,
+    /// Sessions at a time at most: without it, a moment's delay would make the server hold many.
+    pub sessions_max: usize,
+    /// From the end of the join to the leave.
+    pub stay: Duration,
+}
 
 /// What became of them.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -26,13 +32,13 @@ pub struct ChurnReport {
     pub join_ms: Option<Percentiles>,
 }
 
-/// Lets `per_second` clients join and leave again, for `duration`.
+/// Lets clients join and leave again, for `duration`.
 ///
 /// `options` makes the n-th of them.
 pub(crate) async fn run(
     media: &MediaThread,
     identity: &Identity,
-    per_second: f64,
+    churn: Churn,
     duration: Duration,
     options: impl Fn(usize) -> anyhow::Result<ClientOptions>,
 ) -> ChurnReport {
@@ -40,23 +46,23 @@ pub(crate) async fn run(
     let mut sessions = JoinSet::new();
     let mut outcomes = Outcomes::default();
     for number in 0.. {
-        let at = start + Duration::from_secs_f64(number as f64 / per_second);
-        if at >= start + duration {
+        let at = start + Duration::from_secs_f64(number as f64 / churn.per_second);
+        if at.max(Instant::now()) >= start + duration {
             break;
         }
         sleep_until(at).await;
         while let Some(ended) = sessions.try_join_next() {
             outcomes.add(ended);
         }
-        if sessions.len() >= SESSIONS_MAX {
-            outcomes.add(Ok(Err(anyhow::anyhow!("{SESSIONS_MAX} sessions are still under way"))));
-            continue;
+        while sessions.len() >= churn.sessions_max.max(1) {
+            let Some(ended) = sessions.join_next().await else { break };
+            outcomes.add(ended);
         }
         let (media, identity, options) = (media.clone(), identity.clone(), options(number));
         sessions.spawn(async move {
             let client = Client::join(&media, &identity, options?).await?;
             let join_time = client.join_time;
-            sleep(STAY).await;
+            sleep(churn.stay).await;
             client.leave().await;
             Ok(join_time)
         });

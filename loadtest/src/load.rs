@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::churn::{self, ChurnReport};
+use crate::churn::{self, Churn, ChurnReport};
 use crate::client::{Client, ClientOptions, TrackSpec};
 use crate::clock::monotonic_ns;
 use crate::dtls::Identity;
@@ -238,7 +238,12 @@ impl Test {
             options.verify = false;
             Ok(options)
         };
-        Ok(Some(churn::run(&media, &self.identity, self.options.churn, duration, options).await))
+        let churn = Churn {
+            per_second: self.options.churn,
+            sessions_max: self.options.churn_sessions,
+            stay: self.options.churn_stay,
+        };
+        Ok(Some(churn::run(&media, &self.identity, churn, duration, options).await))
     }
 }
 

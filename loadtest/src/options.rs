@@ -110,6 +110,12 @@ pub struct Options {
     /// Joins and leaves a second beside the subscribers, in the measured time.
     #[arg(long, default_value_t = 0.0)]
     pub churn: f64,
+    /// Such clients at a time at most; the next waits until one has left.
+    #[arg(long, default_value_t = 5_000)]
+    pub churn_sessions: usize,
+    /// How long such a client stays.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub churn_stay: Duration,
     /// Nobody publishes: what remains is the price of joins.
     #[arg(long)]
     pub join_only: bool,

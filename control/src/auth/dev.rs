@@ -37,7 +37,8 @@ impl DevTokens {
         let expires_at = now.plus(LIFE);
         let mut claims = json!({ "sub": user, "iat": now.millis() / 1000, "exp": expires_at.millis() / 1000 });
         claims[&self.config.role_claim] = json!(role);
-        let optional = [("name", name.unwrap_or_default()), ("iss", &self.config.issuer), ("aud", &self.config.audience)];
+        let optional =
+            [("name", name.unwrap_or_default()), ("iss", &self.config.issuer), ("aud", &self.config.audience)];
         for (claim, value) in optional.into_iter().filter(|(_, value)| !value.is_empty()) {
             claims[claim] = json!(value);
         }

@@ -54,7 +54,9 @@ impl Jwks {
     pub(super) fn new(url: &str) -> Result<Self, String> {
         let url = Url::parse(url).map_err(|error| error.to_string())?;
         if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
-            return Err("it must be https, or http on this machine: who changes the keys on their way is everybody".into());
+            return Err(
+                "it must be https, or http on this machine: who changes the keys on their way is everybody".into()
+            );
         }
         // The provider of the process; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -20,6 +20,35 @@ const RUN_MAX: Duration = Duration::from_secs(180);
 /// Scripts run one at a time: each encodes video, and they judge what arrives in time.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Who does to the server what a script asks for.
+pub trait Keeper {
+    fn serve(&mut self, request: &str) -> Result<(), String>;
+
+    /// The end of the server's log.
+    fn log_tail(&self) -> String;
+}
+
+impl Keeper for Server {
+    fn serve(&mut self, request: &str) -> Result<(), String> {
+        match request {
+            "kill" => self.kill(),
+            "start" => self.start_again(),
+            "terminate" => {
+                let status = self.terminate();
+                if !status.success() {
+                    return Err(format!("the server ended with {status} after SIGTERM"));
+                }
+            }
+            other => return Err(format!("the script asked for {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn log_tail(&self) -> String {
+        Server::log_tail(self)
+    }
+}
+
 /// A program under `tests/clients` that judges a server with a LiveKit client, and exits with 0 if it stands.
 pub struct Script {
     command: Command,
@@ -47,12 +76,23 @@ impl Script {
     }
 
     /// Runs it against a server of its own. Fails with its output and the server's log.
-    pub fn passes(mut self) {
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn passes(self) {
         let mut server = Server::start(&self.name);
-        self.command.env("LIVEKIT_URL", server.url());
+        let url = server.url();
+        self.with("LIVEKIT_URL", &url).passes_on(&mut server);
+    }
+
+    /// Sets a variable of its environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it against that server.
+    pub fn passes_on(self, server: &mut dyn Keeper) {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut run = Run::start(self.command);
-        if let Err(failure) = run.finish(&mut server) {
+        if let Err(failure) = run.finish(server) {
             panic!(
                 "{}: {failure}\n--- the script said\n{}\n--- the server logged\n{}",
                 self.name,
@@ -85,7 +125,7 @@ impl Run {
     }
 
     /// Serves its requests until it ends.
-    fn finish(&mut self, server: &mut Server) -> Result<(), String> {
+    fn finish(&mut self, server: &mut dyn Keeper) -> Result<(), String> {
         let deadline = Instant::now() + RUN_MAX;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -104,18 +144,8 @@ impl Run {
         if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
     }
 
-    fn serve(&mut self, request: &str, server: &mut Server) -> Result<(), String> {
-        match request {
-            "kill" => server.kill(),
-            "start" => server.start_again(),
-            "terminate" => {
-                let status = server.terminate();
-                if !status.success() {
-                    return Err(format!("the server ended with {status} after SIGTERM"));
-                }
-            }
-            other => return Err(format!("the script asked for {other:?}")),
-        }
+    fn serve(&mut self, request: &str, server: &mut dyn Keeper) -> Result<(), String> {
+        server.serve(request)?;
         let stdin = self.process.stdin.as_mut().ok_or("the script has no standard input")?;
         stdin.write_all(b"done\n").and_then(|()| stdin.flush()).map_err(|error| format!("no answer possible: {error}"))
     }

@@ -1,0 +1,211 @@
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::user::Role;
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+const SFU: &str = "the secret of an API key of the media server";
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
+
+fn config() -> product::Auth {
+    product::Auth { jwt_secret: crate::config::Hidden(SECRET.into()), ..product::Auth::default() }
+}
+
+fn authenticator(config: &product::Auth) -> Authenticator {
+    Authenticator::new(config, &[("APIkey".into(), SFU.into())]).unwrap()
+}
+
+fn claims() -> Value {
+    json!({ "sub": "u_1", "exp": now().millis() / 1000 + 60 })
+}
+
+fn with(claim: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[claim] = value;
+    claims
+}
+
+fn sign(header: &Header, claims: &Value, secret: &str) -> String {
+    jsonwebtoken::encode(header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
+
+fn token(claims: &Value) -> String {
+    sign(&Header::new(Algorithm::HS256), claims, SECRET)
+}
+
+async fn verify_with(config: &product::Auth, claims: &Value) -> Result<User, AuthError> {
+    authenticator(config).verify(&token(claims), now()).await
+}
+
+async fn verify(claims: &Value) -> Result<User, AuthError> {
+    verify_with(&config(), claims).await
+}
+
+/// Seconds from now.
+fn at(seconds: i64) -> Value {
+    json!(now().millis() / 1000 + seconds)
+}
+
+#[tokio::test]
+async fn a_token_says_who_calls() {
+    let mut claims = claims();
+    claims["name"] = json!(" Ana\u{7} ");
+    claims["picture"] = json!("https://a.example/p.png");
+    claims["role"] = json!("admin");
+
+    let user = verify(&claims).await.unwrap();
+
+    assert_eq!(user.id.as_str(), "u_1");
+    assert_eq!(user.role, Role::Admin);
+    assert_eq!(user.name.as_deref(), Some("Ana"));
+    assert_eq!(user.picture.as_deref(), Some("https://a.example/p.png"));
+    assert_eq!(user.expires_at, now().plus(std::time::Duration::from_secs(60)));
+}
+
+#[tokio::test]
+async fn subject_and_expiry_are_needed() {
+    for claims in [
+        json!({ "exp": at(60) }),
+        json!({ "sub": "u_1" }),
+        with("sub", json!("")),
+        with("sub", json!("x".repeat(129))),
+        with("sub", json!(7)),
+        with("exp", json!("tomorrow")),
+        with("exp", Value::Null),
+    ] {
+        assert_eq!(verify(&claims).await, Err(AuthError::Unauthenticated), "{claims}");
+    }
+    assert!(verify(&with("sub", json!("x".repeat(128)))).await.is_ok());
+}
+
+#[tokio::test]
+async fn times_have_thirty_seconds_of_leeway() {
+    assert!(verify(&with("exp", at(-29))).await.is_ok());
+    assert_eq!(verify(&with("exp", at(-30))).await, Err(AuthError::Expired));
+    for claim in ["iat", "nbf"] {
+        assert!(verify(&with(claim, at(30))).await.is_ok());
+        assert_eq!(verify(&with(claim, at(31))).await, Err(AuthError::Unauthenticated));
+    }
+}
+
+#[tokio::test]
+async fn issuer_and_audience_are_checked_when_configured() {
+    let config = product::Auth { issuer: "https://id.example".into(), audience: "live".into(), ..config() };
+    let mut claims = claims();
+    claims["iss"] = json!("https://id.example");
+
+    assert!(verify_with(&config, &claims).await.is_err());
+    claims["aud"] = json!("other");
+    assert!(verify_with(&config, &claims).await.is_err());
+    claims["aud"] = json!(["other", "live"]);
+    assert!(verify_with(&config, &claims).await.is_ok());
+    claims["iss"] = json!("https://evil.example");
+    assert!(verify_with(&config, &claims).await.is_err());
+}
+
+#[tokio::test]
+async fn the_role_may_stand_anywhere_and_in_a_list() {
+    let role = async |path: &str, claims: Value| {
+        let config = product::Auth { role_claim: path.into(), ..config() };
+        verify_with(&config, &claims).await.unwrap().role
+    };
+
+    assert_eq!(role("role", claims()).await, Role::User);
+    assert_eq!(role("role", with("role", json!("owner"))).await, Role::User);
+    assert_eq!(role("role", with("role", json!(["user", "admin"]))).await, Role::Admin);
+    assert_eq!(role("realm.roles", with("realm", json!({ "roles": ["admin"] }))).await, Role::Admin);
+    assert_eq!(role("https://a.example/role", with("https://a.example/role", json!("admin"))).await, Role::Admin);
+    assert_eq!(role("realm.roles", with("realm", json!("admin"))).await, Role::User);
+}
+
+#[tokio::test]
+async fn a_name_is_cut_and_a_picture_must_be_https() {
+    let user = verify(&with("name", json!("x".repeat(100)))).await.unwrap();
+    assert_eq!(user.name.map(|name| name.len()), Some(64));
+
+    for picture in ["http://a.example/p.png", "javascript:alert(1)", "p.png"] {
+        assert_eq!(verify(&with("picture", json!(picture))).await.unwrap().picture, None);
+    }
+}
+
+#[tokio::test]
+async fn a_media_token_is_no_user_token() {
+    assert!(verify(&with("video", json!({ "room": "r" }))).await.is_err());
+    assert!(verify(&with("iss", json!("APIkey"))).await.is_err());
+    let signed_by_the_media_server = sign(&Header::new(Algorithm::HS256), &claims(), SFU);
+    assert!(authenticator(&config()).verify(&signed_by_the_media_server, now()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_algorithm_is_not_the_tokens_choice() {
+    let authenticator = authenticator(&config());
+    for algorithm in [Algorithm::HS384, Algorithm::HS512] {
+        let token = sign(&Header::new(algorithm), &claims(), SECRET);
+        assert_eq!(authenticator.verify(&token, now()).await, Err(AuthError::Unauthenticated), "{algorithm:?}");
+    }
+    let body = token(&claims()).split('.').nth(1).unwrap().to_owned();
+    // {"alg":"none"} and {"alg":"RS256"}
+    for head in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJSUzI1NiJ9"] {
+        for signature in ["", "AAAA"] {
+            let token = format!("{head}.{body}.{signature}");
+            assert_eq!(authenticator.verify(&token, now()).await, Err(AuthError::Unauthenticated), "{token}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_refused() {
+    let authenticator = authenticator(&config());
+    let long = "a".repeat(100_000);
+    for text in ["", ".", "..", "a.b.c", "\u{0}", "ey.ey.ey", long.as_str()] {
+        assert_eq!(authenticator.verify(text, now()).await, Err(AuthError::Unauthenticated));
+    }
+}
+
+#[tokio::test]
+async fn an_administrator_who_called_is_known() {
+    let authenticator = authenticator(&config());
+    let user = "u_1".parse().unwrap();
+
+    assert!(!authenticator.is_known_admin(&user));
+    authenticator.verify(&token(&claims()), now()).await.unwrap();
+    assert!(!authenticator.is_known_admin(&user));
+    authenticator.verify(&token(&with("role", json!("admin"))), now()).await.unwrap();
+    assert!(authenticator.is_known_admin(&user));
+}
+
+#[test]
+fn a_short_secret_or_one_of_the_media_server_is_refused() {
+    let with = |secret: &str| product::Auth { jwt_secret: crate::config::Hidden(secret.into()), ..config() };
+    let refused = |secret| Authenticator::new(&with(secret), &[("APIkey".into(), SFU.into())]).err();
+
+    assert_eq!(refused("short"), Some(AuthConfigError::ShortSecret(5)));
+    assert_eq!(refused(SFU), Some(AuthConfigError::SharedSecret("APIkey".into())));
+    assert_eq!(refused(SECRET), None);
+}
+
+#[tokio::test]
+async fn a_token_for_development_is_taken_by_any_configuration() {
+    let config = product::Auth {
+        issuer: "https://id.example".into(),
+        audience: "live".into(),
+        role_claim: "app.role".into(),
+        ..config()
+    };
+    let signed = DevTokens::new(&config).sign(&"dev".parse().unwrap(), Role::Admin, Some("Dev"), now());
+
+    let user = authenticator(&config).verify(&signed.token, now()).await.unwrap();
+
+    assert_eq!((user.id.as_str(), user.role, user.name.as_deref()), ("dev", Role::Admin, Some("Dev")));
+    assert_eq!(user.expires_at, signed.expires_at);
+}
+
+#[test]
+fn a_random_secret_is_long_enough_and_never_the_same() {
+    assert!(random_secret().len() >= SECRET_BYTES_MIN);
+    assert_ne!(random_secret(), random_secret());
+}

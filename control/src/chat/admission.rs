@@ -1,0 +1,257 @@
+//! Who may connect to which chat, and how often (stream API, 8.1).
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use crate::clock::Timestamp;
+use crate::config::product::GuestAccess;
+use crate::live::Live;
+use crate::store::chat::ChatRole;
+use crate::store::stream::{Stream, StreamId, UserId};
+use crate::user::User;
+
+use super::refusal::ConnectRefusal;
+use super::room::Member;
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFault {
+    Unauthenticated,
+    Expired,
+}
+
+/// Finds the user of a token.
+pub type Verify =
+    Arc<dyn Fn(String, Timestamp) -> Pin<Box<dyn Future<Output = Result<User, TokenFault>> + Send>> + Send + Sync>;
+
+pub(crate) struct Admission {
+    pub verify: Verify,
+    pub live: Live,
+    pub guest: GuestAccess,
+    /// New viewers are accepted.
+    pub enabled: bool,
+    pub per_user: u32,
+    pub per_connection: u32,
+    /// Sockets of a user in a room.
+    pub users: Tally<(StreamId, UserId)>,
+    /// Namespaces of a connection.
+    pub connections: Tally<String>,
+}
+
+/// A member, and what it takes up until it leaves.
+pub(crate) struct Admitted {
+    pub member: Member,
+    pub places: Vec<Place>,
+}
+
+impl Admission {
+    /// # Errors
+    /// What the client is told.
+    pub async fn admit(
+        &self,
+        stream: StreamId,
+        connection: &str,
+        token: Option<String>,
+    ) -> Result<Admitted, ConnectRefusal> {
+        if !self.enabled {
+            return Err(ConnectRefusal::FeatureDisabled);
+        }
+        // Before the token, whose check costs more.
+        let place = self.connections.enter(connection.to_owned(), self.per_connection);
+        let of_connection = place.ok_or(ConnectRefusal::TooManyConnections)?;
+        let Some(token) = token else {
+            return self.admit_guest(stream, connection, of_connection);
+        };
+        let user = (self.verify)(token, Timestamp::now()).await.map_err(|fault| match fault {
+            TokenFault::Unauthenticated => ConnectRefusal::Unauthenticated,
+            TokenFault::Expired => ConnectRefusal::TokenExpired,
+        })?;
+        if self.live.ban(&user.id, Timestamp::now()).is_some() {
+            return Err(ConnectRefusal::Banned);
+        }
+        // After the wait, so that what happened meanwhile counts.
+        let stream = self.live_stream(stream)?;
+        if stream.blocks(&user.id) {
+            return Err(ConnectRefusal::Blocked);
+        }
+        let of_user = self.users.enter((stream.id, user.id.clone()), self.per_user);
+        let of_user = of_user.ok_or(ConnectRefusal::TooManyConnections)?;
+        Ok(Admitted { member: member(user, &stream), places: vec![of_connection, of_user] })
+    }
+
+    fn admit_guest(&self, stream: StreamId, connection: &str, place: Place) -> Result<Admitted, ConnectRefusal> {
+        let may_write = match self.guest {
+            GuestAccess::Off => return Err(ConnectRefusal::Unauthenticated),
+            GuestAccess::Read => false,
+            GuestAccess::Write => true,
+        };
+        self.live_stream(stream)?;
+        let user = format!("guest-{connection}").parse().map_err(|_| ConnectRefusal::ServerBusy)?;
+        let member = Member { user, role: ChatRole::Guest, name: "Guest".into(), may_write, expires_at: None };
+        Ok(Admitted { member, places: vec![place] })
+    }
+
+    fn live_stream(&self, id: StreamId) -> Result<Arc<Stream>, ConnectRefusal> {
+        self.live.stream(id).filter(|stream| stream.is_live()).ok_or(ConnectRefusal::StreamNotLive)
+    }
+}
+
+fn member(user: User, stream: &Stream) -> Member {
+    let role = if user.id == stream.owner_id {
+        ChatRole::Owner
+    } else if user.is_admin() {
+        ChatRole::Admin
+    } else {
+        ChatRole::User
+    };
+    let name = user.name.unwrap_or_else(|| user.id.as_str().to_owned());
+    Member { user: user.id, role, name, may_write: true, expires_at: Some(user.expires_at) }
+}
+
+/// How many there are of each key.
+pub(crate) struct Tally<K>(Arc<Mutex<HashMap<K, u32>>>);
+
+/// One that is counted, until it is dropped.
+pub(crate) struct Place(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Tally<K> {
+    /// `None`: there are `max` already.
+    pub fn enter(&self, key: K, max: u32) -> Option<Place> {
+        let mut counts = self.0.lock().expect("no one panics with this lock");
+        let count = counts.entry(key.clone()).or_insert(0);
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        let counts = Arc::clone(&self.0);
+        Some(Place(Some(Box::new(move || leave(&counts, &key)))))
+    }
+}
+
+fn leave<K: Eq + Hash>(counts: &Mutex<HashMap<K, u32>>, key: &K) {
+    let mut counts = counts.lock().expect("no one panics with this lock");
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(leave) = self.0.take() {
+            leave();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::tests::live_stream;
+    use super::*;
+    use crate::store::moderation::Ban;
+    use crate::user::Role;
+
+    fn admission(guest: GuestAccess) -> (Admission, StreamId) {
+        let live = Live::default();
+        let mut stream = live_stream();
+        let at = Timestamp::from_millis(1);
+        let by: UserId = "owner".parse().unwrap();
+        stream.blocks.push(crate::store::stream::Block {
+            user_id: "blocked".parse().unwrap(),
+            blocked_at: at,
+            by: by.clone(),
+            reason: None,
+        });
+        let id = stream.id;
+        live.observe(stream, |_| ());
+        live.observe_ban(Ban {
+            user_id: "banned".parse().unwrap(),
+            reason: String::new(),
+            until: None,
+            by,
+            at,
+            lifted_at: None,
+        });
+        let verify: Verify = Arc::new(|token, now| {
+            Box::pin(async move {
+                let role = if token == "admin" { Role::Admin } else { Role::User };
+                match token.as_str() {
+                    "old" => Err(TokenFault::Expired),
+                    "bad" => Err(TokenFault::Unauthenticated),
+                    id => Ok(User { id: id.parse().unwrap(), role, name: None, picture: None, expires_at: now }),
+                }
+            })
+        });
+        let (users, connections) = (Tally::default(), Tally::default());
+        (Admission { verify, live, guest, enabled: true, per_user: 5, per_connection: 20, users, connections }, id)
+    }
+
+    async fn refusal(admission: &Admission, stream: StreamId, token: Option<&str>) -> Option<ConnectRefusal> {
+        admission.admit(stream, "c", token.map(str::to_owned)).await.err()
+    }
+
+    #[tokio::test]
+    async fn refusals_are_named() {
+        let (admission, id) = admission(GuestAccess::Off);
+        for (token, expected) in [
+            (Some("old"), Some(ConnectRefusal::TokenExpired)),
+            (Some("bad"), Some(ConnectRefusal::Unauthenticated)),
+            (Some("banned"), Some(ConnectRefusal::Banned)),
+            (Some("blocked"), Some(ConnectRefusal::Blocked)),
+            (None, Some(ConnectRefusal::Unauthenticated)),
+            (Some("ana"), None),
+        ] {
+            assert_eq!(refusal(&admission, id, token).await, expected, "{token:?}");
+        }
+        let unknown = refusal(&admission, StreamId::generate(), Some("ana")).await;
+        assert_eq!(unknown, Some(ConnectRefusal::StreamNotLive));
+        let disabled = Admission { enabled: false, ..admission };
+        assert_eq!(refusal(&disabled, id, Some("ana")).await, Some(ConnectRefusal::FeatureDisabled));
+    }
+
+    #[tokio::test]
+    async fn roles_come_from_the_stream_and_the_token() {
+        let (admission, id) = admission(GuestAccess::Read);
+        for (token, role, may_write) in [
+            (Some("owner"), ChatRole::Owner, true),
+            (Some("admin"), ChatRole::Admin, true),
+            (Some("ana"), ChatRole::User, true),
+            (None, ChatRole::Guest, false),
+        ] {
+            let admitted = admission.admit(id, "c", token.map(str::to_owned)).await.ok().unwrap();
+            assert_eq!((admitted.member.role, admitted.member.may_write), (role, may_write), "{token:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_has_five_sockets_in_a_room_and_a_connection_twenty_namespaces() {
+        let (admission, id) = admission(GuestAccess::Read);
+        let mut places = Vec::new();
+        for n in 0..5 {
+            places.push(admission.admit(id, &format!("c{n}"), Some("ana".into())).await.ok().unwrap());
+        }
+        assert_eq!(refusal(&admission, id, Some("ana")).await, Some(ConnectRefusal::TooManyConnections));
+        places.pop();
+        assert_eq!(refusal(&admission, id, Some("ana")).await, None);
+
+        for _ in 0..20 {
+            places.push(admission.admit(id, "one", None).await.ok().unwrap());
+        }
+        let refused = admission.admit(id, "one", None).await.err();
+        assert_eq!(refused, Some(ConnectRefusal::TooManyConnections));
+        drop(places);
+        assert!(admission.users.0.lock().unwrap().is_empty());
+        assert!(admission.connections.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,64 @@
+//! What the chat counts, for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::refusal::{ConnectRefusal, RefusalCode};
+
+/// Counts of this process since its start; those of connections, sockets, rooms and waiting messages are of now.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Engine.IO connections.
+    pub connections: AtomicU64,
+    /// Sockets: connections times their namespaces.
+    pub sockets: AtomicU64,
+    pub rooms: AtomicU64,
+    pub messages: AtomicU64,
+    pub reactions: AtomicU64,
+    /// Reactions beyond a user's limit.
+    pub reactions_dropped: AtomicU64,
+    /// Packets lost to clients that read too slowly.
+    pub deliveries_lost: AtomicU64,
+    /// Sockets closed for too many refused or malformed events.
+    pub closed_for_faults: AtomicU64,
+    /// Messages that wait for the store.
+    pub queued: AtomicU64,
+    /// Messages that the store would not take, given up.
+    pub queue_lost: AtomicU64,
+    /// Notes of other nodes.
+    pub relayed: AtomicU64,
+    /// Messages of other nodes that came too late to be shown in order.
+    pub relayed_late: AtomicU64,
+    /// Requests refused before a connection was made: origin or number.
+    pub refused_at_door: AtomicU64,
+    refused: [AtomicU64; RefusalCode::ALL.len()],
+    not_connected: [AtomicU64; ConnectRefusal::ALL.len()],
+}
+
+impl Counters {
+    /// Refused events by code.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        RefusalCode::ALL.iter().map(|code| code.name()).zip(self.refused.iter().map(|n| n.load(Ordering::Relaxed)))
+    }
+
+    /// Refused connections by code.
+    pub fn not_connected(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.not_connected.iter().map(|n| n.load(Ordering::Relaxed));
+        ConnectRefusal::ALL.iter().map(|code| code.name()).zip(counts)
+    }
+
+    pub(crate) fn count_refused(&self, code: RefusalCode) {
+        add(&self.refused[code as usize], 1);
+    }
+
+    pub(crate) fn count_not_connected(&self, code: ConnectRefusal) {
+        add(&self.not_connected[code as usize], 1);
+    }
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+pub(crate) fn subtract(counter: &AtomicU64, count: u64) {
+    counter.fetch_sub(count, Ordering::Relaxed);
+}

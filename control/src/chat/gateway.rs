@@ -1,0 +1,405 @@
+//! Socket.IO: the only file that names the library (stream API, 8.1 and 8.2).
+//!
+//! House rules, each for a property of the library: a namespace is opened by us when its stream starts, never by what a
+//! client asks for. Handlers are plain functions, run in order by the reader of their connection, that only put an event
+//! into the queue of its room. Deleting a namespace tells nobody, so its clients are disconnected before. A client joins
+//! the group that is broadcast to when it has got the state, so that nothing comes before that.
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::{HeaderValue, Method, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::extract::{AckSender, SocketRef, TryData};
+use socketioxide::handler::{ConnectHandler as _, FromMessageParts};
+use socketioxide::layer::SocketIoLayer;
+use socketioxide::socket::Socket;
+use socketioxide::{BroadcastError, ParserConfig, SocketIo};
+use socketioxide_core::Value;
+use tokio::sync::mpsc;
+use tower::Layer as _;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::debug;
+
+use crate::store::stream::StreamId;
+
+use super::admission::{Admission, Place};
+use super::counters::{Counters, add, subtract};
+use super::door::{Door, Pass, guard};
+use super::limits::{Faults, Limits};
+use super::refusal::{ConnectRefusal, Refusal};
+use super::room::{Member, SocketKey};
+use super::wire::{Auth, Done, Event, MessageIn, Refused};
+
+/// Where connections are made.
+const PATH: &str = "/socket.io";
+
+/// The group of clients that have got the state of their room.
+const AUDIENCE: &str = "audience";
+
+/// Longest wait for connections to end.
+const SHUT_MAX: Duration = Duration::from_secs(2);
+
+/// Sockets of all rooms.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    io: SocketIo,
+    layer: SocketIoLayer,
+    limits: Arc<Limits>,
+    counters: Arc<Counters>,
+    admission: Arc<Admission>,
+}
+
+/// What clients of a room send into it.
+pub(crate) struct Entrance {
+    pub stream: StreamId,
+    /// One of each kind for each socket, which are counted: unbounded by itself.
+    pub arrivals: mpsc::UnboundedSender<Arrival>,
+    pub inputs: mpsc::Sender<Input>,
+}
+
+pub(crate) enum Arrival {
+    /// With the last message that the client has from before.
+    Joined(Client, Option<i64>),
+    Left(SocketKey),
+}
+
+/// An event of a client.
+pub(crate) struct Input {
+    client: Client,
+    what: What,
+    reply: Reply,
+    credit: Credit,
+}
+
+impl Input {
+    pub fn into_parts(self) -> (Client, What, Reply, Credit) {
+        (self.client, self.what, self.reply, self.credit)
+    }
+}
+
+pub(crate) enum What {
+    Message(MessageIn),
+    Reaction(String),
+}
+
+/// One socket: a client in a namespace.
+#[derive(Clone)]
+pub(crate) struct Client {
+    socket: SocketRef,
+    card: Arc<Card>,
+}
+
+struct Card {
+    key: SocketKey,
+    member: Member,
+    /// Events in the queue of the room.
+    waiting: AtomicU32,
+    faults: Mutex<Faults>,
+    /// Dismissed: nothing more is taken from it.
+    gone: AtomicBool,
+    places: Mutex<Vec<Place>>,
+    limits: Arc<Limits>,
+    counters: Arc<Counters>,
+}
+
+/// The way of an answer to one event.
+pub(crate) struct Reply(Option<AckSender>);
+
+/// A place in the queue of the room, free again when this is dropped.
+pub(crate) struct Credit(Arc<Card>);
+
+impl Gateway {
+    pub fn new(limits: Arc<Limits>, counters: Arc<Counters>, admission: Admission) -> Self {
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(0)
+            .max_incoming_binary_buf_size(limits.packet_bytes)
+            .packet_completion_timeout(Duration::from_secs(2));
+        let (layer, io) = SocketIo::builder()
+            .req_path(PATH)
+            .ping_interval(limits.ping_interval)
+            .ping_timeout(limits.ping_timeout)
+            .connect_timeout(limits.connect_timeout)
+            .max_payload(limits.packet_bytes as u64)
+            .ws_max_message_size(limits.packet_bytes)
+            .ws_max_frame_size(limits.packet_bytes)
+            .max_buffer_size(limits.unsent_packets)
+            .with_parser(parser)
+            .build_layer();
+        Self { io, layer, limits, counters, admission: Arc::new(admission) }
+    }
+
+    /// Serves the path of Socket.IO. `origins`: of pages that may call from elsewhere.
+    /// To be called once.
+    pub fn router(&self, door: Door, origins: &[String]) -> Router {
+        // Made once: every service that the layer makes has sessions of its own.
+        let service = self.layer.layer(Router::new());
+        Router::new()
+            .route_service(PATH, service.clone())
+            .route_service(&format!("{PATH}/"), service)
+            .route_layer(axum::middleware::from_fn_with_state(door, guard))
+            .route_layer(cors(origins))
+    }
+
+    /// Opens the namespace of a room.
+    pub fn open(&self, path: &str, entrance: Entrance) {
+        let entrance = Arc::new(entrance);
+        let (gateway, stream) = (self.clone(), entrance.stream);
+        let admit = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
+            let gateway = gateway.clone();
+            async move {
+                let admitted = gateway.admit(&socket, stream, auth.ok()).await;
+                admitted.inspect_err(|code| gateway.counters.count_not_connected(*code))
+            }
+        };
+        let joined = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
+            entrance.welcome(socket, auth.ok().and_then(|auth| auth.last_seq));
+            ready(())
+        };
+        self.io.ns(path.to_owned(), joined.with(admit));
+    }
+
+    async fn admit(&self, socket: &SocketRef, stream: StreamId, auth: Option<Auth>) -> Result<(), ConnectRefusal> {
+        if socket.req_parts().extensions.get::<Pass>().is_some_and(Pass::is_over) {
+            return Err(ConnectRefusal::TooManyConnections);
+        }
+        let auth = auth.ok_or(ConnectRefusal::Unauthenticated)?;
+        let admitted = self.admission.admit(stream, socket.id.as_str(), auth.token).await?;
+        static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+        socket.extensions.insert(Arc::new(Card {
+            key: SocketKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed)),
+            member: admitted.member,
+            waiting: AtomicU32::new(0),
+            faults: Mutex::default(),
+            gone: AtomicBool::new(false),
+            places: Mutex::new(admitted.places),
+            limits: Arc::clone(&self.limits),
+            counters: Arc::clone(&self.counters),
+        }));
+        Ok(())
+    }
+
+    /// Sends to all who have got the state of the room.
+    pub async fn broadcast(&self, path: &str, event: &Event) {
+        let Some(namespace) = self.io.of(path) else {
+            return;
+        };
+        match namespace.within(AUDIENCE).emit(event.name(), event).await {
+            Ok(()) => {}
+            // Clients that read too slowly lose it; all others have it.
+            Err(BroadcastError::Socket(lost)) => add(&self.counters.deliveries_lost, lost.len() as u64),
+            Err(error) => debug!(%error, event = event.name(), "not sent"),
+        }
+    }
+
+    /// Disconnects everybody, and closes the namespace.
+    pub async fn close(&self, path: &str) {
+        if let Some(namespace) = self.io.of(path)
+            && let Err(error) = namespace.disconnect().await
+        {
+            debug!(%error, "clients that read too slowly were not told that the room is closed");
+        }
+        self.io.delete_ns(path);
+    }
+
+    /// Ends all connections. Those that read too slowly even for that are left to the end of the process.
+    pub async fn shut(&self) {
+        let _ = tokio::time::timeout(SHUT_MAX, self.io.close()).await;
+    }
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    let methods = [Method::GET, Method::POST];
+    CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers([header::CONTENT_TYPE])
+}
+
+impl Entrance {
+    /// A client is connected.
+    fn welcome(self: &Arc<Self>, socket: SocketRef, last_seq: Option<i64>) {
+        let Some(card) = socket.extensions.get::<Arc<Card>>() else {
+            let _ = socket.disconnect();
+            return;
+        };
+        add(&card.counters.sockets, 1);
+        let client = Client { socket: socket.clone(), card };
+        self.listen(&socket);
+        if self.arrivals.send(Arrival::Joined(client.clone(), last_seq)).is_err() {
+            client.dismiss();
+        }
+        // It may have gone before there was a handler for that.
+        if !socket.connected() {
+            self.farewell(&client);
+        }
+    }
+
+    fn listen(self: &Arc<Self>, socket: &SocketRef) {
+        let room = Arc::clone(self);
+        socket.on("chat:message", move |sent: Sent<MessageIn>| {
+            room.take(sent, What::Message);
+            ready(())
+        });
+        let room = Arc::clone(self);
+        socket.on("reaction", move |sent: Sent<String>| {
+            room.take_reaction(sent);
+            ready(())
+        });
+        let room = Arc::clone(self);
+        socket.on_fallback(move |sent: Sent<serde::de::IgnoredAny>| {
+            room.take(Sent { data: None, ..sent }, |_| What::Reaction(String::new()));
+            ready(())
+        });
+        let room = Arc::clone(self);
+        socket.on_disconnect(move |socket: SocketRef| {
+            if let Some(card) = socket.extensions.get::<Arc<Card>>() {
+                room.farewell(&Client { socket, card });
+            }
+            ready(())
+        });
+    }
+
+    /// Beyond what may wait, reactions are dropped without a word.
+    fn take_reaction(&self, sent: Sent<String>) {
+        let Some(card) = sent.socket.extensions.get::<Arc<Card>>() else {
+            return;
+        };
+        if sent.data.is_some() && card.waiting.load(Ordering::Relaxed) >= card.limits.waiting_per_socket {
+            add(&card.counters.reactions_dropped, 1);
+            let client = Client { socket: sent.socket, card };
+            return client.accept(sent.reply, &Done { ok: true });
+        }
+        self.take(sent, What::Reaction);
+    }
+
+    /// Puts an event into the queue of the room.
+    fn take<T>(&self, sent: Sent<T>, what: impl FnOnce(T) -> What) {
+        let Sent { socket, data, reply } = sent;
+        let Some(card) = socket.extensions.get::<Arc<Card>>() else {
+            return;
+        };
+        let client = Client { socket, card };
+        if client.card.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(data) = data else {
+            return client.refuse(reply, &Refusal::malformed());
+        };
+        let Some(credit) = client.credit() else {
+            return client.refuse(reply, &Refusal::busy());
+        };
+        let input = Input { client, what: what(data), reply, credit };
+        match self.inputs.try_send(input) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(input)) => input.client.refuse(input.reply, &Refusal::busy()),
+            Err(mpsc::error::TrySendError::Closed(input)) => input.client.refuse(input.reply, &Refusal::over()),
+        }
+    }
+
+    fn farewell(&self, client: &Client) {
+        let card = &client.card;
+        if std::mem::take(&mut *card.places.lock().expect("no one panics with this lock")).is_empty() {
+            return;
+        }
+        subtract(&card.counters.sockets, 1);
+        // The room is closed otherwise, and knows nobody any more.
+        let _ = self.arrivals.send(Arrival::Left(card.key));
+    }
+}
+
+impl Client {
+    pub fn key(&self) -> SocketKey {
+        self.card.key
+    }
+
+    pub fn member(&self) -> &Member {
+        &self.card.member
+    }
+
+    fn credit(&self) -> Option<Credit> {
+        let before = self.card.waiting.fetch_add(1, Ordering::Relaxed);
+        let credit = Credit(Arc::clone(&self.card));
+        (before < self.card.limits.waiting_per_socket).then_some(credit)
+    }
+
+    /// From now on it gets what everybody gets.
+    pub fn enter_audience(&self) {
+        self.socket.join(AUDIENCE);
+    }
+
+    pub fn send(&self, event: &Event) {
+        if self.socket.emit(event.name(), event).is_err() {
+            add(&self.card.counters.deliveries_lost, 1);
+        }
+    }
+
+    /// Answers that an event was accepted.
+    pub fn accept(&self, reply: Reply, answer: &impl Serialize) {
+        if let Some(ack) = reply.0
+            && ack.send(answer).is_err()
+        {
+            add(&self.card.counters.deliveries_lost, 1);
+        }
+    }
+
+    /// Answers that it was not; closes the socket when that happens too often.
+    pub fn refuse(&self, reply: Reply, refusal: &Refusal) {
+        let card = &self.card;
+        if card.gone.load(Ordering::Relaxed) {
+            return;
+        }
+        card.counters.count_refused(refusal.code);
+        match reply.0 {
+            Some(ack) => {
+                let _ = ack.send(&Refused { ok: false, error: refusal });
+            }
+            None => self.send(&Event::Error(refusal.clone())),
+        }
+        let mut faults = card.faults.lock().expect("no one panics with this lock");
+        if faults.add(card.limits.faults, Instant::now()) {
+            drop(faults);
+            add(&card.counters.closed_for_faults, 1);
+            self.dismiss();
+        }
+    }
+
+    /// Disconnects it. False: it reads too slowly even for that, and has to be told again.
+    pub fn dismiss(&self) -> bool {
+        self.card.gone.store(true, Ordering::Relaxed);
+        self.socket.leave(AUDIENCE);
+        self.socket.clone().disconnect().is_ok()
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An event as it arrived. Without `data`: it has another shape.
+struct Sent<T> {
+    socket: SocketRef,
+    data: Option<T>,
+    reply: Reply,
+}
+
+impl<T: DeserializeOwned> FromMessageParts<LocalAdapter> for Sent<T> {
+    type Error = Infallible;
+
+    fn from_message_parts(socket: &Arc<Socket>, value: &mut Value, ack: &Option<i64>) -> Result<Self, Infallible> {
+        let TryData(data) = TryData::<T>::from_message_parts(socket, value, ack)?;
+        let sender = AckSender::from_message_parts(socket, value, ack)?;
+        let reply = Reply(ack.is_some().then_some(sender));
+        Ok(Self { socket: SocketRef::from(Arc::clone(socket)), data: data.ok(), reply })
+    }
+}

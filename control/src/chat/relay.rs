@@ -1,0 +1,200 @@
+//! What nodes on one store tell each other of a chat: through the store, looked at several times a second.
+//!
+//! A node says every other second that it is there. As long as it hears of no other, nothing is written or read.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use crate::clock::Timestamp;
+use crate::store::SharedStore;
+use crate::store::chat::{ChatNote, Relayed};
+use crate::store::stream::StreamId;
+
+/// Between two looks for news of others.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Between two words that this node is there.
+const ANNOUNCE: Duration = Duration::from_secs(2);
+
+/// A node that said nothing for so long is gone.
+const GONE: Duration = Duration::from_secs(10);
+
+/// How far back each look goes: clocks of nodes differ, and writes take their time.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Notes read at once.
+const PAGE: usize = 1000;
+
+/// Notes waiting to be written. When full they are dropped: other nodes' clients find the messages in the history.
+const UNWRITTEN_MAX: usize = 10_000;
+
+/// Handle; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    alone: Arc<AtomicBool>,
+    unwritten: mpsc::Sender<(StreamId, ChatNote)>,
+}
+
+/// The task behind it.
+pub(crate) struct RelayTask {
+    node: String,
+    store: SharedStore,
+    alone: Arc<AtomicBool>,
+    unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
+    seen: Seen,
+    since: Timestamp,
+    announced_at: Option<Instant>,
+}
+
+impl Relay {
+    pub fn new(node: String, store: SharedStore) -> (Self, RelayTask) {
+        let (sender, unwritten) = mpsc::channel(UNWRITTEN_MAX);
+        let alone = Arc::new(AtomicBool::new(true));
+        let since = Timestamp::now();
+        let handle = Self { alone: Arc::clone(&alone), unwritten: sender };
+        let seen = Seen::default();
+        (handle, RelayTask { node, store, alone, unwritten, seen, since, announced_at: None })
+    }
+
+    /// Whether no other node uses the store now.
+    pub fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
+    }
+
+    /// Tells other nodes, if there are any.
+    pub fn tell(&self, stream: StreamId, notes: impl IntoIterator<Item = ChatNote>) {
+        if self.is_alone() {
+            return;
+        }
+        for note in notes {
+            if self.unwritten.try_send((stream, note)).is_err() {
+                debug!("a note for other nodes is dropped: the store is too slow");
+            }
+        }
+    }
+}
+
+impl RelayTask {
+    /// Runs for ever; `inlet` gets each note of others once. A store of one process needs none of it.
+    pub async fn run(mut self, inlet: mpsc::Sender<(StreamId, ChatNote)>) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let mut unwritten = Vec::new();
+        loop {
+            tokio::select! {
+                count = self.unwritten.recv_many(&mut unwritten, PAGE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.write(&mut unwritten).await;
+                }
+                () = tokio::time::sleep(LOOK) => {
+                    self.announce().await;
+                    if !self.alone.load(Ordering::Relaxed) {
+                        self.look(&inlet).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn announce(&mut self) {
+        if self.announced_at.is_some_and(|at| at.elapsed() < ANNOUNCE) {
+            return;
+        }
+        let now = Timestamp::now();
+        match self.store.announce_node(&self.node, now, GONE).await {
+            Ok(others) => {
+                self.announced_at = Some(Instant::now());
+                let was_alone = self.alone.swap(others == 0, Ordering::Relaxed);
+                if was_alone != (others == 0) {
+                    info!(others, "other nodes use the same store");
+                    self.since = now;
+                }
+            }
+            Err(cause) => debug!(%cause, "cannot say that this node is there"),
+        }
+    }
+
+    async fn write(&mut self, unwritten: &mut Vec<(StreamId, ChatNote)>) {
+        let at = Timestamp::now();
+        let relayed = |(stream_id, note)| Relayed {
+            id: ulid::Ulid::generate().to_string(),
+            node: self.node.clone(),
+            stream_id,
+            at,
+            note,
+        };
+        let notes: Vec<_> = unwritten.drain(..).map(relayed).collect();
+        if let Err(cause) = self.store.relay(&notes).await {
+            debug!(%cause, notes = notes.len(), "other nodes were not told");
+        }
+    }
+
+    async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
+        let since = self.since.minus(OVERLAP);
+        let notes = match self.store.relayed_since(since, &self.node, PAGE).await {
+            Ok(notes) => notes,
+            Err(cause) => return debug!(%cause, "cannot look for news of other nodes"),
+        };
+        // A full page is followed by the next from where it ended, else the same would be read for ever.
+        let newest = notes.last().map(|note| note.at);
+        self.since = match newest {
+            Some(at) if notes.len() == PAGE => at.plus(OVERLAP),
+            Some(at) => self.since.max(at),
+            None => self.since,
+        };
+        for note in notes {
+            if self.seen.is_new(note.id) && inlet.send((note.stream_id, note.note)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Ids of notes that were delivered lately: looks overlap.
+#[derive(Default)]
+struct Seen {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Seen {
+    const MAX: usize = 20_000;
+
+    fn is_new(&mut self, id: String) -> bool {
+        if !self.ids.insert(id.clone()) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > Self::MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_delivered_once() {
+        let mut seen = Seen::default();
+
+        assert!(seen.is_new("a".into()));
+        assert!(!seen.is_new("a".into()));
+        for n in 0..Seen::MAX {
+            assert!(seen.is_new(n.to_string()));
+        }
+        assert_eq!(seen.ids.len(), Seen::MAX);
+    }
+}

@@ -1,0 +1,96 @@
+//! Numbers of messages: reserved from the store, used up here.
+
+/// What is reserved and not yet used.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    /// The next one, once the store was asked for the first time.
+    next: Option<i64>,
+    /// The first one beyond the reserved.
+    end: i64,
+}
+
+impl Numbers {
+    /// How many must be reserved before `count` can be given out.
+    pub fn missing(&self, count: usize) -> bool {
+        self.next.is_none_or(|next| self.end.saturating_sub(next) < i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    /// Whether the store was ever asked.
+    pub fn is_known(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// The highest number given out: the next reservation must be above it.
+    pub fn used(&self) -> i64 {
+        self.next.map_or(0, |next| next - 1)
+    }
+
+    /// A run of numbers that the store reserved. What was left of the last one is skipped, so that numbers rise.
+    pub fn reserved(&mut self, first: i64, count: u32) {
+        let (next, end) = (self.next.unwrap_or(0), first.saturating_add(count.into()));
+        if self.end == first && next > 0 {
+            self.end = end;
+        } else {
+            self.next = Some(first.max(next));
+            self.end = end;
+        }
+    }
+
+    /// The next number. Beyond the reserved ones it is provisional: the store is away, and will be told later. `None`
+    /// as long as the store was never asked: it may hold numbers from before.
+    pub fn take(&mut self) -> Option<i64> {
+        let number = self.next?;
+        self.next = Some(number.saturating_add(1));
+        self.end = self.end.max(number.saturating_add(1));
+        Some(number)
+    }
+
+    /// Others number as well: what is left must not be used, since theirs are above it.
+    pub fn drop_rest(&mut self) {
+        self.end = self.next.unwrap_or(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_by_one_through_adjoining_blocks() {
+        let mut numbers = Numbers::default();
+        assert!(numbers.missing(1));
+        assert_eq!(numbers.take(), None);
+
+        numbers.reserved(1, 2);
+        assert!(numbers.missing(3));
+        numbers.reserved(3, 2);
+        assert!(!numbers.missing(4));
+        let taken: Vec<_> = (0..4).map(|_| numbers.take()).collect();
+
+        assert_eq!(taken, [Some(1), Some(2), Some(3), Some(4)]);
+        assert!(numbers.missing(1));
+    }
+
+    #[test]
+    fn without_the_store_numbers_go_on_and_are_reserved_above() {
+        let mut numbers = Numbers::default();
+        numbers.reserved(1, 1);
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [Some(1), Some(2), Some(3)]);
+        assert_eq!(numbers.used(), 3);
+
+        numbers.reserved(4, 100);
+        assert_eq!(numbers.take(), Some(4));
+    }
+
+    #[test]
+    fn the_rest_of_a_block_is_not_used_beside_others() {
+        let mut numbers = Numbers::default();
+        numbers.reserved(1, 100);
+        assert_eq!(numbers.take(), Some(1));
+
+        numbers.drop_rest();
+        assert!(numbers.missing(1));
+        numbers.reserved(201, 1);
+        assert_eq!(numbers.take(), Some(201));
+    }
+}

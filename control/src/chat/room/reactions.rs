@@ -1,0 +1,144 @@
+//! Reactions: counted, summed up twice a second, and a sample of them passed on one by one.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::chat::limits::{Bucket, Limits};
+
+type Counts = BTreeMap<String, u64>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Reactions {
+    totals: Counts,
+    /// Since the last event.
+    window: Counts,
+    /// When that event is due.
+    due: Option<Instant>,
+    /// Not yet in the store.
+    unsaved: Counts,
+    /// Not yet told to other nodes.
+    untold: Counts,
+    singles: Bucket,
+}
+
+impl Reactions {
+    /// Sums of the store, from before.
+    pub fn load(&mut self, totals: Counts) {
+        merge(&mut self.totals, totals);
+    }
+
+    /// Counts one. True: pass it on by itself.
+    pub fn add(&mut self, emoji: &str, limits: &Limits, now: Instant) -> bool {
+        if !self.count(emoji, 1, limits, now) {
+            return false;
+        }
+        increase(&mut self.unsaved, emoji, 1);
+        increase(&mut self.untold, emoji, 1);
+        self.singles.take(limits.singles, now).is_ok()
+    }
+
+    /// Those that another node counted, and saved.
+    pub fn add_of_others(&mut self, counts: &Counts, limits: &Limits, now: Instant) {
+        for (emoji, count) in counts {
+            self.count(emoji, *count, limits, now);
+        }
+    }
+
+    fn count(&mut self, emoji: &str, count: u64, limits: &Limits, now: Instant) -> bool {
+        if !self.totals.contains_key(emoji) && self.totals.len() >= limits.emoji_kinds {
+            return false;
+        }
+        increase(&mut self.totals, emoji, count);
+        increase(&mut self.window, emoji, count);
+        self.due.get_or_insert(now + limits.reaction_window);
+        true
+    }
+
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What came since the last call, once it is time.
+    pub fn take_window(&mut self, now: Instant) -> Option<(Counts, Counts)> {
+        self.due.filter(|due| *due <= now)?;
+        self.due = None;
+        Some((std::mem::take(&mut self.window), self.totals.clone()))
+    }
+
+    pub fn totals(&self) -> &Counts {
+        &self.totals
+    }
+
+    pub fn take_unsaved(&mut self) -> Counts {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// The store did not take them.
+    pub fn put_back(&mut self, unsaved: Counts) {
+        merge(&mut self.unsaved, unsaved);
+    }
+
+    pub fn take_untold(&mut self) -> Counts {
+        std::mem::take(&mut self.untold)
+    }
+}
+
+fn increase(counts: &mut Counts, emoji: &str, by: u64) {
+    match counts.get_mut(emoji) {
+        Some(count) => *count = count.saturating_add(by),
+        None => {
+            counts.insert(emoji.to_owned(), by);
+        }
+    }
+}
+
+fn merge(into: &mut Counts, from: Counts) {
+    for (emoji, count) in from {
+        increase(into, &emoji, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn reactions_are_summed_up_after_half_a_second() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut reactions = Reactions::default();
+        reactions.load([("🔥".to_owned(), 5)].into());
+        reactions.add("🔥", &limits, start);
+        reactions.add("❤️", &limits, start + Duration::from_millis(100));
+
+        assert_eq!(reactions.due(), Some(start + Duration::from_millis(500)));
+        assert_eq!(reactions.take_window(start + Duration::from_millis(499)), None);
+        let (counts, totals) = reactions.take_window(start + Duration::from_millis(500)).unwrap();
+        assert_eq!(counts, [("❤️".to_owned(), 1), ("🔥".to_owned(), 1)].into());
+        assert_eq!(totals, [("❤️".to_owned(), 1), ("🔥".to_owned(), 6)].into());
+        assert_eq!(reactions.due(), None);
+        assert_eq!(reactions.take_unsaved(), counts);
+    }
+
+    #[test]
+    fn at_most_ten_a_second_are_passed_on_one_by_one() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut reactions = Reactions::default();
+        let singles = (0..1000).filter(|n| reactions.add("🔥", &limits, start + Duration::from_millis(2) * *n)).count();
+
+        assert!((20..=30).contains(&singles), "{singles} in two seconds after a burst of ten");
+        assert_eq!(reactions.totals()["🔥"], 1000);
+    }
+
+    #[test]
+    fn the_kinds_of_emoji_are_bounded() {
+        let (limits, now) = (Limits { emoji_kinds: 2, ..Limits::default() }, Instant::now());
+        let mut reactions = Reactions::default();
+        for emoji in ["🔥", "❤️", "😀", "🔥"] {
+            reactions.add(emoji, &limits, now);
+        }
+
+        assert_eq!(reactions.totals(), &[("❤️".to_owned(), 1), ("🔥".to_owned(), 2)].into());
+    }
+}

@@ -1,0 +1,92 @@
+//! Puts the messages of several nodes into one order.
+//!
+//! A message goes out when the one before it did. If that one is missing, it waits a moment, since the other node's may
+//! be on its way; then the gap is taken for a number that was never used.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::store::chat::ChatMessage;
+
+#[derive(Debug, Default)]
+pub(crate) struct Sequence {
+    /// The highest number that went out.
+    last: i64,
+    waiting: BTreeMap<i64, (Instant, Arc<ChatMessage>)>,
+}
+
+impl Sequence {
+    /// Messages waiting at most; beyond, the first of them go out.
+    const WAITING_MAX: usize = 2000;
+
+    /// Numbers up to this went out before.
+    pub fn start_at(&mut self, last: i64) {
+        self.last = self.last.max(last);
+    }
+
+    /// Takes a message in. False: it is too late, or here already.
+    pub fn push(&mut self, message: Arc<ChatMessage>, now: Instant) -> bool {
+        if message.seq <= self.last || self.waiting.contains_key(&message.seq) {
+            return false;
+        }
+        self.waiting.insert(message.seq, (now, message));
+        true
+    }
+
+    /// The next message that may go out, `hold` being the longest wait for a gap.
+    pub fn next(&mut self, hold: Duration, now: Instant) -> Option<Arc<ChatMessage>> {
+        let (&number, (at, _)) = self.waiting.first_key_value()?;
+        let ready = number == self.last + 1 || *at + hold <= now || self.waiting.len() > Self::WAITING_MAX;
+        if !ready {
+            return None;
+        }
+        self.last = number;
+        self.waiting.pop_first().map(|(_, (_, message))| message)
+    }
+
+    /// When the next message goes out although one before it is missing.
+    pub fn deadline(&self, hold: Duration) -> Option<Instant> {
+        self.waiting.first_key_value().map(|(_, (at, _))| *at + hold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::message;
+    use super::*;
+
+    const HOLD: Duration = Duration::from_millis(500);
+
+    fn drain(sequence: &mut Sequence, now: Instant) -> Vec<i64> {
+        std::iter::from_fn(|| sequence.next(HOLD, now)).map(|message| message.seq).collect()
+    }
+
+    #[test]
+    fn messages_of_two_nodes_go_out_in_the_order_of_their_numbers() {
+        let now = Instant::now();
+        let mut sequence = Sequence::default();
+        for seq in [3, 1] {
+            assert!(sequence.push(Arc::new(message(seq)), now));
+        }
+        assert_eq!(drain(&mut sequence, now), [1]);
+        assert!(sequence.push(Arc::new(message(2)), now));
+        assert!(!sequence.push(Arc::new(message(2)), now), "a repeat");
+
+        assert_eq!(drain(&mut sequence, now), [2, 3]);
+    }
+
+    #[test]
+    fn a_gap_is_waited_for_half_a_second() {
+        let start = Instant::now();
+        let mut sequence = Sequence::default();
+        sequence.start_at(10);
+        sequence.push(Arc::new(message(12)), start);
+        sequence.push(Arc::new(message(13)), start + Duration::from_millis(400));
+
+        assert_eq!(drain(&mut sequence, start + Duration::from_millis(499)), [0; 0]);
+        assert_eq!(sequence.deadline(HOLD), Some(start + HOLD));
+        assert_eq!(drain(&mut sequence, start + HOLD), [12, 13]);
+        assert!(!sequence.push(Arc::new(message(11)), start + HOLD), "too late");
+    }
+}

@@ -1,0 +1,348 @@
+//! Messages that wait for the store while it is away.
+//!
+//! They are sent to clients already, so they must not be lost: they stand in a file, one JSON document a line, synced
+//! before anybody sees them. Appending to the store may be repeated, so a line that was stored and not yet removed does
+//! no harm, and the file is only ever emptied as a whole.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use crate::store::chat::StoredMessage;
+use crate::store::stream::StreamId;
+use crate::store::{SharedStore, StoreError};
+
+use super::counters::{Counters, add, subtract};
+
+/// In the directory of the store.
+const FILE_NAME: &str = "chat-queue.jsonl";
+
+/// Longest file; its start may be lines that were stored since.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Messages given to the store at once.
+const BATCH: usize = 200;
+
+/// Pause between two tries.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Longest wait for the store in one try.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No more can wait: the queue is full, or the disk does not take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The queue, of all rooms.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    max: usize,
+    waiting: Mutex<VecDeque<StoredMessage>>,
+    /// Absent: in memory alone.
+    file: Arc<tokio::sync::Mutex<Option<File>>>,
+    news: Notify,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct File {
+    file: std::fs::File,
+    bytes: u64,
+}
+
+impl Spool {
+    /// Takes over what a file in `directory` has from before.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(directory: Option<&Path>, max: usize, counters: Arc<Counters>) -> io::Result<Self> {
+        let (file, waiting) = match directory {
+            None => (None, VecDeque::new()),
+            Some(directory) => {
+                std::fs::create_dir_all(directory)?;
+                let (file, waiting) = File::open(&directory.join(FILE_NAME))?;
+                (Some(file), waiting)
+            }
+        };
+        if !waiting.is_empty() {
+            info!(messages = waiting.len(), "chat messages from before wait for the store");
+        }
+        add(&counters.queued, waiting.len() as u64);
+        let file = Arc::new(tokio::sync::Mutex::new(file));
+        Ok(Self { max, waiting: Mutex::new(waiting), file, news: Notify::new(), counters })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<StoredMessage>> {
+        self.waiting.lock().expect("no one panics with this lock")
+    }
+
+    /// Whether the store is known to be away.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting().is_empty()
+    }
+
+    /// The highest number of a stream that waits.
+    pub fn last_seq(&self, stream: StreamId) -> i64 {
+        self.waiting()
+            .iter()
+            .filter(|stored| stored.stream_id == stream)
+            .map(|stored| stored.message.seq)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Keeps messages; when it returns they outlive the process.
+    pub async fn push(&self, messages: Vec<StoredMessage>) -> Result<(), Full> {
+        let mut file = Arc::clone(&self.file).lock_owned().await;
+        if self.waiting().len() + messages.len() > self.max {
+            return Err(Full);
+        }
+        if file.is_some() {
+            let lines = lines(&messages);
+            let write = move || file.as_mut().map_or(Ok(()), |file| file.append(&lines));
+            let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            if let Err(error) = written {
+                error!(%error, "cannot write the queue of chat messages that wait for the store");
+                return Err(Full);
+            }
+        }
+        add(&self.counters.queued, messages.len() as u64);
+        self.waiting().extend(messages);
+        self.news.notify_one();
+        Ok(())
+    }
+
+    /// Brings what waits to the store, for ever.
+    pub async fn run(self: Arc<Self>, store: SharedStore) {
+        let mut was_away = false;
+        loop {
+            let batch: Vec<_> = self.waiting().iter().take(BATCH).cloned().collect();
+            if batch.is_empty() {
+                if was_away {
+                    info!("the store has all chat messages again");
+                    was_away = false;
+                }
+                self.empty_file().await;
+                self.news.notified().await;
+                continue;
+            }
+            match deliver(&store, &batch, &self.counters).await {
+                Ok(()) => {
+                    self.waiting().drain(..batch.len());
+                    subtract(&self.counters.queued, batch.len() as u64);
+                }
+                Err(cause) => {
+                    if !was_away {
+                        warn!(%cause, "the store is away: chat messages wait for it");
+                        was_away = true;
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Empties the file if nothing waits any more.
+    async fn empty_file(&self) {
+        let mut file = Arc::clone(&self.file).lock_owned().await;
+        if self.is_waiting() {
+            self.news.notify_one();
+            return;
+        }
+        let emptied = tokio::task::spawn_blocking(move || file.as_mut().map_or(Ok(()), File::empty)).await;
+        if let Ok(Err(error)) = emptied {
+            error!(%error, "cannot empty the queue of chat messages");
+        }
+    }
+}
+
+/// Gives a batch to the store; what it can never take is given up, so that the rest goes on.
+async fn deliver(store: &SharedStore, batch: &[StoredMessage], counters: &Counters) -> Result<(), StoreError> {
+    match append(store, batch).await {
+        Ok(()) => return Ok(()),
+        Err(error @ StoreError::Unavailable(_)) => return Err(error),
+        Err(StoreError::NotFound | StoreError::Failed(_)) => {}
+    }
+    for stored in batch {
+        match append(store, std::slice::from_ref(stored)).await {
+            Ok(()) => {}
+            Err(error @ StoreError::Unavailable(_)) => return Err(error),
+            Err(cause @ (StoreError::NotFound | StoreError::Failed(_))) => {
+                renumber(store, stored, cause, counters).await?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A number may have been taken by another node meanwhile: the message is kept under another one.
+async fn renumber(
+    store: &SharedStore,
+    stored: &StoredMessage,
+    cause: StoreError,
+    counters: &Counters,
+) -> Result<(), StoreError> {
+    let seq = match store.chat_reserve(stored.stream_id, 1, stored.message.seq).await {
+        Ok(seq) => seq,
+        Err(error @ StoreError::Unavailable(_)) => return Err(error),
+        Err(StoreError::NotFound | StoreError::Failed(_)) => stored.message.seq,
+    };
+    let mut stored = stored.clone();
+    stored.message.seq = seq;
+    match append(store, std::slice::from_ref(&stored)).await {
+        Err(StoreError::NotFound | StoreError::Failed(_)) => {
+            add(&counters.queue_lost, 1);
+            error!(%cause, stream = %stored.stream_id, id = stored.message.id, "the store does not take a chat message");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn append(store: &SharedStore, messages: &[StoredMessage]) -> Result<(), StoreError> {
+    let mut of_stream: HashMap<StreamId, Vec<StoredMessage>> = HashMap::new();
+    for stored in messages {
+        of_stream.entry(stored.stream_id).or_default().push(stored.clone());
+    }
+    for (stream, messages) in of_stream {
+        let last = messages.iter().map(|stored| stored.message.seq).max().unwrap_or(0);
+        let append = async {
+            store.chat_append(&messages).await?;
+            // Numbers given out without the store: it must not give them out again.
+            store.chat_reserve(stream, 1, last).await.map(|_| ())
+        };
+        match tokio::time::timeout(PATIENCE, append).await {
+            Ok(done) => done?,
+            Err(_) => return Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+        }
+    }
+    Ok(())
+}
+
+fn lines(messages: &[StoredMessage]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for stored in messages {
+        serde_json::to_writer(&mut lines, stored).expect("a message can be written as JSON");
+        lines.push(b'\n');
+    }
+    lines
+}
+
+impl File {
+    /// Lines that cannot be read are the torn end of a write that nobody relied on.
+    fn open(path: &PathBuf) -> io::Result<(Self, VecDeque<StoredMessage>)> {
+        let mut waiting = VecDeque::new();
+        let mut unread = 0;
+        match std::fs::read(path) {
+            Ok(bytes) => {
+                for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    match serde_json::from_slice(line) {
+                        Ok(stored) => waiting.push_back(stored),
+                        Err(_) => unread += 1,
+                    }
+                }
+                if unread > 0 {
+                    warn!(unread, path = %path.display(), "lines of the queue of chat messages are torn");
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+        if unread > 0 {
+            // So that the next line does not join the torn one.
+            file.write_all(b"\n")?;
+        }
+        let bytes = file.metadata()?.len();
+        Ok((Self { file, bytes }, waiting))
+    }
+
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.bytes + lines.len() as u64 > FILE_BYTES_MAX {
+            return Err(io::Error::other("the file is as long as it may be"));
+        }
+        self.bytes += lines.len() as u64;
+        self.file.write_all(lines)?;
+        self.file.sync_data()
+    }
+
+    fn empty(&mut self) -> io::Result<()> {
+        if self.bytes > 0 {
+            self.file.set_len(0)?;
+            self.bytes = 0;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::room::tests::message;
+    use super::*;
+
+    fn stored(stream_id: StreamId, seq: i64) -> StoredMessage {
+        StoredMessage { stream_id, message: message(seq), hidden_by: None }
+    }
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("onair-spool-{}", ulid::Ulid::generate()));
+            Self(path)
+        }
+
+        fn open(&self) -> Spool {
+            Spool::open(Some(&self.0), 10, Arc::new(Counters::default())).unwrap()
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_there_after_a_restart() {
+        let directory = Directory::new();
+        let stream = StreamId::generate();
+        directory.open().push(vec![stored(stream, 1), stored(stream, 2)]).await.unwrap();
+
+        let spool = directory.open();
+        assert!(spool.is_waiting());
+        assert_eq!(spool.last_seq(stream), 2);
+        assert_eq!(spool.last_seq(StreamId::generate()), 0);
+        assert_eq!(spool.waiting().iter().cloned().collect::<Vec<_>>(), [stored(stream, 1), stored(stream, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_torn_line_is_passed_over() {
+        let directory = Directory::new();
+        let stream = StreamId::generate();
+        directory.open().push(vec![stored(stream, 1)]).await.unwrap();
+        let path = directory.0.join(FILE_NAME);
+        let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+        file.write_all(br#"{"streamId":"65"#).unwrap();
+
+        directory.open().push(vec![stored(stream, 2)]).await.unwrap();
+        assert_eq!(directory.open().last_seq(stream), 2);
+        assert_eq!(directory.open().waiting().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_no_more() {
+        let directory = Directory::new();
+        let stream = StreamId::generate();
+        let spool = directory.open();
+        spool.push((1..=9).map(|seq| stored(stream, seq)).collect()).await.unwrap();
+
+        assert_eq!(spool.push(vec![stored(stream, 10), stored(stream, 11)]).await, Err(Full));
+        assert_eq!(spool.push(vec![stored(stream, 10)]).await, Ok(()));
+    }
+}

@@ -1,0 +1,453 @@
+//! The task of one room: takes what clients send, keeps it in the store, and tells everybody.
+//!
+//! Messages that arrived together are kept with one write and sent after it. While the store is away they go to the
+//! [queue on disk](super::spool) instead.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+
+use crate::store::chat::{ChatMessage, ChatNote, ChatRange, StoredMessage};
+use crate::store::stream::{Stream, StreamId, UserId};
+use crate::store::{SharedStore, StoreError};
+
+use super::counters::{Counters, add, subtract};
+use super::gateway::{Arrival, Client, Gateway, Input, Reply, What};
+use super::limits::Limits;
+use super::refusal::Refusal;
+use super::relay::Relay;
+use super::room::{Draft, Now, Out, Room, SocketKey};
+use super::spool::Spool;
+use super::wire::{Accepted, Done, Event};
+
+/// Events taken from the queue at once.
+const TURN: usize = 256;
+
+/// How long the store is left alone after it failed.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// How often what need not be kept at once is kept: sums of reactions, and the bound of messages kept.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What rooms have in common.
+pub(crate) struct Shared {
+    pub gateway: Gateway,
+    pub store: SharedStore,
+    pub spool: Arc<Spool>,
+    pub relay: Relay,
+    pub limits: Arc<Limits>,
+    pub emoji: Arc<[String]>,
+    pub persist: bool,
+    pub counters: Arc<Counters>,
+}
+
+/// What this process asks of a room.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Deleted {
+        id: String,
+        seq: i64,
+    },
+    Cleared {
+        user: UserId,
+    },
+    Banned {
+        user: UserId,
+    },
+    /// Of another node.
+    Note(ChatNote),
+    /// The process ends; the stream goes on elsewhere.
+    Stop,
+}
+
+/// The receiving ends of a room's channels.
+pub(crate) struct Inlets {
+    /// Newest copy of the stream.
+    pub stream: watch::Receiver<Arc<Stream>>,
+    pub arrivals: mpsc::UnboundedReceiver<Arrival>,
+    pub inputs: mpsc::Receiver<Input>,
+    pub orders: mpsc::Receiver<Order>,
+}
+
+pub(crate) struct RoomTask {
+    shared: Arc<Shared>,
+    id: StreamId,
+    path: String,
+    room: Room,
+    clients: HashMap<SocketKey, Client>,
+    /// Clients that could not be told yet to go.
+    leaving: Vec<Client>,
+    /// What the store has from before is here.
+    loaded: bool,
+    upkeep_at: Instant,
+    /// Messages sent since the store was trimmed.
+    untrimmed: usize,
+    /// The store failed a moment ago: it is not asked again before.
+    away_until: Option<Instant>,
+}
+
+/// Whether the room goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Course {
+    On,
+    Over,
+}
+
+/// A message on its way: where it came from, and where the answer goes.
+struct Pending {
+    client: Client,
+    reply: Reply,
+    draft: Draft,
+}
+
+impl RoomTask {
+    pub fn new(shared: Arc<Shared>, stream: Arc<Stream>, path: String) -> Self {
+        let room = Room::new(Arc::clone(&stream), Arc::clone(&shared.limits), Arc::clone(&shared.emoji));
+        Self {
+            shared,
+            id: stream.id,
+            path,
+            room,
+            clients: HashMap::new(),
+            leaving: Vec::new(),
+            loaded: false,
+            upkeep_at: Instant::now() + UPKEEP,
+            untrimmed: 0,
+            away_until: None,
+        }
+    }
+
+    /// Runs until the stream is over and everybody was told.
+    pub async fn run(mut self, mut inlets: Inlets) {
+        add(&self.shared.counters.rooms, 1);
+        debug!(stream = %self.id, "chat opened");
+        self.load().await;
+        while self.turn(&mut inlets).await == Course::On {}
+        self.keep_reactions().await;
+        self.trim();
+        inlets.arrivals.close();
+        while let Ok(arrival) = inlets.arrivals.try_recv() {
+            if let Arrival::Joined(client, _) = arrival {
+                client.dismiss();
+            }
+        }
+        subtract(&self.shared.counters.rooms, 1);
+        debug!(stream = %self.id, "chat closed");
+    }
+
+    async fn turn(&mut self, inlets: &mut Inlets) -> Course {
+        let (mut arrivals, mut inputs) = (Vec::new(), Vec::new());
+        let wake_at = self.room.deadline().map_or(self.upkeep_at, |deadline| deadline.min(self.upkeep_at));
+        tokio::select! {
+            biased;
+            changed = inlets.stream.changed() => {
+                // Without a sender the chat itself is gone.
+                if changed.is_err() {
+                    return Course::Over;
+                }
+                let stream = Arc::clone(&inlets.stream.borrow_and_update());
+                let out = self.room.on_stream(stream, Now::new());
+                return self.carry_out(out).await;
+            }
+            Some(order) = inlets.orders.recv() => return self.obey(order).await,
+            count = inlets.arrivals.recv_many(&mut arrivals, TURN), if !inlets.arrivals.is_closed() => {
+                if count > 0 {
+                    return self.admit(arrivals).await;
+                }
+            }
+            count = inlets.inputs.recv_many(&mut inputs, TURN), if !inlets.inputs.is_closed() => {
+                if count > 0 {
+                    self.take(inputs).await;
+                }
+            }
+            () = tokio::time::sleep_until(wake_at.into()) => {}
+        }
+        let out = self.room.on_time(Now::new());
+        if Instant::now() >= self.upkeep_at {
+            self.upkeep().await;
+        }
+        self.carry_out(out).await
+    }
+
+    // ---- what the store has from before
+
+    async fn load(&mut self) {
+        let store = &self.shared.store;
+        let newest = self.shared.limits.history_max;
+        let load = async {
+            let totals = store.chat_totals(self.id).await?;
+            let messages = match self.shared.persist {
+                true => store.chat_messages(self.id, ChatRange::Newest, newest).await?,
+                false => Vec::new(),
+            };
+            Ok((totals, messages))
+        };
+        match self.patiently(load).await {
+            Ok((totals, messages)) => {
+                self.room.load(totals, messages);
+                self.loaded = true;
+            }
+            Err(cause) => warn!(stream = %self.id, %cause, "cannot read the chat's history; it is tried again"),
+        }
+    }
+
+    /// Whether asking the store now would only hold the room up.
+    fn is_store_away(&self) -> bool {
+        self.shared.spool.is_waiting() || self.away_until.is_some_and(|until| until > Instant::now())
+    }
+
+    async fn patiently<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let patience = self.shared.limits.store_patience;
+        let late = || StoreError::Unavailable(format!("no answer within {patience:?}"));
+        tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    // ---- members
+
+    async fn admit(&mut self, arrivals: Vec<Arrival>) -> Course {
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Joined(client, last_seq) => {
+                    let (key, member) = (client.key(), client.member().clone());
+                    self.clients.insert(key, client.clone());
+                    match self.room.on_join(key, member, last_seq, Now::new()) {
+                        Out::One(_, state) => {
+                            client.send(&state);
+                            client.enter_audience();
+                        }
+                        other => {
+                            self.carry_out(vec![other]).await;
+                        }
+                    }
+                }
+                Arrival::Left(key) => {
+                    self.clients.remove(&key);
+                    self.room.on_leave(key);
+                    self.leaving.retain(|client| client.key() != key);
+                }
+            }
+        }
+        Course::On
+    }
+
+    fn dismiss(&mut self, key: SocketKey, event: Option<&Event>) {
+        let Some(client) = self.clients.remove(&key) else {
+            return;
+        };
+        self.room.on_leave(key);
+        if let Some(event) = event {
+            client.send(event);
+        }
+        if !client.dismiss() {
+            self.leaving.push(client);
+        }
+    }
+
+    // ---- what clients send
+
+    async fn take(&mut self, inputs: Vec<Input>) {
+        let now = Now::new();
+        let mut pending = Vec::new();
+        let mut out = Vec::new();
+        // Places in the queue are free again when the answers are given, so that a client cannot run ahead of the store.
+        let mut credits = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let (client, what, reply, credit) = input.into_parts();
+            credits.push(credit);
+            match what {
+                What::Message(message) => match self.room.on_message(client.member(), message, now) {
+                    Ok(draft) => pending.push(Pending { client, reply, draft }),
+                    Err(refusal) => client.refuse(reply, &refusal),
+                },
+                What::Reaction(emoji) => match self.room.on_reaction(client.member(), &emoji, now) {
+                    Ok(single) => {
+                        add(&self.shared.counters.reactions, 1);
+                        out.extend(single);
+                        client.accept(reply, &Done { ok: true });
+                    }
+                    Err(Some(refusal)) => client.refuse(reply, &refusal),
+                    Err(None) => {
+                        add(&self.shared.counters.reactions_dropped, 1);
+                        client.accept(reply, &Done { ok: true });
+                    }
+                },
+            }
+        }
+        if !pending.is_empty() {
+            out.extend(self.send(pending).await);
+        }
+        self.carry_out(out).await;
+    }
+
+    /// Numbers messages, keeps them, answers their senders. What is to be told to all comes back.
+    async fn send(&mut self, pending: Vec<Pending>) -> Vec<Out> {
+        let alone = self.shared.relay.is_alone();
+        self.reserve(pending.len(), alone).await;
+        let (mut answers, mut drafts) = (Vec::with_capacity(pending.len()), Vec::with_capacity(pending.len()));
+        for Pending { client, reply, draft } in pending {
+            answers.push((client, reply));
+            drafts.push(draft);
+        }
+        let messages = self.room.number(drafts);
+        let kept = match messages {
+            Some(messages) if self.keep(&messages).await => messages,
+            _ => {
+                for (client, reply) in answers {
+                    self.room.on_unsent(client.member());
+                    client.refuse(reply, &Refusal::busy());
+                }
+                return Vec::new();
+            }
+        };
+        add(&self.shared.counters.messages, kept.len() as u64);
+        self.untrimmed += kept.len();
+        for ((client, reply), message) in answers.into_iter().zip(&kept) {
+            let ChatMessage { id, seq, sent_at, .. } = &**message;
+            client.accept(reply, &Accepted { ok: true, id, seq: *seq, sent_at: *sent_at });
+        }
+        if !alone {
+            let notes = kept.iter().map(|message| ChatNote::Message { message: ChatMessage::clone(message) });
+            self.shared.relay.tell(self.id, notes);
+        }
+        self.room.on_sent(&kept, alone, Now::new())
+    }
+
+    /// Gets numbers if there are too few. Alone in blocks; beside others as many as needed, since theirs come between.
+    async fn reserve(&mut self, count: usize, alone: bool) {
+        if !alone {
+            self.room.numbers.drop_rest();
+        }
+        if !self.room.numbers.missing(count) {
+            return;
+        }
+        let needed = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = if alone { needed.max(self.shared.limits.block) } else { needed };
+        let above = self.room.numbers.used().max(self.shared.spool.last_seq(self.id));
+        if self.is_store_away() && self.room.numbers.is_known() {
+            return;
+        }
+        let reserved = self.patiently(self.shared.store.chat_reserve(self.id, count, above)).await;
+        match reserved {
+            Ok(first) => self.room.numbers.reserved(first, count),
+            Err(cause) => {
+                debug!(stream = %self.id, %cause, "no numbers from the store");
+                self.away_until = Some(Instant::now() + AWAY);
+            }
+        }
+    }
+
+    /// True: the messages outlive the process, or need not.
+    async fn keep(&self, messages: &[Arc<ChatMessage>]) -> bool {
+        if !self.shared.persist {
+            return true;
+        }
+        let stored = |message: &Arc<ChatMessage>| StoredMessage {
+            stream_id: self.id,
+            message: ChatMessage::clone(message),
+            hidden_by: None,
+        };
+        let stored: Vec<_> = messages.iter().map(stored).collect();
+        let spool = &self.shared.spool;
+        if !spool.is_waiting() {
+            match self.patiently(self.shared.store.chat_append(&stored)).await {
+                Ok(()) => return true,
+                // Also after `Failed`: the queue tells what can never be stored.
+                Err(cause) => warn!(stream = %self.id, %cause, "chat messages go to the queue on disk"),
+            }
+        }
+        spool.push(stored).await.is_ok()
+    }
+
+    // ---- what this process and other nodes ask
+
+    async fn obey(&mut self, order: Order) -> Course {
+        let out = match order {
+            Order::Deleted { id, seq } => {
+                self.shared.relay.tell(self.id, [ChatNote::Deleted { id: id.clone(), seq }]);
+                vec![self.room.on_deleted(id, seq)]
+            }
+            Order::Cleared { user } => {
+                self.shared.relay.tell(self.id, [ChatNote::Cleared { user_id: user.clone() }]);
+                vec![self.room.on_cleared(user)]
+            }
+            Order::Banned { user } => self.room.on_ban(&user),
+            Order::Note(note) => {
+                add(&self.shared.counters.relayed, 1);
+                let late = |()| add(&self.shared.counters.relayed_late, 1);
+                self.room.on_note(note, Now::new()).map_err(late).unwrap_or_default()
+            }
+            Order::Stop => return Course::Over,
+        };
+        self.carry_out(out).await
+    }
+
+    async fn carry_out(&mut self, out: Vec<Out>) -> Course {
+        for out in out {
+            match out {
+                Out::All(event) => self.shared.gateway.broadcast(&self.path, &event).await,
+                Out::One(key, event) => {
+                    if let Some(client) = self.clients.get(&key) {
+                        client.send(&event);
+                    }
+                }
+                Out::Dismiss(key, event) => self.dismiss(key, event.as_ref()),
+                Out::Close(event) => {
+                    info!(stream = %self.id, sockets = self.clients.len(), "chat ends with its stream");
+                    self.shared.gateway.broadcast(&self.path, &event).await;
+                    self.shared.gateway.close(&self.path).await;
+                    return Course::Over;
+                }
+            }
+        }
+        Course::On
+    }
+
+    // ---- upkeep
+
+    async fn upkeep(&mut self) {
+        self.upkeep_at = Instant::now() + UPKEEP;
+        self.leaving.retain(|client| !client.dismiss());
+        if self.is_store_away() {
+            return;
+        }
+        if !self.loaded {
+            self.load().await;
+        }
+        self.keep_reactions().await;
+        if self.untrimmed >= self.shared.limits.kept / 2 {
+            self.trim();
+        }
+    }
+
+    async fn keep_reactions(&mut self) {
+        let untold = self.room.reactions().take_untold();
+        if !untold.is_empty() {
+            self.shared.relay.tell(self.id, [ChatNote::Reactions { counts: untold }]);
+        }
+        let unsaved: BTreeMap<_, _> = self.room.reactions().take_unsaved();
+        if unsaved.is_empty() || !self.shared.persist {
+            return;
+        }
+        let kept = self.patiently(self.shared.store.chat_add_reactions(self.id, &unsaved)).await;
+        if let Err(cause) = kept {
+            debug!(stream = %self.id, %cause, "reactions wait for the store");
+            self.room.reactions().put_back(unsaved);
+        }
+    }
+
+    /// Keeps the newest messages alone, beside the work of the room.
+    fn trim(&mut self) {
+        if std::mem::take(&mut self.untrimmed) == 0 || !self.shared.persist {
+            return;
+        }
+        let (store, id, keep) = (Arc::clone(&self.shared.store), self.id, self.shared.limits.kept);
+        tokio::spawn(async move {
+            if let Err(cause) = store.chat_trim(id, keep).await {
+                debug!(stream = %id, %cause, "old chat messages stay for now");
+            }
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! What clients are sent (stream API, 8.3), and what they send (8.2).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::store::chat::{ChatMessage, ChatRole, ChatSettings};
+use crate::store::stream::{EndReason, StreamState, UserId};
+
+use super::refusal::Refusal;
+
+/// `auth` of a connection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Auth {
+    #[serde(default)]
+    pub token: Option<String>,
+    /// The last message that a returning client has.
+    #[serde(default)]
+    pub last_seq: Option<i64>,
+}
+
+/// Payload of a client's `chat:message`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageIn {
+    pub text: String,
+    #[serde(default)]
+    pub client_id: Option<String>,
+    #[serde(default)]
+    pub reply_to: Option<String>,
+}
+
+/// The good acknowledgement of a message.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Accepted<'a> {
+    pub ok: bool,
+    pub id: &'a str,
+    pub seq: i64,
+    pub sent_at: Timestamp,
+}
+
+/// The good acknowledgement of a reaction.
+#[derive(Debug, Serialize)]
+pub(crate) struct Done {
+    pub ok: bool,
+}
+
+/// The bad acknowledgement.
+#[derive(Debug, Serialize)]
+pub(crate) struct Refused<'a> {
+    pub ok: bool,
+    pub error: &'a Refusal,
+}
+
+/// Who a client is in this chat.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct You {
+    pub user_id: UserId,
+    pub role: ChatRole,
+    pub can_write: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_until: Option<Timestamp>,
+}
+
+/// Payload of `chat:state`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct State {
+    pub you: You,
+    pub settings: ChatSettings,
+    pub pinned: Option<ChatMessage>,
+    pub viewers: u32,
+    pub history: Vec<Arc<ChatMessage>>,
+    pub last_seq: i64,
+    pub gap: bool,
+    pub reaction_totals: BTreeMap<String, u64>,
+}
+
+/// One event to clients.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Event {
+    Message(Arc<ChatMessage>),
+    Reaction(String),
+    #[serde(rename_all = "camelCase")]
+    Reactions {
+        window_ms: u64,
+        counts: BTreeMap<String, u64>,
+        totals: BTreeMap<String, u64>,
+    },
+    State(Box<State>),
+    #[serde(rename_all = "camelCase")]
+    Viewers {
+        viewers: u32,
+        peak_viewers: u32,
+    },
+    Deleted {
+        id: String,
+        seq: i64,
+    },
+    #[serde(rename_all = "camelCase")]
+    Cleared {
+        user_id: UserId,
+    },
+    Pinned(Option<ChatMessage>),
+    Settings(ChatSettings),
+    /// Without a time: no longer.
+    Muted {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
+    },
+    #[serde(rename_all = "camelCase")]
+    Updated {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<String>,
+        tags: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cover_url: Option<String>,
+    },
+    StreamState {
+        state: StreamState,
+    },
+    Blocked {},
+    #[serde(rename_all = "camelCase")]
+    Ended {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        end_reason: Option<EndReason>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended_at: Option<Timestamp>,
+    },
+    Error(Refusal),
+}
+
+impl Event {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Message(_) => "chat:message",
+            Event::Reaction(_) => "reaction",
+            Event::Reactions { .. } => "reactions",
+            Event::State(_) => "chat:state",
+            Event::Viewers { .. } => "viewers",
+            Event::Deleted { .. } => "chat:deleted",
+            Event::Cleared { .. } => "chat:cleared",
+            Event::Pinned(_) => "chat:pinned",
+            Event::Settings(_) => "chat:settings",
+            Event::Muted { .. } => "chat:muted",
+            Event::Updated { .. } => "stream:updated",
+            Event::StreamState { .. } => "stream:state",
+            Event::Blocked {} => "moderation:blocked",
+            Event::Ended { .. } => "stream:ended",
+            Event::Error(_) => "chat:error",
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What may be written in a chat: text, links, emoji, words that are filtered.
+
+use rustrict::{Censor, Type};
+use unicode_properties::UnicodeEmoji as _;
+use unicode_segmentation::UnicodeSegmentation as _;
+
+use crate::store::chat::{ChatSettings, WordFilter};
+use crate::text;
+
+use super::refusal::{Refusal, RefusalCode};
+
+/// Of a message: a bound on bytes as well, since a character may bring any number of marks.
+const TEXT_BYTES_MAX: usize = 2000;
+
+/// Of one emoji.
+const EMOJI_BYTES_MAX: usize = 32;
+
+/// Endings that make a word with a dot a link. Others would hit sentences without a space after the full stop.
+const LINK_ENDINGS: [&str; 30] = [
+    "com", "net", "org", "io", "co", "me", "tv", "gg", "app", "dev", "info", "xyz", "ru", "cn", "de", "uk", "fr", "ly",
+    "link", "site", "shop", "live", "club", "online", "biz", "us", "eu", "top", "store", "ai",
+];
+
+/// The text as it is kept and sent, by the rules of the chat.
+pub(crate) fn checked(text: &str, settings: &ChatSettings) -> Result<String, Refusal> {
+    // Before the work of normalising: nothing longer can become acceptable.
+    if text.len() > 4 * TEXT_BYTES_MAX {
+        return Err(too_long(settings));
+    }
+    let text = text::plain(text).filter(|text| is_visible(text)).ok_or_else(|| invalid("The message is empty."))?;
+    let characters = text.chars().count();
+    if text.len() > TEXT_BYTES_MAX || characters > settings.max_length as usize {
+        return Err(too_long(settings));
+    }
+    if settings.emoji_only && !is_emoji_only(&text) {
+        return Err(invalid("Only emoji may be sent in this chat."));
+    }
+    if !settings.links_allowed && has_link(&text) {
+        return Err(Refusal::new(RefusalCode::Filtered, "Links may not be sent in this chat."));
+    }
+    match settings.filter {
+        WordFilter::Off => Ok(text),
+        WordFilter::Mask => Ok(masked(&text)),
+        WordFilter::Reject if is_offensive(&text) => {
+            Err(Refusal::new(RefusalCode::Filtered, "The message has words that this chat does not allow."))
+        }
+        WordFilter::Reject => Ok(text),
+    }
+}
+
+fn invalid(message: &'static str) -> Refusal {
+    Refusal::new(RefusalCode::ValidationFailed, message)
+}
+
+fn too_long(settings: &ChatSettings) -> Refusal {
+    let message = format!("At most {} characters may be sent.", settings.max_length);
+    Refusal::new(RefusalCode::ValidationFailed, message)
+}
+
+/// Whether anything can be seen of it: there is more than spaces and characters without a shape.
+fn is_visible(text: &str) -> bool {
+    let shapeless = |c: char| {
+        matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+    };
+    text.chars().any(|c| !c.is_whitespace() && !shapeless(c))
+}
+
+/// One emoji: a single grapheme cluster that is shown as a picture.
+pub(crate) fn is_one_emoji(text: &str) -> bool {
+    if text.len() > EMOJI_BYTES_MAX {
+        return false;
+    }
+    let mut graphemes = text.graphemes(true);
+    graphemes.next().is_some_and(is_emoji) && graphemes.next().is_none()
+}
+
+fn is_emoji_only(text: &str) -> bool {
+    text.graphemes(true).all(|grapheme| grapheme.trim().is_empty() || is_emoji(grapheme))
+}
+
+fn is_emoji(grapheme: &str) -> bool {
+    const KEYCAP: char = '\u{20e3}';
+    let is_flag_letter = |c: char| ('\u{1f1e6}'..='\u{1f1ff}').contains(&c);
+    let is_joiner = |c: char| matches!(c, '\u{200d}' | '\u{fe0f}' | KEYCAP | '\u{e0020}'..='\u{e007f}');
+    let Some(first) = grapheme.chars().next() else {
+        return false;
+    };
+    if first.is_ascii() {
+        return (first.is_ascii_digit() || matches!(first, '#' | '*')) && grapheme.ends_with(KEYCAP);
+    }
+    if is_flag_letter(first) {
+        return grapheme.chars().count() == 2;
+    }
+    first.is_emoji_char() && grapheme.chars().all(|c| is_joiner(c) || (!c.is_ascii() && c.is_emoji_char()))
+}
+
+fn has_link(text: &str) -> bool {
+    text.split_whitespace().any(is_link)
+}
+
+fn is_link(word: &str) -> bool {
+    let word = word.to_lowercase();
+    if word.contains("://") || word.starts_with("www.") {
+        return true;
+    }
+    let host = word.split(['/', '?', '#', ':']).next().unwrap_or_default();
+    let host = host.trim_matches(|c: char| !c.is_alphanumeric());
+    host.rsplit_once('.')
+        .is_some_and(|(name, ending)| name.ends_with(char::is_alphanumeric) && LINK_ENDINGS.contains(&ending))
+}
+
+fn masked(text: &str) -> String {
+    let (masked, kind) = Censor::from_str(text).censor_and_analyze();
+    if kind.is(Type::INAPPROPRIATE) { masked } else { text.to_owned() }
+}
+
+fn is_offensive(text: &str) -> bool {
+    Censor::from_str(text).analyze().is(Type::INAPPROPRIATE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ChatSettings {
+        ChatSettings::default()
+    }
+
+    fn code(text: &str, settings: &ChatSettings) -> Option<RefusalCode> {
+        checked(text, settings).err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn text_is_trimmed_composed_and_free_of_controls() {
+        assert_eq!(checked("  e\u{301}\u{7} ok\u{0} ", &settings()), Ok("\u{e9} ok".into()));
+    }
+
+    #[test]
+    fn a_message_has_one_to_five_hundred_characters() {
+        assert_eq!(code("", &settings()), Some(RefusalCode::ValidationFailed));
+        assert_eq!(code(" \u{200b}\u{feff} ", &settings()), Some(RefusalCode::ValidationFailed));
+        assert_eq!(code(&"ö".repeat(500), &settings()), None);
+        assert_eq!(code(&"ö".repeat(501), &settings()), Some(RefusalCode::ValidationFailed));
+        assert_eq!(code(&"a".repeat(16_000), &settings()), Some(RefusalCode::ValidationFailed));
+        assert_eq!(code("abc", &ChatSettings { max_length: 2, ..settings() }), Some(RefusalCode::ValidationFailed));
+    }
+
+    #[test]
+    fn a_message_has_at_most_two_thousand_bytes() {
+        assert_eq!(code(&"😀".repeat(500), &settings()), None);
+        assert_eq!(code(&"👨‍👩‍👧‍👦".repeat(90), &settings()), Some(RefusalCode::ValidationFailed));
+    }
+
+    #[test]
+    fn links_are_refused_where_they_are_not_allowed() {
+        let strict = ChatSettings { links_allowed: false, ..settings() };
+        for link in ["see https://example.test/x", "www.example", "(example.com)", "evil.RU/path?x", "a.b.link"] {
+            assert_eq!(code(link, &strict), Some(RefusalCode::Filtered), "{link}");
+            assert_eq!(code(link, &settings()), None, "{link}");
+        }
+        for text in ["Wait...what", "nice.Really nice", "3.14", "e.g. this", "com"] {
+            assert_eq!(code(text, &strict), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_emoji_pass_where_only_emoji_may_be_sent() {
+        let strict = ChatSettings { emoji_only: true, ..settings() };
+        for text in ["😀", "❤️ 🔥", "👨‍👩‍👧‍👦🇨🇭 1️⃣"] {
+            assert_eq!(code(text, &strict), None, "{text}");
+        }
+        for text in ["ok 😀", "1", "#", "-"] {
+            assert_eq!(code(text, &strict), Some(RefusalCode::ValidationFailed), "{text}");
+        }
+    }
+
+    #[test]
+    fn filtered_words_are_masked_or_refused() {
+        let mask = ChatSettings { filter: WordFilter::Mask, ..settings() };
+        let reject = ChatSettings { filter: WordFilter::Reject, ..settings() };
+
+        let masked = checked("what a shit day", &mask).unwrap();
+        assert!(masked.contains("s***") && masked.ends_with("day"), "{masked}");
+        assert_eq!(code("what a shit day", &reject), Some(RefusalCode::Filtered));
+        assert_eq!(checked("Scunthorpe é", &mask), Ok("Scunthorpe é".into()));
+        assert_eq!(code("Scunthorpe", &reject), None);
+    }
+
+    #[test]
+    fn a_reaction_is_one_emoji() {
+        for emoji in ["❤️", "❤", "🔥", "👍🏽", "🇨🇭", "👩‍💻", "1️⃣", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "©️"]
+        {
+            assert!(is_one_emoji(emoji), "{emoji}");
+        }
+        for text in ["", "a", "1", "❤️❤️", "🔥x", "\u{200d}", "🇨", "é", "<b>", "👨‍👩‍👧‍👦👨‍👩‍👧‍👦"]
+        {
+            assert!(!is_one_emoji(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The stream API over HTTP: its routes, and what all of them share (stream API, section 1).
+//!
+//! From the outside in, a call passes [`envelope`] (request id, problem details, counting), CORS, a catch for panics,
+//! [`admission`] (who calls, how often, is the server up, is the feature on), and its handler. Handlers read and check
+//! what came ([`body`], [`page`], [`path`], [`validate`]), call [`Streams`] or [`Moderation`], and write what clients
+//! see ([`shape`]). Every refusal is a [`Problem`]; every route describes itself for [`openapi`].
+
+mod active;
+mod admin;
+mod admission;
+mod blocks;
+pub mod body;
+pub mod caller;
+pub mod client;
+mod counters;
+mod docs;
+mod envelope;
+mod figures;
+mod limit;
+pub mod openapi;
+pub mod page;
+pub mod path;
+mod reports;
+mod scheduled;
+mod service;
+mod shape;
+mod streams;
+pub mod validate;
+mod webhook;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::any;
+use tokio::sync::{Semaphore, watch};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use counters::{Answers, Counters};
+
+use crate::auth::{Authenticator, DevTokens};
+use crate::config::product;
+use crate::config::product::GuestAccess;
+use crate::moderation::Moderation;
+use crate::problem::{Code, Problem};
+use crate::streams::Streams;
+use crate::webhooks::WebhookKeys;
+use client::Proxies;
+use limit::Limits;
+
+/// Analyses that are computed at the same time; others wait.
+const ANALYSES_MAX: usize = 2;
+
+/// Where the server is between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The store has not been read yet.
+    Starting,
+    Serving,
+    /// No new streams; those under way go on until the end.
+    Draining,
+}
+
+/// What the API is made of.
+pub struct Api {
+    pub streams: Streams,
+    pub moderation: Moderation,
+    pub auth: Arc<Authenticator>,
+    /// In development only.
+    pub dev: Option<DevTokens>,
+    pub webhook_keys: WebhookKeys,
+    pub http: product::Http,
+    pub live: product::Live,
+    pub chat: product::Chat,
+    pub development: bool,
+    pub phase: watch::Receiver<Phase>,
+    pub counters: Arc<Counters>,
+}
+
+/// Why the settings of the API make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpConfigError {
+    #[error("http.trusted_proxies: {0:?} is no address and no network such as 10.0.0.0/8")]
+    Proxy(String),
+    #[error("http.cors_origins: {0:?} is no origin; write it as browsers do, such as https://app.example")]
+    Origin(String),
+    #[error(
+        "http.cors_origins: \"*\" lets every page on the internet call with its visitor's token; list your own \
+         origins, or start with --dev"
+    )]
+    AnyOrigin,
+}
+
+/// What handlers have.
+struct Front {
+    api: Api,
+    proxies: Proxies,
+    limits: Limits,
+    snapshots: active::Snapshots,
+    probe: service::Probe,
+    analyses: Semaphore,
+}
+
+impl Deref for Front {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Front {
+    fn streams(&self) -> &Streams {
+        &self.api.streams
+    }
+
+    fn phase(&self) -> Phase {
+        *self.api.phase.borrow()
+    }
+
+    /// What somebody without a token may do in a chat.
+    fn guest(&self) -> GuestAccess {
+        let default = if self.development { GuestAccess::Write } else { GuestAccess::Read };
+        self.chat.guest.unwrap_or(default)
+    }
+
+    fn refuse_when_draining(&self) -> Result<(), Problem> {
+        if self.phase() == Phase::Draining { Err(draining()) } else { Ok(()) }
+    }
+}
+
+fn draining() -> Problem {
+    Problem::new(Code::ShuttingDown, "This server is stopping; try again in a moment.")
+        .retry_after(Duration::from_secs(5))
+}
+
+/// All routes of the API, `/healthz`, `/readyz`, `/openapi.json` and `/docs`. `chat` are the routes of section 8.5, with
+/// their full paths; they get the same layers.
+///
+/// # Errors
+/// [`HttpConfigError`]
+pub fn router(api: Api, chat: OpenApiRouter) -> Result<Router, HttpConfigError> {
+    let cors = cors(&api)?;
+    let counters = Arc::clone(&api.counters);
+    let front = Arc::new(Front {
+        proxies: Proxies::new(&api.http.trusted_proxies).map_err(HttpConfigError::Proxy)?,
+        limits: Limits::new(api.http.calls_per_minute, api.http.anonymous_calls_per_minute),
+        snapshots: active::Snapshots::default(),
+        probe: service::Probe::default(),
+        analyses: Semaphore::new(ANALYSES_MAX),
+        api,
+    });
+    let (routes, description) = describe(&front, chat).split_for_parts();
+    let identify = from_fn_with_state(Arc::clone(&front), admission::identify);
+    let nothing = Router::new()
+        .route("/api", any(nothing_here))
+        .route("/api/", any(nothing_here))
+        .route("/api/{*rest}", any(nothing_here))
+        .layer(identify)
+        .with_state(Arc::clone(&front));
+    let mut router = routes.merge(nothing).merge(docs::router(&description));
+    router = router.layer(CatchPanicLayer::custom(envelope::panicked));
+    if let Some(cors) = cors {
+        router = router.layer(cors);
+    }
+    Ok(router.layer(from_fn_with_state(counters, envelope::wrap)))
+}
+
+/// The routes that describe themselves, with their layers.
+fn describe(front: &Arc<Front>, chat: OpenApiRouter) -> OpenApiRouter {
+    let identify = from_fn_with_state(Arc::clone(front), admission::identify);
+    let recovered = from_fn_with_state(Arc::clone(front), admission::wait_for_recovery);
+    let enabled = from_fn_with_state(Arc::clone(front), admission::check_feature);
+    let live = live_routes().with_state(Arc::clone(front)).merge(chat).layer(enabled);
+    let known = live.merge(lasting_routes().with_state(Arc::clone(front))).layer(recovered.clone());
+    let anybody =
+        OpenApiRouter::new().routes(routes!(service::config)).merge(dev_routes(front)).with_state(Arc::clone(front));
+    let outside = OpenApiRouter::new()
+        .routes(routes!(service::healthz))
+        .routes(routes!(service::readyz))
+        .with_state(Arc::clone(front));
+    let webhooks =
+        OpenApiRouter::new().routes(routes!(webhook::receive)).with_state(Arc::clone(front)).layer(recovered);
+    OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(known.merge(anybody).layer(identify))
+        .merge(webhooks)
+        .merge(outside)
+}
+
+/// Those that end with the feature flag.
+fn live_routes() -> OpenApiRouter<Arc<Front>> {
+    OpenApiRouter::new()
+        .routes(routes!(streams::start))
+        .routes(routes!(active::active))
+        .routes(routes!(streams::mine))
+        .routes(routes!(scheduled::schedule, scheduled::list))
+        .routes(routes!(streams::read, streams::edit, scheduled::cancel))
+        .routes(routes!(streams::watch))
+        .routes(routes!(blocks::blocks))
+        .routes(routes!(blocks::block, blocks::unblock))
+        .routes(routes!(reports::file))
+        .routes(routes!(figures::analytics))
+}
+
+/// Those that stay when the feature is switched off: streams under way can be ended.
+fn lasting_routes() -> OpenApiRouter<Arc<Front>> {
+    OpenApiRouter::new()
+        .routes(routes!(streams::stop))
+        .routes(routes!(streams::end))
+        .routes(routes!(blocks::own_blocks))
+        .routes(routes!(blocks::own_block, blocks::own_unblock))
+        .routes(routes!(reports::list))
+        .routes(routes!(reports::review))
+        .routes(routes!(admin::ban, admin::lift_ban))
+        .routes(routes!(admin::streams))
+        .routes(routes!(admin::audit))
+}
+
+/// Outside of development the path is like any other that is not there.
+fn dev_routes(front: &Front) -> OpenApiRouter<Arc<Front>> {
+    if front.dev.is_some() { OpenApiRouter::new().routes(routes!(service::dev_token)) } else { OpenApiRouter::new() }
+}
+
+async fn nothing_here(axum::extract::State(front): axum::extract::State<Arc<Front>>, uri: axum::http::Uri) -> Problem {
+    if !front.live.enabled && uri.path().starts_with("/api/live/") {
+        return admission::feature_disabled();
+    }
+    Problem::new(Code::NotFound, "There is nothing at this address.")
+}
+
+/// Which pages may call (stream API, section 1, rule 9). `None`: this server's own only.
+fn cors(api: &Api) -> Result<Option<CorsLayer>, HttpConfigError> {
+    let origins = &api.http.cors_origins;
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        if !api.development {
+            return Err(HttpConfigError::AnyOrigin);
+        }
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().map(|text| origin(text)).collect::<Result<Vec<_>, _>>()?)
+    };
+    let idempotency_key = HeaderName::from_static("idempotency-key");
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            idempotency_key,
+            envelope::REQUEST_ID,
+        ])
+        .expose_headers([envelope::REQUEST_ID, header::ETAG, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(600));
+    Ok(Some(layer))
+}
+
+fn origin(text: &str) -> Result<HeaderValue, HttpConfigError> {
+    let refused = || HttpConfigError::Origin(text.to_owned());
+    let url = url::Url::parse(text).map_err(|_| refused())?;
+    let origin = url.origin().ascii_serialization();
+    if origin == text.trim_end_matches('/') && origin != "null" {
+        HeaderValue::from_str(&origin).map_err(|_| refused())
+    } else {
+        Err(refused())
+    }
+}
+
+/// Carries a change out also if the client hangs up meanwhile: half a change would be worse than either.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(change).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a change panicked");
+        Err(envelope::internal())
+    })
+}

@@ -1,0 +1,100 @@
+//! What every call passes before its handler: is the server up, who calls, how often (stream API, sections 1, 2, 11).
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::caller::{Call, Identity};
+use super::client::ClientKey;
+use super::{Front, Phase};
+use crate::auth::AuthError;
+use crate::clock::Timestamp;
+use crate::problem::{Code, Problem, STORE_RETRY};
+
+/// Verifies the token, if there is one, and takes a unit from the bucket of its user, else of the client's address.
+pub(super) async fn identify(
+    State(front): State<Arc<Front>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let now = Timestamp::now();
+    let identity = identity(&front, &parts, now).await;
+    let client = ClientKey::from(front.proxies.client(&parts));
+    let mut ban = None;
+    match &identity {
+        Identity::User(user) => {
+            front.limits.call_of_user(&user.id)?;
+            ban = front.streams().live().ban(&user.id, now);
+        }
+        Identity::Guest | Identity::Refused(_) => front.limits.call_of_client(client)?,
+    }
+    let called = front.proxies.called(&parts);
+    parts.extensions.insert(Call { identity, ban, client, called, development: front.development });
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+async fn identity(front: &Front, parts: &Parts, now: Timestamp) -> Identity {
+    let Some(value) = parts.headers.get(AUTHORIZATION) else {
+        return Identity::Guest;
+    };
+    let Some(token) = value.to_str().ok().and_then(bearer) else {
+        return Identity::Refused(AuthError::Unauthenticated);
+    };
+    match front.auth.verify(token, now).await {
+        Ok(user) => Identity::User(Arc::new(user)),
+        Err(error) => Identity::Refused(error),
+    }
+}
+
+/// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110, section 11.1).
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Refuses until what the store holds was read for the first time: before that, every stream would seem unknown.
+pub(super) async fn wait_for_recovery(
+    State(front): State<Arc<Front>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    match front.phase() {
+        Phase::Starting => Err(starting()),
+        Phase::Serving | Phase::Draining => Ok(next.run(request).await),
+    }
+}
+
+pub(super) fn starting() -> Problem {
+    Problem::new(Code::StoreUnavailable, "The server is starting; try again in a moment.").retry_after(STORE_RETRY)
+}
+
+/// Answers for the whole product while its flag is off (stream API, section 11).
+pub(super) async fn check_feature(
+    State(front): State<Arc<Front>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if front.live.enabled { Ok(next.run(request).await) } else { Err(feature_disabled()) }
+}
+
+pub(super) fn feature_disabled() -> Problem {
+    Problem::new(Code::FeatureDisabled, "Live streams are switched off here.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_the_scheme() {
+        assert_eq!(bearer("Bearer a.b.c"), Some("a.b.c"));
+        assert_eq!(bearer("bearer  a.b.c "), Some("a.b.c"));
+        assert_eq!(bearer("Basic a.b.c"), None);
+        assert_eq!(bearer("a.b.c"), None);
+    }
+}

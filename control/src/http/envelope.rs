@@ -1,0 +1,117 @@
+//! What every answer has: a request id, a rule for caches, and, when it is a refusal, problem details (stream API,
+//! sections 1.7, 1.8 and 1.1). Answers are counted here.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tracing::{debug, error};
+
+use super::caller::RequestId;
+use super::counters::Counters;
+use crate::problem::{Code, Problem};
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost layer.
+pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    let problem = response.extensions_mut().remove::<Problem>().or_else(|| unexplained(response.status()));
+    if let Some(problem) = problem {
+        counters.refused(problem.code);
+        debug!(%problem, request_id = &*id, "refused");
+        replace_body(&mut response, &problem, &id);
+    }
+    let path = path.as_ref().map_or("(none)", MatchedPath::as_str);
+    counters.answered(&method, path, response.status());
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The client's own id if it is a proper one, else a new one.
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let proper =
+        |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(proper) {
+        Some(id) => id.into(),
+        None => ulid::Ulid::generate().to_string().into(),
+    }
+}
+
+/// Problem details of a refusal that a library made, such as 405 of the router.
+fn unexplained(status: StatusCode) -> Option<Problem> {
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => (Code::NotFound, "There is nothing at this address."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            (Code::MethodNotAllowed, "This address does not take this method; see the header Allow.")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => (Code::BodyTooLarge, "The body is too large."),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (Code::UnsupportedMediaType, "Send application/json."),
+        StatusCode::REQUEST_TIMEOUT => (Code::RequestTimeout, "The request took too long to arrive."),
+        status if status.is_client_error() => (Code::InvalidParameter, "The request is malformed."),
+        status if status.is_server_error() => (Code::Internal, "Something went wrong here."),
+        _ => return None,
+    };
+    Some(Problem::new(code, detail))
+}
+
+/// Headers that layers have set stay.
+fn replace_body(response: &mut Response, problem: &Problem, id: &str) {
+    let explained = problem.response(Some(id));
+    *response.status_mut() = explained.status();
+    let (parts, body) = explained.into_parts();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    for (name, value) in &parts.headers {
+        response.headers_mut().insert(name, value.clone());
+    }
+    *response.body_mut() = body;
+}
+
+/// What a client gets when a handler panicked. What the panic said is for the log.
+pub(super) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    error!(cause = text.unwrap_or("unknown"), "a handler panicked");
+    internal().into_response()
+}
+
+pub(super) fn internal() -> Problem {
+    Problem::new(Code::Internal, "Something went wrong here; the operator can find it by the request id.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(sent: &str) -> Arc<str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_str(sent).unwrap());
+        request_id(&headers)
+    }
+
+    #[test]
+    fn a_proper_request_id_is_taken_over_and_any_other_replaced() {
+        assert_eq!(&*id_for("abcd-1234"), "abcd-1234");
+        for sent in ["short", "with space", "under_score", &"x".repeat(65)] {
+            assert_eq!(id_for(sent).len(), 26, "{sent}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_without_an_explanation_gets_one() {
+        for status in (400..600).filter_map(|status| StatusCode::from_u16(status).ok()) {
+            assert!(unexplained(status).is_some(), "{status}");
+        }
+        assert_eq!(unexplained(StatusCode::NOT_MODIFIED), None);
+    }
+}

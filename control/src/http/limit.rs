@@ -1,0 +1,133 @@
+//! How often somebody may call (stream API, section 1, rule 10): a token bucket for each user and each client address.
+
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use super::client::ClientKey;
+use crate::problem::{Code, Problem};
+use crate::store::stream::UserId;
+
+/// Buckets of one kind that are kept. Those who come when all are taken share one.
+const BUCKETS_MAX: usize = 100_000;
+
+/// Calls between two looks for buckets that are full again, which need not be kept.
+const SWEEP_EVERY: u64 = 16_384;
+
+/// Webhooks of one address in a minute whose signature is wrong.
+const FORGED_PER_MINUTE: u32 = 60;
+
+/// The limits of one process.
+pub(super) struct Limits {
+    users: Buckets<UserId>,
+    clients: Buckets<ClientKey>,
+    forgers: Buckets<ClientKey>,
+}
+
+impl Limits {
+    /// 0 means unlimited.
+    pub(super) fn new(user_per_minute: u32, client_per_minute: u32) -> Self {
+        Self {
+            users: Buckets::new(user_per_minute),
+            clients: Buckets::new(client_per_minute),
+            forgers: Buckets::new(FORGED_PER_MINUTE),
+        }
+    }
+
+    pub(super) fn call_of_user(&self, user: &UserId) -> Result<(), Problem> {
+        self.users.take(user).map_err(too_often)
+    }
+
+    pub(super) fn call_of_client(&self, client: ClientKey) -> Result<(), Problem> {
+        self.clients.take(&client).map_err(too_often)
+    }
+
+    /// A webhook whose signature is wrong.
+    pub(super) fn forged(&self, client: ClientKey) -> Result<(), Problem> {
+        self.forgers.take(&client).map_err(too_often)
+    }
+}
+
+fn too_often(wait: Duration) -> Problem {
+    Problem::new(Code::RateLimited, "Too many calls; slow down.").retry_after(wait)
+}
+
+struct Buckets<K: Hash + Eq + Clone>(Option<Kept<K>>);
+
+struct Kept<K: Hash + Eq + Clone> {
+    buckets: DefaultKeyedRateLimiter<Option<K>>,
+    clock: DefaultClock,
+    calls: AtomicU64,
+}
+
+impl<K: Hash + Eq + Clone> Buckets<K> {
+    fn new(per_minute: u32) -> Self {
+        Self(NonZeroU32::new(per_minute).map(|units| Kept {
+            buckets: RateLimiter::keyed(Quota::per_minute(units)),
+            clock: DefaultClock::default(),
+            calls: AtomicU64::new(0),
+        }))
+    }
+
+    /// # Errors
+    /// How long to wait for the next unit.
+    fn take(&self, key: &K) -> Result<(), Duration> {
+        let Some(kept) = &self.0 else {
+            return Ok(());
+        };
+        kept.sweep();
+        let key = (kept.buckets.len() < BUCKETS_MAX).then(|| key.clone());
+        kept.buckets.check_key(&key).map_err(|refused| refused.wait_time_from(kept.clock.now()))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Kept<K> {
+    fn sweep(&self) {
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
+            self.buckets.retain_recent();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn each_user_has_a_bucket() {
+        let limits = Limits::new(2, 1);
+
+        assert!(limits.call_of_user(&user("a")).is_ok());
+        assert!(limits.call_of_user(&user("a")).is_ok());
+        let refused = limits.call_of_user(&user("a")).unwrap_err();
+        assert_eq!(refused.code, Code::RateLimited);
+        assert!(refused.retry_after.is_some_and(|after| after <= Duration::from_secs(30)));
+        assert!(limits.call_of_user(&user("b")).is_ok());
+    }
+
+    #[test]
+    fn zero_means_unlimited() {
+        let limits = Limits::new(0, 0);
+
+        assert!((0..10_000).all(|_| limits.call_of_user(&user("a")).is_ok()));
+    }
+
+    #[test]
+    fn buckets_do_not_grow_without_a_bound() {
+        let buckets: Buckets<u64> = Buckets::new(1);
+
+        for key in 0..(BUCKETS_MAX as u64 + 50_000) {
+            let _ = buckets.take(&key);
+        }
+
+        assert!(buckets.0.unwrap().buckets.len() <= BUCKETS_MAX + 1);
+    }
+}

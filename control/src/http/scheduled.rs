@@ -1,0 +1,131 @@
+//! Streams to come (stream API, section 9).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Front;
+use super::body::{self, Body};
+use super::caller::{MaybeUser, Member, SignedIn};
+use super::page::Query;
+use super::path::StreamPath;
+use super::shape::{StreamPage, StreamShape, VisibilityNames};
+use super::streams::{cover_url, idempotency_key};
+use super::validate::{self, Rules};
+use crate::clock::Timestamp;
+use crate::problem::Problem;
+use crate::refusals;
+use crate::store::stream::{PageEnd, Stream, StreamFilter, StreamOrder, StreamState, Visibility};
+use crate::streams::ScheduleRequest;
+use crate::text;
+
+/// A stream that is announced.
+#[derive(Debug, Clone, Deserialize, Serialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[garde(context(Rules))]
+pub(super) struct ScheduleBody {
+    /// At most 120 characters.
+    #[garde(custom(validate::needed_title))]
+    title: String,
+    /// 5 minutes to 90 days ahead.
+    #[garde(custom(validate::schedule))]
+    #[schema(value_type = String, format = DateTime)]
+    scheduled_for: Timestamp,
+    /// At most 10.
+    #[serde(default)]
+    #[garde(custom(validate::tags))]
+    tags: Option<Vec<String>>,
+    /// An https URL.
+    #[serde(default)]
+    #[garde(custom(validate::cover_url))]
+    cover_url: Option<String>,
+    /// `public` (the default) or `private`.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<VisibilityNames>)]
+    visibility: Option<Visibility>,
+}
+
+refusals!(ScheduleRefusals = [USER, BODY, LIVE] InvalidParameter, Banned, Conflict, IdempotencyKeyReused, ShuttingDown);
+
+/// Announce a stream.
+#[utoipa::path(
+    post, path = "/api/live/scheduled", tag = "scheduled", operation_id = "scheduleStream",
+    security(("user" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 64 printable ASCII characters")),
+    request_body(content = ScheduleBody),
+    responses((status = 201, description = "The announced stream", body = StreamShape), ScheduleRefusals)
+)]
+pub(super) async fn schedule(
+    State(front): State<Arc<Front>>,
+    Member(caller): Member,
+    headers: HeaderMap,
+    Body(body): Body<ScheduleBody>,
+) -> Result<(StatusCode, Json<StreamShape>), Problem> {
+    front.refuse_when_draining()?;
+    let request = ScheduleRequest {
+        idempotency_key: idempotency_key(&headers)?,
+        body_digest: body::digest(&body),
+        title: text::title(&body.title).ok().flatten().unwrap_or_default(),
+        tags: text::tags(&body.tags.unwrap_or_default()).unwrap_or_default(),
+        cover_url: cover_url(body.cover_url.as_deref(), front.development),
+        scheduled_for: body.scheduled_for,
+        visibility: body.visibility.unwrap_or_default(),
+    };
+    let stream = front.streams().schedule(&caller.user, request).await?;
+    Ok((StatusCode::CREATED, Json(StreamShape::from(&*stream))))
+}
+
+refusals!(ListRefusals = [USER, LIVE, LIST]);
+
+/// Public streams to come, the soonest first.
+#[utoipa::path(
+    get, path = "/api/live/scheduled", tag = "scheduled", operation_id = "listScheduledStreams",
+    security((), ("user" = [])),
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)),
+    responses((status = 200, description = "A page of streams", body = StreamPage), ListRefusals)
+)]
+pub(super) async fn list(
+    State(front): State<Arc<Front>>,
+    MaybeUser(user): MaybeUser,
+    query: Query,
+) -> Result<Json<StreamPage>, Problem> {
+    let page = query.page('f')?;
+    let filter = StreamFilter {
+        states: vec![StreamState::Scheduled],
+        visibility: Some(Visibility::Public),
+        ..StreamFilter::default()
+    };
+    let store = front.streams().store();
+    let mut rows = store.streams(&filter, StreamOrder::SoonestFirst, page.after.as_ref(), page.look_up()).await?;
+    let next_cursor = page.cut(&mut rows, scheduled);
+    let shown = rows.iter().filter(|stream| user.as_ref().is_none_or(|user| !stream.blocks(&user.id)));
+    Ok(Json(StreamPage { streams: shown.map(StreamShape::from).collect(), next_cursor }))
+}
+
+/// Where a row stands in a list by its time.
+fn scheduled(stream: &Stream) -> PageEnd {
+    PageEnd { key: stream.scheduled_for.unwrap_or_default().millis(), id: stream.id.to_string() }
+}
+
+refusals!(CancelRefusals = [USER, LIVE] NotOwner, StreamNotFound, Conflict);
+
+/// Call a scheduled stream off.
+#[utoipa::path(
+    delete, path = "/api/live/{id}", tag = "scheduled", operation_id = "cancelStream", security(("user" = [])),
+    params(("id" = String, Path)),
+    responses((status = 204, description = "It is called off"), CancelRefusals)
+)]
+pub(super) async fn cancel(
+    State(front): State<Arc<Front>>,
+    SignedIn(caller): SignedIn,
+    StreamPath(id): StreamPath,
+) -> Result<StatusCode, Problem> {
+    front.streams().cancel(&caller.user, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

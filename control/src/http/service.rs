@@ -1,0 +1,200 @@
+//! The server itself: what apps should know of it, whether it is up, tokens for trying it (stream API, sections 2.6, 11).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::body::Body;
+use super::validate::{self, Rules};
+use super::{Front, Phase, admission, draining};
+use crate::clock::Timestamp;
+use crate::config::product::GuestAccess;
+use crate::problem::{Code, Problem};
+use crate::refusals;
+use crate::store::SharedStore;
+use crate::text;
+use crate::user::Role;
+
+/// How long the answer of the store to "are you there" is passed on.
+const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long the store may take for it.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What an app needs to know before it shows its screens.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AppConfig {
+    features: Features,
+    chat: ChatConfig,
+    limits: FieldLimits,
+}
+
+/// What is switched on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Features {
+    /// Off: hide the screens of live streams.
+    go_live: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChatConfig {
+    /// What somebody without a token may do: `off`, `read` or `write`.
+    #[schema(value_type = String)]
+    guest: GuestAccess,
+    /// Emoji that may be sent; empty means any.
+    reactions: Vec<String>,
+}
+
+/// For input fields.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FieldLimits {
+    title_characters: usize,
+    tags: usize,
+    tag_characters: usize,
+}
+
+refusals!(ConfigRefusals = []);
+
+/// What an app needs to know before it shows its screens.
+#[utoipa::path(
+    get, path = "/api/config", tag = "service", operation_id = "getConfig",
+    responses((status = 200, description = "Settings for apps", body = AppConfig), ConfigRefusals)
+)]
+pub(super) async fn config(State(front): State<Arc<Front>>) -> Response {
+    let answer = AppConfig {
+        features: Features { go_live: front.live.enabled },
+        chat: ChatConfig { guest: front.guest(), reactions: front.chat.reactions.clone() },
+        limits: FieldLimits {
+            title_characters: text::TITLE_CHARS_MAX,
+            tags: text::TAGS_MAX,
+            tag_characters: text::TAG_CHARS_MAX,
+        },
+    };
+    ([(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"))], Json(answer)).into_response()
+}
+
+/// For whom a token is wanted.
+#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[garde(context(Rules))]
+pub(super) struct DevTokenBody {
+    #[garde(custom(validate::needed_user_id))]
+    #[schema(min_length = 1, max_length = 128)]
+    user_id: String,
+    /// `user` (the default) or `admin`.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(value_type = Option<RoleNames>)]
+    role: Option<Role>,
+    /// At most 64 characters.
+    #[serde(default)]
+    #[garde(custom(validate::words::<64>))]
+    name: Option<String>,
+}
+
+/// Names of [`Role`], for the description.
+#[derive(ToSchema)]
+#[schema(as = Role, rename_all = "lowercase")]
+#[expect(dead_code, reason = "only describes")]
+enum RoleNames {
+    User,
+    Admin,
+}
+
+/// A token for trying.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = DevToken)]
+pub(super) struct DevTokenShape {
+    token: String,
+    #[schema(value_type = String, format = DateTime)]
+    expires_at: Timestamp,
+}
+
+refusals!(DevTokenRefusals = [BODY] NotFound);
+
+/// A token for whoever asks. In development only.
+#[utoipa::path(
+    post, path = "/api/dev/token", tag = "service", operation_id = "createDevToken",
+    request_body(content = DevTokenBody),
+    responses((status = 200, description = "A token for an hour", body = DevTokenShape), DevTokenRefusals)
+)]
+pub(super) async fn dev_token(
+    State(front): State<Arc<Front>>,
+    Body(body): Body<DevTokenBody>,
+) -> Result<Json<DevTokenShape>, Problem> {
+    let user = body.user_id.parse().map_err(|_| Problem::field("userId", "1 to 128 bytes"))?;
+    let dev = front.dev.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this address."))?;
+    let name = body.name.as_deref().and_then(text::plain);
+    let signed = dev.sign(&user, body.role.unwrap_or_default(), name.as_deref(), Timestamp::now());
+    Ok(Json(DevTokenShape { token: signed.token, expires_at: signed.expires_at }))
+}
+
+/// The process runs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    status: &'static str,
+}
+
+/// Whether the process runs. Says nothing of what it needs.
+#[utoipa::path(
+    get, path = "/healthz", tag = "service", operation_id = "getHealth",
+    responses((status = 200, description = "It runs", body = Health))
+)]
+pub(super) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Whether calls should come here.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    status: &'static str,
+    /// `available`, or `unavailable`: what is in memory is served, changes are refused with 503.
+    store: &'static str,
+}
+
+refusals!(ReadyRefusals = [] ShuttingDown);
+
+/// Whether calls should come here: not before the store was read for the first time, and not while the server stops.
+/// A store that goes away later does not change it: streams and chats go on without it.
+#[utoipa::path(
+    get, path = "/readyz", tag = "service", operation_id = "getReadiness",
+    responses((status = 200, description = "It serves", body = Readiness), ReadyRefusals)
+)]
+pub(super) async fn readyz(State(front): State<Arc<Front>>) -> Result<Json<Readiness>, Problem> {
+    match front.phase() {
+        Phase::Starting => Err(admission::starting()),
+        Phase::Draining => Err(draining()),
+        Phase::Serving => {
+            let store = if front.probe.answers(front.streams().store()).await { "available" } else { "unavailable" };
+            Ok(Json(Readiness { status: "ready", store }))
+        }
+    }
+}
+
+/// Asks the store at most once a second, however many ask us.
+#[derive(Default)]
+pub(super) struct Probe(tokio::sync::Mutex<Option<(Instant, bool)>>);
+
+impl Probe {
+    async fn answers(&self, store: &SharedStore) -> bool {
+        let mut last = self.0.lock().await;
+        if let Some((_, answered)) = last.filter(|(at, _)| at.elapsed() < PROBE_AGE_MAX) {
+            return answered;
+        }
+        let answered = tokio::time::timeout(PROBE_PATIENCE, store.ping()).await.is_ok_and(|ping| ping.is_ok());
+        *last = Some((Instant::now(), answered));
+        answered
+    }
+}

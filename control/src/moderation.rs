@@ -1,0 +1,160 @@
+//! What owners and administrators decide about others: blocks, bans, reports, and the log of it (stream API, sections
+//! 2.5 and 7).
+//!
+//! A decision is stored first, then handed to [`Streams`], from where it takes effect on chat and rooms, on every node.
+//! Then it is written to the audit log, also when it changed nothing: if the store fails in between, the caller is told
+//! to repeat the call, every call may be repeated, and no decision stays without its line.
+//!
+//! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
+//! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
+//! holder's next call on, and any administrator may lift it.
+
+mod bans;
+mod blocks;
+mod reports;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Value, json};
+
+pub use reports::NewReport;
+
+use crate::auth::Authenticator;
+use crate::clock::Timestamp;
+use crate::problem::{Code, Problem};
+use crate::store::moderation::AuditEntry;
+use crate::store::stream::{PageEnd, Stream, StreamId, UserId};
+use crate::store::{SharedStore, StoreError};
+use crate::streams::{Ended, Streams};
+use crate::user::{Caller, User};
+
+/// Entries of a list of blocked users.
+pub const BLOCKS_MAX: usize = 5_000;
+
+/// Lines of the log that are searched for administrators, and how many of them at once.
+const RECALLED_MAX: usize = 2_000;
+const RECALLED_AT_ONCE: usize = 200;
+
+/// Actions that only administrators are able to do.
+const ADMIN_ACTIONS: [&str; 4] = ["stream.end", "user.ban", "user.unban", "report.review"];
+
+/// Handle; cheap to clone.
+#[derive(Clone)]
+pub struct Moderation(Arc<Parts>);
+
+struct Parts {
+    streams: Streams,
+    auth: Arc<Authenticator>,
+    counters: Counters,
+}
+
+/// For metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub blocks: AtomicU64,
+    pub bans: AtomicU64,
+    pub reports: AtomicU64,
+    /// Streams that enough users reported.
+    pub flagged: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What goes into the log beside who and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Act {
+    /// `stream.end`, `user.ban`, `chat.mute`, …
+    pub action: &'static str,
+    pub stream: Option<StreamId>,
+    pub target: Option<String>,
+    pub details: Value,
+}
+
+impl Moderation {
+    pub fn new(streams: Streams, auth: Arc<Authenticator>) -> Self {
+        Self(Arc::new(Parts { streams, auth, counters: Counters::default() }))
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
+    fn store(&self) -> &SharedStore {
+        self.0.streams.store()
+    }
+
+    /// Learns from the log who administrators are. Call it once, when the store answers.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn recall_admins(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        for _ in 0..RECALLED_MAX / RECALLED_AT_ONCE {
+            let entries = self.store().audit(None, after.as_ref(), RECALLED_AT_ONCE).await?;
+            for entry in entries.iter().filter(|entry| ADMIN_ACTIONS.contains(&entry.action.as_str())) {
+                self.0.auth.note_admin(&entry.actor);
+            }
+            match entries.last() {
+                Some(last) if entries.len() == RECALLED_AT_ONCE => {
+                    after = Some(PageEnd { key: last.at.millis(), id: last.id.clone() });
+                }
+                Some(_) | None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends anybody's stream.
+    ///
+    /// # Errors
+    /// Those of [`Streams::end`].
+    pub async fn end(&self, caller: &Caller, id: StreamId, reason: Option<String>) -> Result<Ended, Problem> {
+        let ended = self.streams().end(caller, id).await?;
+        let details = json!({ "reason": reason, "alreadyEnded": ended.already_ended });
+        self.log(caller, Act { action: "stream.end", stream: Some(id), target: None, details }).await?;
+        Ok(ended)
+    }
+
+    /// Writes a line of the log.
+    ///
+    /// # Errors
+    /// `store_unavailable`: the caller should repeat what it did.
+    pub async fn log(&self, caller: &Caller, act: Act) -> Result<(), Problem> {
+        let Act { action, stream, target, details } = act;
+        let entry = AuditEntry {
+            id: StreamId::generate().to_string(),
+            at: Timestamp::now(),
+            actor: caller.user.id.clone(),
+            action: action.to_owned(),
+            stream_id: stream,
+            target,
+            details,
+            request_id: Some(caller.request_id.clone()),
+        };
+        tracing::info!(action, stream = ?stream.map(|id| id.to_string()), request_id = caller.request_id, "moderated");
+        Ok(self.store().append_audit(&entry).await?)
+    }
+
+    /// A stream as the store has it, for its owner or an administrator.
+    async fn moderated(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
+        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        if stream.owner_id != user.id && !user.is_admin() {
+            return Err(Problem::new(Code::NotOwner, "Only the owner and administrators may do this."));
+        }
+        Ok(stream)
+    }
+
+    /// Whether `user` is an administrator, as far as is known here.
+    fn is_admin(&self, caller: &User, user: &UserId) -> bool {
+        (caller.is_admin() && caller.id == *user) || self.0.auth.is_known_admin(user)
+    }
+}

@@ -1,0 +1,124 @@
+//! Users kept from one stream, or from all of an owner's (stream API, sections 7.1 to 7.4).
+
+use serde_json::json;
+
+use super::{Act, BLOCKS_MAX, Counters, Moderation};
+use crate::clock::Timestamp;
+use crate::problem::{Code, Problem};
+use crate::store::stream::{Block, StreamId, UserId};
+use crate::user::{Caller, User};
+
+impl Moderation {
+    /// Keeps a user from a stream, at once. The first block of a user stays as it is.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `not_owner`, `cannot_block_owner`, `cannot_block_admin`, `conflict` when the list is full,
+    /// `store_unavailable`.
+    pub async fn block(
+        &self,
+        caller: &Caller,
+        id: StreamId,
+        user: &UserId,
+        reason: Option<String>,
+    ) -> Result<Block, Problem> {
+        let stream = self.moderated(&caller.user, id).await?;
+        if stream.owner_id == *user {
+            return Err(Problem::new(Code::CannotBlockOwner, "The owner of a stream cannot be blocked from it."));
+        }
+        self.refuse_admin(&caller.user, user)?;
+        if stream.blocks.len() >= BLOCKS_MAX && !stream.blocks(user) {
+            return Err(full());
+        }
+        let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: caller.user.id.clone(), reason };
+        let outcome = self.store().block(id, &block).await?;
+        let changed = outcome.changed();
+        let stream = outcome.into_stream();
+        let kept = stream.blocks.iter().find(|kept| kept.user_id == *user).cloned().unwrap_or(block);
+        self.streams().observe(stream);
+        let details = json!({ "reason": kept.reason, "changed": changed });
+        self.log_about(caller, "user.block", id, user, details).await?;
+        Counters::add(&self.counters().blocks);
+        Ok(kept)
+    }
+
+    /// Lets a user watch a stream again.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `not_owner`, `store_unavailable`.
+    pub async fn unblock(&self, caller: &Caller, id: StreamId, user: &UserId) -> Result<(), Problem> {
+        self.moderated(&caller.user, id).await?;
+        let outcome = self.store().unblock(id, user, Timestamp::now()).await?;
+        let changed = outcome.changed();
+        self.streams().observe(outcome.into_stream());
+        self.log_about(caller, "user.unblock", id, user, json!({ "changed": changed })).await
+    }
+
+    /// # Errors
+    /// `stream_not_found`, `not_owner`, `store_unavailable`.
+    pub async fn blocks(&self, user: &User, id: StreamId) -> Result<Vec<Block>, Problem> {
+        Ok(self.moderated(user, id).await?.blocks)
+    }
+
+    /// Puts a user on the caller's own list, which each of the caller's streams takes over when it starts.
+    ///
+    /// # Errors
+    /// `cannot_block_owner` for the caller, `cannot_block_admin`, `conflict` when the list is full,
+    /// `store_unavailable`.
+    pub async fn own_block(&self, caller: &Caller, user: &UserId, reason: Option<String>) -> Result<Block, Problem> {
+        let owner = &caller.user.id;
+        if owner == user {
+            return Err(Problem::new(Code::CannotBlockOwner, "You cannot block yourself."));
+        }
+        self.refuse_admin(&caller.user, user)?;
+        let list = self.store().owner_blocks(owner, BLOCKS_MAX).await?;
+        if let Some(kept) = list.iter().find(|kept| kept.user_id == *user) {
+            return Ok(kept.clone());
+        }
+        if list.len() >= BLOCKS_MAX {
+            return Err(full());
+        }
+        let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: owner.clone(), reason };
+        self.store().owner_block(owner, &block).await?;
+        let details = json!({ "reason": block.reason });
+        self.log(caller, Act { action: "owner.block", stream: None, target: Some(user.to_string()), details }).await?;
+        Ok(block)
+    }
+
+    /// Takes a user off the caller's own list.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn own_unblock(&self, caller: &Caller, user: &UserId) -> Result<(), Problem> {
+        let changed = self.store().owner_unblock(&caller.user.id, user).await?;
+        let details = json!({ "changed": changed });
+        self.log(caller, Act { action: "owner.unblock", stream: None, target: Some(user.to_string()), details }).await
+    }
+
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn own_blocks(&self, user: &User) -> Result<Vec<Block>, Problem> {
+        Ok(self.store().owner_blocks(&user.id, BLOCKS_MAX).await?)
+    }
+
+    fn refuse_admin(&self, caller: &User, user: &UserId) -> Result<(), Problem> {
+        if self.is_admin(caller, user) {
+            return Err(Problem::new(Code::CannotBlockAdmin, "Administrators cannot be blocked."));
+        }
+        Ok(())
+    }
+
+    async fn log_about(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        stream: StreamId,
+        user: &UserId,
+        details: serde_json::Value,
+    ) -> Result<(), Problem> {
+        self.log(caller, Act { action, stream: Some(stream), target: Some(user.to_string()), details }).await
+    }
+}
+
+fn full() -> Problem {
+    Problem::new(Code::Conflict, format!("The list is full: it has {BLOCKS_MAX} entries. Remove some first."))
+}

@@ -1,0 +1,280 @@
+//! The live-streaming product, put together: store, streams, chat and the API over them.
+//!
+//! It needs a media server alone, this process's own or another one; without it the process is a LiveKit server
+//! (`sfu.mode: only`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use signaling::rooms::Rooms;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::auth::{AuthError, Authenticator, DevTokens, random_secret};
+use crate::chat::{self, Chat, ChatModeration, ClientAddress, TokenFault, Verify};
+use crate::config::Config;
+use crate::config::product::{self as settings, SfuMode};
+use crate::http::client::Proxies;
+use crate::http::{self, Api, Phase};
+use crate::live::Live;
+use crate::moderation::Moderation;
+use crate::rooms::builtin::Builtin;
+use crate::rooms::external::External;
+use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
+use crate::store::embedded::{self, Durability, Embedded};
+use crate::store::mongo::Mongo;
+use crate::store::{SharedStore, StoreError};
+use crate::streams::{self, Streams};
+use crate::webhooks::WebhookKeys;
+
+/// How long a start waits for MongoDB.
+const STORE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where the embedded store is unless the configuration says.
+const DIRECTORY: &str = "onair-data";
+
+/// The running product.
+pub struct Product {
+    streams: Streams,
+    chat: Chat,
+    moderation: Moderation,
+    http: Arc<http::Counters>,
+    phase: watch::Sender<Phase>,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Product {
+    /// Opens the store and starts all parts; with the routes to serve. `live` is what the door of the rooms looks into
+    /// ([`crate::rooms::admission`]).
+    ///
+    /// # Errors
+    /// Says what is in the way and what to do.
+    pub async fn start(config: &Config, rooms: &Rooms, live: Live, node: &str) -> anyhow::Result<(Self, Router)> {
+        let store = open_store(config).await?;
+        let (auth, dev) = users(config)?;
+        let door = door(config, rooms)?;
+        let chat = start_chat(config, &store, &live, &auth, node)?;
+        let streams = Streams::new(streams::Parts {
+            config: config.live.clone(),
+            store: Arc::clone(&store),
+            live: live.clone(),
+            rooms: door,
+            chat: chat.clone(),
+        });
+        let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let counters = Arc::new(http::Counters::default());
+        let api = Api {
+            streams: streams.clone(),
+            moderation: moderation.clone(),
+            auth,
+            dev,
+            webhook_keys: webhook_keys(config),
+            http: config.http.clone(),
+            live: config.live.clone(),
+            chat: config.chat.clone(),
+            development: config.development,
+            phase: phases,
+            counters: Arc::clone(&counters),
+        };
+        let observing = streams.clone();
+        let chat_routes = http::chat::routes(ChatModeration {
+            chat: chat.clone(),
+            store,
+            live,
+            observe: Arc::new(move |stream| {
+                observing.observe(stream);
+            }),
+            guest: config.chat.guest_access(config.development),
+        });
+        let router = http::router(api, chat_routes)?.merge(chat.router());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone()));
+        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))
+    }
+
+    /// Where its numbers are.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            streams: self.streams.clone(),
+            chat: self.chat.counters(),
+            moderation: self.moderation.clone(),
+            http: Arc::clone(&self.http),
+        }
+    }
+
+    /// Refuses what is new, and lets go of streams and chats without ending them: whoever starts next takes them over.
+    pub async fn stop(self) {
+        self.phase.send_replace(Phase::Draining);
+        // Before rooms are closed, so that their end is not taken for the end of the streams.
+        self.shutdown.cancel();
+        if let Err(error) = self.running.await {
+            warn!(%error, "streams were not let go in order");
+        }
+        self.chat.shut_down().await;
+    }
+}
+
+/// Numbers of the product, for metrics.
+#[derive(Clone)]
+pub struct Sources {
+    pub streams: Streams,
+    pub chat: Arc<chat::Counters>,
+    pub moderation: Moderation,
+    pub http: Arc<http::Counters>,
+}
+
+/// Serves once the streams of an earlier process are taken over, and keeps them true until `shutdown`.
+async fn run(streams: Streams, moderation: Moderation, phase: watch::Sender<Phase>, shutdown: CancellationToken) {
+    let keeping = streams.clone().run(shutdown.clone());
+    let opening = async {
+        while !streams.is_recovered() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+        if let Err(error) = moderation.recall_admins().await {
+            warn!(%error, "administrators of earlier are not known: they can be blocked until they call");
+        }
+        phase.send_if_modified(|phase| {
+            let starting = *phase == Phase::Starting;
+            if starting {
+                *phase = Phase::Serving;
+            }
+            starting
+        });
+    };
+    tokio::join!(keeping, opening);
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {
+    let settings::Store { mongodb_uri, database, full_sync, .. } = &config.store;
+    if !mongodb_uri.0.is_empty() {
+        let database = (!database.is_empty()).then_some(database.as_str());
+        let store = Mongo::connect(&mongodb_uri.0, database, STORE_PATIENCE).await.map_err(of_store)?;
+        info!("everything is kept in MongoDB");
+        return Ok(Arc::new(store));
+    }
+    let Some(directory) = directory(config) else {
+        info!("everything is kept in memory, and gone when this process ends; --store.path DIRECTORY keeps it");
+        return Ok(Arc::new(Embedded::in_memory().map_err(of_store)?));
+    };
+    let path = directory.join(embedded::FILE);
+    let durability = if *full_sync { Durability::Full } else { Durability::Normal };
+    let store = Embedded::open(&path, &embedded::Options { durability }).map_err(of_store)?;
+    info!(path = %path.display(), "everything is kept in the embedded store");
+    Ok(Arc::new(store))
+}
+
+fn of_store(error: StoreError) -> anyhow::Error {
+    let text = match error {
+        StoreError::NotFound => "the store was not found".to_owned(),
+        StoreError::Unavailable(text) | StoreError::Failed(text) => text,
+    };
+    anyhow::anyhow!("{text}. Correct store.path (--store.path) or store.mongodb_uri (MONGODB_URI)")
+}
+
+/// Where files are; `None` in development, unless told.
+fn directory(config: &Config) -> Option<PathBuf> {
+    match config.store.path.as_str() {
+        "" if config.development => None,
+        "" => Some(PathBuf::from(DIRECTORY)),
+        path => Some(Path::new(path).to_owned()),
+    }
+}
+
+/// Who users are. In development there is a secret in any case, and tokens for whoever asks.
+fn users(config: &Config) -> anyhow::Result<(Arc<Authenticator>, Option<DevTokens>)> {
+    let mut auth = config.auth.clone();
+    if config.development && auth.jwt_secret.0.is_empty() {
+        auth.jwt_secret.0 = random_secret();
+    }
+    if auth.jwt_secret.0.is_empty() && auth.jwks_url.is_empty() {
+        warn!(
+            "nobody can go live: set JWT_SECRET or JWT_JWKS_URL, so that your users' tokens are known, or run a media \
+             server alone with --sfu.mode only"
+        );
+    }
+    let mut keys: Vec<_> = config.keys.0.iter().map(|(name, secret)| (name.clone(), text_of(secret.bytes()))).collect();
+    keys.extend(external_key(config).map(|(name, secret)| (name.to_owned(), secret.to_owned())));
+    let authenticator = Arc::new(Authenticator::new(&auth, &keys)?);
+    Ok((authenticator, config.development.then(|| DevTokens::new(&auth))))
+}
+
+fn text_of(secret: &[u8]) -> String {
+    String::from_utf8_lossy(secret).into_owned()
+}
+
+fn external_key(config: &Config) -> Option<(&str, &str)> {
+    let settings::Sfu { api_key, api_secret, .. } = &config.sfu;
+    (!api_key.is_empty()).then_some((api_key, &api_secret.0))
+}
+
+/// The door to the rooms of streams.
+fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
+    let times = RoomTimes::of(&config.live);
+    let own = config.keys.0.first().map(|(name, secret)| (name.clone(), text_of(secret.bytes())));
+    let given = external_key(config).map(|(name, secret)| (name.to_owned(), secret.to_owned()));
+    let (key, secret) =
+        given.or(own).context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;
+    let signer = TokenSigner::new(&key, &secret, times);
+    let settings::Sfu { mode, url, public_url, .. } = &config.sfu;
+    let public_url = (!public_url.is_empty()).then_some(public_url.as_str());
+    Ok(match mode {
+        SfuMode::External => Arc::new(External::new(url, public_url, signer)?),
+        SfuMode::Builtin | SfuMode::Only => {
+            let public_url = public_url.or((!url.is_empty()).then_some(url.as_str()));
+            Arc::new(Builtin::new(rooms.clone(), signer, public_url.map(str::to_owned)))
+        }
+    })
+}
+
+/// Keys of servers whose webhooks are believed: the external one's, or ours.
+fn webhook_keys(config: &Config) -> WebhookKeys {
+    let own: Vec<_> = config.keys.0.iter().map(|(name, secret)| (name.as_str(), text_of(secret.bytes()))).collect();
+    let own = own.iter().map(|(name, secret)| (*name, secret.as_str()));
+    WebhookKeys::new(own.chain(external_key(config)))
+}
+
+fn start_chat(
+    config: &Config,
+    store: &SharedStore,
+    live: &Live,
+    auth: &Arc<Authenticator>,
+    node: &str,
+) -> anyhow::Result<Chat> {
+    let auth = Arc::clone(auth);
+    let verify: Verify = Arc::new(move |token, now| {
+        let auth = Arc::clone(&auth);
+        Box::pin(async move {
+            auth.verify(&token, now).await.map_err(|error| match error {
+                AuthError::Unauthenticated => TokenFault::Unauthenticated,
+                AuthError::Expired => TokenFault::Expired,
+            })
+        })
+    });
+    let proxies = Proxies::new(&config.http.trusted_proxies).map_err(http::HttpConfigError::Proxy)?;
+    let address: ClientAddress = Arc::new(move |peer, headers| proxies.client_of(peer.ip(), headers));
+    let directory = directory(config);
+    Chat::start(chat::Parts {
+        config: config.chat.clone(),
+        guest: config.chat.guest_access(config.development),
+        enabled: config.live.enabled,
+        origins: config.http.cors_origins.clone(),
+        limits: chat::Limits::default(),
+        store: Arc::clone(store),
+        live: live.clone(),
+        verify,
+        address,
+        directory: directory.clone(),
+        node: node.to_owned(),
+    })
+    .with_context(|| format!("cannot keep messages in {}: correct store.path", directory.unwrap_or_default().display()))
+}

@@ -1,0 +1,183 @@
+//! What keeps streams true whatever was missed (stream API, sections 3.1 and 6, rules 6 to 8): streams of an earlier
+//! process are taken over, live ones compared with their rooms, time-outs kept, and other nodes' changes seen.
+//!
+//! [`Streams::run`] drives all of it. Every loop outlives the store: what fails is tried again.
+
+mod agenda;
+mod compare;
+mod deadline;
+mod poll;
+mod recover;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::rooms::RoomsError;
+use crate::store::StoreError;
+use crate::streams::{Counters, ROOM_PREFIX, Streams};
+use crate::viewers::Job;
+
+pub(crate) use agenda::Agenda;
+
+/// How often time-outs and due comparisons are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often memory is cleared of streams that ended long ago.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Rooms without a live stream that are looked up in one round.
+const STRAY_ROOMS_MAX: usize = 1_000;
+
+/// How long the end of a stream may take to delete its room by itself.
+const ROOM_DELETION_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long effects that are under way are waited for at the end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Streams {
+    /// Recovers, unless that was done, and keeps streams true until `shutdown`. Streams go on without it, but nothing
+    /// ends by time-out and nothing that was missed is made up for.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let recovered_then_kept = async {
+            if !self.recover_at_last(&shutdown).await {
+                return;
+            }
+            tokio::join!(self.keep_time(&shutdown), self.keep_tidy(&shutdown), self.poll(&shutdown));
+        };
+        tokio::join!(self.listen(shutdown.clone()), recovered_then_kept);
+        self.tasks().close();
+        let _ = tokio::time::timeout(END_PATIENCE, self.tasks().wait()).await;
+    }
+
+    /// False: shut down before it worked.
+    async fn recover_at_last(&self, shutdown: &CancellationToken) -> bool {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        while !self.is_recovered() {
+            if let Err(problem) = self.recover().await {
+                tracing::warn!(%problem, "streams of an earlier process are not taken over yet");
+                if !pause(backoff.next(), shutdown).await {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    async fn keep_time(&self, shutdown: &CancellationToken) {
+        let mut since_forgotten = Duration::ZERO;
+        while pause(TICK, shutdown).await {
+            self.tick();
+            since_forgotten += TICK;
+            if since_forgotten >= FORGET_INTERVAL {
+                since_forgotten = Duration::ZERO;
+                self.live().forget_old(self.now());
+            }
+        }
+    }
+
+    /// Hands in what is due now. [`Streams::run`] calls it every second; tests at times of their choice.
+    pub fn tick(&self) {
+        let (now, inner) = (self.now(), self.inner());
+        for stream in self.live().all() {
+            if self.due_end(&stream, now).is_some() && inner.agenda.begin_deadline(stream.id) {
+                let handed_in = inner.desks.hand_in(&stream.room_name, Job::Deadline(stream.id));
+                if handed_in.is_err() {
+                    inner.agenda.end_deadline(stream.id);
+                }
+            }
+        }
+        for id in inner.agenda.take_due(now) {
+            let Some(stream) = self.live().stream(id) else {
+                inner.agenda.forget(id);
+                continue;
+            };
+            if inner.desks.hand_in(&stream.room_name, Job::Reconcile(id)).is_err() {
+                inner.agenda.again(id, now);
+            }
+        }
+    }
+
+    async fn keep_tidy(&self, shutdown: &CancellationToken) {
+        let interval = self.reconcile_interval();
+        while pause(jittered(interval), shutdown).await {
+            if let Err(error) = self.expire_scheduled().await {
+                tracing::warn!(%error, "scheduled streams are looked through later");
+            }
+            match self.delete_stray_rooms().await {
+                Ok(()) => {}
+                Err(StrayError::Rooms(error)) => tracing::warn!(%error, "rooms are looked through later"),
+                Err(StrayError::Store(error)) => tracing::warn!(%error, "rooms are looked through later"),
+            }
+        }
+    }
+
+    /// Deletes rooms of streams that are over. Rooms of nobody's stream are not ours.
+    pub(crate) async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
+        let rooms = self.rooms().list(&[]).await.map_err(StrayError::Rooms)?;
+        let live: HashSet<String> = self.live().all().iter().map(|stream| stream.room_name.clone()).collect();
+        let strays = rooms.iter().filter(|room| room.name.starts_with(ROOM_PREFIX) && !live.contains(&room.name));
+        for room in strays.take(STRAY_ROOMS_MAX) {
+            let Some(stream) = self.stream_of_room(&room.name).await.map_err(StrayError::Store)? else { continue };
+            let ended_long_ago = stream.ended_at.is_some_and(|at| at.plus(ROOM_DELETION_PATIENCE) <= self.now());
+            if stream.is_live() || !ended_long_ago {
+                continue;
+            }
+            match self.rooms().delete(&room.name).await {
+                Ok(()) => Counters::add(&self.counters().rooms_deleted),
+                Err(RoomsError::NotFound) => {}
+                Err(error) => return Err(StrayError::Rooms(error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reconcile_interval(&self) -> Duration {
+        Duration::from_secs(self.config().reconcile_interval.max(1).into())
+    }
+}
+
+/// Why rooms were not looked through.
+#[derive(Debug)]
+pub(crate) enum StrayError {
+    Rooms(RoomsError),
+    Store(StoreError),
+}
+
+/// False: shut down meanwhile.
+async fn pause(duration: Duration, shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => true,
+        () = shutdown.cancelled() => false,
+    }
+}
+
+/// Between three quarters and five quarters of it, so that nodes do not go in step.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(0.75..1.25))
+}
+
+/// Pauses that double, with jitter.
+struct Backoff {
+    next: Duration,
+    first: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    fn new(first: Duration, max: Duration) -> Self {
+        Self { next: first, first, max }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = jittered(self.next);
+        self.next = (self.next * 2).min(self.max);
+        pause
+    }
+
+    fn reset(&mut self) {
+        self.next = self.first;
+    }
+}

@@ -1,0 +1,195 @@
+//! When each live stream is compared with its room next, and what the last comparisons found.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::stream::StreamId;
+
+/// How long the store is left alone after it failed, so that thousands of events do not wait for it one by one.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is known between two comparisons of one stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// When the last comparison that worked was made.
+    pub compared_at: Option<Timestamp>,
+    /// Since when the room is missing.
+    pub missing_since: Option<Timestamp>,
+    /// Comparisons in a row for which the media server did not answer.
+    pub sfu_failures: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    due: Timestamp,
+    /// At a desk.
+    under_way: bool,
+    /// Asked for while one was under way.
+    again: bool,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Plan {
+    entries: HashMap<StreamId, Entry>,
+    deadlines: HashSet<StreamId>,
+    store_away_until: Option<Timestamp>,
+}
+
+/// Shared by everything that may ask for a comparison.
+#[derive(Default)]
+pub(crate) struct Agenda(Mutex<Plan>);
+
+impl Agenda {
+    fn plan<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
+        change(&mut self.0.lock().expect("no one panics with this lock"))
+    }
+
+    /// A live stream, unless it is known.
+    pub(crate) fn add(&self, id: StreamId, due: Timestamp) {
+        self.plan(|plan| {
+            let entry = Entry { due, under_way: false, again: false, found: Found::default() };
+            plan.entries.entry(id).or_insert(entry);
+        });
+    }
+
+    pub(crate) fn forget(&self, id: StreamId) {
+        self.plan(|plan| plan.entries.remove(&id));
+    }
+
+    /// Something was missed.
+    pub(crate) fn soon(&self, id: StreamId, now: Timestamp) {
+        self.plan(|plan| {
+            if let Some(entry) = plan.entries.get_mut(&id) {
+                entry.hasten(now);
+            }
+        });
+    }
+
+    pub(crate) fn all_soon(&self, now: Timestamp) {
+        self.plan(|plan| plan.entries.values_mut().for_each(|entry| entry.hasten(now)));
+    }
+
+    /// Those that are due; each is under way until [`Agenda::again`].
+    pub(super) fn take_due(&self, now: Timestamp) -> Vec<StreamId> {
+        self.plan(|plan| {
+            let due = plan.entries.iter_mut().filter(|(_, entry)| !entry.under_way && entry.due <= now);
+            due.map(|(&id, entry)| {
+                entry.under_way = true;
+                id
+            })
+            .collect()
+        })
+    }
+
+    /// No longer under way; next at `due`, or at once if that was asked for meanwhile.
+    pub(super) fn again(&self, id: StreamId, due: Timestamp) {
+        self.plan(|plan| {
+            if let Some(entry) = plan.entries.get_mut(&id) {
+                entry.under_way = false;
+                if !std::mem::take(&mut entry.again) {
+                    entry.due = due;
+                }
+            }
+        });
+    }
+
+    pub(super) fn found(&self, id: StreamId) -> Found {
+        self.plan(|plan| plan.entries.get(&id).map(|entry| entry.found).unwrap_or_default())
+    }
+
+    pub(super) fn note(&self, id: StreamId, found: Found) {
+        self.plan(|plan| {
+            if let Some(entry) = plan.entries.get_mut(&id) {
+                entry.found = found;
+            }
+        });
+    }
+
+    /// False: it is at a desk already.
+    pub(super) fn begin_deadline(&self, id: StreamId) -> bool {
+        self.plan(|plan| plan.deadlines.insert(id))
+    }
+
+    pub(super) fn end_deadline(&self, id: StreamId) {
+        self.plan(|plan| plan.deadlines.remove(&id));
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError, now: Timestamp) {
+        match error {
+            StoreError::Unavailable(_) => {
+                let known = self.plan(|plan| plan.store_away_until.replace(now.plus(STORE_PAUSE)).is_some());
+                if !known {
+                    tracing::warn!(%error, "the store is away; what happens in rooms is made up for later");
+                }
+            }
+            StoreError::Failed(_) => tracing::error!(%error, "an event was not kept"),
+            StoreError::NotFound => {}
+        }
+    }
+
+    pub(crate) fn store_is_away(&self, now: Timestamp) -> bool {
+        self.plan(|plan| match plan.store_away_until {
+            Some(until) if now < until => true,
+            Some(_) => {
+                plan.store_away_until = None;
+                false
+            }
+            None => false,
+        })
+    }
+}
+
+impl Entry {
+    /// While one is under way it may have read what changes now.
+    fn hasten(&mut self, now: Timestamp) {
+        self.due = self.due.min(now);
+        self.again |= self.under_way;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_stream_is_taken_once_until_it_is_done() {
+        let (agenda, id) = (Agenda::default(), StreamId::generate());
+        agenda.add(id, at(30));
+
+        assert_eq!(agenda.take_due(at(29)), []);
+        assert_eq!(agenda.take_due(at(30)), [id]);
+        assert_eq!(agenda.take_due(at(31)), []);
+        agenda.again(id, at(60));
+        assert_eq!(agenda.take_due(at(59)), []);
+        assert_eq!(agenda.take_due(at(60)), [id]);
+    }
+
+    #[test]
+    fn what_is_missed_during_a_comparison_asks_for_another() {
+        let (agenda, id) = (Agenda::default(), StreamId::generate());
+        agenda.add(id, at(0));
+        agenda.take_due(at(0));
+
+        agenda.soon(id, at(1));
+        agenda.again(id, at(30));
+
+        assert_eq!(agenda.take_due(at(2)), [id]);
+    }
+
+    #[test]
+    fn a_store_that_failed_is_left_alone_for_a_moment() {
+        let agenda = Agenda::default();
+        agenda.store_failed(&StoreError::Unavailable(String::new()), at(0));
+
+        assert!(agenda.store_is_away(at(0)));
+        assert!(!agenda.store_is_away(at(1)));
+    }
+}

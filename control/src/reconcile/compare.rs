@@ -1,0 +1,255 @@
+//! One live stream compared with its room: records of sessions, its state, who should not be inside.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::agenda::Found;
+use super::jittered;
+use crate::clock::Timestamp;
+use crate::rooms::{RoomsError, Session};
+use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
+use crate::store::viewer::Presence;
+use crate::store::{StoreError, Taken};
+use crate::streams::{Counters, Streams};
+use crate::viewers::{is_owners, presence_of};
+
+/// A session younger than this is left alone: its event may still be on the way.
+const YOUNG: Duration = Duration::from_secs(10);
+
+/// A room that is missing for so long ends its stream.
+const MISSING_MAX: Duration = Duration::from_secs(30);
+
+/// When a media server that did not answer is asked again.
+const SFU_RETRY: Duration = Duration::from_secs(5);
+
+/// When a store that did not answer is asked again.
+const STORE_RETRY: Duration = Duration::from_secs(3);
+
+/// A media server that did not answer so often is away.
+const SFU_FAILURES_MAX: u32 = 2;
+
+/// Records that are written side by side.
+const WRITES_AT_ONCE: usize = 32;
+
+/// How long a node is taken for the host of a room after it saw it.
+const HOST_LEASE: Duration = Duration::from_secs(120);
+
+/// Times that a host may note within [`HOST_LEASE`].
+const HOST_NOTES_MAX: u32 = 16;
+
+/// Why a comparison did not work.
+enum NotCompared {
+    Store(StoreError),
+    Rooms(RoomsError),
+}
+
+impl From<StoreError> for NotCompared {
+    fn from(error: StoreError) -> Self {
+        NotCompared::Store(error)
+    }
+}
+
+impl Streams {
+    /// Compares a live stream with its room, and says when it is due again.
+    pub(crate) async fn reconcile(&self, id: StreamId) {
+        let agenda = &self.inner().agenda;
+        let Some(stream) = self.live().stream(id).filter(|stream| stream.is_live()) else {
+            agenda.forget(id);
+            return;
+        };
+        if agenda.store_is_away(self.now()) {
+            agenda.again(id, self.now().plus(jittered(STORE_RETRY)));
+            return;
+        }
+        let counters = self.counters();
+        let (counter, pause) = match self.compare(&stream).await {
+            Ok(pause) => (&counters.reconciliations, pause),
+            Err(NotCompared::Store(error)) => {
+                agenda.store_failed(&error, self.now());
+                (&counters.reconciliations_failed, jittered(STORE_RETRY))
+            }
+            Err(NotCompared::Rooms(error)) => {
+                (&counters.reconciliations_failed, self.sfu_failed(&stream, &error).await)
+            }
+        };
+        agenda.again(id, self.now().plus(pause));
+        Counters::add(counter);
+    }
+
+    /// When to compare again.
+    async fn compare(&self, stream: &Arc<Stream>) -> Result<Duration, NotCompared> {
+        // Records first: what they have and the room has not is gone, rather than not yet there.
+        let open = self.store().presence_open(stream.id).await?;
+        match self.sessions_in(stream).await.map_err(NotCompared::Rooms)? {
+            Some((room_sid, sessions)) => Ok(self.compare_with(stream, &open, &room_sid, &sessions).await?),
+            None => Ok(self.room_missing(stream, &open).await?),
+        }
+    }
+
+    async fn compare_with(
+        &self,
+        stream: &Arc<Stream>,
+        open: &[Presence],
+        room_sid: &str,
+        sessions: &[Session],
+    ) -> Result<Duration, StoreError> {
+        let now = self.now();
+        let found = self.inner().agenda.found(stream.id);
+        self.note_host(stream).await?;
+        if stream.room_sid.as_deref() != Some(room_sid) {
+            let outcome = self.store().note_room(stream.id, room_sid, now).await?;
+            self.observe(outcome.into_stream());
+        }
+        let young = |joined_at: Timestamp| joined_at.plus(YOUNG) > now;
+        let active: Vec<&Session> = sessions.iter().filter(|session| session.active).collect();
+        let inside: HashSet<&str> = active.iter().map(|session| session.sid.as_str()).collect();
+        let recorded: HashSet<&str> = open.iter().map(|presence| presence.sid.as_str()).collect();
+        let (gone_young, gone): (Vec<&Presence>, Vec<&Presence>) = open
+            .iter()
+            .filter(|presence| !inside.contains(presence.sid.as_str()))
+            .partition(|presence| young(presence.joined_at));
+        let (new_young, new): (Vec<&Session>, Vec<&Session>) = active
+            .iter()
+            .copied()
+            .filter(|session| !recorded.contains(session.sid.as_str()))
+            .partition(|session| young(session.joined_at));
+        self.close(stream, &gone, found).await?;
+        self.open(stream, &new).await?;
+        let owner_is_young = gone_young.iter().any(|presence| presence.identity == stream.owner_id.as_str());
+        self.correct_state(stream, &active, owner_is_young).await?;
+        self.remove_unwanted(stream, sessions);
+        self.inner().agenda.note(stream.id, Found { compared_at: Some(now), ..Found::default() });
+        match gone_young.is_empty() && new_young.is_empty() {
+            true => Ok(jittered(self.reconcile_interval())),
+            false => Ok((YOUNG + Duration::from_secs(1)).min(self.reconcile_interval())),
+        }
+    }
+
+    /// Closes the records of sessions that are gone, at the last time they were seen.
+    async fn close(&self, stream: &Stream, gone: &[&Presence], found: Found) -> Result<(), StoreError> {
+        // Before the first comparison of this process, the stream's last change is the last sign of it.
+        let seen_at = found.compared_at.unwrap_or(stream.updated_at).min(self.now());
+        stream::iter(gone.iter().copied())
+            .map(Ok)
+            .try_for_each_concurrent(WRITES_AT_ONCE, |presence| async move {
+                let change = self.store().presence_leave(stream.id, presence, seen_at.max(presence.joined_at)).await?;
+                self.count_difference(change.changed);
+                self.observe(change.stream);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Opens records for sessions that have none.
+    async fn open(&self, stream: &Stream, new: &[&Session]) -> Result<(), StoreError> {
+        stream::iter(new.iter().copied())
+            .map(Ok)
+            .try_for_each_concurrent(WRITES_AT_ONCE, |session| async move {
+                let change = self.store().presence_join(stream.id, &presence_of(stream, session)).await?;
+                self.count_difference(change.changed);
+                self.observe(change.stream);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn correct_state(
+        &self,
+        stream: &Stream,
+        active: &[&Session],
+        owner_is_young: bool,
+    ) -> Result<(), StoreError> {
+        let state = self.live().stream(stream.id).map_or(stream.state, |stream| stream.state);
+        let owner = active.iter().find(|session| is_owners(stream, session));
+        let to = match (state, owner) {
+            (StreamState::Starting, Some(owner)) if owner.publishes => StreamState::Live,
+            (StreamState::Reconnecting, Some(_)) => StreamState::Live,
+            (StreamState::Live, None) if !owner_is_young => StreamState::Reconnecting,
+            (StreamState::Starting | StreamState::Live | StreamState::Reconnecting, _)
+            | (StreamState::Scheduled | StreamState::Ended | StreamState::Cancelled, _) => return Ok(()),
+        };
+        let changed = self.turn(stream.id, &[state], to).await?;
+        self.count_difference(changed);
+        Ok(())
+    }
+
+    fn count_difference(&self, differs: bool) {
+        if differs {
+            Counters::add(&self.counters().reconciled_differences);
+        }
+    }
+
+    /// When to look again.
+    async fn room_missing(&self, stream: &Arc<Stream>, open: &[Presence]) -> Result<Duration, StoreError> {
+        if self.is_hosted_elsewhere(stream).await? {
+            return Ok(jittered(self.reconcile_interval()));
+        }
+        let (id, now) = (stream.id, self.now());
+        let found = self.inner().agenda.found(id);
+        let since = found.missing_since.unwrap_or(now);
+        if since.plus(MISSING_MAX) <= now {
+            self.finish(id, &StreamState::LIVE, EndReason::ServerLost, None).await?;
+            return Ok(self.reconcile_interval());
+        }
+        let gone: Vec<&Presence> = open.iter().filter(|presence| presence.joined_at.plus(YOUNG) <= now).collect();
+        self.close(stream, &gone, found).await?;
+        let changed = self.turn(id, &[StreamState::Live], StreamState::Reconnecting).await?;
+        self.count_difference(changed);
+        let found = Found { missing_since: Some(since), sfu_failures: 0, ..found };
+        self.inner().agenda.note(id, found);
+        Ok(since.plus(MISSING_MAX).since(now).min(self.reconcile_interval()))
+    }
+
+    /// When to ask again. The owner's window begins once it is clear that the server is away.
+    async fn sfu_failed(&self, stream: &Stream, error: &RoomsError) -> Duration {
+        let agenda = &self.inner().agenda;
+        let found = agenda.found(stream.id);
+        let found = Found { sfu_failures: found.sfu_failures.saturating_add(1), ..found };
+        agenda.note(stream.id, found);
+        tracing::warn!(stream = %stream.id, %error, failures = found.sfu_failures, "a stream's room cannot be asked");
+        if found.sfu_failures >= SFU_FAILURES_MAX {
+            let turned = self.turn(stream.id, &[StreamState::Live], StreamState::Reconnecting).await;
+            if let Err(error) = turned {
+                agenda.store_failed(&error, self.now());
+            }
+        }
+        jittered(SFU_RETRY)
+    }
+
+    // ---- several nodes on one store, each with rooms of its own
+
+    /// Says to other nodes that the room is here.
+    async fn note_host(&self, stream: &Stream) -> Result<(), StoreError> {
+        if self.rooms_are_per_node() {
+            self.store().limit_take(&host_key(stream), HOST_NOTES_MAX, HOST_LEASE, self.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether another node saw the room lately, in which case it is not ours to miss.
+    async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
+        if !self.rooms_are_per_node() {
+            return Ok(false);
+        }
+        let (key, now) = (host_key(stream), self.now());
+        match self.store().limit_take(&key, 1, HOST_LEASE, now).await? {
+            // We saw it ourselves, and now it is gone.
+            Taken::Refused { .. } => Ok(self.inner().agenda.found(stream.id).compared_at.is_none()),
+            Taken::Granted => {
+                self.store().limit_give_back(&key, now).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn rooms_are_per_node(&self) -> bool {
+        self.rooms().is_local() && self.store().is_shared()
+    }
+}
+
+fn host_key(stream: &Stream) -> String {
+    format!("host:{}", stream.id)
+}

@@ -1,0 +1,82 @@
+//! Ends by time: a start that never came to anything, an owner who is gone, a stream that is too long, a banned owner.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
+use crate::streams::{Counters, Streams};
+use crate::viewers::is_owners;
+
+/// An end that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DueEnd {
+    from: &'static [StreamState],
+    reason: EndReason,
+}
+
+impl Streams {
+    pub(super) fn due_end(&self, stream: &Stream, now: Timestamp) -> Option<DueEnd> {
+        let config = self.config();
+        let over = |since: Timestamp, seconds: u32| since.plus(Duration::from_secs(seconds.into())) <= now;
+        if self.live().ban(&stream.owner_id, now).is_some() {
+            return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::Banned });
+        }
+        let started_at = stream.started_at.unwrap_or(stream.created_at);
+        if config.max_duration > 0 && over(started_at, config.max_duration) {
+            return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::MaxDuration });
+        }
+        match stream.state {
+            StreamState::Starting if over(stream.state_since, config.start_timeout) => {
+                Some(DueEnd { from: &[StreamState::Starting], reason: EndReason::NeverStarted })
+            }
+            StreamState::Reconnecting if over(stream.state_since, config.reconnect_window) => {
+                Some(DueEnd { from: &[StreamState::Reconnecting], reason: EndReason::PublisherTimeout })
+            }
+            StreamState::Starting
+            | StreamState::Live
+            | StreamState::Reconnecting
+            | StreamState::Scheduled
+            | StreamState::Ended
+            | StreamState::Cancelled => None,
+        }
+    }
+
+    /// Ends a stream whose time is over, unless the store or the room knows better.
+    pub(crate) async fn check_deadline(&self, id: StreamId) {
+        let agenda = &self.inner().agenda;
+        if !agenda.store_is_away(self.now())
+            && let Err(error) = self.end_if_due(id).await
+        {
+            agenda.store_failed(&error, self.now());
+        }
+        agenda.end_deadline(id);
+    }
+
+    async fn end_if_due(&self, id: StreamId) -> Result<(), StoreError> {
+        let Some(stream) = self.store().stream(id).await? else { return Ok(()) };
+        let stream = self.observe(stream);
+        if !stream.is_live() {
+            return Ok(());
+        }
+        let Some(mut due) = self.due_end(&stream, self.now()) else { return Ok(()) };
+        if matches!(due.reason, EndReason::NeverStarted | EndReason::PublisherTimeout) {
+            match self.sessions_in(&stream).await {
+                Ok(Some((_, sessions))) => {
+                    let owner = sessions.iter().find(|session| session.active && is_owners(&stream, session));
+                    let there = owner.is_some_and(|owner| owner.publishes || stream.state == StreamState::Reconnecting);
+                    if there {
+                        Counters::add(&self.counters().reconciled_differences);
+                        self.inner().agenda.soon(id, self.now());
+                        return self.turn(id, due.from, StreamState::Live).await.map(drop);
+                    }
+                }
+                Ok(None) => {}
+                // Nobody can say whether the owner is back.
+                Err(_) if due.reason == EndReason::PublisherTimeout => due.reason = EndReason::ServerLost,
+                Err(_) => {}
+            }
+        }
+        self.finish(id, due.from, due.reason, None).await.map(drop)
+    }
+}

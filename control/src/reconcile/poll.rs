@@ -1,0 +1,104 @@
+//! What other nodes changed in a store that is shared.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, pause};
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+use crate::streams::Streams;
+
+/// How often a shared store is asked.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How far back each question reaches: clocks of nodes differ, and a write takes a moment to be seen.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Streams in one answer.
+const STREAMS_PAGE: usize = 1_000;
+
+/// Bans in one answer.
+pub(super) const BANS_PAGE: usize = 1_000;
+
+/// Largest answer; more changes than that at one time are read at the next.
+const PAGE_MAX: usize = 64_000;
+
+/// Up to when changes were seen.
+struct Seen {
+    streams: Timestamp,
+    bans: Timestamp,
+}
+
+impl Streams {
+    pub(super) async fn poll(&self, shutdown: &CancellationToken) {
+        if !self.store().is_shared() {
+            return;
+        }
+        let mut seen = Seen { streams: self.now(), bans: self.now() };
+        let mut backoff = Backoff::new(POLL_INTERVAL, Duration::from_secs(5));
+        let mut wait = POLL_INTERVAL;
+        while pause(wait, shutdown).await {
+            wait = match self.poll_once(&mut seen).await {
+                Ok(()) => {
+                    backoff.reset();
+                    POLL_INTERVAL
+                }
+                Err(error) => {
+                    self.inner().agenda.store_failed(&error, self.now());
+                    backoff.next()
+                }
+            };
+        }
+    }
+
+    async fn poll_once(&self, seen: &mut Seen) -> Result<(), StoreError> {
+        seen.streams = self.read_streams_since(seen.streams.minus(OVERLAP)).await?.max(seen.streams);
+        seen.bans = self.read_bans_since(seen.bans.minus(OVERLAP), BANS_PAGE).await?.max(seen.bans);
+        Ok(())
+    }
+
+    /// The time of the last change.
+    async fn read_streams_since(&self, mut since: Timestamp) -> Result<Timestamp, StoreError> {
+        let mut limit = STREAMS_PAGE;
+        loop {
+            let page = self.store().streams_changed_since(since, limit).await?;
+            let (full, last) = (page.len() >= limit, page.last().map_or(since, |stream| stream.updated_at));
+            for stream in page {
+                self.observe(stream);
+            }
+            match next_page(full, since, last, &mut limit) {
+                true => since = last,
+                false => return Ok(last),
+            }
+        }
+    }
+
+    /// The time of the last change.
+    pub(super) async fn read_bans_since(
+        &self,
+        mut since: Timestamp,
+        mut limit: usize,
+    ) -> Result<Timestamp, StoreError> {
+        loop {
+            let page = self.store().bans_changed_since(since, limit).await?;
+            let last = page.iter().map(|ban| ban.lifted_at.map_or(ban.at, |at| at.max(ban.at))).max().unwrap_or(since);
+            let full = page.len() >= limit;
+            for ban in page {
+                self.observe_ban(ban);
+            }
+            match next_page(full, since, last, &mut limit) {
+                true => since = last,
+                false => return Ok(last),
+            }
+        }
+    }
+}
+
+/// Whether there is more to read. More changes of one moment than a page holds need a larger page.
+fn next_page(full: bool, since: Timestamp, last: Timestamp, limit: &mut usize) -> bool {
+    if full && last <= since {
+        *limit *= 4;
+    }
+    full && *limit <= PAGE_MAX
+}

@@ -1,0 +1,134 @@
+//! Rooms of this process, and the rules of their door.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use livekit_protocol as proto;
+use signaling::event::RoomEvent;
+use signaling::http::{Admit, NotAdmitted};
+use signaling::rooms::{ApiError, Rooms};
+use signaling::token::Grants;
+use tokio::sync::broadcast;
+
+use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of};
+use crate::clock::Timestamp;
+use crate::live::Live;
+
+/// A door to the rooms of this process.
+pub struct Builtin {
+    rooms: Rooms,
+    signer: TokenSigner,
+    public_url: Option<String>,
+}
+
+impl Builtin {
+    /// Without a `public_url` apps are given the address under which they called.
+    pub fn new(rooms: Rooms, signer: TokenSigner, public_url: Option<String>) -> Self {
+        Self { rooms, signer, public_url: public_url.filter(|url| !url.is_empty()) }
+    }
+}
+
+#[async_trait]
+impl RoomDoor for Builtin {
+    fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
+        self.signer.join(request, now)
+    }
+
+    fn url(&self, called: Option<&str>) -> String {
+        websocket_url(self.public_url.as_deref().or(called).unwrap_or_default())
+    }
+
+    async fn create(&self, room: &str) -> Result<String, RoomsError> {
+        let times = self.signer.times();
+        let request = proto::CreateRoomRequest {
+            name: room.to_owned(),
+            empty_timeout: u32::try_from(times.empty.as_secs()).unwrap_or(u32::MAX),
+            departure_timeout: u32::try_from(times.departure.as_secs()).unwrap_or(u32::MAX),
+            ..proto::CreateRoomRequest::default()
+        };
+        Ok(self.rooms.create_room(request).await?.sid)
+    }
+
+    async fn delete(&self, room: &str) -> Result<(), RoomsError> {
+        Ok(self.rooms.delete_room(room).await?)
+    }
+
+    async fn list(&self, names: &[String]) -> Result<Vec<RoomInfo>, RoomsError> {
+        let rooms = self.rooms.list_rooms(names).await;
+        Ok(rooms.into_iter().map(|room| RoomInfo { name: room.name, sid: room.sid }).collect())
+    }
+
+    async fn sessions(&self, room: &str) -> Result<Vec<Session>, RoomsError> {
+        Ok(self.rooms.list_participants(room).await.iter().map(session_of).collect())
+    }
+
+    async fn remove(&self, room: &str, identity: &str) -> Result<(), RoomsError> {
+        Ok(self.rooms.remove_participant(room, identity).await?)
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn events(&self) -> Option<broadcast::Receiver<RoomEvent>> {
+        Some(self.rooms.events())
+    }
+}
+
+impl From<ApiError> for RoomsError {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::NotFound(_) => RoomsError::NotFound,
+            ApiError::InvalidArgument(cause) | ApiError::FailedPrecondition(cause) | ApiError::Unavailable(cause) => {
+                RoomsError::Unavailable(cause)
+            }
+        }
+    }
+}
+
+/// `ws` for `http`, `wss` for `https`; no slash at the end.
+pub(super) fn websocket_url(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    match url.split_once("://") {
+        Some(("http", rest)) => format!("ws://{rest}"),
+        Some(("https", rest)) => format!("wss://{rest}"),
+        Some(_) | None => url.to_owned(),
+    }
+}
+
+/// Refuses blocked and banned users, and rooms of streams that ended. Rooms of nobody's stream are none of its business.
+/// Reads memory only.
+pub fn admission(live: Live, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Admit {
+    Arc::new(move |grants: &Grants| admit(&live, now(), grants))
+}
+
+fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted> {
+    let Some(stream) = live.of_room(&grants.video.room) else {
+        return Ok(());
+    };
+    if !stream.is_live() {
+        return Err(NotAdmitted("this stream is over".into()));
+    }
+    match user_of(grants.identity.as_str(), &grants.attributes) {
+        Some(user) if live.ban(&user, now).is_some() => Err(NotAdmitted("you are banned from this service".into())),
+        Some(user) if stream.blocks(&user) => Err(NotAdmitted("you can't watch this stream".into())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apps_are_given_websocket_urls() {
+        for (url, expected) in [
+            ("http://h:7880", "ws://h:7880"),
+            ("https://h/", "wss://h"),
+            ("wss://sfu.example", "wss://sfu.example"),
+            ("", ""),
+        ] {
+            assert_eq!(websocket_url(url), expected);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Who a participant is for us: read from what the SFU tells of it.
+
+use std::collections::HashMap;
+
+use livekit_protocol as proto;
+
+use super::{ROLE_ATTRIBUTE, RoomRole, Session, USER_ATTRIBUTE};
+use crate::clock::Timestamp;
+use crate::store::stream::UserId;
+
+/// The user of a participant or a token: of the attributes, else of the identity before its last `:`.
+pub(crate) fn user_of(identity: &str, attributes: &HashMap<String, String>) -> Option<UserId> {
+    if let Some(user) = attributes.get(USER_ATTRIBUTE).and_then(|user| user.parse().ok()) {
+        return Some(user);
+    }
+    identity.rsplit_once(':').map_or(identity, |(user, _)| user).parse().ok()
+}
+
+/// What identity and attributes say.
+pub(crate) struct SessionClaims {
+    pub user: Option<UserId>,
+    pub role: Option<RoomRole>,
+}
+
+impl SessionClaims {
+    pub fn read(identity: &str, attributes: &HashMap<String, String>) -> Self {
+        let role = attributes.get(ROLE_ATTRIBUTE).and_then(|role| RoomRole::named(role));
+        Self { user: user_of(identity, attributes), role }
+    }
+}
+
+pub(crate) fn session_of(info: &proto::ParticipantInfo) -> Session {
+    let SessionClaims { user, role } = SessionClaims::read(&info.identity, &info.attributes);
+    let permission = info.permission.clone().unwrap_or_default();
+    #[expect(deprecated, reason = "recorders are known by it")]
+    let recorder = permission.recorder;
+    Session {
+        sid: info.sid.clone(),
+        identity: info.identity.clone(),
+        user,
+        role,
+        standard: info.kind() == proto::participant_info::Kind::Standard,
+        hidden: permission.hidden,
+        recorder,
+        joined_at: joined_at(info.joined_at_ms, info.joined_at),
+        active: info.state() == proto::participant_info::State::Active,
+        publishes: !info.tracks.is_empty(),
+    }
+}
+
+/// Milliseconds if the SFU tells them, else seconds.
+pub(crate) fn joined_at(millis: i64, seconds: i64) -> Timestamp {
+    Timestamp::from_millis(if millis > 0 { millis } else { seconds.saturating_mul(1000) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn the_attributes_name_the_user_before_the_identity() {
+        let named = attributes(&[(USER_ATTRIBUTE, "auth0:7")]);
+
+        assert_eq!(user_of("x:abcd1234", &named).unwrap().as_str(), "auth0:7");
+        assert_eq!(user_of("auth0:7:abcd1234", &HashMap::new()).unwrap().as_str(), "auth0:7");
+        assert_eq!(user_of("ana", &HashMap::new()).unwrap().as_str(), "ana");
+        assert_eq!(user_of(":abcd1234", &HashMap::new()), None);
+        assert_eq!(user_of(&"x".repeat(200), &HashMap::new()), None);
+    }
+
+    #[test]
+    fn an_unknown_role_is_none() {
+        assert_eq!(SessionClaims::read("a", &attributes(&[(ROLE_ATTRIBUTE, "guest")])).role, None);
+        assert_eq!(SessionClaims::read("a", &attributes(&[(ROLE_ATTRIBUTE, "viewer")])).role, Some(RoomRole::Viewer));
+    }
+}

@@ -1,0 +1,149 @@
+//! Tokens for rooms, signed with the SFU's key, as LiveKit's SDKs make them (livekit-surface 2).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
+
+use super::{ROLE_ATTRIBUTE, RoomTimes, TokenRequest, USER_ATTRIBUTE};
+use crate::clock::Timestamp;
+
+/// Life of a token for one call of the server API.
+const CALL_LIFE: Duration = Duration::from_secs(60);
+
+/// Signs with one API key. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenSigner {
+    api_key: String,
+    key: EncodingKey,
+    times: RoomTimes,
+}
+
+impl fmt::Debug for TokenSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSigner").field("api_key", &self.api_key).finish_non_exhaustive()
+    }
+}
+
+impl TokenSigner {
+    /// `times` are those of rooms that a join makes, because the SFU was restarted.
+    pub fn new(api_key: &str, api_secret: &str, times: RoomTimes) -> Self {
+        Self { api_key: api_key.to_owned(), key: EncodingKey::from_secret(api_secret.as_bytes()), times }
+    }
+
+    pub(super) fn times(&self) -> RoomTimes {
+        self.times
+    }
+
+    /// Lets somebody into a room; when it expires.
+    pub(super) fn join(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
+        let expires_at = now.plus(request.life);
+        let attributes =
+            BTreeMap::from([(USER_ATTRIBUTE, request.user.as_str()), (ROLE_ATTRIBUTE, request.role.name())]);
+        let token = self.sign(&Claims {
+            sub: &request.identity,
+            name: request.name.as_deref(),
+            attributes: Some(attributes),
+            video: VideoGrant {
+                room_join: Some(true),
+                room: Some(&request.room),
+                can_publish: Some(request.may_publish),
+                can_subscribe: Some(true),
+                can_publish_data: Some(request.may_publish_data),
+                ..VideoGrant::default()
+            },
+            room_config: Some(RoomConfig {
+                empty_timeout: self.times.empty.as_secs(),
+                departure_timeout: self.times.departure.as_secs(),
+            }),
+            ..self.claims(now, expires_at)
+        });
+        (token, whole_second(expires_at))
+    }
+
+    /// For one call of the server API, about `room` if it is about one.
+    pub(super) fn call(&self, room: Option<&str>, now: Timestamp) -> String {
+        self.sign(&Claims {
+            video: VideoGrant {
+                room_create: Some(true),
+                room_list: Some(true),
+                room_admin: room.is_some().then_some(true),
+                room,
+                ..VideoGrant::default()
+            },
+            ..self.claims(now, now.plus(CALL_LIFE))
+        })
+    }
+
+    fn claims(&self, now: Timestamp, expires_at: Timestamp) -> Claims<'_> {
+        let seconds = |at: Timestamp| at.millis() / 1000;
+        Claims {
+            iss: &self.api_key,
+            sub: "",
+            nbf: seconds(now),
+            exp: seconds(expires_at),
+            name: None,
+            attributes: None,
+            video: VideoGrant::default(),
+            room_config: None,
+        }
+    }
+
+    fn sign(&self, claims: &Claims) -> String {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.key)
+            .expect("claims are plain JSON and HMAC takes any key")
+    }
+}
+
+/// Tokens count in seconds.
+fn whole_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_millis(at.millis() / 1000 * 1000)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims<'a> {
+    iss: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    sub: &'a str,
+    nbf: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attributes: Option<BTreeMap<&'a str, &'a str>>,
+    video: VideoGrant<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_config: Option<RoomConfig>,
+}
+
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VideoGrant<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_create: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_list: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_admin: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_join: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    can_publish: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    can_subscribe: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    can_publish_data: Option<bool>,
+}
+
+/// Of a room that the join makes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RoomConfig {
+    empty_timeout: u64,
+    departure_timeout: u64,
+}

@@ -1,0 +1,135 @@
+//! What follows from a change, on every node alike: chat in the order of the changes, and rooms after it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::{Counters, Streams};
+use crate::live::Change;
+use crate::rooms::RoomsError;
+use crate::store::moderation::Ban;
+use crate::store::stream::{Stream, StreamId, UserId};
+
+/// How long the room of a stream that ended waits for the chat to close, so that sockets hear of the end first.
+const CHAT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rooms that are searched for one user at the same time.
+const ROOMS_AT_ONCE: usize = 8;
+
+impl Streams {
+    /// Takes in a copy of a stream that was read or written, and sees to what follows. Older copies change nothing.
+    /// Returns the newest copy known.
+    pub fn observe(&self, stream: Stream) -> Arc<Stream> {
+        let chat = self.chat();
+        let change = self.live().take_in(stream, |change| {
+            chat.observe(change);
+            change.clone()
+        });
+        match change {
+            Ok(change) => {
+                self.follow(&change);
+                change.after
+            }
+            Err(newest) => newest,
+        }
+    }
+
+    fn follow(&self, change: &Change) {
+        let stream = &change.after;
+        if change.was_live() && !stream.is_live() {
+            self.0.agenda.forget(stream.id);
+            let (streams, id, room) = (self.clone(), stream.id, stream.room_name.clone());
+            self.0.tasks.spawn(async move { streams.close_room(id, &room).await });
+        }
+        if stream.is_live() {
+            self.0.agenda.add(stream.id, self.now().plus(self.reconcile_interval()));
+            let before = change.before.as_ref();
+            let new: HashSet<UserId> = match before {
+                Some(before) => new_blocks(before, stream),
+                None => HashSet::new(),
+            };
+            if !new.is_empty() {
+                let (streams, stream) = (self.clone(), Arc::clone(stream));
+                self.0.tasks.spawn(async move { streams.remove_users(&stream, &new).await });
+            }
+        }
+    }
+
+    /// Deletes the room of a stream that ended, once all sockets were told.
+    async fn close_room(&self, id: StreamId, room: &str) {
+        if tokio::time::timeout(CHAT_PATIENCE, self.chat().closed(id)).await.is_err() {
+            tracing::warn!(stream = %id, "the chat does not close; its room is deleted all the same");
+        }
+        if room.is_empty() {
+            return;
+        }
+        match self.rooms().delete(room).await {
+            Ok(()) => Counters::add(&self.counters().rooms_deleted),
+            Err(RoomsError::NotFound) => {}
+            // The reconciler finds it later.
+            Err(error) => tracing::info!(stream = %id, %error, "the room of an ended stream stays for now"),
+        }
+    }
+
+    /// Puts all sessions of these users out of a stream's room.
+    pub(crate) async fn remove_users(&self, stream: &Stream, users: &HashSet<UserId>) {
+        let sessions = match self.rooms().sessions(&stream.room_name).await {
+            Ok(sessions) => sessions,
+            Err(RoomsError::NotFound) => return,
+            Err(error) => {
+                tracing::warn!(stream = %stream.id, %error, "blocked users stay in the room until it can be asked");
+                self.0.agenda.soon(stream.id, self.now());
+                return;
+            }
+        };
+        for session in sessions.iter().filter(|session| session.user.as_ref().is_some_and(|user| users.contains(user)))
+        {
+            self.remove_session(stream, &session.identity).await;
+        }
+    }
+
+    pub(crate) async fn remove_session(&self, stream: &Stream, identity: &str) {
+        match self.rooms().remove(&stream.room_name, identity).await {
+            Ok(()) => Counters::add(&self.counters().sessions_removed),
+            Err(RoomsError::NotFound) => {}
+            Err(error) => {
+                tracing::warn!(stream = %stream.id, %error, "a session stays in the room until it can be removed");
+                self.0.agenda.soon(stream.id, self.now());
+            }
+        }
+    }
+
+    /// Takes in a ban that was set, lifted or read. News drop the user's sockets and sessions and end their stream.
+    pub fn observe_ban(&self, ban: Ban) {
+        let (user, holds) = (ban.user_id.clone(), ban.holds(self.now()));
+        if !self.live().observe_ban(ban) || !holds {
+            return;
+        }
+        self.chat().drop_user(&user);
+        let streams = self.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(problem) = streams.end_for_ban(&user).await {
+                // The clock of deadlines looks for banned owners as well.
+                tracing::warn!(%problem, "the stream of a banned user goes on for now");
+            }
+            streams.remove_everywhere(&user).await;
+        });
+    }
+
+    async fn remove_everywhere(&self, user: &UserId) {
+        let users = HashSet::from([user.clone()]);
+        stream::iter(self.live().all())
+            .for_each_concurrent(ROOMS_AT_ONCE, |stream| {
+                let users = &users;
+                async move { self.remove_users(&stream, users).await }
+            })
+            .await;
+    }
+}
+
+fn new_blocks(before: &Stream, after: &Stream) -> HashSet<UserId> {
+    let known: HashSet<&UserId> = before.blocks.iter().map(|block| &block.user_id).collect();
+    after.blocks.iter().map(|block| &block.user_id).filter(|user| !known.contains(user)).cloned().collect()
+}

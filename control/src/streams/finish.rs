@@ -1,0 +1,106 @@
+//! The ends of streams. Each is one conditional write; whoever comes second is told of the first end.
+
+use super::{Counters, Ended, Streams};
+use crate::problem::{Code, Problem};
+use crate::store::StoreError;
+use crate::store::stream::{EndReason, Outcome, Stream, StreamId, StreamState, Transition, UserId};
+use crate::user::{Caller, User};
+
+impl Streams {
+    /// Stops the caller's stream; without an id, the live one.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `not_owner`, `conflict` for one that was not started, `store_unavailable`.
+    pub async fn stop(&self, user: &User, id: Option<StreamId>) -> Result<Ended, Problem> {
+        let (streams, user) = (self.clone(), user.clone());
+        self.to_the_end(async move {
+            let stream = match id {
+                Some(id) => streams.own_stream(&user, id).await?,
+                None => streams.store().live_stream_of(&user.id).await?.ok_or_else(|| {
+                    Problem::new(Code::StreamNotFound, "You have no live stream; name the one you mean in streamId.")
+                })?,
+            };
+            streams.end_started(stream, EndReason::Stopped).await
+        })
+        .await
+    }
+
+    /// Ends any stream, by an administrator.
+    ///
+    /// # Errors
+    /// `forbidden`, `stream_not_found`, `conflict` for one that was not started, `store_unavailable`.
+    pub async fn end(&self, caller: &Caller, id: StreamId) -> Result<Ended, Problem> {
+        if !caller.user.is_admin() {
+            return Err(Problem::new(Code::Forbidden, "Only administrators end the streams of others."));
+        }
+        let streams = self.clone();
+        self.to_the_end(async move {
+            let stream = streams.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+            streams.end_started(stream, EndReason::EndedByAdmin).await
+        })
+        .await
+    }
+
+    /// Ends the live stream of a banned user, if there is one.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub async fn end_for_ban(&self, user: &UserId) -> Result<(), Problem> {
+        if let Some(stream) = self.store().live_stream_of(user).await? {
+            self.finish(stream.id, &StreamState::LIVE, EndReason::Banned, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn end_started(&self, stream: Stream, reason: EndReason) -> Result<Ended, Problem> {
+        if stream.state == StreamState::Scheduled {
+            self.observe(stream);
+            return Err(Problem::new(Code::Conflict, "This stream has not started; cancel it with DELETE instead."));
+        }
+        let outcome = self.finish(stream.id, &StreamState::LIVE, reason, None).await?;
+        let already_ended = !outcome.changed();
+        // The end itself, not a later copy of it, is the answer.
+        let stream = self.observe(outcome.into_stream());
+        Ok(Ended { stream, already_ended })
+    }
+
+    /// Ends a stream that is in one of these states, and if given only the one whose room has this `sid`.
+    pub(crate) async fn finish(
+        &self,
+        id: StreamId,
+        from: &[StreamState],
+        reason: EndReason,
+        room_sid: Option<String>,
+    ) -> Result<Outcome, StoreError> {
+        let transition = Transition {
+            from: from.to_vec(),
+            to: StreamState::Ended,
+            at: self.now(),
+            end_reason: Some(reason),
+            room_sid,
+        };
+        let outcome = self.store().transition(id, &transition).await?;
+        if outcome.changed() {
+            self.counters().count_end(reason);
+            tracing::info!(stream = %id, reason = reason.name(), "stream ended");
+        }
+        self.observe(outcome.stream().clone());
+        Ok(outcome)
+    }
+
+    /// Changes the state of a live stream to another live one, and says whether it did.
+    pub(crate) async fn turn(&self, id: StreamId, from: &[StreamState], to: StreamState) -> Result<bool, StoreError> {
+        let transition = Transition { from: from.to_vec(), to, at: self.now(), end_reason: None, room_sid: None };
+        let outcome = self.store().transition(id, &transition).await?;
+        let changed = outcome.changed();
+        if changed {
+            tracing::info!(stream = %id, state = to.name(), "stream changed");
+        }
+        self.observe(outcome.into_stream());
+        Ok(changed)
+    }
+
+    pub(super) fn count_cancelled(&self) {
+        Counters::add(&self.counters().cancelled);
+    }
+}

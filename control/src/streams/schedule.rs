@@ -1,0 +1,184 @@
+//! Streams that are planned, and changes of what is shown (stream API, sections 4.7 and 9).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::once::{Once, Turn};
+use super::{Counters, ScheduleRequest, Streams};
+use crate::clock::Timestamp;
+use crate::problem::{Code, Problem};
+use crate::store::StoreError;
+use crate::store::chat::ChatSettings;
+use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition, Visibility};
+use crate::user::User;
+
+/// Scheduled streams of one user that are still to come.
+pub const SCHEDULED_MAX: u32 = 20;
+
+/// A scheduled stream can be started so long before its time.
+pub const START_EARLY: Duration = Duration::from_secs(30 * 60);
+
+/// A scheduled stream that was not started so long after its time is cancelled.
+pub const START_LATE: Duration = Duration::from_secs(2 * 3600);
+
+/// Streams that are looked at in one go when late ones are cancelled.
+const EXPIRY_PAGE: usize = 100;
+
+/// The states in which what is shown can be changed.
+const EDITABLE: [StreamState; 4] =
+    [StreamState::Scheduled, StreamState::Starting, StreamState::Live, StreamState::Reconnecting];
+
+impl Streams {
+    /// Plans a stream.
+    ///
+    /// # Errors
+    /// `feature_disabled`, `banned`, `conflict` when too many are planned, `idempotency_key_reused`,
+    /// `store_unavailable`.
+    pub async fn schedule(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
+        self.require_enabled()?;
+        self.require_not_banned(&user.id)?;
+        let (streams, user) = (self.clone(), user.clone());
+        self.to_the_end(async move { streams.schedule_once(user, request).await }).await
+    }
+
+    async fn schedule_once(&self, user: User, mut request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
+        let key = request.idempotency_key.take();
+        match Once::open::<StreamId>(self, &user.id, "scheduled", key, &request.body_digest).await? {
+            Turn::Repeat(id) => self.stream(id).await,
+            Turn::First(once) => {
+                let result = self.schedule_now(&user, request).await;
+                once.close(self, &result, |stream| stream.id).await;
+                result
+            }
+        }
+    }
+
+    async fn schedule_now(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
+        let _turn = self.owner_lock(&user.id).lock().await;
+        if self.store().count_scheduled(&user.id).await? >= SCHEDULED_MAX {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("You have {SCHEDULED_MAX} scheduled streams already; cancel one first."),
+            ));
+        }
+        let stream = Stream {
+            state: StreamState::Scheduled,
+            title: Some(request.title),
+            tags: request.tags,
+            cover_url: request.cover_url,
+            scheduled_for: Some(request.scheduled_for),
+            visibility: request.visibility,
+            ..blank(user, self.now())
+        };
+        self.store().create(&stream).await.map_err(|error| match error {
+            crate::store::CreateError::Store(error) => Problem::from(error),
+            other => Problem::from(StoreError::Failed(other.to_string())),
+        })?;
+        Counters::add(&self.counters().scheduled);
+        Ok(self.observe(stream))
+    }
+
+    /// Cancels a planned stream of the caller's. Twice is as good as once.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `not_owner`, `conflict` once it was started, `store_unavailable`.
+    pub async fn cancel(&self, user: &User, id: StreamId) -> Result<Arc<Stream>, Problem> {
+        self.require_enabled()?;
+        let (streams, user) = (self.clone(), user.clone());
+        self.to_the_end(async move {
+            streams.own_stream(&user, id).await?;
+            let stream = streams.cancel_scheduled(id).await?;
+            match stream.state {
+                StreamState::Cancelled => Ok(stream),
+                _ => Err(Problem::new(Code::Conflict, "This stream was started; stop it instead.")),
+            }
+        })
+        .await
+    }
+
+    async fn cancel_scheduled(&self, id: StreamId) -> Result<Arc<Stream>, StoreError> {
+        let transition = Transition {
+            from: vec![StreamState::Scheduled],
+            to: StreamState::Cancelled,
+            at: self.now(),
+            end_reason: None,
+            room_sid: None,
+        };
+        let outcome = self.store().transition(id, &transition).await?;
+        if outcome.changed() {
+            self.count_cancelled();
+        }
+        Ok(self.observe(outcome.into_stream()))
+    }
+
+    /// Changes what is shown of a stream of the caller's.
+    ///
+    /// # Errors
+    /// `feature_disabled`, `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`.
+    pub async fn edit(&self, user: &User, id: StreamId, edit: Edit) -> Result<Arc<Stream>, Problem> {
+        self.require_enabled()?;
+        let (streams, user) = (self.clone(), user.clone());
+        self.to_the_end(async move {
+            streams.own_stream(&user, id).await?;
+            let outcome = streams.store().edit(id, &edit, &EDITABLE, streams.now()).await?;
+            let stream = streams.observe(outcome.into_stream());
+            match EDITABLE.contains(&stream.state) {
+                true => Ok(stream),
+                false => Err(Problem::new(Code::StreamEnded, "This stream is over and stays as it is.")),
+            }
+        })
+        .await
+    }
+
+    /// Cancels planned streams whose time is long past.
+    pub(crate) async fn expire_scheduled(&self) -> Result<(), StoreError> {
+        let filter = StreamFilter { states: vec![StreamState::Scheduled], ..StreamFilter::default() };
+        loop {
+            let page = self.store().streams(&filter, StreamOrder::SoonestFirst, None, EXPIRY_PAGE).await?;
+            let before = self.now().minus(START_LATE);
+            let late: Vec<StreamId> = page
+                .iter()
+                .filter(|stream| stream.scheduled_for.is_some_and(|at| at <= before))
+                .map(|stream| stream.id)
+                .collect();
+            for &id in &late {
+                self.cancel_scheduled(id).await?;
+            }
+            if late.len() < EXPIRY_PAGE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A stream of this user, of which nothing is known yet.
+pub(super) fn blank(user: &User, now: Timestamp) -> Stream {
+    Stream {
+        id: StreamId::generate(),
+        owner_id: user.id.clone(),
+        owner_profile: user.profile(),
+        room_name: String::new(),
+        room_sid: None,
+        title: None,
+        cover_url: None,
+        tags: Vec::new(),
+        state: StreamState::Starting,
+        visibility: Visibility::Public,
+        end_reason: None,
+        scheduled_for: None,
+        started_at: None,
+        ended_at: None,
+        state_since: now,
+        viewers: 0,
+        peak_viewers: 0,
+        unique_viewers: 0,
+        flagged: false,
+        blocks: Vec::new(),
+        mutes: Vec::new(),
+        chat_settings: ChatSettings::default(),
+        pinned: None,
+        created_at: now,
+        updated_at: now,
+        rev: 1,
+    }
+}

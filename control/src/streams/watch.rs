@@ -1,0 +1,100 @@
+//! Reading streams, and tokens for viewers. Both are answered from memory where this node knows the stream, so they go
+//! on while the store is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::{Counters, Streams, Watching};
+use crate::problem::{Code, Problem};
+use crate::rooms::{RoomRole, TokenRequest};
+use crate::store::stream::{Stream, StreamId, StreamState, UserId, Visibility};
+use crate::user::User;
+
+/// How long a viewer's token lasts: enough to connect.
+pub const VIEWER_TOKEN_LIFE: Duration = Duration::from_secs(600);
+
+/// What follows the user id in a viewer's identity, so that one user can watch on two devices.
+const IDENTITY_SUFFIX_CHARS: usize = 8;
+
+impl Streams {
+    /// The newest copy known: this node's, else the store's.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `store_unavailable`.
+    pub async fn stream(&self, id: StreamId) -> Result<Arc<Stream>, Problem> {
+        if let Some(stream) = self.live().stream(id) {
+            return Ok(stream);
+        }
+        self.store().stream(id).await?.map(Arc::new).ok_or_else(Problem::stream_not_found)
+    }
+
+    /// A token to watch with.
+    ///
+    /// # Errors
+    /// `feature_disabled`, `banned`, `stream_not_found`, `blocked`, `stream_ended`, `conflict` for one that was not
+    /// started, `stream_full`, `store_unavailable`.
+    pub async fn watch(&self, user: &User, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
+        self.require_enabled()?;
+        self.require_not_banned(&user.id)?;
+        let stream = self.stream(id).await?;
+        self.require_watchable(&stream, user)?;
+        let now = self.now();
+        let (token, token_expires_at) = self.rooms().token(&self.viewer_token(&stream, user), now);
+        Counters::add(&self.counters().watch_tokens);
+        Ok(Watching {
+            token,
+            token_expires_at,
+            url: self.rooms().url(called),
+            chat_settings: stream.chat_settings.clone(),
+            stream,
+        })
+    }
+
+    fn require_watchable(&self, stream: &Stream, user: &User) -> Result<(), Problem> {
+        if !is_visible(stream, Some(&user.id)) {
+            return Err(Problem::stream_not_found());
+        }
+        if stream.blocks(&user.id) {
+            return Err(Problem::new(Code::Blocked, "You can't watch this stream."));
+        }
+        match stream.state {
+            StreamState::Scheduled => Err(Problem::new(Code::Conflict, "This stream has not started yet.")),
+            StreamState::Ended | StreamState::Cancelled => Err(Problem::new(Code::StreamEnded, "This stream is over.")),
+            StreamState::Starting | StreamState::Live | StreamState::Reconnecting => {
+                let max = self.config().max_viewers;
+                let full = max > 0 && stream.viewers >= max && stream.owner_id != user.id;
+                match full {
+                    true => Err(Problem::new(Code::StreamFull, "This stream has no free place; try again later.")),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn viewer_token(&self, stream: &Stream, user: &User) -> TokenRequest {
+        TokenRequest {
+            room: stream.room_name.clone(),
+            identity: format!("{}:{}", user.id, identity_suffix()),
+            name: user.name.clone(),
+            user: user.id.clone(),
+            role: RoomRole::Viewer,
+            may_publish: false,
+            may_publish_data: self.config().viewer_data,
+            life: VIEWER_TOKEN_LIFE,
+        }
+    }
+}
+
+/// Whether a stream exists for this user at all.
+pub(super) fn is_visible(stream: &Stream, user: Option<&UserId>) -> bool {
+    let planned = matches!(stream.state, StreamState::Scheduled | StreamState::Cancelled);
+    !planned || stream.visibility == Visibility::Public || user == Some(&stream.owner_id)
+}
+
+fn identity_suffix() -> String {
+    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut rng = rand::rng();
+    (0..IDENTITY_SUFFIX_CHARS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+}

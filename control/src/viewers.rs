@@ -1,0 +1,295 @@
+//! Who is in the rooms of streams, counted exactly (stream API, sections 5.3 and 6).
+//!
+//! Presence, not arithmetic: a record a session, so that an event may come twice, late, or in the wrong order. Events
+//! come from webhooks or from this process's own rooms, and take the same way: [`Streams::tell`] or
+//! [`Streams::webhook`], the room's desk, [`Streams::handle`]. An event that is not handled leaves its stream to
+//! [`crate::reconcile`].
+
+mod desk;
+mod news;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Timestamp;
+use crate::rooms::{RoomRole, RoomsError, Session};
+use crate::store::StoreError;
+use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
+use crate::store::viewer::Presence;
+use crate::streams::{Counters, ROOM_PREFIX, Streams};
+
+pub(crate) use desk::{Desks, Job};
+pub use news::{Handled, Happening, Publisher, RoomNews};
+
+impl Streams {
+    /// Hands in what happened in a room of this process. Never waits.
+    pub(crate) fn tell(&self, news: RoomNews) {
+        if !is_ours(&news) {
+            return;
+        }
+        let room = news.room.clone();
+        if self.inner().desks.hand_in(&room, Job::News { news, reply: None }).is_err() {
+            Counters::add(&self.counters().events_deferred);
+            self.missed(&room);
+        }
+    }
+
+    /// Hands in what a webhook told, and waits until it is in the store.
+    pub(crate) async fn tell_and_wait(&self, news: RoomNews) -> Handled {
+        if !is_ours(&news) {
+            Counters::add(&self.counters().events_not_ours);
+            return Handled::NotOurs;
+        }
+        let room = news.room.clone();
+        let (reply, handled) = oneshot::channel();
+        if self.inner().desks.hand_in(&room, Job::News { news, reply: Some(reply) }).is_err() {
+            Counters::add(&self.counters().events_deferred);
+            self.missed(&room);
+            return Handled::Deferred;
+        }
+        handled.await.unwrap_or(Handled::Deferred)
+    }
+
+    /// Listens to the rooms of this process. A listener that falls behind has every stream compared.
+    pub(crate) async fn listen(&self, shutdown: CancellationToken) {
+        let Some(mut events) = self.take_room_events() else { return };
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = shutdown.cancelled() => return,
+            };
+            match event {
+                Ok(event) => self.tell(event.into()),
+                Err(broadcast::error::RecvError::Lagged(count)) => {
+                    tracing::warn!(count, "events of rooms were missed; all streams are compared with their rooms");
+                    self.inner().agenda.all_soon(self.now());
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Something about this room was not handled.
+    fn missed(&self, room: &str) {
+        if let Some(stream) = self.live().of_room(room) {
+            self.inner().agenda.soon(stream.id, self.now());
+        }
+    }
+
+    /// Whether the order among such news does not matter: sessions of others than the owner.
+    pub(crate) fn commutes(&self, news: &RoomNews) -> bool {
+        let session = match &news.what {
+            Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) => session,
+            Happening::RoomStarted
+            | Happening::RoomFinished
+            | Happening::TrackPublished(_)
+            | Happening::TrackUnpublished
+            | Happening::Other => return false,
+        };
+        self.live().of_room(&news.room).is_some_and(|stream| !is_owners(&stream, session))
+    }
+
+    /// Applies one event. Any number of times gives the same.
+    pub(crate) async fn handle(&self, news: &RoomNews) -> Handled {
+        if self.inner().agenda.store_is_away(self.now()) {
+            self.missed(&news.room);
+            return Handled::Deferred;
+        }
+        match self.handle_with_store(news).await {
+            Ok(handled) => handled,
+            Err(StoreError::NotFound) => Handled::NotOurs,
+            Err(error) => {
+                self.inner().agenda.store_failed(&error, self.now());
+                self.missed(&news.room);
+                Handled::Deferred
+            }
+        }
+    }
+
+    async fn handle_with_store(&self, news: &RoomNews) -> Result<Handled, StoreError> {
+        if let Some(id) = &news.event_id
+            && self.store().webhook_handled(id, self.now()).await?
+        {
+            return Ok(Handled::Repeated);
+        }
+        let Some(stream) = self.stream_of_room(&news.room).await? else {
+            return Ok(Handled::NotOurs);
+        };
+        self.apply(&stream, news).await?;
+        if let Some(id) = &news.event_id {
+            self.store().note_webhook(id, self.now()).await?;
+        }
+        Ok(Handled::Applied)
+    }
+
+    pub(crate) async fn stream_of_room(&self, room: &str) -> Result<Option<Arc<Stream>>, StoreError> {
+        if let Some(stream) = self.live().of_room(room) {
+            return Ok(Some(stream));
+        }
+        Ok(self.store().stream_of_room(room).await?.map(|stream| self.observe(stream)))
+    }
+
+    async fn apply(&self, stream: &Stream, news: &RoomNews) -> Result<(), StoreError> {
+        let id = stream.id;
+        match &news.what {
+            Happening::RoomStarted => self.note_room(stream, &news.room_sid).await,
+            Happening::RoomFinished => {
+                let sid = Some(news.room_sid.clone()).filter(|sid| !sid.is_empty());
+                self.finish(id, &StreamState::LIVE, EndReason::RoomFinished, sid).await.map(drop)
+            }
+            Happening::Joined(session) => self.joined(stream, session).await,
+            Happening::Left(session) => self.left(stream, session, self.end_of(session, news.at)).await,
+            Happening::Aborted(session) => {
+                let at = self.end_of(session, news.at);
+                let presence = Presence { counts: false, ..presence_of(stream, session) };
+                self.leave(id, &presence, at).await
+            }
+            Happening::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
+                // Of a stream that waits for its owner, an event may be late; whoever is back joins again.
+                self.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
+            }
+            Happening::TrackPublished(_) | Happening::TrackUnpublished | Happening::Other => Ok(()),
+        }
+    }
+
+    /// Of two rooms of one name the one that exists counts: a late event of an older one must not displace it.
+    async fn note_room(&self, stream: &Stream, room_sid: &str) -> Result<(), StoreError> {
+        let mut sid = room_sid.to_owned();
+        if stream.room_sid.as_deref().is_some_and(|noted| noted != room_sid) {
+            match self.rooms().list(std::slice::from_ref(&stream.room_name)).await {
+                Ok(rooms) => match rooms.into_iter().next() {
+                    Some(room) => sid = room.sid,
+                    None => return Ok(()),
+                },
+                Err(_) => {
+                    self.inner().agenda.soon(stream.id, self.now());
+                    return Ok(());
+                }
+            }
+        }
+        if sid.is_empty() || !stream.is_live() {
+            return Ok(());
+        }
+        let outcome = self.store().note_room(stream.id, &sid, self.now()).await?;
+        self.observe(outcome.into_stream());
+        Ok(())
+    }
+
+    pub(crate) async fn joined(&self, stream: &Stream, session: &Session) -> Result<(), StoreError> {
+        let presence = presence_of(stream, session);
+        let change = self.store().presence_join(stream.id, &presence).await?;
+        let stream = self.observe(change.stream);
+        if is_owners(&stream, session) {
+            // A repeat may come after the leave.
+            let is_open = change.changed || {
+                let open = self.store().presence_open(stream.id).await?;
+                open.iter().any(|open| open.sid == presence.sid)
+            };
+            return match is_open {
+                true => self.turn_if(&stream, &[StreamState::Reconnecting], StreamState::Live).await,
+                false => Ok(()),
+            };
+        }
+        if self.is_unwanted(&stream, &presence.user_id) {
+            let (streams, identity) = (self.clone(), session.identity.clone());
+            self.tasks().spawn(async move { streams.remove_session(&stream, &identity).await });
+        }
+        Ok(())
+    }
+
+    async fn left(&self, stream: &Stream, session: &Session, at: Timestamp) -> Result<(), StoreError> {
+        self.leave(stream.id, &presence_of(stream, session), at).await?;
+        if is_owners(stream, session) && stream.is_live() {
+            let open = self.store().presence_open(stream.id).await?;
+            if !open.iter().any(|presence| presence.identity == stream.owner_id.as_str()) {
+                return self.turn_if(stream, &[StreamState::Live], StreamState::Reconnecting).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn leave(&self, id: StreamId, presence: &Presence, at: Timestamp) -> Result<(), StoreError> {
+        let change = self.store().presence_leave(id, presence, at).await?;
+        self.observe(change.stream);
+        Ok(())
+    }
+
+    /// Spares the store a write that could change nothing, unless this node's copy may be old.
+    async fn turn_if(&self, stream: &Stream, from: &[StreamState], to: StreamState) -> Result<(), StoreError> {
+        if !stream.is_live() {
+            return Ok(());
+        }
+        self.turn(stream.id, from, to).await.map(drop)
+    }
+
+    /// Senders' clocks differ from ours and may count in whole seconds.
+    fn end_of(&self, session: &Session, at: Timestamp) -> Timestamp {
+        at.max(session.joined_at).min(self.now().max(session.joined_at))
+    }
+
+    pub(crate) fn is_unwanted(&self, stream: &Stream, user: &UserId) -> bool {
+        stream.blocks(user) || self.live().ban(user, self.now()).is_some()
+    }
+
+    /// Puts blocked and banned users out of a room.
+    pub(crate) fn remove_unwanted(&self, stream: &Arc<Stream>, sessions: &[Session]) {
+        let unwanted: HashSet<String> = sessions
+            .iter()
+            .filter(|session| session.user.as_ref().is_some_and(|user| self.is_unwanted(stream, user)))
+            .map(|session| session.identity.clone())
+            .collect();
+        if unwanted.is_empty() {
+            return;
+        }
+        let (streams, stream) = (self.clone(), Arc::clone(stream));
+        self.tasks().spawn(async move {
+            for identity in unwanted {
+                streams.remove_session(&stream, &identity).await;
+            }
+        });
+    }
+
+    /// Whether the room of a session exists, and who is in it. `None`: it does not.
+    pub(crate) async fn sessions_in(&self, stream: &Stream) -> Result<Option<(String, Vec<Session>)>, RoomsError> {
+        let rooms = self.rooms().list(std::slice::from_ref(&stream.room_name)).await?;
+        let Some(room) = rooms.into_iter().find(|room| room.name == stream.room_name) else {
+            return Ok(None);
+        };
+        Ok(Some((room.sid, self.rooms().sessions(&stream.room_name).await?)))
+    }
+}
+
+fn is_ours(news: &RoomNews) -> bool {
+    news.room.starts_with(ROOM_PREFIX) && news.what != Happening::Other
+}
+
+/// Whether a session is the one that the owner streams from, rather than a preview on another device.
+pub(crate) fn is_owners(stream: &Stream, session: &Session) -> bool {
+    session.identity == stream.owner_id.as_str()
+}
+
+pub(crate) fn presence_of(stream: &Stream, session: &Session) -> Presence {
+    // A session without a usable user is a guest of its own.
+    let user_id = session
+        .user
+        .clone()
+        .or_else(|| session.identity.parse().ok())
+        .or_else(|| session.sid.parse().ok())
+        .unwrap_or_else(|| stream.owner_id.clone());
+    let counts = session.standard
+        && !session.hidden
+        && !session.recorder
+        && user_id != stream.owner_id
+        && session.role == Some(RoomRole::Viewer);
+    Presence {
+        sid: session.sid.clone(),
+        identity: session.identity.clone(),
+        user_id,
+        counts,
+        joined_at: session.joined_at,
+        left_at: None,
+    }
+}

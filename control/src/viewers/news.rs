@@ -1,0 +1,93 @@
+//! What happens in rooms, whoever tells: this process's own rooms, or the webhooks of another server.
+
+use std::sync::atomic::AtomicU64;
+
+use livekit_protocol as proto;
+use signaling::event::{RoomEvent, RoomHappening};
+
+use crate::clock::Timestamp;
+use crate::rooms::{Session, session_of};
+
+/// One thing that happened in a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomNews {
+    /// For recognising repeats. Absent: this process's own, which are not repeated.
+    pub event_id: Option<String>,
+    pub room: String,
+    /// May be empty.
+    pub room_sid: String,
+    pub at: Timestamp,
+    pub what: Happening,
+}
+
+/// What concerns streams.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    RoomStarted,
+    RoomFinished,
+    Joined(Session),
+    Left(Session),
+    /// One left that had not joined.
+    Aborted(Session),
+    TrackPublished(Publisher),
+    TrackUnpublished,
+    /// Nothing that concerns streams.
+    Other,
+}
+
+/// Who published, as far as events of tracks tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    pub identity: String,
+}
+
+impl From<RoomEvent> for RoomNews {
+    fn from(event: RoomEvent) -> Self {
+        let what = match &event.what {
+            RoomHappening::RoomStarted { .. } => Happening::RoomStarted,
+            RoomHappening::RoomFinished { .. } => Happening::RoomFinished,
+            RoomHappening::ParticipantJoined { participant, .. } => Happening::Joined(session_of(participant)),
+            RoomHappening::ParticipantLeft { participant, .. } => Happening::Left(session_of(participant)),
+            RoomHappening::ParticipantConnectionAborted { participant, .. } => {
+                Happening::Aborted(session_of(participant))
+            }
+            RoomHappening::TrackPublished { participant, .. } => Happening::TrackPublished(publisher(participant)),
+            RoomHappening::TrackUnpublished { .. } => Happening::TrackUnpublished,
+        };
+        RoomNews {
+            event_id: None,
+            room: event.room.as_str().to_owned(),
+            room_sid: event.room_sid.to_string(),
+            at: event.at.into(),
+            what,
+        }
+    }
+}
+
+fn publisher(participant: &proto::ParticipantInfo) -> Publisher {
+    Publisher { identity: participant.identity.clone() }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// Its effect is in the store.
+    Applied,
+    /// It was handled before.
+    Repeated,
+    /// Of a room or a kind that has nothing to do with streams.
+    NotOurs,
+    /// The store is away, or too much waits: whoever tells again later is served then.
+    Deferred,
+}
+
+impl Handled {
+    pub(super) fn counter(self, counters: &crate::streams::Counters) -> &AtomicU64 {
+        match self {
+            Handled::Applied => &counters.events_applied,
+            Handled::Repeated => &counters.events_repeated,
+            Handled::NotOurs => &counters.events_not_ours,
+            Handled::Deferred => &counters.events_deferred,
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Webhooks of a LiveKit-compatible server (stream API, section 5): who signed them, what they say.
+//!
+//! [`verify`] and [`read`] are pure; [`Streams::webhook`] does both and waits until the effect is in the store.
+
+mod event;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Timestamp;
+use crate::problem::{Code, Problem, STORE_RETRY};
+use crate::streams::{Counters, Streams};
+use crate::viewers::{Handled, Happening, RoomNews};
+
+pub use event::{Unreadable, read};
+
+/// Largest body, in bytes.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// How far the sender's clock may differ from ours.
+pub const LEEWAY: Duration = Duration::from_secs(60);
+
+/// Longest token, in bytes: a webhook's claims are few.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// API keys of servers that may send webhooks; several for rotation. Cheap to clone.
+#[derive(Clone)]
+pub struct WebhookKeys(Arc<[(String, DecodingKey)]>);
+
+impl WebhookKeys {
+    /// Pairs of API key and secret. Without any, no webhook is accepted.
+    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let keys = pairs.into_iter().filter(|(key, secret)| !key.is_empty() && !secret.is_empty());
+        Self(keys.map(|(key, secret)| (key.to_owned(), DecodingKey::from_secret(secret.as_bytes()))).collect())
+    }
+
+    fn secret(&self, api_key: &str) -> Option<&DecodingKey> {
+        self.0.iter().find(|(key, _)| key == api_key).map(|(_, secret)| secret)
+    }
+}
+
+impl fmt::Debug for WebhookKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+/// Why a webhook is not believed. For the log; the sender is told nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unbelieved {
+    #[error("there is no token")]
+    NoToken,
+    #[error("the token cannot be read")]
+    Malformed,
+    #[error("the token is signed by an unknown key")]
+    UnknownKey,
+    #[error("the token is not signed with HMAC-SHA-256 by that key")]
+    Signature,
+    #[error("the token is expired or not valid yet")]
+    Time,
+    #[error("the body is not the one that was signed")]
+    Body,
+}
+
+/// Checks that a body was signed by one of `keys`.
+///
+/// # Errors
+/// The first [`Unbelieved`] that applies, in the order of its variants.
+pub fn verify(keys: &WebhookKeys, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Unbelieved> {
+    let token = headers.get(AUTHORIZATION).ok_or(Unbelieved::NoToken)?.to_str().map_err(|_| Unbelieved::Malformed)?;
+    let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
+    if token.is_empty() {
+        return Err(Unbelieved::NoToken);
+    }
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(Unbelieved::Malformed);
+    }
+    let issuer: Issuer = part(token, 1)?;
+    let secret = keys.secret(&issuer.iss).ok_or(Unbelieved::UnknownKey)?;
+    let header: Header = part(token, 0)?;
+    if header.alg != "HS256" {
+        return Err(Unbelieved::Signature);
+    }
+    let claims = jsonwebtoken::decode::<Claims>(token, secret, &signature_only())
+        .map_err(|error| match error.kind() {
+            jsonwebtoken::errors::ErrorKind::InvalidSignature => Unbelieved::Signature,
+            _ => Unbelieved::Malformed,
+        })?
+        .claims;
+    check_time(&claims, now)?;
+    let hash = BASE64_STANDARD.encode(Sha256::digest(body));
+    if is_equal(claims.sha256.as_bytes(), hash.as_bytes()) { Ok(()) } else { Err(Unbelieved::Body) }
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+}
+
+#[derive(Deserialize)]
+struct Issuer {
+    iss: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
+    #[serde(default)]
+    sha256: String,
+}
+
+fn part<T: for<'de> Deserialize<'de>>(token: &str, index: usize) -> Result<T, Unbelieved> {
+    let part = token.split('.').nth(index).ok_or(Unbelieved::Malformed)?;
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Unbelieved::Malformed)?;
+    serde_json::from_slice(&bytes).map_err(|_| Unbelieved::Malformed)
+}
+
+/// Times are checked here, because the library would read the clock itself.
+fn signature_only() -> Validation {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    validation
+}
+
+/// Exact for every time of this age: 2^53 ms are 285,000 years.
+#[expect(clippy::cast_precision_loss, reason = "times are far below 2^53")]
+fn check_time(claims: &Claims, now: Timestamp) -> Result<(), Unbelieved> {
+    let now = now.millis() as f64 / 1000.0;
+    let leeway = LEEWAY.as_secs_f64();
+    let expired = now > claims.exp + leeway;
+    let early = claims.nbf.is_some_and(|nbf| now + leeway < nbf);
+    if expired || early { Err(Unbelieved::Time) } else { Ok(()) }
+}
+
+/// Takes as long for any two texts of one length.
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// Fills in times that the sender left out.
+fn complete_times(news: &mut RoomNews, now: Timestamp) {
+    if news.at == Timestamp::default() {
+        news.at = now;
+    }
+    let at = news.at.min(now);
+    if let Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) = &mut news.what
+        && session.joined_at == Timestamp::default()
+    {
+        session.joined_at = at;
+    }
+}
+
+impl Streams {
+    /// Takes a webhook in. `Ok`: answer 200; its effect is in the store, or it is a repeat, or none of our business.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `body_too_large`, `malformed_body`; `store_unavailable`, so that the sender tries again.
+    pub async fn webhook(&self, keys: &WebhookKeys, headers: &HeaderMap, body: &[u8]) -> Result<Handled, Problem> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(Problem::new(Code::BodyTooLarge, "A webhook has at most 256 KiB."));
+        }
+        if let Err(cause) = verify(keys, headers, body, self.now()) {
+            Counters::add(&self.counters().webhooks_refused);
+            tracing::debug!(%cause, "webhook refused");
+            return Err(Problem::new(Code::Unauthenticated, "This webhook is not signed with a key of this server."));
+        }
+        let mut news = read(body).map_err(|error| {
+            Counters::add(&self.counters().webhooks_malformed);
+            tracing::info!(%error, "a signed webhook cannot be read");
+            Problem::new(Code::MalformedBody, "The body is not a webhook event in JSON.")
+        })?;
+        complete_times(&mut news, self.now());
+        match self.tell_and_wait(news).await {
+            Handled::Deferred => {
+                Err(Problem::new(Code::StoreUnavailable, "The event could not be kept; send it again in a moment.")
+                    .retry_after(STORE_RETRY))
+            }
+            handled @ (Handled::Applied | Handled::Repeated | Handled::NotOurs) => Ok(handled),
+        }
+    }
+}

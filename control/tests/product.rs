@@ -1,0 +1,36 @@
+//! The product seen from outside: the built binary, real clients, real stores, and what goes wrong in between.
+//!
+//! Nothing here looks inside the running server. `RULES.md` says which test holds which rule of the API's contract.
+
+#[path = "product/abuse.rs"]
+mod abuse;
+#[path = "product/counting.rs"]
+mod counting;
+#[path = "product/document.rs"]
+mod document;
+#[path = "product/media_outage.rs"]
+mod media_outage;
+#[path = "product/media_server.rs"]
+mod media_server;
+#[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod mongo;
+#[path = "product/nodes.rs"]
+mod nodes;
+#[path = "product/outage.rs"]
+mod outage;
+#[path = "support/product.rs"]
+mod product;
+#[path = "product/rules.rs"]
+mod rules;
+#[path = "support/script.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod script;
+#[path = "support/server.rs"]
+mod server;
+#[path = "product/settings.rs"]
+mod settings;
+#[path = "product/socket.rs"]
+mod socket;
+#[path = "product/usage.rs"]
+mod usage;
