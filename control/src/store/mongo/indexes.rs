@@ -19,6 +19,9 @@ use crate::store::{Result, StoreError};
 const OPTIONS_CONFLICT: i32 = 85;
 const KEYS_CONFLICT: i32 = 86;
 
+/// The server's code for what the user may not do.
+const UNAUTHORIZED: i32 = 13;
+
 /// The names of the unique indexes whose violation means something.
 #[derive(Debug, Clone)]
 pub(super) struct Unique {
@@ -142,6 +145,13 @@ pub(super) async fn ensure(database: &Database) -> Result<Unique> {
                 for wanted in &of_collection {
                     ensure_one(database, wanted, &mut names).await?;
                 }
+            }
+            Err(fault) if fault.code() == Some(UNAUTHORIZED) => {
+                let advice = "give it the role readWrite";
+                let name = database.name();
+                return Err(StoreError::Failed(format!(
+                    "the user of MongoDB may not make indexes in {name}: {advice}"
+                )));
             }
             Err(fault) => return Err(fault.into()),
         }
