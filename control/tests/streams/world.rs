@@ -222,8 +222,13 @@ impl World {
 
 fn streams(config: &product::Live, store: &Arc<Switched>, door: &Arc<FakeDoor>, clock: &ManualClock) -> Streams {
     let clock = clock.clone();
-    let parts =
-        Parts { config: config.clone(), store: store.clone(), live: Live::default(), rooms: door.clone(), chat: Chat };
+    let parts = Parts {
+        config: config.clone(),
+        store: store.clone(),
+        live: Live::default(),
+        rooms: door.clone(),
+        chat: Chat::default(),
+    };
     Streams::with_clock(parts, Arc::new(move || clock.now()))
 }
 
