@@ -87,6 +87,13 @@ impl World {
         Self { streams: streams(&self.config, &store, &door, &clock), door, clock, store, config: self.config.clone() }
     }
 
+    /// Another process, which has no part in the rooms of this one.
+    pub fn node_with_rooms_of_its_own(&self) -> Self {
+        let door = Arc::new(FakeDoor::default());
+        let streams = streams(&self.config, &self.store, &door, &self.clock);
+        Self { streams, door, ..self.node() }
+    }
+
     /// Another process, which compares every second.
     pub fn hasty_node(&self) -> Self {
         let config = product::Live { reconcile_interval: 1, ..self.config.clone() };
