@@ -109,6 +109,7 @@ macro_rules! every_rule {
             }
             recovery {
                 the_next_process_takes_over_and_corrects_what_it_missed
+                ends_that_were_missed_are_made_up_for_before_anybody_is_served
                 bans_of_an_earlier_process_hold
                 a_room_that_is_missing_twice_ends_its_stream
                 an_owner_who_resumes_after_a_restart_of_the_media_server_is_live_again
@@ -118,6 +119,7 @@ macro_rules! every_rule {
                 rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not
                 planned_streams_that_nobody_started_are_cancelled
                 without_the_store_streams_go_on_and_all_is_made_up_for
+                a_room_of_another_process_is_not_missed_until_that_process_is_gone
                 what_one_node_changes_another_sees
             }
         })*
