@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod moderation;
 pub mod problem;
+pub mod product;
 pub mod reconcile;
 pub mod rooms;
 pub mod serve;

@@ -64,22 +64,19 @@ impl Streams {
             agenda.again(id, self.now().plus(jittered(STORE_RETRY)));
             return;
         }
-        let pause = match self.compare(&stream).await {
-            Ok(pause) => {
-                Counters::add(&self.counters().reconciliations);
-                pause
-            }
+        let counters = self.counters();
+        let (counter, pause) = match self.compare(&stream).await {
+            Ok(pause) => (&counters.reconciliations, pause),
             Err(NotCompared::Store(error)) => {
-                Counters::add(&self.counters().reconciliations_failed);
                 agenda.store_failed(&error, self.now());
-                jittered(STORE_RETRY)
+                (&counters.reconciliations_failed, jittered(STORE_RETRY))
             }
             Err(NotCompared::Rooms(error)) => {
-                Counters::add(&self.counters().reconciliations_failed);
-                self.sfu_failed(&stream, &error).await
+                (&counters.reconciliations_failed, self.sfu_failed(&stream, &error).await)
             }
         };
         agenda.again(id, self.now().plus(pause));
+        Counters::add(counter);
     }
 
     /// When to compare again.

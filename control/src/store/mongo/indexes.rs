@@ -252,7 +252,7 @@ mod tests {
             IndexModel::builder().keys(doc! { "roomName": 1.0 }).options(options).build()
         };
 
-        assert!(wanted.is_served_by(&other(true)));
+        assert!(wanted.is_served_by(&other(Some(true))));
         assert!(!wanted.is_served_by(&other(None)));
     }
 }
