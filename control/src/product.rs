@@ -83,15 +83,17 @@ impl Product {
             phase: phases,
             counters: Arc::clone(&counters),
         };
-        let observe = {
-            let streams = streams.clone();
-            Arc::new(move |stream| {
-                streams.observe(stream);
-            })
-        };
-        let guest = config.chat.guest_access(config.development);
-        let chats = ChatModeration { chat: chat.clone(), store, live, observe, guest };
-        let router = http::router(api, http::chat::routes(chats))?.merge(chat.router());
+        let observing = streams.clone();
+        let chat_routes = http::chat::routes(ChatModeration {
+            chat: chat.clone(),
+            store,
+            live,
+            observe: Arc::new(move |stream| {
+                observing.observe(stream);
+            }),
+            guest: config.chat.guest_access(config.development),
+        });
+        let router = http::router(api, chat_routes)?.merge(chat.router());
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone()));
         Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))

@@ -9,7 +9,8 @@ use control::store::SharedStore;
 pub async fn a_start_says_how_to_publish(store: SharedStore) {
     let world = World::new(store).await;
 
-    let answer = world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
+    let answer =
+        world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
 
     assert_eq!(answer["streamId"].as_str().map(str::len), Some(24));
     let room = answer["roomName"].as_str().unwrap();
