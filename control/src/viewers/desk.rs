@@ -26,7 +26,7 @@ const TAKEN_MAX: usize = 256;
 /// What is to be done for one room.
 pub(crate) enum Job {
     News {
-        news: RoomNews,
+        news: Box<RoomNews>,
         reply: Option<oneshot::Sender<Handled>>,
     },
     /// Compare presence with the room.
