@@ -192,8 +192,9 @@ impl Room {
             ChatRole::Owner | ChatRole::Admin => Duration::ZERO,
             ChatRole::User | ChatRole::Guest => Duration::from_secs(settings.slow_mode_seconds.into()),
         };
-        self.authors.message(&member.user, &text, slow_mode, &self.limits, now.at)?;
+        self.authors.may_write(&member.user, &text, slow_mode, &self.limits, now.at)?;
         self.all_messages.take(self.limits.room, now.at).map_err(|wait| Refusal::busy().after(wait))?;
+        self.authors.sent(&member.user, &text, now.at);
         Ok(Draft(ChatMessage {
             id: ulid::Ulid::generate().to_string(),
             seq: 0,
@@ -234,6 +235,11 @@ impl Room {
     pub fn number(&mut self, drafts: Vec<Draft>) -> Option<Vec<Arc<ChatMessage>>> {
         let number = |Draft(message)| Some(Arc::new(ChatMessage { seq: self.numbers.take()?, ..message }));
         drafts.into_iter().map(number).collect()
+    }
+
+    /// A message that was accepted can be sent no more: its author may try again.
+    pub fn on_unsent(&mut self, author: &Member) {
+        self.authors.unsent(&author.user);
     }
 
     /// Messages of this node that are kept now. `alone`: no other node numbers messages of this room.

@@ -139,7 +139,17 @@ impl Streams {
         if let Some(scheduled) = &scheduled {
             require_startable(scheduled, self.now())?;
         }
-        let unit = self.take_unit(user, live.is_some()).await?;
+        let unit = match self.take_unit(user, live.is_some()).await {
+            Ok(unit) => unit,
+            // The last unit may have gone to a start of the same user on another node: then there is one to resume.
+            Err(refused) if live.is_none() => {
+                return match self.store().live_stream_of(&user.id).await? {
+                    Some(_) => Ok(Attempt::Lost),
+                    None => Err(refused),
+                };
+            }
+            Err(refused) => return Err(refused),
+        };
         let written = self.replace_and_write(user, request, live, scheduled).await;
         match written {
             Ok(Some(stream)) => Ok(Attempt::Written(Box::new(stream), unit)),

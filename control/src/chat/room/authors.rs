@@ -27,10 +27,10 @@ struct Author {
 }
 
 impl Authors {
-    /// Whether the user may send this text now. It counts as sent if so.
+    /// Whether the user may send this text now; [`Authors::sent`] if it is.
     ///
     /// `slow_mode`: shortest time between two messages.
-    pub fn message(
+    pub fn may_write(
         &mut self,
         user: &UserId,
         text: &str,
@@ -56,8 +56,19 @@ impl Authors {
                 return Err(Refusal::new(RefusalCode::DuplicateMessage, "You have just sent this.").after(wait));
             }
         }
-        author.last = Some((hash, now));
         Ok(())
+    }
+
+    pub fn sent(&mut self, user: &UserId, text: &str, now: Instant) {
+        let hash = self.hasher.hash_one(text);
+        self.authors.entry(user.clone()).or_default().last = Some((hash, now));
+    }
+
+    /// The last message was not sent after all: the user may try it again at once.
+    pub fn unsent(&mut self, user: &UserId) {
+        if let Some(author) = self.authors.get_mut(user) {
+            author.last = None;
+        }
     }
 
     pub fn may_react(&mut self, user: &UserId, limits: &Limits, now: Instant) -> bool {
@@ -95,9 +106,12 @@ mod tests {
 
         fn send(&mut self, user: &str, text: &str, at_ms: u64, slow_s: u64) -> Result<(), (RefusalCode, u64)> {
             let now = self.start + Duration::from_millis(at_ms);
+            let user = user.parse().unwrap();
             self.authors
-                .message(&user.parse().unwrap(), text, Duration::from_secs(slow_s), &self.limits, now)
-                .map_err(|refusal| (refusal.code, refusal.retry_after_ms.unwrap()))
+                .may_write(&user, text, Duration::from_secs(slow_s), &self.limits, now)
+                .map_err(|refusal| (refusal.code, refusal.retry_after_ms.unwrap()))?;
+            self.authors.sent(&user, text, now);
+            Ok(())
         }
     }
 

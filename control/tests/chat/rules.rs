@@ -1,0 +1,116 @@
+//! One test a rule; the judgement is in `tests/clients/chat.mjs`.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use control::chat::{Limits, Rate};
+use control::config::product::GuestAccess;
+
+use crate::server::{Options, Server, obey};
+
+/// Runs a case of the script against a server of its own.
+async fn judge(case: &str, options: Options) {
+    let server = Server::start(options).await;
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+    assert!(directory.join("node_modules/socket.io-client").is_dir(), "no npm packages yet: run `make setup`");
+    let mut command = Command::new("node");
+    command.arg("chat.mjs").arg(case).current_dir(directory).env("CHAT_URL", format!("http://{}", server.address));
+    // The script ends by itself, at the latest after a minute.
+    let run = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    let output = run.await.expect("it does not panic").expect("node starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{case}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stdout));
+}
+
+/// Users write as fast as they like.
+fn unlimited() -> Limits {
+    let rate = Rate::per_second(100_000, 100_000);
+    let waiting_per_socket = 1000;
+    Limits { message: rate, room: rate, waiting_per_socket, ..Limits::default() }
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident $(with $options:expr)?;)*) => {
+        $(
+            $(#[$doc])*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                #[allow(unused_mut, unused_assignments)]
+                let mut options = Options::default();
+                $(options = $options;)?
+                judge(stringify!($name), options).await;
+            }
+        )*
+    };
+}
+
+rules! {
+    /// [S] chat:message {text} is broadcast in the namespace.
+    messages_reach_everybody_and_the_sender;
+    roles_are_shown;
+    /// [S] websocket; polling and the upgrade are ours.
+    both_transports_and_the_upgrade_work;
+    one_connection_carries_several_rooms;
+    refusals_have_bare_codes;
+    a_refused_client_does_not_try_again;
+    guests_may_be_kept_out with Options { guest: GuestAccess::Off, ..Options::default() };
+    guests_may_read_only;
+    /// [S] the sample of the description, as it stands.
+    guests_may_write_in_development with Options { guest: GuestAccess::Write, ..Options::default() };
+    the_switched_off_feature_lets_nobody_in with Options { enabled: false, ..Options::default() };
+    a_user_has_five_sockets_in_a_room;
+    a_connection_has_twenty_namespaces;
+    an_expired_token_reads_on_but_does_not_write;
+    refusals_without_a_callback_come_as_an_event;
+    messages_are_limited_over_all_sockets_of_a_user;
+    the_same_text_is_not_sent_twice;
+    slow_mode_spares_owner_and_administrators;
+    settings_hold_for_messages;
+    a_muted_user_is_told_and_may_read;
+    muting_can_clear_what_was_said;
+    a_deleted_message_is_hidden;
+    one_message_is_pinned;
+    /// [S] reaction '❤️' is broadcast in the namespace.
+    reactions_are_relayed_and_summed_up;
+    many_reactions_are_sampled_and_dropped_beyond_the_limit;
+    viewers_are_told;
+    changes_of_the_stream_are_told;
+    a_blocked_user_is_told_and_disconnected;
+    a_banned_user_is_disconnected_everywhere;
+    the_end_is_told_and_disconnects;
+    history_is_given_to_newcomers_and_what_they_lack_to_others with
+        Options { limits: unlimited(), ..Options::default() };
+    two_thousand_messages_of_one_sender_keep_their_order with Options { limits: unlimited(), ..Options::default() };
+    fifty_refused_events_close_the_socket;
+    oversized_packets_and_attachments_end_the_connection;
+    pages_of_other_origins_are_kept_out with
+        Options { origins: vec!["https://app.example".into()], ..Options::default() };
+    a_client_comes_back_by_itself_and_lacks_nothing;
+    history_is_read_page_by_page with Options { limits: unlimited(), ..Options::default() };
+    history_is_as_open_as_the_socket with Options { guest: GuestAccess::Off, ..Options::default() };
+    moderation_is_for_the_owner_and_administrators;
+    moderation_checks_its_fields;
+    chat_goes_on_while_the_store_is_away with Options { limits: unlimited(), ..Options::default() };
+}
+
+#[tokio::test]
+async fn moderation_is_in_the_audit_log() {
+    let server = Server::start(Options::default()).await;
+    let stream = server.world.go_live("owner").await;
+    let call = async |order: &str, mut body: serde_json::Value| {
+        body["streamId"] = serde_json::json!(stream.id);
+        obey(&server.world, order, &body).await.unwrap();
+    };
+    call("settings", serde_json::json!({ "emojiOnly": true })).await;
+    call("settings", serde_json::json!({ "emojiOnly": true })).await;
+    call("mute", serde_json::json!({ "userId": "ana", "seconds": 60 })).await;
+    call("unmute", serde_json::json!({ "userId": "ana" })).await;
+
+    let entries = server.world.store.audit(Some(stream.id), None, 10).await.unwrap();
+    let mut lines: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.target.as_deref())).collect();
+    lines.sort_unstable();
+    let expected = [("chat.mute", Some("ana")), ("chat.settings", None), ("chat.unmute", Some("ana"))];
+    assert_eq!(lines, expected, "what changed nothing is not noted");
+    assert!(entries.iter().all(|entry| entry.actor.as_str() == "owner"));
+    assert!(entries.iter().all(|entry| entry.request_id.as_deref() == Some("request-1")));
+}

@@ -1,0 +1,318 @@
+//! The chat in this process, on a free port of loopback, with streams that a test starts and ends at will.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::routing::post;
+use axum::{Json, Router};
+use control::auth::AuthError;
+use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, TokenFault, Verify};
+use control::clock::Timestamp;
+use control::config::product::{self, GuestAccess};
+use control::http::caller::{Call, Identity, RequestId};
+use control::http::client::ClientKey;
+use control::live::Live;
+use control::problem::Problem;
+use control::serve::serve_with;
+use control::store::SharedStore;
+use control::store::chat::ChatSettings;
+use control::store::embedded::Embedded;
+use control::store::moderation::Ban;
+use control::store::stream::*;
+use control::user::{Caller, Role, User};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::away::Away;
+
+/// What a test chooses.
+pub struct Options {
+    pub limits: Limits,
+    pub config: product::Chat,
+    pub guest: GuestAccess,
+    pub enabled: bool,
+    pub origins: Vec<String>,
+    pub unread_max: Duration,
+    pub directory: Option<std::path::PathBuf>,
+    /// Shared with another server; absent: its own.
+    pub store: Option<SharedStore>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            config: product::Chat::default(),
+            guest: GuestAccess::Read,
+            enabled: true,
+            origins: Vec::new(),
+            unread_max: Duration::from_secs(25),
+            directory: None,
+            store: None,
+        }
+    }
+}
+
+/// A server under test. It ends with this value.
+pub struct Server {
+    pub address: SocketAddr,
+    pub world: Arc<World>,
+    task: JoinHandle<()>,
+}
+
+/// What stands behind the chat.
+pub struct World {
+    pub chat: Chat,
+    pub live: Live,
+    pub store: SharedStore,
+    pub away: Arc<Away>,
+    moderation: ChatModeration,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    pub async fn start(options: Options) -> Self {
+        let inner = options.store.unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
+        let away = Away::new(inner);
+        let store: SharedStore = away.clone();
+        let live = Live::default();
+        let parts = Parts {
+            config: options.config,
+            guest: options.guest,
+            enabled: options.enabled,
+            origins: options.origins,
+            limits: options.limits,
+            store: Arc::clone(&store),
+            live: live.clone(),
+            verify: verify(),
+            address: Arc::new(|peer, _| peer.ip()),
+            directory: options.directory,
+            node: "node".into(),
+        };
+        let chat = Chat::start(parts).unwrap();
+        let observe = {
+            let (chat, live) = (chat.clone(), live.clone());
+            Arc::new(move |stream| {
+                live.observe(stream, |change| chat.observe(change));
+            })
+        };
+        let (chat_of, live_of) = (chat.clone(), live.clone());
+        let moderation =
+            ChatModeration { chat: chat_of, store: Arc::clone(&store), live: live_of, observe, guest: options.guest };
+        let api: Router = control::http::chat::routes(moderation.clone()).split_for_parts().0;
+        let world = Arc::new(World { chat: chat.clone(), live, store, away, moderation });
+        let router = chat.router().merge(api.layer(from_fn(identify))).merge(orders(Arc::clone(&world)));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move { match serve_with(listener, router, options.unread_max).await {} });
+        Self { address, world, task }
+    }
+}
+
+/// Tokens of tests are `<user>` or `<user>:<what>`: `admin`, `expired`, `bad`, or seconds until it expires.
+fn verify() -> Verify {
+    Arc::new(|token, now| {
+        Box::pin(async move {
+            let (user, what) = token.split_once(':').unwrap_or((&token, ""));
+            let life = match what {
+                "bad" => return Err(TokenFault::Unauthenticated),
+                "expired" => return Err(TokenFault::Expired),
+                seconds => Duration::from_millis((seconds.parse::<f64>().unwrap_or(3600.0) * 1000.0) as u64),
+            };
+            Ok(user_named(user, what == "admin", now.plus(life)))
+        })
+    })
+}
+
+/// As the layers of the API do, with the tokens of tests.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let token = request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let identity = match token.map(str::to_owned) {
+        None => Identity::Guest,
+        Some(token) => match verify()(token, Timestamp::now()).await {
+            Ok(user) => Identity::User(Arc::new(user)),
+            Err(TokenFault::Unauthenticated) => Identity::Refused(AuthError::Unauthenticated),
+            Err(TokenFault::Expired) => Identity::Refused(AuthError::Expired),
+        },
+    };
+    let client = ClientKey::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    request.extensions_mut().insert(Call { identity, ban: None, client, called: None, development: false });
+    request.extensions_mut().insert(RequestId("request-1".into()));
+    next.run(request).await
+}
+
+fn user_named(id: &str, admin: bool, expires_at: Timestamp) -> User {
+    let role = if admin { Role::Admin } else { Role::User };
+    User { id: id.parse().unwrap(), role, name: Some(format!("{id}'s name")), picture: None, expires_at }
+}
+
+pub fn stream_of(owner: &str, room_name: &str) -> Stream {
+    let now = Timestamp::now();
+    Stream {
+        id: StreamId::generate(),
+        owner_id: owner.parse().unwrap(),
+        owner_profile: OwnerProfile::default(),
+        room_name: room_name.into(),
+        room_sid: None,
+        title: None,
+        cover_url: None,
+        tags: Vec::new(),
+        state: StreamState::Live,
+        visibility: Visibility::Public,
+        end_reason: None,
+        scheduled_for: None,
+        started_at: Some(now),
+        ended_at: None,
+        state_since: now,
+        viewers: 0,
+        peak_viewers: 0,
+        unique_viewers: 0,
+        flagged: false,
+        blocks: Vec::new(),
+        mutes: Vec::new(),
+        chat_settings: ChatSettings::default(),
+        pinned: None,
+        created_at: now,
+        updated_at: now,
+        rev: 1,
+    }
+}
+
+impl World {
+    pub fn observe(&self, stream: Stream) {
+        self.live.observe(stream, |change| self.chat.observe(change));
+    }
+
+    /// A new live stream.
+    pub async fn go_live(&self, owner: &str) -> Stream {
+        let stream = stream_of(owner, &format!("live_{owner}_{}", StreamId::generate()));
+        self.store.create(&stream).await.unwrap();
+        self.observe(stream.clone());
+        stream
+    }
+
+    pub async fn end(&self, id: StreamId) {
+        let transition = Transition {
+            from: StreamState::LIVE.to_vec(),
+            to: StreamState::Ended,
+            at: Timestamp::now(),
+            end_reason: Some(EndReason::Stopped),
+            room_sid: None,
+        };
+        let outcome = self.store.transition(id, &transition).await.unwrap();
+        self.observe(outcome.into_stream());
+        self.chat.closed(id).await;
+    }
+
+    /// Changes the copy in memory alone, as if another node had written.
+    fn touch(&self, id: StreamId, change: impl FnOnce(&mut Stream)) {
+        let mut stream = Stream::clone(&self.live.stream(id).unwrap());
+        stream.rev += 1;
+        change(&mut stream);
+        self.observe(stream);
+    }
+}
+
+/// What scripts ask for: `POST /test/<what>` with a JSON body.
+fn orders(world: Arc<World>) -> Router {
+    Router::new().route("/test/{what}", post(order)).with_state(world)
+}
+
+async fn order(
+    State(world): State<Arc<World>>,
+    axum::extract::Path(what): axum::extract::Path<String>,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    match obey(&world, &what, &body).await {
+        Ok(answer) => (StatusCode::OK, Json(answer)),
+        Err(problem) => (problem.code.status(), Json(json!({ "code": problem.code.name() }))),
+    }
+}
+
+/// The same, without HTTP.
+pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Problem> {
+    let text = |name: &str| body[name].as_str().unwrap_or_default();
+    let id = || text("streamId").parse::<StreamId>().unwrap();
+    let user = || text("userId").parse::<UserId>().unwrap();
+    let by = if text("by").is_empty() { "owner" } else { text("by") };
+    let admin = body["admin"].as_bool().unwrap_or(false);
+    let caller = Caller { user: user_named(by, admin, Timestamp::now()), request_id: "request-1".into() };
+    let moderation = &world.moderation;
+    Ok(match what {
+        "live" => {
+            let stream = world.go_live(text("owner")).await;
+            json!({ "streamId": stream.id, "namespace": format!("/live:{}", stream.room_name) })
+        }
+        "end" => {
+            world.end(id()).await;
+            Value::Null
+        }
+        "block" => {
+            let block = Block { user_id: user(), blocked_at: Timestamp::now(), by: caller.user.id, reason: None };
+            world.observe(world.store.block(id(), &block).await?.into_stream());
+            Value::Null
+        }
+        "ban" => {
+            let (by, at) = (caller.user.id, Timestamp::now());
+            world.live.observe_ban(Ban {
+                user_id: user(),
+                reason: String::new(),
+                until: None,
+                by,
+                at,
+                lifted_at: None,
+            });
+            world.chat.drop_user(&user());
+            Value::Null
+        }
+        "viewers" => {
+            let viewers = body["viewers"].as_u64().unwrap_or(0) as u32;
+            world.touch(id(), |stream| (stream.viewers, stream.peak_viewers) = (viewers, viewers));
+            Value::Null
+        }
+        "title" => {
+            world.touch(id(), |stream| stream.title = Some(text("title").to_owned()));
+            Value::Null
+        }
+        "state" => {
+            world.touch(id(), |stream| stream.state = serde_json::from_value(body["state"].clone()).unwrap());
+            Value::Null
+        }
+        "store" => {
+            world.away.set(body["away"].as_bool().unwrap_or(false));
+            Value::Null
+        }
+        "settings" => {
+            let change = SettingsChange {
+                enabled: body["enabled"].as_bool(),
+                slow_mode_seconds: body["slowModeSeconds"].as_u64().map(|n| n as u32),
+                max_length: body["maxLength"].as_u64().map(|n| n as u32),
+                links_allowed: body["linksAllowed"].as_bool(),
+                emoji_only: body["emojiOnly"].as_bool(),
+                filter: serde_json::from_value(body["filter"].clone()).ok(),
+            };
+            serde_json::to_value(moderation.change_settings(&caller, id(), &change).await?).unwrap()
+        }
+        "mute" => {
+            let length = Duration::from_secs(body["seconds"].as_u64().unwrap_or(10));
+            let clear = body["deleteMessages"].as_bool().unwrap_or(false);
+            json!({ "until": moderation.mute(&caller, id(), &user(), length, clear).await? })
+        }
+        "unmute" => json!(moderation.unmute(&caller, id(), &user()).await?),
+        "pin" => serde_json::to_value(moderation.pin(&caller, id(), text("messageId")).await?).unwrap(),
+        "unpin" => json!(moderation.unpin(&caller, id()).await?),
+        "delete" => json!(moderation.delete(&caller, id(), text("messageId")).await?),
+        other => panic!("no test order {other}"),
+    })
+}

@@ -1,0 +1,279 @@
+//! What went wrong once with the library, or would with careless limits: one test each, so that it stays right.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use control::chat::{ConnectRefusal, Limits, Rate};
+use control::store::chat::ChatRange;
+use control::store::stream::Stream;
+use serde_json::json;
+
+use crate::raw::{PATIENCE, Raw};
+use crate::server::{Options, Server};
+
+/// A live stream of an owner of its own.
+async fn room(server: &Server) -> (Stream, String) {
+    let owner = format!("owner-{}", ulid::Ulid::generate());
+    let stream = server.world.go_live(&owner).await;
+    let namespace = format!("/live:{}", stream.room_name);
+    (stream, namespace)
+}
+
+fn unlimited() -> Limits {
+    let rate = Rate::per_second(100_000, 100_000);
+    Limits { message: rate, room: rate, waiting_per_socket: 1000, ..Limits::default() }
+}
+
+fn counter(counter: &std::sync::atomic::AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Waits for something that follows by itself.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Memory of this process in kilobytes.
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_guessed_names_leave_nothing_behind() {
+    let server = Server::start(Options::default()).await;
+    let (_, namespace) = room(&server).await;
+    let mut raw = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let mut before = 0;
+    for n in 0..11_000 {
+        if n == 1000 {
+            before = resident_kb();
+        }
+        raw.enter(&format!("/live:live_guess_{n}"), "ana").await;
+        let answer = raw.text().await.unwrap();
+        assert!(answer.starts_with("44") && answer.contains("Invalid namespace"), "{answer}");
+    }
+    let grown = resident_kb().saturating_sub(before);
+
+    assert!(grown < 8192, "{grown} kB more after 10,000 names");
+    assert_eq!(counter(&server.world.chat.counters().rooms), 1);
+    raw.emit(&namespace, "chat:message", &json!({ "text": "still here" })).await;
+    assert_eq!(raw.event("chat:message").await.unwrap()["text"], "still here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sockets_of_one_address_are_bounded() {
+    let server = Server::start(Options::default()).await;
+    let (_, namespace) = room(&server).await;
+    let (mut joined, mut told, mut shut_out) = (Vec::new(), Vec::new(), 0);
+    for n in 0..1000 {
+        let Ok(mut raw) = Raw::connect(server.address).await else {
+            shut_out += 1;
+            continue;
+        };
+        raw.enter(&namespace, &format!("u{n}")).await;
+        match raw.event("chat:state").await {
+            Ok(_) => joined.push(raw),
+            Err(refused) => {
+                assert!(refused.contains("too_many_connections"), "{refused}");
+                told.push(raw);
+            }
+        }
+    }
+
+    assert_eq!((joined.len(), told.len(), shut_out), (200, 16, 784));
+    let counters = server.world.chat.counters();
+    assert_eq!(counter(&counters.refused_at_door), 784);
+    let refused = counters.not_connected().find(|(code, _)| *code == ConnectRefusal::TooManyConnections.name());
+    assert_eq!(refused, Some(("too_many_connections", 16)));
+    drop((joined, told));
+    until("all connections are forgotten", || counter(&counters.connections) == 0).await;
+    assert_eq!(counter(&counters.sockets), 0);
+    Raw::join(server.address, &namespace, "late").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_stops_reading_is_dropped_and_delays_nobody() {
+    let limits = Limits { unsent_packets: 64, ..unlimited() };
+    let options = Options { limits, unread_max: Duration::from_secs(2), ..Options::default() };
+    let server = Server::start(options).await;
+    let (_, namespace) = room(&server).await;
+    let mut stalled = Raw::connect_with(server.address, Some(4096)).await.unwrap();
+    stalled.enter(&namespace, "stalled").await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let counters = server.world.chat.counters();
+    until("both are there", || counter(&counters.sockets) == 2).await;
+    let begin = Instant::now();
+    let mut sent = 0;
+    while counter(&counters.sockets) == 2 {
+        assert!(begin.elapsed() < PATIENCE, "it is still there");
+        let text = format!("{sent} {}", "é".repeat(400));
+        ana.emit(&namespace, "chat:message", &json!({ "text": text })).await;
+        assert_eq!(ana.event("chat:message").await.unwrap()["text"], text.as_str());
+        sent += 1;
+    }
+
+    assert!(counter(&counters.deliveries_lost) > 0, "its buffer has a bound");
+    until("its connection is forgotten", || counter(&counters.connections) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_ends_although_a_client_does_not_read() {
+    let limits = Limits { unsent_packets: 16, ..unlimited() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (stream, namespace) = room(&server).await;
+    let mut stalled = Raw::connect_with(server.address, Some(4096)).await.unwrap();
+    stalled.enter(&namespace, "stalled").await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let counters = server.world.chat.counters();
+    for n in 0.. {
+        if counter(&counters.deliveries_lost) > 0 {
+            break;
+        }
+        assert!(n < 20_000, "nothing is lost");
+        ana.emit(&namespace, "chat:message", &json!({ "text": format!("{n} {}", "é".repeat(400)) })).await;
+        ana.event("chat:message").await.unwrap();
+    }
+
+    server.world.end(stream.id).await;
+    assert_eq!(ana.event("stream:ended").await.unwrap()["endReason"], "stopped");
+    until("nobody is left", || counter(&counters.sockets) == 0).await;
+    assert_eq!(counter(&counters.rooms), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_first_clients_at_once_are_all_in_one_room() {
+    let server = Server::start(Options { limits: unlimited(), ..Options::default() }).await;
+    for round in 0..20 {
+        let (_, namespace) = room(&server).await;
+        let join = |n: u32| {
+            let (address, namespace) = (server.address, namespace.clone());
+            async move { Raw::join(address, &namespace, &format!("u{n}")).await.unwrap() }
+        };
+        let mut all = futures_util::future::join_all((0..16).map(join)).await;
+        all[0].emit(&namespace, "chat:message", &json!({ "text": "to all" })).await;
+        for (n, raw) in all.iter_mut().enumerate() {
+            assert_eq!(raw.event("chat:message").await.unwrap()["text"], "to all", "client {n} in round {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_namespace_ends() {
+    let limits = Limits { connect_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let mut raw = Raw::connect(server.address).await.unwrap();
+
+    while raw.text().await.is_ok() {}
+    let counters = server.world.chat.counters();
+    until("it is forgotten", || counter(&counters.connections) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_answers_no_ping_is_dropped() {
+    let short = Duration::from_millis(200);
+    let limits = Limits { ping_interval: short, ping_timeout: short, ..Limits::default() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (_, namespace) = room(&server).await;
+    let mut raw = Raw::connect(server.address).await.unwrap();
+    raw.enter(&namespace, "ana").await;
+    let counters = server.world.chat.counters();
+    until("it is there", || counter(&counters.sockets) == 1).await;
+
+    until("it is dropped", || counter(&counters.sockets) == 0).await;
+    drop(raw);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_packets_harm_nobody() {
+    let server = Server::start(Options::default()).await;
+    let (_, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let deep = format!("42{namespace},[\"chat:message\",{}1{}]", "[".repeat(5000), "]".repeat(5000));
+    let unclosed = format!("42{namespace},[\"chat:message\",");
+    let packets = [
+        "",
+        "4",
+        "42",
+        "9",
+        "42,[",
+        "42/live:é,[\"x\"]",
+        "45-",
+        "451-[\"a\",{\"_placeholder\":true,\"num\":0}]",
+        "43{namespace},99999999999999999999[]",
+        "40{namespace},{\"token\":",
+        "1",
+        "5",
+        "6",
+        "\u{1e}",
+        &deep,
+        &unclosed,
+        "42999999999999999999999[\"chat:message\"]",
+    ];
+    for packet in packets {
+        let mut bad = Raw::connect(server.address).await.unwrap();
+        bad.enter(&namespace, "bad").await;
+        bad.event("chat:state").await.unwrap();
+        bad.send(&packet.replace("{namespace}", &namespace)).await;
+        bad.emit(&namespace, "chat:message", &json!({ "text": 5 })).await;
+    }
+
+    ana.emit(&namespace, "chat:message", &json!({ "text": "unharmed" })).await;
+    assert_eq!(ana.event("chat:message").await.unwrap()["text"], "unharmed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_does_not_answer_holds_the_chat_up_once() {
+    let limits = Limits { store_patience: Duration::from_millis(300), ..unlimited() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
+    ana.event("chat:message").await.unwrap();
+    server.world.away.set_silent(true);
+    for n in 0..300 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;
+        assert_eq!(ana.event("chat:message").await.unwrap()["text"], format!("during {n}"));
+    }
+    let counters = server.world.chat.counters();
+    assert_eq!(counter(&counters.queued), 300);
+
+    server.world.away.set_silent(false);
+    until("the store has them", || counter(&counters.queued) == 0).await;
+    let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 1000).await.unwrap();
+    let seqs: Vec<_> = stored.iter().map(|message| message.seq).collect();
+    assert_eq!(seqs, (seqs[0]..seqs[0] + 301).collect::<Vec<_>>());
+    ana.emit(&namespace, "chat:message", &json!({ "text": "after" })).await;
+    let after = ana.event("chat:message").await.unwrap();
+    assert!(after["seq"].as_i64().unwrap() > seqs[300]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
+    let limits = Limits { queued: 10, faults: 1000, ..unlimited() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
+    ana.event("chat:message").await.unwrap();
+    server.world.away.set(true);
+    for n in 0..10 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
+        ana.event("chat:message").await.unwrap();
+    }
+    ana.emit(&namespace, "chat:message", &json!({ "text": "too many" })).await;
+    assert_eq!(ana.event("chat:error").await.unwrap()["code"], "server_busy");
+
+    server.world.away.set(false);
+    let counters = server.world.chat.counters();
+    until("the store has them", || counter(&counters.queued) == 0).await;
+    ana.emit(&namespace, "chat:message", &json!({ "text": "too many" })).await;
+    ana.event("chat:message").await.unwrap();
+    let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 100).await.unwrap();
+    assert_eq!(stored.len(), 12);
+}
