@@ -20,7 +20,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use crate::clock::Timestamp;
+use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
+use crate::live::Live;
+use crate::product::Product;
+use crate::rooms::builtin::admission;
 use crate::webhook_sender::WebhookSender;
 use crate::{metrics, serve};
 
@@ -40,6 +45,8 @@ pub struct App {
     metrics: Vec<SocketAddr>,
     servers: JoinSet<Infallible>,
     webhooks: WebhookSender,
+    /// Absent in a media server alone.
+    product: Option<Product>,
 }
 
 /// How the server stopped.
@@ -89,12 +96,21 @@ impl App {
         let rooms = Rooms::start(rooms_config, workers.handles().to_vec(), events);
         let secret = config.secret(&config.webhook.api_key).map(|secret| secret.bytes().to_vec()).unwrap_or_default();
         let webhooks = WebhookSender::start(&config.webhook, &secret, || rooms.events())?;
+        let live = Live::default();
+        let product = match config.sfu.mode {
+            SfuMode::Only => None,
+            SfuMode::Builtin | SfuMode::External => {
+                Some(Product::start(&config, &rooms, live.clone(), node_id.as_ref()).await?)
+            }
+        };
+        let (product, product_routes) = product.unzip();
+        let admit = product.is_some().then(|| admission(live, Timestamp::now));
         let counters = Arc::new(Counters::default());
         let surface = Surface {
             keys: keys.clone(),
             rooms: rooms.clone(),
             auto_create: config.room.auto_create,
-            admit: None,
+            admit,
             counters: Arc::clone(&counters),
         };
         let sources = metrics::Sources {
@@ -103,11 +119,15 @@ impl App {
             workers: Arc::clone(&workers),
             surface: counters,
             webhooks: webhooks.counters(),
+            product: product.as_ref().map(Product::sources),
         };
         let mut servers = JoinSet::new();
-        let http = serve(&mut servers, listeners, &signaling::http::router(surface))?;
+        let router = signaling::http::router(surface)
+            .merge(product_routes.unwrap_or_default())
+            .merge(metrics::beside_the_api(sources.clone(), &config.prometheus));
+        let http = serve(&mut servers, listeners, &router)?;
         let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;
-        Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks })
+        Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks, product })
     }
 
     /// Where HTTP is served.
@@ -186,8 +206,15 @@ impl App {
         }
         let deadline = Duration::from_secs(self.config.drain_timeout);
         info!(?deadline, participants = self.rooms.counts().participants, "draining");
+        let product = self.product.take();
+        let drained = async {
+            if let Some(product) = product {
+                product.stop().await;
+            }
+            self.rooms.drain(deadline).await;
+        };
         let stopped = tokio::select! {
-            () = self.rooms.drain(deadline) => Stopped::Drained,
+            () = drained => Stopped::Drained,
             () = stop_now => Stopped::AtOnce,
         };
         self.stop().await;

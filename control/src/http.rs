@@ -11,6 +11,7 @@ mod admission;
 mod blocks;
 pub mod body;
 pub mod caller;
+pub mod chat;
 pub mod client;
 mod counters;
 mod docs;

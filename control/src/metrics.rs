@@ -1,11 +1,14 @@
 //! Prometheus' text format (version 0.0.4), summed from snapshots when somebody asks. LiveKit's names where the number
 //! is LiveKit's, `onair_` before the rest.
 
+mod product;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +19,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use sfu::io::Workers;
 use signaling::http::Counters;
 use signaling::rooms::Rooms;
+use tower::ServiceExt as _;
 use tracing::warn;
 
 use crate::config::Prometheus;
@@ -29,6 +33,8 @@ pub struct Sources {
     pub workers: Arc<Workers>,
     pub surface: Arc<Counters>,
     pub webhooks: Arc<webhook_sender::Counters>,
+    /// Absent in a media server alone.
+    pub product: Option<crate::product::Sources>,
 }
 
 /// Further labels of a row, each a name and a value.
@@ -99,6 +105,9 @@ pub fn render(sources: &Sources) -> String {
     rooms(&mut page, sources);
     surface(&mut page, &sources.surface);
     webhooks(&mut page, &sources.webhooks);
+    if let Some(sources) = &sources.product {
+        product::add(&mut page, sources);
+    }
     workers(&mut page, sources);
     page.text()
 }
@@ -175,6 +184,24 @@ fn counts(page: &mut Page<'_>, name: &str, help: &str, label: &str, values: &[(&
     let counts = values.iter().map(|(_, count)| count.load(Ordering::Relaxed));
     let rows: Vec<(Labels<'_>, u64)> = labels.iter().map(|label| &label[..]).zip(counts).collect();
     page.metric(name, help, MetricType::COUNTER, &rows);
+}
+
+/// Metrics beside the API, at `/metrics`: with the password where there is one, else for callers on this machine alone.
+pub fn beside_the_api(sources: Sources, settings: &Prometheus) -> Router {
+    let open = settings.username.is_empty();
+    let router = router(sources, settings);
+    Router::new().route(
+        "/metrics",
+        axum::routing::get(move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
+            let router = router.clone();
+            async move {
+                if open && !peer.ip().to_canonical().is_loopback() {
+                    return StatusCode::NOT_FOUND.into_response();
+                }
+                router.oneshot(request).await.into_response()
+            }
+        }),
+    )
 }
 
 /// Metrics at any path, as LiveKit has them.

@@ -23,7 +23,9 @@ use crate::http::client::Proxies;
 use crate::http::{self, Api, Phase};
 use crate::live::Live;
 use crate::moderation::Moderation;
-use crate::rooms::{Builtin, External, RoomDoor, RoomTimes, TokenSigner};
+use crate::rooms::builtin::Builtin;
+use crate::rooms::external::External;
+use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 use crate::store::{SharedStore, StoreError};
@@ -86,7 +88,9 @@ impl Product {
             chat: chat.clone(),
             store,
             live,
-            observe: Arc::new(move |stream| observing.observe(stream)),
+            observe: Arc::new(move |stream| {
+                observing.observe(stream);
+            }),
             guest: config.chat.guest_access(config.development),
         });
         let router = http::router(api, chat_routes)?.merge(chat.router());
@@ -218,7 +222,8 @@ fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
     let times = RoomTimes::of(&config.live);
     let own = config.keys.0.first().map(|(name, secret)| (name.clone(), text_of(secret.bytes())));
     let given = external_key(config).map(|(name, secret)| (name.to_owned(), secret.to_owned()));
-    let (key, secret) = given.or(own).context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;
+    let (key, secret) =
+        given.or(own).context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;
     let signer = TokenSigner::new(&key, &secret, times);
     let settings::Sfu { mode, url, public_url, .. } = &config.sfu;
     let public_url = (!public_url.is_empty()).then_some(public_url.as_str());

@@ -392,3 +392,29 @@ async fn the_database_is_the_one_of_the_uri_if_none_is_named() {
     let found = raw(&uri, &name).await.collection::<Document>("livestreams").find(doc! {}).await.unwrap();
     assert_eq!(found.try_collect::<Vec<_>>().await.unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_us_is_an_error_at_once_that_says_what_to_do_and_no_secret() {
+    let server = MongoServer::start_with(&["--auth"]);
+    let with_user = server.uri().replace("mongodb://", "mongodb://somebody:secret@");
+
+    for uri in [server.uri(), with_user] {
+        let refused = Mongo::connect(&uri, Some("onair"), CONNECT_MAX).await;
+
+        let Err(StoreError::Failed(text)) = refused else { panic!("it was taken: {refused:?}") };
+        assert!(text.contains("password") && !text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_no_replica_set_will_do() {
+    let server = MongoServer::start_with(&["--standalone"]);
+    let store = connect(&server.uri(), "onair").await;
+    let stream = starting("ann", "live_ann_1");
+    store.create(&stream).await.unwrap();
+
+    let joined = store.presence_join(stream.id, &session("PA_1", "bob")).await.unwrap();
+    assert_eq!((joined.stream.viewers, joined.changed), (1, true));
+    let left = store.presence_leave(stream.id, &session("PA_1", "bob"), at(2)).await.unwrap();
+    assert_eq!((left.stream.viewers, left.stream.peak_viewers), (0, 1));
+}

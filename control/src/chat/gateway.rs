@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::routing::any;
+use axum::http::{HeaderValue, Method, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use socketioxide::adapter::LocalAdapter;
@@ -24,6 +23,7 @@ use socketioxide::socket::Socket;
 use socketioxide::{BroadcastError, ParserConfig, SocketIo};
 use socketioxide_core::Value;
 use tokio::sync::mpsc;
+use tower::Layer as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::debug;
 
@@ -35,7 +35,7 @@ use super::door::{Door, Pass, guard};
 use super::limits::{Faults, Limits};
 use super::refusal::{ConnectRefusal, Refusal};
 use super::room::{Member, SocketKey};
-use super::wire::{Auth, Event, MessageIn, Refused};
+use super::wire::{Auth, Done, Event, MessageIn, Refused};
 
 /// Where connections are made.
 const PATH: &str = "/socket.io";
@@ -136,12 +136,13 @@ impl Gateway {
     }
 
     /// Serves the path of Socket.IO. `origins`: of pages that may call from elsewhere.
+    /// To be called once.
     pub fn router(&self, door: Door, origins: &[String]) -> Router {
-        let not_found = any(|| async { StatusCode::NOT_FOUND });
+        // Made once: every service that the layer makes has sessions of its own.
+        let service = self.layer.layer(Router::new());
         Router::new()
-            .route(PATH, not_found.clone())
-            .route(&format!("{PATH}/"), not_found)
-            .route_layer(self.layer.clone())
+            .route_service(PATH, service.clone())
+            .route_service(&format!("{PATH}/"), service)
             .route_layer(axum::middleware::from_fn_with_state(door, guard))
             .route_layer(cors(origins))
     }
@@ -250,7 +251,7 @@ impl Entrance {
         });
         let room = Arc::clone(self);
         socket.on("reaction", move |sent: Sent<String>| {
-            room.take(sent, What::Reaction);
+            room.take_reaction(sent);
             ready(())
         });
         let room = Arc::clone(self);
@@ -265,6 +266,19 @@ impl Entrance {
             }
             ready(())
         });
+    }
+
+    /// Beyond what may wait, reactions are dropped without a word.
+    fn take_reaction(&self, sent: Sent<String>) {
+        let Some(card) = sent.socket.extensions.get::<Arc<Card>>() else {
+            return;
+        };
+        if sent.data.is_some() && card.waiting.load(Ordering::Relaxed) >= card.limits.waiting_per_socket {
+            add(&card.counters.reactions_dropped, 1);
+            let client = Client { socket: sent.socket, card };
+            return client.accept(sent.reply, &Done { ok: true });
+        }
+        self.take(sent, What::Reaction);
     }
 
     /// Puts an event into the queue of the room.

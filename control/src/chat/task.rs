@@ -26,6 +26,9 @@ use super::wire::{Accepted, Done, Event};
 /// Events taken from the queue at once.
 const TURN: usize = 256;
 
+/// How long the store is left alone after it failed.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// How often what need not be kept at once is kept: sums of reactions, and the bound of messages kept.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -82,6 +85,8 @@ pub(crate) struct RoomTask {
     upkeep_at: Instant,
     /// Messages sent since the store was trimmed.
     untrimmed: usize,
+    /// The store failed a moment ago: it is not asked again before.
+    away_until: Option<Instant>,
 }
 
 /// Whether the room goes on.
@@ -111,6 +116,7 @@ impl RoomTask {
             loaded: false,
             upkeep_at: Instant::now() + UPKEEP,
             untrimmed: 0,
+            away_until: None,
         }
     }
 
@@ -186,6 +192,11 @@ impl RoomTask {
             }
             Err(cause) => warn!(stream = %self.id, %cause, "cannot read the chat's history; it is tried again"),
         }
+    }
+
+    /// Whether asking the store now would only hold the room up.
+    fn is_store_away(&self) -> bool {
+        self.shared.spool.is_waiting() || self.away_until.is_some_and(|until| until > Instant::now())
     }
 
     async fn patiently<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
@@ -315,10 +326,16 @@ impl RoomTask {
         let needed = u32::try_from(count).unwrap_or(u32::MAX);
         let count = if alone { needed.max(self.shared.limits.block) } else { needed };
         let above = self.room.numbers.used().max(self.shared.spool.last_seq(self.id));
+        if self.is_store_away() && self.room.numbers.is_known() {
+            return;
+        }
         let reserved = self.patiently(self.shared.store.chat_reserve(self.id, count, above)).await;
         match reserved {
             Ok(first) => self.room.numbers.reserved(first, count),
-            Err(cause) => debug!(stream = %self.id, %cause, "no numbers from the store"),
+            Err(cause) => {
+                debug!(stream = %self.id, %cause, "no numbers from the store");
+                self.away_until = Some(Instant::now() + AWAY);
+            }
         }
     }
 
@@ -337,6 +354,7 @@ impl RoomTask {
         if !spool.is_waiting() {
             match self.patiently(self.shared.store.chat_append(&stored)).await {
                 Ok(()) => return true,
+                // Also after `Failed`: the queue tells what can never be stored.
                 Err(cause) => warn!(stream = %self.id, %cause, "chat messages go to the queue on disk"),
             }
         }
@@ -392,6 +410,9 @@ impl RoomTask {
     async fn upkeep(&mut self) {
         self.upkeep_at = Instant::now() + UPKEEP;
         self.leaving.retain(|client| !client.dismiss());
+        if self.is_store_away() {
+            return;
+        }
         if !self.loaded {
             self.load().await;
         }

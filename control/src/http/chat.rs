@@ -335,11 +335,7 @@ refusals!(UnpinRefusals = [USER, LIVE] NotOwner, Banned, StreamNotFound, StreamE
     params(("id" = String, Path)),
     responses((status = 204, description = "There is none"), UnpinRefusals)
 )]
-async fn unpin(
-    State(chats): Chats,
-    Member(caller): Member,
-    StreamPath(id): StreamPath,
-) -> Result<StatusCode, Problem> {
+async fn unpin(State(chats): Chats, Member(caller): Member, StreamPath(id): StreamPath) -> Result<StatusCode, Problem> {
     chats.unpin(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

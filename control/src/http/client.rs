@@ -88,12 +88,17 @@ impl Proxies {
 
     /// The address of the client: the last one that no trusted proxy has.
     pub fn client(&self, parts: &Parts) -> IpAddr {
-        let peer = peer(parts);
+        self.client_of(peer(parts), &parts.headers)
+    }
+
+    /// As [`Proxies::client`], of a TCP connection from `peer`.
+    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
         if !self.trusts(peer) {
             return peer;
         }
         let mut client = peer;
-        for address in forwarded_for(&parts.headers).take(HOPS_MAX) {
+        for address in forwarded_for(headers).take(HOPS_MAX) {
             let Some(address) = address else { break };
             client = address;
             if !self.trusts(address) {

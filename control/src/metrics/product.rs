@@ -66,11 +66,7 @@ fn chat(page: &mut Page<'_>, sources: &Sources) {
     for (name, help, value) in gauges {
         page.metric(name, help, MetricType::GAUGE, &[(&[], value.load(Ordering::Relaxed))]);
     }
-    let kinds = [
-        ("message", &chat.messages),
-        ("reaction", &chat.reactions),
-        ("relayed", &chat.relayed),
-    ];
+    let kinds = [("message", &chat.messages), ("reaction", &chat.reactions), ("relayed", &chat.relayed)];
     counts(page, "onair_chat_events_total", "Events that were let through.", "kind", &kinds);
     let lost: [(&str, &AtomicU64); 4] = [
         ("slow_client", &chat.deliveries_lost),
@@ -93,7 +89,9 @@ fn api(page: &mut Page<'_>, sources: &Sources) {
     let labels: Vec<[(&str, &str); 3]> = answers
         .iter()
         .zip(&statuses)
-        .map(|(answer, status)| [("method", answer.method), ("path", answer.path.as_str()), ("status", status.as_str())])
+        .map(|(answer, status)| {
+            [("method", answer.method), ("path", answer.path.as_str()), ("status", status.as_str())]
+        })
         .collect();
     let rows: Vec<(Labels<'_>, u64)> =
         labels.iter().zip(&answers).map(|(labels, answer)| (labels.as_slice(), answer.count)).collect();

@@ -26,13 +26,19 @@ const TAKEN_MAX: usize = 256;
 /// What is to be done for one room.
 pub(crate) enum Job {
     News {
-        news: RoomNews,
+        news: Box<RoomNews>,
         reply: Option<oneshot::Sender<Handled>>,
     },
     /// Compare presence with the room.
-    Reconcile(StreamId),
+    Reconcile {
+        id: StreamId,
+        done: Option<oneshot::Sender<()>>,
+    },
     /// A time-out may be over.
-    Deadline(StreamId),
+    Deadline {
+        id: StreamId,
+        done: Option<oneshot::Sender<()>>,
+    },
 }
 
 /// Where jobs are handed in.
@@ -105,7 +111,20 @@ async fn do_job(streams: &Streams, job: Job) {
                 let _ = reply.send(handled);
             }
         }
-        Job::Reconcile(id) => streams.reconcile(id).await,
-        Job::Deadline(id) => streams.check_deadline(id).await,
+        Job::Reconcile { id, done } => {
+            streams.reconcile(id).await;
+            say(done);
+        }
+        Job::Deadline { id, done } => {
+            streams.check_deadline(id).await;
+            say(done);
+        }
+    }
+}
+
+/// Whoever asked may have gone.
+fn say(done: Option<oneshot::Sender<()>>) {
+    if let Some(done) = done {
+        let _ = done.send(());
     }
 }

@@ -11,8 +11,10 @@ use serde_json::json;
 use crate::raw::{PATIENCE, Raw};
 use crate::server::{Options, Server};
 
+/// A live stream of an owner of its own.
 async fn room(server: &Server) -> (Stream, String) {
-    let stream = server.world.go_live("owner").await;
+    let owner = format!("owner-{}", ulid::Ulid::generate());
+    let stream = server.world.go_live(&owner).await;
     let namespace = format!("/live:{}", stream.room_name);
     (stream, namespace)
 }
@@ -195,8 +197,22 @@ async fn malformed_packets_harm_nobody() {
     let deep = format!("42{namespace},[\"chat:message\",{}1{}]", "[".repeat(5000), "]".repeat(5000));
     let unclosed = format!("42{namespace},[\"chat:message\",");
     let packets = [
-        "", "4", "42", "9", "42,[", "42/live:é,[\"x\"]", "45-", "451-[\"a\",{\"_placeholder\":true,\"num\":0}]",
-        "43{namespace},99999999999999999999[]", "40{namespace},{\"token\":", "1", "5", "6", "\u{1e}", &deep, &unclosed,
+        "",
+        "4",
+        "42",
+        "9",
+        "42,[",
+        "42/live:é,[\"x\"]",
+        "45-",
+        "451-[\"a\",{\"_placeholder\":true,\"num\":0}]",
+        "43{namespace},99999999999999999999[]",
+        "40{namespace},{\"token\":",
+        "1",
+        "5",
+        "6",
+        "\u{1e}",
+        &deep,
+        &unclosed,
         "42999999999999999999999[\"chat:message\"]",
     ];
     for packet in packets {
@@ -261,4 +277,3 @@ async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
     let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 100).await.unwrap();
     assert_eq!(stored.len(), 12);
 }
-

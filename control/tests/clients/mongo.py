@@ -2,7 +2,7 @@
 
 Standard input ends with the test process, however that ends.
 
-    mongo.py PORT DIRECTORY
+    mongo.py PORT DIRECTORY [ARGUMENT OF THE SERVER]...
 """
 
 import os
@@ -19,10 +19,10 @@ def leave_with_the_parent(directory):
     os._exit(0)
 
 
-port, directory = sys.argv[1:]
+port, directory, *arguments = sys.argv[1:]
 threading.Thread(target=leave_with_the_parent, args=(directory,), daemon=True).start()
 # No configuration file of the machine has a say.
 config = os.path.join(directory, "secantusd.toml")
 open(config, "a").close()
-sys.argv[1:] = ["--config", config, "--port", port, "--storage-path", os.path.join(directory, "data")]
+sys.argv[1:] = ["--config", config, "--port", port, "--storage-path", os.path.join(directory, "data"), *arguments]
 sys.exit(main())

@@ -38,15 +38,22 @@ pub struct MongoServer {
     /// 0 until it has one.
     port: u16,
     process: Option<Child>,
+    arguments: Vec<String>,
 }
 
 impl MongoServer {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments for the server.
+    pub fn start_with(arguments: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let name = format!("mongo-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&directory).expect("the directory for test files is writable");
-        let mut server = Self { directory, port: 0, process: None };
+        let mut server =
+            Self { directory, port: 0, process: None, arguments: arguments.iter().map(ToString::to_string).collect() };
         server.start_again();
         server
     }
@@ -72,6 +79,7 @@ impl MongoServer {
             .arg(clients.join("mongo.py"))
             .arg(self.port.to_string())
             .arg(&self.directory)
+            .args(&self.arguments)
             .env("PYTHONUNBUFFERED", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

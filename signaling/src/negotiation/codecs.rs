@@ -7,6 +7,7 @@ use sfu::command::PayloadCodec;
 use shared::media::{Codec, MediaKind};
 
 use super::PublishSettings;
+use super::sdp::split_at_byte;
 
 /// RTCP feedback that we know (RFC 4585, 5104; transport-cc and goog-remb are drafts that all browsers speak).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,8 +109,15 @@ impl Encoding {
 
 /// Value of a format parameter.
 fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
-    let parameters = fmtp.split(';').filter_map(|parameter| parameter.split_once('='));
-    parameters.into_iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    let mut rest = Some(fmtp);
+    while let Some(text) = rest {
+        let (parameter, after) = split_at_byte(text, b';').map_or((text, None), |(first, after)| (first, Some(after)));
+        match split_at_byte(parameter, b'=') {
+            Some((key, value)) if key.trim_ascii().eq_ignore_ascii_case(name) => return Some(value.trim_ascii()),
+            _ => rest = after,
+        }
+    }
+    None
 }
 
 /// A small number among the format parameters; `None` if it is there but is none.

@@ -8,7 +8,7 @@ use shared::media::{Codec, MediaKind};
 
 use super::codecs::{self, Encoding, Feedback, SectionCodec};
 use super::extensions::{Extension, ExtensionId};
-use super::sdp::{self, Attribute, Sdp, Section};
+use super::sdp::{self, Attribute, Name, Sdp, Section};
 use super::{Role, SdpError};
 
 /// Rids of a section that are read; three are used.
@@ -149,7 +149,7 @@ impl Description {
         let used = sdp.sections.iter().zip(&sections).filter(|(_, read)| read.kind != SectionKind::Unusable);
         let mut transport = None;
         for (section, _) in used {
-            check_setup(find(section, &sdp, "setup"), sort)?;
+            check_setup(find(section, &sdp, Name::Setup), sort)?;
             if transport.is_none() {
                 transport = Some((read_ice(section, &sdp)?, read_fingerprint(section, &sdp)?));
             }
@@ -178,20 +178,20 @@ impl Description {
 }
 
 /// An attribute of the section, else of the session.
-fn find<'a>(section: &Section<'a>, sdp: &Sdp<'a>, name: &str) -> Option<&'a str> {
+fn find<'a>(section: &Section<'a>, sdp: &Sdp<'a>, name: Name) -> Option<&'a str> {
     sdp::value(&section.attributes, name).or_else(|| sdp::value(&sdp.attributes, name))
 }
 
 /// Mids of the first BUNDLE group.
 fn bundle_of<'a>(sdp: &Sdp<'a>) -> Vec<&'a str> {
-    let mut groups = sdp::values(&sdp.attributes, "group").map(str::split_ascii_whitespace);
+    let mut groups = sdp::values(&sdp.attributes, Name::Group).map(str::split_ascii_whitespace);
     let mids = groups.find_map(|mut words| (words.next() == Some("BUNDLE")).then_some(words));
     mids.map(Iterator::collect).unwrap_or_default()
 }
 
 fn allows_mixed_extensions(sdp: &Sdp<'_>) -> bool {
     let mut all = std::iter::once(&sdp.attributes).chain(sdp.sections.iter().map(|section| &section.attributes));
-    all.any(|attributes| sdp::value(attributes, "extmap-allow-mixed").is_some())
+    all.any(|attributes| sdp::value(attributes, Name::ExtmapAllowMixed).is_some())
 }
 
 /// Every section in use needs a mid of its own, and all must share one transport.
@@ -220,7 +220,7 @@ fn check_setup(setup: Option<&str>, sort: Sort) -> Result<(), SdpError> {
 }
 
 fn read_ice(section: &Section<'_>, sdp: &Sdp<'_>) -> Result<IceCredentials, SdpError> {
-    let (Some(ufrag), Some(password)) = (find(section, sdp, "ice-ufrag"), find(section, sdp, "ice-pwd")) else {
+    let (Some(ufrag), Some(password)) = (find(section, sdp, Name::IceUfrag), find(section, sdp, Name::IcePwd)) else {
         return Err(SdpError("no ICE credentials".into()));
     };
     // RFC 8839, section 5.4.
@@ -231,10 +231,10 @@ fn read_ice(section: &Section<'_>, sdp: &Sdp<'_>) -> Result<IceCredentials, SdpE
 }
 
 fn read_fingerprint(section: &Section<'_>, sdp: &Sdp<'_>) -> Result<Fingerprint, SdpError> {
-    let own = sdp::value(&section.attributes, "fingerprint");
+    let own = sdp::value(&section.attributes, Name::Fingerprint);
     let attributes = if own.is_some() { &section.attributes } else { &sdp.attributes };
     let mut has_other = false;
-    for value in sdp::values(attributes, "fingerprint") {
+    for value in sdp::values(attributes, Name::Fingerprint) {
         match value.split_once(' ') {
             Some((hash, digits)) if hash.eq_ignore_ascii_case("sha-256") => return parse_fingerprint(digits),
             _ => has_other = true,
@@ -291,7 +291,7 @@ fn read_section(section: &Section<'_>, sdp: &Sdp<'_>) -> Result<ClientSection, S
 fn kind_of(section: &Section<'_>) -> Result<SectionKind, SdpError> {
     let has = |name| sdp::value(&section.attributes, name).is_some();
     // Port 0 with bundle-only is in use all the same (RFC 8843, section 6).
-    if section.port == 0 && !has("bundle-only") {
+    if section.port == 0 && !has(Name::BundleOnly) {
         return Ok(SectionKind::Unusable);
     }
     let kind = match section.media {
@@ -308,13 +308,15 @@ fn kind_of(section: &Section<'_>) -> Result<SectionKind, SdpError> {
     };
     match (is_served, kind) {
         (false, _) => Ok(SectionKind::Unusable),
-        (true, SectionKind::Media(_)) if !has("rtcp-mux") => Err(SdpError("a media section without rtcp-mux".into())),
+        (true, SectionKind::Media(_)) if !has(Name::RtcpMux) => {
+            Err(SdpError("a media section without rtcp-mux".into()))
+        }
         (true, kind) => Ok(kind),
     }
 }
 
 fn read_mid(section: &Section<'_>) -> Result<Mid, SdpError> {
-    let text = sdp::value(&section.attributes, "mid").unwrap_or("");
+    let text = sdp::value(&section.attributes, Name::Mid).unwrap_or("");
     let is_token = text.bytes().all(|byte| byte.is_ascii_graphic());
     match Mid::from(text) {
         Ok(mid) if is_token => Ok(mid),
@@ -323,7 +325,13 @@ fn read_mid(section: &Section<'_>) -> Result<Mid, SdpError> {
 }
 
 fn direction_of(section: &Section<'_>, sdp: &Sdp<'_>) -> Direction {
-    let read = |attribute: &Attribute<'_>| direction_named(attribute.name);
+    let read = |attribute: &Attribute<'_>| match attribute.name {
+        Name::Sendrecv => Some(Direction::Sendrecv),
+        Name::Sendonly => Some(Direction::Sendonly),
+        Name::Recvonly => Some(Direction::Recvonly),
+        Name::Inactive => Some(Direction::Inactive),
+        _ => None,
+    };
     let own = section.attributes.iter().find_map(read);
     own.or_else(|| sdp.attributes.iter().find_map(read)).unwrap_or(Direction::Sendrecv)
 }
@@ -387,14 +395,19 @@ fn read_codecs(section: &Section<'_>, kind: MediaKind) -> Vec<SectionCodec> {
 fn read_payloads<'a>(section: &Section<'a>) -> Vec<Payload<'a>> {
     let mut payloads = vec![Payload::default(); 128];
     for attribute in &section.attributes {
-        let Some((target, text)) = attribute.value.split_once(' ') else { continue };
-        let text = text.trim();
+        if !matches!(attribute.name, Name::Rtpmap | Name::Fmtp | Name::RtcpFb) {
+            continue;
+        }
+        let Some((target, text)) = sdp::split_at_byte(attribute.value, b' ') else { continue };
+        let text = text.trim_ascii();
         let number = target.parse::<u8>().ok().map(usize::from);
         match (attribute.name, number.and_then(|number| payloads.get_mut(number))) {
-            ("rtpmap", Some(payload)) => payload.rtpmap = payload.rtpmap.or(Some(text)),
-            ("fmtp", Some(payload)) if payload.fmtp.is_empty() => payload.fmtp = text,
-            ("rtcp-fb", Some(payload)) => add_feedback(payload, text),
-            ("rtcp-fb", None) if target == "*" => payloads.iter_mut().for_each(|payload| add_feedback(payload, text)),
+            (Name::Rtpmap, Some(payload)) => payload.rtpmap = payload.rtpmap.or(Some(text)),
+            (Name::Fmtp, Some(payload)) if payload.fmtp.is_empty() => payload.fmtp = text,
+            (Name::RtcpFb, Some(payload)) => add_feedback(payload, text),
+            (Name::RtcpFb, None) if target == "*" => {
+                payloads.iter_mut().for_each(|payload| add_feedback(payload, text))
+            }
             _ => {}
         }
     }
@@ -419,7 +432,7 @@ fn static_rtpmap(payload_type: u8) -> Option<&'static str> {
 
 fn read_extensions(section: &Section<'_>, sdp: &Sdp<'_>) -> Vec<(ExtensionId, Direction)> {
     let mut read: Vec<(ExtensionId, Direction)> = Vec::new();
-    for value in sdp::values(&section.attributes, "extmap").chain(sdp::values(&sdp.attributes, "extmap")) {
+    for value in sdp::values(&section.attributes, Name::Extmap).chain(sdp::values(&sdp.attributes, Name::Extmap)) {
         let mut words = value.split_ascii_whitespace();
         let (number, direction) = match words.next().unwrap_or("").split_once('/') {
             Some((number, direction)) => (number, direction_named(direction)),
@@ -438,14 +451,14 @@ fn read_extensions(section: &Section<'_>, sdp: &Sdp<'_>) -> Vec<(ExtensionId, Di
 /// Rids that the client sends, in the order of `a=simulcast`; pause marks and alternatives do not matter (RFC 8853).
 fn read_rids(section: &Section<'_>) -> Vec<Rid> {
     let mut declared: Vec<Rid> = Vec::new();
-    for value in sdp::values(&section.attributes, "rid") {
+    for value in sdp::values(&section.attributes, Name::Rid) {
         let mut words = value.split_ascii_whitespace();
         let (Some(rid), Some("send")) = (words.next().and_then(parse_rid), words.next()) else { continue };
         if declared.len() < RIDS_MAX && !declared.contains(&rid) {
             declared.push(rid);
         }
     }
-    let mut words = sdp::value(&section.attributes, "simulcast").unwrap_or("").split_ascii_whitespace();
+    let mut words = sdp::value(&section.attributes, Name::Simulcast).unwrap_or("").split_ascii_whitespace();
     let Some(streams) = words.find(|word| *word == "send").and_then(|_| words.next()) else { return declared };
     let mut ordered: Vec<Rid> = Vec::new();
     for stream in streams.split(';').filter_map(|stream| stream.split(',').next()) {
@@ -465,13 +478,13 @@ fn parse_rid(text: &str) -> Option<Rid> {
 fn read_ssrcs(section: &Section<'_>) -> (Vec<(Ssrc, Option<Ssrc>)>, bool) {
     let number = |word: &str| word.parse::<u32>().ok().map(Ssrc);
     let mut declared: Vec<Ssrc> = Vec::new();
-    for value in sdp::values(&section.attributes, "ssrc") {
+    for value in sdp::values(&section.attributes, Name::Ssrc) {
         let ssrc = value.split_ascii_whitespace().next().and_then(number);
         declared.extend(ssrc.filter(|ssrc| declared.len() < SSRCS_MAX && !declared.contains(ssrc)));
     }
     let mut repairs: Vec<(Ssrc, Ssrc)> = Vec::new();
     let mut layers: Vec<Ssrc> = Vec::new();
-    for value in sdp::values(&section.attributes, "ssrc-group").take(SSRCS_MAX) {
+    for value in sdp::values(&section.attributes, Name::SsrcGroup).take(SSRCS_MAX) {
         let mut words = value.split_ascii_whitespace();
         let semantics = words.next();
         let mut group = words.filter_map(number);
@@ -495,10 +508,10 @@ fn read_ssrcs(section: &Section<'_>) -> (Vec<(Ssrc, Option<Ssrc>)>, bool) {
 /// Stream and track id, of `a=msid` (RFC 8830) or the older `a=ssrc:… msid:`.
 fn read_msid(section: &Section<'_>) -> (String, String) {
     let of_ssrc = || {
-        let mut values = sdp::values(&section.attributes, "ssrc");
+        let mut values = sdp::values(&section.attributes, Name::Ssrc);
         values.find_map(|value| value.split_once(' ').and_then(|(_, rest)| rest.trim().strip_prefix("msid:")))
     };
-    let text = sdp::value(&section.attributes, "msid").or_else(of_ssrc).unwrap_or("");
+    let text = sdp::value(&section.attributes, Name::Msid).or_else(of_ssrc).unwrap_or("");
     let mut words = text.split_ascii_whitespace().map(|word| clip_to(word, MSID_BYTES_MAX).to_owned());
     (words.next().unwrap_or_default(), words.next().unwrap_or_default())
 }

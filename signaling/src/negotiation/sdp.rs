@@ -33,9 +33,67 @@ pub(super) struct Section<'a> {
 /// `a=name:value` or `a=name`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attribute<'a> {
-    pub name: &'a str,
+    pub name: Name,
     /// Empty for a flag.
     pub value: &'a str,
+}
+
+/// The attributes that matter here; others are skipped. A browser's offer has hundreds of lines, which are looked
+/// through many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    BundleOnly,
+    Extmap,
+    ExtmapAllowMixed,
+    Fingerprint,
+    Fmtp,
+    Group,
+    IcePwd,
+    IceUfrag,
+    Inactive,
+    Mid,
+    Msid,
+    Recvonly,
+    Rid,
+    RtcpFb,
+    RtcpMux,
+    Rtpmap,
+    Sendonly,
+    Sendrecv,
+    Setup,
+    Simulcast,
+    Ssrc,
+    SsrcGroup,
+}
+
+impl Name {
+    fn from_text(text: &str) -> Option<Self> {
+        Some(match text {
+            "bundle-only" => Self::BundleOnly,
+            "extmap" => Self::Extmap,
+            "extmap-allow-mixed" => Self::ExtmapAllowMixed,
+            "fingerprint" => Self::Fingerprint,
+            "fmtp" => Self::Fmtp,
+            "group" => Self::Group,
+            "ice-pwd" => Self::IcePwd,
+            "ice-ufrag" => Self::IceUfrag,
+            "inactive" => Self::Inactive,
+            "mid" => Self::Mid,
+            "msid" => Self::Msid,
+            "recvonly" => Self::Recvonly,
+            "rid" => Self::Rid,
+            "rtcp-fb" => Self::RtcpFb,
+            "rtcp-mux" => Self::RtcpMux,
+            "rtpmap" => Self::Rtpmap,
+            "sendonly" => Self::Sendonly,
+            "sendrecv" => Self::Sendrecv,
+            "setup" => Self::Setup,
+            "simulcast" => Self::Simulcast,
+            "ssrc" => Self::Ssrc,
+            "ssrc-group" => Self::SsrcGroup,
+            _ => return None,
+        })
+    }
 }
 
 impl<'a> Sdp<'a> {
@@ -44,42 +102,71 @@ impl<'a> Sdp<'a> {
         if text.len() > BYTES_MAX {
             return Err(SdpError(format!("longer than {BYTES_MAX} bytes")));
         }
-        let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).filter(|l| !l.is_empty());
-        if lines.next() != Some("v=0") {
+        let mut rest = text;
+        if next_line(&mut rest)? != Some("v=0") {
             return Err(SdpError("it does not start with v=0".into()));
         }
         let mut sdp = Sdp { origin: "", attributes: Vec::new(), sections: Vec::new() };
-        for line in lines {
+        while let Some(line) = next_line(&mut rest)? {
             sdp.take_line(line)?;
         }
         Ok(sdp)
     }
 
     fn take_line(&mut self, line: &'a str) -> Result<(), SdpError> {
-        if line.bytes().any(|byte| byte < b' ' && byte != b'\t') {
-            return Err(SdpError("control characters in a line".into()));
-        }
-        match line.split_once('=') {
-            Some(("m", value)) => {
+        let (Some(kind), Some(value)) = (line.bytes().next(), line.get(1..).and_then(|rest| rest.strip_prefix('=')))
+        else {
+            return Err(SdpError("a line without type".into()));
+        };
+        match kind {
+            b'm' => {
                 if self.sections.len() == SECTIONS_MAX {
                     return Err(SdpError(format!("more than {SECTIONS_MAX} media sections")));
                 }
                 self.sections.push(Section::parse(value)?);
             }
-            Some(("a", value)) => {
-                let (name, value) = value.split_once(':').unwrap_or((value, ""));
+            b'a' => {
+                let (name, value) = split_at_byte(value, b':').unwrap_or((value, ""));
                 let attributes = match self.sections.last_mut() {
                     Some(section) => &mut section.attributes,
                     None => &mut self.attributes,
                 };
-                attributes.push(Attribute { name, value: value.trim() });
+                if let Some(name) = Name::from_text(name) {
+                    attributes.push(Attribute { name, value: value.trim_ascii() });
+                }
             }
-            Some(("o", value)) => self.origin = value,
-            Some((kind, _)) if kind.len() == 1 => {}
-            _ => return Err(SdpError("a line without type".into())),
+            b'o' => self.origin = value,
+            _ => {}
         }
         Ok(())
     }
+}
+
+/// Takes the next line that is not empty off `rest`. Of control characters only tabs may stand in one.
+fn next_line<'a>(rest: &mut &'a str) -> Result<Option<&'a str>, SdpError> {
+    while !rest.is_empty() {
+        let text = *rest;
+        let bytes = text.as_bytes();
+        let end = bytes.iter().position(|byte| *byte < b' ' && *byte != b'\t').unwrap_or(bytes.len());
+        let ending = match bytes.get(end..).unwrap_or_default() {
+            [] => 0,
+            [b'\n', ..] | [b'\r'] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return Err(SdpError("control characters in a line".into())),
+        };
+        *rest = &text[end + ending..];
+        if end > 0 {
+            return Ok(Some(&text[..end]));
+        }
+    }
+    Ok(None)
+}
+
+/// What stands before and after the first such ASCII byte. Lines are too short for the searchers of the standard library
+/// to be worth their preparation.
+pub(super) fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|other| other == byte)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 impl<'a> Section<'a> {
@@ -95,12 +182,12 @@ impl<'a> Section<'a> {
 }
 
 /// First value of an attribute.
-pub(super) fn value<'a>(attributes: &[Attribute<'a>], name: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(attributes: &[Attribute<'a>], name: Name) -> Option<&'a str> {
     values(attributes, name).next()
 }
 
 /// All values of an attribute, in order.
-pub(super) fn values<'s, 'a: 's>(attributes: &'s [Attribute<'a>], name: &'s str) -> impl Iterator<Item = &'a str> + 's {
+pub(super) fn values<'s, 'a: 's>(attributes: &'s [Attribute<'a>], name: Name) -> impl Iterator<Item = &'a str> + 's {
     attributes.iter().filter(move |attribute| attribute.name == name).map(|attribute| attribute.value)
 }
 
@@ -131,14 +218,17 @@ mod tests {
 
     #[test]
     fn attributes_belong_to_the_section_they_follow() {
-        let sdp = Sdp::parse("v=0\r\no=x 1 2\r\na=a:1\r\nm=audio 9 P 1 2\r\na=b\r\nm=video 0/2 P 3\r\na=c:x:y\r\n");
+        let sdp = Sdp::parse(
+            "v=0\r\no=x 1 2\r\na=setup:1\r\nm=audio 9 P 1 2\r\na=rtcp-mux\r\na=other:3\r\nm=video 0/2 P 3\r\na=mid:x:y\r\n",
+        );
         let sdp = sdp.expect("it is well-formed");
 
-        assert_eq!(value(&sdp.attributes, "a"), Some("1"));
-        assert_eq!(value(&sdp.sections[0].attributes, "b"), Some(""));
+        assert_eq!(value(&sdp.attributes, Name::Setup), Some("1"));
+        assert_eq!(value(&sdp.sections[0].attributes, Name::RtcpMux), Some(""));
+        assert_eq!(sdp.sections[0].attributes.len(), 1);
         assert_eq!(sdp.sections[0].formats, ["1", "2"]);
         assert_eq!(sdp.sections[1].port, 0);
-        assert_eq!(value(&sdp.sections[1].attributes, "c"), Some("x:y"));
+        assert_eq!(value(&sdp.sections[1].attributes, Name::Mid), Some("x:y"));
     }
 
     #[test]

@@ -15,6 +15,11 @@ impl Numbers {
         self.next.is_none_or(|next| self.end.saturating_sub(next) < i64::try_from(count).unwrap_or(i64::MAX))
     }
 
+    /// Whether the store was ever asked.
+    pub fn is_known(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// The highest number given out: the next reservation must be above it.
     pub fn used(&self) -> i64 {
         self.next.map_or(0, |next| next - 1)

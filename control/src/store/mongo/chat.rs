@@ -10,7 +10,7 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::collections::{CHATTERS, MESSAGES, STREAMS, TOTALS};
-use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
+use super::fault::{Fault, TRIES_MAX, UPKEEP_MAX, collect, contended, run, within};
 use super::record::{date, document, forms, read_user, record, user};
 use super::stream_document::integer;
 use super::{Mongo, page};
@@ -18,9 +18,6 @@ use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatRange, ChatTotals, StoredMessage};
 use crate::store::stream::{StreamId, UserId};
 use crate::store::{Result, StoreError};
-
-/// How often a write is tried whose condition others keep changing.
-const TRIES_MAX: usize = 16;
 
 fn key(id: StreamId, message_id: &str) -> String {
     format!("{id}/{message_id}")
@@ -278,10 +275,6 @@ fn counted(id: StreamId, trimmed_to: Option<i64>) -> Document {
 
 fn number(count: u64) -> Bson {
     Bson::Int64(i64::try_from(count).unwrap_or(i64::MAX))
-}
-
-fn contended(what: &str) -> StoreError {
-    StoreError::Unavailable(format!("too many changed {what} at once"))
 }
 
 /// A reaction as the name of a field, in which some characters have a meaning of their own.

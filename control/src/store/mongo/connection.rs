@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mongodb::bson::doc;
-use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
 use mongodb::{Client, Database};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::fault::{Fault, run, within};
 use super::{Mongo, indexes, presence};
@@ -34,6 +34,7 @@ pub(super) async fn connect(uri: &str, database: Option<&str>, time: Duration) -
     let database = client.database(&name);
     wait_for(&database, &hosts, time).await?;
     let unique = indexes::ensure(&database).await?;
+    info!(hosts, database = name, "connected to MongoDB");
     Ok(Mongo { database, unique, recounts: presence::Recounts::default() })
 }
 
@@ -53,6 +54,8 @@ async fn options(uri: &str) -> Result<ClientOptions> {
     let concern = options.write_concern.get_or_insert_with(WriteConcern::default);
     concern.w.get_or_insert(Acknowledgment::Majority);
     concern.journal.get_or_insert(true);
+    // A count has to see what was written just before.
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     Ok(options)
 }
 

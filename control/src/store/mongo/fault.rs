@@ -18,6 +18,9 @@ pub(super) const OPERATION_MAX: Duration = Duration::from_secs(5);
 /// Longest time of what goes over whole collections in the background.
 pub(super) const UPKEEP_MAX: Duration = Duration::from_secs(60);
 
+/// How often a write is tried whose condition others keep changing.
+pub(super) const TRIES_MAX: usize = 16;
+
 /// The server's code for a second document with a unique key.
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -104,6 +107,11 @@ impl From<Fault> for StoreError {
         };
         if passing { StoreError::Unavailable(text) } else { StoreError::Failed(text) }
     }
+}
+
+/// Others were quicker, [`TRIES_MAX`] times in a row.
+pub(super) fn contended(what: &str) -> StoreError {
+    StoreError::Unavailable(format!("too many changed {what} at once"))
 }
 
 /// Carries out one operation, in [`OPERATION_MAX`].

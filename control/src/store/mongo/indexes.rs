@@ -19,6 +19,9 @@ use crate::store::{Result, StoreError};
 const OPTIONS_CONFLICT: i32 = 85;
 const KEYS_CONFLICT: i32 = 86;
 
+/// The server's code for what the user may not do.
+const UNAUTHORIZED: i32 = 13;
+
 /// The names of the unique indexes whose violation means something.
 #[derive(Debug, Clone)]
 pub(super) struct Unique {
@@ -143,6 +146,13 @@ pub(super) async fn ensure(database: &Database) -> Result<Unique> {
                     ensure_one(database, wanted, &mut names).await?;
                 }
             }
+            Err(fault) if fault.code() == Some(UNAUTHORIZED) => {
+                let advice = "give it the role readWrite";
+                let name = database.name();
+                return Err(StoreError::Failed(format!(
+                    "the user of MongoDB may not make indexes in {name}: {advice}"
+                )));
+            }
             Err(fault) => return Err(fault.into()),
         }
     }
@@ -252,7 +262,7 @@ mod tests {
             IndexModel::builder().keys(doc! { "roomName": 1.0 }).options(options).build()
         };
 
-        assert!(wanted.is_served_by(&other(true)));
+        assert!(wanted.is_served_by(&other(Some(true))));
         assert!(!wanted.is_served_by(&other(None)));
     }
 }

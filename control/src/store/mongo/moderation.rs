@@ -4,16 +4,13 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::collections::{AUDIT, BANS, REPORTS};
-use super::fault::{Fault, collect, run};
+use super::fault::{TRIES_MAX, collect, contended, run};
 use super::record::{date, document, joined, object_id, record, user};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
 use crate::store::stream::{PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
-
-/// How often a report is filed anew because the open one was resolved at that moment.
-const TRIES_MAX: usize = 4;
 
 // ---- bans
 
@@ -36,7 +33,7 @@ impl Mongo {
                 Err(fault) => return Err(fault.into()),
             }
         }
-        Err(StoreError::Unavailable("too many changed a ban at once".into()))
+        Err(contended("a ban"))
     }
 
     pub(super) async fn end_ban(&self, user: &UserId, at: Timestamp) -> Result<bool> {
@@ -121,7 +118,7 @@ impl Mongo {
                 return Ok((report.id.clone(), true));
             }
         }
-        Err(StoreError::Unavailable("too many changed a report at once".into()))
+        Err(contended("a report"))
     }
 
     pub(super) async fn page_of_reports(
@@ -188,7 +185,7 @@ impl Mongo {
         match run(write).await {
             Ok(after) => read_report(&after.ok_or(StoreError::NotFound)?),
             // The reporter has another open one for the same target by now.
-            Err(fault) if Fault::duplicate(&fault).is_some() => Ok(before),
+            Err(fault) if fault.duplicate().is_some() => Ok(before),
             Err(fault) => Err(fault.into()),
         }
     }

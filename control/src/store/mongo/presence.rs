@@ -36,7 +36,7 @@ struct Recount {
     /// How many asked for a count so far; each after its record was written.
     asked: AtomicU64,
     /// What the last count found, and how many had asked before it began.
-    last: tokio::sync::Mutex<Option<(u64, Stream)>>,
+    last: tokio::sync::Mutex<Option<(u64, Result<Stream>)>>,
 }
 
 /// A place in the count of a stream. The last one that leaves removes it.
@@ -123,15 +123,16 @@ impl Mongo {
         let place = self.recounts.of(id);
         let ticket = place.recount.asked.fetch_add(1, Ordering::SeqCst) + 1;
         let mut last = place.recount.last.lock().await;
-        if let Some((asked_before, stream)) = &*last
+        if let Some((asked_before, counted)) = &*last
             && *asked_before >= ticket
         {
-            return Ok(stream.clone());
+            return counted.clone();
         }
         let asked_before = place.recount.asked.load(Ordering::SeqCst);
-        let stream = self.recount(id).await?;
-        *last = Some((asked_before, stream.clone()));
-        Ok(stream)
+        let counted = self.recount(id).await;
+        // A failure is shared as well, or in an outage each would wait for its own, one after the other.
+        *last = Some((asked_before, counted.clone()));
+        counted
     }
 
     async fn recount(&self, id: StreamId) -> Result<Stream> {

@@ -129,6 +129,9 @@ fn json_of(value: &Bson) -> Value {
         Bson::Boolean(flag) => Value::Bool(*flag),
         Bson::Int32(number) => Value::from(*number),
         Bson::Int64(number) => Value::from(*number),
+        // To some drivers every number is one of these.
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+        Bson::Double(number) if number.fract() == 0.0 => Value::from(*number as i64),
         Bson::Double(number) => Value::from(*number),
         Bson::String(text) => Value::String(text.clone()),
         Bson::DateTime(time) => Value::String(Timestamp::from_millis(time.timestamp_millis()).to_string()),

@@ -7,15 +7,12 @@ use mongodb::options::ReturnDocument;
 
 use super::Mongo;
 use super::collections::{IDEMPOTENCY, LIMITS, NODES, RELAY, WEBHOOKS};
-use super::fault::{UPKEEP_MAX, run, within};
+use super::fault::{TRIES_MAX, UPKEEP_MAX, contended, run, within};
 use super::record::{date, joined, user};
 use super::relay::expires_at;
 use super::stream_document::{text, time};
 use crate::clock::Timestamp;
 use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, StoreError, Taken};
-
-/// How often a write is tried whose condition others keep changing.
-const TRIES_MAX: usize = 16;
 
 fn claim_key(key: &IdempotencyKey) -> String {
     joined(key.user.as_str(), &joined(key.operation, &key.key))
@@ -183,8 +180,4 @@ fn frees(log: &Document, max: u32, now: Timestamp) -> Timestamp {
     taken.sort_unstable_by(|one, other| other.cmp(one));
     let place = usize::try_from(max).unwrap_or(usize::MAX).checked_sub(1);
     place.and_then(|place| taken.get(place)).map_or(now, |millis| Timestamp::from_millis(*millis))
-}
-
-fn contended(what: &str) -> StoreError {
-    StoreError::Unavailable(format!("too many changed {what} at once"))
 }

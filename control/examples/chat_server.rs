@@ -1,0 +1,76 @@
+//! One chat room without anything around it, for `benches/chat.rs`: prints its address, serves until it is killed.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use control::chat::{Chat, Limits, Parts, TokenFault};
+use control::clock::Timestamp;
+use control::config::product::{self, GuestAccess};
+use control::live::Live;
+use control::store::chat::ChatSettings;
+use control::store::embedded::Embedded;
+use control::store::stream::{OwnerProfile, Stream, StreamId, StreamState, Visibility};
+use control::user::{Role, User};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> std::io::Result<()> {
+    let live = Live::default();
+    let parts = Parts {
+        config: product::Chat { max_connections_per_ip: 0, ..product::Chat::default() },
+        guest: GuestAccess::Read,
+        enabled: true,
+        origins: Vec::new(),
+        limits: Limits::default(),
+        store: Arc::new(Embedded::in_memory().map_err(std::io::Error::other)?),
+        live: live.clone(),
+        verify: Arc::new(|token, now| Box::pin(async move { user(&token, now) })),
+        address: Arc::new(|peer, _| peer.ip()),
+        directory: None,
+        node: "bench".into(),
+    };
+    let chat = Chat::start(parts)?;
+    live.observe(stream(), |change| chat.observe(change));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    println!("{}", listener.local_addr()?);
+    match control::serve::serve(listener, chat.router()).await {}
+}
+
+/// The token is the user's name.
+fn user(token: &str, now: Timestamp) -> Result<User, TokenFault> {
+    let id = token.parse().map_err(|_| TokenFault::Unauthenticated)?;
+    let expires_at = now.plus(std::time::Duration::from_secs(3600));
+    Ok(User { id, role: Role::User, name: Some(token.to_owned()), picture: None, expires_at })
+}
+
+fn stream() -> Stream {
+    let now = Timestamp::now();
+    Stream {
+        id: StreamId::generate(),
+        owner_id: "owner".parse().expect("a short text is an id"),
+        owner_profile: OwnerProfile::default(),
+        room_name: "bench".into(),
+        room_sid: None,
+        title: None,
+        cover_url: None,
+        tags: Vec::new(),
+        state: StreamState::Live,
+        visibility: Visibility::Public,
+        end_reason: None,
+        scheduled_for: None,
+        started_at: Some(now),
+        ended_at: None,
+        state_since: now,
+        viewers: 0,
+        peak_viewers: 0,
+        unique_viewers: 0,
+        flagged: false,
+        blocks: Vec::new(),
+        mutes: Vec::new(),
+        chat_settings: ChatSettings::default(),
+        pinned: None,
+        created_at: now,
+        updated_at: now,
+        rev: 1,
+    }
+}

@@ -1,0 +1,347 @@
+//! The doors to rooms, against a media server in this process: one suite for the door within the process and the door
+//! through the server API. Then streams in rooms of this process, with clients that connect and publish.
+
+#[path = "doors/server.rs"]
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::clock::Timestamp;
+use control::config::product;
+use control::rooms::builtin::Builtin;
+use control::rooms::external::External;
+use control::rooms::{RoomDoor, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenRequest, TokenSigner};
+use control::store::stream::{Block, EndReason, Stream, StreamState, UserId};
+use control::streams::{StartRequest, Streams};
+use control::user::{Role, User};
+use server::{KEY, Phone, SECRET, Server, eventually};
+use signaling::token::{Keys, Secret};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+fn signer() -> TokenSigner {
+    TokenSigner::new(KEY, SECRET, RoomTimes::of(&product::Live::default()))
+}
+
+fn user_id(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+fn viewer_token(room: &str, user: &str) -> TokenRequest {
+    TokenRequest {
+        room: room.into(),
+        identity: format!("{user}:12345678"),
+        name: Some("Bo".into()),
+        user: user_id(user),
+        role: RoomRole::Viewer,
+        may_publish: false,
+        may_publish_data: true,
+        life: Duration::from_secs(600),
+    }
+}
+
+/// Runs a rule at both doors, each with a server of its own.
+macro_rules! both_doors {
+    ($($rule:ident)*) => {
+        mod builtin {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let server = super::Server::start().await;
+                let door = super::Builtin::new(server.rooms.clone(), super::signer(), None);
+                super::$rule(&door, &server).await;
+            })*
+        }
+        mod external {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let server = super::Server::start().await;
+                let door = super::External::new(&server.url(), None, super::signer()).unwrap();
+                super::$rule(&door, &server).await;
+            })*
+        }
+    };
+}
+
+both_doors! {
+    a_room_is_made_listed_and_deleted
+    a_room_stays_longer_than_its_stream_waits
+    whoever_is_inside_is_listed_and_removed
+    a_token_says_what_was_asked_and_no_more
+}
+
+async fn a_room_is_made_listed_and_deleted(door: &dyn RoomDoor, _server: &Server) {
+    let (room, other) = ("live_ana_1", "live_bo_1");
+    let sid = door.create(room).await.unwrap();
+    door.create(other).await.unwrap();
+
+    assert!(sid.starts_with("RM_"));
+    assert_eq!(door.create(room).await.unwrap(), sid);
+    assert_eq!(door.list(&[room.into()]).await.unwrap(), [RoomInfo { name: room.into(), sid }]);
+    assert_eq!(door.list(&[]).await.unwrap().len(), 2);
+    assert_eq!(door.list(&["live_nobody_1".into()]).await.unwrap(), []);
+    door.delete(room).await.unwrap();
+    assert_eq!(door.delete(room).await, Err(RoomsError::NotFound));
+    let left: Vec<String> = door.list(&[]).await.unwrap().into_iter().map(|room| room.name).collect();
+    assert_eq!(left, [other]);
+    assert_eq!(door.sessions(room).await.unwrap(), []);
+    assert_eq!(door.remove(room, "ana").await, Err(RoomsError::NotFound));
+}
+
+async fn a_room_stays_longer_than_its_stream_waits(door: &dyn RoomDoor, server: &Server) {
+    let live = product::Live::default();
+    door.create("live_ana_1").await.unwrap();
+    // And one that a join makes, after a restart of the media server.
+    let (token, _) = door.token(&viewer_token("live_bo_1", "cy"), Timestamp::now());
+    let phone = server.join(&token).await.unwrap();
+
+    for room in server.rooms.list_rooms(&[]).await {
+        assert!(room.empty_timeout > live.start_timeout, "{room:?}");
+        assert!(room.departure_timeout > live.reconnect_window, "{room:?}");
+    }
+    phone.leave().await;
+}
+
+async fn whoever_is_inside_is_listed_and_removed(door: &dyn RoomDoor, server: &Server) {
+    let room = "live_ana_1";
+    door.create(room).await.unwrap();
+    let (token, _) = door.token(&viewer_token(room, "auth0:bo"), Timestamp::now());
+    let phone = server.join(&token).await.unwrap();
+    eventually("the phone is connected", async || {
+        door.sessions(room).await.unwrap().iter().any(|session| session.active)
+    })
+    .await;
+
+    let sessions = door.sessions(room).await.unwrap();
+    let [session] = sessions.as_slice() else { panic!("{sessions:?}") };
+    assert_eq!(session.identity, "auth0:bo:12345678");
+    assert_eq!((session.user.clone(), session.role), (Some(user_id("auth0:bo")), Some(RoomRole::Viewer)));
+    assert!(session.sid.starts_with("PA_") && session.standard && !session.hidden && !session.recorder);
+    assert!(!session.publishes && session.joined_at > Timestamp::from_millis(1));
+    door.remove(room, &session.identity).await.unwrap();
+    eventually("the phone was put out", async || phone.end_reason().is_some()).await;
+    assert_eq!(door.sessions(room).await.unwrap(), []);
+    assert_eq!(door.remove(room, &session.identity).await, Err(RoomsError::NotFound));
+}
+
+async fn a_token_says_what_was_asked_and_no_more(door: &dyn RoomDoor, _server: &Server) {
+    let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
+    let now = Timestamp::now();
+
+    let (token, expires_at) = door.token(&viewer_token("live_ana_1", "bo"), now);
+
+    let claims = keys.verify(&token, std::time::SystemTime::now()).unwrap();
+    let video = claims.video.unwrap();
+    assert_eq!((claims.identity.as_str(), claims.name.as_str()), ("bo:12345678", "Bo"));
+    assert_eq!((video.room_join, video.room.as_str()), (true, "live_ana_1"));
+    assert_eq!((video.can_publish, video.can_subscribe), (Some(false), Some(true)));
+    assert_eq!(video.can_publish_data, Some(true));
+    assert!(!video.room_admin && !video.room_create && !video.room_list && !video.hidden);
+    assert_eq!(claims.attributes["app.userId"], "bo");
+    assert_eq!(claims.attributes["app.role"], "viewer");
+    assert_eq!(Timestamp::from(claims.expires_at), expires_at);
+    assert!(expires_at <= now.plus(Duration::from_secs(600)) && expires_at > now.plus(Duration::from_secs(598)));
+}
+
+#[tokio::test]
+async fn apps_are_given_the_configured_address_or_the_one_they_called() {
+    let server = Server::start().await;
+    let url = |public: Option<&str>| {
+        Builtin::new(server.rooms.clone(), signer(), public.map(str::to_owned)).url(Some("http://here:7880"))
+    };
+    let outside = |public| External::new("http://sfu:7880/", public, signer()).unwrap().url(Some("http://here:7880"));
+
+    assert_eq!(url(None), "ws://here:7880");
+    assert_eq!(url(Some("https://live.example/")), "wss://live.example");
+    assert_eq!(outside(None), "ws://sfu:7880");
+    assert_eq!(outside(Some("wss://sfu.example")), "wss://sfu.example");
+    assert!(External::new("sfu:7880", None, signer()).is_err());
+}
+
+// ---- media servers that do not do what they should
+
+/// Answers every request with these bytes.
+async fn answering(answer: Vec<u8>) -> External {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(&answer).await;
+            });
+        }
+    });
+    External::new(&url, None, signer()).unwrap()
+}
+
+#[tokio::test]
+async fn a_media_server_that_is_not_there_is_unavailable() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let door = External::new(&format!("http://{free}"), None, signer()).unwrap();
+
+    let error = door.list(&[]).await.unwrap_err();
+
+    assert!(matches!(error, RoomsError::Unavailable(_)), "{error}");
+    assert!(!error.to_string().contains(SECRET));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_an_error() {
+    let head = |status: &str, length: usize| format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+    for answer in [
+        b"garbage\r\n\r\n".to_vec(),
+        format!("{}<html>", head("200 OK", 6)).into_bytes(),
+        format!("{}<html>", head("404 Not Found", 6)).into_bytes(),
+        format!("{}{{\"code\":\"unauthenticated\"}}", head("401 Unauthorized", 26)).into_bytes(),
+        head("301 Moved Permanently\r\nLocation: http://127.0.0.1:1/", 0).into_bytes(),
+        [head("200 OK", 40 << 20).into_bytes(), vec![0; 40 << 20]].concat(),
+    ] {
+        let error = answering(answer.clone()).await.list(&[]).await.unwrap_err();
+
+        assert!(matches!(error, RoomsError::Unavailable(_)), "{error}");
+    }
+    let refused = format!("{}{{\"code\":\"not_found\"}}", head("404 Not Found", 20)).into_bytes();
+    assert_eq!(answering(refused).await.delete("r").await, Err(RoomsError::NotFound));
+}
+
+#[tokio::test]
+async fn a_media_server_that_says_nothing_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let door = External::new(&format!("http://{}", listener.local_addr().unwrap()), None, signer()).unwrap();
+
+    assert!(matches!(door.create("live_ana_1").await, Err(RoomsError::Unavailable(_))));
+}
+
+// ---- streams in rooms of this process
+
+fn user(name: &str) -> User {
+    User {
+        id: user_id(name),
+        role: Role::User,
+        name: None,
+        picture: None,
+        expires_at: Timestamp::now().plus(Duration::from_secs(3600)),
+    }
+}
+
+struct Stage {
+    server: Server,
+    streams: Streams,
+    shutdown: CancellationToken,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let server = Server::start().await;
+        let streams = server.streams();
+        let shutdown = CancellationToken::new();
+        tokio::spawn(streams.clone().run(shutdown.clone()));
+        eventually("it is ready", async || streams.is_recovered()).await;
+        Self { server, streams, shutdown }
+    }
+
+    /// Started, connected and publishing.
+    async fn go_live(&self, owner: &str) -> (Arc<Stream>, Phone) {
+        let started = self.streams.start(&user(owner), StartRequest::default()).await.unwrap();
+        let phone = self.server.join(&started.token).await.unwrap();
+        phone.publish().await;
+        self.until(&started.stream, |stream| stream.state == StreamState::Live).await;
+        (started.stream, phone)
+    }
+
+    async fn watch(&self, stream: &Stream, name: &str) -> Phone {
+        let watching = self.streams.watch(&user(name), stream.id, None).await.unwrap();
+        self.server.join(&watching.token).await.unwrap()
+    }
+
+    async fn until(&self, stream: &Stream, holds: impl Fn(&Stream) -> bool) {
+        let known = || self.streams.live().stream(stream.id).expect("it is known");
+        eventually("the stream is as expected", async || holds(&known())).await;
+        let stored = self.streams.store().stream(stream.id).await.unwrap().unwrap();
+        assert!(holds(&stored), "{stored:?}");
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_of_a_room_in_this_process_are_counted_as_they_come_and_go() {
+    let stage = Stage::set().await;
+    let (stream, _owner) = stage.go_live("ana").await;
+    let phone = stage.watch(&stream, "bo").await;
+    stage.until(&stream, |stream| stream.viewers == 1).await;
+    let laptop = stage.watch(&stream, "bo").await;
+    let other = stage.watch(&stream, "cy").await;
+    let _preview = stage.watch(&stream, "ana").await;
+    stage.until(&stream, |stream| stream.viewers == 2).await;
+
+    phone.leave().await;
+    other.leave().await;
+    stage.until(&stream, |stream| stream.viewers == 1).await;
+    laptop.leave().await;
+    stage.until(&stream, |stream| (stream.viewers, stream.peak_viewers, stream.unique_viewers) == (0, 2, 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_may_leave_and_come_back() {
+    let stage = Stage::set().await;
+    let (stream, owner) = stage.go_live("ana").await;
+    owner.leave().await;
+    stage.until(&stream, |stream| stream.state == StreamState::Reconnecting).await;
+
+    let resumed = stage.streams.start(&user("ana"), StartRequest::default()).await.unwrap();
+    let _owner = stage.server.join(&resumed.token).await.unwrap();
+
+    assert!(resumed.resumed);
+    stage.until(&stream, |stream| stream.state == StreamState::Live).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_user_is_put_out_and_not_let_in_again() {
+    let stage = Stage::set().await;
+    let (stream, _owner) = stage.go_live("ana").await;
+    let token = stage.streams.watch(&user("bo"), stream.id, None).await.unwrap().token;
+    let phone = stage.server.join(&token).await.unwrap();
+    let block = Block { user_id: user_id("bo"), blocked_at: Timestamp::now(), by: user_id("ana"), reason: None };
+    let outcome = stage.streams.store().block(stream.id, &block).await.unwrap();
+    stage.streams.observe(outcome.into_stream());
+
+    eventually("the phone was put out", async || phone.end_reason().is_some()).await;
+
+    assert_eq!(stage.server.refused(&token).await, (403, "you can't watch this stream".into()));
+    let other = stage.streams.watch(&user("cy"), stream.id, None).await.unwrap().token;
+    stage.server.join(&other).await.unwrap().leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_puts_everybody_out_and_lets_nobody_in() {
+    let stage = Stage::set().await;
+    let (stream, owner) = stage.go_live("ana").await;
+    let token = stage.streams.watch(&user("bo"), stream.id, None).await.unwrap().token;
+    let phone = stage.server.join(&token).await.unwrap();
+
+    stage.streams.stop(&user("ana"), None).await.unwrap();
+
+    eventually("both are out", async || owner.end_reason().is_some() && phone.end_reason().is_some()).await;
+    assert_eq!(stage.server.refused(&token).await, (403, "this stream is over".into()));
+    eventually("the room is gone", async || stage.server.rooms.list_rooms(&[]).await.is_empty()).await;
+    let stored = stage.streams.store().stream(stream.id).await.unwrap().unwrap();
+    assert_eq!((stored.end_reason, stored.viewers), (Some(EndReason::Stopped), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_somebody_deletes_ends_its_stream() {
+    let stage = Stage::set().await;
+    let (stream, _owner) = stage.go_live("ana").await;
+
+    stage.server.rooms.delete_room(&stream.room_name).await.unwrap();
+
+    stage.until(&stream, |stream| stream.end_reason == Some(EndReason::RoomFinished)).await;
+}

@@ -1,0 +1,162 @@
+//! A media server in this process, on loopback, and phones that connect to it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control::chat::Chat;
+use control::clock::Timestamp;
+use control::config::product;
+use control::live::Live;
+use control::rooms::builtin::{Builtin, admission};
+use control::rooms::{RoomTimes, TokenSigner};
+use control::store::embedded::Embedded;
+use control::streams::{Parts, Streams};
+use loadtest::client::{Client, ClientOptions, TrackSpec};
+use loadtest::dtls::{Identity, SrtpProfile};
+use loadtest::media::{MediaOptions, MediaThread};
+use loadtest::sender::Source;
+use sfu::certificate::Certificate;
+use sfu::io::{Config, UdpPorts, Workers};
+use signaling::http::{Counters, Surface};
+use signaling::rooms::{DEFAULT_CODECS, Limits, Rooms, RoomsConfig};
+use signaling::token::{Keys, Secret};
+use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::Error;
+
+pub const KEY: &str = "key";
+pub const SECRET: &str = "a secret that is long enough for HMAC";
+
+/// Longest wait for something that happens by itself, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Serves until the test's runtime ends.
+pub struct Server {
+    address: SocketAddr,
+    pub rooms: Rooms,
+    /// What its door knows of streams.
+    live: Live,
+    media: MediaThread,
+    identity: Identity,
+    _workers: Workers,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
+        let certificate = Certificate::generate();
+        let config = rooms_config(&keys, &certificate);
+        let (on_event, events) = signaling::media::worker_events();
+        let workers = Workers::start(media_config(certificate), on_event).unwrap();
+        let rooms = Rooms::start(config, workers.handles().to_vec(), events);
+        let live = Live::default();
+        let surface = Surface {
+            keys,
+            rooms: rooms.clone(),
+            auto_create: true,
+            admit: Some(admission(live.clone(), Timestamp::now)),
+            counters: Arc::new(Counters::default()),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        let media = MediaThread::spawn("phones", MediaOptions::default()).unwrap();
+        let identity = Identity::generate(&[SrtpProfile::Aes128Gcm]).unwrap();
+        Self { address, rooms, live, media, identity, _workers: workers }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Streams in the rooms of this server.
+    pub fn streams(&self) -> Streams {
+        let config = product::Live::default();
+        let signer = TokenSigner::new(KEY, SECRET, RoomTimes::of(&config));
+        Streams::new(Parts {
+            config,
+            store: Arc::new(Embedded::in_memory().unwrap()),
+            live: self.live.clone(),
+            rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, None)),
+            chat: Chat::default(),
+        })
+    }
+
+    /// Connects, until media could flow.
+    pub async fn join(&self, token: &str) -> anyhow::Result<Phone> {
+        let options = ClientOptions::new(self.url(), token);
+        Ok(Phone(Client::join(&self.media, &self.identity, options).await?))
+    }
+
+    /// Status and text of a join that is refused.
+    pub async fn refused(&self, token: &str) -> (u16, String) {
+        let url = format!("{}/rtc?protocol=17&sdk=js&access_token={token}", self.url());
+        match tokio_tungstenite::connect_async(url).await {
+            Err(Error::Http(answer)) => {
+                let (status, body) = (answer.status().as_u16(), answer.into_body().unwrap_or_default());
+                (status, String::from_utf8(body).unwrap())
+            }
+            Ok(_) => panic!("let in"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A client that connects and, if told to, publishes.
+pub struct Phone(Client);
+
+impl Phone {
+    pub async fn publish(&self) {
+        let source = Source::Audio { packets_per_second: 50, payload_len: 40 };
+        self.0.publish(TrackSpec { name: "microphone".into(), source, simulcast: false }).await.unwrap();
+    }
+
+    pub fn end_reason(&self) -> Option<&str> {
+        self.0.end_reason()
+    }
+
+    pub async fn leave(self) {
+        self.0.leave().await;
+    }
+}
+
+/// Waits for something that happens by itself.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds().await {
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn rooms_config(keys: &Keys, certificate: &Certificate) -> RoomsConfig {
+    RoomsConfig {
+        auto_create: true,
+        max_participants: 0,
+        audience_threshold: 100,
+        empty_timeout: Duration::from_secs(300),
+        departure_timeout: Duration::from_secs(20),
+        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
+        enable_remote_unmute: false,
+        limits: Limits::default(),
+        region: String::new(),
+        node_id: "ND_test".into(),
+        ice_servers: Vec::new(),
+        room_configurations: HashMap::new(),
+        signer: keys.signer(),
+        fingerprint: certificate.fingerprint,
+    }
+}
+
+fn media_config(certificate: Certificate) -> Config {
+    Config {
+        workers: 1,
+        bind: vec![[127, 0, 0, 1].into()],
+        advertise: vec![[127, 0, 0, 1].into()],
+        udp: UdpPorts::Single(0),
+        tcp_port: None,
+        certificate,
+    }
+}

@@ -1,0 +1,160 @@
+//! Section 2: who is calling.
+
+use serde_json::{Value, json};
+
+use super::world::{SFU_KEY, SFU_SECRET, World, eventually, in_seconds, seconds_now, send, sign, sign_with};
+use control::store::SharedStore;
+
+async fn mine(world: &World, token: &str) -> super::world::Answer {
+    send(world.request("GET", "/api/live/mine").bearer_auth(token)).await
+}
+
+fn claims() -> Value {
+    json!({ "sub": "u1", "exp": seconds_now() + 600 })
+}
+
+fn with(claim: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[claim] = value;
+    claims
+}
+
+/// Rules 1 and 3: users come with a signed token that names them and ends.
+pub async fn a_token_must_be_signed_and_whole(store: SharedStore) {
+    let world = World::new(store).await;
+
+    mine(&world, &sign(&claims())).await.expect(200);
+    for token in [
+        sign_with(&claims(), "another secret of more than 32 bytes"),
+        sign(&json!({ "sub": "u1" })),
+        sign(&json!({ "exp": seconds_now() + 600 })),
+        sign(&with("sub", json!(""))),
+        sign(&with("sub", json!("x".repeat(129)))),
+        sign(&with("nbf", json!(seconds_now() + 3600))),
+        "x".to_owned(),
+    ] {
+        let refused = mine(&world, &token).await;
+        refused.refused(401, "unauthenticated");
+        assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    }
+    mine(&world, &sign(&with("exp", json!(seconds_now() - 60)))).await.refused(401, "token_expired");
+    let basic = world.request("GET", "/api/live/mine").header("authorization", "Basic dTpw");
+    send(basic).await.refused(401, "unauthenticated");
+}
+
+/// Rule 2: the algorithm is not the token's choice; `none` least of all.
+pub async fn a_token_without_a_signature_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    let body = sign(&claims()).split('.').nth(1).unwrap().to_owned();
+
+    // {"alg":"none"}, {"alg":"RS256"}
+    for head in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJSUzI1NiJ9"] {
+        mine(&world, &format!("{head}.{body}.")).await.refused(401, "unauthenticated");
+    }
+}
+
+/// Rule 4: tokens of the media server are not those of users.
+pub async fn a_media_token_is_no_user_token(store: SharedStore) {
+    let world = World::new(store).await;
+    let video = json!({ "room": "r", "roomJoin": true });
+
+    let by_the_media_server = sign_with(&with("video", video.clone()), SFU_SECRET);
+    for token in [by_the_media_server, sign(&with("video", video)), sign(&with("iss", json!(SFU_KEY)))] {
+        mine(&world, &token).await.refused(401, "unauthenticated");
+    }
+}
+
+/// [S] There are two roles, `user` and `admin`; only administrators end streams of others.
+pub async fn there_are_users_and_administrators(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    world.post(&format!("/api/live/{id}/end"), "u2", json!({})).await.refused(403, "forbidden");
+    for path in ["/api/admin/streams", "/api/admin/reports", "/api/admin/audit"] {
+        world.get(path, "u2").await.refused(403, "forbidden");
+        world.get(path, "").await.refused(401, "unauthenticated");
+        world.get(path, "admin").await.expect(200);
+    }
+    world.post(&format!("/api/live/{id}/end"), "admin", json!({})).await.expect(200);
+}
+
+/// Rule 5: a ban refuses start, watching and reports, ends the user's stream, and may be lifted.
+pub async fn a_ban_keeps_a_user_from_everything(store: SharedStore) {
+    let world = World::new(store).await;
+    let other = world.start("u1").await;
+    let own = world.start("bad").await;
+
+    let ban = json!({ "reason": "spam" });
+    let answer = world.put("/api/admin/users/bad/ban", "admin", ban).await.expect(200);
+    assert_eq!((answer["userId"].as_str(), answer["reason"].as_str()), (Some("bad"), Some("spam")));
+
+    world.post("/api/live/start", "bad", json!({})).await.refused(403, "banned");
+    world.get(&format!("/api/live/{other}/watch"), "bad").await.refused(403, "banned");
+    let report = json!({ "reason": "spam" });
+    world.post(&format!("/api/live/{other}/reports"), "bad", report).await.refused(403, "banned");
+    eventually("the stream of a banned user ends", || async {
+        world.get(&format!("/api/live/{own}"), "").await.expect(200)["endReason"] == "banned"
+    })
+    .await;
+
+    world.delete("/api/admin/users/bad/ban", "admin").await.expect(204);
+    world.delete("/api/admin/users/bad/ban", "admin").await.expect(204);
+    world.get(&format!("/api/live/{other}/watch"), "bad").await.expect(200);
+}
+
+/// Rule 5: who may ban, whom, and until when.
+pub async fn a_ban_is_checked(store: SharedStore) {
+    let world = World::new(store).await;
+    let ban = async |user: &str, body: Value| world.put("/api/admin/users/bad/ban", user, body).await;
+
+    ban("u1", json!({ "reason": "x" })).await.refused(403, "forbidden");
+    ban("admin", json!({})).await.refused(400, "malformed_body");
+    assert_eq!(ban("admin", json!({ "reason": " " })).await.wrong_fields(), ["reason"]);
+    assert_eq!(ban("admin", json!({ "reason": "x", "until": in_seconds(-10) })).await.wrong_fields(), ["until"]);
+    let until = in_seconds(3600);
+    assert_eq!(ban("admin", json!({ "reason": "x", "until": until })).await.expect(200)["until"], until);
+    let own = world.put("/api/admin/users/admin/ban", "admin", json!({ "reason": "x" })).await;
+    own.refused(422, "cannot_block_admin");
+}
+
+/// Rule 6: tokens for trying, in development alone.
+pub async fn in_development_anybody_gets_a_token(store: SharedStore) {
+    let world = World::with(store.clone(), |settings| settings.development = true).await;
+    let get = async |body: Value| world.post("/api/dev/token", "", body).await;
+
+    let answer = get(json!({ "userId": "dev", "role": "admin", "name": "Dev" })).await.expect(200);
+    let token = answer["token"].as_str().unwrap();
+    assert!(answer["expiresAt"].is_string());
+    send(world.request("GET", "/api/admin/streams").bearer_auth(token)).await.expect(200);
+    assert_eq!(get(json!({ "userId": "" })).await.wrong_fields(), ["userId"]);
+    get(json!({ "userId": "u", "role": "root" })).await.refused(400, "malformed_body");
+
+    let production = World::new(store).await;
+    production.post("/api/dev/token", "", json!({ "userId": "dev" })).await.refused(404, "not_found");
+}
+
+/// Rule 7: what needs no token. One that is there must be valid all the same.
+pub async fn public_routes_need_no_token(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    for path in ["/api/live/active", "/api/live/scheduled", "/api/config", "/healthz", "/readyz", "/openapi.json"] {
+        world.get(path, "").await.expect(200);
+    }
+    world.get(&format!("/api/live/{id}"), "").await.expect(200);
+    for path in ["/api/live/active", "/api/live/scheduled"] {
+        send(world.request("GET", path).bearer_auth("x")).await.refused(401, "unauthenticated");
+    }
+    for (method, path) in [
+        ("POST", "/api/live/start".to_owned()),
+        ("POST", "/api/live/stop".to_owned()),
+        ("GET", format!("/api/live/{id}/watch")),
+        ("POST", format!("/api/live/{id}/end")),
+        ("GET", format!("/api/live/{id}/analytics")),
+        ("GET", format!("/api/live/{id}/blocks")),
+        ("GET", "/api/me/blocks".to_owned()),
+        ("DELETE", format!("/api/live/{id}")),
+    ] {
+        world.call(method, &path, "", Value::Null).await.refused(401, "unauthenticated");
+    }
+}

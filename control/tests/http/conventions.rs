@@ -1,0 +1,311 @@
+//! Section 1: what all routes have in common.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::world::{World, send, token};
+use control::http::Phase;
+use control::store::SharedStore;
+
+/// [S] The base path is `/api`, bodies are JSON in camelCase.
+pub async fn answers_are_json_in_camel_case(store: SharedStore) {
+    let world = World::new(store).await;
+    let started = world.post("/api/live/start", "u1", json!({ "title": "T", "coverUrl": "https://a.example/" })).await;
+
+    assert_eq!(started.header("content-type"), Some("application/json"));
+    let id = started.expect(201)["streamId"].clone();
+    let stream = world.get(&format!("/api/live/{}", id.as_str().unwrap()), "").await.expect(200);
+    assert_eq!(stream["coverUrl"], "https://a.example/");
+    assert_eq!(stream["isLive"], true);
+}
+
+/// Rule 2: times are RFC 3339 in UTC with milliseconds; what is absent is left out.
+pub async fn times_have_milliseconds_and_what_is_absent_is_left_out(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let stream = world.get(&format!("/api/live/{id}"), "").await.expect(200);
+
+    for name in ["startedAt", "createdAt", "updatedAt"] {
+        let time = stream[name].as_str().unwrap();
+        assert!(time.len() == 24 && time.as_bytes()[19] == b'.' && time.ends_with('Z'), "{name}: {time}");
+    }
+    let absent = ["title", "coverUrl", "endedAt", "endReason", "scheduledFor", "durationSeconds"];
+    assert!(absent.iter().all(|name| stream.get(name).is_none()), "{stream}");
+}
+
+/// Rule 3: a typo never passes silently.
+pub async fn an_unknown_field_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+
+    world.post("/api/live/start", "u1", json!({ "titel": "typo" })).await.refused(400, "malformed_body");
+    world.post("/api/live/stop", "u1", json!({ "id": "x" })).await.refused(400, "malformed_body");
+}
+
+/// Rule 3: what is not JSON, or of the wrong types, is refused whatever it is.
+pub async fn what_is_no_json_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    let deep = "[".repeat(10_000);
+    for body in ["{", "[]", "7", "\"x\"", "null", "{\"title\": 7}", "{\"tags\": \"a\"}", "\u{0}", deep.as_str()] {
+        let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
+        let answer = send(request.header("content-type", "application/json").body(body.to_owned())).await;
+        answer.refused(400, "malformed_body");
+    }
+}
+
+/// Rule 3: at most 64 KiB, with and without a declared length.
+pub async fn a_large_body_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    let body = json!({ "title": "x".repeat(70_000) }).to_string();
+
+    let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
+    send(request.header("content-type", "application/json").body(body)).await.refused(413, "body_too_large");
+}
+
+/// Rule 3: JSON says that it is JSON.
+pub async fn another_media_type_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    let request = || world.request("POST", "/api/live/start").bearer_auth(token("u1")).body("{}");
+
+    send(request()).await.refused(415, "unsupported_media_type");
+    send(request().header("content-type", "text/plain")).await.refused(415, "unsupported_media_type");
+    send(request().header("content-type", "application/json; charset=utf-8")).await.expect(201);
+}
+
+/// Rule 4: a malformed id is not found, and is never an error of ours.
+pub async fn a_malformed_stream_id_is_not_found(store: SharedStore) {
+    let world = World::new(store).await;
+    for id in ["x", "6B02AAAAAAAAAAAAAAAAAAAA", "6b02", "%00", "%ff%fe", "..%2f..", &"a".repeat(5_000)] {
+        let answer = world.get(&format!("/api/live/{id}"), "").await;
+        assert_eq!(answer.status, 404, "{id}: {answer:?}");
+        let answer = world.get(&format!("/api/live/{id}/watch"), "u1").await;
+        assert_eq!(answer.status, 404, "{id}: {answer:?}");
+    }
+    world.get("/api/live/000000000000000000000000", "").await.refused(404, "stream_not_found");
+}
+
+/// Rule 7: every answer has a request id; a proper one of the client is taken over.
+pub async fn every_answer_has_a_request_id(store: SharedStore) {
+    let world = World::new(store).await;
+    for path in ["/api/live/active", "/api/live/x", "/api/nothing", "/healthz", "/openapi.json", "/api/live/mine"] {
+        let own = send(world.request("GET", path)).await;
+        assert_eq!(own.header("x-request-id").map(str::len), Some(26), "{path}");
+        let taken = send(world.request("GET", path).header("x-request-id", "client-id-1")).await;
+        assert_eq!(taken.header("x-request-id"), Some("client-id-1"), "{path}");
+        let improper = send(world.request("GET", path).header("x-request-id", "a b")).await;
+        assert_ne!(improper.header("x-request-id"), Some("a b"), "{path}");
+    }
+}
+
+/// Rule 8: caches keep nothing but the list of live streams and the settings.
+pub async fn caches_keep_nothing_but_two_answers(store: SharedStore) {
+    let world = World::new(store).await;
+    for (path, control) in [
+        ("/api/live/active", "public, max-age=2"),
+        ("/api/config", "public, max-age=60"),
+        ("/api/live/000000000000000000000000", "no-store"),
+        ("/api/live/scheduled", "no-store"),
+        ("/api/live/mine", "no-store"),
+    ] {
+        assert_eq!(world.get(path, "").await.header("cache-control"), Some(control), "{path}");
+    }
+}
+
+/// Rule 9: pages of listed origins may call, others not.
+pub async fn only_listed_origins_may_call_from_a_page(store: SharedStore) {
+    let world =
+        World::with(store, |settings| settings.http.cors_origins = vec!["https://app.example".to_owned()]).await;
+    let allowed = async |origin: &str, method: &str| {
+        let mut request = world.request(method, "/api/live/start").header("origin", origin);
+        if method == "OPTIONS" {
+            request = request.header("access-control-request-method", "POST");
+            request = request.header("access-control-request-headers", "authorization,content-type,idempotency-key");
+        }
+        send(request).await.header("access-control-allow-origin").map(str::to_owned)
+    };
+
+    for method in ["OPTIONS", "POST"] {
+        assert_eq!(allowed("https://app.example", method).await.as_deref(), Some("https://app.example"), "{method}");
+        assert_eq!(allowed("https://evil.example", method).await, None, "{method}");
+    }
+}
+
+/// Rule 9: without a list, only this server's own pages may.
+pub async fn without_a_list_no_other_origin_may_call(store: SharedStore) {
+    let world = World::new(store).await;
+
+    let answer = send(world.request("GET", "/api/config").header("origin", "https://app.example")).await;
+
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+}
+
+/// Rule 10: each user has a bucket of its own.
+pub async fn a_user_who_calls_too_often_is_told_to_wait(store: SharedStore) {
+    let world = World::with(store, |settings| settings.http.calls_per_minute = 3).await;
+    for _ in 0..3 {
+        world.get("/api/live/mine", "u1").await.expect(200);
+    }
+
+    let refused = world.get("/api/live/mine", "u1").await;
+
+    refused.refused(429, "rate_limited");
+    let millis = refused.json()["retryAfterMs"].as_u64().unwrap();
+    assert_eq!(refused.header("retry-after"), Some(millis.div_ceil(1000).to_string().as_str()));
+    world.get("/api/live/mine", "u2").await.expect(200);
+    world.get("/api/live/active", "").await.expect(200);
+}
+
+/// Rule 10: strangers share the bucket of their address, which only a trusted proxy may tell.
+pub async fn an_address_is_believed_of_a_trusted_proxy_only(store: SharedStore) {
+    let call = async |world: &World, from: &str| {
+        send(world.request("GET", "/api/live/active").header("x-forwarded-for", from)).await.status
+    };
+    let strangers = World::with(store.clone(), |settings| settings.http.anonymous_calls_per_minute = 1).await;
+    assert_eq!(call(&strangers, "198.51.100.1").await, 200);
+    assert_eq!(call(&strangers, "198.51.100.2").await, 429);
+
+    let behind_proxy = World::with(store, |settings| {
+        settings.http.anonymous_calls_per_minute = 1;
+        settings.http.trusted_proxies = vec!["127.0.0.0/8".to_owned()];
+    })
+    .await;
+    assert_eq!(call(&behind_proxy, "198.51.100.1").await, 200);
+    assert_eq!(call(&behind_proxy, "198.51.100.1").await, 429);
+    assert_eq!(call(&behind_proxy, "198.51.100.2").await, 200);
+    assert_eq!(call(&behind_proxy, "2001:db8:0:1::1").await, 200);
+    assert_eq!(call(&behind_proxy, "2001:db8:0:1:ffff::2").await, 429);
+}
+
+/// Section 1.1: the form of a refusal.
+pub async fn a_refusal_is_problem_details(store: SharedStore) {
+    let world = World::new(store).await;
+
+    let refused = send(world.request("GET", "/api/live/mine").header("x-request-id", "request-1")).await;
+
+    refused.refused(401, "unauthenticated");
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let body = refused.json();
+    let detail = body["detail"].clone();
+    assert_eq!(
+        body,
+        json!({ "type": "/problems/unauthenticated", "title": "Unauthorized", "status": 401,
+            "code": "unauthenticated", "detail": detail, "requestId": "request-1" })
+    );
+}
+
+/// Section 1.1: also what no route takes.
+pub async fn unknown_addresses_and_methods_are_refused_in_the_same_form(store: SharedStore) {
+    let world = World::new(store).await;
+
+    for path in ["/api", "/api/", "/api/nothing", "/api/live/active/x/y", "/api/me", "/api/dev/token"] {
+        world.get(path, "").await.refused(404, "not_found");
+    }
+    let refused = world.delete("/api/live/active", "u1").await;
+    refused.refused(405, "method_not_allowed");
+    assert!(refused.header("allow").unwrap().contains("GET"));
+}
+
+/// Section 1.1: while the server has not read its store, everything waits; while it stops, nothing new begins.
+pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
+    let world = World::new(store).await;
+
+    world.phase.send_replace(Phase::Starting);
+    let refused = world.get("/api/live/active", "").await;
+    refused.refused(503, "store_unavailable");
+    assert!(refused.header("retry-after").is_some());
+    world.get("/readyz", "").await.refused(503, "store_unavailable");
+    world.get("/healthz", "").await.expect(200);
+    world.get("/api/config", "").await.expect(200);
+
+    world.phase.send_replace(Phase::Draining);
+    world.post("/api/live/start", "u1", json!({})).await.refused(503, "shutting_down");
+    world.get("/readyz", "").await.refused(503, "shutting_down");
+    world.get("/api/live/active", "").await.expect(200);
+
+    world.phase.send_replace(Phase::Serving);
+    assert_eq!(world.get("/readyz", "").await.expect(200), json!({ "status": "ready", "store": "available" }));
+}
+
+/// Section 1.1: a body that never ends is not waited for.
+pub async fn a_slow_body_is_given_up(store: SharedStore) {
+    let world = World::new(store).await;
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "POST /api/live/start HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{{",
+        token("u1")
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("\"code\":\"request_timeout\""), "{answer}");
+}
+
+/// Section 1.2: pages follow each other without a row given twice, while rows come.
+pub async fn pages_follow_each_other(store: SharedStore) {
+    let world = World::new(store).await;
+    let mut started = Vec::new();
+    for n in 0..5 {
+        started.push(world.start(&format!("u{n}")).await);
+    }
+
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = world.get(&format!("/api/admin/streams?limit=2{cursor}"), "admin").await.expect(200);
+        let rows = page["streams"].as_array().unwrap();
+        seen.extend(rows.iter().map(|row| row["streamId"].as_str().unwrap().to_owned()));
+        world.start(&format!("late{}", seen.len())).await;
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+
+    started.reverse();
+    assert_eq!(seen, started);
+}
+
+/// Section 1.2: limits and cursors are checked.
+pub async fn bad_pages_are_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    for path in ["/api/live/active", "/api/live/mine", "/api/live/scheduled", "/api/admin/audit"] {
+        for limit in ["0", "101", "x", ""] {
+            let answer = world.get(&format!("{path}?limit={limit}"), "admin").await;
+            answer.refused(400, "invalid_parameter");
+        }
+        for cursor in ["x", "AAAA", &"a".repeat(300)] {
+            world.get(&format!("{path}?cursor={cursor}"), "admin").await.refused(400, "invalid_cursor");
+        }
+    }
+}
+
+/// Section 1.3: the same key and body give the first answer again, another body is refused.
+pub async fn a_repeated_start_with_a_key_answers_as_the_first(store: SharedStore) {
+    let world = World::new(store).await;
+    let start = async |key: &str, body: Value| {
+        let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
+        let request = request.header("idempotency-key", key).header("content-type", "application/json");
+        send(request.body(body.to_string())).await
+    };
+
+    let first = start("key-1", json!({ "title": "A", "onConflict": "reject" })).await.expect(201);
+    let again = start("key-1", json!({ "onConflict": "reject", "title": "A" })).await.expect(201);
+    assert_eq!(first["streamId"], again["streamId"]);
+    start("key-1", json!({ "title": "B" })).await.refused(422, "idempotency_key_reused");
+    start("", json!({})).await.refused(400, "invalid_parameter");
+    start(&"k".repeat(65), json!({})).await.refused(400, "invalid_parameter");
+}
+
+/// Answers and refusals are counted.
+pub async fn answers_are_counted(store: SharedStore) {
+    let world = World::new(store).await;
+    world.get("/api/live/000000000000000000000000", "").await.refused(404, "stream_not_found");
+
+    let answers = world.counters.answers();
+    assert!(answers.iter().any(|row| row.path == "/api/live/{id}" && row.status == 404 && row.count == 1));
+    assert!(world.counters.problems().any(|(code, count)| code.name() == "stream_not_found" && count == 1));
+}

@@ -1,0 +1,285 @@
+//! Section 7: blocks, reports, and the audit log.
+
+use serde_json::{Value, json};
+
+use super::world::{Answer, World, eventually, send, token};
+use control::clock::Timestamp;
+use control::rooms::{RoomRole, Session};
+use control::store::SharedStore;
+
+fn path(id: &str, user: &str) -> String {
+    format!("/api/live/{id}/blocks/{user}")
+}
+
+/// [S] A blocked user cannot watch the stream; the owner and administrators block.
+pub async fn owner_and_administrators_block_users(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    world.put(&path(&id, "bad"), "u2", Value::Null).await.refused(403, "not_owner");
+    let blocked = world.put(&path(&id, "bad"), "u1", json!({ "reason": "rude" })).await.expect(200);
+    assert_eq!(blocked["userId"], "bad");
+    assert!(blocked["blockedAt"].is_string());
+    world.put(&path(&id, "worse"), "admin", Value::Null).await.expect(200);
+    for user in ["bad", "worse"] {
+        world.get(&format!("/api/live/{id}/watch"), user).await.refused(403, "blocked");
+    }
+    let list = world.get(&format!("/api/live/{id}/blocks"), "u1").await.expect(200);
+    let users = list["users"].as_array().unwrap();
+    assert_eq!((users[0]["userId"].as_str(), users[0]["by"].as_str()), (Some("bad"), Some("u1")));
+    assert_eq!((users[0]["reason"].as_str(), users[1]["by"].as_str()), (Some("rude"), Some("admin")));
+    world.get(&format!("/api/live/{id}/blocks"), "u2").await.refused(403, "not_owner");
+}
+
+/// Both verbs may be repeated; the first block stays.
+pub async fn blocks_may_be_repeated(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let first = world.put(&path(&id, "bad"), "u1", Value::Null).await.expect(200);
+    let again = world.put(&path(&id, "bad"), "u1", json!({ "reason": "late" })).await.expect(200);
+    assert_eq!(first, again);
+    for _ in 0..2 {
+        world.delete(&path(&id, "bad"), "u1").await.expect(204);
+    }
+    world.get(&format!("/api/live/{id}/watch"), "bad").await.expect(200);
+}
+
+/// Before, during and after the stream.
+pub async fn blocks_are_possible_before_during_and_after(store: SharedStore) {
+    let world = World::new(store).await;
+    let scheduled = world.schedule("u1", "public").await;
+    world.put(&path(&scheduled, "bad"), "u1", Value::Null).await.expect(200);
+    let id = world.start("u2").await;
+    world.post("/api/live/stop", "u2", json!({})).await.expect(200);
+    world.put(&path(&id, "bad"), "u2", Value::Null).await.expect(200);
+}
+
+/// Owner and administrators cannot be blocked.
+pub async fn owner_and_administrators_are_not_blocked(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.get("/api/live/mine", "admin-2").await.expect(200);
+
+    world.put(&path(&id, "u1"), "u1", Value::Null).await.refused(422, "cannot_block_owner");
+    world.put(&path(&id, "u1"), "admin", Value::Null).await.refused(422, "cannot_block_owner");
+    world.put(&path(&id, "admin-2"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
+    world.put("/api/me/blocks/admin-2", "u1", Value::Null).await.refused(422, "cannot_block_admin");
+    world.put("/api/me/blocks/u1", "u1", Value::Null).await.refused(422, "cannot_block_owner");
+}
+
+/// After a restart, administrators are known from the log.
+pub async fn administrators_are_recalled_from_the_log(store: SharedStore) {
+    let before = World::new(store.clone()).await;
+    let first = before.start("u1").await;
+    before.post(&format!("/api/live/{first}/end"), "admin-3", json!({})).await.expect(200);
+
+    let world = World::new(store).await;
+    world.moderation.recall_admins().await.unwrap();
+    let id = world.start("u1").await;
+
+    world.put(&path(&id, "admin-3"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
+}
+
+/// A block takes effect at once: the user's sessions are removed from the room.
+pub async fn a_block_removes_the_user_from_the_room(store: SharedStore) {
+    let world = World::new(store).await;
+    let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
+    let (id, room) = (answer["streamId"].as_str().unwrap(), answer["roomName"].as_str().unwrap());
+    for identity in ["bad:aaaaaaaa", "bad:bbbbbbbb", "good:aaaaaaaa"] {
+        world.rooms.enter(room, session(identity));
+    }
+
+    world.put(&path(id, "bad"), "u1", Value::Null).await.expect(200);
+
+    eventually("the sessions of the blocked user are removed", || async { world.rooms.removed().len() >= 2 }).await;
+    assert!(world.rooms.removed().iter().all(|(_, identity)| identity.starts_with("bad:")));
+}
+
+fn session(identity: &str) -> Session {
+    Session {
+        sid: format!("PA_{identity}"),
+        identity: identity.to_owned(),
+        user: identity.split(':').next().and_then(|user| user.parse().ok()),
+        role: Some(RoomRole::Viewer),
+        standard: true,
+        hidden: false,
+        recorder: false,
+        joined_at: Timestamp::now(),
+        publishes: false,
+        active: true,
+    }
+}
+
+/// Users' ids may be anything up to 128 bytes.
+pub async fn any_user_id_can_be_blocked(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    for (encoded, user) in [("a%2Fb%20c", "a/b c"), ("%F0%9F%A6%80", "🦀"), ("auth0%7C1", "auth0|1")] {
+        assert_eq!(world.put(&path(&id, encoded), "u1", Value::Null).await.expect(200)["userId"], user);
+    }
+    for encoded in ["%ff".to_owned(), "x".repeat(129)] {
+        assert_eq!(world.put(&path(&id, &encoded), "u1", Value::Null).await.status, 404);
+    }
+}
+
+/// The caller's own list goes into each stream that starts.
+pub async fn the_own_list_holds_for_new_streams(store: SharedStore) {
+    let world = World::new(store).await;
+    let first = world.put("/api/me/blocks/bad", "u1", json!({ "reason": "rude" })).await.expect(200);
+    assert_eq!(first, world.put("/api/me/blocks/bad", "u1", Value::Null).await.expect(200));
+    let id = world.start("u1").await;
+
+    world.get(&format!("/api/live/{id}/watch"), "bad").await.refused(403, "blocked");
+    let list = world.get("/api/me/blocks", "u1").await.expect(200);
+    assert_eq!(list["users"][0]["userId"], "bad");
+    assert_eq!(world.get("/api/me/blocks", "u2").await.expect(200), json!({ "users": [] }));
+    for _ in 0..2 {
+        world.delete("/api/me/blocks/bad", "u1").await.expect(204);
+    }
+    assert_eq!(world.get("/api/me/blocks", "u1").await.expect(200), json!({ "users": [] }));
+}
+
+async fn report(world: &World, id: &str, user: &str, body: Value) -> Answer {
+    world.post(&format!("/api/live/{id}/reports"), user, body).await
+}
+
+/// [S] Users report abuse, which administrators review.
+pub async fn a_report_is_reviewed(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let body = json!({ "reason": "animal_abuse", "details": " look ", "userId": "u1" });
+    let filed = report(&world, &id, "u2", body).await.expect(202);
+    let report_id = filed["reportId"].as_str().unwrap();
+
+    let open = world.get(&format!("/api/admin/reports?status=open&streamId={id}"), "admin").await.expect(200);
+    let row = &open["reports"][0];
+    assert_eq!((row["reportId"].as_str(), row["reporter"].as_str()), (Some(report_id), Some("u2")));
+    assert_eq!((row["reason"].as_str(), row["details"].as_str()), (Some("animal_abuse"), Some("look")));
+    let review = json!({ "status": "resolved", "note": "warned" });
+    let reviewed = world.patch(&format!("/api/admin/reports/{report_id}"), "admin", review.clone()).await.expect(200);
+    assert_eq!((reviewed["status"].as_str(), reviewed["resolvedBy"].as_str()), (Some("resolved"), Some("admin")));
+    let open = world.get("/api/admin/reports?status=open", "admin").await.expect(200);
+    assert_eq!(open["reports"], json!([]));
+    world.patch(&format!("/api/admin/reports/{report_id}"), "u2", review.clone()).await.refused(403, "forbidden");
+    world.patch("/api/admin/reports/nothing", "admin", review).await.refused(404, "not_found");
+    world.get("/api/admin/reports?status=lost", "admin").await.refused(400, "invalid_parameter");
+}
+
+/// One open report of a reporter for one target.
+pub async fn the_same_report_again_is_the_first_one(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let first = report(&world, &id, "u2", json!({ "reason": "spam" })).await.expect(202);
+    assert_eq!(report(&world, &id, "u2", json!({ "reason": "other" })).await.expect(200), first);
+    let other = report(&world, &id, "u2", json!({ "reason": "spam", "userId": "u3" })).await.expect(202);
+    assert_ne!(other, first);
+}
+
+/// Reports are checked, and are of streams that the reporter may see.
+pub async fn reports_are_checked(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    report(&world, &id, "u2", json!({ "reason": "dislike" })).await.refused(400, "malformed_body");
+    report(&world, &id, "u2", json!({})).await.refused(400, "malformed_body");
+    let long = json!({ "reason": "spam", "details": "x".repeat(1001), "messageId": "!", "userId": "" });
+    let mut fields = report(&world, &id, "u2", long).await.wrong_fields();
+    fields.sort();
+    assert_eq!(fields, ["details", "messageId", "userId"]);
+    let private = world.schedule("u1", "private").await;
+    report(&world, &private, "u2", json!({ "reason": "spam" })).await.refused(404, "stream_not_found");
+    report(&world, "000000000000000000000000", "u2", json!({ "reason": "spam" }))
+        .await
+        .refused(404, "stream_not_found");
+}
+
+/// Ten reports of a user within an hour; repeats cost nothing.
+pub async fn reports_of_a_user_are_limited(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let about = async |n: u32| report(&world, &id, "u2", json!({ "reason": "spam", "userId": format!("x{n}") })).await;
+    for n in 0..10 {
+        about(n).await.expect(202);
+        if n < 5 {
+            about(n).await.expect(200);
+        }
+    }
+
+    let refused = about(11).await;
+
+    refused.refused(429, "rate_limited");
+    assert!(refused.json()["retryAfterMs"].as_u64().unwrap() > 3_000_000);
+}
+
+/// Five reporters flag a stream, and never end it.
+pub async fn five_reporters_flag_a_stream(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let flagged = async || {
+        let page = world.get("/api/admin/streams?flagged=true", "admin").await.expect(200);
+        page["streams"].as_array().unwrap().len()
+    };
+    for n in 0..4 {
+        report(&world, &id, &format!("r{n}"), json!({ "reason": "spam" })).await.expect(202);
+    }
+    assert_eq!(flagged().await, 0);
+
+    report(&world, &id, "r4", json!({ "reason": "nudity" })).await.expect(202);
+
+    assert_eq!(flagged().await, 1);
+    assert_eq!(world.get(&format!("/api/live/{id}"), "").await.expect(200)["isLive"], true);
+}
+
+/// [S] What owners and administrators do is logged: who, what, whom, when, and in which request.
+pub async fn every_decision_is_in_the_log(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let block = world.request("PUT", &path(&id, "bad")).bearer_auth(token("u1"));
+    send(block.header("x-request-id", "request-of-block")).await.expect(200);
+    world.delete(&path(&id, "bad"), "u1").await.expect(204);
+    world.put("/api/admin/users/worse/ban", "admin", json!({ "reason": "spam" })).await.expect(200);
+    world.delete("/api/admin/users/worse/ban", "admin").await.expect(204);
+    world.post(&format!("/api/live/{id}/end"), "admin", json!({ "reason": "rules" })).await.expect(200);
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+
+    let entries = log["entries"].as_array().unwrap();
+    let seen: Vec<_> =
+        entries.iter().map(|entry| (entry["actor"].as_str().unwrap(), entry["action"].as_str().unwrap())).collect();
+    let expected = [
+        ("admin", "stream.end"),
+        ("admin", "user.unban"),
+        ("admin", "user.ban"),
+        ("u1", "user.unblock"),
+        ("u1", "user.block"),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(entries[0]["details"]["reason"], "rules");
+    let block = &entries[4];
+    assert_eq!((block["streamId"].as_str(), block["target"].as_str()), (Some(id.as_str()), Some("bad")));
+    assert_eq!(block["requestId"], "request-of-block");
+    assert!(block["at"].is_string());
+    let of_stream = world.get(&format!("/api/admin/audit?streamId={id}&limit=2"), "admin").await.expect(200);
+    assert_eq!(of_stream["entries"].as_array().unwrap().len(), 2);
+    assert!(of_stream["nextCursor"].is_string());
+}
+
+/// Administrators list streams in any state.
+pub async fn administrators_list_streams_in_any_state(store: SharedStore) {
+    let world = World::new(store).await;
+    let live = world.start("u1").await;
+    let scheduled = world.schedule("u2", "private").await;
+    let list = async |query: &str| world.get(&format!("/api/admin/streams?{query}"), "admin").await.expect(200);
+
+    let all = list("").await;
+    assert_eq!(all["streams"].as_array().unwrap().len(), 2);
+    assert_eq!(super::streams::ids(&list("state=scheduled").await), [scheduled.as_str()]);
+    assert_eq!(super::streams::ids(&list("state=live&state=starting").await), [live.as_str()]);
+    assert_eq!(super::streams::ids(&list("ownerId=u2").await), [scheduled.as_str()]);
+    world.get("/api/admin/streams?state=x", "admin").await.refused(400, "invalid_parameter");
+    world.get("/api/admin/streams?flagged=x", "admin").await.refused(400, "invalid_parameter");
+}

@@ -1,0 +1,343 @@
+//! Sections 3.2 and 4: start, stop, list, read, watch, end and edit.
+
+use serde_json::{Value, json};
+
+use super::world::{World, eventually, send};
+use control::store::SharedStore;
+
+/// [S] A start answers with the stream's id, the room's name, a token and where to connect.
+pub async fn a_start_says_how_to_publish(store: SharedStore) {
+    let world = World::new(store).await;
+
+    let answer =
+        world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
+
+    assert_eq!(answer["streamId"].as_str().map(str::len), Some(24));
+    let room = answer["roomName"].as_str().unwrap();
+    assert!(room.starts_with("live_u1_"), "{room}");
+    assert!(room["live_u1_".len()..].parse::<u64>().is_ok(), "{room}");
+    assert_eq!(answer["url"], format!("ws://{}", world.address));
+    assert_eq!(answer["resumed"], false);
+    assert!(answer["tokenExpiresAt"].is_string());
+    assert!(world.rooms.has(room));
+}
+
+/// [S] The owner's token may join this room only, publish, subscribe and send data.
+pub async fn the_token_of_a_start_may_publish(store: SharedStore) {
+    let world = World::new(store).await;
+
+    let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
+
+    let token: Value = serde_json::from_str(answer["token"].as_str().unwrap()).unwrap();
+    let expected = json!({ "room": answer["roomName"], "identity": "u1", "user": "u1", "publish": true, "data": true,
+        "seconds": 3600 });
+    assert_eq!(token, expected);
+}
+
+/// A body is not needed.
+pub async fn a_start_needs_no_body(store: SharedStore) {
+    let world = World::new(store).await;
+
+    world.call("POST", "/api/live/start", "u1", Value::Null).await.expect(201);
+}
+
+/// Who is live already gets the same stream again, or is refused, or begins anew.
+pub async fn a_second_start_does_as_it_is_told(store: SharedStore) {
+    let world = World::new(store).await;
+    let first = world.start("u1").await;
+
+    let resumed = world.post("/api/live/start", "u1", json!({ "title": "other" })).await.expect(200);
+    assert_eq!((resumed["streamId"].as_str(), &resumed["resumed"]), (Some(first.as_str()), &json!(true)));
+    let rejected = world.post("/api/live/start", "u1", json!({ "onConflict": "reject" })).await;
+    rejected.refused(409, "conflict");
+    let replaced = world.post("/api/live/start", "u1", json!({ "onConflict": "replace" })).await.expect(201);
+    assert_ne!(replaced["streamId"], first);
+    let ended = world.get(&format!("/api/live/{first}"), "").await.expect(200);
+    assert_eq!(ended["endReason"], "replaced");
+    world.post("/api/live/start", "u1", json!({ "onConflict": "maybe" })).await.refused(400, "malformed_body");
+}
+
+/// Starts of a user are limited, and administrators exempt.
+pub async fn starts_are_limited(store: SharedStore) {
+    let world = World::with(store, |settings| {
+        settings.live.starts_per_hour = 1;
+        settings.live.start_cooldown = 30;
+    })
+    .await;
+    for _ in 0..2 {
+        world.post("/api/live/start", "admin", json!({ "onConflict": "replace" })).await.expect(201);
+    }
+    world.start("u1").await;
+    world.post("/api/live/stop", "u1", json!({})).await.expect(200);
+
+    let refused = world.post("/api/live/start", "u1", json!({})).await;
+
+    assert_eq!(refused.status, 429);
+    assert!(["rate_limited", "start_cooldown"].contains(&refused.code().as_str()));
+    assert!(refused.header("retry-after").is_some());
+}
+
+/// Without the media server there is no stream.
+pub async fn a_start_without_the_media_server_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    world.rooms.set_away(true);
+
+    let refused = world.post("/api/live/start", "u1", json!({})).await;
+
+    refused.refused(503, "sfu_unavailable");
+    assert!(refused.header("retry-after").is_some());
+    let listed = world.get("/api/live/active", "u1").await.expect(200);
+    assert_eq!(listed["streams"], json!([]));
+}
+
+/// [S] Only the owner stops a stream, and it is over then.
+pub async fn only_the_owner_stops_a_stream(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let body = json!({ "streamId": id });
+    world.post("/api/live/stop", "u2", body.clone()).await.refused(403, "not_owner");
+    world.post("/api/live/stop", "admin", body.clone()).await.refused(403, "not_owner");
+    let ended = world.post("/api/live/stop", "u1", body).await.expect(200);
+    assert_eq!(ended["alreadyEnded"], false);
+    let stream = &ended["stream"];
+    assert_eq!((&stream["isLive"], stream["state"].as_str()), (&json!(false), Some("ended")));
+    assert_eq!(stream["endReason"], "stopped");
+    assert!(stream["endedAt"].is_string() && stream["durationSeconds"].is_u64(), "{stream}");
+    let room = stream["roomName"].as_str().unwrap();
+    eventually("the room is deleted", || async { !world.rooms.has(room) }).await;
+}
+
+/// Stopping twice is no mistake; stopping nothing is.
+pub async fn a_second_stop_says_that_it_is_over(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let first = world.call("POST", "/api/live/stop", "u1", Value::Null).await.expect(200);
+    let again = world.post("/api/live/stop", "u1", json!({ "streamId": id })).await.expect(200);
+
+    assert_eq!(again["alreadyEnded"], true);
+    assert_eq!(again["stream"]["endedAt"], first["stream"]["endedAt"]);
+    world.post("/api/live/stop", "u1", json!({})).await.refused(404, "stream_not_found");
+    let unknown = json!({ "streamId": "000000000000000000000000" });
+    world.post("/api/live/stop", "u1", unknown).await.refused(404, "stream_not_found");
+    assert_eq!(world.post("/api/live/stop", "u1", json!({ "streamId": "x" })).await.wrong_fields(), ["streamId"]);
+}
+
+/// [S] All live streams are listed for anybody, the newest first.
+pub async fn live_streams_are_listed_newest_first(store: SharedStore) {
+    let world = World::new(store).await;
+    let mut started = Vec::new();
+    for owner in ["u1", "u2", "u3"] {
+        started.push(world.start(owner).await);
+    }
+    world.post("/api/live/stop", "u2", json!({})).await.expect(200);
+
+    let expected = [started[2].as_str(), started[0].as_str()];
+    assert_eq!(ids(&world.get("/api/live/active", "viewer").await.expect(200)), expected);
+    eventually("the list is at most a second old", || async {
+        ids(&world.get("/api/live/active", "").await.expect(200)) == expected
+    })
+    .await;
+}
+
+/// Pages, tags, owners and the order of the list.
+pub async fn the_list_is_filtered_and_sorted(store: SharedStore) {
+    let world = World::new(store).await;
+    let a = world.start_with("u1", json!({ "tags": ["pet", "dog"] })).await;
+    let b = world.start_with("u2", json!({ "tags": ["pet"] })).await;
+    let c = world.start_with("u3", json!({ "tags": ["music"] })).await;
+    let list = async |query: &str| world.get(&format!("/api/live/active?{query}"), "viewer").await.expect(200);
+
+    assert_eq!(ids(&list("tag=pet").await), [b.as_str(), a.as_str()]);
+    assert_eq!(ids(&list("tag=%23PET&tag=dog").await), [a.as_str()]);
+    assert_eq!(ids(&list("ownerId=u3").await), [c.as_str()]);
+    assert_eq!(ids(&list("tag=nothing").await), [""; 0]);
+    for sort in ["startedAt", "viewers"] {
+        let first = list(&format!("limit=2&sort={sort}")).await;
+        let cursor = first["nextCursor"].as_str().unwrap();
+        let second = list(&format!("limit=2&sort={sort}&cursor={cursor}")).await;
+        assert_eq!(second["nextCursor"], Value::Null);
+        let mut all = [ids(&first), ids(&second)].concat();
+        assert_eq!(all.len(), 3, "{sort}");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 3, "{sort}");
+        let other = if sort == "viewers" { "startedAt" } else { "viewers" };
+        let mixed = world.get(&format!("/api/live/active?sort={other}&cursor={cursor}"), "viewer").await;
+        mixed.refused(400, "invalid_cursor");
+    }
+    for query in ["sort=name", "tag=two%20words", "ownerId="] {
+        for user in ["", "viewer"] {
+            let answer = world.get(&format!("/api/live/active?{query}"), user).await;
+            answer.refused(400, "invalid_parameter");
+        }
+    }
+}
+
+/// The list of strangers is cached by its tag.
+pub async fn a_list_that_did_not_change_is_not_sent_again(store: SharedStore) {
+    let world = World::new(store).await;
+    let first = world.get("/api/live/active", "").await;
+    let tag = first.header("etag").unwrap().to_owned();
+    assert!(tag.starts_with("W/\""), "{tag}");
+
+    let ask = async || send(world.request("GET", "/api/live/active").header("if-none-match", &tag)).await;
+    let again = ask().await;
+    assert_eq!((again.status, again.text.as_str(), again.header("etag")), (304, "", Some(tag.as_str())));
+    assert_eq!(again.header("cache-control"), Some("public, max-age=2"));
+
+    world.start("u1").await;
+    eventually("the tag changes with the list", || async { ask().await.status == 200 }).await;
+}
+
+/// With a token, streams that block the caller are left out, and the answer is the caller's own.
+pub async fn a_blocked_user_does_not_see_the_stream_listed(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.put(&format!("/api/live/{id}/blocks/bad"), "u1", Value::Null).await.expect(200);
+
+    let bad = world.get("/api/live/active", "bad").await;
+    assert_eq!(ids(&bad.expect(200)), [""; 0]);
+    assert!(bad.header("cache-control").unwrap().starts_with("private"));
+    assert_eq!(bad.header("etag"), None);
+    assert_eq!(ids(&world.get("/api/live/active", "good").await.expect(200)), [id.as_str()]);
+}
+
+/// Who is blocked is in no public answer.
+pub async fn a_stream_does_not_tell_whom_it_blocks(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.put(&format!("/api/live/{id}/blocks/nobody-sees-this"), "u1", Value::Null).await.expect(200);
+
+    for (path, user) in [
+        (format!("/api/live/{id}"), ""),
+        (format!("/api/live/{id}/watch"), "u2"),
+        ("/api/live/active".to_owned(), "u2"),
+        ("/api/live/mine".to_owned(), "u1"),
+    ] {
+        let answer = world.get(&path, user).await;
+        answer.expect(200);
+        assert!(!answer.text.contains("nobody-sees-this"), "{path}");
+    }
+}
+
+/// A stream is read by anybody, also after its end.
+pub async fn a_stream_is_read_by_anybody(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start_with("u1", json!({ "title": "T", "tags": ["pet"] })).await;
+
+    let stream = world.get(&format!("/api/live/{id}"), "").await.expect(200);
+    assert_eq!(stream["streamId"], id);
+    assert_eq!(stream["ownerId"], "u1");
+    assert_eq!(stream["owner"], json!({ "name": "Name of u1" }));
+    assert_eq!((stream["title"].as_str(), &stream["tags"]), (Some("T"), &json!(["pet"])));
+    assert_eq!((&stream["isLive"], stream["state"].as_str()), (&json!(true), Some("starting")));
+    assert_eq!((&stream["viewers"], &stream["peakViewers"]), (&json!(0), &json!(0)));
+    world.post("/api/live/stop", "u1", json!({})).await.expect(200);
+    assert_eq!(world.get(&format!("/api/live/{id}"), "").await.expect(200)["isLive"], false);
+}
+
+/// [S] Any signed-in user gets the room's name, a token, where to connect, and the title.
+pub async fn a_user_gets_a_token_to_watch(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start_with("u1", json!({ "title": "T" })).await;
+
+    let answer = world.get(&format!("/api/live/{id}/watch"), "u2").await.expect(200);
+
+    let room = answer["roomName"].as_str().unwrap();
+    assert_eq!((answer["streamId"].as_str(), answer["title"].as_str()), (Some(id.as_str()), Some("T")));
+    assert_eq!(answer["url"], format!("ws://{}", world.address));
+    assert_eq!(answer["owner"], json!({ "name": "Name of u1" }));
+    assert_eq!(answer["chat"]["namespace"], format!("/live:{room}"));
+    assert_eq!(answer["chat"]["settings"]["maxLength"], 500);
+    assert!(answer["tokenExpiresAt"].is_string() && answer["startedAt"].is_string());
+}
+
+/// [S] A viewer's token may subscribe and send data, not publish.
+pub async fn the_token_of_a_viewer_may_not_publish(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+
+    let answer = world.get(&format!("/api/live/{id}/watch"), "u2").await.expect(200);
+
+    let token: Value = serde_json::from_str(answer["token"].as_str().unwrap()).unwrap();
+    assert_eq!((&token["room"], &token["publish"], &token["data"]), (&answer["roomName"], &json!(false), &json!(true)));
+    let identity = token["identity"].as_str().unwrap();
+    assert!(identity.starts_with("u2:") && identity.len() == "u2:".len() + 8, "{identity}");
+}
+
+/// [S] A blocked user is refused.
+pub async fn a_blocked_user_may_not_watch(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.put(&format!("/api/live/{id}/blocks/bad"), "u1", Value::Null).await.expect(200);
+
+    world.get(&format!("/api/live/{id}/watch"), "bad").await.refused(403, "blocked");
+}
+
+/// What is over or unknown is not watched.
+pub async fn what_is_over_is_not_watched(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.post("/api/live/stop", "u1", json!({})).await.expect(200);
+
+    world.get(&format!("/api/live/{id}/watch"), "u2").await.refused(410, "stream_ended");
+    world.get("/api/live/000000000000000000000000/watch", "u2").await.refused(404, "stream_not_found");
+    let scheduled = world.schedule("u1", "private").await;
+    world.get(&format!("/api/live/{scheduled}/watch"), "u2").await.refused(404, "stream_not_found");
+}
+
+/// [S] An administrator ends any stream.
+pub async fn an_administrator_ends_any_stream(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let end = async |body: Value| world.post(&format!("/api/live/{id}/end"), "admin", body).await;
+
+    assert_eq!(end(json!({ "reason": "x".repeat(501) })).await.wrong_fields(), ["reason"]);
+    let first = end(json!({ "reason": "against the rules" })).await.expect(200);
+    assert_eq!(first["stream"]["endReason"], "ended_by_admin");
+    assert_eq!(first["alreadyEnded"], false);
+    let again = end(Value::Null).await.expect(200);
+    assert_eq!((&again["alreadyEnded"], &again["stream"]["endedAt"]), (&json!(true), &first["stream"]["endedAt"]));
+    // The reason is for the audit log alone.
+    let stream = world.get(&format!("/api/live/{id}"), "").await;
+    assert!(!stream.text.contains("against the rules"));
+}
+
+/// The owner edits what is shown; `null` clears.
+pub async fn the_owner_edits_what_is_shown(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start_with("u1", json!({ "title": "A", "coverUrl": "https://a.example/", "tags": ["a"] })).await;
+    let path = format!("/api/live/{id}");
+
+    world.patch(&path, "u2", json!({ "title": "B" })).await.refused(403, "not_owner");
+    let edited = world.patch(&path, "u1", json!({ "title": " B ", "tags": ["#B"] })).await.expect(200);
+    assert_eq!((edited["title"].as_str(), &edited["tags"]), (Some("B"), &json!(["b"])));
+    assert_eq!(edited["coverUrl"], "https://a.example/");
+    let cleared = world.patch(&path, "u1", json!({ "coverUrl": null })).await.expect(200);
+    assert!(cleared.get("coverUrl").is_none() && cleared["title"] == "B", "{cleared}");
+    assert_eq!(world.patch(&path, "u1", json!({ "title": "x".repeat(121) })).await.wrong_fields(), ["title"]);
+    world.patch(&path, "u1", json!({ "isLive": false })).await.refused(400, "malformed_body");
+    world.post("/api/live/stop", "u1", json!({})).await.expect(200);
+    let late = world.patch(&path, "u1", json!({ "title": "C" })).await;
+    assert!(late.status == 409 || late.status == 410, "{late:?}");
+}
+
+/// One's own streams, in all states.
+pub async fn a_user_lists_own_streams(store: SharedStore) {
+    let world = World::new(store).await;
+    let first = world.start("u1").await;
+    world.post("/api/live/stop", "u1", json!({})).await.expect(200);
+    let second = world.schedule("u1", "private").await;
+    world.start("u2").await;
+
+    let mine = world.get("/api/live/mine", "u1").await.expect(200);
+
+    assert_eq!(ids(&mine), [second.as_str(), first.as_str()]);
+    assert_eq!(mine["nextCursor"], Value::Null);
+}
+
+pub fn ids(page: &Value) -> Vec<&str> {
+    page["streams"].as_array().unwrap().iter().map(|stream| stream["streamId"].as_str().unwrap()).collect()
+}

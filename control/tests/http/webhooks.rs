@@ -1,0 +1,84 @@
+//! Section 5: webhooks, as far as HTTP is concerned. What they do is tested with the streams.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::world::{Answer, SFU_KEY, SFU_SECRET, World, seconds_now, send, sign_with};
+use control::store::SharedStore;
+
+fn signature(body: &str, secret: &str) -> String {
+    let sha256 = BASE64_STANDARD.encode(Sha256::digest(body.as_bytes()));
+    let now = seconds_now();
+    sign_with(&json!({ "iss": SFU_KEY, "nbf": now, "exp": now + 300, "sha256": sha256 }), secret)
+}
+
+async fn tell(world: &World, body: &str, authorization: &str, kind: &str) -> Answer {
+    let request = world.request("POST", "/api/webhooks/livekit").header("authorization", authorization);
+    send(request.header("content-type", kind).body(body.to_owned())).await
+}
+
+fn event(name: &str, room: &Value) -> String {
+    json!({ "event": name, "id": format!("EV_{name}"), "createdAt": seconds_now().to_string(), "room": room })
+        .to_string()
+}
+
+const KIND: &str = "application/webhook+json";
+
+/// [S] `room_finished` ends the stream.
+pub async fn a_finished_room_ends_its_stream(store: SharedStore) {
+    let world = World::new(store).await;
+    let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
+    let id = answer["streamId"].as_str().unwrap();
+    let sid = world.streams.store().stream(id.parse().unwrap()).await.unwrap().unwrap().room_sid;
+    let body = event("room_finished", &json!({ "name": answer["roomName"], "sid": sid }));
+
+    tell(&world, &body, &signature(&body, SFU_SECRET), KIND).await.expect(200);
+
+    let stream = world.get(&format!("/api/live/{id}"), "").await.expect(200);
+    assert_eq!((&stream["isLive"], stream["endReason"].as_str()), (&json!(false), Some("room_finished")));
+}
+
+/// Whatever is not signed for this very body is refused.
+pub async fn a_webhook_must_be_signed(store: SharedStore) {
+    let world = World::new(store).await;
+    let body = event("room_started", &json!({ "name": "x", "sid": "RM_x" }));
+    let good = signature(&body, SFU_SECRET);
+
+    tell(&world, &body, &good, KIND).await.expect(200);
+    tell(&world, &body, &format!("Bearer {good}"), "application/json").await.expect(200);
+    for bad in [signature("{}", SFU_SECRET), signature(&body, "another secret of more than 32 bytes"), "x".into()] {
+        let refused = tell(&world, &body, &bad, KIND).await;
+        refused.refused(401, "unauthenticated");
+        assert!(!refused.text.contains(&bad) || bad == "x");
+    }
+}
+
+/// What is signed and no event is refused; what is none of our business is not.
+pub async fn a_webhook_must_be_readable(store: SharedStore) {
+    let world = World::new(store).await;
+    let tell_signed = async |body: &str, kind: &str| tell(&world, body, &signature(body, SFU_SECRET), kind).await;
+
+    tell_signed("nonsense", KIND).await.refused(400, "malformed_body");
+    tell_signed("{}", "text/plain").await.refused(415, "unsupported_media_type");
+    tell_signed(&"x".repeat(300 * 1024), KIND).await.refused(413, "body_too_large");
+    let unknown = json!({ "event": "something_new", "id": "EV_1", "newField": 7 }).to_string();
+    tell_signed(&unknown, KIND).await.expect(200);
+}
+
+/// Who sends forged webhooks all the time is slowed down.
+pub async fn forged_webhooks_are_limited(store: SharedStore) {
+    let world = World::new(store).await;
+    let mut answer = tell(&world, "{}", "x", KIND).await;
+    for _ in 0..80 {
+        answer = tell(&world, "{}", "x", KIND).await;
+        if answer.status == 429 {
+            break;
+        }
+    }
+
+    answer.refused(429, "rate_limited");
+    let body = event("room_started", &json!({ "name": "x", "sid": "RM_x" }));
+    tell(&world, &body, &signature(&body, SFU_SECRET), KIND).await.expect(200);
+}

@@ -1,0 +1,129 @@
+//! Streams from start to end, counted and reconciled, each rule against every store.
+//!
+//! A rule is a function of a fresh store, and its name says what must hold. The media server is a list of rooms that the
+//! test fills (`door.rs`), and time passes as the test says (`world.rs`).
+
+#[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]
+mod mongo;
+#[path = "support/switched_store.rs"]
+mod switched_store;
+
+#[path = "streams/counting.rs"]
+mod counting;
+#[path = "streams/door.rs"]
+mod door;
+#[path = "streams/life.rs"]
+mod life;
+#[path = "streams/recovery.rs"]
+mod recovery;
+#[path = "streams/webhooks.rs"]
+mod webhooks;
+#[path = "streams/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::store::SharedStore;
+use control::store::embedded::Embedded;
+use control::store::mongo::Mongo;
+
+/// Longest wait for a database that was just started.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+
+async fn embedded() -> SharedStore {
+    Arc::new(Embedded::in_memory().expect("memory is there"))
+}
+
+async fn mongodb() -> SharedStore {
+    let store = Mongo::connect(&mongo::shared_uri(), Some(&mongo::fresh_database()), CONNECT_MAX).await;
+    Arc::new(store.expect("the database is there"))
+}
+
+/// Makes a test of each rule, in the store of that name.
+macro_rules! rules {
+    ($store:ident: $($module:ident { $($rule:ident)* })*) => {
+        mod $store {
+            $(mod $module {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $rule() {
+                        crate::$module::$rule(crate::$store().await).await;
+                    }
+                )*
+            })*
+        }
+    };
+}
+
+macro_rules! every_rule {
+    ($($store:ident)*) => {
+        $(rules! { $store:
+            counting {
+                a_join_that_is_told_twice_counts_once
+                a_leave_before_its_join_leaves_nobody
+                one_user_on_two_devices_is_one_viewer
+                a_join_that_never_completed_is_no_viewer
+                only_people_who_watch_are_counted
+                a_leave_that_got_lost_is_made_up_for
+                a_join_that_got_lost_is_made_up_for
+                a_session_whose_event_may_be_on_its_way_is_left_alone
+                who_is_connecting_is_not_counted_yet
+                the_end_of_an_older_room_does_nothing
+                a_late_start_of_an_older_room_does_not_displace_the_newer_one
+                an_event_after_the_end_counts_nobody_and_reopens_nothing
+                events_of_other_rooms_are_none_of_our_business
+                a_thousand_events_in_any_order_end_at_the_true_number
+                two_nodes_that_handle_the_same_event_count_it_once
+                a_blocked_user_who_comes_in_is_put_out
+            }
+            life {
+                a_start_makes_a_stream_a_room_and_a_publishers_token
+                who_is_live_resumes_is_rejected_or_replaces
+                of_two_starts_at_once_one_creates_and_one_resumes
+                a_user_starts_five_streams_an_hour
+                a_pause_follows_the_end_of_a_stream
+                a_stream_that_never_began_asks_for_no_pause
+                a_start_without_a_media_server_counts_for_nothing
+                a_start_with_a_known_key_answers_as_the_first
+                the_key_of_a_start_that_failed_can_be_used_again
+                the_owners_own_list_is_copied_at_each_start
+                a_banned_user_neither_starts_nor_watches_nor_goes_on
+                with_the_flag_off_nothing_starts_and_all_can_be_ended
+                the_owners_first_track_makes_a_stream_live
+                an_owner_who_is_back_within_the_window_is_live_again
+                a_new_session_whose_join_comes_before_the_old_leave_never_shows
+                an_owner_who_does_not_come_back_ends_the_stream_whoever_watches
+                a_stream_has_a_longest_duration
+                stopping_twice_tells_of_the_first_end
+                only_the_owner_stops_and_only_an_administrator_ends
+                an_end_holds_also_when_the_media_server_is_away
+                a_viewers_token_lets_one_user_in_on_several_devices
+                who_may_not_watch_is_told_why
+                a_block_puts_all_sessions_of_the_user_out
+                a_planned_stream_starts_from_half_an_hour_before
+                a_planned_stream_is_cancelled_by_its_owner_or_by_time
+                a_user_plans_at_most_twenty_streams
+                what_is_shown_is_changed_by_the_owner_until_the_end
+            }
+            recovery {
+                the_next_process_takes_over_and_corrects_what_it_missed
+                ends_that_were_missed_are_made_up_for_before_anybody_is_served
+                bans_of_an_earlier_process_hold
+                a_room_that_is_missing_twice_ends_its_stream
+                an_owner_who_resumes_after_a_restart_of_the_media_server_is_live_again
+                while_the_media_server_is_away_a_stream_waits_for_its_owner
+                a_media_server_that_stays_away_ends_its_streams
+                an_owner_whose_events_got_lost_is_not_timed_out
+                rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not
+                planned_streams_that_nobody_started_are_cancelled
+                without_the_store_streams_go_on_and_all_is_made_up_for
+                a_room_of_another_process_is_not_missed_until_that_process_is_gone
+                what_one_node_changes_another_sees
+            }
+        })*
+    };
+}
+
+every_rule! { embedded mongodb }

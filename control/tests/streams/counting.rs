@@ -1,0 +1,267 @@
+//! Viewers are counted exactly (stream API, section 6).
+
+use std::collections::{HashMap, HashSet};
+
+use control::rooms::Session;
+use control::store::SharedStore;
+use control::store::stream::{EndReason, StreamState};
+use control::viewers::Handled;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::world::{World, both, id, user};
+
+pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let viewer = world.viewer("bo");
+    let event = world.event("participant_joined", &stream, Some(&viewer));
+
+    assert_eq!(world.send(&event).await, Ok(Handled::Applied));
+    assert_eq!(world.send(&event).await, Ok(Handled::Repeated));
+    // Also when the note of the first one was lost.
+    world.tell("participant_joined", &stream, Some(&viewer)).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.viewers, stored.peak_viewers, stored.unique_viewers), (1, 1, 1));
+    assert_eq!(world.streams.live().stream(stream.id).unwrap().viewers, 1);
+}
+
+pub async fn a_leave_before_its_join_leaves_nobody(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let viewer = world.viewer("bo");
+
+    world.tell("participant_left", &stream, Some(&viewer)).await;
+    world.tell("participant_joined", &stream, Some(&viewer)).await;
+
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
+pub async fn one_user_on_two_devices_is_one_viewer(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let (phone, laptop) = (world.viewer("bo"), world.viewer("bo"));
+
+    world.enter(&stream, &phone).await;
+    world.enter(&stream, &laptop).await;
+    assert_eq!(world.viewers(&stream).await, 1);
+    world.leave(&stream, &phone).await;
+    assert_eq!(world.viewers(&stream).await, 1);
+    world.leave(&stream, &laptop).await;
+    assert_eq!(world.viewers(&stream).await, 0);
+
+    assert_eq!(world.stored(stream.id).await.peak_viewers, 1);
+}
+
+pub async fn a_join_that_never_completed_is_no_viewer(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+
+    world.tell("participant_connection_aborted", &stream, Some(&world.viewer("bo"))).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.viewers, stored.unique_viewers), (0, 0));
+}
+
+pub async fn only_people_who_watch_are_counted(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let plain = |name: &str| world.viewer(name);
+    let others = [
+        plain("ana"),
+        Session { hidden: true, ..plain("hidden") },
+        Session { recorder: true, ..plain("recorder") },
+        Session { standard: false, ..plain("agent") },
+        Session { role: None, ..plain("unknown") },
+        Session { role: world.publisher("x").role, ..plain("guest-star") },
+    ];
+    for session in &others {
+        world.enter(&stream, session).await;
+    }
+    assert_eq!(world.viewers(&stream).await, 0);
+
+    world.enter(&stream, &plain("bo")).await;
+    world.compare().await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.viewers, stored.unique_viewers), (1, 1));
+}
+
+pub async fn a_leave_that_got_lost_is_made_up_for(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let viewer = world.viewer("bo");
+    world.enter(&stream, &viewer).await;
+
+    world.door.take_out(&stream.room_name, &viewer.sid);
+    world.compare().await;
+
+    assert_eq!(world.viewers(&stream).await, 0);
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn a_join_that_got_lost_is_made_up_for(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+
+    world.door.put_in(&stream.room_name, world.viewer("bo"));
+    world.compare().await;
+
+    assert_eq!(world.viewers(&stream).await, 1);
+}
+
+pub async fn a_session_whose_event_may_be_on_its_way_is_left_alone(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let gone = Session { joined_at: world.clock.now().plus(std::time::Duration::from_secs(35)), ..world.viewer("bo") };
+    world.tell("participant_joined", &stream, Some(&gone)).await;
+
+    // 40 s later: told 5 s ago, and not in the room yet.
+    world.compare().await;
+    assert_eq!(world.viewers(&stream).await, 1);
+    world.compare().await;
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
+pub async fn who_is_connecting_is_not_counted_yet(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+
+    world.door.put_in(&stream.room_name, Session { active: false, ..world.viewer("bo") });
+    world.compare().await;
+
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
+pub async fn the_end_of_an_older_room_does_nothing(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let mut late = world.event("room_finished", &stream, None);
+    late["room"]["sid"] = "RM_older".into();
+
+    world.send(&late).await.unwrap();
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+    world.tell("room_finished", &stream, None).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.state, stored.end_reason), (StreamState::Ended, Some(EndReason::RoomFinished)));
+}
+
+pub async fn a_late_start_of_an_older_room_does_not_displace_the_newer_one(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let noted = world.stored(stream.id).await.room_sid;
+    let mut late = world.event("room_started", &stream, None);
+    late["room"]["sid"] = "RM_older".into();
+
+    world.send(&late).await.unwrap();
+
+    assert_eq!(world.stored(stream.id).await.room_sid, noted);
+}
+
+pub async fn an_event_after_the_end_counts_nobody_and_reopens_nothing(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.enter(&stream, &world.viewer("bo")).await;
+    world.streams.stop(&user("ana"), None).await.unwrap();
+
+    world.tell("participant_joined", &stream, Some(&world.viewer("cy"))).await;
+    world.tell("participant_joined", &stream, Some(&world.publisher("ana"))).await;
+    world.tell("track_published", &stream, Some(&world.publisher("ana"))).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.state, stored.viewers, stored.peak_viewers), (StreamState::Ended, 0, 1));
+}
+
+pub async fn events_of_other_rooms_are_none_of_our_business(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    for (event, room) in [
+        ("participant_joined", "live_nobody_1"),
+        ("room_finished", "meeting"),
+        ("egress_started", stream.room_name.as_str()),
+    ] {
+        let mut body = world.event(event, &stream, Some(&world.viewer("bo")));
+        body["room"]["name"] = room.into();
+
+        assert_eq!(world.send(&body).await, Ok(Handled::NotOurs), "{event} of {room}");
+    }
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
+/// Twelve streams, 20 users with several sessions each; every event comes one to three times, in any order.
+pub async fn a_thousand_events_in_any_order_end_at_the_true_number(store: SharedStore) {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    eprintln!("SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let world = World::new(store);
+    let mut streams = Vec::new();
+    for owner in 0..12 {
+        streams.push(world.live(&format!("owner-{owner}")).await);
+    }
+    let (mut events, mut inside) = (Vec::new(), HashMap::<usize, HashSet<String>>::new());
+    for _ in 0..500 {
+        let (index, name) = (rng.random_range(0..streams.len()), format!("user-{}", rng.random_range(0..20)));
+        let session = world.viewer(&name);
+        let stays = rng.random_bool(0.3);
+        let kinds = if stays { &["participant_joined"][..] } else { &["participant_joined", "participant_left"] };
+        for kind in kinds {
+            let event = world.event(kind, &streams[index], Some(&session));
+            events.extend(vec![event; rng.random_range(1..=3)]);
+        }
+        if stays {
+            inside.entry(index).or_default().insert(name);
+        }
+    }
+    events.shuffle(&mut rng);
+    assert!(events.len() > 1_000);
+    futures_util::future::join_all(events.iter().map(|event| world.send(event)))
+        .await
+        .into_iter()
+        .for_each(|handled| assert!(handled.is_ok(), "{handled:?}"));
+
+    for (index, stream) in streams.iter().enumerate() {
+        let expected = inside.get(&index).map_or(0, HashSet::len);
+        let stored = world.stored(stream.id).await;
+        assert_eq!(usize::try_from(stored.viewers).unwrap(), expected, "stream {index}");
+        assert!(stored.peak_viewers >= stored.viewers);
+        assert_eq!(world.streams.live().stream(stream.id).unwrap().viewers, stored.viewers);
+    }
+}
+
+pub async fn two_nodes_that_handle_the_same_event_count_it_once(store: SharedStore) {
+    let world = World::new(store);
+    let other = world.node();
+    let stream = world.live("ana").await;
+    let sessions: Vec<Session> = (0..20).map(|number| world.viewer(&format!("user-{number}"))).collect();
+    for session in &sessions {
+        let event = world.event("participant_joined", &stream, Some(session));
+        let (a, b) = both(world.send(&event), other.send(&event)).await;
+        assert!(a.is_ok() && b.is_ok());
+    }
+    let half = sessions.len() / 2;
+    for session in &sessions[half..] {
+        let event = world.event("participant_left", &stream, Some(session));
+        let (a, b) = both(other.send(&event), world.send(&event)).await;
+        assert!(a.is_ok() && b.is_ok());
+    }
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.viewers, stored.peak_viewers, stored.unique_viewers), (10, 20, 20));
+}
+
+pub async fn a_blocked_user_who_comes_in_is_put_out(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.block(&stream, "bo").await;
+
+    world.enter(&stream, &world.viewer("bo")).await;
+
+    crate::world::eventually("the blocked user is out", async || {
+        world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
+    })
+    .await;
+    assert!(world.stored(stream.id).await.blocks(&id("bo")));
+}

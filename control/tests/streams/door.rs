@@ -1,0 +1,133 @@
+//! A media server that is nothing but a list of rooms, which tests fill and take away.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use control::clock::Timestamp;
+use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+
+#[derive(Default)]
+pub struct FakeDoor {
+    rooms: Mutex<BTreeMap<String, Room>>,
+    sids: AtomicU32,
+    away: AtomicBool,
+}
+
+#[derive(Default)]
+struct Room {
+    sid: String,
+    sessions: Vec<Session>,
+}
+
+impl FakeDoor {
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub fn put_in(&self, room: &str, session: Session) {
+        self.rooms(|rooms| rooms.entry(room.to_owned()).or_default().sessions.push(session));
+    }
+
+    pub fn take_out(&self, room: &str, sid: &str) {
+        self.rooms(|rooms| {
+            if let Some(room) = rooms.get_mut(room) {
+                room.sessions.retain(|session| session.sid != sid);
+            }
+        });
+    }
+
+    /// As after a restart.
+    pub fn lose_all(&self) {
+        self.rooms(BTreeMap::clear);
+    }
+
+    pub fn make(&self, name: &str) -> String {
+        let sid = format!("RM_{}", self.sids.fetch_add(1, Ordering::SeqCst));
+        self.rooms(|rooms| rooms.insert(name.to_owned(), Room { sid: sid.clone(), sessions: Vec::new() }));
+        sid
+    }
+
+    pub fn has(&self, room: &str) -> bool {
+        self.rooms(|rooms| rooms.contains_key(room))
+    }
+
+    pub fn identities(&self, room: &str) -> Vec<String> {
+        self.rooms(|rooms| match rooms.get(room) {
+            Some(room) => room.sessions.iter().map(|session| session.identity.clone()).collect(),
+            None => Vec::new(),
+        })
+    }
+
+    fn rooms<T>(&self, with: impl FnOnce(&mut BTreeMap<String, Room>) -> T) -> T {
+        with(&mut self.rooms.lock().unwrap())
+    }
+
+    fn there(&self) -> Result<(), RoomsError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(RoomsError::Unavailable("taken away by the test".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl RoomDoor for FakeDoor {
+    /// Says what was asked for.
+    fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
+        let token = format!(
+            "{} in {} as {}, publishes {}, sends data {}",
+            request.identity,
+            request.room,
+            request.role.name(),
+            request.may_publish,
+            request.may_publish_data
+        );
+        (token, now.plus(request.life))
+    }
+
+    fn url(&self, called: Option<&str>) -> String {
+        called.unwrap_or("ws://sfu.test").to_owned()
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    async fn create(&self, room: &str) -> Result<String, RoomsError> {
+        self.there()?;
+        let known = self.rooms(|rooms| rooms.get(room).map(|room| room.sid.clone()));
+        Ok(known.unwrap_or_else(|| self.make(room)))
+    }
+
+    async fn delete(&self, room: &str) -> Result<(), RoomsError> {
+        self.there()?;
+        self.rooms(|rooms| rooms.remove(room)).map(drop).ok_or(RoomsError::NotFound)
+    }
+
+    async fn list(&self, names: &[String]) -> Result<Vec<RoomInfo>, RoomsError> {
+        self.there()?;
+        let wanted = |name: &String| names.is_empty() || names.contains(name);
+        Ok(self.rooms(|rooms| {
+            let rooms = rooms.iter().filter(|(name, _)| wanted(name));
+            rooms.map(|(name, room)| RoomInfo { name: name.clone(), sid: room.sid.clone() }).collect()
+        }))
+    }
+
+    async fn sessions(&self, room: &str) -> Result<Vec<Session>, RoomsError> {
+        self.there()?;
+        Ok(self.rooms(|rooms| rooms.get(room).map(|room| room.sessions.clone()).unwrap_or_default()))
+    }
+
+    async fn remove(&self, room: &str, identity: &str) -> Result<(), RoomsError> {
+        self.there()?;
+        let removed = self.rooms(|rooms| {
+            let sessions = rooms.get_mut(room).map(|room| &mut room.sessions)?;
+            let before = sessions.len();
+            sessions.retain(|session| session.identity != identity);
+            (sessions.len() < before).then_some(())
+        });
+        removed.ok_or(RoomsError::NotFound)
+    }
+}

@@ -1,0 +1,441 @@
+//! From start to end (stream API, sections 3, 4, 7, 9 and 11).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::config::product;
+use control::problem::Code;
+use control::store::SharedStore;
+use control::store::moderation::Ban;
+use control::store::stream::{Block, Edit, EndReason, StreamState, Visibility};
+use control::streams::{OnConflict, ScheduleRequest, StartRequest};
+use control::user::{Role, User};
+
+use crate::world::{World, admin, both, code, eventually, id, user};
+
+fn keyed(key: &str, digest: &str) -> StartRequest {
+    StartRequest { idempotency_key: Some(key.into()), body_digest: digest.into(), ..StartRequest::default() }
+}
+
+fn planned(world: &World, minutes: u64) -> ScheduleRequest {
+    ScheduleRequest {
+        title: "Soon".into(),
+        tags: vec!["pet".into()],
+        cover_url: None,
+        scheduled_for: world.clock.now().plus(Duration::from_secs(minutes * 60)),
+        visibility: Visibility::Public,
+        idempotency_key: None,
+        body_digest: String::new(),
+    }
+}
+
+fn ban(world: &World, user: &str) -> Ban {
+    Ban {
+        user_id: id(user),
+        reason: "spam".into(),
+        until: None,
+        by: id("root"),
+        at: world.clock.now(),
+        lifted_at: None,
+    }
+}
+
+// ---- start
+
+pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedStore) {
+    let world = World::new(store);
+    let request = StartRequest { title: Some("Hi".into()), tags: vec!["pet".into()], ..StartRequest::default() };
+
+    let started = world.streams.start(&user("ana"), request).await.unwrap();
+
+    let stream = &started.stream;
+    assert_eq!((stream.state, stream.is_live(), stream.title.as_deref()), (StreamState::Starting, true, Some("Hi")));
+    assert_eq!(stream.room_name, format!("live_ana_{}", world.clock.now().millis()));
+    assert_eq!(stream.owner_profile.name.as_deref(), Some("ANA"));
+    assert!(world.door.has(&stream.room_name) && stream.room_sid.is_some());
+    assert_eq!(started.token, format!("ana in {} as publisher, publishes true, sends data true", stream.room_name));
+    assert_eq!(started.token_expires_at, world.clock.now().plus(Duration::from_secs(3600)));
+    assert!(started.created && !started.resumed);
+    assert_eq!(world.streams.live().of_room(&stream.room_name).unwrap().id, stream.id);
+}
+
+pub async fn who_is_live_resumes_is_rejected_or_replaces(store: SharedStore) {
+    let world = World::new(store);
+    let first = world.live("ana").await;
+
+    let again = world.try_start("ana").await.unwrap();
+    assert!(again.resumed && !again.created);
+    assert_eq!((again.stream.id, again.stream.state), (first.id, StreamState::Live));
+    assert_eq!(code(world.try_start_on("ana", OnConflict::Reject).await), Code::Conflict);
+    let second = world.try_start_on("ana", OnConflict::Replace).await.unwrap();
+
+    assert!(second.created && second.stream.id != first.id);
+    assert_eq!(world.stored(first.id).await.end_reason, Some(EndReason::Replaced));
+    eventually("the old room is gone", async || !world.door.has(&first.room_name)).await;
+    assert!(world.door.has(&second.stream.room_name));
+}
+
+pub async fn of_two_starts_at_once_one_creates_and_one_resumes(store: SharedStore) {
+    let world = World::new(store);
+    let other = world.node();
+    for (a, b, owner) in [(&world, &world, "ana"), (&world, &other, "bo")] {
+        let (first, second) = both(a.try_start(owner), b.try_start(owner)).await;
+        let (first, second) = (first.unwrap(), second.unwrap());
+
+        assert_eq!(first.stream.id, second.stream.id, "{owner}");
+        assert!(first.created ^ second.created, "{owner}");
+    }
+}
+
+pub async fn a_user_starts_five_streams_an_hour(store: SharedStore) {
+    let config = product::Live { start_cooldown: 0, ..product::Live::default() };
+    let world = World::with(store, config);
+    for _ in 0..5 {
+        world.start("ana").await;
+        world.streams.stop(&user("ana"), None).await.unwrap();
+        world.clock.advance(60);
+    }
+
+    let refused = world.try_start("ana").await.unwrap_err();
+    assert_eq!((refused.code, refused.retry_after), (Code::RateLimited, Some(Duration::from_secs(3600 - 5 * 60))));
+    assert!(world.try_start("bo").await.is_ok());
+    let root = User { role: Role::Admin, ..user("ana") };
+    assert!(world.streams.start(&root, StartRequest::default()).await.is_ok());
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    world.clock.advance(3600 - 5 * 60);
+    assert!(world.try_start("ana").await.is_ok());
+}
+
+pub async fn a_pause_follows_the_end_of_a_stream(store: SharedStore) {
+    let world = World::new(store);
+    world.start("ana").await;
+    world.clock.advance(10);
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    world.clock.advance(5);
+
+    let refused = world.try_start("ana").await.unwrap_err();
+    assert_eq!((refused.code, refused.retry_after), (Code::StartCooldown, Some(Duration::from_secs(25))));
+    world.clock.advance(25);
+    assert!(world.try_start("ana").await.is_ok());
+}
+
+pub async fn a_stream_that_never_began_asks_for_no_pause(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    world.pass(60).await;
+    eventually("the start times out", async || world.state(&stream).await == StreamState::Ended).await;
+
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::NeverStarted));
+    assert!(world.try_start("ana").await.is_ok());
+}
+
+pub async fn a_start_without_a_media_server_counts_for_nothing(store: SharedStore) {
+    let world = World::with(store, product::Live { starts_per_hour: 1, ..product::Live::default() });
+    world.door.set_away(true);
+    for _ in 0..3 {
+        let refused = world.try_start("ana").await.unwrap_err();
+        assert_eq!((refused.code, refused.retry_after.is_some()), (Code::SfuUnavailable, true));
+    }
+    assert!(world.streams.store().live_stream_of(&id("ana")).await.unwrap().is_none());
+    let ended = world.streams.store().last_ended_of(&id("ana")).await.unwrap().unwrap();
+    assert_eq!(ended.end_reason, Some(EndReason::ServerLost));
+
+    world.door.set_away(false);
+    assert!(world.try_start("ana").await.unwrap().created);
+}
+
+pub async fn a_start_with_a_known_key_answers_as_the_first(store: SharedStore) {
+    let world = World::new(store);
+    let first = world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap();
+    world.clock.advance(5);
+    let second = world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap();
+
+    assert_eq!((second.stream.id, second.created, second.resumed), (first.stream.id, true, false));
+    assert!(second.token_expires_at > first.token_expires_at);
+    assert_eq!(code(world.streams.start(&user("ana"), keyed("k", "another body")).await), Code::IdempotencyKeyReused);
+    assert!(world.streams.start(&user("bo"), keyed("k", "another body")).await.is_ok());
+}
+
+pub async fn the_key_of_a_start_that_failed_can_be_used_again(store: SharedStore) {
+    let world = World::new(store);
+    world.door.set_away(true);
+    assert_eq!(code(world.streams.start(&user("ana"), keyed("k", "body")).await), Code::SfuUnavailable);
+    world.door.set_away(false);
+
+    assert!(world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap().created);
+}
+
+pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
+    let world = World::new(store);
+    let block = Block { user_id: id("bo"), blocked_at: world.clock.now(), by: id("ana"), reason: None };
+    world.streams.store().owner_block(&id("ana"), &block).await.unwrap();
+
+    let stream = world.start("ana").await;
+
+    assert!(stream.blocks(&id("bo")));
+    assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::Blocked);
+}
+
+pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, other) = (world.live("ana").await, world.live("bo").await);
+    world.enter(&other, &world.viewer("ana")).await;
+    let ban = ban(&world, "ana");
+    world.streams.store().set_ban(&ban).await.unwrap();
+    world.streams.observe_ban(ban.clone());
+
+    eventually("the stream is over", async || world.state(&stream).await == StreamState::Ended).await;
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::Banned));
+    eventually("the sessions are out", async || world.door.identities(&other.room_name) == ["bo"]).await;
+    assert_eq!(code(world.try_start("ana").await), Code::Banned);
+    assert_eq!(code(world.streams.watch(&user("ana"), other.id, None).await), Code::Banned);
+    let lifted = Ban { lifted_at: Some(world.clock.now()), ..ban };
+    world.streams.store().lift_ban(&id("ana"), world.clock.now()).await.unwrap();
+    world.streams.observe_ban(lifted);
+    assert!(world.streams.watch(&user("ana"), other.id, None).await.is_ok());
+}
+
+pub async fn with_the_flag_off_nothing_starts_and_all_can_be_ended(store: SharedStore) {
+    let world = World::new(store.clone());
+    let stream = world.live("ana").await;
+    let off = World::with(store, product::Live { enabled: false, ..product::Live::default() });
+    off.streams.recover().await.unwrap();
+
+    assert_eq!(code(off.try_start("bo").await), Code::FeatureDisabled);
+    assert_eq!(code(off.streams.watch(&user("bo"), stream.id, None).await), Code::FeatureDisabled);
+    assert_eq!(code(off.streams.schedule(&user("bo"), planned(&off, 60)).await), Code::FeatureDisabled);
+    assert_eq!(code(off.streams.edit(&user("ana"), stream.id, Edit::default()).await), Code::FeatureDisabled);
+    assert!(!off.streams.stop(&user("ana"), None).await.unwrap().already_ended);
+}
+
+// ---- the owner comes and goes
+
+pub async fn the_owners_first_track_makes_a_stream_live(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+
+    world.enter(&stream, &publisher).await;
+    assert_eq!(world.state(&stream).await, StreamState::Starting);
+    world.tell("track_published", &stream, Some(&world.viewer("bo"))).await;
+    assert_eq!(world.state(&stream).await, StreamState::Starting);
+    world.tell("track_published", &stream, Some(&publisher)).await;
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+    world.tell("track_unpublished", &stream, Some(&publisher)).await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn an_owner_who_is_back_within_the_window_is_live_again(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let (first, second) = (world.publisher("ana"), world.publisher("ana"));
+    world.enter(&stream, &first).await;
+    world.tell("track_published", &stream, Some(&first)).await;
+
+    world.leave(&stream, &first).await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.pass(59).await;
+    world.enter(&stream, &second).await;
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+    // What is told late of the first session changes nothing.
+    world.tell("participant_joined", &stream, Some(&first)).await;
+    world.tell("participant_left", &stream, Some(&first)).await;
+    world.pass(61).await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn a_new_session_whose_join_comes_before_the_old_leave_never_shows(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let (first, second) = (world.publisher("ana"), world.publisher("ana"));
+    world.enter(&stream, &first).await;
+    world.tell("track_published", &stream, Some(&first)).await;
+
+    world.enter(&stream, &second).await;
+    world.leave(&stream, &first).await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn an_owner_who_does_not_come_back_ends_the_stream_whoever_watches(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+    world.enter(&stream, &publisher).await;
+    world.tell("track_published", &stream, Some(&publisher)).await;
+    world.enter(&stream, &world.viewer("bo")).await;
+    world.enter(&stream, &world.viewer("ana")).await;
+
+    world.leave(&stream, &publisher).await;
+    world.pass(60).await;
+    eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.end_reason, stored.viewers), (Some(EndReason::PublisherTimeout), 0));
+    eventually("the room is gone", async || !world.door.has(&stream.room_name)).await;
+}
+
+pub async fn a_stream_has_a_longest_duration(store: SharedStore) {
+    let world = World::with(store, product::Live { max_duration: 100, ..product::Live::default() });
+    let stream = world.live("ana").await;
+    world.pass(99).await;
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+    world.pass(1).await;
+    eventually("the time is over", async || world.state(&stream).await == StreamState::Ended).await;
+
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::MaxDuration));
+}
+
+// ---- ends
+
+pub async fn stopping_twice_tells_of_the_first_end(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+
+    let first = world.streams.stop(&user("ana"), Some(stream.id)).await.unwrap();
+    world.clock.advance(10);
+    let second = world.streams.stop(&user("ana"), Some(stream.id)).await.unwrap();
+
+    assert!(!first.already_ended && second.already_ended);
+    assert_eq!((first.stream.end_reason, second.stream.ended_at), (Some(EndReason::Stopped), first.stream.ended_at));
+    assert_eq!(code(world.streams.stop(&user("ana"), None).await), Code::StreamNotFound);
+    eventually("the room is gone", async || !world.door.has(&stream.room_name)).await;
+    assert_eq!(world.streams.counters().ended(EndReason::Stopped), 1);
+}
+
+pub async fn only_the_owner_stops_and_only_an_administrator_ends(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let bo = control::user::Caller { user: user("bo"), request_id: String::new() };
+
+    assert_eq!(code(world.streams.stop(&user("bo"), Some(stream.id)).await), Code::NotOwner);
+    assert_eq!(code(world.streams.end(&bo, stream.id).await), Code::Forbidden);
+    let ended = world.streams.end(&admin("root"), stream.id).await.unwrap();
+    assert_eq!((ended.already_ended, ended.stream.end_reason), (false, Some(EndReason::EndedByAdmin)));
+    assert!(world.streams.end(&admin("root"), stream.id).await.unwrap().already_ended);
+    let unknown = control::store::stream::StreamId::generate();
+
+    assert_eq!(code(world.streams.end(&admin("root"), unknown).await), Code::StreamNotFound);
+}
+
+pub async fn an_end_holds_also_when_the_media_server_is_away(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.door.set_away(true);
+    assert!(!world.streams.stop(&user("ana"), None).await.unwrap().already_ended);
+    world.door.set_away(false);
+
+    assert_eq!(world.state(&stream).await, StreamState::Ended);
+}
+
+// ---- watch
+
+pub async fn a_viewers_token_lets_one_user_in_on_several_devices(store: SharedStore) {
+    let world = World::with(store, product::Live { viewer_data: false, ..product::Live::default() });
+    let stream = world.live("ana").await;
+
+    let first = world.streams.watch(&user("bo"), stream.id, Some("http://here")).await.unwrap();
+    let second = world.streams.watch(&user("bo"), stream.id, None).await.unwrap();
+
+    assert!(first.token.starts_with("bo:"), "{}", first.token);
+    assert!(first.token.ends_with("as viewer, publishes false, sends data false"), "{}", first.token);
+    assert_ne!(first.token, second.token);
+    assert_eq!(first.token_expires_at, world.clock.now().plus(Duration::from_secs(600)));
+    assert_eq!(first.url, "http://here");
+    assert!(world.streams.watch(&user("ana"), stream.id, None).await.is_ok());
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
+pub async fn who_may_not_watch_is_told_why(store: SharedStore) {
+    let world = World::with(store, product::Live { max_viewers: 1, ..product::Live::default() });
+    let stream = world.live("ana").await;
+    world.enter(&stream, &world.viewer("cy")).await;
+    world.block(&stream, "bo").await;
+    let watch = async |name: &str| code(world.streams.watch(&user(name), stream.id, None).await);
+
+    assert_eq!(watch("bo").await, Code::Blocked);
+    assert_eq!(watch("dan").await, Code::StreamFull);
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    assert_eq!(watch("dan").await, Code::StreamEnded);
+    let unknown = control::store::stream::StreamId::generate();
+    assert_eq!(code(world.streams.watch(&user("dan"), unknown, None).await), Code::StreamNotFound);
+}
+
+pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    for name in ["bo", "bo", "cy"] {
+        world.enter(&stream, &world.viewer(name)).await;
+    }
+
+    world.block(&stream, "bo").await;
+
+    eventually("only the others are inside", async || {
+        let inside = world.door.identities(&stream.room_name);
+        inside.len() == 2 && !inside.iter().any(|identity| identity.starts_with("bo:"))
+    })
+    .await;
+}
+
+// ---- planned ones
+
+pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore) {
+    let world = World::new(store);
+    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
+    assert_eq!((planned_stream.state, planned_stream.is_live()), (StreamState::Scheduled, false));
+
+    assert_eq!(code(world.streams.start(&user("ana"), start.clone()).await), Code::NotStartable);
+    world.clock.advance(30 * 60);
+    assert_eq!(code(world.streams.start(&user("bo"), start.clone()).await), Code::StreamNotFound);
+    let started = world.streams.start(&user("ana"), start.clone()).await.unwrap();
+
+    assert_eq!((started.stream.id, started.stream.state), (planned_stream.id, StreamState::Starting));
+    assert_eq!(started.stream.title.as_deref(), Some("Soon"));
+    assert!(started.created && world.door.has(&started.stream.room_name));
+    assert_eq!(code(world.streams.cancel(&user("ana"), planned_stream.id).await), Code::Conflict);
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+}
+
+pub async fn a_planned_stream_is_cancelled_by_its_owner_or_by_time(store: SharedStore) {
+    let world = World::new(store);
+    let first = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    let hidden = ScheduleRequest { visibility: Visibility::Private, ..planned(&world, 60) };
+    let second = world.streams.schedule(&user("ana"), hidden).await.unwrap();
+
+    assert_eq!(code(world.streams.cancel(&user("bo"), first.id).await), Code::NotOwner);
+    assert_eq!(code(world.streams.cancel(&user("bo"), second.id).await), Code::StreamNotFound);
+    for _ in 0..2 {
+        assert_eq!(world.streams.cancel(&user("ana"), first.id).await.unwrap().state, StreamState::Cancelled);
+    }
+    let start = StartRequest { stream_id: Some(second.id), ..StartRequest::default() };
+    world.clock.advance(3 * 3600);
+    assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+}
+
+pub async fn a_user_plans_at_most_twenty_streams(store: SharedStore) {
+    let world = World::new(store);
+    for _ in 0..20 {
+        world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    }
+
+    assert_eq!(code(world.streams.schedule(&user("ana"), planned(&world, 60)).await), Code::Conflict);
+    assert!(world.streams.schedule(&user("bo"), planned(&world, 60)).await.is_ok());
+}
+
+pub async fn what_is_shown_is_changed_by_the_owner_until_the_end(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let edit = Edit { title: Some(Some("New".into())), ..Edit::default() };
+
+    assert_eq!(code(world.streams.edit(&user("bo"), stream.id, edit.clone()).await), Code::NotOwner);
+    let edited: Arc<_> = world.streams.edit(&user("ana"), stream.id, edit.clone()).await.unwrap();
+    assert_eq!(edited.title.as_deref(), Some("New"));
+    assert_eq!(world.streams.live().stream(stream.id).unwrap().title.as_deref(), Some("New"));
+    world.streams.stop(&user("ana"), None).await.unwrap();
+
+    assert_eq!(code(world.streams.edit(&user("ana"), stream.id, edit).await), Code::StreamEnded);
+}

@@ -1,0 +1,255 @@
+//! What was missed is made up for: restarts and outages of the server, the store and the media server (stream API,
+//! section 6, rules 6 to 8).
+
+use std::sync::atomic::Ordering;
+
+use control::problem::Code;
+use control::store::SharedStore;
+use control::store::moderation::Ban;
+use control::store::stream::{EndReason, StreamState};
+use control::streams::ScheduleRequest;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, code, eventually, id, user};
+
+pub async fn the_next_process_takes_over_and_corrects_what_it_missed(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, other) = (world.live("ana").await, world.live("bo").await);
+    let (stays, goes) = (world.viewer("cy"), world.viewer("dan"));
+    world.enter(&stream, &stays).await;
+    world.enter(&stream, &goes).await;
+    // While nobody listens.
+    world.door.take_out(&stream.room_name, &goes.sid);
+    world.door.put_in(&stream.room_name, world.viewer("eva"));
+    world.door.put_in(&stream.room_name, world.viewer("fay"));
+    let owner = world.door.identities(&other.room_name);
+    assert_eq!(owner, ["bo"]);
+    let next = world.node();
+    assert!(!next.streams.is_recovered());
+
+    next.streams.recover().await.unwrap();
+
+    assert!(next.streams.is_recovered());
+    assert_eq!(next.streams.live().live_count(), 2);
+    // The first comparison is over; it leaves sessions alone that are new.
+    assert_eq!(next.viewers(&stream).await, 2);
+    next.compare().await;
+    assert_eq!(next.viewers(&stream).await, 3);
+    assert_eq!(next.state(&other).await, StreamState::Live);
+}
+
+pub async fn ends_that_were_missed_are_made_up_for_before_anybody_is_served(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, starting) = (world.live("ana").await, world.start("bo").await);
+    world.clock.advance(61);
+    let next = world.node();
+
+    next.streams.recover().await.unwrap();
+
+    assert_eq!(next.state(&stream).await, StreamState::Live);
+    assert_eq!(next.stored(starting.id).await.end_reason, Some(EndReason::NeverStarted));
+}
+
+pub async fn bans_of_an_earlier_process_hold(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let ban = Ban {
+        user_id: id("bo"),
+        reason: "spam".into(),
+        until: None,
+        by: id("root"),
+        at: world.clock.now(),
+        lifted_at: None,
+    };
+    world.streams.store().set_ban(&ban).await.unwrap();
+    let next = world.node();
+    next.streams.recover().await.unwrap();
+
+    assert_eq!(code(next.streams.watch(&user("bo"), stream.id, None).await), Code::Banned);
+}
+
+pub async fn a_room_that_is_missing_twice_ends_its_stream(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.enter(&stream, &world.viewer("bo")).await;
+    world.door.lose_all();
+
+    world.compare().await;
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.state, stored.viewers), (StreamState::Reconnecting, 0));
+    world.compare().await;
+
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
+}
+
+pub async fn an_owner_who_resumes_after_a_restart_of_the_media_server_is_live_again(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.door.lose_all();
+    world.compare().await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+
+    let resumed = world.try_start("ana").await.unwrap();
+    assert!(resumed.resumed && world.door.has(&stream.room_name));
+    assert_ne!(resumed.stream.room_sid, stream.room_sid);
+    world.enter(&resumed.stream, &world.publisher("ana")).await;
+    world.compare().await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn while_the_media_server_is_away_a_stream_waits_for_its_owner(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.door.set_away(true);
+
+    world.compare().await;
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+    world.compare().await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.door.set_away(false);
+    world.compare().await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
+}
+
+pub async fn a_media_server_that_stays_away_ends_its_streams(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.door.set_away(true);
+    world.compare().await;
+    world.compare().await;
+
+    world.pass(61).await;
+    eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
+
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
+}
+
+pub async fn an_owner_whose_events_got_lost_is_not_timed_out(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    world.door.put_in(&stream.room_name, world.publisher("ana"));
+
+    world.pass(60).await;
+
+    eventually("the stream is live", async || world.state(&stream).await == StreamState::Live).await;
+}
+
+pub async fn rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, live) = (world.live("ana").await, world.live("bo").await);
+    world.door.set_away(true);
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    eventually("the deletion failed", async || world.door.has(&stream.room_name)).await;
+    world.door.set_away(false);
+    for name in ["meeting", "live_somebody_1"] {
+        world.door.make(name);
+    }
+    world.clock.advance(60);
+    let shutdown = CancellationToken::new();
+    let next = world.hasty_node();
+    let running = tokio::spawn(next.streams.clone().run(shutdown.clone()));
+
+    eventually("the room is gone", async || !next.door.has(&stream.room_name)).await;
+
+    assert!(["meeting", "live_somebody_1", &live.room_name].iter().all(|name| next.door.has(name)));
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStore) {
+    let world = World::new(store);
+    let request = |hours: u64| ScheduleRequest {
+        title: "Soon".into(),
+        tags: Vec::new(),
+        cover_url: None,
+        scheduled_for: world.clock.now().plus(std::time::Duration::from_secs(hours * 3600)),
+        visibility: control::store::stream::Visibility::Public,
+        idempotency_key: None,
+        body_digest: String::new(),
+    };
+    let (late, soon) = (
+        world.streams.schedule(&user("ana"), request(1)).await.unwrap(),
+        world.streams.schedule(&user("ana"), request(2)).await.unwrap(),
+    );
+    world.clock.advance(3 * 3600);
+    let shutdown = CancellationToken::new();
+    let next = world.hasty_node();
+    let running = tokio::spawn(next.streams.clone().run(shutdown.clone()));
+
+    eventually("the late one is cancelled", async || world.state(&late).await == StreamState::Cancelled).await;
+
+    assert_eq!(world.state(&soon).await, StreamState::Scheduled);
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, waits) = (world.live("ana").await, world.start("bo").await);
+    let viewer = world.viewer("cy");
+    world.enter(&stream, &viewer).await;
+    world.store.set_away(true);
+
+    assert_eq!(code(world.streams.stop(&user("ana"), None).await), Code::StoreUnavailable);
+    assert_eq!(code(world.try_start("dan").await), Code::StoreUnavailable);
+    assert!(world.streams.watch(&user("eva"), stream.id, None).await.is_ok());
+    assert!(world.streams.stream(stream.id).await.is_ok());
+    world.door.take_out(&stream.room_name, &viewer.sid);
+    let told = world.send(&world.event("participant_left", &stream, Some(&viewer))).await.unwrap_err();
+    assert_eq!((told.code, told.retry_after.is_some()), (Code::StoreUnavailable, true));
+    world.door.put_in(&stream.room_name, world.viewer("eva"));
+    world.door.put_in(&stream.room_name, world.viewer("fay"));
+    world.pass(600).await;
+    assert_eq!(world.streams.live().live_count(), 2);
+    world.store.set_away(false);
+
+    let live = || world.streams.live();
+    eventually("what was missed is made up for", async || {
+        world.pass(1).await;
+        live().stream(stream.id).is_some_and(|stream| stream.viewers == 2)
+            && live().stream(waits.id).is_some_and(|stream| stream.state == StreamState::Ended)
+    })
+    .await;
+    assert_eq!(world.stored(waits.id).await.end_reason, Some(EndReason::NeverStarted));
+    assert!(world.streams.counters().events_deferred.load(Ordering::SeqCst) > 0);
+}
+
+pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(store: SharedStore) {
+    let world = World::sharing(store);
+    let stream = world.live("ana").await;
+    world.streams.recover().await.unwrap();
+    let other = world.node_with_rooms_of_its_own();
+    other.streams.recover().await.unwrap();
+
+    other.compare().await;
+    other.compare().await;
+    assert_eq!(other.state(&stream).await, StreamState::Live);
+    // Its lease and its sign of life run out.
+    other.clock.advance(121);
+    other.compare().await;
+    assert_eq!(other.state(&stream).await, StreamState::Reconnecting);
+    other.compare().await;
+
+    assert_eq!(other.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
+}
+
+pub async fn what_one_node_changes_another_sees(store: SharedStore) {
+    let world = World::sharing(store);
+    let other = world.node();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(other.streams.clone().run(shutdown.clone()));
+    eventually("the other node is ready", async || other.streams.is_recovered()).await;
+
+    let stream = world.live("ana").await;
+    let known = || other.streams.live().stream(stream.id);
+    eventually("it knows the stream", async || known().is_some_and(|stream| stream.is_live())).await;
+    world.block(&stream, "bo").await;
+    eventually("it knows the block", async || known().is_some_and(|stream| stream.blocks(&id("bo")))).await;
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    eventually("it knows the end", async || known().is_some_and(|stream| !stream.is_live())).await;
+
+    shutdown.cancel();
+    running.await.unwrap();
+}

@@ -1,0 +1,119 @@
+//! A store that a test can take away and give back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use control::clock::Timestamp;
+use control::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
+use control::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use control::store::stream::{
+    Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
+    Transition, UserId,
+};
+use control::store::viewer::{Presence, PresenceChange};
+use control::store::{Claimed, CreateError, Exported, IdempotencyKey, Result, SharedStore, Store, StoreError, Taken};
+
+/// Passes everything on, unless it is away.
+pub struct Switched {
+    store: SharedStore,
+    away: AtomicBool,
+    shared: bool,
+}
+
+impl Switched {
+    /// `shared`: as if other processes could use it.
+    pub fn new(store: SharedStore, shared: bool) -> Arc<Self> {
+        Arc::new(Self { store, away: AtomicBool::new(false), shared })
+    }
+
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    fn there(&self) -> Result<&SharedStore> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(StoreError::Unavailable("taken away by the test".into())),
+            false => Ok(&self.store),
+        }
+    }
+}
+
+/// Each operation once more, as it is in the trait.
+macro_rules! pass_on {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+        #[async_trait]
+        impl Store for Switched {
+            $(async fn $name(&self, $($arg: $type),*) -> $result {
+                self.there()?.$name($($arg),*).await
+            })*
+
+            fn is_shared(&self) -> bool {
+                self.shared
+            }
+        }
+    };
+}
+
+pass_on! {
+    create(stream: &Stream) -> std::result::Result<(), CreateError>;
+    stream(id: StreamId) -> Result<Option<Stream>>;
+    stream_of_room(room_name: &str) -> Result<Option<Stream>>;
+    live_stream_of(owner: &UserId) -> Result<Option<Stream>>;
+    last_ended_of(owner: &UserId) -> Result<Option<Stream>>;
+    streams(filter: &StreamFilter, order: StreamOrder, after: Option<&PageEnd>, limit: usize) -> Result<Vec<Stream>>;
+    count_scheduled(owner: &UserId) -> Result<u32>;
+    streams_changed_since(since: Timestamp, limit: usize) -> Result<Vec<Stream>>;
+    transition(id: StreamId, transition: &Transition) -> Result<Outcome>;
+    start_scheduled(id: StreamId, start: &StartScheduled) -> std::result::Result<Stream, CreateError>;
+    note_room(id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome>;
+    edit(id: StreamId, edit: &Edit, from: &[StreamState], at: Timestamp) -> Result<Outcome>;
+    set_flagged(id: StreamId, at: Timestamp) -> Result<Outcome>;
+    block(id: StreamId, block: &Block) -> Result<Outcome>;
+    unblock(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+    owner_block(owner: &UserId, block: &Block) -> Result<bool>;
+    owner_unblock(owner: &UserId, user: &UserId) -> Result<bool>;
+    owner_blocks(owner: &UserId, limit: usize) -> Result<Vec<Block>>;
+    presence_join(id: StreamId, session: &Presence) -> Result<PresenceChange>;
+    presence_leave(id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange>;
+    presence_open(id: StreamId) -> Result<Vec<Presence>>;
+    presence_all(id: StreamId, limit: usize) -> Result<Vec<Presence>>;
+    webhook_handled(event_id: &str, now: Timestamp) -> Result<bool>;
+    note_webhook(event_id: &str, at: Timestamp) -> Result<()>;
+    chat_reserve(id: StreamId, count: u32, at_least: i64) -> Result<i64>;
+    chat_append(messages: &[StoredMessage]) -> Result<()>;
+    chat_messages(id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>>;
+    chat_message(id: StreamId, message_id: &str) -> Result<Option<StoredMessage>>;
+    chat_hide(id: StreamId, message_id: &str, by: &UserId) -> Result<bool>;
+    chat_hide_user(id: StreamId, user: &UserId, by: &UserId) -> Result<u64>;
+    chat_add_reactions(id: StreamId, counts: &BTreeMap<String, u64>) -> Result<()>;
+    chat_totals(id: StreamId) -> Result<ChatTotals>;
+    chat_trim(id: StreamId, keep: usize) -> Result<u64>;
+    set_chat_settings(id: StreamId, settings: &ChatSettings, at: Timestamp) -> Result<Outcome>;
+    mute(id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome>;
+    unmute(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+    pin(id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome>;
+    relay(notes: &[Relayed]) -> Result<()>;
+    relayed_since(since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>>;
+    announce_node(node: &str, now: Timestamp, within: Duration) -> Result<u32>;
+    set_ban(ban: &Ban) -> Result<()>;
+    lift_ban(user: &UserId, at: Timestamp) -> Result<bool>;
+    ban(user: &UserId) -> Result<Option<Ban>>;
+    bans_changed_since(since: Timestamp, limit: usize) -> Result<Vec<Ban>>;
+    file_report(report: &Report) -> Result<Filed>;
+    reports(status: Option<ReportStatus>, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<Report>>;
+    update_report(id: &str, status: ReportStatus, note: Option<&str>, by: &UserId, at: Timestamp) -> Result<Report>;
+    append_audit(entry: &AuditEntry) -> Result<()>;
+    audit(stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>>;
+    idempotency_claim(key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed>;
+    idempotency_finish(key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()>;
+    idempotency_release(key: &IdempotencyKey) -> Result<()>;
+    limit_take(key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken>;
+    limit_give_back(key: &str, taken: Timestamp) -> Result<()>;
+    ping() -> Result<()>;
+    expire(now: Timestamp, chat_retention: Duration) -> Result<()>;
+    export(collection: &str, after: Option<&str>, limit: usize) -> Result<Vec<Exported>>;
+    import(collection: &str, documents: &[Exported]) -> Result<()>;
+}
