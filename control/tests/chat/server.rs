@@ -83,8 +83,9 @@ impl Drop for Server {
 
 impl Server {
     pub async fn start(options: Options) -> Self {
+        let shared = options.store.is_some();
         let inner = options.store.unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
-        let away = Away::new(inner);
+        let away = Away::new(inner, shared);
         let store: SharedStore = away.clone();
         let live = Live::default();
         let parts = Parts {
@@ -98,7 +99,7 @@ impl Server {
             verify: verify(),
             address: Arc::new(|peer, _| peer.ip()),
             directory: options.directory,
-            node: "node".into(),
+            node: StreamId::generate().to_string(),
         };
         let chat = Chat::start(parts).unwrap();
         let observe = {
