@@ -4,6 +4,7 @@
 //! says what must hold; its documentation begins with `[S]` where the product's description asks for it.
 
 #[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "outages are tested elsewhere")]
 mod mongo;
 
 mod http {

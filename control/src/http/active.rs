@@ -203,7 +203,7 @@ refusals!(ActiveRefusals = [USER, LIVE, LIST]);
         ("cursor" = Option<String>, Query),
         ("tag" = Option<Vec<String>>, Query, description = "All of them must match"),
         ("ownerId" = Option<String>, Query, min_length = 1, max_length = 128),
-        ("sort" = Option<SortNames>, Query, description = "`startedAt` (newest first) or `viewers` (most first)"),
+        ("sort" = inline(Option<SortNames>), Query, description = "`startedAt` (newest first) or `viewers` (most first)"),
         ("If-None-Match" = Option<String>, Header)
     ),
     responses(

@@ -106,6 +106,10 @@ pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Problem>
 }
 
 fn parse<T: DeserializeOwned + Validate<Context = Rules>>(bytes: &[u8], rules: &Rules) -> Result<T, Problem> {
+    // A list would be taken for the fields of a struct in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Code::MalformedBody, "Send a JSON object."));
+    }
     let body: T = serde_json::from_slice(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(DETAIL_CHARS_MAX).collect();
         Problem::new(Code::MalformedBody, format!("The body is not as expected: {text}"))
