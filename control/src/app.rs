@@ -100,7 +100,7 @@ impl App {
         let product = match config.sfu.mode {
             SfuMode::Only => None,
             SfuMode::Builtin | SfuMode::External => {
-                Some(Product::start(&config, &rooms, live.clone(), &node_id.to_string()).await?)
+                Some(Product::start(&config, &rooms, live.clone(), node_id.as_ref()).await?)
             }
         };
         let (product, product_routes) = product.unzip();

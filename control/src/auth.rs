@@ -10,6 +10,7 @@ mod jwks;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
@@ -92,7 +93,12 @@ impl Authenticator {
     /// # Errors
     /// [`AuthError`]
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<User, AuthError> {
-        let claims = self.signed_claims(token).await.ok_or(AuthError::Unauthenticated)?;
+        self.verify_at(token, now, Instant::now()).await
+    }
+
+    /// `instant` is for the age of fetched keys.
+    async fn verify_at(&self, token: &str, now: Timestamp, instant: Instant) -> Result<User, AuthError> {
+        let claims = self.signed_claims(token, instant).await.ok_or(AuthError::Unauthenticated)?;
         let user = self.rules.user(&claims, now)?;
         if user.is_admin() {
             self.admins.note(&user.id);
@@ -111,7 +117,7 @@ impl Authenticator {
         self.admins.note(user);
     }
 
-    async fn signed_claims(&self, token: &str) -> Option<Claims> {
+    async fn signed_claims(&self, token: &str, instant: Instant) -> Option<Claims> {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
@@ -119,7 +125,7 @@ impl Authenticator {
         if header.alg == Algorithm::HS256 {
             return decode(token, self.secret.as_ref()?, Algorithm::HS256);
         }
-        let keys = self.jwks.as_ref()?.keys(header.kid.as_deref()).await;
+        let keys = self.jwks.as_ref()?.keys(header.kid.as_deref(), instant).await;
         keys.iter()
             .filter(|key| key.algorithm == header.alg)
             .find_map(|key| decode(token, &key.decoding, key.algorithm))
@@ -146,5 +152,7 @@ fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Option<Claims
     jsonwebtoken::decode::<Claims>(token, key, &validation).ok().map(|data| data.claims)
 }
 
+#[cfg(test)]
+mod key_set_tests;
 #[cfg(test)]
 mod tests;

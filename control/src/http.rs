@@ -48,7 +48,6 @@ pub use counters::{Answers, Counters};
 
 use crate::auth::{Authenticator, DevTokens};
 use crate::config::product;
-use crate::config::product::GuestAccess;
 use crate::moderation::Moderation;
 use crate::problem::{Code, Problem};
 use crate::streams::Streams;
@@ -124,12 +123,6 @@ impl Front {
 
     fn phase(&self) -> Phase {
         *self.api.phase.borrow()
-    }
-
-    /// What somebody without a token may do in a chat.
-    fn guest(&self) -> GuestAccess {
-        let default = if self.development { GuestAccess::Write } else { GuestAccess::Read };
-        self.chat.guest.unwrap_or(default)
     }
 
     fn refuse_when_draining(&self) -> Result<(), Problem> {

@@ -6,6 +6,7 @@
 mod agenda;
 mod compare;
 mod deadline;
+mod neighbours;
 mod poll;
 mod recover;
 
@@ -13,6 +14,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::rooms::RoomsError;
@@ -21,6 +23,7 @@ use crate::streams::{Counters, ROOM_PREFIX, Streams};
 use crate::viewers::Job;
 
 pub(crate) use agenda::Agenda;
+pub(crate) use neighbours::Neighbours;
 
 /// How often time-outs and due comparisons are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,7 +48,12 @@ impl Streams {
             if !self.recover_at_last(&shutdown).await {
                 return;
             }
-            tokio::join!(self.keep_time(&shutdown), self.keep_tidy(&shutdown), self.poll(&shutdown));
+            tokio::join!(
+                self.keep_time(&shutdown),
+                self.keep_tidy(&shutdown),
+                self.poll(&shutdown),
+                self.watch_neighbours(&shutdown)
+            );
         };
         tokio::join!(self.listen(shutdown.clone()), recovered_then_kept);
         self.tasks().close();
@@ -80,21 +88,31 @@ impl Streams {
 
     /// Hands in what is due now. [`Streams::run`] calls it every second; tests at times of their choice.
     pub fn tick(&self) {
+        self.hand_in_due_ends(|| None);
+        self.hand_in_due_comparisons(|| None);
+    }
+
+    /// `done` gives each job somebody to tell.
+    fn hand_in_due_ends(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
         let (now, inner) = (self.now(), self.inner());
         for stream in self.live().all() {
             if self.due_end(&stream, now).is_some() && inner.agenda.begin_deadline(stream.id) {
-                let handed_in = inner.desks.hand_in(&stream.room_name, Job::Deadline(stream.id));
-                if handed_in.is_err() {
+                let job = Job::Deadline { id: stream.id, done: done() };
+                if !inner.desks.hand_in(&stream.room_name, job) {
                     inner.agenda.end_deadline(stream.id);
                 }
             }
         }
+    }
+
+    fn hand_in_due_comparisons(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
+        let (now, inner) = (self.now(), self.inner());
         for id in inner.agenda.take_due(now) {
             let Some(stream) = self.live().stream(id) else {
                 inner.agenda.forget(id);
                 continue;
             };
-            if inner.desks.hand_in(&stream.room_name, Job::Reconcile(id)).is_err() {
+            if !inner.desks.hand_in(&stream.room_name, Job::Reconcile { id, done: done() }) {
                 inner.agenda.again(id, now);
             }
         }
@@ -103,6 +121,12 @@ impl Streams {
     async fn keep_tidy(&self, shutdown: &CancellationToken) {
         let interval = self.reconcile_interval();
         while pause(jittered(interval), shutdown).await {
+            if self.store().is_shared()
+                && let Err(error) = self.read_live().await
+            {
+                // What other nodes started and the poll did not see, because clocks differ.
+                tracing::warn!(%error, "live streams are read anew later");
+            }
             if let Err(error) = self.expire_scheduled().await {
                 tracing::warn!(%error, "scheduled streams are looked through later");
             }

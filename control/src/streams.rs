@@ -16,8 +16,7 @@ mod start;
 mod watch;
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use signaling::event::RoomEvent;
@@ -29,7 +28,7 @@ use crate::clock::Timestamp;
 use crate::config::product;
 use crate::live::Live;
 use crate::problem::{Code, Problem};
-use crate::reconcile::Agenda;
+use crate::reconcile::{Agenda, Neighbours};
 use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::SharedStore;
 use crate::store::chat::ChatSettings;
@@ -137,7 +136,9 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     pub(crate) desks: Desks,
     pub(crate) agenda: Agenda,
-    recovered: AtomicBool,
+    pub(crate) neighbours: Neighbours,
+    /// When the streams of an earlier process were read.
+    recovered: OnceLock<Timestamp>,
     /// Of rooms in this process, from the start on.
     room_events: Mutex<Option<broadcast::Receiver<RoomEvent>>>,
 }
@@ -159,7 +160,8 @@ impl Streams {
             tasks: TaskTracker::new(),
             desks,
             agenda: Agenda::default(),
-            recovered: AtomicBool::new(false),
+            neighbours: Neighbours::default(),
+            recovered: OnceLock::new(),
             room_events,
             parts,
         }));
@@ -189,11 +191,16 @@ impl Streams {
 
     /// Whether streams of an earlier process were taken over, so that requests can be served.
     pub fn is_recovered(&self) -> bool {
-        self.0.recovered.load(Ordering::Acquire)
+        self.0.recovered.get().is_some()
     }
 
-    pub(crate) fn set_recovered(&self) {
-        self.0.recovered.store(true, Ordering::Release);
+    pub(crate) fn set_recovered(&self, begun: Timestamp) {
+        self.0.recovered.get_or_init(|| begun);
+    }
+
+    /// Since when changes of other nodes are to be seen.
+    pub(crate) fn recovered_from(&self) -> Timestamp {
+        self.0.recovered.get().copied().unwrap_or_else(|| self.now())
     }
 
     pub(crate) fn rooms(&self) -> &Arc<dyn RoomDoor> {

@@ -31,7 +31,7 @@ impl Streams {
             return;
         }
         let room = news.room.clone();
-        if self.inner().desks.hand_in(&room, Job::News { news, reply: None }).is_err() {
+        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
         }
@@ -45,7 +45,7 @@ impl Streams {
         }
         let room = news.room.clone();
         let (reply, handled) = oneshot::channel();
-        if self.inner().desks.hand_in(&room, Job::News { news, reply: Some(reply) }).is_err() {
+        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: Some(reply) }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
             return Handled::Deferred;
@@ -135,6 +135,12 @@ impl Streams {
     async fn apply(&self, stream: &Stream, news: &RoomNews) -> Result<(), StoreError> {
         let id = stream.id;
         match &news.what {
+            Happening::RoomStarted if !stream.is_live() => {
+                // Made anew by somebody's old token.
+                let (streams, id, room) = (self.clone(), id, stream.room_name.clone());
+                self.tasks().spawn(async move { streams.close_room(id, &room).await });
+                Ok(())
+            }
             Happening::RoomStarted => self.note_room(stream, &news.room_sid).await,
             Happening::RoomFinished => {
                 let sid = Some(news.room_sid.clone()).filter(|sid| !sid.is_empty());

@@ -3,6 +3,8 @@
 
 #[path = "support/away.rs"]
 mod away;
+#[path = "chat/nodes.rs"]
+mod nodes;
 #[path = "chat/raw.rs"]
 mod raw;
 #[path = "chat/rules.rs"]

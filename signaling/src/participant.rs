@@ -100,7 +100,7 @@ impl HearsOf {
 #[derive(Debug, Default)]
 pub struct Live {
     pub connection: Option<ConnectionId>,
-    /// A transport was lost; what remains is to wait for a resume.
+    /// A transport was lost; what remains is to wait for the client to join anew.
     pub lost: bool,
     /// When the last offer or request for one left.
     pub negotiated_at: Option<Instant>,

@@ -50,14 +50,12 @@ use view::{Change, Member, Presence, RoomDelta, RoomView};
 
 /// A participant must be ACTIVE this long after it joined (livekit-surface 3.3).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// A participant that lost its media must have resumed after this time (livekit-surface 3.10).
-pub const RESUME_TIMEOUT: Duration = Duration::from_secs(5);
+/// A participant that lost its media must have joined anew after this time (livekit-surface 3.10).
+pub const REJOIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between refresh tokens (livekit-surface 2.2).
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Between reports of connection quality (livekit-surface 7.11).
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
-/// The lowest protocol version that understands `LeaveRequest.action`.
-const PROTOCOL_LEAVE_ACTION: u32 = 13;
 /// The lowest one that tells a rejoin by its new sid.
 const PROTOCOL_IDENTITY_REPLACED: u32 = 12;
 
@@ -741,8 +739,8 @@ impl Room {
         self.out.command(Command::OpenTransport { transport: new, room: self.id, local, opener });
     }
 
-    /// Media is gone: the client is asked to come back, and has a moment for it. One that closed its side itself is about
-    /// to say so, or to join anew.
+    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
+    /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
     fn lose(&mut self, now: Now, sid: &ParticipantSid, end: TransportEnd) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         if participant.live.lost {
@@ -750,11 +748,11 @@ impl Room {
         }
         participant.live.lost = true;
         let deliberate = end == TransportEnd::ClosedByPeer;
-        if !deliberate && participant.state.protocol_version >= PROTOCOL_LEAVE_ACTION {
-            self.out.send(participant.live.connection, wire::leave(Reason::ConnectionTimeout, Action::Resume));
+        if !deliberate {
+            self.out.send(participant.live.connection, wire::leave(Reason::ConnectionTimeout, Action::Reconnect));
             self.detach(sid);
         }
-        self.timers.set(Timer::Resume(sid.clone()), now.at + RESUME_TIMEOUT);
+        self.timers.set(Timer::Rejoin(sid.clone()), now.at + REJOIN_TIMEOUT);
     }
 
     /// Call it when [`Room::deadline`] has come. Earlier calls do nothing.
@@ -771,7 +769,7 @@ impl Room {
             Timer::Quality => self.report_quality(now),
             Timer::Batch => self.flush_batch(),
             Timer::Join(sid) => self.remove(now, &sid, Reason::JoinFailure, Some(Action::Disconnect)),
-            Timer::Resume(sid) => self.remove(now, &sid, Reason::ConnectionTimeout, Some(Action::Disconnect)),
+            Timer::Rejoin(sid) => self.remove(now, &sid, Reason::ConnectionTimeout, Some(Action::Disconnect)),
             Timer::RefreshToken(sid) => self.send_refresh_token(now, &sid),
             Timer::Negotiate(sid) => self.negotiate(now, &sid),
             Timer::Answer(sid) => self.remove(now, &sid, Reason::StateMismatch, Some(Action::Reconnect)),

@@ -69,16 +69,15 @@ impl Jwks {
     }
 
     /// The keys that may have signed a token with this key id: that one, or all if the token names none.
-    pub(super) async fn keys(self: &Arc<Self>, id: Option<&str>) -> Vec<Arc<Key>> {
-        let now = Instant::now();
+    pub(super) async fn keys(self: &Arc<Self>, id: Option<&str>, now: Instant) -> Vec<Arc<Key>> {
         let (found, stale) = self.look_up(id, now);
         if found.is_empty() {
-            self.fetch_if_due().await;
+            self.fetch_if_due(now).await;
             return self.look_up(id, now).0;
         }
         if stale {
             let this = Arc::clone(self);
-            tokio::spawn(async move { this.fetch_if_due().await });
+            tokio::spawn(async move { this.fetch_if_due(now).await });
         }
         found
     }
@@ -90,9 +89,8 @@ impl Jwks {
         (keys, stale && known.is_due(now))
     }
 
-    async fn fetch_if_due(&self) {
+    async fn fetch_if_due(&self, now: Instant) {
         let _one_at_a_time = self.fetching.lock().await;
-        let now = Instant::now();
         {
             let mut known = self.known.write().expect("no one panics with this lock");
             if !known.is_due(now) {

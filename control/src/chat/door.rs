@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{ConnectInfo, Request, State};
@@ -16,6 +17,9 @@ use super::counters::{Counters, add, subtract};
 
 /// Finds the address of a client behind proxies.
 pub type ClientAddress = Arc<dyn Fn(SocketAddr, &HeaderMap) -> IpAddr + Send + Sync>;
+
+/// Refused tokens of one connection.
+const REFUSALS_MAX: u32 = 20;
 
 /// Of those over a limit, so many are let in to be told.
 const TOLD_MAX: u32 = 16;
@@ -48,12 +52,22 @@ struct PassInner {
     door: Door,
     address: IpAddr,
     over: bool,
+    refusals: AtomicU32,
 }
 
 impl Pass {
     /// Whether it is one too many.
     pub fn is_over(&self) -> bool {
         self.0.over
+    }
+
+    /// Whether it was refused so often that no further token is looked at: each costs the check of a signature.
+    pub fn is_spent(&self) -> bool {
+        self.0.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX
+    }
+
+    pub fn count_refusal(&self) {
+        self.0.refusals.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -81,7 +95,7 @@ impl Door {
         count.all += 1;
         count.of_address.insert(address, here + 1);
         add(&self.0.counters.connections, 1);
-        Some(Pass(Arc::new(PassInner { door: self.clone(), address, over })))
+        Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, refusals: AtomicU32::new(0) })))
     }
 
     /// Whether a page of that origin may connect. What is no page sends none.

@@ -166,11 +166,16 @@ impl Gateway {
     }
 
     async fn admit(&self, socket: &SocketRef, stream: StreamId, auth: Option<Auth>) -> Result<(), ConnectRefusal> {
-        if socket.req_parts().extensions.get::<Pass>().is_some_and(Pass::is_over) {
+        let pass = socket.req_parts().extensions.get::<Pass>();
+        if pass.is_some_and(Pass::is_over) {
             return Err(ConnectRefusal::TooManyConnections);
         }
+        if pass.is_some_and(Pass::is_spent) {
+            return Err(ConnectRefusal::ServerBusy);
+        }
         let auth = auth.ok_or(ConnectRefusal::Unauthenticated)?;
-        let admitted = self.admission.admit(stream, socket.id.as_str(), auth.token).await?;
+        let admitted = self.admission.admit(stream, socket.id.as_str(), auth.token).await;
+        let admitted = admitted.inspect_err(|_| pass.into_iter().for_each(Pass::count_refusal))?;
         static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
         socket.extensions.insert(Arc::new(Card {
             key: SocketKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed)),

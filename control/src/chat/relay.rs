@@ -3,8 +3,8 @@
 //! A node says every other second that it is there. As long as it hears of no other, nothing is written or read.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -36,15 +36,23 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Handle; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Relay {
-    alone: Arc<AtomicBool>,
+    neighbours: Arc<Neighbours>,
     unwritten: mpsc::Sender<(StreamId, ChatNote)>,
+}
+
+/// Other nodes on the same store.
+#[derive(Debug, Default)]
+struct Neighbours {
+    count: AtomicU32,
+    /// When one came that was not there before.
+    news: Mutex<Option<Instant>>,
 }
 
 /// The task behind it.
 pub(crate) struct RelayTask {
     node: String,
     store: SharedStore,
-    alone: Arc<AtomicBool>,
+    neighbours: Arc<Neighbours>,
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
     seen: Seen,
     since: Timestamp,
@@ -54,16 +62,22 @@ pub(crate) struct RelayTask {
 impl Relay {
     pub fn new(node: String, store: SharedStore) -> (Self, RelayTask) {
         let (sender, unwritten) = mpsc::channel(UNWRITTEN_MAX);
-        let alone = Arc::new(AtomicBool::new(true));
+        let neighbours = Arc::new(Neighbours::default());
         let since = Timestamp::now();
-        let handle = Self { alone: Arc::clone(&alone), unwritten: sender };
+        let handle = Self { neighbours: Arc::clone(&neighbours), unwritten: sender };
         let seen = Seen::default();
-        (handle, RelayTask { node, store, alone, unwritten, seen, since, announced_at: None })
+        (handle, RelayTask { node, store, neighbours, unwritten, seen, since, announced_at: None })
     }
 
     /// Whether no other node uses the store now.
     pub fn is_alone(&self) -> bool {
-        self.alone.load(Ordering::Relaxed)
+        self.neighbours.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a node came lately: it takes nodes a moment to hear of each other, and until then they tell nothing.
+    pub fn has_newcomer(&self) -> bool {
+        let news = *self.neighbours.news.lock().expect("no one panics with this lock");
+        news.is_some_and(|at| at.elapsed() < GONE)
     }
 
     /// Tells other nodes, if there are any.
@@ -96,7 +110,7 @@ impl RelayTask {
                 }
                 () = tokio::time::sleep(LOOK) => {
                     self.announce().await;
-                    if !self.alone.load(Ordering::Relaxed) {
+                    if self.neighbours.count.load(Ordering::Relaxed) > 0 {
                         self.look(&inlet).await;
                     }
                 }
@@ -112,10 +126,16 @@ impl RelayTask {
         match self.store.announce_node(&self.node, now, GONE).await {
             Ok(others) => {
                 self.announced_at = Some(Instant::now());
-                let was_alone = self.alone.swap(others == 0, Ordering::Relaxed);
-                if was_alone != (others == 0) {
-                    info!(others, "other nodes use the same store");
+                let before = self.neighbours.count.swap(others, Ordering::Relaxed);
+                if before == others {
+                    return;
+                }
+                info!(others, "other nodes use the same store");
+                if before == 0 {
                     self.since = now;
+                }
+                if others > before {
+                    *self.neighbours.news.lock().expect("no one panics with this lock") = Some(Instant::now());
                 }
             }
             Err(cause) => debug!(%cause, "cannot say that this node is there"),

@@ -326,6 +326,20 @@ impl Room {
         }
     }
 
+    /// The newest messages of the store, some of which may have been told nobody here. Those that are too late to be
+    /// shown in order are found in the history alone.
+    pub fn catch_up(&mut self, stored: Vec<ChatMessage>, now: Now) -> Vec<Out> {
+        let mut late = Vec::new();
+        for message in stored {
+            let message = Arc::new(message);
+            if !self.sequence.push(Arc::clone(&message), now.at) {
+                late.push(ChatMessage::clone(&message));
+            }
+        }
+        self.history.load(late, true);
+        self.released(now)
+    }
+
     // ---- the stream, and time
 
     /// The stream changed; a newer copy of it.

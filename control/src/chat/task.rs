@@ -26,6 +26,12 @@ use super::wire::{Accepted, Done, Event};
 /// Events taken from the queue at once.
 const TURN: usize = 256;
 
+/// The same for a room that is new, or whose nodes do not all know of each other yet.
+const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
+
+/// Clients of a room that is so large that one event for all of them takes milliseconds: others get a turn in between.
+const LARGE: usize = 500;
+
 /// How long the store is left alone after it failed.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -114,7 +120,7 @@ impl RoomTask {
             clients: HashMap::new(),
             leaving: Vec::new(),
             loaded: false,
-            upkeep_at: Instant::now() + UPKEEP,
+            upkeep_at: Instant::now() + UPKEEP_AT_FIRST,
             untrimmed: 0,
             away_until: None,
         }
@@ -126,6 +132,7 @@ impl RoomTask {
         debug!(stream = %self.id, "chat opened");
         self.load().await;
         while self.turn(&mut inlets).await == Course::On {}
+        self.tell_reactions();
         self.keep_reactions().await;
         self.trim();
         inlets.arrivals.close();
@@ -166,6 +173,9 @@ impl RoomTask {
             () = tokio::time::sleep_until(wake_at.into()) => {}
         }
         let out = self.room.on_time(Now::new());
+        if out.iter().any(|out| matches!(out, Out::All(Event::Reactions { .. }))) {
+            self.tell_reactions();
+        }
         if Instant::now() >= self.upkeep_at {
             self.upkeep().await;
         }
@@ -191,6 +201,16 @@ impl RoomTask {
                 self.loaded = true;
             }
             Err(cause) => warn!(stream = %self.id, %cause, "cannot read the chat's history; it is tried again"),
+        }
+    }
+
+    /// Takes over messages of other nodes that were not told: they and this one did not know of each other yet.
+    async fn catch_up(&mut self) {
+        let newest = self.shared.limits.history_max;
+        let stored = self.patiently(self.shared.store.chat_messages(self.id, ChatRange::Newest, newest)).await;
+        if let Ok(stored) = stored {
+            let out = self.room.catch_up(stored, Now::new());
+            self.carry_out(out).await;
         }
     }
 
@@ -387,7 +407,12 @@ impl RoomTask {
     async fn carry_out(&mut self, out: Vec<Out>) -> Course {
         for out in out {
             match out {
-                Out::All(event) => self.shared.gateway.broadcast(&self.path, &event).await,
+                Out::All(event) => {
+                    self.shared.gateway.broadcast(&self.path, &event).await;
+                    if self.clients.len() >= LARGE {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Out::One(key, event) => {
                     if let Some(client) = self.clients.get(&key) {
                         client.send(&event);
@@ -408,7 +433,8 @@ impl RoomTask {
     // ---- upkeep
 
     async fn upkeep(&mut self) {
-        self.upkeep_at = Instant::now() + UPKEEP;
+        let has_newcomer = self.shared.relay.has_newcomer();
+        self.upkeep_at = Instant::now() + if has_newcomer { UPKEEP_AT_FIRST } else { UPKEEP };
         self.leaving.retain(|client| !client.dismiss());
         if self.is_store_away() {
             return;
@@ -416,17 +442,24 @@ impl RoomTask {
         if !self.loaded {
             self.load().await;
         }
+        if has_newcomer {
+            self.catch_up().await;
+        }
         self.keep_reactions().await;
         if self.untrimmed >= self.shared.limits.kept / 2 {
             self.trim();
         }
     }
 
-    async fn keep_reactions(&mut self) {
+    /// To other nodes.
+    fn tell_reactions(&mut self) {
         let untold = self.room.reactions().take_untold();
         if !untold.is_empty() {
             self.shared.relay.tell(self.id, [ChatNote::Reactions { counts: untold }]);
         }
+    }
+
+    async fn keep_reactions(&mut self) {
         let unsaved: BTreeMap<_, _> = self.room.reactions().take_unsaved();
         if unsaved.is_empty() || !self.shared.persist {
             return;

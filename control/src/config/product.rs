@@ -216,7 +216,7 @@ impl Default for Http {
 }
 
 /// Where things are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Store {
     /// `MONGODB_URI`. Empty: the embedded store.
@@ -228,12 +228,6 @@ pub struct Store {
     pub path: String,
     /// Whether the embedded store waits for the disk at each write, so that a power failure loses nothing either.
     pub full_sync: bool,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self { mongodb_uri: Hidden::default(), database: String::new(), path: String::new(), full_sync: false }
-    }
 }
 
 /// Whose rooms the streams are in.

@@ -27,7 +27,7 @@ const DETAIL_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Body<T>(pub T);
 
-/// The same; no body at all is as good as `{}`.
+/// The same; no body at all, or `null`, is as good as `{}`.
 #[derive(Debug, Clone)]
 pub struct OptionalBody<T>(pub T);
 
@@ -56,7 +56,8 @@ where
         let rules = rules(&request)?;
         let is_empty = request.body().is_end_stream();
         let bytes = if is_empty { Bytes::new() } else { json(request).await? };
-        parse(if bytes.is_empty() { b"{}" } else { &bytes }, &rules).map(Self)
+        let nothing = matches!(bytes.trim_ascii(), b"" | b"null");
+        parse(if nothing { b"{}" } else { &bytes }, &rules).map(Self)
     }
 }
 
@@ -106,6 +107,10 @@ pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Problem>
 }
 
 fn parse<T: DeserializeOwned + Validate<Context = Rules>>(bytes: &[u8], rules: &Rules) -> Result<T, Problem> {
+    // A list would be taken for the fields of a struct in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Code::MalformedBody, "Send a JSON object."));
+    }
     let body: T = serde_json::from_slice(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(DETAIL_CHARS_MAX).collect();
         Problem::new(Code::MalformedBody, format!("The body is not as expected: {text}"))

@@ -74,7 +74,7 @@ refusals!(ConfigRefusals = []);
 pub(super) async fn config(State(front): State<Arc<Front>>) -> Response {
     let answer = AppConfig {
         features: Features { go_live: front.live.enabled },
-        chat: ChatConfig { guest: front.guest(), reactions: front.chat.reactions.clone() },
+        chat: ChatConfig { guest: front.chat.guest_access(front.development), reactions: front.chat.reactions.clone() },
         limits: FieldLimits {
             title_characters: text::TITLE_CHARS_MAX,
             tags: text::TAGS_MAX,

@@ -10,9 +10,9 @@ use super::agenda::Found;
 use super::jittered;
 use crate::clock::Timestamp;
 use crate::rooms::{RoomsError, Session};
+use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
 use crate::store::viewer::Presence;
-use crate::store::{StoreError, Taken};
 use crate::streams::{Counters, Streams};
 use crate::viewers::{is_owners, presence_of};
 
@@ -34,11 +34,8 @@ const SFU_FAILURES_MAX: u32 = 2;
 /// Records that are written side by side.
 const WRITES_AT_ONCE: usize = 32;
 
-/// How long a node is taken for the host of a room after it saw it.
-const HOST_LEASE: Duration = Duration::from_secs(120);
-
-/// Times that a host may note within [`HOST_LEASE`].
-const HOST_NOTES_MAX: u32 = 16;
+/// When a room that may be another process's is looked for again: processes that ended are known by then.
+const ELSEWHERE_RETRY: Duration = Duration::from_secs(8);
 
 /// Why a comparison did not work.
 enum NotCompared {
@@ -83,6 +80,12 @@ impl Streams {
     async fn compare(&self, stream: &Arc<Stream>) -> Result<Duration, NotCompared> {
         // Records first: what they have and the room has not is gone, rather than not yet there.
         let open = self.store().presence_open(stream.id).await?;
+        if self.store().is_shared()
+            && let Some(newest) = self.store().stream(stream.id).await?
+        {
+            // A change may have escaped the poll: clocks of nodes differ.
+            self.observe(newest);
+        }
         match self.sessions_in(stream).await.map_err(NotCompared::Rooms)? {
             Some((room_sid, sessions)) => Ok(self.compare_with(stream, &open, &room_sid, &sessions).await?),
             None => Ok(self.room_missing(stream, &open).await?),
@@ -185,7 +188,7 @@ impl Streams {
     /// When to look again.
     async fn room_missing(&self, stream: &Arc<Stream>, open: &[Presence]) -> Result<Duration, StoreError> {
         if self.is_hosted_elsewhere(stream).await? {
-            return Ok(jittered(self.reconcile_interval()));
+            return Ok(ELSEWHERE_RETRY.min(self.reconcile_interval()));
         }
         let (id, now) = (stream.id, self.now());
         let found = self.inner().agenda.found(id);
@@ -209,7 +212,9 @@ impl Streams {
         let found = agenda.found(stream.id);
         let found = Found { sfu_failures: found.sfu_failures.saturating_add(1), ..found };
         agenda.note(stream.id, found);
-        tracing::warn!(stream = %stream.id, %error, failures = found.sfu_failures, "a stream's room cannot be asked");
+        if found.sfu_failures == SFU_FAILURES_MAX {
+            tracing::warn!(stream = %stream.id, %error, "a stream's room cannot be asked; it waits for its owner");
+        }
         if found.sfu_failures >= SFU_FAILURES_MAX {
             let turned = self.turn(stream.id, &[StreamState::Live], StreamState::Reconnecting).await;
             if let Err(error) = turned {
@@ -218,38 +223,4 @@ impl Streams {
         }
         jittered(SFU_RETRY)
     }
-
-    // ---- several nodes on one store, each with rooms of its own
-
-    /// Says to other nodes that the room is here.
-    async fn note_host(&self, stream: &Stream) -> Result<(), StoreError> {
-        if self.rooms_are_per_node() {
-            self.store().limit_take(&host_key(stream), HOST_NOTES_MAX, HOST_LEASE, self.now()).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether another node saw the room lately, in which case it is not ours to miss.
-    async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
-        if !self.rooms_are_per_node() {
-            return Ok(false);
-        }
-        let (key, now) = (host_key(stream), self.now());
-        match self.store().limit_take(&key, 1, HOST_LEASE, now).await? {
-            // We saw it ourselves, and now it is gone.
-            Taken::Refused { .. } => Ok(self.inner().agenda.found(stream.id).compared_at.is_none()),
-            Taken::Granted => {
-                self.store().limit_give_back(&key, now).await?;
-                Ok(false)
-            }
-        }
-    }
-
-    fn rooms_are_per_node(&self) -> bool {
-        self.rooms().is_local() && self.store().is_shared()
-    }
-}
-
-fn host_key(stream: &Stream) -> String {
-    format!("host:{}", stream.id)
 }

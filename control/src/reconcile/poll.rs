@@ -35,7 +35,8 @@ impl Streams {
         if !self.store().is_shared() {
             return;
         }
-        let mut seen = Seen { streams: self.now(), bans: self.now() };
+        let begun = self.recovered_from();
+        let mut seen = Seen { streams: begun, bans: begun };
         let mut backoff = Backoff::new(POLL_INTERVAL, Duration::from_secs(5));
         let mut wait = POLL_INTERVAL;
         while pause(wait, shutdown).await {

@@ -1,25 +1,49 @@
 //! Taking over the streams of an earlier process, before requests are served.
 
-use crate::clock::Timestamp;
-use crate::problem::Problem;
-use crate::store::stream::{PageEnd, StreamFilter, StreamOrder, StreamState};
-use crate::streams::Streams;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
 
 use super::poll::BANS_PAGE;
+use crate::clock::Timestamp;
+use crate::problem::Problem;
+use crate::store::StoreError;
+use crate::store::stream::{PageEnd, StreamFilter, StreamOrder, StreamState};
+use crate::streams::Streams;
 
 /// Streams that are read in one go.
 const PAGE: usize = 500;
 
+/// How long the first comparisons may keep the server from serving. A media server that is away is asked again later.
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(10);
+
 impl Streams {
-    /// Reads bans and live streams, opens their chats, and has all of them compared with their rooms at the next tick.
+    /// Reads bans and live streams, opens their chats, compares them with their rooms, and ends those whose time is
+    /// over.
     ///
     /// # Errors
     /// `store_unavailable`: try again.
     pub async fn recover(&self) -> Result<(), Problem> {
+        let begun = self.now();
+        self.beat().await?;
         self.read_bans_since(Timestamp::default(), BANS_PAGE).await?;
+        let count = self.read_live().await?;
+        if tokio::time::timeout(FIRST_ROUND_MAX, self.first_round()).await.is_err() {
+            tracing::warn!("not all streams were compared with their rooms before the server serves");
+        }
+        self.set_recovered(begun);
+        if count > 0 {
+            tracing::info!(count, "live streams of an earlier process are taken over");
+        }
+        Ok(())
+    }
+
+    /// Observes all live streams of the store; how many.
+    pub(super) async fn read_live(&self) -> Result<usize, StoreError> {
         let filter = StreamFilter { states: StreamState::LIVE.to_vec(), ..StreamFilter::default() };
         let mut after: Option<PageEnd> = None;
-        let mut count = 0_usize;
+        let mut count = 0;
         loop {
             let page = self.store().streams(&filter, StreamOrder::NewestFirst, after.as_ref(), PAGE).await?;
             let full = page.len() == PAGE;
@@ -29,15 +53,25 @@ impl Streams {
                 self.observe(stream);
             }
             if !full {
-                break;
+                return Ok(count);
             }
         }
-        self.inner().agenda.all_soon(self.now());
-        self.tick();
-        self.set_recovered();
-        if count > 0 {
-            tracing::info!(count, "live streams of an earlier process are taken over");
-        }
-        Ok(())
     }
+
+    async fn first_round(&self) {
+        self.inner().agenda.all_soon(self.now());
+        wait_for(|done| self.hand_in_due_comparisons(done)).await;
+        wait_for(|done| self.hand_in_due_ends(done)).await;
+    }
+}
+
+/// Waits until all jobs that are handed in are done.
+async fn wait_for(hand_in: impl FnOnce(&mut dyn FnMut() -> Option<oneshot::Sender<()>>)) {
+    let mut waiting = Vec::new();
+    hand_in(&mut || {
+        let (done, is_done) = oneshot::channel();
+        waiting.push(is_done);
+        Some(done)
+    });
+    join_all(waiting).await;
 }

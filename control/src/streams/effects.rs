@@ -58,7 +58,7 @@ impl Streams {
     }
 
     /// Deletes the room of a stream that ended, once all sockets were told.
-    async fn close_room(&self, id: StreamId, room: &str) {
+    pub(crate) async fn close_room(&self, id: StreamId, room: &str) {
         if tokio::time::timeout(CHAT_PATIENCE, self.chat().closed(id)).await.is_err() {
             tracing::warn!(stream = %id, "the chat does not close; its room is deleted all the same");
         }

@@ -53,7 +53,7 @@ struct Begun {
 
 /// What came of one attempt.
 enum Attempt {
-    Resumed(Stream),
+    Resumed(Box<Stream>),
     /// Written; the room is still to be made. With the unit of the limit.
     Written(Box<Stream>, Unit),
     /// Another start of the same owner was faster.
@@ -112,7 +112,7 @@ impl Streams {
                 self.attempt(user, request).await?
             };
             match attempt {
-                Attempt::Resumed(stream) => return Ok(self.resume(stream).await),
+                Attempt::Resumed(stream) => return Ok(self.resume(*stream).await),
                 Attempt::Written(stream, unit) => return self.open_room(*stream, unit).await,
                 Attempt::Lost => {}
             }
@@ -129,7 +129,7 @@ impl Streams {
         let live = self.store().live_stream_of(&user.id).await?;
         if let Some(live) = &live {
             match request.on_conflict {
-                OnConflict::Resume => return Ok(Attempt::Resumed(live.clone())),
+                OnConflict::Resume => return Ok(Attempt::Resumed(Box::new(live.clone()))),
                 OnConflict::Reject => {
                     return Err(Problem::new(Code::Conflict, "You are live already; stop that stream first."));
                 }

@@ -26,13 +26,19 @@ const TAKEN_MAX: usize = 256;
 /// What is to be done for one room.
 pub(crate) enum Job {
     News {
-        news: RoomNews,
+        news: Box<RoomNews>,
         reply: Option<oneshot::Sender<Handled>>,
     },
     /// Compare presence with the room.
-    Reconcile(StreamId),
+    Reconcile {
+        id: StreamId,
+        done: Option<oneshot::Sender<()>>,
+    },
     /// A time-out may be over.
-    Deadline(StreamId),
+    Deadline {
+        id: StreamId,
+        done: Option<oneshot::Sender<()>>,
+    },
 }
 
 /// Where jobs are handed in.
@@ -47,10 +53,11 @@ impl Desks {
         (Self(senders), DeskQueues(receivers))
     }
 
-    /// Never waits; the job comes back if too many wait already.
-    pub(crate) fn hand_in(&self, room: &str, job: Job) -> Result<(), Job> {
+    /// Never waits. False: too many wait already.
+    #[must_use]
+    pub(crate) fn hand_in(&self, room: &str, job: Job) -> bool {
         let hash = room.bytes().fold(5381_usize, |hash, byte| hash.wrapping_mul(33) ^ usize::from(byte));
-        self.0[hash % DESKS].try_send((room.to_owned(), job)).map_err(|error| error.into_inner().1)
+        self.0[hash % DESKS].try_send((room.to_owned(), job)).is_ok()
     }
 }
 
@@ -105,7 +112,20 @@ async fn do_job(streams: &Streams, job: Job) {
                 let _ = reply.send(handled);
             }
         }
-        Job::Reconcile(id) => streams.reconcile(id).await,
-        Job::Deadline(id) => streams.check_deadline(id).await,
+        Job::Reconcile { id, done } => {
+            streams.reconcile(id).await;
+            say(done);
+        }
+        Job::Deadline { id, done } => {
+            streams.check_deadline(id).await;
+            say(done);
+        }
+    }
+}
+
+/// Whoever asked may have gone.
+fn say(done: Option<oneshot::Sender<()>>) {
+    if let Some(done) = done {
+        let _ = done.send(());
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use control::chat::{Limits, Rate};
 use control::config::product::GuestAccess;
 
-use crate::server::{Options, Server};
+use crate::server::{Options, Server, obey};
 
 /// Runs a case of the script against a server of its own.
 async fn judge(case: &str, options: Options) {
@@ -86,5 +86,31 @@ rules! {
     pages_of_other_origins_are_kept_out with
         Options { origins: vec!["https://app.example".into()], ..Options::default() };
     a_client_comes_back_by_itself_and_lacks_nothing;
+    history_is_read_page_by_page with Options { limits: unlimited(), ..Options::default() };
+    history_is_as_open_as_the_socket with Options { guest: GuestAccess::Off, ..Options::default() };
+    moderation_is_for_the_owner_and_administrators;
+    moderation_checks_its_fields;
     chat_goes_on_while_the_store_is_away with Options { limits: unlimited(), ..Options::default() };
+}
+
+#[tokio::test]
+async fn moderation_is_in_the_audit_log() {
+    let server = Server::start(Options::default()).await;
+    let stream = server.world.go_live("owner").await;
+    let call = async |order: &str, mut body: serde_json::Value| {
+        body["streamId"] = serde_json::json!(stream.id);
+        obey(&server.world, order, &body).await.unwrap();
+    };
+    call("settings", serde_json::json!({ "emojiOnly": true })).await;
+    call("settings", serde_json::json!({ "emojiOnly": true })).await;
+    call("mute", serde_json::json!({ "userId": "ana", "seconds": 60 })).await;
+    call("unmute", serde_json::json!({ "userId": "ana" })).await;
+
+    let entries = server.world.store.audit(Some(stream.id), None, 10).await.unwrap();
+    let mut lines: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.target.as_deref())).collect();
+    lines.sort_unstable();
+    let expected = [("chat.mute", Some("ana")), ("chat.settings", None), ("chat.unmute", Some("ana"))];
+    assert_eq!(lines, expected, "what changed nothing is not noted");
+    assert!(entries.iter().all(|entry| entry.actor.as_str() == "owner"));
+    assert!(entries.iter().all(|entry| entry.request_id.as_deref() == Some("request-1")));
 }

@@ -1,16 +1,21 @@
 //! The chat in this process, on a free port of loopback, with streams that a test starts and ends at will.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use control::auth::AuthError;
 use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, TokenFault, Verify};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
+use control::http::caller::{Call, Identity, RequestId};
+use control::http::client::ClientKey;
 use control::live::Live;
 use control::problem::Problem;
 use control::serve::serve_with;
@@ -78,8 +83,9 @@ impl Drop for Server {
 
 impl Server {
     pub async fn start(options: Options) -> Self {
+        let shared = options.store.is_some();
         let inner = options.store.unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
-        let away = Away::new(inner);
+        let away = Away::new(inner, shared);
         let store: SharedStore = away.clone();
         let live = Live::default();
         let parts = Parts {
@@ -93,7 +99,7 @@ impl Server {
             verify: verify(),
             address: Arc::new(|peer, _| peer.ip()),
             directory: options.directory,
-            node: "node".into(),
+            node: StreamId::generate().to_string(),
         };
         let chat = Chat::start(parts).unwrap();
         let observe = {
@@ -105,8 +111,9 @@ impl Server {
         let (chat_of, live_of) = (chat.clone(), live.clone());
         let moderation =
             ChatModeration { chat: chat_of, store: Arc::clone(&store), live: live_of, observe, guest: options.guest };
+        let api: Router = control::http::chat::routes(moderation.clone()).split_for_parts().0;
         let world = Arc::new(World { chat: chat.clone(), live, store, away, moderation });
-        let router = chat.router().merge(orders(Arc::clone(&world)));
+        let router = chat.router().merge(api.layer(from_fn(identify))).merge(orders(Arc::clone(&world)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { match serve_with(listener, router, options.unread_max).await {} });
@@ -127,6 +134,23 @@ fn verify() -> Verify {
             Ok(user_named(user, what == "admin", now.plus(life)))
         })
     })
+}
+
+/// As the layers of the API do, with the tokens of tests.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let token = request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let identity = match token.map(str::to_owned) {
+        None => Identity::Guest,
+        Some(token) => match verify()(token, Timestamp::now()).await {
+            Ok(user) => Identity::User(Arc::new(user)),
+            Err(TokenFault::Unauthenticated) => Identity::Refused(AuthError::Unauthenticated),
+            Err(TokenFault::Expired) => Identity::Refused(AuthError::Expired),
+        },
+    };
+    let client = ClientKey::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    request.extensions_mut().insert(Call { identity, ban: None, client, called: None, development: false });
+    request.extensions_mut().insert(RequestId("request-1".into()));
+    next.run(request).await
 }
 
 fn user_named(id: &str, admin: bool, expires_at: Timestamp) -> User {
@@ -217,7 +241,8 @@ async fn order(
     }
 }
 
-async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Problem> {
+/// The same, without HTTP.
+pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Problem> {
     let text = |name: &str| body[name].as_str().unwrap_or_default();
     let id = || text("streamId").parse::<StreamId>().unwrap();
     let user = || text("userId").parse::<UserId>().unwrap();

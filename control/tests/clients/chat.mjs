@@ -71,6 +71,20 @@ function react(socket, emoji) {
   return socket.timeout(10_000).emitWithAck("reaction", emoji);
 }
 
+/** A call of the API; what it answers, if it has that status. */
+async function call(method, path, token, body, status = 200) {
+  const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
+  const answer = await fetch(`${url}/api/live/${path}`, { method, headers, body: body && JSON.stringify(body) });
+  const text = await answer.text();
+  assert.equal(answer.status, status, `${method} ${path}: ${text}`);
+  return text && JSON.parse(text);
+}
+
+/** The code with which a call is refused. */
+async function refused(method, path, token, body, status) {
+  return (await call(method, path, token, body, status)).code;
+}
+
 async function live(owner = "owner") {
   return order("live", { owner });
 }
@@ -543,6 +557,85 @@ const cases = {
     const state = await next(ana, "chat:state");
     const texts = [...state.history, ...ana.got.filter(([event]) => event === "chat:message").map(([, m]) => m)];
     assert.deepEqual(texts.map(({ text }) => text), ["two"]);
+  },
+
+  async history_is_read_page_by_page() {
+    const { namespace, streamId } = await live();
+    const ana = await join(namespace, "ana");
+    const seqs = [];
+    for (let n = 0; n < 120; n += 1) seqs.push((await say(ana, `m${n}`)).seq);
+    const page = async (query, token) => {
+      const { messages, hasMore } = await call("GET", `${streamId}/chat${query}`, token);
+      return [messages.map(({ seq }) => seq), hasMore];
+    };
+    assert.deepEqual(await page(""), [seqs.slice(70), true]);
+    assert.deepEqual(await page(`?before=${seqs[70]}&limit=100`, "ben"), [seqs.slice(0, 70), false]);
+    assert.deepEqual(await page(`?after=${seqs[100]}&limit=10`), [seqs.slice(101, 111), true]);
+    assert.deepEqual(await page(`?after=${seqs[119]}`), [[], false]);
+    const { messages } = await call("GET", `${streamId}/chat?limit=1`);
+    assert.deepEqual(messages[0], (await next(ana, "chat:message", ({ seq }) => seq === seqs[119])));
+    for (const query of ["?limit=0", "?limit=101", "?before=x", `?before=1&after=1`]) {
+      assert.equal(await refused("GET", `${streamId}/chat${query}`, undefined, undefined, 400), "invalid_parameter");
+    }
+    assert.equal(await refused("GET", "0123456789abcdef01234567/chat", undefined, undefined, 404), "stream_not_found");
+    assert.equal(await refused("GET", `${streamId}/chat`, "ana:expired", undefined, 401), "token_expired");
+    await order("block", { streamId, userId: "troll" });
+    assert.equal(await refused("GET", `${streamId}/chat`, "troll", undefined, 403), "blocked");
+    await order("end", { streamId });
+    assert.deepEqual((await page(""))[0], seqs.slice(70), "also after the end");
+  },
+
+  async history_is_as_open_as_the_socket() {
+    const { streamId } = await live();
+    assert.equal(await refused("GET", `${streamId}/chat`, undefined, undefined, 401), "unauthenticated");
+    await call("GET", `${streamId}/chat`, "ana");
+  },
+
+  async moderation_is_for_the_owner_and_administrators() {
+    const { namespace, streamId } = await live();
+    const ana = await join(namespace, "ana");
+    const { id } = await say(ana, "hello");
+    const acts = [
+      ["PATCH", `${streamId}/chat/settings`, { slowModeSeconds: 5 }, 200],
+      ["PUT", `${streamId}/chat/mutes/ben`, { seconds: 10 }, 200],
+      ["DELETE", `${streamId}/chat/mutes/ben`, undefined, 204],
+      ["PUT", `${streamId}/chat/pin`, { messageId: id }, 200],
+      ["DELETE", `${streamId}/chat/pin`, undefined, 204],
+    ];
+    for (const [method, path, body, status] of acts) {
+      assert.equal(await refused(method, path, undefined, body, 401), "unauthenticated");
+      assert.equal(await refused(method, path, "ana", body, 403), "not_owner");
+      for (const token of ["owner", "root:admin", "owner"]) await call(method, path, token, body, status);
+    }
+    assert.equal(await refused("DELETE", `${streamId}/chat/${id}`, "ben", undefined, 403), "forbidden");
+    await call("DELETE", `${streamId}/chat/${id}`, "ana", undefined, 204);
+    await call("DELETE", `${streamId}/chat/${id}`, "root:admin", undefined, 204);
+    assert.equal(await refused("DELETE", `${streamId}/chat/nothing`, "owner", undefined, 404), "not_found");
+    assert.equal(await refused("PUT", `${streamId}/chat/mutes/owner`, "root:admin", { seconds: 10 }, 403), "forbidden");
+    await order("end", { streamId });
+    for (const [method, path, body] of acts) {
+      assert.equal(await refused(method, path, "owner", body, 410), "stream_ended");
+    }
+  },
+
+  async moderation_checks_its_fields() {
+    const { streamId } = await live();
+    for (const body of [{ slowModeSeconds: 121 }, { maxLength: 0 }, { maxLength: 501 }]) {
+      const { code, errors } = await call("PATCH", `${streamId}/chat/settings`, "owner", body, 422);
+      assert.equal(code, "validation_failed");
+      assert.deepEqual(errors.map(({ field }) => field), Object.keys(body));
+    }
+    for (const body of [{ slowmode: 1 }, { filter: "maybe" }, { enabled: "yes" }, { slowModeSeconds: -1 }]) {
+      assert.equal(await refused("PATCH", `${streamId}/chat/settings`, "owner", body, 400), "malformed_body");
+    }
+    for (const seconds of [9, 86_401]) {
+      assert.equal(await refused("PUT", `${streamId}/chat/mutes/ana`, "owner", { seconds }, 422), "validation_failed");
+    }
+    const long = "x".repeat(129);
+    assert.equal(await refused("PUT", `${streamId}/chat/mutes/${long}`, "owner", { seconds: 10 }, 404), "not_found");
+    const settings = await call("PATCH", `${streamId}/chat/settings`, "owner", { filter: "mask", maxLength: 100 });
+    const rest = { enabled: true, slowModeSeconds: 0, linksAllowed: true, emojiOnly: false };
+    assert.deepEqual(settings, { ...rest, filter: "mask", maxLength: 100 });
   },
 
   async chat_goes_on_while_the_store_is_away() {

@@ -158,4 +158,3 @@ pub async fn public_routes_need_no_token(store: SharedStore) {
         world.call(method, &path, "", Value::Null).await.refused(401, "unauthenticated");
     }
 }
-

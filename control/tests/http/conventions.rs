@@ -47,7 +47,8 @@ pub async fn an_unknown_field_is_refused(store: SharedStore) {
 pub async fn what_is_no_json_is_refused(store: SharedStore) {
     let world = World::new(store).await;
     let deep = "[".repeat(10_000);
-    for body in ["{", "[]", "7", "\"x\"", "null", "{\"title\": 7}", "{\"tags\": \"a\"}", "\u{0}", deep.as_str()] {
+    for body in ["{", "[]", "[\"title\"]", "7", "\"x\"", "{\"title\": 7}", "{\"tags\": \"a\"}", "\u{0}", deep.as_str()]
+    {
         let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
         let answer = send(request.header("content-type", "application/json").body(body.to_owned())).await;
         answer.refused(400, "malformed_body");
@@ -237,12 +238,6 @@ pub async fn a_slow_body_is_given_up(store: SharedStore) {
         token("u1")
     );
     socket.write_all(head.as_bytes()).await.unwrap();
-    // The head must be through before time is moved.
-    world.get("/healthz", "").await.expect(200);
-    for _ in 0..200 {
-        tokio::task::yield_now().await;
-    }
-
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
 

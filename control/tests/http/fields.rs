@@ -77,11 +77,9 @@ pub async fn a_cover_has_an_https_url(store: SharedStore) {
 pub async fn each_wrong_field_is_named_once(store: SharedStore) {
     let world = World::new(store).await;
 
-    let refused = start(
-        &world,
-        json!({ "title": "x".repeat(200), "tags": ["a b", "c d"], "coverUrl": "x", "streamId": "nope" }),
-    )
-    .await;
+    let refused =
+        start(&world, json!({ "title": "x".repeat(200), "tags": ["a b", "c d"], "coverUrl": "x", "streamId": "nope" }))
+            .await;
 
     let mut fields = refused.wrong_fields();
     fields.sort();

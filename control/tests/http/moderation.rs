@@ -107,6 +107,7 @@ fn session(identity: &str) -> Session {
         recorder: false,
         joined_at: Timestamp::now(),
         publishes: false,
+        active: true,
     }
 }
 
@@ -191,7 +192,8 @@ pub async fn reports_are_checked(store: SharedStore) {
     assert_eq!(fields, ["details", "messageId", "userId"]);
     let private = world.schedule("u1", "private").await;
     report(&world, &private, "u2", json!({ "reason": "spam" })).await.refused(404, "stream_not_found");
-    report(&world, "000000000000000000000000", "u2", json!({ "reason": "spam" })).await
+    report(&world, "000000000000000000000000", "u2", json!({ "reason": "spam" }))
+        .await
         .refused(404, "stream_not_found");
 }
 

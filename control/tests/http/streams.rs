@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, eventually, send};
+use super::world::{World, eventually, send, token};
 use control::store::SharedStore;
 
 /// [S] A start answers with the stream's id, the room's name, a token and where to connect.
 pub async fn a_start_says_how_to_publish(store: SharedStore) {
     let world = World::new(store).await;
 
-    let answer = world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
+    let answer =
+        world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
 
     assert_eq!(answer["streamId"].as_str().map(str::len), Some(24));
     let room = answer["roomName"].as_str().unwrap();
@@ -38,6 +39,8 @@ pub async fn a_start_needs_no_body(store: SharedStore) {
     let world = World::new(store).await;
 
     world.call("POST", "/api/live/start", "u1", Value::Null).await.expect(201);
+    let null = world.request("POST", "/api/live/start").bearer_auth(token("u2"));
+    send(null.header("content-type", "application/json").body("null")).await.expect(201);
 }
 
 /// Who is live already gets the same stream again, or is refused, or begins anew.

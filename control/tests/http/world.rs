@@ -199,7 +199,7 @@ impl World {
         let Settings { auth, live, http, development } = settings;
         let rooms = Arc::new(Rooms::default());
         let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
-        let parts = Parts { config: live.clone(), store, live: Live::default(), rooms: door, chat: Chat };
+        let parts = Parts { config: live.clone(), store, live: Live::default(), rooms: door, chat: Chat::default() };
         let streams = Streams::new(parts);
         let dev = development.then(|| DevTokens::new(&auth));
         let keys = [(SFU_KEY.to_owned(), SFU_SECRET.to_owned())];

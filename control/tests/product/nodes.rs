@@ -26,6 +26,12 @@ impl Nodes {
         });
         let a = Product::start(&format!("{name}-a"), config.clone()).await;
         let b = Product::start(&format!("{name}-b"), config).await;
+        for node in [&a, &b] {
+            eventually("each node knows of the other", async || {
+                node.whole_log().contains("other nodes use the same store").then_some(())
+            })
+            .await;
+        }
         Self { a, b, media }
     }
 

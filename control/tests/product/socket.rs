@@ -198,6 +198,27 @@ impl Heard {
     }
 }
 
+/// Asks for several rooms over one connection that has none, and returns the refusals.
+pub async fn guess(product: &Product, rooms: &[String]) -> Vec<String> {
+    let url = format!("{}/socket.io/?EIO=4&transport=websocket", product.ports.url().replacen("http", "ws", 1));
+    let (mut stream, _) = tokio_tungstenite::connect_async(url).await.expect("there is room for one more");
+    let mut refusals = Vec::new();
+    let mut left = rooms.iter();
+    while let Some(Ok(message)) = stream.next().await {
+        let Message::Text(text) = message else { continue };
+        if let Some((_, refusal)) = text.strip_prefix("44").and_then(|rest| rest.split_once(',')) {
+            refusals.push(refusal.to_owned());
+        }
+        let Some(room) = left.next() else { break };
+        if stream.send(Message::text(format!("40/live:{room},"))).await.is_err() {
+            break;
+        }
+    }
+    // Closed by the server, or by us.
+    let _ = stream.close(None).await;
+    refusals
+}
+
 /// Connects with a user's token.
 pub async fn user(product: &Product, room: &str, token: &str) -> Socket {
     let connected = Socket::connect(product, room, json!({ "token": token })).await;

@@ -91,6 +91,10 @@ impl RoomDoor for FakeDoor {
         called.unwrap_or("ws://sfu.test").to_owned()
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn create(&self, room: &str) -> Result<String, RoomsError> {
         self.there()?;
         let known = self.rooms(|rooms| rooms.get(room).map(|room| room.sid.clone()));

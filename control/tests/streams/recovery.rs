@@ -31,9 +31,23 @@ pub async fn the_next_process_takes_over_and_corrects_what_it_missed(store: Shar
 
     assert!(next.streams.is_recovered());
     assert_eq!(next.streams.live().live_count(), 2);
+    // The first comparison is over; it leaves sessions alone that are new.
+    assert_eq!(next.viewers(&stream).await, 2);
     next.compare().await;
     assert_eq!(next.viewers(&stream).await, 3);
     assert_eq!(next.state(&other).await, StreamState::Live);
+}
+
+pub async fn ends_that_were_missed_are_made_up_for_before_anybody_is_served(store: SharedStore) {
+    let world = World::new(store);
+    let (stream, starting) = (world.live("ana").await, world.start("bo").await);
+    world.clock.advance(61);
+    let next = world.node();
+
+    next.streams.recover().await.unwrap();
+
+    assert_eq!(next.state(&stream).await, StreamState::Live);
+    assert_eq!(next.stored(starting.id).await.end_reason, Some(EndReason::NeverStarted));
 }
 
 pub async fn bans_of_an_earlier_process_hold(store: SharedStore) {
@@ -117,9 +131,24 @@ pub async fn an_owner_whose_events_got_lost_is_not_timed_out(store: SharedStore)
     let stream = world.start("ana").await;
     world.door.put_in(&stream.room_name, world.publisher("ana"));
 
-    world.pass(60).await;
+    // The time-out is due before the next comparison is done.
+    world.clock.advance(60);
+    world.streams.tick();
 
     eventually("the stream is live", async || world.state(&stream).await == StreamState::Live).await;
+}
+
+pub async fn an_owner_whose_leave_got_lost_is_waited_for(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+    world.enter(&stream, &publisher).await;
+    world.tell("track_published", &stream, Some(&publisher)).await;
+
+    world.door.take_out(&stream.room_name, &publisher.sid);
+    world.compare().await;
+
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
 }
 
 pub async fn rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not(store: SharedStore) {
@@ -200,6 +229,25 @@ pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: Share
     .await;
     assert_eq!(world.stored(waits.id).await.end_reason, Some(EndReason::NeverStarted));
     assert!(world.streams.counters().events_deferred.load(Ordering::SeqCst) > 0);
+}
+
+pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(store: SharedStore) {
+    let world = World::sharing(store);
+    let stream = world.live("ana").await;
+    world.streams.recover().await.unwrap();
+    let other = world.node_with_rooms_of_its_own();
+    other.streams.recover().await.unwrap();
+
+    other.compare().await;
+    other.compare().await;
+    assert_eq!(other.state(&stream).await, StreamState::Live);
+    // Its lease and its sign of life run out.
+    other.clock.advance(121);
+    other.compare().await;
+    assert_eq!(other.state(&stream).await, StreamState::Reconnecting);
+    other.compare().await;
+
+    assert_eq!(other.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
 }
 
 pub async fn what_one_node_changes_another_sees(store: SharedStore) {

@@ -87,6 +87,13 @@ impl World {
         Self { streams: streams(&self.config, &store, &door, &clock), door, clock, store, config: self.config.clone() }
     }
 
+    /// Another process, which has no part in the rooms of this one.
+    pub fn node_with_rooms_of_its_own(&self) -> Self {
+        let door = Arc::new(FakeDoor::default());
+        let streams = streams(&self.config, &self.store, &door, &self.clock);
+        Self { streams, door, ..self.node() }
+    }
+
     /// Another process, which compares every second.
     pub fn hasty_node(&self) -> Self {
         let config = product::Live { reconcile_interval: 1, ..self.config.clone() };
@@ -222,8 +229,13 @@ impl World {
 
 fn streams(config: &product::Live, store: &Arc<Switched>, door: &Arc<FakeDoor>, clock: &ManualClock) -> Streams {
     let clock = clock.clone();
-    let parts =
-        Parts { config: config.clone(), store: store.clone(), live: Live::default(), rooms: door.clone(), chat: Chat };
+    let parts = Parts {
+        config: config.clone(),
+        store: store.clone(),
+        live: Live::default(),
+        rooms: door.clone(),
+        chat: Chat::default(),
+    };
     Streams::with_clock(parts, Arc::new(move || clock.now()))
 }
 

@@ -19,11 +19,13 @@ pub struct Away {
     away: AtomicBool,
     /// Whether operations are answered late instead of refused.
     silent: AtomicBool,
+    /// Whether it says that other processes may use it.
+    shared: bool,
 }
 
 impl Away {
-    pub fn new(inner: SharedStore) -> Arc<Self> {
-        Arc::new(Self { inner, away: AtomicBool::new(false), silent: AtomicBool::new(false) })
+    pub fn new(inner: SharedStore, shared: bool) -> Arc<Self> {
+        Arc::new(Self { inner, away: AtomicBool::new(false), silent: AtomicBool::new(false), shared })
     }
 
     pub fn set(&self, away: bool) {
@@ -241,7 +243,7 @@ impl Store for Away {
     }
 
     fn is_shared(&self) -> bool {
-        self.inner.is_shared()
+        self.shared || self.inner.is_shared()
     }
 
     async fn relay(&self, notes: &[Relayed]) -> Result<()> {

@@ -23,6 +23,9 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// How long [`eventually`] waits: far above what anything takes, as tests share two cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_LINES: usize = 120;
+
+/// Names another build of the product to test.
+const BINARY_VARIABLE: &str = "ONAIR_TEST_BINARY";
 const LOG_COLUMNS: usize = 400;
 
 /// A running product. It dies with this value, and its data with it.
@@ -159,7 +162,8 @@ impl Product {
     /// Starts it without waiting.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("the directory was made");
-        let process = Command::new(env!("CARGO_BIN_EXE_onair"))
+        let binary = std::env::var(BINARY_VARIABLE).unwrap_or_else(|_| env!("CARGO_BIN_EXE_onair").into());
+        let process = Command::new(binary)
             .args(self.development.then_some("--dev"))
             .args(["--config-body", &self.config.to_string()])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

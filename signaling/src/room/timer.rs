@@ -41,8 +41,8 @@ pub enum Timer {
     Batch,
     /// A participant should be ACTIVE by now.
     Join(ParticipantSid),
-    /// A participant without media should have resumed by now.
-    Resume(ParticipantSid),
+    /// A participant without media should have joined anew by now.
+    Rejoin(ParticipantSid),
     RefreshToken(ParticipantSid),
     /// Our next offer (v0) or request for one (v1).
     Negotiate(ParticipantSid),
@@ -90,7 +90,7 @@ impl Timers {
     pub fn clear_participant(&mut self, sid: &ParticipantSid) {
         for make in [
             Timer::Join,
-            Timer::Resume,
+            Timer::Rejoin,
             Timer::RefreshToken,
             Timer::Negotiate,
             Timer::Answer,

@@ -82,13 +82,13 @@ fn a_participant_stays_without_socket_until_its_media_fails_and_five_seconds_mor
 }
 
 #[test]
-fn who_loses_media_is_asked_to_resume() {
+fn who_loses_media_is_asked_to_join_anew() {
     let mut world = World::new();
     let bob = world.enter_v1("bob");
     let transport = world.session(&bob).publisher.id;
     world.event(Event::TransportEnded { transport, end: TransportEnd::ConsentLost });
     let leave = &leaves(&world.take(&bob))[0];
-    assert_eq!((leave.reason(), leave.action()), (Reason::ConnectionTimeout, Action::Resume));
+    assert_eq!((leave.reason(), leave.action()), (Reason::ConnectionTimeout, Action::Reconnect));
     assert!(world.closed.contains(&bob.connection));
 }
 

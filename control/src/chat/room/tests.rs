@@ -243,7 +243,7 @@ fn references_are_bounded() {
 fn viewers_are_told_at_most_every_two_seconds() {
     let mut world = World::new();
     let viewers = |viewers| Out::All(Event::Viewers { viewers, peak_viewers: viewers });
-    let mut set =
+    let set =
         |world: &mut World, ms: u64, n: u32| world.change(ms, |stream| (stream.viewers, stream.peak_viewers) = (n, n));
 
     assert_eq!(set(&mut world, 10, 1), [viewers(1)]);

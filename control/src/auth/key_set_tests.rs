@@ -1,0 +1,249 @@
+//! Section 2.2: tokens signed with keys of an identity service.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use super::{AuthError, Authenticator};
+use crate::clock::Timestamp;
+use crate::config::product;
+
+/// Longest wait for a fetch in the background, in polls of a millisecond.
+const POLLS_MAX: usize = 20_000;
+
+/// An identity service: what it answers, and how often it was asked.
+struct Service {
+    address: SocketAddr,
+    answer: Arc<Mutex<(StatusCode, String)>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Service {
+    async fn with(keys: &[&Key]) -> Self {
+        let answer = Arc::new(Mutex::new((StatusCode::OK, String::new())));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (given, counted) = (Arc::clone(&answer), Arc::clone(&asked));
+        let give = get(move || async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            given.lock().unwrap().clone()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/keys", give)).await.unwrap() });
+        let service = Self { address, answer, asked };
+        service.has(keys);
+        service
+    }
+
+    fn has(&self, keys: &[&Key]) {
+        let keys: Vec<_> = keys.iter().map(|key| key.public()).collect();
+        self.answers(StatusCode::OK, json!({ "keys": keys }).to_string());
+    }
+
+    fn answers(&self, status: StatusCode, body: String) {
+        *self.answer.lock().unwrap() = (status, body);
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn verifier(&self) -> Verifier {
+        let url = format!("http://{}/keys", self.address);
+        let config = product::Auth { jwks_url: url, ..product::Auth::default() };
+        Verifier { authenticator: Authenticator::new(&config, &[]).unwrap(), now: Instant::now() }
+    }
+}
+
+/// An authenticator, and the time of which the test says how it goes.
+struct Verifier {
+    authenticator: Authenticator,
+    now: Instant,
+}
+
+impl Verifier {
+    async fn verify(&self, token: &str) -> Result<String, AuthError> {
+        self.authenticator.verify_at(token, Timestamp::now(), self.now).await.map(|user| user.id.to_string())
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+}
+
+/// Waits until something holds that happens by itself.
+async fn eventually(holds: impl AsyncFn() -> bool) {
+    for _ in 0..POLLS_MAX {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it never happened");
+}
+
+struct Key {
+    id: &'static str,
+    algorithm: Algorithm,
+    private: EncodingKey,
+}
+
+impl Key {
+    fn public(&self) -> Value {
+        let mut public = serde_json::to_value(Jwk::from_encoding_key(&self.private, self.algorithm).unwrap()).unwrap();
+        public["kid"] = json!(self.id);
+        public["use"] = json!("sig");
+        public
+    }
+
+    fn sign(&self, id: Option<&str>) -> String {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(self.algorithm) };
+        jsonwebtoken::encode(&header, &claims(), &self.private).unwrap()
+    }
+
+    fn token(&self) -> String {
+        self.sign(Some(self.id))
+    }
+}
+
+fn claims() -> Value {
+    json!({ "sub": "u1", "exp": Timestamp::now().millis() / 1000 + 36_000 })
+}
+
+fn rsa() -> Key {
+    let private = EncodingKey::from_rsa_pem(include_bytes!("keys/rsa.pem")).unwrap();
+    Key { id: "rsa", algorithm: Algorithm::RS256, private }
+}
+
+fn ec() -> Key {
+    let private = EncodingKey::from_ec_pem(include_bytes!("keys/ec.pem")).unwrap();
+    Key { id: "ec", algorithm: Algorithm::ES256, private }
+}
+
+fn ed() -> Key {
+    let private = EncodingKey::from_ed_pem(include_bytes!("keys/ed25519.pem")).unwrap();
+    Key { id: "ed", algorithm: Algorithm::EdDSA, private }
+}
+
+fn next() -> Key {
+    let private = EncodingKey::from_ed_pem(include_bytes!("keys/ed25519-next.pem")).unwrap();
+    Key { id: "next", algorithm: Algorithm::EdDSA, private }
+}
+
+/// RS256, ES256 and EdDSA, each with the key that the token names, or with any if it names none.
+#[tokio::test]
+async fn tokens_of_three_kinds_are_verified() {
+    let keys = [rsa(), ec(), ed()];
+    let service = Service::with(&[&keys[0], &keys[1], &keys[2]]).await;
+    let verifier = service.verifier();
+
+    for key in &keys {
+        assert_eq!(verifier.verify(&key.token()).await.as_deref(), Ok("u1"), "{}", key.id);
+        assert_eq!(verifier.verify(&key.sign(None)).await.as_deref(), Ok("u1"), "{}", key.id);
+    }
+    // Signed by another key than the one that is named.
+    for (key, id) in [(&keys[0], "ec"), (&next(), "ed")] {
+        assert_eq!(verifier.verify(&key.sign(Some(id))).await, Err(AuthError::Unauthenticated));
+    }
+    assert_eq!(service.asked(), 1);
+}
+
+/// A public key never serves as a shared secret, whatever the token says of its algorithm.
+#[tokio::test]
+async fn a_public_key_is_no_secret() {
+    let service = Service::with(&[&rsa()]).await;
+    let verifier = service.verifier();
+    let public = rsa().public();
+
+    for secret in [public.to_string(), public["n"].as_str().unwrap().to_owned()] {
+        let header = Header { kid: Some("rsa".to_owned()), ..Header::new(Algorithm::HS256) };
+        let token = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(secret.as_bytes())).unwrap();
+        assert_eq!(verifier.verify(&token).await, Err(AuthError::Unauthenticated));
+    }
+}
+
+/// The algorithm of a key is that of its type: an RSA key signs RS256 and nothing else.
+#[tokio::test]
+async fn a_key_has_one_algorithm() {
+    let service = Service::with(&[&rsa()]).await;
+    let other = Key { algorithm: Algorithm::RS512, ..rsa() };
+
+    assert_eq!(service.verifier().verify(&other.token()).await, Err(AuthError::Unauthenticated));
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_looked_for_once_a_minute() {
+    let service = Service::with(&[&ed()]).await;
+    let mut verifier = service.verifier();
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+    service.has(&[&ed(), &next()]);
+
+    for _ in 0..20 {
+        assert!(verifier.verify(&next().token()).await.is_err());
+    }
+    assert_eq!(service.asked(), 1);
+    verifier.wait(60);
+    assert!(verifier.verify(&next().token()).await.is_ok());
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+    assert_eq!(service.asked(), 2);
+}
+
+#[tokio::test]
+async fn keys_are_looked_up_again_after_ten_minutes() {
+    let service = Service::with(&[&ed()]).await;
+    let mut verifier = service.verifier();
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+    service.has(&[&next()]);
+
+    verifier.wait(599);
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+    assert_eq!(service.asked(), 1);
+    verifier.wait(1);
+    // This one still goes by the old keys, and asks for the new ones.
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+    eventually(async || verifier.verify(&ed().token()).await.is_err()).await;
+    assert!(verifier.verify(&next().token()).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_last_keys_go_on_while_the_service_is_away() {
+    let service = Service::with(&[&ed()]).await;
+    let mut verifier = service.verifier();
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+
+    let refusals = [
+        (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+        (StatusCode::OK, "nonsense".to_owned()),
+        (StatusCode::OK, format!("{{\"keys\": [], \"padding\": \"{}\"}}", "x".repeat(300 * 1024))),
+    ];
+    for (n, (status, body)) in refusals.into_iter().enumerate() {
+        service.answers(status, body);
+        verifier.wait(700);
+        assert!(verifier.verify(&ed().token()).await.is_ok());
+        eventually(async || service.asked() >= n + 2).await;
+        assert!(verifier.verify(&ed().token()).await.is_ok());
+    }
+}
+
+/// Without any keys, the service is asked again soon, but not by each token.
+#[tokio::test]
+async fn a_service_that_is_away_at_first_is_asked_again_soon() {
+    let service = Service::with(&[&ed()]).await;
+    let mut verifier = service.verifier();
+    service.answers(StatusCode::BAD_GATEWAY, String::new());
+
+    for _ in 0..10 {
+        assert_eq!(verifier.verify(&ed().token()).await, Err(AuthError::Unauthenticated));
+    }
+    assert_eq!(service.asked(), 1);
+    service.has(&[&ed()]);
+    verifier.wait(5);
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+}

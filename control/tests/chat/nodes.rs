@@ -1,0 +1,128 @@
+//! Two chats on one store, as two processes would be.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::chat::{Limits, Rate};
+use control::store::SharedStore;
+use control::store::embedded::Embedded;
+use control::store::stream::{Stream, UserId};
+use serde_json::{Value, json};
+
+use crate::raw::Raw;
+use crate::server::{Options, Server, obey};
+
+struct Pair {
+    nodes: [Server; 2],
+    stream: Stream,
+    namespace: String,
+}
+
+impl Pair {
+    /// Two nodes that know of each other and of one live stream.
+    async fn new() -> Self {
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+        let rate = Rate::per_second(100_000, 100_000);
+        let limits = Limits { message: rate, room: rate, waiting_per_socket: 1000, ..Limits::default() };
+        let options = || Options { store: Some(Arc::clone(&store)), limits: limits.clone(), ..Options::default() };
+        let nodes = [Server::start(options()).await, Server::start(options()).await];
+        let stream = nodes[0].world.go_live("owner").await;
+        nodes[1].world.observe(stream.clone());
+        let namespace = format!("/live:{}", stream.room_name);
+        let pair = Self { nodes, stream, namespace };
+        pair.meet().await;
+        pair
+    }
+
+    /// Waits until what is said on either node arrives on the other.
+    async fn meet(&self) {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let (mut from, mut to) = (self.join(from, "meeter").await, self.join(to, "listener").await);
+            for n in 0..200 {
+                from.emit(&self.namespace, "chat:message", &json!({ "text": format!("meet {n}") })).await;
+                from.event("chat:message").await.unwrap();
+                let arrived = tokio::time::timeout(Duration::from_millis(100), to.event("chat:message")).await;
+                if arrived.is_ok() {
+                    break;
+                }
+                assert!(n < 199, "they do not hear of each other");
+            }
+        }
+    }
+
+    async fn join(&self, node: usize, user: &str) -> Raw {
+        Raw::join(self.nodes[node].address, &self.namespace, user).await.unwrap()
+    }
+
+    async fn ask(&self, node: usize, what: &str, mut body: Value) {
+        body["streamId"] = json!(self.stream.id);
+        obey(&self.nodes[node].world, what, &body).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_both_nodes_are_seen_on_both_in_one_order() {
+    let pair = Pair::new().await;
+    let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
+    const EACH: usize = 100;
+    let write = async |raw: &mut Raw, name: &str| {
+        for n in 0..EACH {
+            raw.emit(&pair.namespace, "chat:message", &json!({ "text": format!("{name} {n}") })).await;
+        }
+        let mut seen = Vec::new();
+        while seen.len() < 2 * EACH {
+            let message = raw.event("chat:message").await.unwrap();
+            let text = message["text"].as_str().unwrap().to_owned();
+            if !text.starts_with("meet") {
+                seen.push((message["seq"].as_i64().unwrap(), text));
+            }
+        }
+        seen
+    };
+    let (of_ana, of_ben) = tokio::join!(write(&mut ana, "ana"), write(&mut ben, "ben"));
+
+    assert_eq!(of_ana, of_ben);
+    assert!(of_ana.is_sorted_by(|a, b| a.0 < b.0), "{of_ana:?}");
+    for name in ["ana", "ben"] {
+        let own: Vec<_> = of_ana.iter().filter(|(_, text)| text.starts_with(name)).map(|(_, text)| text).collect();
+        assert_eq!(own, (0..EACH).map(|n| format!("{name} {n}")).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    }
+    let numbers: BTreeSet<_> = of_ana.iter().map(|(seq, _)| seq).collect();
+    assert_eq!(numbers.len(), 2 * EACH);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletions_and_reactions_cross_over() {
+    let pair = Pair::new().await;
+    let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
+    ana.emit(&pair.namespace, "chat:message", &json!({ "text": "oops" })).await;
+    let id = ben.event("chat:message").await.unwrap()["id"].clone();
+    pair.ask(0, "delete", json!({ "messageId": id })).await;
+    assert_eq!(ben.event("chat:deleted").await.unwrap()["id"], id);
+    ana.emit(&pair.namespace, "chat:message", &json!({ "text": "more" })).await;
+    ben.event("chat:message").await.unwrap();
+    pair.ask(1, "mute", json!({ "userId": "ana", "seconds": 60, "deleteMessages": true })).await;
+    assert_eq!(ana.event("chat:cleared").await.unwrap()["userId"], "ana");
+
+    ben.emit(&pair.namespace, "reaction", &json!("🔥")).await;
+    loop {
+        if ana.event("reactions").await.unwrap()["totals"]["🔥"] == 1 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_reaches_the_other_node_with_the_stream() {
+    let pair = Pair::new().await;
+    let mut ben = pair.join(1, "ben").await;
+    pair.nodes[0].world.end(pair.stream.id).await;
+    let ended = pair.nodes[1].world.store.stream(pair.stream.id).await.unwrap().unwrap();
+    pair.nodes[1].world.observe(ended);
+
+    assert_eq!(ben.event("stream:ended").await.unwrap()["endReason"], "stopped");
+    pair.nodes[1].world.chat.closed(pair.stream.id).await;
+    let ana: UserId = "ana".parse().unwrap();
+    pair.nodes[1].world.chat.drop_user(&ana);
+}
