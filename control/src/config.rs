@@ -194,7 +194,7 @@ impl Default for Room {
             auto_create: true,
             enabled_codecs: signaling::rooms::DEFAULT_CODECS.iter().map(codec).collect(),
             max_participants: 0,
-            audience_threshold: 100,
+            audience_threshold: 50,
             empty_timeout: 300,
             departure_timeout: 20,
             enable_remote_unmute: false,

@@ -98,7 +98,7 @@ impl Streams {
         for stream in self.live().all() {
             if self.due_end(&stream, now).is_some() && inner.agenda.begin_deadline(stream.id) {
                 let job = Job::Deadline { id: stream.id, done: done() };
-                if inner.desks.hand_in(&stream.room_name, job).is_err() {
+                if !inner.desks.hand_in(&stream.room_name, job) {
                     inner.agenda.end_deadline(stream.id);
                 }
             }
@@ -112,7 +112,7 @@ impl Streams {
                 inner.agenda.forget(id);
                 continue;
             };
-            if inner.desks.hand_in(&stream.room_name, Job::Reconcile { id, done: done() }).is_err() {
+            if !inner.desks.hand_in(&stream.room_name, Job::Reconcile { id, done: done() }) {
                 inner.agenda.again(id, now);
             }
         }

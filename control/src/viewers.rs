@@ -31,7 +31,7 @@ impl Streams {
             return;
         }
         let room = news.room.clone();
-        if self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: None }).is_err() {
+        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
         }
@@ -45,7 +45,7 @@ impl Streams {
         }
         let room = news.room.clone();
         let (reply, handled) = oneshot::channel();
-        if self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: Some(reply) }).is_err() {
+        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: Some(reply) }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
             return Handled::Deferred;

@@ -84,6 +84,7 @@ macro_rules! every_rule {
                 of_two_starts_at_once_one_creates_and_one_resumes
                 a_user_starts_five_streams_an_hour
                 a_pause_follows_the_end_of_a_stream
+                a_stream_that_is_replaced_asks_for_no_pause
                 a_stream_that_never_began_asks_for_no_pause
                 a_start_without_a_media_server_counts_for_nothing
                 a_start_with_a_known_key_answers_as_the_first
@@ -116,6 +117,7 @@ macro_rules! every_rule {
                 while_the_media_server_is_away_a_stream_waits_for_its_owner
                 a_media_server_that_stays_away_ends_its_streams
                 an_owner_whose_events_got_lost_is_not_timed_out
+                an_owner_whose_leave_got_lost_is_waited_for
                 rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not
                 planned_streams_that_nobody_started_are_cancelled
                 without_the_store_streams_go_on_and_all_is_made_up_for

@@ -26,6 +26,9 @@ use super::wire::{Accepted, Done, Event};
 /// Events taken from the queue at once.
 const TURN: usize = 256;
 
+/// The same for a room that is new, or whose nodes do not all know of each other yet.
+const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
+
 /// Clients of a room that is so large that one event for all of them takes milliseconds: others get a turn in between.
 const LARGE: usize = 500;
 
@@ -117,7 +120,7 @@ impl RoomTask {
             clients: HashMap::new(),
             leaving: Vec::new(),
             loaded: false,
-            upkeep_at: Instant::now() + UPKEEP,
+            upkeep_at: Instant::now() + UPKEEP_AT_FIRST,
             untrimmed: 0,
             away_until: None,
         }
@@ -430,7 +433,8 @@ impl RoomTask {
     // ---- upkeep
 
     async fn upkeep(&mut self) {
-        self.upkeep_at = Instant::now() + UPKEEP;
+        let has_newcomer = self.shared.relay.has_newcomer();
+        self.upkeep_at = Instant::now() + if has_newcomer { UPKEEP_AT_FIRST } else { UPKEEP };
         self.leaving.retain(|client| !client.dismiss());
         if self.is_store_away() {
             return;
@@ -438,7 +442,7 @@ impl RoomTask {
         if !self.loaded {
             self.load().await;
         }
-        if self.shared.relay.has_newcomer() {
+        if has_newcomer {
             self.catch_up().await;
         }
         self.keep_reactions().await;

@@ -1,10 +1,13 @@
 //! What went wrong once with the library, or would with careless limits: one test each, so that it stays right.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use control::chat::{ConnectRefusal, Limits, Rate};
+use control::store::SharedStore;
 use control::store::chat::ChatRange;
+use control::store::embedded::Embedded;
 use control::store::stream::Stream;
 use serde_json::json;
 
@@ -276,4 +279,41 @@ async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
     ana.event("chat:message").await.unwrap();
     let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 100).await.unwrap();
     assert_eq!(stored.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_waited_are_stored_by_the_next_process() {
+    let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+    let directory = std::env::temp_dir().join(format!("onair-chat-{}", ulid::Ulid::generate()));
+    let options = || Options {
+        store: Some(Arc::clone(&store)),
+        directory: Some(directory.clone()),
+        limits: unlimited(),
+        ..Options::default()
+    };
+    let server = Server::start(options()).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
+    ana.event("chat:message").await.unwrap();
+    server.world.away.set(true);
+    let mut seqs = Vec::new();
+    for n in 0..150 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;
+        seqs.push(ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap());
+    }
+    drop((ana, server));
+
+    let server = Server::start(options()).await;
+    server.world.observe(stream.clone());
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &json!({ "text": "after" })).await;
+    let after = ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap();
+    assert!(after > seqs[149], "no number is given twice");
+    let counters = server.world.chat.counters();
+    until("the store has them", || counter(&counters.queued) == 0).await;
+    let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 1000).await.unwrap();
+    assert_eq!(stored[1..151].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
+    assert_eq!(stored.len(), 152);
+    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -135,7 +135,7 @@ fn rooms_config(keys: &Keys, certificate: &Certificate) -> RoomsConfig {
     RoomsConfig {
         auto_create: true,
         max_participants: 0,
-        audience_threshold: 100,
+        audience_threshold: 50,
         empty_timeout: Duration::from_secs(300),
         departure_timeout: Duration::from_secs(20),
         enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),

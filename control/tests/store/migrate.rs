@@ -1,10 +1,11 @@
 //! `onair migrate`: everything arrives, also when it stops on the way.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 
 use control::migrate::{self, Bookmark, BookmarkError};
-use control::store::embedded::Embedded;
+use control::store::embedded::{self, Embedded};
 use control::store::{COLLECTIONS, SharedStore};
 
 use super::fixture::*;
@@ -104,6 +105,45 @@ async fn an_interrupted_migration_goes_on_where_it_was() {
         copied_before = copied;
     }
     panic!("the migration never ends");
+}
+
+fn command(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_onair")).arg("migrate").args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_command_copies_one_file_into_another() {
+    let (one, two) = (Folder::new(), Folder::new());
+    let open = |folder: &Folder| -> SharedStore {
+        Arc::new(Embedded::open(&folder.file(), &embedded::Options::default()).unwrap())
+    };
+    let source = open(&one);
+    fill(&source).await;
+    let (from, to) = (one.file().display().to_string(), two.file().display().to_string());
+
+    let (success, text) = command(&["--from", &from, "--to", &to]);
+
+    assert!(success && text.contains("4 livestreams") && text.contains("Everything is copied"), "{text}");
+    assert_equal(&source, &open(&two)).await;
+    assert!(!one.file().with_file_name("migrate.json").exists());
+}
+
+#[test]
+fn the_command_refuses_what_makes_no_sense() {
+    let folder = Folder::new();
+    let file = folder.file().display().to_string();
+    for (arguments, expected) in [
+        (vec!["--from", &file, "--to", &file], "the same store"),
+        (vec!["--from", &file, "--to", "mongodb://127.0.0.1"], "there is no database"),
+        (vec!["--from", &file], "where to?"),
+    ] {
+        let (success, text) = command(&arguments);
+
+        assert!(!success && text.contains(expected), "{arguments:?}: {text}");
+        assert!(!folder.file().exists(), "a database was made by asking for one");
+    }
 }
 
 #[test]

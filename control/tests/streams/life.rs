@@ -119,6 +119,17 @@ pub async fn a_pause_follows_the_end_of_a_stream(store: SharedStore) {
     assert!(world.try_start("ana").await.is_ok());
 }
 
+pub async fn a_stream_that_is_replaced_asks_for_no_pause(store: SharedStore) {
+    let world = World::new(store);
+    world.live("ana").await;
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    let root = User { role: Role::Admin, ..user("ana") };
+    world.streams.start(&root, StartRequest::default()).await.unwrap();
+
+    // Without a live stream the first one's end would ask for a pause.
+    assert!(world.try_start_on("ana", OnConflict::Replace).await.unwrap().created);
+}
+
 pub async fn a_stream_that_never_began_asks_for_no_pause(store: SharedStore) {
     let world = World::new(store);
     let stream = world.start("ana").await;
@@ -235,6 +246,10 @@ pub async fn an_owner_who_is_back_within_the_window_is_live_again(store: SharedS
 
     world.leave(&stream, &first).await;
     assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    for late in ["participant_joined", "track_published"] {
+        world.tell(late, &stream, Some(&first)).await;
+        assert_eq!(world.state(&stream).await, StreamState::Reconnecting, "{late}");
+    }
     world.pass(59).await;
     world.enter(&stream, &second).await;
     assert_eq!(world.state(&stream).await, StreamState::Live);

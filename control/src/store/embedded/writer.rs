@@ -88,7 +88,7 @@ fn in_savepoint<T, E: From<StoreError>>(
 fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
     while let Some(first) = waiting.blocking_recv() {
         if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
-            first(Err(error.into()))(Ok(()));
+            refuse(first, &mut waiting, &error.into());
             continue;
         }
         let mut answers = vec![first(Ok(connection))];
@@ -101,6 +101,14 @@ fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
         for answer in answers {
             answer(committed.clone());
         }
+    }
+}
+
+/// Whoever waits hears it at once, instead of waiting as long for the next failure.
+fn refuse(first: Job, waiting: &mut mpsc::Receiver<Job>, reason: &StoreError) {
+    let others = std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING_MAX);
+    for job in std::iter::once(first).chain(others) {
+        job(Err(reason.clone()))(Ok(()));
     }
 }
 
@@ -148,6 +156,45 @@ mod tests {
 
         assert!(one.is_ok() && two.is_ok() && matches!(failed, Err(StoreError::NotFound)));
         assert_eq!(count(&writer).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_what_does_not_fit_and_the_rest_goes_on() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY, b BLOB) STRICT").unwrap();
+        connection.pragma_update(None, "max_page_count", 20).unwrap();
+        let writer = Writer::start(connection).unwrap();
+        let insert = async |x: i64, bytes: i64| -> Result<()> {
+            let sql = "INSERT INTO t VALUES (?1, zeroblob(?2))";
+            writer.write(move |c| c.execute(sql, [x, bytes]).map(|_| ()).map_err(StoreError::from)).await
+        };
+
+        let (one, big, two) = tokio::join!(insert(1, 10), insert(2, 1_000_000), insert(3, 10));
+
+        assert!(matches!(big, Err(StoreError::Unavailable(_))), "{big:?}");
+        // Those of the same transaction may be lost with it; then they were told.
+        let told = i64::from(one.is_ok()) + i64::from(two.is_ok());
+        assert_eq!(count(&writer).await, told);
+        insert(4, 10).await.unwrap();
+        assert_eq!(count(&writer).await, told + 1);
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_are_refused_while_another_process_holds_the_file() {
+        let file = std::env::temp_dir().join(format!("onair-writer-{}.db", std::process::id()));
+        let connection = Connection::open(&file).unwrap();
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t (x INTEGER PRIMARY KEY) STRICT").unwrap();
+        connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let writer = Writer::start(connection).unwrap();
+
+        let (one, two) = tokio::join!(insert(&writer, 1), insert(&writer, 2));
+        assert!(matches!((one, two), (Err(StoreError::Unavailable(_)), Err(StoreError::Unavailable(_)))));
+        other.execute_batch("COMMIT").unwrap();
+        insert(&writer, 3).await.unwrap();
+        assert_eq!(count(&writer).await, 1);
+        std::fs::remove_file(file).unwrap();
     }
 
     #[tokio::test]

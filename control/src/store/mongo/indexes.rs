@@ -147,10 +147,10 @@ pub(super) async fn ensure(database: &Database) -> Result<Unique> {
                 }
             }
             Err(fault) if fault.code() == Some(UNAUTHORIZED) => {
-                let advice = "give it the role readWrite";
-                let name = database.name();
                 return Err(StoreError::Failed(format!(
-                    "the user of MongoDB may not make indexes in {name}: {advice}"
+                    "MongoDB lets us make no indexes in {}: its URI needs a user, a password, and for that user the role \
+                     readWrite",
+                    database.name()
                 )));
             }
             Err(fault) => return Err(fault.into()),

@@ -79,6 +79,28 @@ pub(super) fn write(entry: &StreamPresence) -> Result<Document> {
     Ok(fields)
 }
 
+/// Counts and writes until what is counted is what was written; what the last write gave. Nothing, if the last one had
+/// nothing to write.
+async fn settle<T, C, W>(count: impl Fn() -> C, write: impl Fn(Counts) -> W) -> Result<Option<T>>
+where
+    C: Future<Output = Result<Counts>>,
+    W: Future<Output = Result<Option<T>>>,
+{
+    let mut counts = count().await?;
+    for _ in 0..COUNTS_MAX {
+        let written = write(counts).await?;
+        if written.is_none() {
+            break;
+        }
+        let now = count().await?;
+        if now == counts {
+            return Ok(written);
+        }
+        counts = now;
+    }
+    Ok(None)
+}
+
 impl Mongo {
     pub(super) async fn session_joined(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
         self.existing(id).await?;
@@ -136,16 +158,10 @@ impl Mongo {
     }
 
     async fn recount(&self, id: StreamId) -> Result<Stream> {
-        let mut counts = self.count(id).await?;
-        for _ in 0..COUNTS_MAX {
-            let Some(stream) = self.write_counts(id, counts).await? else { break };
-            let now = self.count(id).await?;
-            if now == counts {
-                return Ok(stream);
-            }
-            counts = now;
+        match settle(|| self.count(id), |counts| self.write_counts(id, counts)).await? {
+            Some(stream) => Ok(stream),
+            None => self.existing(id).await,
         }
-        self.existing(id).await
     }
 
     async fn count(&self, id: StreamId) -> Result<Counts> {
@@ -192,6 +208,8 @@ fn joining() -> Document {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
 
     #[test]
@@ -205,5 +223,39 @@ mod tests {
         drop(other);
 
         assert!(recounts.streams.lock().expect("nobody panicked").is_empty());
+    }
+
+    fn viewers(viewers: i64) -> Counts {
+        Counts { viewers, unique: viewers }
+    }
+
+    /// What is written by somebody who counts these numbers, one after the other, and the last of them ever after.
+    async fn writes_of_one_who_counts(numbers: &[i64]) -> Vec<i64> {
+        let (counted, written) = (Cell::new(0), RefCell::new(Vec::new()));
+        let count = || {
+            let number = numbers[counted.get().min(numbers.len() - 1)];
+            counted.set(counted.get() + 1);
+            async move { Ok(viewers(number)) }
+        };
+        let write = |counts: Counts| {
+            written.borrow_mut().push(counts.viewers);
+            async { Ok(Some(())) }
+        };
+        settle(count, write).await.expect("nothing fails");
+        written.into_inner()
+    }
+
+    #[tokio::test]
+    async fn who_wrote_a_number_that_others_have_overtaken_writes_again() {
+        assert_eq!(writes_of_one_who_counts(&[1]).await, [1]);
+        assert_eq!(writes_of_one_who_counts(&[1, 2]).await, [1, 2]);
+        assert_eq!(writes_of_one_who_counts(&[1, 2, 1]).await, [1, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_count_that_never_settles_comes_to_an_end() {
+        let rising: Vec<_> = (0..100).collect();
+
+        assert_eq!(writes_of_one_who_counts(&rising).await.len(), COUNTS_MAX);
     }
 }
