@@ -45,7 +45,7 @@ pub(super) struct ScheduleBody {
     /// An https URL.
     #[serde(default)]
     #[garde(custom(validate::cover_url))]
-    #[schema(format = Uri, max_length = 2048)]
+    #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// `public` (the default) or `private`.
     #[serde(default)]

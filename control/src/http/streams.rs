@@ -39,7 +39,7 @@ pub(super) struct StartBody {
     tags: Option<Vec<String>>,
     /// An https URL.
     #[garde(custom(validate::cover_url))]
-    #[schema(format = Uri, max_length = 2048)]
+    #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// A scheduled stream of the caller's.
     #[garde(custom(validate::stream_id))]
