@@ -29,8 +29,11 @@ const TURN: usize = 256;
 /// The same for a room that is new, or whose nodes do not all know of each other yet.
 const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
 
-/// Clients of a room that is so large that one event for all of them takes milliseconds: others get a turn in between.
-const LARGE: usize = 500;
+/// Clients of a room that is so large that what it is told is collected for a moment and sent together.
+const LARGE: usize = 200;
+
+/// Shortest time between two sendings to a large room. A lively chat costs a third that way, and nobody sees it.
+const COLLECT: Duration = Duration::from_millis(100);
 
 /// How long the store is left alone after it failed.
 const AWAY: Duration = Duration::from_secs(1);
@@ -93,6 +96,9 @@ pub(crate) struct RoomTask {
     untrimmed: usize,
     /// The store failed a moment ago: it is not asked again before.
     away_until: Option<Instant>,
+    /// Events for all clients of a large room, in order, and when they are sent.
+    collected: Vec<Event>,
+    send_at: Instant,
 }
 
 /// Whether the room goes on.
@@ -123,6 +129,8 @@ impl RoomTask {
             upkeep_at: Instant::now() + UPKEEP_AT_FIRST,
             untrimmed: 0,
             away_until: None,
+            collected: Vec::new(),
+            send_at: Instant::now(),
         }
     }
 
@@ -147,7 +155,7 @@ impl RoomTask {
 
     async fn turn(&mut self, inlets: &mut Inlets) -> Course {
         let (mut arrivals, mut inputs) = (Vec::new(), Vec::new());
-        let wake_at = self.room.deadline().map_or(self.upkeep_at, |deadline| deadline.min(self.upkeep_at));
+        let wake_at = self.wake_at();
         tokio::select! {
             biased;
             changed = inlets.stream.changed() => {
@@ -179,7 +187,27 @@ impl RoomTask {
         if Instant::now() >= self.upkeep_at {
             self.upkeep().await;
         }
-        self.carry_out(out).await
+        let course = self.carry_out(out).await;
+        if Instant::now() >= self.send_at {
+            self.send_collected().await;
+        }
+        course
+    }
+
+    /// When there is something to do although nothing happened.
+    fn wake_at(&self) -> Instant {
+        let send_at = (!self.collected.is_empty()).then_some(self.send_at);
+        let deadlines = [self.room.deadline(), send_at, Some(self.upkeep_at)];
+        deadlines.into_iter().flatten().min().unwrap_or(self.upkeep_at)
+    }
+
+    async fn send_collected(&mut self) {
+        if self.collected.is_empty() {
+            return;
+        }
+        let events = std::mem::take(&mut self.collected);
+        self.shared.gateway.broadcast_together(&self.path, &events).await;
+        self.send_at = Instant::now() + COLLECT;
     }
 
     // ---- what the store has from before
@@ -228,6 +256,8 @@ impl RoomTask {
     // ---- members
 
     async fn admit(&mut self, arrivals: Vec<Arrival>) -> Course {
+        // Newcomers find it in the history, and must not get it again.
+        self.send_collected().await;
         for arrival in arrivals {
             match arrival {
                 Arrival::Joined(client, last_seq) => {
@@ -407,12 +437,11 @@ impl RoomTask {
     async fn carry_out(&mut self, out: Vec<Out>) -> Course {
         for out in out {
             match out {
-                Out::All(event) => {
-                    self.shared.gateway.broadcast(&self.path, &event).await;
-                    if self.clients.len() >= LARGE {
-                        tokio::task::yield_now().await;
-                    }
+                // What follows must not overtake what waits.
+                Out::All(event) if self.clients.len() >= LARGE || !self.collected.is_empty() => {
+                    self.collected.push(event);
                 }
+                Out::All(event) => self.shared.gateway.broadcast(&self.path, &event).await,
                 Out::One(key, event) => {
                     if let Some(client) = self.clients.get(&key) {
                         client.send(&event);
@@ -421,6 +450,7 @@ impl RoomTask {
                 Out::Dismiss(key, event) => self.dismiss(key, event.as_ref()),
                 Out::Close(event) => {
                     info!(stream = %self.id, sockets = self.clients.len(), "chat ends with its stream");
+                    self.send_collected().await;
                     self.shared.gateway.broadcast(&self.path, &event).await;
                     self.shared.gateway.close(&self.path).await;
                     return Course::Over;

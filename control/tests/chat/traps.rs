@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use control::chat::{ConnectRefusal, Limits, Rate};
+use control::config::product;
 use control::store::SharedStore;
 use control::store::chat::ChatRange;
 use control::store::embedded::Embedded;
@@ -316,4 +317,37 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     assert_eq!(stored[1..151].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
     assert_eq!(stored.len(), 152);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_room_gets_every_message_once_and_in_order() {
+    let config = product::Chat { max_connections_per_ip: 0, ..product::Chat::default() };
+    let server = Server::start(Options { config, limits: unlimited(), ..Options::default() }).await;
+    let (_, namespace) = room(&server).await;
+    let mut crowd = Vec::new();
+    for n in 0..250 {
+        crowd.push(Raw::join(server.address, &namespace, &format!("u{n}")).await.unwrap());
+    }
+    let mut newcomers = Vec::new();
+    for n in 0..40 {
+        crowd[n].emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
+        if n % 4 == 0 {
+            let mut raw = Raw::connect(server.address).await.unwrap();
+            raw.enter(&namespace, &format!("new{n}")).await;
+            newcomers.push(raw);
+        }
+    }
+
+    for (n, raw) in crowd.iter_mut().enumerate() {
+        for seq in 1..=40 {
+            assert_eq!(raw.event("chat:message").await.unwrap()["seq"], seq, "client {n}");
+        }
+    }
+    for raw in &mut newcomers {
+        let state = raw.event("chat:state").await.unwrap();
+        let known = state["history"].as_array().unwrap().len() as i64;
+        for seq in known + 1..=40 {
+            assert_eq!(raw.event("chat:message").await.unwrap()["seq"], seq);
+        }
+    }
 }
