@@ -200,7 +200,7 @@ fn presence_of_many_at_once(bencher: Bencher, kind: Kind) {
     bencher.counter(ItemsCount::new(PAIRS)).bench(|| {
         subject.runtime.block_on(join_all((0..TASKS).map(|_| {
             let store = subject.store.clone();
-            tokio::spawn(async move {
+            subject.runtime.spawn(async move {
                 for _ in 0..PAIRS / TASKS {
                     come_and_go(&store, id).await;
                 }

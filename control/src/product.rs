@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::auth::{AuthError, Authenticator, DevTokens, random_secret};
 use crate::chat::{self, Chat, ChatModeration, ClientAddress, TokenFault, Verify};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::config::product::{self as settings, SfuMode};
 use crate::http::client::Proxies;
@@ -37,6 +38,9 @@ const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where the embedded store is unless the configuration says.
 const DIRECTORY: &str = "onair-data";
+
+/// How often what is past its time is removed.
+const UPKEEP: Duration = Duration::from_secs(600);
 
 /// The running product.
 pub struct Product {
@@ -95,7 +99,12 @@ impl Product {
         });
         let router = http::router(api, chat_routes)?.merge(chat.router());
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone()));
+        let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
+        let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
+        let serving = run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone());
+        let running = tokio::spawn(async move {
+            tokio::join!(serving, upkeep);
+        });
         Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))
     }
 
@@ -152,6 +161,19 @@ async fn run(streams: Streams, moderation: Moderation, phase: watch::Sender<Phas
         });
     };
     tokio::join!(keeping, opening);
+}
+
+/// Removes what is past its time, now and then.
+async fn keep_up(store: SharedStore, chat_retention: Duration, shutdown: CancellationToken) {
+    loop {
+        if let Err(error) = store.expire(Timestamp::now(), chat_retention).await {
+            warn!(%error, "what is past its time stays a while longer");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(UPKEEP) => {}
+        }
+    }
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {

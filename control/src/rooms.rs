@@ -14,6 +14,8 @@ use tokio::sync::broadcast;
 use crate::clock::Timestamp;
 use crate::store::stream::UserId;
 
+pub use builtin::{Builtin, admission};
+pub use external::External;
 pub(crate) use session::{SessionClaims, joined_at, session_of, user_of};
 pub use token::TokenSigner;
 

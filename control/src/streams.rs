@@ -1,6 +1,6 @@
 //! The life of a stream: start, watch, stop, end, and what follows from each change (stream API, sections 3, 4, 9).
 //!
-//! Starting is in [`start`], ending in [`finish`], watching in [`watch`], what is planned in [`schedule`]; who is in a
+//! Starting is in `start`, ending in `finish`, watching in `watch`, what is planned in `schedule`; who is in a
 //! stream's room in [`crate::viewers`], and what keeps all of it true in [`crate::reconcile`].
 //!
 //! Every change is one conditional write to the store; whoever loses a race answers from what it finds. Effects on chat

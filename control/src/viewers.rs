@@ -1,8 +1,8 @@
 //! Who is in the rooms of streams, counted exactly (stream API, sections 5.3 and 6).
 //!
 //! Presence, not arithmetic: a record a session, so that an event may come twice, late, or in the wrong order. Events
-//! come from webhooks or from this process's own rooms, and take the same way: [`Streams::tell`] or
-//! [`Streams::webhook`], the room's desk, [`Streams::handle`]. An event that is not handled leaves its stream to
+//! come from webhooks or from this process's own rooms, and take the same way: `Streams::tell` or
+//! [`Streams::webhook`], the room's desk, `Streams::handle`. An event that is not handled leaves its stream to
 //! [`crate::reconcile`].
 
 mod desk;

@@ -13,7 +13,6 @@ mod media_outage;
 #[path = "product/media_server.rs"]
 mod media_server;
 #[path = "support/mongo.rs"]
-#[expect(dead_code, reason = "other tests use the rest")]
 mod mongo;
 #[path = "product/nodes.rs"]
 mod nodes;

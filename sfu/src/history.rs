@@ -63,6 +63,11 @@ impl History {
         Self { slots: vec![None; packets].into(), bytes: vec![0; bytes].into(), written: 0 }
     }
 
+    /// Packets that it holds at most.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
     fn slot_of(&self, sequence: u64) -> usize {
         // The remainder is below the number of slots.
         (sequence % self.slots.len() as u64) as usize

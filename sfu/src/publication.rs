@@ -149,7 +149,10 @@ impl LayerState {
         self.received += 1;
         self.bytes += payload.len() as u64;
         self.last_packet = Some(now);
-        self.news.push(info.sequence);
+        // With so many before it, this one is skipped too, see `is_overrun`.
+        if self.news.len() < history.capacity() {
+            self.news.push(info.sequence);
+        }
         if info.keyframe_start && self.keyframe.is_none_or(|before| before < info.sequence) {
             self.keyframe = Some(info.sequence);
         }
@@ -238,6 +241,11 @@ impl LayerState {
             self.round.extend(self.news.drain(..count));
         }
         !self.round.is_empty()
+    }
+
+    /// Whether so much waits that history is about to lose it: the worker has too little CPU.
+    pub fn is_overrun(&self) -> bool {
+        self.history.as_deref().is_some_and(|history| self.news.len() > history.capacity() / 4 * 3)
     }
 
     /// Forgets what waits to be fanned out.

@@ -51,6 +51,8 @@ pub struct Losses {
     pub send_buffer: u64,
     /// Refused by the kernel for another reason: no route, too long.
     pub refused: u64,
+    /// Not forwarded, because too many waited for it.
+    pub overrun: u64,
 }
 
 impl Losses {
@@ -58,6 +60,7 @@ impl Losses {
         self.receive_buffer += more.receive_buffer;
         self.send_buffer += more.send_buffer;
         self.refused += more.refused;
+        self.overrun += more.overrun;
     }
 }
 
@@ -149,6 +152,7 @@ impl Stats {
             ("receive_buffer", self.losses.receive_buffer),
             ("send_buffer", self.losses.send_buffer),
             ("refused", self.losses.refused),
+            ("overrun", self.losses.overrun),
         ];
         let plain = plain.into_iter().map(|(name, help, value)| (name, String::new(), help, value));
         let handshakes = handshakes.into_iter().map(|(profile, value)| {
@@ -158,7 +162,8 @@ impl Stats {
             ("transports_ended_total", format!("reason=\"{reason}\""), "Transports that ended by themselves.", value)
         });
         let losses = losses.into_iter().map(|(place, value)| {
-            let help = "Datagrams lost on this machine: not read in time, not taken by the kernel, or refused.";
+            let help =
+                "Datagrams lost on this machine: not read, not taken by the kernel, refused, not forwarded in time.";
             ("datagrams_lost_total", format!("at=\"{place}\""), help, value)
         });
         let discards = Discard::ALL.iter().map(|discard| {

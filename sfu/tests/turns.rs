@@ -131,3 +131,39 @@ fn the_rest_of_a_frame_is_awaited_for_a_millisecond_although_others_speak() {
     assert_eq!(world.turn_in_part(), None);
     assert_eq!(counts(&mut world, FIRST), (0, 4));
 }
+
+#[test]
+fn an_audience_that_cannot_be_served_in_time_goes_on_with_the_next_key_frame() {
+    let (mut world, mut source) = watched(30);
+    world.send(PUBLISHER, &source.frame(false, 5));
+    let before = world.media(FIRST);
+    world.received(PUBLISHER);
+    // Nobody is served meanwhile.
+    for _ in 0..100 {
+        arrive(&mut world, &source.frame(false, 7));
+    }
+    world.turn();
+    assert!(world.media(FIRST).is_empty());
+    assert!(world.engine.stats.losses.overrun >= 30 * 500);
+    world.pass(Duration::from_millis(400));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert!(world.media(FIRST).is_empty());
+    world.send(PUBLISHER, &source.frame(true, 5));
+    let after = world.media(FIRST);
+    assert_eq!(after.len(), 5);
+    assert_eq!(after[0].sequence, before[4].sequence.wrapping_add(1));
+}
+
+#[test]
+fn words_that_came_too_late_are_left_out() {
+    let (mut world, _) = watched(30);
+    for sequence in 1..=120 {
+        arrive(&mut world, &[word(sequence)]);
+    }
+    world.turn();
+    assert_eq!(counts(&mut world, FIRST), (0, 0));
+    arrive(&mut world, &[word(121)]);
+    world.turn_in_part();
+    assert_eq!(counts(&mut world, FIRST), (1, 0));
+}

@@ -200,7 +200,7 @@ refusals!(ActiveRefusals = [USER, LIVE, LIST]);
     security((), ("user" = [])),
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
-        ("cursor" = Option<String>, Query),
+        ("cursor" = Option<String>, Query, min_length = 1, max_length = 256),
         ("tag" = Option<Vec<String>>, Query, description = "All of them must match"),
         ("ownerId" = Option<String>, Query, min_length = 1, max_length = 128),
         ("sort" = inline(Option<SortNames>), Query, description = "`startedAt` (newest first) or `viewers` (most first)"),

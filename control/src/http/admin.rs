@@ -31,6 +31,7 @@ use crate::text;
 pub(super) struct BanBody {
     /// At most 500 characters.
     #[garde(custom(validate::needed_words::<500>))]
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
     /// Absent: for good.
     #[serde(default)]
@@ -105,7 +106,7 @@ refusals!(ListRefusals = [USER, LIST] Forbidden);
     params(
         ("state" = Option<Vec<StateNames>>, Query, description = "Any of them"),
         ("ownerId" = Option<String>, Query, min_length = 1, max_length = 128), ("flagged" = Option<bool>, Query),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query, min_length = 1, max_length = 256)
     ),
     responses((status = 200, description = "A page of streams", body = AdminStreamPage), ListRefusals)
 )]
@@ -185,7 +186,7 @@ pub(super) struct AuditPage {
     get, path = "/api/admin/audit", tag = "admin", operation_id = "listAudit", security(("user" = [])),
     params(
         ("streamId" = Option<String>, Query),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query, min_length = 1, max_length = 256)
     ),
     responses((status = 200, description = "A page of the log", body = AuditPage), ListRefusals)
 )]

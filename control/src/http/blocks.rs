@@ -27,6 +27,7 @@ use crate::text;
 pub(super) struct BlockBody {
     /// At most 500 characters.
     #[garde(custom(validate::words::<500>))]
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 

@@ -27,7 +27,7 @@ const DETAIL_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Body<T>(pub T);
 
-/// The same; no body at all is as good as `{}`.
+/// The same; no body at all, or `null`, is as good as `{}`.
 #[derive(Debug, Clone)]
 pub struct OptionalBody<T>(pub T);
 
@@ -56,7 +56,8 @@ where
         let rules = rules(&request)?;
         let is_empty = request.body().is_end_stream();
         let bytes = if is_empty { Bytes::new() } else { json(request).await? };
-        parse(if bytes.is_empty() { b"{}" } else { &bytes }, &rules).map(Self)
+        let nothing = matches!(bytes.trim_ascii(), b"" | b"null");
+        parse(if nothing { b"{}" } else { &bytes }, &rules).map(Self)
     }
 }
 

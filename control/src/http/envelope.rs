@@ -114,4 +114,13 @@ mod tests {
         }
         assert_eq!(unexplained(StatusCode::NOT_MODIFIED), None);
     }
+
+    #[test]
+    fn a_panic_becomes_an_error_of_ours_that_keeps_its_text_to_itself() {
+        let response = panicked(Box::new("what only the log may know".to_owned()));
+
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = response.extensions().get::<Problem>();
+        assert!(problem.is_some_and(|problem| problem.code == Code::Internal && !problem.detail.contains("log may")));
+    }
 }

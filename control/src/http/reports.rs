@@ -58,14 +58,17 @@ pub(super) struct ReportBody {
     /// At most 1,000 characters.
     #[serde(default)]
     #[garde(custom(validate::words::<1000>))]
+    #[schema(max_length = 1000)]
     details: Option<String>,
     /// A chat message of this stream.
     #[serde(default)]
     #[garde(custom(validate::own_id))]
+    #[schema(pattern = "^[0-9A-Za-z]{1,64}$")]
     message_id: Option<String>,
     /// A user in this stream.
     #[serde(default)]
     #[garde(custom(validate::user_id))]
+    #[schema(min_length = 1, max_length = 128)]
     user_id: Option<String>,
 }
 
@@ -179,7 +182,7 @@ refusals!(ReportsRefusals = [USER, LIST] Forbidden);
     get, path = "/api/admin/reports", tag = "admin", operation_id = "listReports", security(("user" = [])),
     params(
         ("status" = Option<StatusNames>, Query), ("streamId" = Option<String>, Query),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query, min_length = 1, max_length = 256)
     ),
     responses((status = 200, description = "A page of reports", body = ReportPage), ReportsRefusals)
 )]
@@ -211,6 +214,7 @@ pub(super) struct ReviewBody {
     /// At most 1,000 characters.
     #[serde(default)]
     #[garde(custom(validate::words::<1000>))]
+    #[schema(max_length = 1000)]
     note: Option<String>,
 }
 

@@ -31,18 +31,21 @@ use crate::text;
 pub(super) struct ScheduleBody {
     /// At most 120 characters.
     #[garde(custom(validate::needed_title))]
+    #[schema(min_length = 1, max_length = 120)]
     title: String,
     /// 5 minutes to 90 days ahead.
     #[garde(custom(validate::schedule))]
     #[schema(value_type = String, format = DateTime)]
     scheduled_for: Timestamp,
-    /// At most 10.
+    /// At most 10, each of 1 to 32 letters, marks, digits, `-` and `_`.
     #[serde(default)]
     #[garde(custom(validate::tags))]
+    #[schema(max_items = 10)]
     tags: Option<Vec<String>>,
     /// An https URL.
     #[serde(default)]
     #[garde(custom(validate::cover_url))]
+    #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// `public` (the default) or `private`.
     #[serde(default)]
@@ -87,7 +90,7 @@ refusals!(ListRefusals = [USER, LIVE, LIST]);
 #[utoipa::path(
     get, path = "/api/live/scheduled", tag = "scheduled", operation_id = "listScheduledStreams",
     security((), ("user" = [])),
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)),
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query, min_length = 1, max_length = 256)),
     responses((status = 200, description = "A page of streams", body = StreamPage), ListRefusals)
 )]
 pub(super) async fn list(

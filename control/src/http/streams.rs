@@ -31,15 +31,19 @@ use crate::user::User;
 pub(super) struct StartBody {
     /// At most 120 characters.
     #[garde(custom(validate::title))]
+    #[schema(max_length = 120)]
     title: Option<String>,
-    /// At most 10.
+    /// At most 10, each of 1 to 32 letters, marks, digits, `-` and `_`.
     #[garde(custom(validate::tags))]
+    #[schema(max_items = 10)]
     tags: Option<Vec<String>>,
     /// An https URL.
     #[garde(custom(validate::cover_url))]
+    #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// A scheduled stream of the caller's.
     #[garde(custom(validate::stream_id))]
+    #[schema(pattern = "^[0-9a-f]{24}$")]
     stream_id: Option<String>,
     /// What to do if the caller is live already: `resume` (the default), `replace` or `reject`.
     #[garde(skip)]
@@ -145,6 +149,7 @@ pub(super) fn cover_url(url: Option<&str>, development: bool) -> Option<String> 
 pub(super) struct StopBody {
     /// Absent: the caller's live stream.
     #[garde(custom(validate::stream_id))]
+    #[schema(pattern = "^[0-9a-f]{24}$")]
     stream_id: Option<String>,
 }
 
@@ -173,6 +178,7 @@ pub(super) async fn stop(
 pub(super) struct EndBody {
     /// At most 500 characters, for the audit log.
     #[garde(custom(validate::words::<500>))]
+    #[schema(max_length = 500)]
     reason: Option<String>,
 }
 
@@ -354,7 +360,7 @@ refusals!(MineRefusals = [USER, LIVE, LIST]);
 /// One's own streams in all states, the newest first.
 #[utoipa::path(
     get, path = "/api/live/mine", tag = "streams", operation_id = "listMyStreams", security(("user" = [])),
-    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query)),
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 100), ("cursor" = Option<String>, Query, min_length = 1, max_length = 256)),
     responses((status = 200, description = "A page of streams", body = StreamPage), MineRefusals)
 )]
 pub(super) async fn mine(

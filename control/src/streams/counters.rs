@@ -30,7 +30,6 @@ pub struct Counters {
     pub reconciled_differences: AtomicU64,
     pub sessions_removed: AtomicU64,
     pub rooms_deleted: AtomicU64,
-    pub join_refusals: AtomicU64,
 }
 
 /// All reasons, in the order in which they are counted.

@@ -47,8 +47,7 @@ pub async fn an_unknown_field_is_refused(store: SharedStore) {
 pub async fn what_is_no_json_is_refused(store: SharedStore) {
     let world = World::new(store).await;
     let deep = "[".repeat(10_000);
-    for body in
-        ["{", "[]", "[\"title\"]", "7", "\"x\"", "null", "{\"title\": 7}", "{\"tags\": \"a\"}", "\u{0}", deep.as_str()]
+    for body in ["{", "[]", "[\"title\"]", "7", "\"x\"", "{\"title\": 7}", "{\"tags\": \"a\"}", "\u{0}", deep.as_str()]
     {
         let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
         let answer = send(request.header("content-type", "application/json").body(body.to_owned())).await;

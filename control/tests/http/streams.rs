@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, eventually, send};
+use super::world::{World, eventually, send, token};
 use control::store::SharedStore;
 
 /// [S] A start answers with the stream's id, the room's name, a token and where to connect.
@@ -39,6 +39,8 @@ pub async fn a_start_needs_no_body(store: SharedStore) {
     let world = World::new(store).await;
 
     world.call("POST", "/api/live/start", "u1", Value::Null).await.expect(201);
+    let null = world.request("POST", "/api/live/start").bearer_auth(token("u2"));
+    send(null.header("content-type", "application/json").body("null")).await.expect(201);
 }
 
 /// Who is live already gets the same stream again, or is refused, or begins anew.

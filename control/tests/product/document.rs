@@ -31,7 +31,7 @@ async fn judge(product: &Product, name: &str, known: &Value, selection: &[&str])
         .args(["run", &format!("{url}/openapi.json"), "--url", &url])
         .args(["--header", &format!("Authorization: Bearer {}", admin("root"))])
         .args(["--checks", CHECKS, "--max-examples", EXAMPLES, "--phases", "examples,fuzzing", "--seed", "1"])
-        .args(["--generation-database", "none", "--no-color", "--workers", "2", "--request-timeout", "20"])
+        .args(["--generation-database", "none", "--no-color", "--workers", "1", "--request-timeout", "20"])
         .args(selection)
         .current_dir(env!("CARGO_TARGET_TMPDIR"));
     let run = tokio::task::spawn_blocking(move || command.output());

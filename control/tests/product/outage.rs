@@ -272,12 +272,46 @@ async fn what_was_acknowledged_holds_after_a_kill_on_mongodb() {
     holds_after_a_kill(product, media).await;
 }
 
+/// How a database goes away.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    /// Nobody listens.
+    Killed,
+    /// Connections stay, and nothing is answered.
+    Frozen,
+}
+
+impl Outage {
+    fn begin(self, mongo: &mut MongoServer) {
+        match self {
+            Outage::Killed => mongo.stop(),
+            Outage::Frozen => mongo.freeze(),
+        }
+    }
+
+    fn end(self, mongo: &mut MongoServer) {
+        match self {
+            Outage::Killed => mongo.start_again(),
+            Outage::Frozen => mongo.thaw(),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_while_the_database_is_stopped_and_started_under_load() {
+    holds_after_an_outage("outage-killed", Outage::Killed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_while_the_database_hangs_under_load() {
+    holds_after_an_outage("outage-frozen", Outage::Frozen).await;
+}
+
+async fn holds_after_an_outage(name: &str, outage: Outage) {
     let (mut mongo, media) = (MongoServer::start(), MediaServer::start().await);
     let store = json!({ "mongodb_uri": mongo.uri(), "database": "onair_outage" });
     let config = json!({ "sfu": media.config(), "store": store, "live": { "reconcile_interval": 3 } });
-    let product = Product::start("outage", config).await;
+    let product = Product::start(name, config).await;
     let mut streams = Vec::new();
     for number in 0..STREAMS {
         streams.push(start_stream(&product, &media, &format!("owner-{number}")).await);
@@ -286,9 +320,9 @@ async fn nothing_acknowledged_is_lost_while_the_database_is_stopped_and_started_
     let product = Arc::new(product);
     let gone = streams[1].clone();
     let strike = async || {
-        mongo.stop();
+        outage.begin(&mut mongo);
         away(&product, &media, &streams[0], viewer).await;
-        mongo.start_again();
+        outage.end(&mut mongo);
     };
     let acknowledged = under_load(Arc::clone(&product), &streams, 100, strike).await;
 

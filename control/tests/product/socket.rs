@@ -206,6 +206,10 @@ pub async fn guess(product: &Product, rooms: &[String]) -> Vec<String> {
     let mut left = rooms.iter();
     while let Some(Ok(message)) = stream.next().await {
         let Message::Text(text) = message else { continue };
+        // A ping, which nobody waits for here.
+        if text.as_str() == "2" {
+            continue;
+        }
         if let Some((_, refusal)) = text.strip_prefix("44").and_then(|rest| rest.split_once(',')) {
             refusals.push(refusal.to_owned());
         }

@@ -85,6 +85,9 @@ impl Engine {
             if publication.muted {
                 publication.layers[layer].drop_news();
             }
+            if publication.layers[layer].is_overrun() {
+                skip_backlog(publication, layer, subscriptions, stats);
+            }
             if !publication.layers[layer].begin_round() {
                 continue;
             }
@@ -145,6 +148,28 @@ impl Engine {
         let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
         run.push(length);
         self.stats.rtp_retransmitted += 1;
+    }
+}
+
+/// Lets the audience of a layer leave out what it would get too late, and start again with the next key frame, or with the
+/// next packet of audio. It sees no gap in the numbers, so that it does not ask for what was left out.
+fn skip_backlog(
+    publication: &mut Publication,
+    index: usize,
+    subscriptions: &mut Slab<Subscription>,
+    stats: &mut Stats,
+) {
+    let layer = &mut publication.layers[index];
+    stats.losses.overrun += layer.news.len() as u64 * publication.subscriptions.len() as u64;
+    layer.drop_news();
+    for &slot in &publication.subscriptions {
+        let subscription = &mut subscriptions[slot];
+        if subscription.current == Some(index as u8) {
+            subscription.current = None;
+        }
+    }
+    if publication.section.kind == MediaKind::Video {
+        layer.want_keyframe();
     }
 }
 

@@ -83,12 +83,13 @@ struct Standing {
     is_there: bool,
 }
 
+const STANDING: &str = "SELECT \
+     EXISTS (SELECT 1 FROM presence WHERE stream_id = ?1 AND user_id = ?2 AND counts = 1), \
+     EXISTS (SELECT 1 FROM presence WHERE stream_id = ?1 AND user_id = ?2 AND counts = 1 AND left_at IS NULL)";
+
 fn standing(connection: &Connection, id: StreamId, user: &UserId) -> Result<Standing> {
-    let sql = "SELECT \
-         EXISTS (SELECT 1 FROM presence WHERE stream_id = ?1 AND user_id = ?2 AND counts = 1), \
-         EXISTS (SELECT 1 FROM presence WHERE stream_id = ?1 AND user_id = ?2 AND counts = 1 AND left_at IS NULL)";
     let read = |row: &rusqlite::Row<'_>| Ok(Standing { came: row.get(0)?, is_there: row.get(1)? });
-    Ok(connection.prepare_cached(sql)?.query_row(params![id, user], read)?)
+    Ok(connection.prepare_cached(STANDING)?.query_row(params![id, user], read)?)
 }
 
 /// Brings the sums up to date after a write that concerned `user`.
@@ -144,4 +145,22 @@ fn select(connection: &Connection, sql: &str, id: StreamId, limit: usize) -> Res
     let mut statement = connection.prepare_cached(sql)?;
     let sessions = statement.query_map(params![id, rows(limit)], row::presence)?;
     Ok(sessions.collect::<rusqlite::Result<_>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_user_is_found_without_going_through_the_audience() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        super::super::schema::bring_up_to_date(&mut connection).unwrap();
+        let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {STANDING}")).unwrap();
+        let plan: Vec<String> =
+            explained.query_map(["id", "user"], |row| row.get(3)).unwrap().collect::<rusqlite::Result<_>>().unwrap();
+
+        let searches: Vec<_> = plan.iter().filter(|step| step.contains("presence")).collect();
+        assert_eq!(searches.len(), 2, "{plan:?}");
+        assert!(searches.iter().all(|step| step.contains("COVERING INDEX presence_user (stream_id=? AND user_id=?")));
+    }
 }

@@ -115,7 +115,8 @@ fn many(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec
 }
 
 pub fn count_scheduled(connection: &Connection, owner: &UserId) -> Result<u32> {
-    let sql = "SELECT count(*) FROM streams WHERE owner_id = ?1 AND state = 'scheduled'";
+    let sql =
+        "SELECT count(*) FROM streams INDEXED BY streams_owner_scheduled WHERE owner_id = ?1 AND state = 'scheduled'";
     Ok(connection.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?)
 }
 

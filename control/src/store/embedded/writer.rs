@@ -104,10 +104,12 @@ fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
     }
 }
 
-/// Whoever waits hears it at once, instead of waiting as long for the next failure.
+/// Whoever waits hears it at once, instead of waiting as long for the next failure. Who comes when the first has heard
+/// of it may have more luck.
 fn refuse(first: Job, waiting: &mut mpsc::Receiver<Job>, reason: &StoreError) {
-    let others = std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING_MAX);
-    for job in std::iter::once(first).chain(others) {
+    let mut refused = vec![first];
+    refused.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING_MAX));
+    for job in refused {
         job(Err(reason.clone()))(Ok(()));
     }
 }

@@ -36,9 +36,9 @@ CREATE INDEX streams_started ON streams (started_at DESC, id DESC) WHERE started
 CREATE INDEX streams_created ON streams (created_at DESC, id DESC);
 CREATE INDEX streams_owner_created ON streams (owner_id, created_at DESC, id DESC);
 CREATE INDEX streams_owner_ended ON streams (owner_id, ended_at) WHERE state = 'ended';
+CREATE INDEX streams_owner_scheduled ON streams (owner_id) WHERE state = 'scheduled';
 CREATE INDEX streams_scheduled ON streams (state, scheduled_for, id);
 CREATE INDEX streams_updated ON streams (updated_at, id);
-CREATE INDEX streams_ended ON streams (ended_at) WHERE state = 'ended';
 
 CREATE TABLE presence (
     stream_id TEXT NOT NULL,
@@ -50,7 +50,7 @@ CREATE TABLE presence (
     left_at   INTEGER,
     PRIMARY KEY (stream_id, sid)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX presence_user ON presence (stream_id, user_id, left_at) WHERE counts = 1;
+CREATE INDEX presence_user ON presence (stream_id, user_id, counts, left_at);
 CREATE INDEX presence_joined ON presence (stream_id, joined_at, sid);
 CREATE INDEX presence_open ON presence (stream_id, joined_at, sid) WHERE left_at IS NULL;
 
