@@ -329,8 +329,8 @@ async fn a_large_room_gets_every_message_once_and_in_order() {
         crowd.push(Raw::join(server.address, &namespace, &format!("u{n}")).await.unwrap());
     }
     let mut newcomers = Vec::new();
-    for n in 0..40 {
-        crowd[n].emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
+    for (n, raw) in crowd.iter_mut().enumerate().take(40) {
+        raw.emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
         if n % 4 == 0 {
             let mut raw = Raw::connect(server.address).await.unwrap();
             raw.enter(&namespace, &format!("new{n}")).await;
