@@ -36,9 +36,6 @@ use crate::webhooks::WebhookKeys;
 /// How long a start waits for MongoDB.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Where the embedded store is unless the configuration says.
-const DIRECTORY: &str = "onair-data";
-
 /// How often what is past its time is removed.
 const UPKEEP: Duration = Duration::from_secs(600);
 
@@ -207,7 +204,7 @@ fn of_store(error: StoreError) -> anyhow::Error {
 fn directory(config: &Config) -> Option<PathBuf> {
     match config.store.path.as_str() {
         "" if config.development => None,
-        "" => Some(PathBuf::from(DIRECTORY)),
+        "" => Some(PathBuf::from(embedded::DIRECTORY)),
         path => Some(Path::new(path).to_owned()),
     }
 }

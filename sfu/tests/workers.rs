@@ -24,6 +24,19 @@ fn is_answered(link: &mut Link, local: &IceCredentials) -> bool {
     link.hear().is_some_and(|reply| reply.starts_with(&BINDING_SUCCESS))
 }
 
+/// How many were handed over, once all of them have been taken over. Workers tell of either at times of their own.
+fn strays(server: &Server) -> u64 {
+    let mut taken = server.counted("taken_over_total", "", 1);
+    loop {
+        let handed = server.counted("handed_over_total", "", taken);
+        if handed == taken {
+            return taken;
+        }
+        taken = server.counted("taken_over_total", "", handed);
+        assert!(taken >= handed, "{taken} of {handed} were taken over");
+    }
+}
+
 #[test]
 fn a_stray_check_is_handed_over_and_answered_from_the_port_it_came_to() {
     let server = Server::start(2);
@@ -32,9 +45,8 @@ fn a_stray_check_is_handed_over_and_answered_from_the_port_it_came_to() {
     let mut links: Vec<Link> = (0..SOCKETS).map(|_| Link::udp(&server)).collect();
     assert!(links.iter_mut().all(|link| is_answered(link, &local)));
 
-    let taken = server.counted("taken_over_total", "", 1);
+    let taken = strays(&server);
     assert!((1..SOCKETS as u64).contains(&taken), "{taken}");
-    assert_eq!(server.counted("handed_over_total", "", taken), taken);
 }
 
 #[test]
@@ -45,9 +57,8 @@ fn a_stray_connection_is_handed_over_with_what_it_has_said() {
     assert!(links.iter_mut().all(|link| is_answered(link, &local)));
     assert!(links.iter_mut().all(|link| is_answered(link, &local)), "the connections go on");
 
-    let taken = server.counted("taken_over_total", "", 1);
+    let taken = strays(&server);
     assert!((1..SOCKETS as u64).contains(&taken), "{taken}");
-    assert_eq!(server.counted("handed_over_total", "", taken), taken);
 }
 
 #[test]

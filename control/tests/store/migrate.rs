@@ -96,7 +96,7 @@ async fn an_interrupted_migration_goes_on_where_it_was() {
         let mut bookmark = Bookmark::open(&folder.file(), "a").unwrap();
         assert_eq!(bookmark.is_new(), run == 0);
         if run_for_one_batch(&source, &target, &mut bookmark).await {
-            assert!(run > COLLECTIONS.len(), "it was never interrupted");
+            assert!(run > 0, "it was never interrupted");
             assert_equal(&source, &target).await;
             return;
         }

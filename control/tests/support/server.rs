@@ -45,6 +45,8 @@ impl Server {
     pub fn start(name: &str) -> Self {
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.server.log"));
         File::create(&log).expect("the directory for test files is writable");
+        // Of an earlier run.
+        let _ = std::fs::remove_dir_all(log.with_extension("store"));
         let mut server = Self { ports: Ports::free(), log, process: None };
         server.start_again();
         server
@@ -71,6 +73,7 @@ impl Server {
         let process = Command::new(&binary)
             .args(["--keys", &format!("{API_KEY}: {API_SECRET}"), "--bind", "127.0.0.1"])
             .args(["--config-body", &self.ports.config()])
+            .env("LIVEKIT_STORE_PATH", self.log.with_extension("store"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be shared"))
             .stderr(log)
