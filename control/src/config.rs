@@ -572,15 +572,24 @@ fn apply_development(config: &mut Config, file_given: bool) {
     }
     if config.keys.0.is_empty() {
         config.keys = KeyPairs(vec![(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
-        if config.bind_addresses.is_empty() {
-            config.bind_addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        }
+        listen_on_loopback(config);
+    }
+    // Anybody who reaches it can make tokens for any user.
+    if config.sfu.mode != product::SfuMode::Only {
+        listen_on_loopback(config);
     }
     if !file_given && !config.rtc.udp_port.is_set() {
         config.rtc.udp_port = PortRange { first: DEV_UDP_PORT, last: DEV_UDP_PORT };
     }
     if !file_given {
         config.logging.level = Level::Debug;
+    }
+}
+
+/// Unless the operator says where.
+fn listen_on_loopback(config: &mut Config) {
+    if config.bind_addresses.is_empty() {
+        config.bind_addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     }
 }
 
@@ -848,6 +857,19 @@ mod tests {
         assert_eq!(config.keys.0, [(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
         assert!(!config.bind_addresses.is_empty() && config.bind_addresses.iter().all(IpAddr::is_loopback));
         assert_eq!(config.udp_ports(), PortRange { first: 7882, last: 7882 });
+    }
+
+    #[test]
+    fn development_listens_beyond_loopback_only_when_told() {
+        let bound = |yaml: &str| {
+            let flags = Flags { dev: true, ..Flags::default() };
+            let sources = Sources { yaml: Some(yaml.into()), flags, strict: true, ..Sources::default() };
+            load(sources).unwrap().config.bind_addresses
+        };
+
+        assert!(bound("keys: {k: s}").iter().all(IpAddr::is_loopback));
+        assert_eq!(bound("{keys: {k: s}, bind_addresses: [0.0.0.0]}"), [IpAddr::from([0, 0, 0, 0])]);
+        assert!(bound("{keys: {k: s}, sfu: {mode: only}}").is_empty());
     }
 
     #[test]

@@ -57,6 +57,9 @@ impl Product {
     /// # Errors
     /// Says what is in the way and what to do.
     pub async fn start(config: &Config, rooms: &Rooms, live: Live, node: &str) -> anyhow::Result<(Self, Router)> {
+        if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
+            warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
+        }
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
