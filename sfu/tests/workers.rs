@@ -29,6 +29,7 @@ fn strays(server: &Server) -> u64 {
     let mut taken = server.counted("taken_over_total", "", 1);
     loop {
         let handed = server.counted("handed_over_total", "", taken);
+        assert!(handed >= taken, "{taken} were taken over, but {handed} handed over");
         if handed == taken {
             return taken;
         }
