@@ -4,53 +4,16 @@
 // LIVEKIT_API_KEY and LIVEKIT_API_SECRET name a running server.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import http from 'node:http';
 import { createInterface } from 'node:readline';
-import { build } from 'esbuild';
 import { AccessToken } from 'livekit-server-sdk';
-import { chromium } from 'playwright-core';
+import { launch, pause, say, servePage, until } from './chromium.mjs';
 
 const url = process.env.LIVEKIT_URL ?? 'ws://127.0.0.1:7880';
 const [key, secret] = [process.env.LIVEKIT_API_KEY ?? 'devkey', process.env.LIVEKIT_API_SECRET ?? 'secret'];
 const [scenario, model] = process.argv.slice(2);
 const roomName = `browser-${scenario}-${randomBytes(4).toString('hex')}`;
-const begin = performance.now();
-const say = (text) => console.log(`[${((performance.now() - begin) / 1000).toFixed(2).padStart(7)} s] ${text}`);
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Waits until the condition yields something true, and returns it. */
-async function until(condition, what, withinS = 20) {
-  const deadline = performance.now() + withinS * 1000;
-  for (let last; ; await pause(100)) {
-    const value = await condition((text) => { last = text; });
-    if (value) return value;
-    assert.ok(performance.now() < deadline, `not within ${withinS} s: ${what}; last ${JSON.stringify(last)}`);
-  }
-}
-
-/** Serves the bundled page on loopback: cameras are given to secure origins only, which 127.0.0.1 is. */
-async function servePage() {
-  const { outputFiles: [bundle] } = await build({
-    entryPoints: [new URL('./page.js', import.meta.url).pathname],
-    bundle: true, format: 'iife', write: false, logLevel: 'error',
-  });
-  const server = http.createServer((request, response) => {
-    const script = request.url === '/page.js';
-    response.setHeader('content-type', script ? 'text/javascript' : 'text/html');
-    response.end(script ? bundle.contents : '<!doctype html><meta charset="utf-8"><body><script src="/page.js"></script>');
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return `http://127.0.0.1:${server.address().port}/`;
-}
-
-const pageUrl = await servePage();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream',
-    '--use-fake-ui-for-media-stream', '--autoplay-policy=no-user-gesture-required',
-    '--disable-features=WebRtcHideLocalIpsWithMdns'],
-});
+const pageUrl = await servePage('./page.js');
+const browser = await launch();
 
 /** A page whose participant has joined. */
 async function member(identity) {

@@ -4,17 +4,11 @@
 // users' tokens.
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import http from 'node:http';
-import { build } from 'esbuild';
-import { chromium } from 'playwright-core';
+import { launch, say, servePage, until } from './chromium.mjs';
 
 const base = process.env.PRODUCT_URL ?? 'http://127.0.0.1:7880';
 const secret = process.env.PRODUCT_JWT_SECRET;
 const host = new URL(base).host;
-const begin = performance.now();
-const say = (text) => console.log(`[${((performance.now() - begin) / 1000).toFixed(2).padStart(7)} s] ${text}`);
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
 /** A user's token, as the app's identity service signs it. */
 function bearer(claims) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -22,38 +16,8 @@ function bearer(claims) {
   return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`;
 }
 
-/** Waits until the condition yields something true, and returns it. */
-async function until(condition, what, withinS = 30) {
-  const deadline = performance.now() + withinS * 1000;
-  for (let last; ; await pause(100)) {
-    const value = await condition((text) => { last = text; });
-    if (value) return value;
-    assert.ok(performance.now() < deadline, `not within ${withinS} s: ${what}; last ${JSON.stringify(last)}`);
-  }
-}
-
-async function servePage() {
-  const { outputFiles: [bundle] } = await build({
-    entryPoints: [new URL('./product_page.js', import.meta.url).pathname],
-    bundle: true, format: 'iife', write: false, logLevel: 'error',
-  });
-  const server = http.createServer((request, response) => {
-    const script = request.url === '/page.js';
-    response.setHeader('content-type', script ? 'text/javascript' : 'text/html');
-    response.end(script ? bundle.contents : '<!doctype html><meta charset="utf-8"><body><script src="/page.js"></script>');
-  });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return `http://127.0.0.1:${server.address().port}/`;
-}
-
-const pageUrl = await servePage();
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-    '--disable-component-update', '--disable-sync', '--use-fake-device-for-media-stream',
-    '--use-fake-ui-for-media-stream', '--autoplay-policy=no-user-gesture-required',
-    '--disable-features=WebRtcHideLocalIpsWithMdns'],
-});
+const pageUrl = await servePage('./product_page.js');
+const browser = await launch();
 
 async function device(name) {
   const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
