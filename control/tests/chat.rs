@@ -1,8 +1,9 @@
 //! The chat (stream API, section 8) over real sockets: judged by the unmodified `socket.io-client`, and, where many
 //! clients or bad ones are needed, by a raw client of our own.
 
-#[path = "support/away.rs"]
-mod away;
+#[path = "support/mongo.rs"]
+#[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]
+mod mongo;
 #[path = "chat/nodes.rs"]
 mod nodes;
 #[path = "chat/raw.rs"]
@@ -11,5 +12,9 @@ mod raw;
 mod rules;
 #[path = "chat/server.rs"]
 mod server;
+#[path = "support/stores.rs"]
+mod stores;
+#[path = "support/switched_store.rs"]
+mod switched_store;
 #[path = "chat/traps.rs"]
 mod traps;

@@ -6,6 +6,15 @@
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "outages are tested elsewhere")]
 mod mongo;
+#[path = "support/stores.rs"]
+mod stores;
+
+/// Where a rule finds its store.
+mod place {
+    /// For rules that have nothing to do with one.
+    pub use crate::stores::embedded as in_memory;
+    pub use crate::stores::{embedded, mongodb};
+}
 
 mod http {
     pub mod analytics;
@@ -15,7 +24,6 @@ mod http {
     pub mod feature;
     pub mod fields;
     pub mod moderation;
-    pub mod place;
     pub mod scheduled;
     pub mod streams;
     pub mod webhooks;
@@ -30,7 +38,7 @@ macro_rules! rules {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                     async fn $rule() {
-                        let store = crate::http::place::$place().await;
+                        let store = crate::place::$place().await;
                         crate::http::$module::$rule(store).await;
                     }
                 )*
@@ -86,6 +94,7 @@ macro_rules! every_rule {
             }
             streams {
                 a_start_says_how_to_publish
+                a_stream_id_is_an_object_id
                 the_token_of_a_start_may_publish
                 a_start_needs_no_body
                 a_second_start_does_as_it_is_told

@@ -6,6 +6,8 @@
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]
 mod mongo;
+#[path = "support/stores.rs"]
+mod stores;
 #[path = "support/switched_store.rs"]
 mod switched_store;
 
@@ -22,25 +24,6 @@ mod webhooks;
 #[path = "streams/world.rs"]
 mod world;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use control::store::SharedStore;
-use control::store::embedded::Embedded;
-use control::store::mongo::Mongo;
-
-/// Longest wait for a database that was just started.
-const CONNECT_MAX: Duration = Duration::from_secs(30);
-
-async fn embedded() -> SharedStore {
-    Arc::new(Embedded::in_memory().expect("memory is there"))
-}
-
-async fn mongodb() -> SharedStore {
-    let store = Mongo::connect(&mongo::shared_uri(), Some(&mongo::fresh_database()), CONNECT_MAX).await;
-    Arc::new(store.expect("the database is there"))
-}
-
 /// Makes a test of each rule, in the store of that name.
 macro_rules! rules {
     ($store:ident: $($module:ident { $($rule:ident)* })*) => {
@@ -49,7 +32,7 @@ macro_rules! rules {
                 $(
                     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                     async fn $rule() {
-                        crate::$module::$rule(crate::$store().await).await;
+                        crate::$module::$rule(crate::stores::$store().await).await;
                     }
                 )*
             })*

@@ -1,4 +1,4 @@
-//! Two chats on one store, as two processes would be.
+//! Two chats on one store of each kind, as two processes would be.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use control::chat::{Limits, Rate};
 use control::store::SharedStore;
-use control::store::embedded::Embedded;
 use control::store::stream::{Stream, UserId};
 use serde_json::{Value, json};
 
@@ -21,11 +20,11 @@ struct Pair {
 
 impl Pair {
     /// Two nodes that know of each other and of one live stream.
-    async fn new() -> Self {
-        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+    async fn on(store: SharedStore) -> Self {
         let rate = Rate::per_second(100_000, 100_000);
         let limits = Limits { message: rate, room: rate, waiting_per_socket: 1000, ..Limits::default() };
-        let options = || Options { store: Some(Arc::clone(&store)), limits: limits.clone(), ..Options::default() };
+        let options =
+            || Options { store: Some(Arc::clone(&store)), shared: true, limits: limits.clone(), ..Options::default() };
         let nodes = [Server::start(options()).await, Server::start(options()).await];
         let stream = nodes[0].world.go_live("owner").await;
         nodes[1].world.observe(stream.clone());
@@ -61,9 +60,8 @@ impl Pair {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_of_both_nodes_are_seen_on_both_in_one_order() {
-    let pair = Pair::new().await;
+async fn messages_of_both_nodes_are_seen_on_both_in_one_order(store: SharedStore) {
+    let pair = Pair::on(store).await;
     let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
     const EACH: usize = 100;
     let write = async |raw: &mut Raw, name: &str| {
@@ -92,9 +90,8 @@ async fn messages_of_both_nodes_are_seen_on_both_in_one_order() {
     assert_eq!(numbers.len(), 2 * EACH);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletions_and_reactions_cross_over() {
-    let pair = Pair::new().await;
+async fn deletions_and_reactions_cross_over(store: SharedStore) {
+    let pair = Pair::on(store).await;
     let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
     ana.emit(&pair.namespace, "chat:message", &json!({ "text": "oops" })).await;
     let id = ben.event("chat:message").await.unwrap()["id"].clone();
@@ -113,9 +110,8 @@ async fn deletions_and_reactions_cross_over() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_reaches_the_other_node_with_the_stream() {
-    let pair = Pair::new().await;
+async fn the_end_reaches_the_other_node_with_the_stream(store: SharedStore) {
+    let pair = Pair::on(store).await;
     let mut ben = pair.join(1, "ben").await;
     pair.nodes[0].world.end(pair.stream.id).await;
     let ended = pair.nodes[1].world.store.stream(pair.stream.id).await.unwrap().unwrap();
@@ -126,3 +122,29 @@ async fn the_end_reaches_the_other_node_with_the_stream() {
     let ana: UserId = "ana".parse().unwrap();
     pair.nodes[1].world.chat.drop_user(&ana);
 }
+
+/// Makes a test of each rule, in the store of that name.
+macro_rules! rules {
+    ($store:ident: $($rule:ident)*) => {
+        mod $store {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    super::$rule(crate::stores::$store().await).await;
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! every_rule {
+    ($($store:ident)*) => {
+        $(rules! { $store:
+            messages_of_both_nodes_are_seen_on_both_in_one_order
+            deletions_and_reactions_cross_over
+            the_end_reaches_the_other_node_with_the_stream
+        })*
+    };
+}
+
+every_rule! { embedded mongodb }

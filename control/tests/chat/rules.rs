@@ -1,10 +1,11 @@
-//! One test a rule; the judgement is in `tests/clients/chat.mjs`.
+//! One test a rule and store; the judgement is in `tests/clients/chat.mjs`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use control::chat::{Limits, Rate};
 use control::config::product::GuestAccess;
+use control::store::SharedStore;
 
 use crate::server::{Options, Server, obey};
 
@@ -29,73 +30,91 @@ fn unlimited() -> Limits {
     Limits { message: rate, room: rate, waiting_per_socket, ..Limits::default() }
 }
 
+/// Makes a test of each rule, in the store of that name.
 macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident $(with $options:expr)?;)*) => {
-        $(
-            $(#[$doc])*
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                #[allow(unused_mut, unused_assignments)]
-                let mut options = Options::default();
-                $(options = $options;)?
-                judge(stringify!($name), options).await;
-            }
-        )*
+    ($store:ident: $($(#[$doc:meta])* $name:ident $(with $options:expr)?;)*) => {
+        mod $store {
+            use super::*;
+
+            $(
+                $(#[$doc])*
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    #[allow(unused_mut, unused_assignments)]
+                    let mut options = Options::default();
+                    $(options = $options;)?
+                    options.store = Some(crate::stores::$store().await);
+                    judge(stringify!($name), options).await;
+                }
+            )*
+        }
     };
 }
 
-rules! {
-    /// [S] chat:message {text} is broadcast in the namespace.
-    messages_reach_everybody_and_the_sender;
-    roles_are_shown;
-    /// [S] websocket; polling and the upgrade are ours.
-    both_transports_and_the_upgrade_work;
-    one_connection_carries_several_rooms;
-    refusals_have_bare_codes;
-    a_refused_client_does_not_try_again;
-    guests_may_be_kept_out with Options { guest: GuestAccess::Off, ..Options::default() };
-    guests_may_read_only;
-    /// [S] the sample of the description, as it stands.
-    guests_may_write_in_development with Options { guest: GuestAccess::Write, ..Options::default() };
-    the_switched_off_feature_lets_nobody_in with Options { enabled: false, ..Options::default() };
-    a_user_has_five_sockets_in_a_room;
-    a_connection_has_twenty_namespaces;
-    an_expired_token_reads_on_but_does_not_write;
-    refusals_without_a_callback_come_as_an_event;
-    messages_are_limited_over_all_sockets_of_a_user;
-    the_same_text_is_not_sent_twice;
-    slow_mode_spares_owner_and_administrators;
-    settings_hold_for_messages;
-    a_muted_user_is_told_and_may_read;
-    muting_can_clear_what_was_said;
-    a_deleted_message_is_hidden;
-    one_message_is_pinned;
-    /// [S] reaction '❤️' is broadcast in the namespace.
-    reactions_are_relayed_and_summed_up;
-    many_reactions_are_sampled_and_dropped_beyond_the_limit;
-    viewers_are_told;
-    changes_of_the_stream_are_told;
-    a_blocked_user_is_told_and_disconnected;
-    a_banned_user_is_disconnected_everywhere;
-    the_end_is_told_and_disconnects;
-    history_is_given_to_newcomers_and_what_they_lack_to_others with
-        Options { limits: unlimited(), ..Options::default() };
-    two_thousand_messages_of_one_sender_keep_their_order with Options { limits: unlimited(), ..Options::default() };
-    fifty_refused_events_close_the_socket;
-    oversized_packets_and_attachments_end_the_connection;
-    pages_of_other_origins_are_kept_out with
-        Options { origins: vec!["https://app.example".into()], ..Options::default() };
-    a_client_comes_back_by_itself_and_lacks_nothing;
-    history_is_read_page_by_page with Options { limits: unlimited(), ..Options::default() };
-    history_is_as_open_as_the_socket with Options { guest: GuestAccess::Off, ..Options::default() };
-    moderation_is_for_the_owner_and_administrators;
-    moderation_checks_its_fields;
-    chat_goes_on_while_the_store_is_away with Options { limits: unlimited(), ..Options::default() };
+macro_rules! every_rule {
+    ($store:ident) => {
+        rules! { $store:
+            /// [S] chat:message {text} is broadcast in the namespace.
+            messages_reach_everybody_and_the_sender;
+            roles_are_shown;
+            /// [S] websocket; polling and the upgrade are ours.
+            both_transports_and_the_upgrade_work;
+            one_connection_carries_several_rooms;
+            refusals_have_bare_codes;
+            a_refused_client_does_not_try_again;
+            guests_may_be_kept_out with Options { guest: GuestAccess::Off, ..Options::default() };
+            guests_may_read_only;
+            /// [S] the sample of the description, as it stands.
+            guests_may_write_in_development with Options { guest: GuestAccess::Write, ..Options::default() };
+            the_switched_off_feature_lets_nobody_in with Options { enabled: false, ..Options::default() };
+            a_user_has_five_sockets_in_a_room;
+            a_connection_has_twenty_namespaces;
+            an_expired_token_reads_on_but_does_not_write;
+            refusals_without_a_callback_come_as_an_event;
+            messages_are_limited_over_all_sockets_of_a_user;
+            the_same_text_is_not_sent_twice;
+            slow_mode_spares_owner_and_administrators;
+            settings_hold_for_messages;
+            a_muted_user_is_told_and_may_read;
+            muting_can_clear_what_was_said;
+            a_deleted_message_is_hidden;
+            one_message_is_pinned;
+            /// [S] reaction '❤️' is broadcast in the namespace.
+            reactions_are_relayed_and_summed_up;
+            many_reactions_are_sampled_and_dropped_beyond_the_limit;
+            viewers_are_told;
+            changes_of_the_stream_are_told;
+            a_blocked_user_is_told_and_disconnected;
+            a_banned_user_is_disconnected_everywhere;
+            the_end_is_told_and_disconnects;
+            history_is_given_to_newcomers_and_what_they_lack_to_others with
+                Options { limits: unlimited(), ..Options::default() };
+            two_thousand_messages_of_one_sender_keep_their_order with Options { limits: unlimited(), ..Options::default() };
+            fifty_refused_events_close_the_socket;
+            oversized_packets_and_attachments_end_the_connection;
+            pages_of_other_origins_are_kept_out with
+                Options { origins: vec!["https://app.example".into()], ..Options::default() };
+            a_client_comes_back_by_itself_and_lacks_nothing;
+            history_is_read_page_by_page with Options { limits: unlimited(), ..Options::default() };
+            history_is_as_open_as_the_socket with Options { guest: GuestAccess::Off, ..Options::default() };
+            moderation_is_for_the_owner_and_administrators;
+            moderation_checks_its_fields;
+            chat_goes_on_while_the_store_is_away with Options { limits: unlimited(), ..Options::default() };
+        }
+    };
 }
 
-#[tokio::test]
+every_rule!(embedded);
+every_rule!(mongodb);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moderation_is_in_the_audit_log() {
-    let server = Server::start(Options::default()).await;
+    is_in_the_audit_log(crate::stores::embedded().await).await;
+    is_in_the_audit_log(crate::stores::mongodb().await).await;
+}
+
+async fn is_in_the_audit_log(store: SharedStore) {
+    let server = Server::start(Options { store: Some(store), ..Options::default() }).await;
     let stream = server.world.go_live("owner").await;
     let call = async |order: &str, mut body: serde_json::Value| {
         body["streamId"] = serde_json::json!(stream.id);

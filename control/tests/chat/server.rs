@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::away::Away;
+use crate::switched_store::Switched;
 
 /// What a test chooses.
 pub struct Options {
@@ -40,8 +40,10 @@ pub struct Options {
     pub origins: Vec<String>,
     pub unread_max: Duration,
     pub directory: Option<std::path::PathBuf>,
-    /// Shared with another server; absent: its own.
+    /// Absent: a fresh one.
     pub store: Option<SharedStore>,
+    /// As if other processes could use the store, whatever it says.
+    pub shared: bool,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             unread_max: Duration::from_secs(25),
             directory: None,
             store: None,
+            shared: false,
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct World {
     pub chat: Chat,
     pub live: Live,
     pub store: SharedStore,
-    pub away: Arc<Away>,
+    pub away: Arc<Switched>,
     moderation: ChatModeration,
 }
 
@@ -83,9 +86,9 @@ impl Drop for Server {
 
 impl Server {
     pub async fn start(options: Options) -> Self {
-        let shared = options.store.is_some();
         let inner = options.store.unwrap_or_else(|| Arc::new(Embedded::in_memory().unwrap()));
-        let away = Away::new(inner, shared);
+        let shared = options.shared || inner.is_shared();
+        let away = Switched::new(inner, shared);
         let store: SharedStore = away.clone();
         let live = Live::default();
         let parts = Parts {
@@ -291,7 +294,7 @@ pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Prob
             Value::Null
         }
         "store" => {
-            world.away.set(body["away"].as_bool().unwrap_or(false));
+            world.away.set_away(body["away"].as_bool().unwrap_or(false));
             Value::Null
         }
         "settings" => {

@@ -265,7 +265,7 @@ async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
     let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
     ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
     ana.event("chat:message").await.unwrap();
-    server.world.away.set(true);
+    server.world.away.set_away(true);
     for n in 0..10 {
         ana.emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
         ana.event("chat:message").await.unwrap();
@@ -273,7 +273,7 @@ async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
     ana.emit(&namespace, "chat:message", &json!({ "text": "too many" })).await;
     assert_eq!(ana.event("chat:error").await.unwrap()["code"], "server_busy");
 
-    server.world.away.set(false);
+    server.world.away.set_away(false);
     let counters = server.world.chat.counters();
     until("the store has them", || counter(&counters.queued) == 0).await;
     ana.emit(&namespace, "chat:message", &json!({ "text": "too many" })).await;
@@ -288,6 +288,7 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     let directory = std::env::temp_dir().join(format!("onair-chat-{}", ulid::Ulid::generate()));
     let options = || Options {
         store: Some(Arc::clone(&store)),
+        shared: true,
         directory: Some(directory.clone()),
         limits: unlimited(),
         ..Options::default()
@@ -297,7 +298,7 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
     ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
     ana.event("chat:message").await.unwrap();
-    server.world.away.set(true);
+    server.world.away.set_away(true);
     let mut seqs = Vec::new();
     for n in 0..150 {
         ana.emit(&namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::{World, eventually, send, token};
+use control::clock::Timestamp;
 use control::store::SharedStore;
 
 /// [S] A start answers with the stream's id, the room's name, a token and where to connect.
@@ -12,7 +13,6 @@ pub async fn a_start_says_how_to_publish(store: SharedStore) {
     let answer =
         world.post("/api/live/start", "u1", json!({ "title": "My stream", "tags": ["pet"] })).await.expect(201);
 
-    assert_eq!(answer["streamId"].as_str().map(str::len), Some(24));
     let room = answer["roomName"].as_str().unwrap();
     assert!(room.starts_with("live_u1_"), "{room}");
     assert!(room["live_u1_".len()..].parse::<u64>().is_ok(), "{room}");
@@ -20,6 +20,19 @@ pub async fn a_start_says_how_to_publish(store: SharedStore) {
     assert_eq!(answer["resumed"], false);
     assert!(answer["tokenExpiresAt"].is_string());
     assert!(world.rooms.has(room));
+}
+
+/// [S] Ids are as MongoDB makes them, whatever the store: 12 bytes in lower-case hex, which begin with the time in seconds.
+pub async fn a_stream_id_is_an_object_id(store: SharedStore) {
+    let world = World::new(store).await;
+    let before = Timestamp::now().millis() / 1000;
+
+    let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
+
+    let id = answer["streamId"].as_str().unwrap();
+    assert!(id.len() == 24 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+    let made = i64::from_str_radix(&id[..8], 16).unwrap();
+    assert!((before..before + 600).contains(&made), "{id} begins with {made}");
 }
 
 /// [S] The owner's token may join this room only, publish, subscribe and send data.

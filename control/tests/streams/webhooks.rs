@@ -173,7 +173,7 @@ fn garbage_is_refused_and_does_no_harm() {
 
 #[tokio::test]
 async fn a_webhook_that_is_not_believed_changes_nothing_and_is_counted() {
-    let world = World::new(crate::embedded().await);
+    let world = World::new(crate::stores::embedded().await);
     let stream = world.live("ana").await;
     let body = world.event("room_finished", &stream, None).to_string();
     let other = world.event("participant_joined", &stream, Some(&world.viewer("bo"))).to_string();

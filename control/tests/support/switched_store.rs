@@ -20,20 +20,30 @@ use control::store::{Claimed, CreateError, Exported, IdempotencyKey, Result, Sha
 pub struct Switched {
     store: SharedStore,
     away: AtomicBool,
+    silent: AtomicBool,
     shared: bool,
 }
 
 impl Switched {
     /// `shared`: as if other processes could use it.
     pub fn new(store: SharedStore, shared: bool) -> Arc<Self> {
-        Arc::new(Self { store, away: AtomicBool::new(false), shared })
+        Arc::new(Self { store, away: AtomicBool::new(false), silent: AtomicBool::new(false), shared })
     }
 
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    fn there(&self) -> Result<&SharedStore> {
+    /// Away without an answer, as a server behind a broken network.
+    #[allow(dead_code, reason = "not every suite needs it")]
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    async fn there(&self) -> Result<&SharedStore> {
+        while self.silent.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         match self.away.load(Ordering::SeqCst) {
             true => Err(StoreError::Unavailable("taken away by the test".into())),
             false => Ok(&self.store),
@@ -47,7 +57,7 @@ macro_rules! pass_on {
         #[async_trait]
         impl Store for Switched {
             $(async fn $name(&self, $($arg: $type),*) -> $result {
-                self.there()?.$name($($arg),*).await
+                self.there().await?.$name($($arg),*).await
             })*
 
             fn is_shared(&self) -> bool {
