@@ -1,6 +1,30 @@
 //! The product seen from outside: the built binary, real clients, real stores, and what goes wrong in between.
 //!
 //! Nothing here looks inside the running server. `RULES.md` says which test holds which rule of the API's contract.
+//! A rule that a store could break is a function of where the product keeps its data, and tested with each.
+
+/// Makes a test of each rule with each kind of store.
+macro_rules! on_every_store {
+    ($($rule:ident)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    super::$rule(crate::kept::Kept::Embedded).await;
+                }
+            )*
+        }
+
+        mod mongodb {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $rule() {
+                    super::$rule(crate::kept::Kept::Mongodb).await;
+                }
+            )*
+        }
+    };
+}
 
 #[path = "product/abuse.rs"]
 mod abuse;
@@ -8,6 +32,8 @@ mod abuse;
 mod counting;
 #[path = "product/document.rs"]
 mod document;
+#[path = "product/kept.rs"]
+mod kept;
 #[path = "product/media_outage.rs"]
 mod media_outage;
 #[path = "product/media_server.rs"]

@@ -6,19 +6,26 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use control::store::Store as _;
-use control::store::embedded::{self, Embedded};
+use control::store::SharedStore;
 use futures_util::{StreamExt as _, stream};
 use livekit_protocol as proto;
 use livekit_protocol::participant_info::Kind;
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::media_server::{MediaServer, deliver, try_deliver};
 use crate::product::{Product, eventually};
 use crate::socket::Socket;
 
+on_every_store! {
+    numbers_are_true_everywhere_after_a_storm_of_joins_leaves_crashes_and_shuffled_webhooks
+    a_webhook_of_somebody_else_changes_nothing_and_is_counted
+}
+
 const STREAMS: usize = 100;
 const OPERATIONS: usize = 20_000;
+/// The MongoDB of the tests takes some 80 events a second.
+const OPERATIONS_ON_MONGODB: usize = 2_000;
 /// People who come and go in one stream.
 const PEOPLE: u64 = 40;
 /// Sessions in one stream from which on more leave than come.
@@ -238,16 +245,16 @@ fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_are_true_everywhere_after_a_storm_of_joins_leaves_crashes_and_shuffled_webhooks() {
-    let (operations, seed) = (number("ONAIR_SOAK", OPERATIONS), number("ONAIR_SEED", 20_260_102) as u64);
+async fn numbers_are_true_everywhere_after_a_storm_of_joins_leaves_crashes_and_shuffled_webhooks(kept: Kept) {
+    let default = if kept == Kept::Mongodb { OPERATIONS_ON_MONGODB } else { OPERATIONS };
+    let (operations, seed) = (number("ONAIR_SOAK", default), number("ONAIR_SEED", 20_260_102) as u64);
     println!("{operations} operations, seed {seed}");
     let media = MediaServer::start().await;
     let config = json!({
         "sfu": media.config(), "live": { "reconcile_interval": 3 }, "logging": { "level": "warn" },
         "chat": { "max_connections_per_ip": 0 },
     });
-    let mut product = Product::start("counting", config).await;
+    let mut product = kept.product("counting", config).await;
     let mut storm = storm(&product, &media, seed).await;
     for batch in 0..operations / SHUFFLED {
         for _ in 0..SHUFFLED {
@@ -266,7 +273,7 @@ async fn numbers_are_true_everywhere_after_a_storm_of_joins_leaves_crashes_and_s
     eventually("the API's numbers are true", async || (listed(&product).await == truth).then_some(())).await;
     numbers_agree(&product, &storm, &truth).await;
     product.kill();
-    kept_numbers_agree(&product, &storm, &truth).await;
+    kept_numbers_agree(kept.open(&product).await, &storm, &truth).await;
 }
 
 /// One by one, in the chat and in the metrics.
@@ -283,8 +290,7 @@ async fn numbers_agree(product: &Product, storm: &Storm, truth: &HashMap<String,
 }
 
 /// In the store, read without the product.
-async fn kept_numbers_agree(product: &Product, storm: &Storm, truth: &HashMap<String, usize>) {
-    let store = open_store(product);
+async fn kept_numbers_agree(store: SharedStore, storm: &Storm, truth: &HashMap<String, usize>) {
     for audience in &storm.audiences {
         let id = audience.id.parse().expect("it is an id");
         let stream = store.stream(id).await.expect("the store answers").expect("it is kept");
@@ -295,17 +301,9 @@ async fn kept_numbers_agree(product: &Product, storm: &Storm, truth: &HashMap<St
     }
 }
 
-fn open_store(product: &Product) -> Embedded {
-    let files = std::fs::read_dir(product.data()).expect("the product made it");
-    let mut paths = files.map(|file| file.expect("it is read").path());
-    let path = paths.find(|path| path.extension().is_some_and(|extension| extension == "db"));
-    Embedded::open(&path.expect("there is a database"), &embedded::Options::default()).expect("its store opens")
-}
-
-#[tokio::test]
-async fn a_webhook_of_somebody_else_changes_nothing_and_is_counted() {
+async fn a_webhook_of_somebody_else_changes_nothing_and_is_counted(kept: Kept) {
     let media = MediaServer::start().await;
-    let product = Product::start("foreign", json!({ "sfu": media.config() })).await;
+    let product = kept.product("foreign", json!({ "sfu": media.config() })).await;
     let room = product.go_live("ana").await["roomName"].as_str().expect("it is told").to_owned();
     media.owner_arrives(&product, &room, "ana").await;
     let unknown = media.event("participant_joined", "another-app", Some(media.session("x", "x", "viewer")));

@@ -5,8 +5,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::product::{Product, admin, token};
 use crate::socket::user;
+
+on_every_store! {
+    no_made_up_request_gets_a_server_error_or_an_answer_that_is_not_documented
+    no_made_up_request_about_a_live_stream_gets_an_answer_that_is_not_documented
+}
 
 /// Requests that are made up for each operation.
 const EXAMPLES: &str = "25";
@@ -41,23 +47,27 @@ async fn judge(product: &Product, name: &str, known: &Value, selection: &[&str])
     assert!(!said.contains("Unresolvable references"), "{said}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_made_up_request_gets_a_server_error_or_an_answer_that_is_not_documented() {
-    let product = Product::start("document", json!({ "logging": { "level": "warn" } })).await;
-    judge(&product, "anything", &json!({}), &[]).await;
+async fn no_made_up_request_gets_a_server_error_or_an_answer_that_is_not_documented(kept: Kept) {
+    let product = kept.product("document", json!({ "logging": { "level": "warn" } })).await;
+    judge(&product, &format!("anything-{kept:?}"), &json!({}), &[]).await;
 }
 
 /// Beyond the checks that an id exists.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_made_up_request_about_a_live_stream_gets_an_answer_that_is_not_documented() {
-    let product = Product::start("document-live", json!({ "logging": { "level": "warn" } })).await;
+async fn no_made_up_request_about_a_live_stream_gets_an_answer_that_is_not_documented(kept: Kept) {
+    let product = kept.product("document-live", json!({ "logging": { "level": "warn" } })).await;
     let started = product.go_live("root").await;
     let room = started["roomName"].as_str().expect("it is told");
     let ack = user(&product, room, &token("bob")).await.ask("chat:message", json!({ "text": "hello" })).await;
     let known = json!({
         "path.id": started["streamId"], "path.messageId": ack.expect("it is answered")["id"], "path.userId": "bob",
     });
-    judge(&product, "live", &known, &["--include-path-regex", r"\{id\}", "--exclude-path-regex", "/end$"]).await;
+    judge(
+        &product,
+        &format!("live-{kept:?}"),
+        &known,
+        &["--include-path-regex", r"\{id\}", "--exclude-path-regex", "/end$"],
+    )
+    .await;
 }
 
 #[tokio::test]

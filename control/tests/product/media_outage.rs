@@ -2,14 +2,21 @@
 
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::media_server::MediaServer;
 use crate::product::{Product, eventually, token};
 
+on_every_store! {
+    a_start_without_a_media_server_is_refused_and_costs_nothing
+    a_stop_without_a_media_server_is_granted_and_the_room_and_no_other_goes_when_it_is_back
+    a_stream_outlives_a_crash_of_the_media_server
+}
+
 /// With one start an hour, so that a start that cost something shows.
-async fn world(name: &str) -> (MediaServer, Product) {
+async fn world(kept: Kept, name: &str) -> (MediaServer, Product) {
     let media = MediaServer::start().await;
     let live = json!({ "reconcile_interval": 2, "reconnect_window": 30, "starts_per_hour": 1 });
-    let product = Product::start(name, json!({ "sfu": media.config(), "live": live })).await;
+    let product = kept.product(name, json!({ "sfu": media.config(), "live": live })).await;
     (media, product)
 }
 
@@ -22,9 +29,8 @@ async fn becomes(product: &Product, id: &str, wanted: &str) {
     eventually(wanted, async || (state(product, id).await == wanted).then_some(())).await;
 }
 
-#[tokio::test]
-async fn a_start_without_a_media_server_is_refused_and_costs_nothing() {
-    let (media, product) = world("sfu-start").await;
+async fn a_start_without_a_media_server_is_refused_and_costs_nothing(kept: Kept) {
+    let (media, product) = world(kept, "sfu-start").await;
     media.set_away(true);
     for _ in 0..3 {
         let refused = product.post("/live/start", &token("ana"), json!({})).await;
@@ -39,9 +45,8 @@ async fn a_start_without_a_media_server_is_refused_and_costs_nothing() {
     product.post("/live/start", &token("ana"), json!({})).await.refused(429, "rate_limited");
 }
 
-#[tokio::test]
-async fn a_stop_without_a_media_server_is_granted_and_the_room_and_no_other_goes_when_it_is_back() {
-    let (media, product) = world("sfu-stop").await;
+async fn a_stop_without_a_media_server_is_granted_and_the_room_and_no_other_goes_when_it_is_back(kept: Kept) {
+    let (media, product) = world(kept, "sfu-stop").await;
     let kept = product.go_live("bob").await;
     // Of another app, and of another product beside this one.
     media.create("board-meeting");
@@ -59,9 +64,8 @@ async fn a_stop_without_a_media_server_is_granted_and_the_room_and_no_other_goes
     assert!(media.has_room("board-meeting") && media.has_room("live_ghost_1767323045678"));
 }
 
-#[tokio::test]
-async fn a_stream_outlives_a_crash_of_the_media_server() {
-    let (media, product) = world("sfu-crash").await;
+async fn a_stream_outlives_a_crash_of_the_media_server(kept: Kept) {
+    let (media, product) = world(kept, "sfu-crash").await;
     let started = product.go_live("ana").await;
     let (id, room) = (started["streamId"].as_str().unwrap(), started["roomName"].as_str().unwrap());
     media.owner_arrives(&product, room, "ana").await;

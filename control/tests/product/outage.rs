@@ -3,17 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::kept::Kept;
 use crate::media_server::{MediaServer, deliver, try_deliver};
-use crate::mongo::{self, MongoServer};
+use crate::mongo::MongoServer;
 use crate::product::{Product, eventually, token};
 use crate::socket::Socket;
+
+on_every_store! {
+    what_was_acknowledged_holds_after_a_kill
+    a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live
+    an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not
+}
 
 /// Streams under load, and people who write in each.
 const STREAMS: usize = 4;
@@ -237,7 +244,9 @@ async fn killed_under_load(product: Product, media: &MediaServer) -> (Product, V
     (product, streams, acknowledged)
 }
 
-async fn holds_after_a_kill(product: Product, media: MediaServer) {
+async fn what_was_acknowledged_holds_after_a_kill(kept: Kept) {
+    let media = MediaServer::start().await;
+    let product = kept.product("kill", json!({ "sfu": media.config() })).await;
     let (product, streams, acknowledged) = killed_under_load(product, &media).await;
     all_holds(&product, &streams, &acknowledged).await;
     // Chats are open again, and go on with new numbers.
@@ -255,21 +264,6 @@ async fn holds_after_a_kill(product: Product, media: MediaServer) {
     assert_eq!(shown["viewers"], 1);
     let stopped = product.post("/live/stop", &token(&stream.owner), json!({ "streamId": stream.id })).await.expect(200);
     assert_eq!(stopped["alreadyEnded"], false, "the kill ended nothing");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_holds_after_a_kill_on_the_embedded_store() {
-    let media = MediaServer::start().await;
-    let product = Product::start("kill-embedded", json!({ "sfu": media.config() })).await;
-    holds_after_a_kill(product, media).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_holds_after_a_kill_on_mongodb() {
-    let media = MediaServer::start().await;
-    let store = json!({ "mongodb_uri": mongo::shared_uri(), "database": mongo::fresh_database() });
-    let product = Product::start("kill-mongo", json!({ "sfu": media.config(), "store": store })).await;
-    holds_after_a_kill(product, media).await;
 }
 
 /// How a database goes away.
@@ -297,6 +291,12 @@ impl Outage {
     }
 }
 
+/// `ONAIR_OUTAGE` makes outages as many seconds long; without it they last a moment.
+fn outage_length() -> Duration {
+    let seconds = std::env::var("ONAIR_OUTAGE").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(0))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_while_the_database_is_stopped_and_started_under_load() {
     holds_after_an_outage("outage-killed", Outage::Killed).await;
@@ -321,7 +321,12 @@ async fn holds_after_an_outage(name: &str, outage: Outage) {
     let gone = streams[1].clone();
     let strike = async || {
         outage.begin(&mut mongo);
+        let begin = Instant::now();
         away(&product, &media, &streams[0], viewer).await;
+        while begin.elapsed() < outage_length() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            goes_on(&product, &streams[0]).await;
+        }
         outage.end(&mut mongo);
     };
     let acknowledged = under_load(Arc::clone(&product), &streams, 100, strike).await;
@@ -361,9 +366,8 @@ async fn holds_after_an_outage(name: &str, outage: Outage) {
     .await;
 }
 
-/// While the store is away: media and reads go on, writes say when to come back, and events are refused so that they
-/// are sent again.
-async fn away(product: &Product, media: &MediaServer, stream: &Running, viewer: livekit_protocol::ParticipantInfo) {
+/// What is possible without the store, and what is refused.
+async fn goes_on(product: &Product, stream: &Running) {
     let refused = product.post("/live/start", &token("newcomer"), json!({})).await;
     refused.refused(503, "store_unavailable");
     assert!(refused.headers.contains_key("retry-after"));
@@ -371,16 +375,21 @@ async fn away(product: &Product, media: &MediaServer, stream: &Running, viewer: 
     assert!(watched.body["token"].is_string(), "who watches needs no store: {}", watched.body);
     let listed = product.get("/live/active", None).await.expect(200);
     assert!(!listed["streams"].as_array().expect("it is a list").is_empty());
+}
+
+/// While the store is away: media and reads go on, writes say when to come back, and events are refused so that they
+/// are sent again.
+async fn away(product: &Product, media: &MediaServer, stream: &Running, viewer: livekit_protocol::ParticipantInfo) {
+    goes_on(product, stream).await;
     let left = media.leave(&stream.room, viewer);
     let status = try_deliver(product, &left).await.expect("it answers");
     assert_eq!(status, 503, "not acknowledged before it is kept");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live() {
+async fn a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live(kept: Kept) {
     let media = MediaServer::start().await;
     let live = json!({ "reconcile_interval": 2, "reconnect_window": 5 });
-    let mut product = Product::start("missed", json!({ "sfu": media.config(), "live": live })).await;
+    let mut product = kept.product("missed", json!({ "sfu": media.config(), "live": live })).await;
     let kept = start_stream(&product, &media, "kept").await;
     let lost = start_stream(&product, &media, "lost").await;
     product.kill();
@@ -398,11 +407,10 @@ async fn a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live(
     assert_eq!(stream["state"], "live", "{stream}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not() {
+async fn an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not(kept: Kept) {
     let media = MediaServer::start().await;
     let live = json!({ "reconnect_window": 4 });
-    let product = Product::start("window", json!({ "sfu": media.config(), "live": live })).await;
+    let product = kept.product("window", json!({ "sfu": media.config(), "live": live })).await;
     let (back, gone) =
         future::join(start_stream(&product, &media, "back"), start_stream(&product, &media, "gone")).await;
     for stream in [&back, &gone] {

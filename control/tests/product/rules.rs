@@ -11,6 +11,7 @@ const MARKS: [&str; 4] = ["[S]", "[C]", "[S→C]", "[D]"];
 struct Row {
     section: String,
     mark: String,
+    stores: String,
     /// `path::name`, the path relative to the repository.
     tests: Vec<(String, String)>,
 }
@@ -27,21 +28,20 @@ fn rows() -> Vec<Row> {
 }
 
 fn row(cells: &[&str]) -> Row {
-    let [section, _words, mark, tests] = cells else { panic!("a row has four cells: {cells:?}") };
+    let [section, _words, mark, stores, tests] = cells else { panic!("a row has five cells: {cells:?}") };
     let tests = tests.split("<br>").map(|test| test.trim().trim_matches('`')).filter(|test| !test.is_empty());
     let tests = tests.map(|test| {
         let (path, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test}: not path::name"));
         (path.to_owned(), name.to_owned())
     });
-    Row { section: (*section).to_owned(), mark: (*mark).to_owned(), tests: tests.collect() }
+    let text = |cell: &str| cell.to_owned();
+    Row { section: text(section), mark: text(mark), stores: text(stores), tests: tests.collect() }
 }
 
 /// Whether the file has a test of that name, which also runs: marked as one, or entered in a list of tests, here or in
 /// the file above.
 fn has_test(path: &str, name: &str) -> bool {
-    let read = |path: &Path| fs::read_to_string(repository().join(path)).unwrap_or_default();
-    let path = Path::new(path);
-    let (source, above) = (read(path), path.parent().map(|parent| read(&parent.with_extension("rs"))));
+    let [source, above] = sources(path);
     if source.lines().any(|line| is_entry(line, name)) {
         return true;
     }
@@ -52,8 +52,21 @@ fn has_test(path: &str, name: &str) -> bool {
         .position(|line| line.strip_prefix("pub ").unwrap_or(line).trim_start_matches("async ").starts_with(&function));
     let Some(place) = place else { return false };
     let mut before = lines[..place].iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("///"));
-    before.any(|line| line.contains("test"))
-        || above.is_some_and(|above| above.lines().any(|line| is_entry(line, name)))
+    before.any(|line| line.contains("test")) || above.lines().any(|line| is_entry(line, name))
+}
+
+/// The file, and the one above that may list its tests. Empty if they do not exist.
+fn sources(path: &str) -> [String; 2] {
+    let read = |path: &Path| fs::read_to_string(repository().join(path)).unwrap_or_default();
+    let path = Path::new(path);
+    [read(path), path.parent().map(|parent| read(&parent.with_extension("rs"))).unwrap_or_default()]
+}
+
+/// Whether a list that is tested with every store names the test.
+fn runs_on_every_store(path: &str, name: &str) -> bool {
+    let lists = ["macro_rules! every_rule", "on_every_store! {"];
+    let mut sources = sources(path).into_iter().filter(|source| lists.iter().any(|list| source.contains(list)));
+    sources.any(|source| source.lines().any(|line| is_entry(line, name)))
 }
 
 /// Whether a line of a list of tests names that one.
@@ -73,6 +86,17 @@ fn every_test_that_the_table_names_exists() {
         }
     }
     assert!(missing.is_empty(), "no such tests:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn rules_that_a_store_could_break_are_tested_with_every_store() {
+    let lacking = |row: &Row| match row.stores.as_str() {
+        "each" => !row.tests.iter().any(|(path, name)| runs_on_every_store(path, name)),
+        "MongoDB" | "none" => false,
+        _ => true,
+    };
+    let lacking: Vec<_> = rows().into_iter().filter(lacking).collect();
+    assert!(lacking.is_empty(), "not with every store, or not said for which: {lacking:#?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::media_server::MediaServer;
 use crate::product::{API_KEY, API_SECRET, JWT_SECRET, Ports, Product, admin, token};
 use crate::socket::Socket;
@@ -38,11 +39,14 @@ async fn the_descriptions_variables_set_the_product_up() {
     assert_eq!(claims.expect("the variables sign it").claims["sub"], "ana");
 }
 
+on_every_store! {
+    the_feature_switched_off_hides_streams_and_lets_running_ones_end
+}
+
 /// [S] Off, the feature is gone for apps; [C] what runs can be ended.
-#[tokio::test]
-async fn the_feature_switched_off_hides_streams_and_lets_running_ones_end() {
+async fn the_feature_switched_off_hides_streams_and_lets_running_ones_end(kept: Kept) {
     let media = MediaServer::start().await;
-    let product = Product::start("feature", json!({ "sfu": media.config() })).await;
+    let product = kept.product("feature", json!({ "sfu": media.config() })).await;
     let ids = [product.go_live("ana").await, product.go_live("bob").await, product.go_live("cora").await];
     let text = |number: usize, name: &str| ids[number][name].as_str().expect("it is told").to_owned();
     let owner = media.owner_arrives(&product, &text(0, "roomName"), "ana").await;

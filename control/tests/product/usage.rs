@@ -3,9 +3,18 @@
 
 use serde_json::{Value, json};
 
+use crate::kept::Kept;
 use crate::media_server;
 use crate::product::{API_KEY, API_SECRET, JWT_SECRET, Ports, Product};
 use crate::script::Script;
+
+on_every_store! {
+    pages_use_the_product_as_its_description_shows_with_its_own_rooms
+    pages_use_the_product_as_its_description_shows_with_rooms_elsewhere
+    phones_publish_lose_their_connection_and_come_back_with_the_products_own_rooms
+    phones_publish_lose_their_connection_and_come_back_with_rooms_elsewhere
+    a_token_says_what_its_holder_may_do
+}
 
 /// A product, and the other server if its rooms are there.
 struct World {
@@ -14,19 +23,20 @@ struct World {
 }
 
 impl World {
-    async fn builtin(name: &str) -> Self {
-        Self { product: Product::start(name, json!({})).await, _rooms: None }
+    async fn builtin(kept: Kept, name: &str) -> Self {
+        Self { product: kept.product(name, json!({})).await, _rooms: None }
     }
 
-    async fn external(name: &str) -> Self {
+    async fn external(kept: Kept, name: &str) -> Self {
         let ports = Ports::free();
         let hook = format!("{}/api/webhooks/livekit", ports.url());
         let config = json!({ "sfu": { "mode": "only" }, "webhook": { "api_key": API_KEY, "urls": [hook] } });
-        let rooms = Product::start(&format!("{name}-rooms"), config).await;
+        let rooms = Product::start(&format!("{name}-rooms-{kept:?}"), config).await;
         let sfu = json!({
             "mode": "external", "url": rooms.ports.url(), "api_key": API_KEY, "api_secret": API_SECRET,
         });
-        let product = Product::start_on(ports, name, json!({ "sfu": sfu })).await;
+        let mut product = kept.prepared(ports, name, json!({ "sfu": sfu })).await;
+        product.start_again().await;
         Self { product, _rooms: Some(rooms) }
     }
 
@@ -36,24 +46,20 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_use_the_product_as_its_description_shows_with_its_own_rooms() {
-    World::builtin("page-builtin").await.passes(Script::node("product_usage.mjs", &["builtin"]));
+async fn pages_use_the_product_as_its_description_shows_with_its_own_rooms(kept: Kept) {
+    World::builtin(kept, "page-builtin").await.passes(Script::node("product_usage.mjs", &["builtin"]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_use_the_product_as_its_description_shows_with_rooms_elsewhere() {
-    World::external("page-external").await.passes(Script::node("product_usage.mjs", &["external"]));
+async fn pages_use_the_product_as_its_description_shows_with_rooms_elsewhere(kept: Kept) {
+    World::external(kept, "page-external").await.passes(Script::node("product_usage.mjs", &["external"]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn phones_publish_lose_their_connection_and_come_back_with_the_products_own_rooms() {
-    World::builtin("phone-builtin").await.passes(Script::python("product_publish.py", &[]));
+async fn phones_publish_lose_their_connection_and_come_back_with_the_products_own_rooms(kept: Kept) {
+    World::builtin(kept, "phone-builtin").await.passes(Script::python("product_publish.py", &[]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn phones_publish_lose_their_connection_and_come_back_with_rooms_elsewhere() {
-    World::external("phone-external").await.passes(Script::python("product_publish.py", &[]));
+async fn phones_publish_lose_their_connection_and_come_back_with_rooms_elsewhere(kept: Kept) {
+    World::external(kept, "phone-external").await.passes(Script::python("product_publish.py", &[]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,10 +76,9 @@ async fn a_backend_with_livekits_sdk_receives_the_webhooks_of_this_server() {
     script.passes_on(&mut server);
 }
 
-#[tokio::test]
-async fn a_token_says_what_its_holder_may_do() {
+async fn a_token_says_what_its_holder_may_do(kept: Kept) {
     let media = media_server::MediaServer::start().await;
-    let product = Product::start("grants", json!({ "sfu": media.config() })).await;
+    let product = kept.product("grants", json!({ "sfu": media.config() })).await;
     let started = product.go_live("ana").await;
     let id = started["streamId"].as_str().expect("it is told");
     let watching = product.get(&format!("/live/{id}/watch"), Some(&crate::product::token("bob"))).await.expect(200);

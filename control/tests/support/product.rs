@@ -189,6 +189,11 @@ impl Product {
         }
     }
 
+    /// What its configuration says at that path; `null` if nothing.
+    pub fn setting(&self, path: &[&str]) -> &Value {
+        path.iter().fold(&self.config, |value, name| &value[name])
+    }
+
     pub fn process_id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
     }
