@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatNote, ChatRole, ChatTotals};
 use crate::store::stream::{Stream, UserId};
@@ -32,6 +34,11 @@ const CLIENT_ID_MAX: usize = 36;
 
 /// Of a message's id: a ULID.
 const MESSAGE_ID_LENGTH: usize = 26;
+
+/// What nodes that number messages without the store leave between them: more than can wait for the store. Which
+/// multiple of it one takes is left to chance, since they cannot agree; no number comes near 2^53.
+const LEAP: i64 = 100_000;
+const LEAPS: i64 = 100_000;
 
 /// One socket of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -231,8 +238,11 @@ impl Room {
         Ok(())
     }
 
-    /// Gives accepted messages their numbers. `None`: there are none, since the store was never reached.
-    pub fn number(&mut self, drafts: Vec<Draft>) -> Option<Vec<Arc<ChatMessage>>> {
+    /// Gives accepted messages their numbers. `None`: there are none, since the store was never reached. `alone`: no
+    /// other node numbers messages of this room.
+    pub fn number(&mut self, drafts: Vec<Draft>, alone: bool) -> Option<Vec<Arc<ChatMessage>>> {
+        let leap = || if alone { 0 } else { rand::rng().random_range(1..=LEAPS) * LEAP };
+        self.numbers.go_on_alone(drafts.len(), self.sequence.highest(), leap);
         let number = |Draft(message)| Some(Arc::new(ChatMessage { seq: self.numbers.take()?, ..message }));
         drafts.into_iter().map(number).collect()
     }

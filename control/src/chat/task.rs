@@ -341,7 +341,7 @@ impl RoomTask {
             answers.push((client, reply));
             drafts.push(draft);
         }
-        let messages = self.room.number(drafts);
+        let messages = self.room.number(drafts, alone);
         let kept = match messages {
             Some(messages) if self.keep(&messages).await => messages,
             _ => {

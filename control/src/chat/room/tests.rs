@@ -91,7 +91,7 @@ impl World {
     /// Sends and returns the number.
     fn say(&mut self, user: &str, text: &str, ms: u64) -> i64 {
         let draft = self.write(user, text, ms).unwrap();
-        let messages = self.room.number(vec![draft]).unwrap();
+        let messages = self.room.number(vec![draft], true).unwrap();
         let now = self.at(ms);
         let out = self.room.on_sent(&messages, true, now);
         assert_eq!(out, [Out::All(Event::Message(Arc::clone(&messages[0])))]);
