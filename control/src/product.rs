@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use signaling::rooms::Rooms;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +27,7 @@ use crate::http::client::Proxies;
 use crate::http::{self, Api, Phase};
 use crate::live::Live;
 use crate::moderation::Moderation;
+use crate::problem::Problem;
 use crate::rooms::builtin::Builtin;
 use crate::rooms::external::External;
 use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
@@ -97,7 +101,8 @@ impl Product {
             }),
             guest: config.chat.guest_access(config.development),
         });
-        let router = http::router(api, chat_routes)?.merge(chat.router());
+        let sockets = chat.router().layer(from_fn_with_state(phase.subscribe(), while_serving));
+        let router = http::router(api, chat_routes)?.merge(sockets);
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
         let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
@@ -137,6 +142,21 @@ pub struct Sources {
     pub chat: Arc<chat::Counters>,
     pub moderation: Moderation,
     pub http: Arc<http::Counters>,
+}
+
+/// Lets sockets connect only while the namespaces of all live streams are open. A client that is refused here tries again
+/// by itself; one that asked for a namespace that is not open yet, or no more, would take its stream for ended.
+async fn while_serving(
+    State(phases): State<watch::Receiver<Phase>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let phase = *phases.borrow();
+    match phase {
+        Phase::Serving => Ok(next.run(request).await),
+        Phase::Starting => Err(http::starting()),
+        Phase::Draining => Err(http::draining()),
+    }
 }
 
 /// Serves once the streams of an earlier process are taken over, and keeps them true until `shutdown`.
@@ -299,4 +319,26 @@ fn start_chat(
         node: node.to_owned(),
     })
     .with_context(|| format!("cannot keep messages in {}: correct store.path", directory.unwrap_or_default().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::Service as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_connect_only_while_the_namespaces_of_all_streams_are_open() {
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let mut router = Router::new().route("/", get(|| async {})).layer(from_fn_with_state(phases, while_serving));
+        for (now, status) in [(Phase::Starting, 503), (Phase::Serving, 200), (Phase::Draining, 503)] {
+            phase.send_replace(now);
+            let answer = router.call(Request::new(Body::empty())).await.unwrap();
+
+            assert_eq!(answer.status().as_u16(), status, "{now:?}");
+            assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+        }
+    }
 }
