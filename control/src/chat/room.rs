@@ -263,9 +263,19 @@ impl Room {
             return out;
         }
         for message in messages {
-            self.sequence.push(Arc::clone(message), now.at);
+            self.take_in(Arc::clone(message), now);
         }
         self.released(now)
+    }
+
+    /// Puts a message into the order of all nodes' messages. False: it is too late to be shown, and is found in the
+    /// history alone, by those who ask for what they lack.
+    fn take_in(&mut self, message: Arc<ChatMessage>, now: Now) -> bool {
+        let fresh = self.sequence.push(Arc::clone(&message), now.at);
+        if !fresh && !self.sequence.is_waiting(message.seq) {
+            self.history.add_late(message);
+        }
+        fresh
     }
 
     fn released(&mut self, now: Now) -> Vec<Out> {
@@ -323,7 +333,7 @@ impl Room {
     pub fn on_note(&mut self, note: ChatNote, now: Now) -> Result<Vec<Out>, ()> {
         match note {
             ChatNote::Message { message } => {
-                let fresh = self.sequence.push(Arc::new(message), now.at);
+                let fresh = self.take_in(Arc::new(message), now);
                 let out = self.released(now);
                 if fresh { Ok(out) } else { Err(()) }
             }
