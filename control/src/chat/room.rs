@@ -126,6 +126,12 @@ impl Room {
         }
     }
 
+    /// Nothing of before is kept, so whoever was here before may lack something that nobody can tell.
+    pub fn load_nothing(&mut self, totals: ChatTotals) {
+        self.history.forget_up_to(totals.last_seq);
+        self.reactions.load(totals.reactions);
+    }
+
     /// Takes over what the store has from before.
     pub fn load(&mut self, totals: ChatTotals, messages: Vec<ChatMessage>) {
         let complete = messages.len() < self.limits.history_max;

@@ -45,6 +45,11 @@ impl History {
         }
     }
 
+    /// There may have been messages with numbers up to this, and they are not here.
+    pub fn forget_up_to(&mut self, seq: i64) {
+        self.forgotten = self.forgotten.max(seq);
+    }
+
     pub fn push(&mut self, message: Arc<ChatMessage>) {
         self.last = self.last.max(message.seq);
         let at = self.messages.partition_point(|known| known.seq < message.seq);
