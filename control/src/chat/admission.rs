@@ -69,7 +69,7 @@ impl Admission {
             TokenFault::Unauthenticated => ConnectRefusal::Unauthenticated,
             TokenFault::Expired => ConnectRefusal::TokenExpired,
         })?;
-        if self.live.ban(&user.id, Timestamp::now()).is_some() {
+        if self.is_banned(&user.id) {
             return Err(ConnectRefusal::Banned);
         }
         // After the wait, so that what happened meanwhile counts.

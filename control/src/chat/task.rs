@@ -268,6 +268,11 @@ impl RoomTask {
                 Arrival::Joined(client, last_seq) => {
                     let (key, member) = (client.key(), client.member().clone());
                     self.clients.insert(key, client.clone());
+                    // A ban that came after the admission, when the room did not know the client yet.
+                    if self.shared.gateway.is_banned(&member.user) {
+                        self.dismiss(key, None);
+                        continue;
+                    }
                     match self.room.on_join(key, member, last_seq, Now::new()) {
                         Out::One(_, state) => {
                             client.send(&state);
