@@ -399,6 +399,33 @@ async fn a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_client_that_comes_back_while_the_product_starts_is_not_sent_away() {
+    let mut product = Product::start("early", json!({})).await;
+    let mut rooms = Vec::new();
+    for number in 0..20 {
+        let started = product.go_live(&format!("owner-{number}")).await;
+        rooms.push(started["roomName"].as_str().expect("it is told").to_owned());
+    }
+    product.kill();
+    product.spawn();
+
+    let url = product.ports.url();
+    let back = rooms.iter().map(async |room| {
+        for _ in 0..30_000 {
+            match Socket::connect_at(&url, room, json!({ "token": token("bob") })).await {
+                Ok(_) => return "connected".to_owned(),
+                Err(refusal) if refusal == "Invalid namespace" => return refusal,
+                // Nobody listens yet, or 503: clients try again by themselves.
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        "never".to_owned()
+    });
+    let back = future::join_all(back).await;
+    assert!(back.iter().all(|end| end == "connected"), "{back:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not() {
     let media = MediaServer::start().await;
     let live = json!({ "reconnect_window": 4 });
