@@ -3,6 +3,7 @@
 //! It needs a media server alone, this process's own or another one; without it the process is a LiveKit server
 //! (`sfu.mode: only`).
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,9 @@ use crate::webhooks::WebhookKeys;
 /// How long a start waits for MongoDB.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// A file that is locked as long as a process uses its directory.
+const CLAIM: &str = "onair.lock";
+
 /// How often what is past its time is removed.
 const UPKEEP: Duration = Duration::from_secs(600);
 
@@ -52,6 +56,8 @@ pub struct Product {
     phase: watch::Sender<Phase>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
+    /// Until the process ends.
+    _claim: Option<File>,
 }
 
 impl Product {
@@ -64,6 +70,7 @@ impl Product {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
             warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
         }
+        let claim = directory(config).as_deref().map(claim).transpose()?;
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
@@ -110,7 +117,7 @@ impl Product {
         let running = tokio::spawn(async move {
             tokio::join!(serving, upkeep);
         });
-        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))
+        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running, _claim: claim }, router))
     }
 
     /// Where its numbers are.
@@ -229,6 +236,24 @@ fn directory(config: &Config) -> Option<PathBuf> {
         "" if config.development => None,
         "" => Some(PathBuf::from(embedded::DIRECTORY)),
         path => Some(Path::new(path).to_owned()),
+    }
+}
+
+/// Keeps a directory to this process. Two would empty each other's queue of messages, and in the embedded store know
+/// nothing of each other's streams.
+fn claim(directory: &Path) -> anyhow::Result<File> {
+    let place = directory.display();
+    let open = || {
+        std::fs::create_dir_all(directory)?;
+        File::options().create(true).append(true).open(directory.join(CLAIM))
+    };
+    let file = open().with_context(|| format!("cannot write in {place}: correct store.path (--store.path)"))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("another process uses {place}: give each its own directory as store.path (--store.path)")
+        }
+        // Not every file system can.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
