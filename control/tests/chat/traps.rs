@@ -298,8 +298,10 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
     ana.event("chat:message").await.unwrap();
     server.world.away.set(true);
+    // More than are stored at once, so that the last of them still wait when the next process reads the history.
+    const MESSAGES: usize = 900;
     let mut seqs = Vec::new();
-    for n in 0..150 {
+    for n in 0..MESSAGES {
         ana.emit(&namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;
         seqs.push(ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap());
     }
@@ -308,18 +310,18 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     let server = Server::start(options()).await;
     server.world.observe(stream.clone());
     let mut ana = Raw::connect(server.address).await.unwrap();
-    ana.send(&format!(r#"40{namespace},{{"token":"ana","lastSeq":{}}}"#, seqs[0])).await;
+    ana.send(&format!(r#"40{namespace},{{"token":"ana","lastSeq":{}}}"#, seqs[MESSAGES - 100])).await;
     let state = ana.event("chat:state").await.unwrap();
     let history: Vec<_> = state["history"].as_array().unwrap().iter().map(|message| &message["seq"]).collect();
-    assert_eq!(history, seqs[1..].iter().collect::<Vec<_>>(), "what waits is not lacking");
+    assert_eq!(history, seqs[MESSAGES - 99..].iter().collect::<Vec<_>>(), "what waits is not lacking");
     ana.emit(&namespace, "chat:message", &json!({ "text": "after" })).await;
     let after = ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap();
-    assert!(after > seqs[149], "no number is given twice");
+    assert!(after > seqs[MESSAGES - 1], "no number is given twice");
     let counters = server.world.chat.counters();
     until("the store has them", || counter(&counters.queued) == 0).await;
     let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 1000).await.unwrap();
-    assert_eq!(stored[1..151].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
-    assert_eq!(stored.len(), 152);
+    assert_eq!(stored[1..=MESSAGES].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
+    assert_eq!(stored.len(), MESSAGES + 2);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
