@@ -44,6 +44,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use admission::starting;
 pub use counters::{Answers, Counters};
 
 use crate::auth::{Authenticator, DevTokens};
@@ -130,7 +131,7 @@ impl Front {
     }
 }
 
-fn draining() -> Problem {
+pub(crate) fn draining() -> Problem {
     Problem::new(Code::ShuttingDown, "This server is stopping; try again in a moment.")
         .retry_after(Duration::from_secs(5))
 }

@@ -3,12 +3,16 @@
 //! It needs a media server alone, this process's own or another one; without it the process is a LiveKit server
 //! (`sfu.mode: only`).
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use signaling::rooms::Rooms;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +28,7 @@ use crate::http::client::Proxies;
 use crate::http::{self, Api, Phase};
 use crate::live::Live;
 use crate::moderation::Moderation;
+use crate::problem::Problem;
 use crate::rooms::builtin::Builtin;
 use crate::rooms::external::External;
 use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
@@ -35,6 +40,9 @@ use crate::webhooks::WebhookKeys;
 
 /// How long a start waits for MongoDB.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A file that is locked as long as a process uses its directory.
+const CLAIM: &str = "onair.lock";
 
 /// How often what is past its time is removed.
 const UPKEEP: Duration = Duration::from_secs(600);
@@ -48,6 +56,8 @@ pub struct Product {
     phase: watch::Sender<Phase>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
+    /// Until the process ends.
+    _claim: Option<File>,
 }
 
 impl Product {
@@ -60,6 +70,7 @@ impl Product {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
             warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
         }
+        let claim = directory(config).as_deref().map(claim).transpose()?;
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
@@ -97,7 +108,8 @@ impl Product {
             }),
             guest: config.chat.guest_access(config.development),
         });
-        let router = http::router(api, chat_routes)?.merge(chat.router());
+        let sockets = chat.router().layer(from_fn_with_state(phase.subscribe(), while_serving));
+        let router = http::router(api, chat_routes)?.merge(sockets);
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
         let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
@@ -105,7 +117,7 @@ impl Product {
         let running = tokio::spawn(async move {
             tokio::join!(serving, upkeep);
         });
-        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running }, router))
+        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running, _claim: claim }, router))
     }
 
     /// Where its numbers are.
@@ -137,6 +149,21 @@ pub struct Sources {
     pub chat: Arc<chat::Counters>,
     pub moderation: Moderation,
     pub http: Arc<http::Counters>,
+}
+
+/// Lets sockets connect only while the namespaces of all live streams are open. A client that is refused here tries again
+/// by itself; one that asked for a namespace that is not open yet, or no more, would take its stream for ended.
+async fn while_serving(
+    State(phases): State<watch::Receiver<Phase>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let phase = *phases.borrow();
+    match phase {
+        Phase::Serving => Ok(next.run(request).await),
+        Phase::Starting => Err(http::starting()),
+        Phase::Draining => Err(http::draining()),
+    }
 }
 
 /// Serves once the streams of an earlier process are taken over, and keeps them true until `shutdown`.
@@ -209,6 +236,24 @@ fn directory(config: &Config) -> Option<PathBuf> {
         "" if config.development => None,
         "" => Some(PathBuf::from(embedded::DIRECTORY)),
         path => Some(Path::new(path).to_owned()),
+    }
+}
+
+/// Keeps a directory to this process. Two would empty each other's queue of messages, and in the embedded store know
+/// nothing of each other's streams.
+fn claim(directory: &Path) -> anyhow::Result<File> {
+    let place = directory.display();
+    let open = || {
+        std::fs::create_dir_all(directory)?;
+        File::options().create(true).append(true).open(directory.join(CLAIM))
+    };
+    let file = open().with_context(|| format!("cannot write in {place}: correct store.path (--store.path)"))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("another process uses {place}: give each its own directory as store.path (--store.path)")
+        }
+        // Not every file system can.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -299,4 +344,26 @@ fn start_chat(
         node: node.to_owned(),
     })
     .with_context(|| format!("cannot keep messages in {}: correct store.path", directory.unwrap_or_default().display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::Service as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_connect_only_while_the_namespaces_of_all_streams_are_open() {
+        let (phase, phases) = watch::channel(Phase::Starting);
+        let mut router = Router::new().route("/", get(|| async {})).layer(from_fn_with_state(phases, while_serving));
+        for (now, status) in [(Phase::Starting, 503), (Phase::Serving, 200), (Phase::Draining, 503)] {
+            phase.send_replace(now);
+            let answer = router.call(Request::new(Body::empty())).await.unwrap();
+
+            assert_eq!(answer.status().as_u16(), status, "{now:?}");
+            assert_eq!(answer.headers().contains_key("retry-after"), status == 503);
+        }
+    }
 }

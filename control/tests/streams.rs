@@ -85,6 +85,7 @@ macro_rules! every_rule {
                 an_end_holds_also_when_the_media_server_is_away
                 a_viewers_token_lets_one_user_in_on_several_devices
                 who_may_not_watch_is_told_why
+                who_watches_a_stream_of_another_node_finds_it_known_here
                 a_block_puts_all_sessions_of_the_user_out
                 a_planned_stream_starts_from_half_an_hour_before
                 a_planned_stream_is_cancelled_by_its_owner_or_by_time

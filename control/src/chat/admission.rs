@@ -63,13 +63,13 @@ impl Admission {
         let place = self.connections.enter(connection.to_owned(), self.per_connection);
         let of_connection = place.ok_or(ConnectRefusal::TooManyConnections)?;
         let Some(token) = token else {
-            return self.admit_guest(stream, connection, of_connection);
+            return self.admit_guest(stream, of_connection);
         };
         let user = (self.verify)(token, Timestamp::now()).await.map_err(|fault| match fault {
             TokenFault::Unauthenticated => ConnectRefusal::Unauthenticated,
             TokenFault::Expired => ConnectRefusal::TokenExpired,
         })?;
-        if self.live.ban(&user.id, Timestamp::now()).is_some() {
+        if self.is_banned(&user.id) {
             return Err(ConnectRefusal::Banned);
         }
         // After the wait, so that what happened meanwhile counts.
@@ -82,16 +82,22 @@ impl Admission {
         Ok(Admitted { member: member(user, &stream), places: vec![of_connection, of_user] })
     }
 
-    fn admit_guest(&self, stream: StreamId, connection: &str, place: Place) -> Result<Admitted, ConnectRefusal> {
+    fn admit_guest(&self, stream: StreamId, place: Place) -> Result<Admitted, ConnectRefusal> {
         let may_write = match self.guest {
             GuestAccess::Off => return Err(ConnectRefusal::Unauthenticated),
             GuestAccess::Read => false,
             GuestAccess::Write => true,
         };
         self.live_stream(stream)?;
-        let user = format!("guest-{connection}").parse().map_err(|_| ConnectRefusal::ServerBusy)?;
+        // Nothing of the connection's own id, which is all that somebody needs to take a polling connection over, while
+        // everybody sees who wrote.
+        let user = format!("guest-{}", ulid::Ulid::generate()).parse().map_err(|_| ConnectRefusal::ServerBusy)?;
         let member = Member { user, role: ChatRole::Guest, name: "Guest".into(), may_write, expires_at: None };
         Ok(Admitted { member, places: vec![place] })
+    }
+
+    pub fn is_banned(&self, user: &UserId) -> bool {
+        self.live.ban(user, Timestamp::now()).is_some()
     }
 
     fn live_stream(&self, id: StreamId) -> Result<Arc<Stream>, ConnectRefusal> {
@@ -232,6 +238,24 @@ mod tests {
             let admitted = admission.admit(id, "c", token.map(str::to_owned)).await.ok().unwrap();
             assert_eq!((admitted.member.role, admitted.member.may_write), (role, may_write), "{token:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_not_named_after_the_secret_of_its_connection() {
+        let (admission, id) = admission(GuestAccess::Write);
+        let [one, other] = [(); 2].map(|()| admission.admit(id, "AAAAAAAAAAAAAAAA", None));
+        let (one, other) = (one.await.ok().unwrap().member.user, other.await.ok().unwrap().member.user);
+
+        assert!(one.as_str().starts_with("guest-") && one != other, "{one}");
+        assert!(!one.as_str().contains("AAAAAAAAAAAAAAAA"), "{one}");
+    }
+
+    #[tokio::test]
+    async fn a_banned_user_who_got_in_before_is_not_let_stay() {
+        let (admission, _) = admission(GuestAccess::Read);
+        let [ana, banned] = ["ana", "banned"].map(|user| user.parse::<UserId>().unwrap());
+
+        assert!(!admission.is_banned(&ana) && admission.is_banned(&banned));
     }
 
     #[tokio::test]

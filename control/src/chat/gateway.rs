@@ -28,7 +28,7 @@ use tower::Layer as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::debug;
 
-use crate::store::stream::StreamId;
+use crate::store::stream::{StreamId, UserId};
 
 use super::admission::{Admission, Place};
 use super::counters::{Counters, add, subtract};
@@ -193,6 +193,10 @@ impl Gateway {
             counters: Arc::clone(&self.counters),
         }));
         Ok(())
+    }
+
+    pub fn is_banned(&self, user: &UserId) -> bool {
+        self.admission.is_banned(user)
     }
 
     /// Sends to all who have got the state of the room.

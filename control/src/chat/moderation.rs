@@ -161,11 +161,10 @@ impl ChatModeration {
     }
 
     async fn clear(&self, caller: &Caller, stream: &Stream, user: &UserId) -> Result<(), Problem> {
-        let hidden = self.store.chat_hide_user(stream.id, user, &caller.user.id).await?;
+        self.store.chat_hide_user(stream.id, user, &caller.user.id).await?;
         self.unpin_if(caller, stream, |pinned| &pinned.user_id == user).await?;
-        if hidden > 0 {
-            self.chat.cleared(stream.id, user.clone()).await;
-        }
+        // Also if the store had none to hide: with `chat.persist` off, clients have what the store has not.
+        self.chat.cleared(stream.id, user.clone()).await;
         Ok(())
     }
 

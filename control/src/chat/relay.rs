@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::clock::Timestamp;
-use crate::store::SharedStore;
 use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
+use crate::store::{SharedStore, StoreError};
 
 /// Between two looks for news of others.
 const LOOK: Duration = Duration::from_millis(200);
@@ -30,7 +31,8 @@ const OVERLAP: Duration = Duration::from_secs(5);
 /// Notes read at once.
 const PAGE: usize = 1000;
 
-/// Notes waiting to be written. When full they are dropped: other nodes' clients find the messages in the history.
+/// Notes waiting to be written, also while the store is away. When full they are dropped: other nodes' clients find the
+/// messages in the history.
 const UNWRITTEN_MAX: usize = 10_000;
 
 /// Handle; cheap to clone.
@@ -54,6 +56,8 @@ pub(crate) struct RelayTask {
     store: SharedStore,
     neighbours: Arc<Neighbours>,
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
+    /// Taken from there, and kept until the store has them.
+    outbox: VecDeque<Relayed>,
     seen: Seen,
     since: Timestamp,
     announced_at: Option<Instant>,
@@ -65,8 +69,8 @@ impl Relay {
         let neighbours = Arc::new(Neighbours::default());
         let since = Timestamp::now();
         let handle = Self { neighbours: Arc::clone(&neighbours), unwritten: sender };
-        let seen = Seen::default();
-        (handle, RelayTask { node, store, neighbours, unwritten, seen, since, announced_at: None })
+        let (outbox, seen) = (VecDeque::new(), Seen::default());
+        (handle, RelayTask { node, store, neighbours, unwritten, outbox, seen, since, announced_at: None })
     }
 
     /// Whether no other node uses the store now.
@@ -99,16 +103,25 @@ impl RelayTask {
         if !self.store.is_shared() {
             return;
         }
-        let mut unwritten = Vec::new();
+        let mut told = Vec::new();
+        // Not a sleep of each turn, which notes that follow each other closely would cut short for ever.
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                count = self.unwritten.recv_many(&mut unwritten, PAGE) => {
+                count = self.unwritten.recv_many(&mut told, PAGE) => {
                     if count == 0 {
                         return;
                     }
-                    self.write(&mut unwritten).await;
+                    // What could not be written before is tried again with the next look, not with every note.
+                    let is_first = self.outbox.is_empty();
+                    self.take_up(&mut told);
+                    if is_first {
+                        self.write().await;
+                    }
                 }
-                () = tokio::time::sleep(LOOK) => {
+                _ = looks.tick() => {
+                    self.write().await;
                     self.announce().await;
                     if self.neighbours.count.load(Ordering::Relaxed) > 0 {
                         self.look(&inlet).await;
@@ -142,18 +155,35 @@ impl RelayTask {
         }
     }
 
-    async fn write(&mut self, unwritten: &mut Vec<(StreamId, ChatNote)>) {
+    fn take_up(&mut self, told: &mut Vec<(StreamId, ChatNote)>) {
         let at = Timestamp::now();
-        let relayed = |(stream_id, note)| Relayed {
-            id: ulid::Ulid::generate().to_string(),
-            node: self.node.clone(),
-            stream_id,
-            at,
-            note,
-        };
-        let notes: Vec<_> = unwritten.drain(..).map(relayed).collect();
-        if let Err(cause) = self.store.relay(&notes).await {
-            debug!(%cause, notes = notes.len(), "other nodes were not told");
+        for (stream_id, note) in told.drain(..) {
+            if self.outbox.len() >= UNWRITTEN_MAX {
+                debug!("a note for other nodes is dropped: the store is away");
+                continue;
+            }
+            let (id, node) = (ulid::Ulid::generate().to_string(), self.node.clone());
+            self.outbox.push_back(Relayed { id, node, stream_id, at, note });
+        }
+    }
+
+    /// Writes what waits, as far as the store takes it. Under the same id it may be written twice.
+    async fn write(&mut self) {
+        while !self.outbox.is_empty() {
+            let count = self.outbox.len().min(PAGE);
+            // Others look for what is new now.
+            let at = Timestamp::now();
+            let notes: Vec<_> = self.outbox.iter().take(count).map(|note| Relayed { at, ..note.clone() }).collect();
+            match self.store.relay(&notes).await {
+                Ok(()) => {}
+                Err(cause @ StoreError::Unavailable(_)) => {
+                    return debug!(%cause, notes = self.outbox.len(), "other nodes are told later");
+                }
+                Err(cause @ (StoreError::NotFound | StoreError::Failed(_))) => {
+                    debug!(%cause, notes = count, "other nodes were not told");
+                }
+            }
+            self.outbox.drain(..count);
         }
     }
 

@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatNote, ChatRole, ChatTotals};
 use crate::store::stream::{Stream, UserId};
@@ -32,6 +34,11 @@ const CLIENT_ID_MAX: usize = 36;
 
 /// Of a message's id: a ULID.
 const MESSAGE_ID_LENGTH: usize = 26;
+
+/// What nodes that number messages without the store leave between them: more than can wait for the store. Which
+/// multiple of it one takes is left to chance, since they cannot agree; no number comes near 2^53.
+const LEAP: i64 = 100_000;
+const LEAPS: i64 = 100_000;
 
 /// One socket of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +124,12 @@ impl Room {
             reactions: Reactions::default(),
             told_viewers,
         }
+    }
+
+    /// Nothing of before is kept, so whoever was here before may lack something that nobody can tell.
+    pub fn load_nothing(&mut self, totals: ChatTotals) {
+        self.history.forget_up_to(totals.last_seq);
+        self.reactions.load(totals.reactions);
     }
 
     /// Takes over what the store has from before.
@@ -231,8 +244,11 @@ impl Room {
         Ok(())
     }
 
-    /// Gives accepted messages their numbers. `None`: there are none, since the store was never reached.
-    pub fn number(&mut self, drafts: Vec<Draft>) -> Option<Vec<Arc<ChatMessage>>> {
+    /// Gives accepted messages their numbers. `None`: there are none, since the store was never reached. `alone`: no
+    /// other node numbers messages of this room.
+    pub fn number(&mut self, drafts: Vec<Draft>, alone: bool) -> Option<Vec<Arc<ChatMessage>>> {
+        let leap = || if alone { 0 } else { rand::rng().random_range(1..=LEAPS) * LEAP };
+        self.numbers.go_on_alone(drafts.len(), self.sequence.highest(), leap);
         let number = |Draft(message)| Some(Arc::new(ChatMessage { seq: self.numbers.take()?, ..message }));
         drafts.into_iter().map(number).collect()
     }
@@ -253,9 +269,19 @@ impl Room {
             return out;
         }
         for message in messages {
-            self.sequence.push(Arc::clone(message), now.at);
+            self.take_in(Arc::clone(message), now);
         }
         self.released(now)
+    }
+
+    /// Puts a message into the order of all nodes' messages. False: it is too late to be shown, and is found in the
+    /// history alone, by those who ask for what they lack.
+    fn take_in(&mut self, message: Arc<ChatMessage>, now: Now) -> bool {
+        let fresh = self.sequence.push(Arc::clone(&message), now.at);
+        if !fresh && !self.sequence.is_waiting(message.seq) {
+            self.history.add_late(message);
+        }
+        fresh
     }
 
     fn released(&mut self, now: Now) -> Vec<Out> {
@@ -313,7 +339,7 @@ impl Room {
     pub fn on_note(&mut self, note: ChatNote, now: Now) -> Result<Vec<Out>, ()> {
         match note {
             ChatNote::Message { message } => {
-                let fresh = self.sequence.push(Arc::new(message), now.at);
+                let fresh = self.take_in(Arc::new(message), now);
                 let out = self.released(now);
                 if fresh { Ok(out) } else { Err(()) }
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use crate::store::chat::StoredMessage;
+use crate::store::chat::{ChatMessage, StoredMessage};
 use crate::store::stream::StreamId;
 use crate::store::{SharedStore, StoreError};
 
@@ -94,6 +94,13 @@ impl Spool {
             .map(|stored| stored.message.seq)
             .max()
             .unwrap_or(0)
+    }
+
+    /// What waits of a stream.
+    pub fn of_stream(&self, stream: StreamId) -> Vec<ChatMessage> {
+        let waiting = self.waiting();
+        let of_stream = waiting.iter().filter(|stored| stored.stream_id == stream && stored.hidden_by.is_none());
+        of_stream.map(|stored| stored.message.clone()).collect()
     }
 
     /// Keeps messages; when it returns they outlive the process.

@@ -3,7 +3,7 @@
 //! Messages that arrived together are kept with one write and sent after it. While the store is away they go to the
 //! [queue on disk](super::spool) instead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -215,17 +215,22 @@ impl RoomTask {
     async fn load(&mut self) {
         let store = &self.shared.store;
         let newest = self.shared.limits.history_max;
+        // First, so that what is stored meanwhile is found in the store.
+        let waiting = self.shared.spool.of_stream(self.id);
         let load = async {
             let totals = store.chat_totals(self.id).await?;
             let messages = match self.shared.persist {
-                true => store.chat_messages(self.id, ChatRange::Newest, newest).await?,
-                false => Vec::new(),
+                true => Some(store.chat_messages(self.id, ChatRange::Newest, newest).await?),
+                false => None,
             };
             Ok((totals, messages))
         };
         match self.patiently(load).await {
-            Ok((totals, messages)) => {
-                self.room.load(totals, messages);
+            Ok((totals, stored)) => {
+                match stored {
+                    Some(stored) => self.room.load(totals, with_waiting(stored, waiting)),
+                    None => self.room.load_nothing(totals),
+                }
                 self.loaded = true;
             }
             Err(cause) => warn!(stream = %self.id, %cause, "cannot read the chat's history; it is tried again"),
@@ -263,6 +268,11 @@ impl RoomTask {
                 Arrival::Joined(client, last_seq) => {
                     let (key, member) = (client.key(), client.member().clone());
                     self.clients.insert(key, client.clone());
+                    // A ban that came after the admission, when the room did not know the client yet.
+                    if self.shared.gateway.is_banned(&member.user) {
+                        self.dismiss(key, None);
+                        continue;
+                    }
                     match self.room.on_join(key, member, last_seq, Now::new()) {
                         Out::One(_, state) => {
                             client.send(&state);
@@ -341,7 +351,7 @@ impl RoomTask {
             answers.push((client, reply));
             drafts.push(draft);
         }
-        let messages = self.room.number(drafts);
+        let messages = self.room.number(drafts, alone);
         let kept = match messages {
             Some(messages) if self.keep(&messages).await => messages,
             _ => {
@@ -513,4 +523,12 @@ impl RoomTask {
             }
         });
     }
+}
+
+/// Adds to messages of the store those that are on their way to it.
+fn with_waiting(mut stored: Vec<ChatMessage>, waiting: Vec<ChatMessage>) -> Vec<ChatMessage> {
+    let known: HashSet<String> = stored.iter().map(|message| message.id.clone()).collect();
+    stored.extend(waiting.into_iter().filter(|message| !known.contains(&message.id)));
+    stored.sort_by_key(|message| message.seq);
+    stored
 }

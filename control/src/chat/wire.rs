@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatRole, ChatSettings};
@@ -17,9 +17,19 @@ use super::refusal::Refusal;
 pub(crate) struct Auth {
     #[serde(default)]
     pub token: Option<String>,
-    /// The last message that a returning client has.
-    #[serde(default)]
+    /// The last message that a returning client has. Where that is no number, the client gets what newcomers get:
+    /// nobody is kept out for it, least of all as if the token were at fault.
+    #[serde(default, deserialize_with = "number")]
     pub last_seq: Option<i64>,
+}
+
+/// A whole number, also as the text as which browsers store it.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::Number(number) => number.as_i64(),
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    })
 }
 
 /// Payload of a client's `chat:message`.
@@ -155,5 +165,22 @@ impl Event {
             Event::Ended { .. } => "stream:ended",
             Event::Error(_) => "chat:error",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_number_is_read_leniently() {
+        for (written, expected) in
+            [("7", Some(7)), ("\"7\"", Some(7)), ("null", None), ("1.5", None), ("1e300", None), ("\"x\"", None)]
+        {
+            let auth: Auth = serde_json::from_str(&format!(r#"{{"token":"t","lastSeq":{written}}}"#)).unwrap();
+
+            assert_eq!((auth.token.as_deref(), auth.last_seq), (Some("t"), expected), "{written}");
+        }
+        assert_eq!(serde_json::from_str::<Auth>("{}").unwrap().last_seq, None);
     }
 }

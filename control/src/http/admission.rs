@@ -69,7 +69,7 @@ pub(super) async fn wait_for_recovery(
     }
 }
 
-pub(super) fn starting() -> Problem {
+pub(crate) fn starting() -> Problem {
     Problem::new(Code::StoreUnavailable, "The server is starting; try again in a moment.").retry_after(STORE_RETRY)
 }
 

@@ -19,7 +19,8 @@ pub const VIEWER_TOKEN_LIFE: Duration = Duration::from_secs(600);
 const IDENTITY_SUFFIX_CHARS: usize = 8;
 
 impl Streams {
-    /// The newest copy known: this node's, else the store's.
+    /// The newest copy known: this node's, else the store's. A live one that another node has just started is known here
+    /// from then on, so that whoever is told of it finds its chat open.
     ///
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.
@@ -27,7 +28,8 @@ impl Streams {
         if let Some(stream) = self.live().stream(id) {
             return Ok(stream);
         }
-        self.store().stream(id).await?.map(Arc::new).ok_or_else(Problem::stream_not_found)
+        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        Ok(if stream.is_live() { self.observe(stream) } else { Arc::new(stream) })
     }
 
     /// A token to watch with.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use control::chat::{Limits, Rate};
 use control::store::SharedStore;
+use control::store::chat::ChatRange;
 use control::store::stream::{Stream, UserId};
 use serde_json::{Value, json};
 
@@ -123,6 +124,84 @@ async fn the_end_reaches_the_other_node_with_the_stream(store: SharedStore) {
     pair.nodes[1].world.chat.drop_user(&ana);
 }
 
+async fn a_node_that_is_written_on_all_the_time_hears_of_the_other(store: SharedStore) {
+    let pair = Pair::on(store).await;
+    let [mut ana, mut listener, mut ben] =
+        [pair.join(0, "ana").await, pair.join(0, "listener").await, pair.join(1, "ben").await];
+    const MESSAGES: usize = 100;
+    let write = async {
+        for n in 0..MESSAGES {
+            ana.emit(&pair.namespace, "chat:message", &json!({ "text": format!("ana {n}") })).await;
+            if n == 20 {
+                ben.emit(&pair.namespace, "chat:message", &json!({ "text": "ben" })).await;
+            }
+            // Less than there is between two looks for news.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let listen = async {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|text| text != &format!("ana {}", MESSAGES - 1)) {
+            seen.push(listener.event("chat:message").await.unwrap()["text"].as_str().unwrap().to_owned());
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(write, listen);
+
+    assert!(seen.iter().any(|text| text == "ben"), "{seen:?}");
+}
+
+async fn nodes_without_the_store_give_out_no_number_twice(store: SharedStore) {
+    let pair = Pair::on(store).await;
+    let mut writers = [pair.join(0, "ana").await, pair.join(1, "ben").await];
+    for node in &pair.nodes {
+        node.world.away.set_away(true);
+    }
+    let mut told = BTreeSet::new();
+    for n in 0..5 {
+        for raw in &mut writers {
+            let text = format!("during {n}");
+            raw.emit(&pair.namespace, "chat:message", &json!({ "text": text })).await;
+            let message = raw.event("chat:message").await.unwrap();
+            assert_eq!(message["text"], text);
+            assert!(told.insert((message["seq"].as_i64().unwrap(), message["id"].as_str().unwrap().to_owned())));
+        }
+    }
+    for node in &pair.nodes {
+        node.world.away.set_away(false);
+    }
+
+    assert_eq!(told.iter().map(|(seq, _)| seq).collect::<BTreeSet<_>>().len(), 10, "{told:?}");
+    let mut stored = BTreeSet::new();
+    for _ in 0..200 {
+        let messages = pair.nodes[0].world.store.chat_messages(pair.stream.id, ChatRange::Newest, 10).await.unwrap();
+        stored = messages.into_iter().map(|message| (message.seq, message.id)).collect();
+        if stored == told {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(stored, told, "they keep the numbers under which they were shown");
+}
+
+async fn what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later(store: SharedStore) {
+    let pair = Pair::on(store).await;
+    let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
+    pair.nodes[0].world.away.set_away(true);
+    for n in 0..3 {
+        ana.emit(&pair.namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;
+        ana.event("chat:message").await.unwrap();
+    }
+    ana.emit(&pair.namespace, "reaction", &json!("🔥")).await;
+    ana.event("reactions").await.unwrap();
+    pair.nodes[0].world.away.set_away(false);
+
+    for n in 0..3 {
+        assert_eq!(ben.event("chat:message").await.unwrap()["text"], format!("during {n}"));
+    }
+    assert_eq!(ben.event("reactions").await.unwrap()["totals"]["🔥"], 1);
+}
+
 /// Makes a test of each rule, in the store of that name.
 macro_rules! rules {
     ($store:ident: $($rule:ident)*) => {
@@ -143,6 +222,9 @@ macro_rules! every_rule {
             messages_of_both_nodes_are_seen_on_both_in_one_order
             deletions_and_reactions_cross_over
             the_end_reaches_the_other_node_with_the_stream
+            a_node_that_is_written_on_all_the_time_hears_of_the_other
+            nodes_without_the_store_give_out_no_number_twice
+            what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later
         })*
     };
 }

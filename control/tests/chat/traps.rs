@@ -13,7 +13,7 @@ use control::store::stream::Stream;
 use serde_json::json;
 
 use crate::raw::{PATIENCE, Raw};
-use crate::server::{Options, Server};
+use crate::server::{Options, Server, obey};
 
 /// A live stream of an owner of its own.
 async fn room(server: &Server) -> (Stream, String) {
@@ -299,8 +299,10 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
     ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
     ana.event("chat:message").await.unwrap();
     server.world.away.set_away(true);
+    // More than are stored at once, so that the last of them still wait when the next process reads the history.
+    const MESSAGES: usize = 900;
     let mut seqs = Vec::new();
-    for n in 0..150 {
+    for n in 0..MESSAGES {
         ana.emit(&namespace, "chat:message", &json!({ "text": format!("during {n}") })).await;
         seqs.push(ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap());
     }
@@ -308,16 +310,51 @@ async fn messages_that_waited_are_stored_by_the_next_process() {
 
     let server = Server::start(options()).await;
     server.world.observe(stream.clone());
-    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let mut ana = Raw::connect(server.address).await.unwrap();
+    ana.send(&format!(r#"40{namespace},{{"token":"ana","lastSeq":{}}}"#, seqs[MESSAGES - 100])).await;
+    let state = ana.event("chat:state").await.unwrap();
+    let history: Vec<_> = state["history"].as_array().unwrap().iter().map(|message| &message["seq"]).collect();
+    assert_eq!(history, seqs[MESSAGES - 99..].iter().collect::<Vec<_>>(), "what waits is not lacking");
     ana.emit(&namespace, "chat:message", &json!({ "text": "after" })).await;
     let after = ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap();
-    assert!(after > seqs[149], "no number is given twice");
+    assert!(after > seqs[MESSAGES - 1], "no number is given twice");
     let counters = server.world.chat.counters();
     until("the store has them", || counter(&counters.queued) == 0).await;
     let stored = server.world.store.chat_messages(stream.id, ChatRange::Newest, 1000).await.unwrap();
-    assert_eq!(stored[1..151].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
-    assert_eq!(stored.len(), 152);
+    assert_eq!(stored[1..=MESSAGES].iter().map(|message| message.seq).collect::<Vec<_>>(), seqs);
+    assert_eq!(stored.len(), MESSAGES + 2);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_that_keeps_nothing_is_cleared_all_the_same_and_does_not_claim_to_be_whole() {
+    let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+    let config = product::Chat { persist: false, ..product::Chat::default() };
+    let options = || Options { store: Some(Arc::clone(&store)), config: config.clone(), ..Options::default() };
+    let server = Server::start(options()).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &json!({ "text": "rude" })).await;
+    let seq = ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap();
+    let order = json!({
+        "streamId": stream.id, "by": stream.owner_id, "userId": "ana", "seconds": 60, "deleteMessages": true,
+    });
+    obey(&server.world, "mute", &order).await.unwrap();
+    assert_eq!(ana.event("chat:cleared").await.unwrap()["userId"], "ana");
+    let ben = Raw::connect(server.address).await;
+    assert_eq!(state_after(ben.unwrap(), &namespace, 0).await["history"], json!([]));
+
+    let server = Server::start(options()).await;
+    server.world.observe(stream.clone());
+    let ben = Raw::connect(server.address).await;
+    let state = state_after(ben.unwrap(), &namespace, seq).await;
+    assert_eq!((&state["history"], &state["gap"]), (&json!([]), &json!(true)));
+}
+
+/// What a client is told that comes back with a last message.
+async fn state_after(mut raw: Raw, namespace: &str, last_seq: i64) -> serde_json::Value {
+    raw.send(&format!(r#"40{namespace},{{"token":"ben","lastSeq":{last_seq}}}"#)).await;
+    raw.event("chat:state").await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -89,6 +89,19 @@ async fn racing_starts_on_two_nodes_give_one_live_stream_to_each_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_who_is_told_of_a_new_stream_by_the_other_node_finds_its_chat_there() {
+    let nodes = Nodes::start("new").await;
+    for number in 0..5 {
+        let started = nodes.a.go_live(&format!("owner-{number}")).await;
+        let path = format!("/live/{}/watch", started["streamId"].as_str().expect("it is told"));
+        let watched = nodes.b.get(&path, Some(&token("bob"))).await.expect(200);
+
+        assert_eq!(watched["chat"]["namespace"], format!("/live:{}", started["roomName"].as_str().unwrap()));
+        user(&nodes.b, started["roomName"].as_str().unwrap(), &token("bob")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_on_one_node_closes_the_chat_on_the_other() {
     let nodes = Nodes::start("ends").await;
     let (id, room) = nodes.stream("ana").await;

@@ -18,6 +18,7 @@ use crate::socket::Socket;
 
 on_every_store! {
     what_was_acknowledged_holds_after_a_kill
+    a_chat_client_that_comes_back_while_the_product_starts_is_not_sent_away
     a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live
     an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not
 }
@@ -405,6 +406,32 @@ async fn a_stream_whose_room_went_while_the_product_was_down_does_not_stay_live(
     assert!(["server_lost", "publisher_timeout"].contains(&ended["endReason"].as_str().unwrap_or_default()), "{ended}");
     let stream = product.get(&format!("/live/{}", kept.id), None).await.expect(200);
     assert_eq!(stream["state"], "live", "{stream}");
+}
+
+async fn a_chat_client_that_comes_back_while_the_product_starts_is_not_sent_away(kept: Kept) {
+    let mut product = kept.product("early", json!({})).await;
+    let mut rooms = Vec::new();
+    for number in 0..20 {
+        let started = product.go_live(&format!("owner-{number}")).await;
+        rooms.push(started["roomName"].as_str().expect("it is told").to_owned());
+    }
+    product.kill();
+    product.spawn();
+
+    let url = product.ports.url();
+    let back = rooms.iter().map(async |room| {
+        for _ in 0..30_000 {
+            match Socket::connect_at(&url, room, json!({ "token": token("bob") })).await {
+                Ok(_) => return "connected".to_owned(),
+                Err(refusal) if refusal == "Invalid namespace" => return refusal,
+                // Nobody listens yet, or 503: clients try again by themselves.
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        "never".to_owned()
+    });
+    let back = future::join_all(back).await;
+    assert!(back.iter().all(|end| end == "connected"), "{back:?}");
 }
 
 async fn an_owner_who_is_gone_for_the_window_ends_the_stream_and_one_who_comes_back_does_not(kept: Kept) {

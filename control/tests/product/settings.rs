@@ -112,3 +112,18 @@ async fn dangerous_settings_are_refused_with_a_word_what_to_do() {
     assert!(refused.contains("JWT_SECRET"), "{refused}");
     assert!(!refused.contains(API_SECRET));
 }
+
+/// [C] Two processes would empty each other's queue of messages that wait for the store.
+#[tokio::test]
+async fn a_directory_belongs_to_one_process() {
+    let mut first = Product::start("claimed", json!({})).await;
+    let shared = json!({ "store": { "path": first.data() } });
+    let refused = Product::prepared(Ports::free(), "claiming", shared.clone()).refusal().await;
+    assert!(refused.contains("store.path"), "{refused}");
+
+    first.go_live("ana").await;
+    first.kill();
+    let next = started(Product::prepared(Ports::free(), "claiming-again", shared)).await;
+    let listed = next.get("/live/active", None).await.expect(200);
+    assert_eq!(listed["streams"][0]["ownerId"], "ana", "a kill leaves nothing behind that keeps the next one out");
+}

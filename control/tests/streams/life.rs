@@ -378,6 +378,20 @@ pub async fn who_may_not_watch_is_told_why(store: SharedStore) {
     assert_eq!(code(world.streams.watch(&user("dan"), unknown, None).await), Code::StreamNotFound);
 }
 
+pub async fn who_watches_a_stream_of_another_node_finds_it_known_here(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let next = world.node();
+    next.streams.watch(&user("bo"), stream.id, None).await.unwrap();
+
+    // And with it its chat, without waiting for the next look at what others changed.
+    assert_eq!(next.streams.live().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    let late = world.node();
+    assert_eq!(code(late.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
+    assert!(late.streams.live().stream(stream.id).is_none(), "those that are over are not collected");
+}
+
 pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;

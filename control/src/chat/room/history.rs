@@ -45,6 +45,11 @@ impl History {
         }
     }
 
+    /// There may have been messages with numbers up to this, and they are not here.
+    pub fn forget_up_to(&mut self, seq: i64) {
+        self.forgotten = self.forgotten.max(seq);
+    }
+
     pub fn push(&mut self, message: Arc<ChatMessage>) {
         self.last = self.last.max(message.seq);
         let at = self.messages.partition_point(|known| known.seq < message.seq);
@@ -56,6 +61,14 @@ impl History {
         }
     }
 
+    /// A message that was never shown, or a repeat of one.
+    pub fn add_late(&mut self, message: Arc<ChatMessage>) {
+        let is_known = self.messages.binary_search_by_key(&message.seq, |known| known.seq).is_ok();
+        if !is_known && message.seq > self.forgotten {
+            self.push(message);
+        }
+    }
+
     /// For a client that has messages up to `after`, or for a newcomer the last `newcomers`.
     pub fn recent(&self, after: Option<i64>, newcomers: usize) -> Recent {
         let from = match after {
@@ -63,7 +76,8 @@ impl History {
             None => self.messages.len().saturating_sub(newcomers),
         };
         let messages = self.messages.range(from..).cloned().collect();
-        Recent { messages, gap: after.is_some_and(|after| after < self.forgotten) }
+        // Numbers begin at 1: who has less than nothing has nothing.
+        Recent { messages, gap: after.is_some_and(|after| after.max(0) < self.forgotten) }
     }
 
     pub fn last(&self) -> i64 {
@@ -113,6 +127,31 @@ mod tests {
         assert!(history.recent(Some(6), 2).gap);
         assert_eq!(numbers(&history.recent(Some(6), 2)), [8, 9, 10]);
         assert!(!history.recent(Some(7), 2).gap);
+    }
+
+    #[test]
+    fn nobody_lacks_what_there_never_was() {
+        let mut history = History::new(3);
+        assert!(!history.recent(Some(-1), 2).gap);
+        for seq in 1..=4 {
+            history.push(Arc::new(message(seq)));
+        }
+
+        assert!(history.recent(Some(-1), 2).gap);
+    }
+
+    #[test]
+    fn a_late_message_takes_its_place_once() {
+        let mut history = History::new(3);
+        for seq in [1, 2, 4, 6] {
+            history.push(Arc::new(message(seq)));
+        }
+        history.remove("id-2");
+        for seq in [5, 5, 1] {
+            history.add_late(Arc::new(message(seq)));
+        }
+
+        assert_eq!(numbers(&history.recent(Some(0), 2)), [4, 5, 6]);
     }
 
     #[test]

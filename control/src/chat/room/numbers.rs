@@ -7,6 +7,8 @@ pub(crate) struct Numbers {
     next: Option<i64>,
     /// The first one beyond the reserved.
     end: i64,
+    /// Numbers are given out without the store.
+    is_on_its_own: bool,
 }
 
 impl Numbers {
@@ -34,6 +36,18 @@ impl Numbers {
             self.next = Some(first.max(next));
             self.end = end;
         }
+        self.is_on_its_own = false;
+    }
+
+    /// Goes on without the store if fewer than `count` are left: above `seen`, the highest number of any node, or what
+    /// gets a number now would come too late to be shown; and further up by `leap`, once, away from the numbers that
+    /// other nodes give out meanwhile.
+    pub fn go_on_alone(&mut self, count: usize, seen: i64, leap: impl FnOnce() -> i64) {
+        let Some(next) = self.next.filter(|_| self.missing(count) && !self.is_on_its_own) else {
+            return;
+        };
+        self.is_on_its_own = true;
+        self.next = Some(next.max(seen.saturating_add(1)).saturating_add(leap()));
     }
 
     /// The next number. Beyond the reserved ones it is provisional: the store is away, and will be told later. `None`
@@ -80,6 +94,25 @@ mod tests {
 
         numbers.reserved(4, 100);
         assert_eq!(numbers.take(), Some(4));
+    }
+
+    #[test]
+    fn without_the_store_numbers_are_above_all_that_were_seen_and_those_of_two_nodes_differ() {
+        let mut numbers = Numbers::default();
+        numbers.go_on_alone(1, 0, || 1000);
+        assert_eq!(numbers.take(), None, "the store was never asked");
+        numbers.reserved(1, 2);
+        numbers.go_on_alone(2, 7, || 1000);
+        assert_eq!(numbers.take(), Some(1), "there are enough");
+
+        numbers.go_on_alone(2, 7, || 1000);
+        assert_eq!([numbers.take(), numbers.take()], [Some(1008), Some(1009)]);
+        numbers.go_on_alone(1, 1009, || 1000);
+        assert_eq!(numbers.take(), Some(1010), "one leap is enough");
+        numbers.reserved(1011, 1);
+        assert_eq!(numbers.take(), Some(1011));
+        numbers.go_on_alone(1, 1011, || 0);
+        assert_eq!(numbers.take(), Some(1012));
     }
 
     #[test]

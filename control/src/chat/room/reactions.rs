@@ -27,13 +27,13 @@ impl Reactions {
         merge(&mut self.totals, totals);
     }
 
-    /// Counts one. True: pass it on by itself.
+    /// Counts one. True: pass it on by itself, also one of more kinds than are counted, or whoever sends enough kinds
+    /// would silence all others.
     pub fn add(&mut self, emoji: &str, limits: &Limits, now: Instant) -> bool {
-        if !self.count(emoji, 1, limits, now) {
-            return false;
+        if self.count(emoji, 1, limits, now) {
+            increase(&mut self.unsaved, emoji, 1);
+            increase(&mut self.untold, emoji, 1);
         }
-        increase(&mut self.unsaved, emoji, 1);
-        increase(&mut self.untold, emoji, 1);
         self.singles.take(limits.singles, now).is_ok()
     }
 
@@ -136,7 +136,7 @@ mod tests {
         let (limits, now) = (Limits { emoji_kinds: 2, ..Limits::default() }, Instant::now());
         let mut reactions = Reactions::default();
         for emoji in ["🔥", "❤️", "😀", "🔥"] {
-            reactions.add(emoji, &limits, now);
+            assert!(reactions.add(emoji, &limits, now), "{emoji} is passed on, counted or not");
         }
 
         assert_eq!(reactions.totals(), &[("❤️".to_owned(), 1), ("🔥".to_owned(), 2)].into());

@@ -34,6 +34,16 @@ impl Sequence {
         true
     }
 
+    /// The highest number that was seen here.
+    pub fn highest(&self) -> i64 {
+        self.waiting.last_key_value().map_or(self.last, |(&seq, _)| seq.max(self.last))
+    }
+
+    /// Whether a message of that number is here and goes out later.
+    pub fn is_waiting(&self, seq: i64) -> bool {
+        self.waiting.contains_key(&seq)
+    }
+
     /// The next message that may go out, `hold` being the longest wait for a gap.
     pub fn next(&mut self, hold: Duration, now: Instant) -> Option<Arc<ChatMessage>> {
         let (&number, (at, _)) = self.waiting.first_key_value()?;

@@ -91,7 +91,7 @@ impl World {
     /// Sends and returns the number.
     fn say(&mut self, user: &str, text: &str, ms: u64) -> i64 {
         let draft = self.write(user, text, ms).unwrap();
-        let messages = self.room.number(vec![draft]).unwrap();
+        let messages = self.room.number(vec![draft], true).unwrap();
         let now = self.at(ms);
         let out = self.room.on_sent(&messages, true, now);
         assert_eq!(out, [Out::All(Event::Message(Arc::clone(&messages[0])))]);
@@ -321,6 +321,26 @@ fn messages_of_other_nodes_are_shown_in_order_and_once() {
     assert_eq!(world.room.on_note(note(14), now), Ok(vec![]));
     let now = world.at(500);
     assert_eq!(world.room.on_time(now), [shown(14)]);
+}
+
+#[test]
+fn messages_that_come_too_late_to_be_shown_are_found_in_the_history() {
+    let mut world = World::new();
+    world.room.sequence.start_at(10);
+    let note = |seq| ChatNote::Message { message: message(seq) };
+    let now = world.at(0);
+    assert_eq!(world.room.on_note(note(14), now), Ok(vec![]));
+    let now = world.at(500);
+    assert_eq!(world.room.on_time(now).len(), 1);
+
+    assert_eq!(world.room.on_note(note(12), now), Err(()), "another node's");
+    assert_eq!(world.room.on_sent(&[Arc::new(message(13))], false, now), [], "this node's, kept slowly");
+    assert_eq!(world.room.on_note(note(16), now), Ok(vec![]), "waits for 15");
+    assert_eq!(world.room.on_note(note(16), now), Err(()), "a repeat");
+    let back = world.room.on_join(SocketKey(1), member("ben"), Some(10), now);
+    let Out::One(_, Event::State(state)) = back else { panic!("no state") };
+    assert_eq!(state.history.iter().map(|message| message.seq).collect::<Vec<_>>(), [12, 13, 14]);
+    assert!(!state.gap);
 }
 
 #[test]
