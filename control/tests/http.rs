@@ -105,6 +105,7 @@ macro_rules! every_rule {
                 what_is_over_is_not_watched
                 an_administrator_ends_any_stream
                 the_owner_edits_what_is_shown
+                null_clears_each_field
                 a_user_lists_own_streams
             }
             webhooks {

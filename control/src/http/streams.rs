@@ -309,9 +309,12 @@ pub(super) struct EditBody {
     #[schema(value_type = Option<String>)]
     #[garde(custom(cleared_or(validate::title)))]
     title: Option<Option<String>>,
-    #[garde(custom(validate::tags))]
-    tags: Option<Vec<String>>,
-    /// `null` clears it.
+    /// `null` or empty clears them.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    #[garde(custom(cleared_or(validate::tags)))]
+    tags: Option<Option<Vec<String>>>,
+    /// `null` or empty clears it.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     #[garde(custom(cleared_or(validate::cover_url)))]
@@ -349,7 +352,7 @@ pub(super) async fn edit(
     let edit = Edit {
         title: body.title.map(|title| text::title(&title?).ok().flatten()),
         cover_url: body.cover_url.map(|url| cover_url(url.as_deref(), development)),
-        tags: body.tags.map(|tags| text::tags(&tags).unwrap_or_default()),
+        tags: body.tags.map(|tags| text::tags(&tags.unwrap_or_default()).unwrap_or_default()),
     };
     let stream = front.streams().edit(&caller.user, id, edit).await?;
     Ok(Json(StreamShape::from(&*stream)))
