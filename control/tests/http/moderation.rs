@@ -6,6 +6,7 @@ use super::world::{Answer, World, eventually, send, token};
 use control::clock::Timestamp;
 use control::rooms::{RoomRole, Session};
 use control::store::SharedStore;
+use control::store::stream::Block;
 
 fn path(id: &str, user: &str) -> String {
     format!("/api/live/{id}/blocks/{user}")
@@ -139,6 +140,29 @@ pub async fn the_own_list_holds_for_new_streams(store: SharedStore) {
         world.delete("/api/me/blocks/bad", "u1").await.expect(204);
     }
     assert_eq!(world.get("/api/me/blocks", "u1").await.expect(200), json!({ "users": [] }));
+}
+
+/// A stream is read as a whole at each event: what its owner writes into it has a bound. Blocking itself goes on.
+pub async fn the_reasons_of_a_list_are_bounded(store: SharedStore) {
+    let world = World::new(store.clone()).await;
+    let id = world.start("u1").await;
+    let reason = "🦀".repeat(500);
+    for n in 0..131 {
+        let (user_id, by) = (format!("x{n}").parse().unwrap(), "u1".parse().unwrap());
+        let block = Block { user_id, blocked_at: Timestamp::now(), by, reason: Some(reason.clone()) };
+        store.block(id.parse().unwrap(), &block).await.unwrap();
+        store.owner_block(&block.by, &block).await.unwrap();
+    }
+
+    for list in [format!("/api/live/{id}/blocks"), "/api/me/blocks".to_owned()] {
+        let block = async |user: &str, body: Value| world.put(&format!("{list}/{user}"), "u1", body).await;
+        let refused = block("bad", json!({ "reason": reason })).await;
+        refused.refused(409, "conflict");
+        assert!(refused.json()["detail"].as_str().unwrap().contains("leave the reason out"), "{refused:?}");
+        block("bad", Value::Null).await.expect(200);
+        // Who is in it already stays as it is.
+        block("x1", json!({ "reason": reason })).await.expect(200);
+    }
 }
 
 async fn report(world: &World, id: &str, user: &str, body: Value) -> Answer {
