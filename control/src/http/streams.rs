@@ -198,7 +198,8 @@ pub(super) async fn end(
     OptionalBody(body): OptionalBody<EndBody>,
 ) -> Result<Json<EndedShape>, Problem> {
     let moderation = front.moderation.clone();
-    let ended = to_the_end(async move { moderation.end(&caller, id, body.reason).await }).await?;
+    let reason = body.reason.as_deref().and_then(text::plain);
+    let ended = to_the_end(async move { moderation.end(&caller, id, reason).await }).await?;
     Ok(Json(EndedShape::new(&ended.stream, ended.already_ended)))
 }
 

@@ -292,6 +292,44 @@ pub async fn every_decision_is_in_the_log(store: SharedStore) {
     assert!(of_stream["nextCursor"].is_string());
 }
 
+/// The reason of an end is cleaned like any other text, so that its bound holds for what is kept.
+pub async fn the_reason_of_an_end_is_cleaned(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let reason = format!("{}against\u{7} the rules\n", " ".repeat(20_000));
+
+    world.post(&format!("/api/live/{id}/end"), "admin", json!({ "reason": reason })).await.expect(200);
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+    assert_eq!(log["entries"][0]["details"]["reason"], "against the rules");
+}
+
+/// Section 1, rule 2: also in the details of an entry.
+pub async fn what_is_absent_is_left_out_of_the_log(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.put("/api/admin/users/bad/ban", "admin", json!({ "reason": "spam" })).await.expect(200);
+    world.post(&format!("/api/live/{id}/end"), "admin", Value::Null).await.expect(200);
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+
+    assert_eq!(log["entries"][0]["details"], json!({ "alreadyEnded": false }));
+    assert_eq!(log["entries"][1]["details"], json!({ "reason": "spam" }));
+}
+
+/// A decision has its line also when the first call wrote none, because the store went away in between.
+pub async fn a_repeated_entry_of_the_own_list_is_in_the_log(store: SharedStore) {
+    let world = World::new(store).await;
+    for _ in 0..2 {
+        world.put("/api/me/blocks/bad", "u1", Value::Null).await.expect(200);
+    }
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+
+    let changed: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["details"]["changed"]).collect();
+    assert_eq!(changed, [&json!(false), &json!(true)]);
+}
+
 /// Administrators list streams in any state.
 pub async fn administrators_list_streams_in_any_state(store: SharedStore) {
     let world = World::new(store).await;
