@@ -128,6 +128,7 @@ macro_rules! every_rule {
                 the_same_report_again_is_the_first_one
                 reports_are_checked
                 reports_of_a_user_are_limited
+                a_repeated_report_is_answered_beyond_the_limit
                 five_reporters_flag_a_stream
                 every_decision_is_in_the_log
                 the_reason_of_an_end_is_cleaned

@@ -239,6 +239,27 @@ pub async fn reports_of_a_user_are_limited(store: SharedStore) {
     assert!(refused.json()["retryAfterMs"].as_u64().unwrap() > 3_000_000);
 }
 
+/// A report that is open already is answered, however many the reporter has filed: its first answer may have got lost.
+pub async fn a_repeated_report_is_answered_beyond_the_limit(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let about = async |n: u32| report(&world, &id, "u2", json!({ "reason": "spam", "userId": format!("x{n}") })).await;
+    let first = about(0).await.expect(202);
+    for n in 1..10 {
+        about(n).await.expect(202);
+    }
+    about(10).await.refused(429, "rate_limited");
+
+    assert_eq!(about(0).await.expect(200), first);
+
+    // It is about the same stream, message and user.
+    let other = json!({ "reason": "spam", "userId": "x0", "messageId": "m1" });
+    report(&world, &id, "u2", other).await.refused(429, "rate_limited");
+    let path = format!("/api/admin/reports/{}", first["reportId"].as_str().unwrap());
+    world.patch(&path, "admin", json!({ "status": "resolved" })).await.expect(200);
+    about(0).await.refused(429, "rate_limited");
+}
+
 /// Five reporters flag a stream, and never end it.
 pub async fn five_reporters_flag_a_stream(store: SharedStore) {
     let world = World::new(store).await;

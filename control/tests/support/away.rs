@@ -286,6 +286,11 @@ impl Store for Away {
         self.inner.file_report(report).await
     }
 
+    async fn open_report(&self, like: &Report) -> Result<Option<String>> {
+        self.answer().await?;
+        self.inner.open_report(like).await
+    }
+
     async fn reports(
         &self,
         status: Option<ReportStatus>,
