@@ -102,6 +102,8 @@ pub struct ScheduleRequest {
     pub visibility: Visibility,
     pub idempotency_key: Option<String>,
     pub body_digest: String,
+    /// Why it is refused unless it repeats one that was granted.
+    pub refusal: Option<Problem>,
 }
 
 /// Tells the time; tests bring their own.

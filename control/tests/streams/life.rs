@@ -26,6 +26,7 @@ fn planned(world: &World, minutes: u64) -> ScheduleRequest {
         visibility: Visibility::Public,
         idempotency_key: None,
         body_digest: String::new(),
+        refusal: None,
     }
 }
 
