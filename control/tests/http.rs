@@ -144,6 +144,8 @@ macro_rules! every_rule {
                 a_user_announces_at_most_twenty
                 an_announcement_is_called_off
                 an_announcement_is_edited
+                a_private_announcement_exists_for_nobody_else
+                a_repeated_announcement_answers_as_the_first_when_its_time_is_near
             }
             analytics {
                 figures_are_for_owner_and_administrators
