@@ -149,6 +149,7 @@ macro_rules! every_rule {
             }
             analytics {
                 figures_are_for_owner_and_administrators
+                what_never_began_has_no_figures
             }
             feature {
                 without_the_feature_live_routes_are_not_there
