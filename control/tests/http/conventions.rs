@@ -108,6 +108,9 @@ pub async fn caches_keep_nothing_but_two_answers(store: SharedStore) {
         ("/api/live/000000000000000000000000", "no-store"),
         ("/api/live/scheduled", "no-store"),
         ("/api/live/mine", "no-store"),
+        ("/openapi.json", "no-store"),
+        ("/docs/", "no-store"),
+        ("/docs/swagger-ui.css", "no-store"),
     ] {
         assert_eq!(world.get(path, "").await.header("cache-control"), Some(control), "{path}");
     }
