@@ -66,6 +66,14 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
             "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none"
         );
     }
+    let other = |(name, secret): &(String, Secret)| *name == sfu.api_key && *secret != Secret::new(&sfu.api_secret.0);
+    if sfu.mode == SfuMode::Builtin && config.keys.0.iter().any(other) {
+        bail!(
+            "sfu.api_key (LIVEKIT_API_KEY) {0:?} is one of keys, with another secret than sfu.api_secret \
+             (LIVEKIT_API_SECRET): this server would refuse its own streams' tokens. Give {0:?} one secret",
+            sfu.api_key
+        );
+    }
     if sfu.mode == SfuMode::External && (sfu.url.is_empty() || sfu.api_key.is_empty()) {
         bail!(
             "sfu.mode external needs the other server: set sfu.url, sfu.api_key and sfu.api_secret (LIVEKIT_URL, \
@@ -333,6 +341,25 @@ mod tests {
     fn an_external_media_server_needs_its_address_and_key() {
         assert!(error_of("sfu: {mode: external}").contains("LIVEKIT_URL"));
         assert!(error_of("sfu: {api_key: k}").contains("belong together"));
+    }
+
+    #[test]
+    fn a_key_has_one_secret() {
+        let sfu = "sfu: {api_key: app, api_secret: one}";
+
+        assert!(error_of(&format!("{{keys: {{app: other}}, {sfu}}}")).contains("another secret"));
+        assert!(loaded(&format!("{{keys: {{app: one}}, {sfu}}}"), &[], false).is_ok());
+        // Those of an external server are its own affair.
+        let external = "sfu: {mode: external, url: 'https://sfu.example', api_key: app, api_secret: one}";
+        assert!(loaded(&format!("{{keys: {{app: other}}, {external}}}"), &[], false).is_ok());
+    }
+
+    #[test]
+    fn the_public_key_of_development_gives_way_to_the_apps() {
+        let environment = [("LIVEKIT_API_KEY", super::super::DEV_KEY), ("LIVEKIT_API_SECRET", LONG)];
+        let config = loaded("", &environment, true).unwrap();
+
+        assert_eq!(config.keys.0, [(super::super::DEV_KEY.to_owned(), Secret::new(LONG))]);
     }
 
     #[test]
