@@ -80,6 +80,11 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
              LIVEKIT_API_KEY, LIVEKIT_API_SECRET)"
         );
     }
+    for (key, url) in [("sfu.url (LIVEKIT_URL)", &sfu.url), ("sfu.public_url", &sfu.public_url)] {
+        if sfu.mode != SfuMode::Only && !url.is_empty() && !leads_to_a_server(url) {
+            bail!("{key} is {url:?}, where apps would not get anywhere: write it like https://sfu.example");
+        }
+    }
     if !development && http.cors_origins.iter().any(|origin| origin == "*") {
         bail!("http.cors_origins may be \"*\" in development only: list the origins of your pages");
     }
@@ -87,6 +92,12 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
         bail!("chat.guest may be write in development only: nobody could be moderated");
     }
     Ok(())
+}
+
+/// Whether clients can connect to a URL, once it is a WebSocket's.
+fn leads_to_a_server(url: &str) -> bool {
+    let known = ["http://", "https://", "ws://", "wss://"].iter().any(|scheme| url.starts_with(scheme));
+    known && url::Url::parse(url).is_ok_and(|url| url.query().is_none() && url.fragment().is_none())
 }
 
 /// Streams (stream API, sections 3, 4 and 11).
@@ -341,6 +352,19 @@ mod tests {
     fn an_external_media_server_needs_its_address_and_key() {
         assert!(error_of("sfu: {mode: external}").contains("LIVEKIT_URL"));
         assert!(error_of("sfu: {api_key: k}").contains("belong together"));
+    }
+
+    #[test]
+    fn apps_are_given_urls_that_lead_somewhere() {
+        for url in ["sfu.example", "sfu.example:7880", "ftp://h", "https://", "https://h h", "HTTPS://h", "ws://h?x=1"]
+        {
+            for key in ["url", "public_url"] {
+                assert!(error_of(&format!("sfu: {{{key}: '{url}'}}")).contains("https://sfu.example"), "{url}");
+            }
+        }
+        for url in ["https://h", "http://127.0.0.1:7880/", "ws://[::1]:7880", "wss://h/below"] {
+            assert!(loaded(&format!("sfu: {{url: '{url}', public_url: '{url}'}}"), &[], false).is_ok(), "{url}");
+        }
     }
 
     #[test]
