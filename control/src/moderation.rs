@@ -7,7 +7,8 @@
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
 //! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
-//! holder's next call on, and any administrator may lift it.
+//! holder's next call on. One who was blocked before is shown the stream all the same, and taken off its list by
+//! watching it.
 
 mod bans;
 mod blocks;

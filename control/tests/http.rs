@@ -120,6 +120,7 @@ macro_rules! every_rule {
                 blocks_are_possible_before_during_and_after
                 owner_and_administrators_are_not_blocked
                 administrators_are_recalled_from_the_log
+                an_administrator_whom_nobody_knew_is_not_kept_out
                 a_block_removes_the_user_from_the_room
                 any_user_id_can_be_blocked
                 the_own_list_holds_for_new_streams

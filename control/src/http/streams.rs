@@ -254,6 +254,10 @@ pub(super) async fn watch(
     Called(called): Called,
     StreamPath(id): StreamPath,
 ) -> Result<Json<WatchingShape>, Problem> {
+    if caller.user.is_admin() {
+        let (moderation, caller) = (front.moderation.clone(), caller.clone());
+        to_the_end(async move { moderation.spare_admin(&caller, id).await }).await?;
+    }
     let watching = front.streams().watch(&caller.user, id, called.as_deref()).await?;
     let stream = &watching.stream;
     Ok(Json(WatchingShape {

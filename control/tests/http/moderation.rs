@@ -82,6 +82,29 @@ pub async fn administrators_are_recalled_from_the_log(store: SharedStore) {
     world.put(&path(&id, "admin-3"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
 }
 
+/// An owner cannot hide from administrators by blocking them before they show that they are some.
+pub async fn an_administrator_whom_nobody_knew_is_not_kept_out(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let scheduled = world.schedule("u2", "public").await;
+    world.put(&path(&id, "admin-9"), "u1", Value::Null).await.expect(200);
+    world.put(&path(&scheduled, "admin-9"), "u2", Value::Null).await.expect(200);
+    world.put(&path(&id, "bad"), "u1", Value::Null).await.expect(200);
+
+    let listed = world.get("/api/live/active", "admin-9").await.expect(200);
+    assert_eq!(super::streams::ids(&listed), [id.as_str()]);
+    let listed = world.get("/api/live/scheduled", "admin-9").await.expect(200);
+    assert_eq!(super::streams::ids(&listed), [scheduled.as_str()]);
+    world.get(&format!("/api/live/{id}/watch"), "admin-9").await.expect(200);
+
+    // Nor does the door of the room or of the chat keep the administrator out.
+    let list = world.get(&format!("/api/live/{id}/blocks"), "u1").await.expect(200);
+    let users: Vec<_> = list["users"].as_array().unwrap().iter().map(|user| user["userId"].as_str().unwrap()).collect();
+    assert_eq!(users, ["bad"]);
+    world.get(&format!("/api/live/{id}/watch"), "bad").await.refused(403, "blocked");
+    world.put(&path(&id, "admin-9"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
+}
+
 /// A block takes effect at once: the user's sessions are removed from the room.
 pub async fn a_block_removes_the_user_from_the_room(store: SharedStore) {
     let world = World::new(store).await;
