@@ -62,6 +62,7 @@ macro_rules! every_rule {
                 pages_follow_each_other
                 bad_pages_are_refused
                 a_slow_body_is_given_up
+                a_connection_whose_body_was_not_read_says_that_it_ends
                 a_repeated_start_with_a_key_answers_as_the_first
                 answers_are_counted
             }
