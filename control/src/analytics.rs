@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::store::chat::ChatTotals;
-use crate::store::stream::{Stream, UserId};
+use crate::store::stream::{Stream, StreamState, UserId};
 use crate::store::viewer::Presence;
 
 /// Points of a timeline or a retention curve: those of a day. Of longer streams they are further apart.
@@ -68,8 +68,10 @@ struct Span {
 
 /// Computes the figures of a stream as of `now`.
 pub fn analyse(stream: &Stream, sessions: &[Presence], totals: &ChatTotals, now: Timestamp) -> Analytics {
+    // What never began has nothing that could go on with the clock.
+    let began = !matches!(stream.state, StreamState::Scheduled | StreamState::Cancelled);
     let start = stream.started_at.unwrap_or(stream.created_at);
-    let end = stream.ended_at.unwrap_or(now).max(start);
+    let end = stream.ended_at.unwrap_or(if began { now } else { start }).max(start);
     let duration = millis(end.since(start));
     // Whoever came after the end saw nothing of it.
     let sessions: Vec<&Presence> =
@@ -88,7 +90,7 @@ pub fn analyse(stream: &Stream, sessions: &[Presence], totals: &ChatTotals, now:
         chat_messages: totals.messages,
         chatters: totals.chatters,
         reactions: totals.reactions.clone(),
-        timeline: timeline(&watched, start, duration),
+        timeline: if began { timeline(&watched, start, duration) } else { Vec::new() },
         retention: retention(&times, duration),
         partial: false,
     }

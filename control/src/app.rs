@@ -15,7 +15,7 @@ use sfu::io::{UdpPorts, Workers};
 use shared::id::NodeId;
 use signaling::http::{Counters, Surface};
 use signaling::rooms::{Limits, Rooms, RoomsConfig};
-use signaling::token::{JoinToken, Keys};
+use signaling::token::{JoinToken, Keys, Secret};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -167,7 +167,7 @@ impl App {
 
     fn development_lines(&self) -> Vec<String> {
         use crate::config::{DEV_KEY, DEV_SECRET};
-        let public = self.config.keys.0.iter().any(|(name, _)| name == DEV_KEY) && self.config.keys.0.len() == 1;
+        let public = self.config.keys.0 == [(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))];
         let Some(address) = self.http.first().filter(|_| public) else {
             return Vec::new();
         };

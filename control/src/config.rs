@@ -571,7 +571,11 @@ fn apply_development(config: &mut Config, file_given: bool) {
         return;
     }
     if config.keys.0.is_empty() {
-        config.keys = KeyPairs(vec![(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
+        let product::Sfu { mode, api_key, .. } = &config.sfu;
+        // An app that brings a key of this name brings its secret too.
+        if *mode != product::SfuMode::Builtin || api_key != DEV_KEY {
+            config.keys = KeyPairs(vec![(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))]);
+        }
         listen_on_loopback(config);
     }
     // Anybody who reaches it can make tokens for any user.

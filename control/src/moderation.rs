@@ -7,7 +7,8 @@
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
 //! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
-//! holder's next call on, and any administrator may lift it.
+//! holder's next call on. One who was blocked before is shown the stream all the same, and taken off its list by
+//! watching it.
 
 mod bans;
 mod blocks;
@@ -26,7 +27,7 @@ use crate::problem::{Code, Problem};
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{PageEnd, Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
-use crate::streams::{Ended, Streams};
+use crate::streams::{Ended, Streams, is_visible};
 use crate::user::{Caller, User};
 
 /// Entries of a list of blocked users.
@@ -147,10 +148,13 @@ impl Moderation {
     /// A stream as the store has it, for its owner or an administrator.
     async fn moderated(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
         let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
-        if stream.owner_id != user.id && !user.is_admin() {
-            return Err(Problem::new(Code::NotOwner, "Only the owner and administrators may do this."));
+        if stream.owner_id == user.id || user.is_admin() {
+            return Ok(stream);
         }
-        Ok(stream)
+        match is_visible(&stream, None) {
+            true => Err(Problem::new(Code::NotOwner, "Only the owner and administrators may do this.")),
+            false => Err(Problem::stream_not_found()),
+        }
     }
 
     /// Whether `user` is an administrator, as far as is known here.

@@ -270,6 +270,9 @@ pub trait Store: Send + Sync + 'static {
 
     async fn file_report(&self, report: &Report) -> Result<Filed>;
 
+    /// The id of the open report of the same reporter for the same target, if there is one.
+    async fn open_report(&self, like: &Report) -> Result<Option<String>>;
+
     /// Newest first.
     async fn reports(
         &self,

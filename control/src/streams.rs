@@ -39,6 +39,7 @@ use crate::viewers::Desks;
 pub use counters::{Counters, END_REASONS};
 pub(crate) use room_name::PREFIX as ROOM_PREFIX;
 pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
+pub(crate) use watch::is_visible;
 
 /// What to do when the caller is live already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -102,6 +103,8 @@ pub struct ScheduleRequest {
     pub visibility: Visibility,
     pub idempotency_key: Option<String>,
     pub body_digest: String,
+    /// Why it is refused unless it repeats one that was granted.
+    pub refusal: Option<Problem>,
 }
 
 /// Tells the time; tests bring their own.
@@ -259,7 +262,7 @@ impl Streams {
         if stream.owner_id == user.id {
             return Ok(stream);
         }
-        match watch::is_visible(&stream, None) {
+        match is_visible(&stream, None) {
             true => Err(Problem::new(Code::NotOwner, "This stream is not yours.")),
             false => Err(Problem::stream_not_found()),
         }

@@ -70,6 +70,7 @@ macro_rules! every_rule {
                 pages_follow_each_other
                 bad_pages_are_refused
                 a_slow_body_is_given_up
+                a_connection_whose_body_was_not_read_says_that_it_ends
                 a_repeated_start_with_a_key_answers_as_the_first
                 answers_are_counted
             }
@@ -114,6 +115,7 @@ macro_rules! every_rule {
                 what_is_over_is_not_watched
                 an_administrator_ends_any_stream
                 the_owner_edits_what_is_shown
+                null_clears_each_field
                 a_user_lists_own_streams
             }
             webhooks {
@@ -128,15 +130,21 @@ macro_rules! every_rule {
                 blocks_are_possible_before_during_and_after
                 owner_and_administrators_are_not_blocked
                 administrators_are_recalled_from_the_log
+                an_administrator_whom_nobody_knew_is_not_kept_out
                 a_block_removes_the_user_from_the_room
                 any_user_id_can_be_blocked
                 the_own_list_holds_for_new_streams
+                the_reasons_of_a_list_are_bounded
                 a_report_is_reviewed
                 the_same_report_again_is_the_first_one
                 reports_are_checked
                 reports_of_a_user_are_limited
+                a_repeated_report_is_answered_beyond_the_limit
                 five_reporters_flag_a_stream
                 every_decision_is_in_the_log
+                the_reason_of_an_end_is_cleaned
+                what_is_absent_is_left_out_of_the_log
+                a_repeated_entry_of_the_own_list_is_in_the_log
                 administrators_list_streams_in_any_state
             }
             scheduled {
@@ -147,9 +155,12 @@ macro_rules! every_rule {
                 a_user_announces_at_most_twenty
                 an_announcement_is_called_off
                 an_announcement_is_edited
+                a_private_announcement_exists_for_nobody_else
+                a_repeated_announcement_answers_as_the_first_when_its_time_is_near
             }
             analytics {
                 figures_are_for_owner_and_administrators
+                what_never_began_has_no_figures
             }
             feature {
                 without_the_feature_live_routes_are_not_there

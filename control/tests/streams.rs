@@ -68,6 +68,7 @@ macro_rules! every_rule {
                 a_user_starts_five_streams_an_hour
                 a_pause_follows_the_end_of_a_stream
                 a_stream_that_is_replaced_asks_for_no_pause
+                a_replacement_that_failed_can_be_tried_again_at_once
                 a_stream_that_never_began_asks_for_no_pause
                 a_start_without_a_media_server_counts_for_nothing
                 a_start_with_a_known_key_answers_as_the_first

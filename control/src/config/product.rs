@@ -66,11 +66,24 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
             "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none"
         );
     }
+    let other = |(name, secret): &(String, Secret)| *name == sfu.api_key && *secret != Secret::new(&sfu.api_secret.0);
+    if sfu.mode == SfuMode::Builtin && config.keys.0.iter().any(other) {
+        bail!(
+            "sfu.api_key (LIVEKIT_API_KEY) {0:?} is one of keys, with another secret than sfu.api_secret \
+             (LIVEKIT_API_SECRET): this server would refuse its own streams' tokens. Give {0:?} one secret",
+            sfu.api_key
+        );
+    }
     if sfu.mode == SfuMode::External && (sfu.url.is_empty() || sfu.api_key.is_empty()) {
         bail!(
             "sfu.mode external needs the other server: set sfu.url, sfu.api_key and sfu.api_secret (LIVEKIT_URL, \
              LIVEKIT_API_KEY, LIVEKIT_API_SECRET)"
         );
+    }
+    for (key, url) in [("sfu.url (LIVEKIT_URL)", &sfu.url), ("sfu.public_url", &sfu.public_url)] {
+        if sfu.mode != SfuMode::Only && !url.is_empty() && !leads_to_a_server(url) {
+            bail!("{key} is {url:?}, where apps would not get anywhere: write it like https://sfu.example");
+        }
     }
     if !development && http.cors_origins.iter().any(|origin| origin == "*") {
         bail!("http.cors_origins may be \"*\" in development only: list the origins of your pages");
@@ -79,6 +92,12 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
         bail!("chat.guest may be write in development only: nobody could be moderated");
     }
     Ok(())
+}
+
+/// Whether clients can connect to a URL, once it is a WebSocket's.
+fn leads_to_a_server(url: &str) -> bool {
+    let known = ["http://", "https://", "ws://", "wss://"].iter().any(|scheme| url.starts_with(scheme));
+    known && url::Url::parse(url).is_ok_and(|url| url.query().is_none() && url.fragment().is_none())
 }
 
 /// Streams (stream API, sections 3, 4 and 11).
@@ -333,6 +352,38 @@ mod tests {
     fn an_external_media_server_needs_its_address_and_key() {
         assert!(error_of("sfu: {mode: external}").contains("LIVEKIT_URL"));
         assert!(error_of("sfu: {api_key: k}").contains("belong together"));
+    }
+
+    #[test]
+    fn apps_are_given_urls_that_lead_somewhere() {
+        for url in ["sfu.example", "sfu.example:7880", "ftp://h", "https://", "https://h h", "HTTPS://h", "ws://h?x=1"]
+        {
+            for key in ["url", "public_url"] {
+                assert!(error_of(&format!("sfu: {{{key}: '{url}'}}")).contains("https://sfu.example"), "{url}");
+            }
+        }
+        for url in ["https://h", "http://127.0.0.1:7880/", "ws://[::1]:7880", "wss://h/below"] {
+            assert!(loaded(&format!("sfu: {{url: '{url}', public_url: '{url}'}}"), &[], false).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_secret() {
+        let sfu = "sfu: {api_key: app, api_secret: one}";
+
+        assert!(error_of(&format!("{{keys: {{app: other}}, {sfu}}}")).contains("another secret"));
+        assert!(loaded(&format!("{{keys: {{app: one}}, {sfu}}}"), &[], false).is_ok());
+        // Those of an external server are its own affair.
+        let external = "sfu: {mode: external, url: 'https://sfu.example', api_key: app, api_secret: one}";
+        assert!(loaded(&format!("{{keys: {{app: other}}, {external}}}"), &[], false).is_ok());
+    }
+
+    #[test]
+    fn the_public_key_of_development_gives_way_to_the_apps() {
+        let environment = [("LIVEKIT_API_KEY", super::super::DEV_KEY), ("LIVEKIT_API_SECRET", LONG)];
+        let config = loaded("", &environment, true).unwrap();
+
+        assert_eq!(config.keys.0, [(super::super::DEV_KEY.to_owned(), Secret::new(LONG))]);
     }
 
     #[test]

@@ -167,7 +167,11 @@ pub(super) struct AuditShape {
 
 impl From<AuditEntry> for AuditShape {
     fn from(entry: AuditEntry) -> Self {
-        let AuditEntry { id, at, actor, action, stream_id, target, details, request_id } = entry;
+        let AuditEntry { id, at, actor, action, stream_id, target, mut details, request_id } = entry;
+        // Absent values are left out there as everywhere (stream API, section 1, rule 2).
+        if let serde_json::Value::Object(fields) = &mut details {
+            fields.retain(|_, value| !value.is_null());
+        }
         Self { id, at, actor, action, stream_id, target, details, request_id }
     }
 }

@@ -31,6 +31,29 @@ pub struct Body<T>(pub T);
 #[derive(Debug, Clone)]
 pub struct OptionalBody<T>(pub T);
 
+/// A JSON body that may break the rules of its fields, and the refusal if it does: for repeats, which were accepted when
+/// they came first.
+#[derive(Debug, Clone)]
+pub(super) struct Judged<T> {
+    pub(super) body: T,
+    pub(super) refusal: Option<Problem>,
+}
+
+impl<S, T> FromRequest<S> for Judged<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Validate<Context = Rules>,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let rules = rules(&request)?;
+        let body: T = read_fields(&json(request).await?)?;
+        let refusal = body.validate_with(&rules).err().map(|report| validate::problem(&report));
+        Ok(Self { body, refusal })
+    }
+}
+
 impl<S, T> FromRequest<S> for Body<T>
 where
     S: Send + Sync,
@@ -107,16 +130,20 @@ pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Problem>
 }
 
 fn parse<T: DeserializeOwned + Validate<Context = Rules>>(bytes: &[u8], rules: &Rules) -> Result<T, Problem> {
+    let body: T = read_fields(bytes)?;
+    body.validate_with(rules).map_err(|report| validate::problem(&report))?;
+    Ok(body)
+}
+
+fn read_fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // A list would be taken for the fields of a struct in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::new(Code::MalformedBody, "Send a JSON object."));
     }
-    let body: T = serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(DETAIL_CHARS_MAX).collect();
         Problem::new(Code::MalformedBody, format!("The body is not as expected: {text}"))
-    })?;
-    body.validate_with(rules).map_err(|report| validate::problem(&report))?;
-    Ok(body)
+    })
 }
 
 /// Of a body as it was understood, so that spelling does not matter: for idempotency keys.

@@ -34,7 +34,6 @@ impl IntoResponse for File {
             (header::CONTENT_TYPE, HeaderValue::from_static(self.kind)),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-            (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600")),
         ];
         let mut response = (fixed, Bytes::from_static(self.bytes)).into_response();
         if self.packed {
@@ -47,13 +46,8 @@ impl IntoResponse for File {
 /// `/openapi.json` and `/docs`.
 pub(super) fn router(description: &OpenApi) -> Router {
     let json = Bytes::from(serde_json::to_vec(description).unwrap_or_default());
-    let describe = move || async move {
-        let fixed = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-            (header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60")),
-        ];
-        (fixed, json.clone())
-    };
+    let describe =
+        move || async move { ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json.clone()) };
     let file = |kind, bytes, packed| {
         let file = File { kind, bytes, packed };
         get(move || async move { file })

@@ -16,10 +16,15 @@ use crate::problem::{Code, Problem};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Bodies up to here come along with their head, and are gone with it. One that is longer and was refused unread ends its
+/// connection.
+const UNREAD_BYTES_MAX: u64 = 8 * 1024;
+
 /// The outermost layer.
 pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let is_long = has_long_body(request.headers());
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
@@ -28,6 +33,10 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
         counters.refused(problem.code);
         debug!(%problem, request_id = &*id, "refused");
         replace_body(&mut response, &problem, &id);
+        if is_long {
+            // Said in time, so that the client does not send its next call there.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
     }
     let path = path.as_ref().map_or("(none)", MatchedPath::as_str);
     counters.answered(&method, path, response.status());
@@ -37,6 +46,12 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Also if nobody knows how long it will be.
+fn has_long_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length > UNREAD_BYTES_MAX)
 }
 
 /// The client's own id if it is a proper one, else a new one.

@@ -8,6 +8,7 @@ use axum::extract::State;
 use super::Front;
 use super::caller::SignedIn;
 use super::path::StreamPath;
+use super::streams::may_see;
 use crate::analytics::{self, Analytics};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
@@ -32,6 +33,9 @@ pub(super) async fn analytics(
 ) -> Result<Json<Analytics>, Problem> {
     let store = front.streams().store();
     let stream = store.stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+    if !may_see(&stream, Some(&caller.user)) {
+        return Err(Problem::stream_not_found());
+    }
     if stream.owner_id != caller.user.id && !caller.user.is_admin() {
         return Err(Problem::new(Code::NotOwner, "Only the owner and administrators see these figures."));
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Front;
-use super::body::{self, Body};
+use super::body::{self, Judged};
 use super::caller::{MaybeUser, Member, SignedIn};
 use super::page::Query;
 use super::path::StreamPath;
@@ -68,11 +68,18 @@ pub(super) async fn schedule(
     State(front): State<Arc<Front>>,
     Member(caller): Member,
     headers: HeaderMap,
-    Body(body): Body<ScheduleBody>,
+    Judged { body, refusal }: Judged<ScheduleBody>,
 ) -> Result<(StatusCode, Json<StreamShape>), Problem> {
     front.refuse_when_draining()?;
+    let idempotency_key = idempotency_key(&headers)?;
+    // The time comes nearer while a client tries again; all other rules hold for a repeat as they did at first.
+    let refusal = match refusal {
+        Some(problem) if idempotency_key.is_none() || !is_about_time_alone(&problem) => return Err(problem),
+        refusal => refusal,
+    };
     let request = ScheduleRequest {
-        idempotency_key: idempotency_key(&headers)?,
+        idempotency_key,
+        refusal,
         body_digest: body::digest(&body),
         title: text::title(&body.title).ok().flatten().unwrap_or_default(),
         tags: text::tags(&body.tags.unwrap_or_default()).unwrap_or_default(),
@@ -82,6 +89,10 @@ pub(super) async fn schedule(
     };
     let stream = front.streams().schedule(&caller.user, request).await?;
     Ok((StatusCode::CREATED, Json(StreamShape::from(&*stream))))
+}
+
+fn is_about_time_alone(problem: &Problem) -> bool {
+    problem.errors.iter().all(|error| error.field == "scheduledFor")
 }
 
 refusals!(ListRefusals = [USER, LIVE, LIST]);
@@ -107,7 +118,8 @@ pub(super) async fn list(
     let store = front.streams().store();
     let mut rows = store.streams(&filter, StreamOrder::SoonestFirst, page.after.as_ref(), page.look_up()).await?;
     let next_cursor = page.cut(&mut rows, scheduled);
-    let shown = rows.iter().filter(|stream| user.as_ref().is_none_or(|user| !stream.blocks(&user.id)));
+    let shown =
+        rows.iter().filter(|stream| user.as_ref().is_none_or(|user| user.is_admin() || !stream.blocks(&user.id)));
     Ok(Json(StreamPage { streams: shown.map(StreamShape::from).collect(), next_cursor }))
 }
 

@@ -198,7 +198,8 @@ pub(super) async fn end(
     OptionalBody(body): OptionalBody<EndBody>,
 ) -> Result<Json<EndedShape>, Problem> {
     let moderation = front.moderation.clone();
-    let ended = to_the_end(async move { moderation.end(&caller, id, body.reason).await }).await?;
+    let reason = body.reason.as_deref().and_then(text::plain);
+    let ended = to_the_end(async move { moderation.end(&caller, id, reason).await }).await?;
     Ok(Json(EndedShape::new(&ended.stream, ended.already_ended)))
 }
 
@@ -253,6 +254,10 @@ pub(super) async fn watch(
     Called(called): Called,
     StreamPath(id): StreamPath,
 ) -> Result<Json<WatchingShape>, Problem> {
+    if caller.user.is_admin() {
+        let (moderation, caller) = (front.moderation.clone(), caller.clone());
+        to_the_end(async move { moderation.spare_admin(&caller, id).await }).await?;
+    }
     let watching = front.streams().watch(&caller.user, id, called.as_deref()).await?;
     let stream = &watching.stream;
     Ok(Json(WatchingShape {
@@ -309,9 +314,12 @@ pub(super) struct EditBody {
     #[schema(value_type = Option<String>)]
     #[garde(custom(cleared_or(validate::title)))]
     title: Option<Option<String>>,
-    #[garde(custom(validate::tags))]
-    tags: Option<Vec<String>>,
-    /// `null` clears it.
+    /// `null` or empty clears them.
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    #[garde(custom(cleared_or(validate::tags)))]
+    tags: Option<Option<Vec<String>>>,
+    /// `null` or empty clears it.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     #[garde(custom(cleared_or(validate::cover_url)))]
@@ -349,7 +357,7 @@ pub(super) async fn edit(
     let edit = Edit {
         title: body.title.map(|title| text::title(&title?).ok().flatten()),
         cover_url: body.cover_url.map(|url| cover_url(url.as_deref(), development)),
-        tags: body.tags.map(|tags| text::tags(&tags).unwrap_or_default()),
+        tags: body.tags.map(|tags| text::tags(&tags.unwrap_or_default()).unwrap_or_default()),
     };
     let stream = front.streams().edit(&caller.user, id, edit).await?;
     Ok(Json(StreamShape::from(&*stream)))

@@ -8,6 +8,10 @@ use crate::problem::{Code, Problem};
 use crate::store::stream::{Block, StreamId, UserId};
 use crate::user::{Caller, User};
 
+/// Bytes of all reasons in one list. A stream is read and written as a whole: each viewer who comes would pay for
+/// megabytes of them.
+const REASONS_BYTES_MAX: usize = 256 * 1024;
+
 impl Moderation {
     /// Keeps a user from a stream, at once. The first block of a user stays as it is.
     ///
@@ -26,8 +30,8 @@ impl Moderation {
             return Err(Problem::new(Code::CannotBlockOwner, "The owner of a stream cannot be blocked from it."));
         }
         self.refuse_admin(&caller.user, user)?;
-        if stream.blocks.len() >= BLOCKS_MAX && !stream.blocks(user) {
-            return Err(full());
+        if !stream.blocks(user) {
+            require_space(&stream.blocks, reason.as_deref())?;
         }
         let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: caller.user.id.clone(), reason };
         let outcome = self.store().block(id, &block).await?;
@@ -53,6 +57,19 @@ impl Moderation {
         self.log_about(caller, "user.unblock", id, user, json!({ "changed": changed })).await
     }
 
+    /// Takes an administrator off the list, who came onto it while nobody knew that it is one. So no other door keeps
+    /// the administrator out either.
+    ///
+    /// # Errors
+    /// `stream_not_found`, `store_unavailable`.
+    pub async fn spare_admin(&self, caller: &Caller, id: StreamId) -> Result<(), Problem> {
+        let stream = self.streams().stream(id).await?;
+        if !caller.user.is_admin() || !stream.blocks(&caller.user.id) {
+            return Ok(());
+        }
+        self.unblock(caller, id, &caller.user.id).await
+    }
+
     /// # Errors
     /// `stream_not_found`, `not_owner`, `store_unavailable`.
     pub async fn blocks(&self, user: &User, id: StreamId) -> Result<Vec<Block>, Problem> {
@@ -71,15 +88,18 @@ impl Moderation {
         }
         self.refuse_admin(&caller.user, user)?;
         let list = self.store().owner_blocks(owner, BLOCKS_MAX).await?;
-        if let Some(kept) = list.iter().find(|kept| kept.user_id == *user) {
-            return Ok(kept.clone());
-        }
-        if list.len() >= BLOCKS_MAX {
-            return Err(full());
-        }
-        let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: owner.clone(), reason };
-        self.store().owner_block(owner, &block).await?;
-        let details = json!({ "reason": block.reason });
+        let known = list.iter().find(|known| known.user_id == *user).cloned();
+        let (block, changed) = match known {
+            Some(known) => (known, false),
+            None => {
+                require_space(&list, reason.as_deref())?;
+                let by = owner.clone();
+                let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by, reason };
+                let changed = self.store().owner_block(owner, &block).await?;
+                (block, changed)
+            }
+        };
+        let details = json!({ "reason": block.reason, "changed": changed });
         self.log(caller, Act { action: "owner.block", stream: None, target: Some(user.to_string()), details }).await?;
         Ok(block)
     }
@@ -119,6 +139,16 @@ impl Moderation {
     }
 }
 
-fn full() -> Problem {
-    Problem::new(Code::Conflict, format!("The list is full: it has {BLOCKS_MAX} entries. Remove some first."))
+fn require_space(list: &[Block], reason: Option<&str>) -> Result<(), Problem> {
+    if list.len() >= BLOCKS_MAX {
+        let detail = format!("The list is full: it has {BLOCKS_MAX} entries. Remove some first.");
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    let Some(reason) = reason else { return Ok(()) };
+    let known: usize = list.iter().filter_map(|block| block.reason.as_ref()).map(String::len).sum();
+    if known + reason.len() > REASONS_BYTES_MAX {
+        let detail = "The list has no space for more reasons; leave the reason out, or remove some entries first.";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
+    Ok(())
 }

@@ -37,12 +37,17 @@ impl Moderation {
     /// `rate_limited`, `stream_not_found`, `store_unavailable`.
     pub async fn report(&self, user: &User, id: StreamId, report: NewReport) -> Result<Filed, Problem> {
         let now = Timestamp::now();
+        let report = new_report(user, id, report, now);
         let limit = format!("reports:{}", user.id);
         if let Taken::Refused { until } = self.store().limit_take(&limit, REPORTS_MAX, WINDOW, now).await? {
+            // The first answer to the last one may have got lost.
+            if let Some(id) = self.store().open_report(&report).await? {
+                return Ok(Filed { id, repeated: true, reporters: 0 });
+            }
             let detail = "You have reported a lot within the last hour; try again later.";
             return Err(Problem::new(Code::RateLimited, detail).retry_after(until.since(now)));
         }
-        let filed = self.store().file_report(&new_report(user, id, report, now)).await;
+        let filed = self.store().file_report(&report).await;
         if filed.as_ref().map_or(true, |filed| filed.repeated) {
             // What changed nothing costs nothing.
             self.store().limit_give_back(&limit, now).await?;

@@ -365,6 +365,11 @@ impl Store for Embedded {
         self.write(move |c| moderation::file_report(c, &report)).await
     }
 
+    async fn open_report(&self, like: &Report) -> Result<Option<String>> {
+        let like = like.clone();
+        self.read(move |c| moderation::open_report(c, &like)).await
+    }
+
     async fn reports(
         &self,
         status: Option<ReportStatus>,

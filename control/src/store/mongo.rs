@@ -284,6 +284,10 @@ impl Store for Mongo {
         self.file(report).await
     }
 
+    async fn open_report(&self, like: &Report) -> Result<Option<String>> {
+        self.find_open_report(like).await
+    }
+
     async fn reports(
         &self,
         status: Option<ReportStatus>,

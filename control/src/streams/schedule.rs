@@ -46,7 +46,10 @@ impl Streams {
         match Once::open::<StreamId>(self, &user.id, "scheduled", key, &request.body_digest).await? {
             Turn::Repeat(id) => self.stream(id).await,
             Turn::First(once) => {
-                let result = self.schedule_now(&user, request).await;
+                let result = match request.refusal.take() {
+                    Some(refusal) => Err(refusal),
+                    None => self.schedule_now(&user, request).await,
+                };
                 once.close(self, &result, |stream| stream.id).await;
                 result
             }

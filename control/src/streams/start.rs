@@ -296,7 +296,11 @@ impl Streams {
         let filter =
             StreamFilter { owner: Some(user.id.clone()), states: vec![StreamState::Ended], ..StreamFilter::default() };
         let ended = self.store().streams(&filter, StreamOrder::NewestFirst, None, ENDS_LOOKED_AT).await?;
-        let counts = |stream: &&Stream| !failed_here(stream) && stream.end_reason != Some(EndReason::NeverStarted);
+        // What was replaced by a start that failed asks for no pause either: that start may be tried again.
+        let counts = |stream: &&Stream| {
+            let no_pause = [Some(EndReason::NeverStarted), Some(EndReason::Replaced)];
+            !failed_here(stream) && !no_pause.contains(&stream.end_reason)
+        };
         Ok(ended.iter().filter(counts).filter_map(|stream| stream.ended_at).max())
     }
 

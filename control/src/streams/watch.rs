@@ -90,7 +90,7 @@ impl Streams {
 }
 
 /// Whether a stream exists for this user at all.
-pub(super) fn is_visible(stream: &Stream, user: Option<&UserId>) -> bool {
+pub(crate) fn is_visible(stream: &Stream, user: Option<&UserId>) -> bool {
     let planned = matches!(stream.state, StreamState::Scheduled | StreamState::Cancelled);
     !planned || stream.visibility == Visibility::Public || user == Some(&stream.owner_id)
 }

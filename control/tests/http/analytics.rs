@@ -48,3 +48,17 @@ pub async fn figures_are_for_owner_and_administrators(store: SharedStore) {
     assert_eq!(world.get(&path, "admin").await.expect(200), ended);
     world.get("/api/live/000000000000000000000000/analytics", "u1").await.refused(404, "stream_not_found");
 }
+
+/// What never began has no figures: nothing of it goes on with the clock.
+pub async fn what_never_began_has_no_figures(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.schedule("u1", "public").await;
+    let path = format!("/api/live/{id}/analytics");
+
+    for _ in 0..2 {
+        let figures = world.get(&path, "u1").await.expect(200);
+        assert_eq!((&figures["timeline"], &figures["retention"]), (&json!([]), &json!([])));
+        assert_eq!((&figures["averageViewers"], &figures["connections"]), (&json!(0.0), &json!(0)));
+        world.delete(&format!("/api/live/{id}"), "u1").await.expect(204);
+    }
+}

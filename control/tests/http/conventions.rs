@@ -108,6 +108,9 @@ pub async fn caches_keep_nothing_but_two_answers(store: SharedStore) {
         ("/api/live/000000000000000000000000", "no-store"),
         ("/api/live/scheduled", "no-store"),
         ("/api/live/mine", "no-store"),
+        ("/openapi.json", "no-store"),
+        ("/docs/", "no-store"),
+        ("/docs/swagger-ui.css", "no-store"),
     ] {
         assert_eq!(world.get(path, "").await.header("cache-control"), Some(control), "{path}");
     }
@@ -243,6 +246,25 @@ pub async fn a_slow_body_is_given_up(store: SharedStore) {
 
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("\"code\":\"request_timeout\""), "{answer}");
+}
+
+/// A body that is refused unread ends its connection, and the answer says so: else the next call on it would get lost.
+pub async fn a_connection_whose_body_was_not_read_says_that_it_ends(store: SharedStore) {
+    let world = World::new(store).await;
+    let start = async |user: &str, kind: &'static str, body: String| {
+        let request = world.request("POST", "/api/live/start").bearer_auth(user).header("content-type", kind);
+        let answer = send(request.body(body)).await;
+        (answer.status, answer.header("connection").map(str::to_owned))
+    };
+    let (large, small) = (" ".repeat(300 << 10), "{".to_owned());
+    let close = Some("close".to_owned());
+
+    assert_eq!(start(&token("u1"), "application/json", large.clone()).await, (413, close.clone()));
+    assert_eq!(start(&token("u1"), "text/plain", large.clone()).await, (415, close.clone()));
+    assert_eq!(start("x", "application/json", large).await, (401, close));
+    for (user, status) in [(token("u1"), 400), ("x".to_owned(), 401)] {
+        assert_eq!(start(&user, "application/json", small.clone()).await, (status, None));
+    }
 }
 
 /// Section 1.2: pages follow each other without a row given twice, while rows come.

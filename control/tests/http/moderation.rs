@@ -6,6 +6,7 @@ use super::world::{Answer, World, eventually, send, token};
 use control::clock::Timestamp;
 use control::rooms::{RoomRole, Session};
 use control::store::SharedStore;
+use control::store::stream::Block;
 
 fn path(id: &str, user: &str) -> String {
     format!("/api/live/{id}/blocks/{user}")
@@ -81,6 +82,29 @@ pub async fn administrators_are_recalled_from_the_log(store: SharedStore) {
     world.put(&path(&id, "admin-3"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
 }
 
+/// An owner cannot hide from administrators by blocking them before they show that they are some.
+pub async fn an_administrator_whom_nobody_knew_is_not_kept_out(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let scheduled = world.schedule("u2", "public").await;
+    world.put(&path(&id, "admin-9"), "u1", Value::Null).await.expect(200);
+    world.put(&path(&scheduled, "admin-9"), "u2", Value::Null).await.expect(200);
+    world.put(&path(&id, "bad"), "u1", Value::Null).await.expect(200);
+
+    let listed = world.get("/api/live/active", "admin-9").await.expect(200);
+    assert_eq!(super::streams::ids(&listed), [id.as_str()]);
+    let listed = world.get("/api/live/scheduled", "admin-9").await.expect(200);
+    assert_eq!(super::streams::ids(&listed), [scheduled.as_str()]);
+    world.get(&format!("/api/live/{id}/watch"), "admin-9").await.expect(200);
+
+    // Nor does the door of the room or of the chat keep the administrator out.
+    let list = world.get(&format!("/api/live/{id}/blocks"), "u1").await.expect(200);
+    let users: Vec<_> = list["users"].as_array().unwrap().iter().map(|user| user["userId"].as_str().unwrap()).collect();
+    assert_eq!(users, ["bad"]);
+    world.get(&format!("/api/live/{id}/watch"), "bad").await.refused(403, "blocked");
+    world.put(&path(&id, "admin-9"), "u1", Value::Null).await.refused(422, "cannot_block_admin");
+}
+
 /// A block takes effect at once: the user's sessions are removed from the room.
 pub async fn a_block_removes_the_user_from_the_room(store: SharedStore) {
     let world = World::new(store).await;
@@ -139,6 +163,29 @@ pub async fn the_own_list_holds_for_new_streams(store: SharedStore) {
         world.delete("/api/me/blocks/bad", "u1").await.expect(204);
     }
     assert_eq!(world.get("/api/me/blocks", "u1").await.expect(200), json!({ "users": [] }));
+}
+
+/// A stream is read as a whole at each event: what its owner writes into it has a bound. Blocking itself goes on.
+pub async fn the_reasons_of_a_list_are_bounded(store: SharedStore) {
+    let world = World::new(store.clone()).await;
+    let id = world.start("u1").await;
+    let reason = "🦀".repeat(500);
+    for n in 0..131 {
+        let (user_id, by) = (format!("x{n}").parse().unwrap(), "u1".parse().unwrap());
+        let block = Block { user_id, blocked_at: Timestamp::now(), by, reason: Some(reason.clone()) };
+        store.block(id.parse().unwrap(), &block).await.unwrap();
+        store.owner_block(&block.by, &block).await.unwrap();
+    }
+
+    for list in [format!("/api/live/{id}/blocks"), "/api/me/blocks".to_owned()] {
+        let block = async |user: &str, body: Value| world.put(&format!("{list}/{user}"), "u1", body).await;
+        let refused = block("bad", json!({ "reason": reason })).await;
+        refused.refused(409, "conflict");
+        assert!(refused.json()["detail"].as_str().unwrap().contains("leave the reason out"), "{refused:?}");
+        block("bad", Value::Null).await.expect(200);
+        // Who is in it already stays as it is.
+        block("x1", json!({ "reason": reason })).await.expect(200);
+    }
 }
 
 async fn report(world: &World, id: &str, user: &str, body: Value) -> Answer {
@@ -215,6 +262,27 @@ pub async fn reports_of_a_user_are_limited(store: SharedStore) {
     assert!(refused.json()["retryAfterMs"].as_u64().unwrap() > 3_000_000);
 }
 
+/// A report that is open already is answered, however many the reporter has filed: its first answer may have got lost.
+pub async fn a_repeated_report_is_answered_beyond_the_limit(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let about = async |n: u32| report(&world, &id, "u2", json!({ "reason": "spam", "userId": format!("x{n}") })).await;
+    let first = about(0).await.expect(202);
+    for n in 1..10 {
+        about(n).await.expect(202);
+    }
+    about(10).await.refused(429, "rate_limited");
+
+    assert_eq!(about(0).await.expect(200), first);
+
+    // It is about the same stream, message and user.
+    let other = json!({ "reason": "spam", "userId": "x0", "messageId": "m1" });
+    report(&world, &id, "u2", other).await.refused(429, "rate_limited");
+    let path = format!("/api/admin/reports/{}", first["reportId"].as_str().unwrap());
+    world.patch(&path, "admin", json!({ "status": "resolved" })).await.expect(200);
+    about(0).await.refused(429, "rate_limited");
+}
+
 /// Five reporters flag a stream, and never end it.
 pub async fn five_reporters_flag_a_stream(store: SharedStore) {
     let world = World::new(store).await;
@@ -266,6 +334,44 @@ pub async fn every_decision_is_in_the_log(store: SharedStore) {
     let of_stream = world.get(&format!("/api/admin/audit?streamId={id}&limit=2"), "admin").await.expect(200);
     assert_eq!(of_stream["entries"].as_array().unwrap().len(), 2);
     assert!(of_stream["nextCursor"].is_string());
+}
+
+/// The reason of an end is cleaned like any other text, so that its bound holds for what is kept.
+pub async fn the_reason_of_an_end_is_cleaned(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    let reason = format!("{}against\u{7} the rules\n", " ".repeat(20_000));
+
+    world.post(&format!("/api/live/{id}/end"), "admin", json!({ "reason": reason })).await.expect(200);
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+    assert_eq!(log["entries"][0]["details"]["reason"], "against the rules");
+}
+
+/// Section 1, rule 2: also in the details of an entry.
+pub async fn what_is_absent_is_left_out_of_the_log(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.start("u1").await;
+    world.put("/api/admin/users/bad/ban", "admin", json!({ "reason": "spam" })).await.expect(200);
+    world.post(&format!("/api/live/{id}/end"), "admin", Value::Null).await.expect(200);
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+
+    assert_eq!(log["entries"][0]["details"], json!({ "alreadyEnded": false }));
+    assert_eq!(log["entries"][1]["details"], json!({ "reason": "spam" }));
+}
+
+/// A decision has its line also when the first call wrote none, because the store went away in between.
+pub async fn a_repeated_entry_of_the_own_list_is_in_the_log(store: SharedStore) {
+    let world = World::new(store).await;
+    for _ in 0..2 {
+        world.put("/api/me/blocks/bad", "u1", Value::Null).await.expect(200);
+    }
+
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+
+    let changed: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["details"]["changed"]).collect();
+    assert_eq!(changed, [&json!(false), &json!(true)]);
 }
 
 /// Administrators list streams in any state.

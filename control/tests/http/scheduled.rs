@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::streams::ids;
-use super::world::{World, in_seconds};
+use super::world::{World, eventually, in_seconds, send, token};
+use control::clock::Timestamp;
 use control::store::SharedStore;
+use std::time::Duration;
 
 /// A stream is announced and starts later as itself.
 pub async fn a_stream_is_announced(store: SharedStore) {
@@ -116,4 +118,54 @@ pub async fn an_announcement_is_edited(store: SharedStore) {
     let edited = world.patch(&format!("/api/live/{id}"), "u1", json!({ "title": "Later" })).await.expect(200);
 
     assert_eq!(edited["title"], "Later");
+}
+
+/// A private announcement of somebody else is not there, whatever is asked of it.
+pub async fn a_private_announcement_exists_for_nobody_else(store: SharedStore) {
+    let world = World::new(store).await;
+    let id = world.schedule("u1", "private").await;
+    let path = format!("/api/live/{id}");
+
+    for (method, path, body) in [
+        ("GET", path.clone(), Value::Null),
+        ("PATCH", path.clone(), json!({ "title": "B" })),
+        ("DELETE", path.clone(), Value::Null),
+        ("GET", format!("{path}/watch"), Value::Null),
+        ("GET", format!("{path}/blocks"), Value::Null),
+        ("PUT", format!("{path}/blocks/bad"), Value::Null),
+        ("DELETE", format!("{path}/blocks/bad"), Value::Null),
+        ("GET", format!("{path}/analytics"), Value::Null),
+        ("POST", format!("{path}/reports"), json!({ "reason": "spam" })),
+        ("POST", "/api/live/stop".to_owned(), json!({ "streamId": id })),
+        ("POST", "/api/live/start".to_owned(), json!({ "streamId": id })),
+    ] {
+        let refused = world.call(method, &path, "u2", body).await;
+        assert_eq!((refused.status, refused.code().as_str()), (404, "stream_not_found"), "{method} {path}");
+    }
+    world.get(&format!("{path}/blocks"), "u1").await.expect(200);
+    world.get(&format!("{path}/blocks"), "admin").await.expect(200);
+}
+
+/// Section 1.3: a repeat gets the first answer, although by now the time would be refused as too near.
+pub async fn a_repeated_announcement_answers_as_the_first_when_its_time_is_near(store: SharedStore) {
+    let world = World::new(store).await;
+    let time = in_seconds(305);
+    let schedule = async |key: &str, body: &Value| {
+        let request = world.request("POST", "/api/live/scheduled").bearer_auth(token("u1"));
+        let request = request.header("idempotency-key", key).header("content-type", "application/json");
+        send(request.body(body.to_string())).await
+    };
+    let body = json!({ "title": "Soon", "scheduledFor": time });
+    let first = schedule("key-1", &body).await.expect(201);
+
+    let near = Timestamp::parse(&time).unwrap().minus(Duration::from_secs(300));
+    eventually("the time is near", || async { Timestamp::now() > near }).await;
+
+    assert_eq!(schedule("key-1", &body).await.expect(201)["streamId"], first["streamId"]);
+    assert_eq!(schedule("key-2", &body).await.wrong_fields(), ["scheduledFor"]);
+    // Of another body, all wrong fields are named as ever.
+    let other = json!({ "title": "", "scheduledFor": time });
+    assert_eq!(schedule("key-1", &other).await.wrong_fields().len(), 2);
+    let mine = world.get("/api/live/mine", "u1").await.expect(200);
+    assert_eq!(ids(&mine), [first["streamId"].as_str().unwrap()]);
 }

@@ -339,6 +339,21 @@ pub async fn the_owner_edits_what_is_shown(store: SharedStore) {
     assert!(late.status == 409 || late.status == 410, "{late:?}");
 }
 
+/// `null` clears each of the fields, and a field that is absent stays.
+pub async fn null_clears_each_field(store: SharedStore) {
+    let world = World::new(store).await;
+    let shown = json!({ "title": "A", "coverUrl": "https://a.example/", "tags": ["a"] });
+    let id = world.start_with("u1", shown).await;
+    let clear =
+        async |field: &str| world.patch(&format!("/api/live/{id}"), "u1", json!({ field: null })).await.expect(200);
+
+    let stream = clear("tags").await;
+    assert_eq!((&stream["tags"], &stream["title"]), (&json!([]), &json!("A")));
+    let stream = clear("title").await;
+    assert!(stream.get("title").is_none() && stream["coverUrl"] == "https://a.example/", "{stream}");
+    assert!(clear("coverUrl").await.get("coverUrl").is_none());
+}
+
 /// One's own streams, in all states.
 pub async fn a_user_lists_own_streams(store: SharedStore) {
     let world = World::new(store).await;

@@ -65,8 +65,11 @@ pub async fn a_reporter_has_one_open_report_for_a_target(store: SharedStore) {
     let of_message = Report { message_id: Some("m-1".to_owned()), ..report(&stream, "a", at(2)) };
     let of_user = Report { user_id: Some(user("m-1")), ..report(&stream, "a", at(3)) };
     for new in [&first, &of_message, &of_user] {
+        assert_eq!(store.open_report(new).await.unwrap(), None);
         let filed = store.file_report(new).await.unwrap();
         assert_eq!((filed.id, filed.repeated, filed.reporters), (new.id.clone(), false, 1));
+        let like = Report { id: "other".to_owned(), ..new.clone() };
+        assert_eq!(store.open_report(&like).await.unwrap(), Some(new.id.clone()));
     }
 
     let again =
@@ -76,6 +79,7 @@ pub async fn a_reporter_has_one_open_report_for_a_target(store: SharedStore) {
     assert!(same_request.repeated);
 
     store.update_report(&first.id, ReportStatus::Resolved, None, &user("admin"), at(10)).await.unwrap();
+    assert_eq!(store.open_report(&first).await.unwrap(), None);
     let anew = report(&stream, "a", at(11));
     let filed = store.file_report(&anew).await.unwrap();
     assert_eq!((filed.id, filed.repeated), (anew.id, false));

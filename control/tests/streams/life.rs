@@ -26,6 +26,7 @@ fn planned(world: &World, minutes: u64) -> ScheduleRequest {
         visibility: Visibility::Public,
         idempotency_key: None,
         body_digest: String::new(),
+        refusal: None,
     }
 }
 
@@ -127,6 +128,21 @@ pub async fn a_stream_that_is_replaced_asks_for_no_pause(store: SharedStore) {
     world.streams.start(&root, StartRequest::default()).await.unwrap();
 
     // Without a live stream the first one's end would ask for a pause.
+    assert!(world.try_start_on("ana", OnConflict::Replace).await.unwrap().created);
+}
+
+pub async fn a_replacement_that_failed_can_be_tried_again_at_once(store: SharedStore) {
+    let world = World::new(store);
+    let first = world.live("ana").await;
+    world.clock.advance(10);
+    world.door.set_away(true);
+    let failed = world.try_start_on("ana", OnConflict::Replace).await.unwrap_err();
+    assert_eq!(failed.code, Code::SfuUnavailable);
+    assert_eq!(world.stored(first.id).await.end_reason, Some(EndReason::Replaced));
+
+    world.door.set_away(false);
+    world.clock.advance(2);
+
     assert!(world.try_start_on("ana", OnConflict::Replace).await.unwrap().created);
 }
 

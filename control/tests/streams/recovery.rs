@@ -183,6 +183,7 @@ pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStor
         visibility: control::store::stream::Visibility::Public,
         idempotency_key: None,
         body_digest: String::new(),
+        refusal: None,
     };
     let (late, soon) = (
         world.streams.schedule(&user("ana"), request(1)).await.unwrap(),

@@ -113,6 +113,7 @@ pass_on! {
     ban(user: &UserId) -> Result<Option<Ban>>;
     bans_changed_since(since: Timestamp, limit: usize) -> Result<Vec<Ban>>;
     file_report(report: &Report) -> Result<Filed>;
+    open_report(like: &Report) -> Result<Option<String>>;
     reports(status: Option<ReportStatus>, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<Report>>;
     update_report(id: &str, status: ReportStatus, note: Option<&str>, by: &UserId, at: Timestamp) -> Result<Report>;
     append_audit(entry: &AuditEntry) -> Result<()>;

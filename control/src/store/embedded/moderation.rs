@@ -49,12 +49,16 @@ pub fn read_ban(row: &Row<'_>) -> rusqlite::Result<Ban> {
     })
 }
 
-pub fn file_report(connection: &Connection, report: &Report) -> Result<Filed> {
+pub fn open_report(connection: &Connection, like: &Report) -> Result<Option<String>> {
     let open = "SELECT id FROM reports WHERE stream_id = ?1 AND reporter = ?2 \
                 AND coalesce(message_id, '') = coalesce(?3, '') AND coalesce(user_id, '') = coalesce(?4, '') \
                 AND status = 'open'";
-    let values = params![report.stream_id, report.reporter, report.message_id, report.user_id];
-    let known: Option<String> = connection.prepare_cached(open)?.query_row(values, |row| row.get(0)).optional()?;
+    let values = params![like.stream_id, like.reporter, like.message_id, like.user_id];
+    Ok(connection.prepare_cached(open)?.query_row(values, |row| row.get(0)).optional()?)
+}
+
+pub fn file_report(connection: &Connection, report: &Report) -> Result<Filed> {
+    let known = open_report(connection, report)?;
     let repeated = known.is_some();
     if !repeated {
         write_report(connection, report)?;

@@ -93,14 +93,19 @@ pub(super) fn read_report(found: &Document) -> Result<Report> {
 
 impl Mongo {
     pub(super) async fn file(&self, report: &Report) -> Result<Filed> {
-        let (id, repeated) = self.open_report(report).await?;
+        let (id, repeated) = self.write_open_report(report).await?;
         let reporters =
             run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id.0 })).await?.len();
         Ok(Filed { id, repeated, reporters: u32::try_from(reporters).unwrap_or(u32::MAX) })
     }
 
+    pub(super) async fn find_open_report(&self, like: &Report) -> Result<Option<String>> {
+        let open = run(self.of(REPORTS).find_one(doc! { "openFor": target(like) })).await?;
+        open.map(|open| Ok(read_report(&open)?.id)).transpose()
+    }
+
     /// The id of the report that is open now for the same target, and whether it was there.
-    async fn open_report(&self, report: &Report) -> Result<(String, bool)> {
+    async fn write_open_report(&self, report: &Report) -> Result<(String, bool)> {
         let written = write_report(report)?;
         for _ in 0..TRIES_MAX {
             match run(self.of(REPORTS).insert_one(&written)).await {
@@ -108,9 +113,8 @@ impl Mongo {
                 Err(fault) if fault.duplicate().is_some() => {}
                 Err(fault) => return Err(fault.into()),
             }
-            let same = doc! { "openFor": target(report) };
-            if let Some(open) = run(self.of(REPORTS).find_one(same)).await? {
-                return Ok((read_report(&open)?.id, true));
+            if let Some(open) = self.find_open_report(report).await? {
+                return Ok((open, true));
             }
             // A repeat after an error, and somebody resolved it meanwhile.
             let own = doc! { "_id": id_of(&report.id) };
