@@ -89,6 +89,8 @@ fn wanted() -> Vec<Wanted> {
     let unique = Unique::default();
     vec![
         Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1 }),
+        // The seed's sorts by time alone; pages break ties by id, and this one gives them without sorting.
+        Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1, "_id": -1 }),
         Wanted::plain(STREAMS, doc! { "ownerId": 1, "isLive": 1 }),
         Wanted { name: unique.room, ..Wanted::unique(STREAMS, doc! { "roomName": 1 }) },
         Wanted {

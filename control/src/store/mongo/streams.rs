@@ -126,7 +126,7 @@ impl Mongo {
             Some(None) => return Ok(Vec::new()),
             None => {}
         }
-        self.list(doc! { "$and": all }, page::sort(field, rising), limit).await
+        self.list(page::all(all), page::sort(field, rising), limit).await
     }
 
     /// Documents that are no streams are passed over: one of them must not hide all others.
