@@ -20,12 +20,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::clock::Timestamp;
 use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
 use crate::live::Live;
 use crate::product::Product;
-use crate::rooms::builtin::admission;
 use crate::webhook_sender::WebhookSender;
 use crate::{metrics, serve};
 
@@ -104,7 +102,7 @@ impl App {
             }
         };
         let (product, product_routes) = product.unzip();
-        let admit = product.is_some().then(|| admission(live, Timestamp::now));
+        let admit = product.as_ref().map(|product| product.admission(live));
         let counters = Arc::new(Counters::default());
         let surface = Surface {
             keys: keys.clone(),

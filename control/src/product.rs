@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use signaling::http::Admit;
 use signaling::rooms::Rooms;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,7 +30,7 @@ use crate::http::{self, Api, Phase};
 use crate::live::Live;
 use crate::moderation::Moderation;
 use crate::problem::Problem;
-use crate::rooms::builtin::Builtin;
+use crate::rooms::builtin::{Builtin, admission};
 use crate::rooms::external::External;
 use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
 use crate::store::embedded::{self, Durability, Embedded};
@@ -118,6 +119,12 @@ impl Product {
             tokio::join!(serving, upkeep);
         });
         Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running, _claim: claim }, router))
+    }
+
+    /// Who may join rooms of this process.
+    pub fn admission(&self, live: Live) -> Admit {
+        let streams = self.streams.clone();
+        admission(live, move || streams.is_recovered(), Timestamp::now)
     }
 
     /// Where its numbers are.

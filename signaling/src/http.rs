@@ -48,7 +48,12 @@ const PREFLIGHT_AGE_MAX_S: &str = "86400";
 /// Why somebody with a good token is not let in. The text is the body of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NotAdmitted(pub Cow<'static, str>);
+pub enum NotAdmitted {
+    /// For good: 403.
+    Never(Cow<'static, str>),
+    /// It is not known yet whether they may come in: 503, after which clients that reconnect try again.
+    NotYet(Cow<'static, str>),
+}
 
 /// Asked before each join, resumes as well. Must not wait.
 pub type Admit = Arc<dyn Fn(&Grants) -> Result<(), NotAdmitted> + Send + Sync>;
@@ -263,7 +268,13 @@ impl IntoResponse for Unjoined {
                 let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
                 text(status, refusal.to_string())
             }
-            Unjoined::NotAdmitted(reason) => text(StatusCode::FORBIDDEN, reason.to_string()),
+            Unjoined::NotAdmitted(reason) => {
+                let status = match reason {
+                    NotAdmitted::Never(_) => StatusCode::FORBIDDEN,
+                    NotAdmitted::NotYet(_) => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                text(status, reason.to_string())
+            }
             Unjoined::Failed(error @ JoinError::RoomMissing) => text(StatusCode::NOT_FOUND, error.to_string()),
             Unjoined::Failed(error @ JoinError::ShuttingDown) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of};
 use crate::clock::Timestamp;
 use crate::live::Live;
+use crate::streams::ROOM_PREFIX;
 
 /// A door to the rooms of this process.
 pub struct Builtin {
@@ -96,29 +97,74 @@ pub(super) fn websocket_url(url: &str) -> String {
     }
 }
 
-/// Refuses blocked and banned users, and rooms of streams that ended. Rooms of nobody's stream are none of its business.
-/// Reads memory only.
-pub fn admission(live: Live, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Admit {
-    Arc::new(move |grants: &Grants| admit(&live, now(), grants))
+/// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
+/// `known` who is blocked and banned. Rooms of nobody's stream are none of its business. Reads memory only.
+pub fn admission(
+    live: Live,
+    known: impl Fn() -> bool + Send + Sync + 'static,
+    now: impl Fn() -> Timestamp + Send + Sync + 'static,
+) -> Admit {
+    Arc::new(move |grants: &Grants| {
+        if grants.video.room.starts_with(ROOM_PREFIX) && !known() {
+            return Err(NotAdmitted::NotYet("the server is starting: try again in a moment".into()));
+        }
+        admit(&live, now(), grants)
+    })
 }
 
 fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted> {
     let Some(stream) = live.of_room(&grants.video.room) else {
         return Ok(());
     };
+    let never = |reason: &'static str| Err(NotAdmitted::Never(reason.into()));
     if !stream.is_live() {
-        return Err(NotAdmitted("this stream is over".into()));
+        return never("this stream is over");
     }
     match user_of(grants.identity.as_str(), &grants.attributes) {
-        Some(user) if live.ban(&user, now).is_some() => Err(NotAdmitted("you are banned from this service".into())),
-        Some(user) if stream.blocks(&user) => Err(NotAdmitted("you can't watch this stream".into())),
+        Some(user) if live.ban(&user, now).is_some() => never("you are banned from this service"),
+        Some(user) if stream.blocks(&user) => never("you can't watch this stream"),
         Some(_) | None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use signaling::token::VideoGrant;
+
     use super::*;
+
+    fn grants(room: &str) -> Grants {
+        Grants {
+            identity: "ana".parse().unwrap(),
+            name: String::new(),
+            metadata: String::new(),
+            attributes: std::collections::HashMap::new(),
+            kind: proto::participant_info::Kind::Standard,
+            kind_details: Vec::new(),
+            video: VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() },
+            room_preset: String::new(),
+            room_config: None,
+            expires_at: std::time::SystemTime::UNIX_EPOCH,
+            not_before: None,
+            api_key: "key".into(),
+        }
+    }
+
+    #[test]
+    fn rooms_of_streams_are_shut_until_it_is_known_who_is_blocked() {
+        let known = Arc::new(AtomicBool::new(false));
+        let admit = {
+            let known = Arc::clone(&known);
+            admission(Live::default(), move || known.load(Ordering::Relaxed), Timestamp::now)
+        };
+
+        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::NotYet(_))));
+        assert_eq!(admit(&grants("board-meeting")), Ok(()), "a room of no stream");
+        known.store(true, Ordering::Relaxed);
+        assert_eq!(admit(&grants("live_ben_1767323045678")), Ok(()));
+    }
 
     #[test]
     fn apps_are_given_websocket_urls() {

@@ -55,7 +55,7 @@ impl Server {
             keys,
             rooms: rooms.clone(),
             auto_create: true,
-            admit: Some(admission(live.clone(), Timestamp::now)),
+            admit: Some(admission(live.clone(), || true, Timestamp::now)),
             counters: Arc::new(Counters::default()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -134,7 +134,8 @@ async fn a_room_that_joining_may_not_create_is_missing() {
 #[tokio::test]
 async fn whoever_owns_the_rooms_may_refuse_a_good_token_also_for_a_resume() {
     let admit: Admit = Arc::new(|grants| match grants.video.room.as_str() {
-        "closed" => Err(NotAdmitted("closed to you".into())),
+        "closed" => Err(NotAdmitted::Never("closed to you".into())),
+        "opening" => Err(NotAdmitted::NotYet("opening".into())),
         _ => Ok(()),
     });
     let server = Server::start_admitting(Some(admit), |_| {}).await;
@@ -148,7 +149,9 @@ async fn whoever_owns_the_rooms_may_refuse_a_good_token_also_for_a_resume() {
         assert_eq!(refused(&server, &format!("{path}?{query}")).await.said(), forbidden, "{path}");
     }
     let open = server.get(&format!("/rtc/validate?access_token={}", join_token("open"))).await;
+    let opening = server.get(&format!("/rtc/validate?access_token={}", join_token("opening"))).await;
 
     assert_eq!(open.status, 200);
+    assert_eq!(opening.said(), (503, "opening".into()));
     assert_eq!(server.counters.joins_not_admitted.load(Ordering::Relaxed), 3);
 }
