@@ -1,23 +1,26 @@
 //! Queues that keep the order of one room and let different rooms go side by side.
 //!
-//! A room belongs to one desk, by hash. A desk takes what waits, sorts it by room, and works on these rooms at the same
-//! time, each in its order. What finds a full queue is not handled; reconciliation makes up for it.
+//! A room belongs to one desk, by hash. A desk sorts what comes by room, and works on its rooms at the same time, each in
+//! its order: a room whose media server does not answer keeps no other one waiting. What finds a full queue is not
+//! handled; reconciliation makes up for it.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Handled, RoomNews};
 use crate::store::stream::StreamId;
 use crate::streams::{Counters, Inner, Streams};
 
-/// Rooms of different desks never wait for each other.
+/// Side by side on several cores.
 const DESKS: usize = 16;
 
-/// What may wait at one desk.
+/// What may wait at one desk before it is sorted, and again as much after.
 const WAITING_MAX: usize = 4_096;
 
 /// What a desk takes up at once.
@@ -72,18 +75,49 @@ impl DeskQueues {
 
 async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>) {
     let mut taken = Vec::with_capacity(TAKEN_MAX);
-    while queue.recv_many(&mut taken, TAKEN_MAX).await > 0 {
-        let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
-        let mut rooms: HashMap<String, Vec<Job>> = HashMap::new();
-        for (room, job) in taken.drain(..) {
-            rooms.entry(room).or_default().push(job);
+    // What waits for each room that is worked on.
+    let mut waiting: HashMap<String, Vec<Job>> = HashMap::new();
+    let mut waiting_count = 0;
+    let mut at_work = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            count = queue.recv_many(&mut taken, TAKEN_MAX), if waiting_count < WAITING_MAX => {
+                if count == 0 {
+                    return;
+                }
+            }
+            Some(room) = at_work.next() => {
+                if waiting.get(&room).is_some_and(Vec::is_empty) {
+                    waiting.remove(&room);
+                    continue;
+                }
+                let jobs = waiting.get_mut(&room).map(std::mem::take).unwrap_or_default();
+                waiting_count -= jobs.len();
+                let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
+                at_work.push(work_on_room(streams, room, jobs));
+            }
         }
-        join_all(rooms.into_values().map(|jobs| work_on_room(&streams, jobs))).await;
+        let mut fresh: HashMap<String, Vec<Job>> = HashMap::new();
+        for (room, job) in taken.drain(..) {
+            match waiting.get_mut(&room) {
+                Some(jobs) => {
+                    jobs.push(job);
+                    waiting_count += 1;
+                }
+                None => fresh.entry(room).or_default().push(job),
+            }
+        }
+        for (room, jobs) in fresh {
+            let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
+            waiting.insert(room.clone(), Vec::new());
+            at_work.push(work_on_room(streams, room, jobs));
+        }
     }
 }
 
-/// In order; but comings and goings of viewers commute, so a run of them goes to the store together.
-async fn work_on_room(streams: &Streams, jobs: Vec<Job>) {
+/// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room back.
+async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>) -> String {
+    let streams = &streams;
     let mut run = Vec::new();
     for job in jobs {
         if let Job::News { news, .. } = &job
@@ -96,6 +130,7 @@ async fn work_on_room(streams: &Streams, jobs: Vec<Job>) {
         do_job(streams, job).await;
     }
     finish_run(&mut run).await;
+    room
 }
 
 async fn finish_run(run: &mut Vec<impl Future<Output = ()>>) {

@@ -1,6 +1,7 @@
 //! Viewers are counted exactly (stream API, section 6).
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use control::rooms::Session;
 use control::store::SharedStore;
@@ -264,4 +265,34 @@ pub async fn a_blocked_user_who_comes_in_is_put_out(store: SharedStore) {
     })
     .await;
     assert!(world.stored(stream.id).await.blocks(&id("bo")));
+}
+
+/// Of more rooms than anything is spread over: some share all they can with the silent one.
+pub async fn a_room_that_does_not_answer_keeps_no_other_one_waiting(store: SharedStore) {
+    let world = World::new(store);
+    let silent = world.live("silent").await;
+    let mut others = Vec::new();
+    for number in 0..64 {
+        others.push(world.live(&format!("owner-{number}")).await);
+    }
+    world.door.set_silent(&silent.room_name);
+    let compared = world.compare();
+    let told = async {
+        for stream in &others {
+            let viewer = world.viewer("ben");
+            world.door.put_in(&stream.room_name, viewer.clone());
+            assert_eq!(world.tell("participant_joined", stream, Some(&viewer)).await, Handled::Applied);
+        }
+    };
+
+    let told = async {
+        let in_time = tokio::time::timeout(Duration::from_secs(20), told).await;
+        world.door.set_silent("");
+        in_time
+    };
+    let ((), in_time) = tokio::join!(compared, told);
+    assert!(in_time.is_ok(), "events of other rooms waited");
+    for stream in &others {
+        assert_eq!(world.viewers(stream).await, 1);
+    }
 }

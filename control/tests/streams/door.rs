@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use control::clock::Timestamp;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use tokio::sync::watch;
 
 #[derive(Default)]
 pub struct FakeDoor {
     rooms: Mutex<BTreeMap<String, Room>>,
     sids: AtomicU32,
     away: AtomicBool,
+    /// The room of which nothing is told, until another one is.
+    silent: watch::Sender<String>,
 }
 
 #[derive(Default)]
@@ -24,6 +27,11 @@ struct Room {
 impl FakeDoor {
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Whoever asks who is in that room waits. None: everybody is answered.
+    pub fn set_silent(&self, room: &str) {
+        self.silent.send_replace(room.to_owned());
     }
 
     pub fn put_in(&self, room: &str, session: Session) {
@@ -117,6 +125,7 @@ impl RoomDoor for FakeDoor {
 
     async fn sessions(&self, room: &str) -> Result<Vec<Session>, RoomsError> {
         self.there()?;
+        let _ = self.silent.subscribe().wait_for(|silent| silent != room).await;
         Ok(self.rooms(|rooms| rooms.get(room).map(|room| room.sessions.clone()).unwrap_or_default()))
     }
 
