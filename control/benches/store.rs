@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use control::clock::Timestamp;
 use control::store::SharedStore;
-use control::store::chat::{ChatMessage, ChatRole, ChatSettings, StoredMessage};
+use control::store::chat::{ChatMessage, ChatRole, StoredMessage};
 use control::store::embedded::{Durability, Embedded, Options};
 use control::store::mongo::Mongo;
 use control::store::stream::{
-    EndReason, OwnerProfile, PageEnd, Stream, StreamFilter, StreamId, StreamOrder, StreamState, UserId, Visibility,
+    EndReason, OwnerProfile, PageEnd, Stream, StreamFilter, StreamId, StreamOrder, StreamState, UserId,
 };
 use control::store::viewer::Presence;
 use divan::Bencher;
@@ -141,8 +141,6 @@ fn stream(n: i64, state: StreamState) -> Stream {
     let time = Timestamp::from_millis(1_767_225_600_000 + n * 1_000);
     let over = state == StreamState::Ended;
     Stream {
-        id: StreamId::generate(),
-        owner_id: user(&format!("owner-{}", next())),
         owner_profile: OwnerProfile { name: Some("Ana".to_owned()), picture: None },
         room_name: format!("live_{}", next()),
         room_sid: Some("RM_1".to_owned()),
@@ -150,23 +148,11 @@ fn stream(n: i64, state: StreamState) -> Stream {
         cover_url: Some("https://example.com/cover.png".to_owned()),
         tags: vec!["pet".to_owned(), "live".to_owned()],
         state,
-        visibility: Visibility::Public,
         end_reason: over.then_some(EndReason::Stopped),
-        scheduled_for: None,
         started_at: Some(time),
         ended_at: over.then_some(time),
-        state_since: time,
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: time,
-        updated_at: time,
         rev: 0,
+        ..Stream::new(user(&format!("owner-{}", next())), time)
     }
 }
 

@@ -7,9 +7,8 @@ use control::chat::{Chat, Limits, Parts, TokenFault};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
 use control::live::Live;
-use control::store::chat::ChatSettings;
 use control::store::embedded::Embedded;
-use control::store::stream::{OwnerProfile, Stream, StreamId, StreamState, Visibility};
+use control::store::stream::{Stream, StreamState};
 use control::user::{Role, User};
 use tokio::net::TcpListener;
 
@@ -46,31 +45,9 @@ fn user(token: &str, now: Timestamp) -> Result<User, TokenFault> {
 fn stream() -> Stream {
     let now = Timestamp::now();
     Stream {
-        id: StreamId::generate(),
-        owner_id: "owner".parse().expect("a short text is an id"),
-        owner_profile: OwnerProfile::default(),
         room_name: "bench".into(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
         state: StreamState::Live,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
         started_at: Some(now),
-        ended_at: None,
-        state_since: now,
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: now,
-        updated_at: now,
-        rev: 1,
+        ..Stream::new("owner".parse().expect("a short text is an id"), now)
     }
 }

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::clock::Timestamp;
-use control::store::chat::ChatSettings;
 use control::store::mongo::Mongo;
 use control::store::stream::{
-    Block, EndReason, Outcome, OwnerProfile, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition,
-    UserId, Visibility,
+    Block, EndReason, Outcome, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition, UserId,
 };
 use control::store::viewer::Presence;
 use control::store::{CreateError, Store, StoreError};
@@ -51,34 +49,7 @@ fn user(id: &str) -> UserId {
 }
 
 fn starting(owner: &str, room: &str) -> Stream {
-    Stream {
-        id: StreamId::generate(),
-        owner_id: user(owner),
-        owner_profile: OwnerProfile::default(),
-        room_name: room.to_owned(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
-        state: StreamState::Starting,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
-        started_at: Some(at(0)),
-        ended_at: None,
-        state_since: at(0),
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: at(0),
-        updated_at: at(0),
-        rev: 0,
-    }
+    Stream { room_name: room.to_owned(), started_at: Some(at(0)), rev: 0, ..Stream::new(user(owner), at(0)) }
 }
 
 fn session(sid: &str, of: &str) -> Presence {

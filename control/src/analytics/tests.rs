@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::stream::{StreamId, StreamState, Visibility};
+use crate::store::stream::StreamState;
 
 const START: i64 = 1_700_000_000_000;
 
@@ -14,32 +14,15 @@ fn at(seconds: i64) -> Timestamp {
 
 fn stream(seconds: i64) -> Stream {
     Stream {
-        id: StreamId::generate(),
-        owner_id: "owner".parse().unwrap(),
-        owner_profile: Default::default(),
         room_name: "live_owner_1".into(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
         state: StreamState::Ended,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
         started_at: Some(at(0)),
         ended_at: Some(at(seconds)),
         state_since: at(seconds),
-        viewers: 0,
         peak_viewers: 2,
         unique_viewers: 3,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: Default::default(),
-        pinned: None,
-        created_at: at(0),
         updated_at: at(seconds),
-        rev: 1,
+        ..Stream::new("owner".parse().unwrap(), at(0))
     }
 }
 

@@ -222,6 +222,38 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// A stream of that owner that starts, of which nothing else is known yet.
+    pub fn new(owner_id: UserId, at: Timestamp) -> Self {
+        Self {
+            id: StreamId::generate(),
+            owner_id,
+            owner_profile: OwnerProfile::default(),
+            room_name: String::new(),
+            room_sid: None,
+            title: None,
+            cover_url: None,
+            tags: Vec::new(),
+            state: StreamState::Starting,
+            visibility: Visibility::Public,
+            end_reason: None,
+            scheduled_for: None,
+            started_at: None,
+            ended_at: None,
+            state_since: at,
+            viewers: 0,
+            peak_viewers: 0,
+            unique_viewers: 0,
+            flagged: false,
+            blocks: Vec::new(),
+            mutes: Vec::new(),
+            chat_settings: ChatSettings::default(),
+            pinned: None,
+            created_at: at,
+            updated_at: at,
+            rev: 1,
+        }
+    }
+
     pub fn is_live(&self) -> bool {
         self.state.is_live()
     }

@@ -8,8 +8,7 @@ use super::{Counters, ScheduleRequest, Streams};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
-use crate::store::chat::ChatSettings;
-use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition, Visibility};
+use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition};
 use crate::user::User;
 
 /// Scheduled streams of one user that are still to come.
@@ -156,32 +155,5 @@ impl Streams {
 
 /// A stream of this user, of which nothing is known yet.
 pub(super) fn blank(user: &User, now: Timestamp) -> Stream {
-    Stream {
-        id: StreamId::generate(),
-        owner_id: user.id.clone(),
-        owner_profile: user.profile(),
-        room_name: String::new(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
-        state: StreamState::Starting,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
-        started_at: None,
-        ended_at: None,
-        state_since: now,
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: now,
-        updated_at: now,
-        rev: 1,
-    }
+    Stream { owner_profile: user.profile(), ..Stream::new(user.id.clone(), now) }
 }

@@ -20,7 +20,6 @@ use control::live::Live;
 use control::problem::Problem;
 use control::serve::serve_with;
 use control::store::SharedStore;
-use control::store::chat::ChatSettings;
 use control::store::embedded::Embedded;
 use control::store::moderation::Ban;
 use control::store::stream::*;
@@ -164,32 +163,10 @@ fn user_named(id: &str, admin: bool, expires_at: Timestamp) -> User {
 pub fn stream_of(owner: &str, room_name: &str) -> Stream {
     let now = Timestamp::now();
     Stream {
-        id: StreamId::generate(),
-        owner_id: owner.parse().unwrap(),
-        owner_profile: OwnerProfile::default(),
         room_name: room_name.into(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
         state: StreamState::Live,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
         started_at: Some(now),
-        ended_at: None,
-        state_since: now,
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: now,
-        updated_at: now,
-        rev: 1,
+        ..Stream::new(owner.parse().unwrap(), now)
     }
 }
 

@@ -4,11 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use control::clock::Timestamp;
 use control::store::SharedStore;
-use control::store::chat::{ChatMessage, ChatRole, ChatSettings, StoredMessage};
+use control::store::chat::{ChatMessage, ChatRole, StoredMessage};
 use control::store::moderation::{Ban, Report, ReportReason, ReportStatus};
-use control::store::stream::{
-    Block, EndReason, OwnerProfile, Stream, StreamId, StreamState, Transition, UserId, Visibility,
-};
+use control::store::stream::{Block, EndReason, Stream, StreamId, StreamState, Transition, UserId};
 use control::store::viewer::Presence;
 
 /// Each rule has a store of its own, so times can be small: milliseconds after the beginning of 2026.
@@ -33,34 +31,7 @@ pub fn object_id() -> String {
 
 /// A stream that has just started, in a room of its own.
 pub fn starting(owner: &str) -> Stream {
-    Stream {
-        id: StreamId::generate(),
-        owner_id: user(owner),
-        owner_profile: OwnerProfile::default(),
-        room_name: unique("live_"),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
-        state: StreamState::Starting,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
-        started_at: Some(at(0)),
-        ended_at: None,
-        state_since: at(0),
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: at(0),
-        updated_at: at(0),
-        rev: 0,
-    }
+    Stream { room_name: unique("live_"), started_at: Some(at(0)), rev: 0, ..Stream::new(user(owner), at(0)) }
 }
 
 pub fn scheduled(owner: &str, for_when: Timestamp) -> Stream {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::store::chat::{ChatSettings, Mute};
-use crate::store::stream::{Block, EndReason, OwnerProfile, StreamId, StreamState, Visibility};
+use crate::store::chat::Mute;
+use crate::store::stream::{Block, EndReason, StreamState};
 
 pub(crate) fn message(seq: i64) -> ChatMessage {
     ChatMessage {
@@ -19,32 +19,10 @@ pub(crate) fn message(seq: i64) -> ChatMessage {
 pub(crate) fn live_stream() -> Stream {
     let at = Timestamp::from_millis(1_700_000_000_000);
     Stream {
-        id: StreamId::generate(),
-        owner_id: "owner".parse().unwrap(),
-        owner_profile: OwnerProfile::default(),
         room_name: "live_owner_1".into(),
-        room_sid: None,
-        title: None,
-        cover_url: None,
-        tags: Vec::new(),
         state: StreamState::Live,
-        visibility: Visibility::Public,
-        end_reason: None,
-        scheduled_for: None,
         started_at: Some(at),
-        ended_at: None,
-        state_since: at,
-        viewers: 0,
-        peak_viewers: 0,
-        unique_viewers: 0,
-        flagged: false,
-        blocks: Vec::new(),
-        mutes: Vec::new(),
-        chat_settings: ChatSettings::default(),
-        pinned: None,
-        created_at: at,
-        updated_at: at,
-        rev: 1,
+        ..Stream::new("owner".parse().unwrap(), at)
     }
 }
 
