@@ -102,6 +102,28 @@ pub struct RoomsConfig {
     pub fingerprint: Fingerprint,
 }
 
+impl RoomsConfig {
+    /// As the configuration's defaults have it.
+    pub fn new(node_id: String, signer: Signer, fingerprint: Fingerprint) -> Self {
+        Self {
+            auto_create: true,
+            max_participants: 0,
+            audience_threshold: 50,
+            empty_timeout: Duration::from_secs(300),
+            departure_timeout: Duration::from_secs(20),
+            enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
+            enable_remote_unmute: false,
+            limits: Limits::default(),
+            region: String::new(),
+            node_id,
+            ice_servers: Vec::new(),
+            room_configurations: HashMap::new(),
+            signer,
+            fingerprint,
+        }
+    }
+}
+
 /// The codecs that LiveKit enables by default (livekit-surface 5.5), without rtx.
 pub const DEFAULT_CODECS: [&str; 9] = [
     "audio/PCMU",

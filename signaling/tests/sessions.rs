@@ -14,7 +14,7 @@ use proto::signal_response::Message as Response;
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
 use signaling::join::{Join, Mode, Reconnect};
-use signaling::rooms::{DEFAULT_CODECS, JoinError, Limits, Rooms, RoomsConfig};
+use signaling::rooms::{JoinError, Rooms, RoomsConfig};
 use signaling::session::{Session, SessionEnd};
 use signaling::socket::Frame;
 use signaling::token::{Grants, Keys, Secret, VideoGrant};
@@ -109,22 +109,7 @@ struct Server {
 fn start() -> Server {
     let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
     let certificate = Certificate::generate();
-    let config = RoomsConfig {
-        auto_create: true,
-        max_participants: 0,
-        audience_threshold: 50,
-        empty_timeout: Duration::from_secs(300),
-        departure_timeout: Duration::from_secs(20),
-        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-        enable_remote_unmute: false,
-        limits: Limits::default(),
-        region: String::new(),
-        node_id: "ND_test".into(),
-        ice_servers: Vec::new(),
-        room_configurations: HashMap::new(),
-        signer: keys.signer(),
-        fingerprint: certificate.fingerprint,
-    };
+    let config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
     let media = Config {
         workers: 1,
         bind: vec![[127, 0, 0, 1].into()],

@@ -1,6 +1,5 @@
 //! A media server in this process, on loopback, and phones that connect to it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use loadtest::sender::Source;
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
 use signaling::http::{Counters, Surface};
-use signaling::rooms::{DEFAULT_CODECS, Limits, Rooms, RoomsConfig};
+use signaling::rooms::{Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Error;
@@ -46,7 +45,7 @@ impl Server {
     pub async fn start() -> Self {
         let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
         let certificate = Certificate::generate();
-        let config = rooms_config(&keys, &certificate);
+        let config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
         let (on_event, events) = signaling::media::worker_events();
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
@@ -128,25 +127,6 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     while !holds().await {
         assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-fn rooms_config(keys: &Keys, certificate: &Certificate) -> RoomsConfig {
-    RoomsConfig {
-        auto_create: true,
-        max_participants: 0,
-        audience_threshold: 50,
-        empty_timeout: Duration::from_secs(300),
-        departure_timeout: Duration::from_secs(20),
-        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-        enable_remote_unmute: false,
-        limits: Limits::default(),
-        region: String::new(),
-        node_id: "ND_test".into(),
-        ice_servers: Vec::new(),
-        room_configurations: HashMap::new(),
-        signer: keys.signer(),
-        fingerprint: certificate.fingerprint,
     }
 }
 

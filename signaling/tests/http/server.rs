@@ -1,16 +1,15 @@
 //! A server on a port of its own, tokens for it, and a plain HTTP client.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
 use signaling::http::{Admit, Counters, Surface};
-use signaling::rooms::{DEFAULT_CODECS, Limits, Rooms, RoomsConfig};
+use signaling::rooms::{Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,7 +36,7 @@ impl Server {
     pub async fn start_admitting(admit: Option<Admit>, change: impl FnOnce(&mut RoomsConfig)) -> Self {
         let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
         let certificate = Certificate::generate();
-        let mut config = rooms_config(&keys, &certificate);
+        let mut config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
         change(&mut config);
         let auto_create = config.auto_create;
         let (on_event, events) = signaling::media::worker_events();
@@ -77,25 +76,6 @@ impl Server {
             headers.push(("Authorization", &authorization));
         }
         self.send(Request { method: "POST", path: &path, headers: &headers, body: body.to_string().as_bytes() }).await
-    }
-}
-
-fn rooms_config(keys: &Keys, certificate: &Certificate) -> RoomsConfig {
-    RoomsConfig {
-        auto_create: true,
-        max_participants: 0,
-        audience_threshold: 50,
-        empty_timeout: Duration::from_secs(300),
-        departure_timeout: Duration::from_secs(20),
-        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-        enable_remote_unmute: false,
-        limits: Limits::default(),
-        region: String::new(),
-        node_id: "ND_test".into(),
-        ice_servers: Vec::new(),
-        room_configurations: HashMap::new(),
-        signer: keys.signer(),
-        fingerprint: certificate.fingerprint,
     }
 }
 

@@ -15,7 +15,7 @@ use signaling::join::{Join, Mode, Reconnect};
 use signaling::room::timer::Now;
 use signaling::room::view::{RoomDelta, RoomView};
 use signaling::room::{Host, Room, RoomEffect, RoomSettings};
-use signaling::rooms::{DEFAULT_CODECS, JoinError, Limits, RoomsConfig};
+use signaling::rooms::{JoinError, RoomsConfig};
 use signaling::session::ConnectionId;
 use signaling::token::{Grants, Keys, Secret, VideoGrant};
 
@@ -279,22 +279,7 @@ pub struct Client {
 
 pub fn config() -> RoomsConfig {
     let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
-    RoomsConfig {
-        auto_create: true,
-        max_participants: 0,
-        audience_threshold: 50,
-        empty_timeout: s(300),
-        departure_timeout: s(20),
-        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-        enable_remote_unmute: false,
-        limits: Limits::default(),
-        region: String::new(),
-        node_id: "ND_test".into(),
-        ice_servers: Vec::new(),
-        room_configurations: HashMap::new(),
-        signer: keys.signer(),
-        fingerprint: Fingerprint([7; 32]),
-    }
+    RoomsConfig::new("ND_test".into(), keys.signer(), Fingerprint([7; 32]))
 }
 
 pub fn grants(identity: &str) -> Grants {
