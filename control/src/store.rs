@@ -195,6 +195,9 @@ pub trait Store: Send + Sync + 'static {
     /// Sessions without `left_at`, in the order of joining.
     async fn presence_open(&self, id: StreamId) -> Result<Vec<Presence>>;
 
+    /// Whether the user has a session without `left_at` that counts.
+    async fn presence_of(&self, id: StreamId, user: &UserId) -> Result<bool>;
+
     /// All sessions in the order of joining, at most `limit`.
     async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>>;
 

@@ -247,6 +247,11 @@ impl Store for Embedded {
         self.read(move |c| presence::open(c, id)).await
     }
 
+    async fn presence_of(&self, id: StreamId, user: &UserId) -> Result<bool> {
+        let user = user.clone();
+        self.read(move |c| presence::is_there(c, id, &user)).await
+    }
+
     async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
         self.read(move |c| presence::all(c, id, limit)).await
     }

@@ -184,6 +184,10 @@ impl Store for Mongo {
         self.open_sessions(id).await
     }
 
+    async fn presence_of(&self, id: StreamId, user: &UserId) -> Result<bool> {
+        self.has_open_session(id, user).await
+    }
+
     async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
         self.all_sessions(id, limit).await
     }

@@ -42,6 +42,7 @@ impl Streams {
         self.require_not_banned(&user.id)?;
         let stream = self.stream(id).await?;
         self.require_watchable(&stream, user)?;
+        self.require_place(&stream, user).await?;
         let now = self.now();
         let (token, token_expires_at) = self.rooms().token(&self.viewer_token(&stream, user), now);
         Counters::add(&self.counters().watch_tokens);
@@ -64,13 +65,21 @@ impl Streams {
         match stream.state {
             StreamState::Scheduled => Err(Problem::new(Code::Conflict, "This stream has not started yet.")),
             StreamState::Ended | StreamState::Cancelled => Err(Problem::new(Code::StreamEnded, "This stream is over.")),
-            StreamState::Starting | StreamState::Live | StreamState::Reconnecting => {
-                let max = self.config().max_viewers;
-                let full = max > 0 && stream.viewers >= max && stream.owner_id != user.id;
-                match full {
-                    true => Err(Problem::new(Code::StreamFull, "This stream has no free place; try again later.")),
-                    false => Ok(()),
-                }
+            StreamState::Starting | StreamState::Live | StreamState::Reconnecting => Ok(()),
+        }
+    }
+
+    /// Who is counted already takes no other place: a second device, or an app that was started anew. Without the store
+    /// nobody can tell.
+    async fn require_place(&self, stream: &Stream, user: &User) -> Result<(), Problem> {
+        let max = self.config().max_viewers;
+        if max == 0 || stream.viewers < max || stream.owner_id == user.id {
+            return Ok(());
+        }
+        match self.store().presence_of(stream.id, &user.id).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => {
+                Err(Problem::new(Code::StreamFull, "This stream has no free place; try again later."))
             }
         }
     }

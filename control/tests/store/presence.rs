@@ -33,9 +33,12 @@ pub async fn a_session_is_kept_with_its_times(store: SharedStore) {
     store.presence_join(stream.id, &first).await.unwrap();
     store.presence_join(stream.id, &second).await.unwrap();
     assert_eq!(store.presence_open(stream.id).await.unwrap(), [second.clone(), first.clone()]);
+    assert!(store.presence_of(stream.id, &first.user_id).await.unwrap());
+    assert!(!store.presence_of(stream.id, &second.user_id).await.unwrap(), "it does not count");
 
     store.presence_leave(stream.id, &first, at(77)).await.unwrap();
 
+    assert!(!store.presence_of(stream.id, &first.user_id).await.unwrap());
     let left = Presence { left_at: Some(at(77)), ..first };
     assert_eq!(store.presence_open(stream.id).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(store.presence_all(stream.id, 10).await.unwrap(), [second.clone(), left]);

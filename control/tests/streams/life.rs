@@ -388,6 +388,10 @@ pub async fn who_may_not_watch_is_told_why(store: SharedStore) {
 
     assert_eq!(watch("bo").await, Code::Blocked);
     assert_eq!(watch("dan").await, Code::StreamFull);
+    assert!(world.streams.watch(&user("cy"), stream.id, None).await.is_ok(), "who is counted takes no other place");
+    world.store.set_away(true);
+    assert_eq!(watch("cy").await, Code::StreamFull, "nobody can tell");
+    world.store.set_away(false);
     world.streams.stop(&user("ana"), None).await.unwrap();
     assert_eq!(watch("dan").await, Code::StreamEnded);
     let unknown = control::store::stream::StreamId::generate();

@@ -89,6 +89,7 @@ pass_on! {
     presence_join(id: StreamId, session: &Presence) -> Result<PresenceChange>;
     presence_leave(id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange>;
     presence_open(id: StreamId) -> Result<Vec<Presence>>;
+    presence_of(id: StreamId, user: &UserId) -> Result<bool>;
     presence_all(id: StreamId, limit: usize) -> Result<Vec<Presence>>;
     webhook_handled(event_id: &str, now: Timestamp) -> Result<bool>;
     note_webhook(event_id: &str, at: Timestamp) -> Result<()>;

@@ -129,6 +129,10 @@ fn count(connection: &Connection, mut stream: Stream) -> Result<Stream> {
     Ok(stream)
 }
 
+pub fn is_there(connection: &Connection, id: StreamId, user: &UserId) -> Result<bool> {
+    Ok(standing(connection, id, user)?.is_there)
+}
+
 pub fn open(connection: &Connection, id: StreamId) -> Result<Vec<Presence>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM presence WHERE stream_id = ?1 AND left_at IS NULL ORDER BY joined_at, sid LIMIT ?2"

@@ -12,14 +12,14 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::collections::PRESENCE;
 use super::fault::{collect, run};
-use super::record::{date, document, record};
+use super::record::{date, document, record, user};
 use super::stream_document::{in_states, integer};
 use super::streams::{computed, peak};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::Result;
 use crate::store::interchange::StreamPresence;
-use crate::store::stream::{Stream, StreamId, StreamState};
+use crate::store::stream::{Stream, StreamId, StreamState, UserId};
 use crate::store::viewer::{Presence, PresenceChange};
 
 /// How often a count is repeated because others change the same stream. The next session counts anew anyway.
@@ -192,6 +192,11 @@ impl Mongo {
     pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {
         let open = doc! { "streamId": id.0, "leftAt": Bson::Null };
         collect(self.of(PRESENCE).find(open).sort(joining())).await?.iter().map(record).collect()
+    }
+
+    pub(super) async fn has_open_session(&self, id: StreamId, of: &UserId) -> Result<bool> {
+        let open = doc! { "streamId": id.0, "counts": true, "userId": user(of), "leftAt": Bson::Null };
+        Ok(run(self.of(PRESENCE).find_one(open)).await?.is_some())
     }
 
     pub(super) async fn all_sessions(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
