@@ -6,6 +6,8 @@
 mod mongo;
 #[path = "chat/nodes.rs"]
 mod nodes;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "chat/raw.rs"]
 mod raw;
 #[path = "chat/rules.rs"]

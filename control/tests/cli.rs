@@ -1,7 +1,10 @@
 //! The binary as an operator meets it: what it says when it cannot start, how it starts and how it ends.
 
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 fn onair(arguments: &[&str]) -> Command {
@@ -30,11 +33,9 @@ fn success(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Configuration with ports that were free a moment ago.
+/// Configuration with ports that nobody else uses.
 fn free_ports() -> (u16, String) {
-    let tcp = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    let [http, media, metrics] = tcp.map(|listener| listener.local_addr().unwrap().port());
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let [http, media, metrics, udp] = [(); 4].map(|()| ports::free());
     let yaml =
         format!("{{port: {http}, prometheus: {{port: {metrics}}}, rtc: {{tcp_port: {media}, udp_port: {udp}}}}}");
     (http, yaml)

@@ -6,6 +6,8 @@
 //!
 //! Names end in the connection model: `v1` is one peer connection and `/rtc/v1`, `v0` is two and `/rtc`.
 
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/script.rs"]
 mod script;
 #[path = "support/server.rs"]

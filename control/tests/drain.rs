@@ -1,6 +1,8 @@
 //! How the server stops: everybody is told, nobody new is let in, and a second wish to stop is granted at once.
 
-use std::net::{Ipv4Addr, UdpSocket};
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::time::{Duration, SystemTime};
 
 use control::app::{self, App, Stopped};
@@ -18,7 +20,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 fn config() -> Config {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let udp = ports::free();
     let yaml = format!("{{port: 0, bind_addresses: [127.0.0.1], rtc: {{workers: 1, tcp_port: 0, udp_port: {udp}}}}}");
     let flags = Flags { dev: true, ..Flags::default() };
     control::config::load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config

@@ -6,6 +6,8 @@
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "outages are tested elsewhere")]
 mod mongo;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/stores.rs"]
 mod stores;
 

@@ -1,6 +1,8 @@
 //! A room full of simulated clients, against the whole server on real sockets: everybody gets every packet.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::time::Duration;
 
 use control::app::App;
@@ -28,10 +30,7 @@ struct Server {
 }
 
 fn config() -> Config {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let [metrics, tcp] = [(); 2]
-        .map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-        .map(|listener| listener.local_addr().unwrap().port());
+    let [metrics, tcp, udp] = [(); 3].map(|()| ports::free());
     let yaml = format!(
         "{{port: 0, bind_addresses: [127.0.0.1], prometheus: {{port: {metrics}}}, \
          rtc: {{workers: 2, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}"

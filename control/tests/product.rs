@@ -44,6 +44,8 @@ mod mongo;
 mod nodes;
 #[path = "product/outage.rs"]
 mod outage;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/product.rs"]
 mod product;
 #[path = "product/rules.rs"]

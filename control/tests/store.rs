@@ -5,6 +5,8 @@
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "outages are tested in store_mongo.rs")]
 mod mongo;
+#[path = "support/ports.rs"]
+mod ports;
 
 mod store {
     pub mod chat;

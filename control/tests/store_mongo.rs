@@ -3,6 +3,8 @@
 
 #[path = "support/mongo.rs"]
 mod mongo;
+#[path = "support/ports.rs"]
+mod ports;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,8 @@
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]
 mod mongo;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/stores.rs"]
 mod stores;
 #[path = "support/switched_store.rs"]

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::oid::ObjectId;
 
+use crate::ports;
+
 /// Names the server to test against, such as a real MongoDB. Its databases `onair_test_…` are left behind.
 const URI_VARIABLE: &str = "MONGODB_URI";
 
@@ -35,7 +37,6 @@ pub fn fresh_database() -> String {
 /// A server of a test's own, with its data in a directory. Both go with this value, and with the process.
 pub struct MongoServer {
     directory: PathBuf,
-    /// 0 until it has one.
     port: u16,
     process: Option<Child>,
     arguments: Vec<String>,
@@ -52,8 +53,12 @@ impl MongoServer {
         let name = format!("mongo-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&directory).expect("the directory for test files is writable");
-        let mut server =
-            Self { directory, port: 0, process: None, arguments: arguments.iter().map(ToString::to_string).collect() };
+        let mut server = Self {
+            directory,
+            port: ports::free(),
+            process: None,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        };
         server.start_again();
         server
     }

@@ -1,7 +1,6 @@
 //! The whole product as a process of its own on free ports of loopback, and calls to it as an app would make them.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,6 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::ports;
 use crate::script::Keeper;
 
 /// Of the app's identity service.
@@ -39,7 +39,7 @@ pub struct Product {
     http: reqwest::Client,
 }
 
-/// Ports that were free a moment ago.
+/// Ports that nobody else uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
     pub http: u16,
@@ -50,10 +50,7 @@ pub struct Ports {
 
 impl Ports {
     pub fn free() -> Self {
-        let tcp = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-        let [http, tcp, metrics] = tcp.map(|listener| listener.local_addr().expect("it is bound").port());
-        Self { http, tcp, udp: udp.local_addr().expect("it is bound").port(), metrics }
+        Self { http: ports::free(), tcp: ports::free(), udp: ports::free(), metrics: ports::free() }
     }
 
     pub fn url(&self) -> String {

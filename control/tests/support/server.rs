@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::ports;
 
 /// The only API key that the server knows.
 pub const API_KEY: &str = "devkey";
@@ -132,12 +134,8 @@ impl Drop for Server {
 }
 
 impl Ports {
-    /// Three ports that were free a moment ago.
     fn free() -> Self {
-        let tcp = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
-        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-        let [http, tcp] = tcp.map(|listener| listener.local_addr().expect("it is bound").port());
-        Self { http, tcp, udp: udp.local_addr().expect("it is bound").port() }
+        Self { http: ports::free(), tcp: ports::free(), udp: ports::free() }
     }
 
     /// Understood by Onair and by livekit-server.
