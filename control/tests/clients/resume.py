@@ -2,13 +2,14 @@
 
 import asyncio
 
+from cuttable_proxy import CuttableProxy
 from media import Camera, Viewer
-from session import CuttableProxy, Member, model, new_room_name, run, say, until
+from session import URL, Member, model, new_room_name, run, say, until
 
 
 async def scenario():
     room = new_room_name("resume")
-    proxies = {"alice": CuttableProxy(), "bob": CuttableProxy()}
+    proxies = {"alice": CuttableProxy(URL), "bob": CuttableProxy(URL)}
     urls = {name: await proxy.start() for name, proxy in proxies.items()}
     alice = await Member("alice").join(room, urls["alice"])
     bob = await Member("bob").join(room, urls["bob"])
