@@ -231,6 +231,8 @@ pub enum TransportEnd {
     WrongFingerprint,
     /// The client closed the DTLS association.
     ClosedByPeer,
+    /// A fault in the program: while this transport was being served, or so that its worker had to begin anew.
+    InternalError,
 }
 
 /// Silence after which a transport counts as lost: the reference's 10 s to "disconnected" and 5 s to "failed".

@@ -7,8 +7,10 @@
 //! - `engine/receive.rs`: datagrams in, up to the layer's history
 //! - `engine/forward.rs`: fan-out into runs, retransmissions
 //! - `engine/feedback.rs`: RTCP in both directions, and its timers
+//! - `engine/fault.rs`: what is closed after a panic
 //! - `engine/state.rs`: a session's state, written down and read back
 
+mod fault;
 mod feedback;
 mod forward;
 mod news;
@@ -23,6 +25,8 @@ use shared::media::{Codec, MediaKind};
 use slab::Slab;
 use tracing::debug;
 
+use self::fault::Serving;
+pub use self::fault::Stage;
 use self::news::News;
 pub use self::state::TransportState;
 use crate::certificate::Certificate;
@@ -97,6 +101,8 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     clock: feedback::MediaClock,
     events: VecDeque<(RoomId, Event)>,
+    /// Whom a panic would be the fault of.
+    serving: Option<Serving>,
     pub stats: Stats,
     /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
     datagram: Vec<u8>,
@@ -123,6 +129,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             clock: feedback::MediaClock::new(now),
             events: VecDeque::new(),
+            serving: None,
             stats: Stats::default(),
             datagram: Vec::with_capacity(2048),
             rtcp: Vec::with_capacity(2048),
@@ -167,6 +174,7 @@ impl Engine {
             self.timers.pop();
             let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.generation == generation) else { continue };
             peer.scheduled = None;
+            self.serving = Some(Serving { slot, stage: Stage::Timer });
             if peer.transport.deadline().is_some_and(|due| due <= now) {
                 peer.transport.on_deadline(now);
             }
@@ -175,10 +183,12 @@ impl Engine {
         if !self.publications.is_empty() && now >= self.clock.next() {
             self.media_tick(now, out);
         }
+        self.serving = None;
     }
 
     /// Carries out one decision of a room.
     pub fn handle<T: Transmit>(&mut self, now: Instant, command: Command, out: &mut SendArena<T>) {
+        self.serving = None;
         match command {
             Command::OpenTransport { transport, room, local, opener } => {
                 self.open_transport(now, transport, room, local, opener);
@@ -246,8 +256,9 @@ impl Engine {
 
     fn peer_slot(&mut self, transport: TransportId) -> Option<usize> {
         let slot = self.peer_of.get(&transport).copied();
-        if slot.is_none() {
-            self.stats.count(Discard::StaleCommand);
+        match slot {
+            Some(slot) => self.serves(slot, Stage::Command),
+            None => self.stats.count(Discard::StaleCommand),
         }
         slot
     }

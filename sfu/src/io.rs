@@ -12,7 +12,7 @@ mod worker;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -60,6 +60,17 @@ pub struct Config {
 struct Board {
     stats: Mutex<Stats>,
     transports: AtomicUsize,
+    /// The thread has ended.
+    ended: AtomicBool,
+}
+
+/// Says that a worker's thread has ended, however it did.
+struct Ending(Arc<Board>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What arrived at one worker and belongs to another.
@@ -154,11 +165,22 @@ impl Workers {
                 candidates: candidates(&advertised, port, config.tcp_port),
             };
             let inboxes = Inboxes { commands, handed, waker: neighbour.waker };
-            let worker =
-                Worker::new(index, &config.certificate, sockets, listeners, inboxes, neighbours.clone(), board)?;
+            let worker = Worker::new(
+                index,
+                &config.certificate,
+                sockets,
+                listeners,
+                inboxes,
+                neighbours.clone(),
+                board.clone(),
+            )?;
             let on_event = on_event.clone();
             let thread = std::thread::Builder::new().name(format!("sfu-{index}"));
-            threads.push(thread.spawn(move || worker.run(on_event))?);
+            let ending = Ending(board);
+            threads.push(thread.spawn(move || {
+                let _ending = ending;
+                worker.run(on_event);
+            })?);
             handles.push(handle);
         }
         Ok(Workers { handles, threads })
@@ -226,6 +248,11 @@ impl WorkerHandle {
     /// Where clients reach this worker.
     pub fn candidates(&self) -> Vec<Candidate> {
         self.candidates.to_vec()
+    }
+
+    /// Whether its thread is at work. One that is not hosts no more rooms.
+    pub fn is_running(&self) -> bool {
+        !self.board.ended.load(Ordering::Relaxed)
     }
 
     /// Transports now hosted, up to a second old: what placement goes by.

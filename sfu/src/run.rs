@@ -76,6 +76,12 @@ impl<T: Transmit> SendArena<T> {
         run.push(datagram.len());
     }
 
+    /// Drops everything: after a panic the last segment may be half written, and in clear.
+    pub fn discard(&mut self) {
+        self.messages.clear();
+        self.used = 0;
+    }
+
     /// Sends everything.
     pub fn flush(&mut self) {
         if !self.messages.is_empty() {

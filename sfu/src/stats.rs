@@ -29,6 +29,7 @@ pub struct Ends {
     pub handshake_failed: u64,
     pub wrong_fingerprint: u64,
     pub closed_by_peer: u64,
+    pub internal_error: u64,
 }
 
 impl Ends {
@@ -38,6 +39,7 @@ impl Ends {
             TransportEnd::HandshakeFailed => self.handshake_failed += 1,
             TransportEnd::WrongFingerprint => self.wrong_fingerprint += 1,
             TransportEnd::ClosedByPeer => self.closed_by_peer += 1,
+            TransportEnd::InternalError => self.internal_error += 1,
         }
     }
 }
@@ -88,6 +90,8 @@ pub struct Stats {
     pub handed_over: u64,
     /// Datagrams that came to another worker's socket.
     pub taken_over: u64,
+    pub panics: u64,
+    pub restarts: u64,
     pub handshakes: Handshakes,
     pub ended: Ends,
     pub losses: Losses,
@@ -136,6 +140,8 @@ impl Stats {
             ),
             ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
             ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),
+            ("panics_total", "Faults in the program that a worker went on after.", self.panics),
+            ("worker_restarts_total", "Faults after which a worker closed all of its transports.", self.restarts),
         ];
         let handshakes = [
             ("AEAD_AES_128_GCM", self.handshakes.gcm128),
@@ -147,6 +153,7 @@ impl Stats {
             ("handshake_failed", self.ended.handshake_failed),
             ("wrong_fingerprint", self.ended.wrong_fingerprint),
             ("closed_by_peer", self.ended.closed_by_peer),
+            ("internal_error", self.ended.internal_error),
         ];
         let losses = [
             ("receive_buffer", self.losses.receive_buffer),

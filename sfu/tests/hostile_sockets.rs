@@ -107,6 +107,44 @@ fn messages_without_end_on_a_channel_that_nobody_knows_are_refused_and_counted()
     honest.check();
 }
 
+/// ERROR and ABORT whose cause claims more bytes than the chunk has (RFC 9260, section 3.3.10).
+const CAUSES_TOO_LONG: [[u8; 8]; 2] = [[9, 0, 0, 8, 0, 1, 0xFF, 0xFF], [6, 0, 0, 8, 0, 1, 0xFF, 0xFF]];
+
+#[test]
+fn error_causes_longer_than_their_chunk_end_one_transport_at_most() {
+    for chunk in CAUSES_TOO_LONG {
+        let mut server = Server::start(1);
+        let mut honest = Peer::connect(&mut server, 1, Link::udp);
+        let mut hostile = Peer::connect(&mut server, 2, Link::udp);
+        hostile.run_until(|peer| peer.client.seen.sctp_connected);
+        hostile.client.send_chunks(std::time::Instant::now(), &chunk);
+        hostile.step();
+
+        honest.check();
+        Peer::connect(&mut server, 3, Link::udp).check();
+        assert_eq!(server.counter("worker_restarts_total", ""), 0);
+    }
+}
+
+#[test]
+fn a_fault_that_no_transport_has_led_to_ends_those_of_its_worker_and_the_worker_goes_on() {
+    let fails = |event: &Event| matches!(event, Event::TransportConnected { transport: TransportId(2) });
+    let mut server = Server::start_failing(1, fails);
+    Peer::connect(&mut server, 1, Link::udp);
+    let mut second = Peer::knock(&server, 2, Link::udp);
+    second.run_until(|peer| peer.client.seen.dtls_connected);
+
+    let end = TransportEnd::InternalError;
+    for transport in [TransportId(1), TransportId(2)] {
+        let wanted = Event::TransportEnded { transport, end };
+        assert!(server.reports(|event| format!("{event:?}") == format!("{wanted:?}")));
+    }
+    assert_eq!(server.counted("worker_restarts_total", "", 1), 1);
+    assert_eq!(server.counter("transports_ended_total", "internal_error"), 2);
+    assert!(server.workers().handles()[0].is_running());
+    Peer::connect(&mut server, 3, Link::udp).check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 

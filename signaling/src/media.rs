@@ -130,9 +130,9 @@ async fn hand_over(rooms: &HashMap<RoomId, mpsc::Sender<Event>>, room: RoomId, e
     }
 }
 
-/// The worker for the next room: the one with the fewest transports.
+/// The worker for the next room: of those that run the one with the fewest transports.
 pub(crate) fn least_loaded(workers: &[WorkerHandle]) -> Option<&WorkerHandle> {
-    workers.iter().min_by_key(|worker| worker.load())
+    workers.iter().filter(|worker| worker.is_running()).min_by_key(|worker| worker.load())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shared::media::MediaKind;
 
-use super::{Engine, Peer};
+use super::{Engine, Peer, Serving, Stage};
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
 use crate::rtcp::{self, Feedback, ReportBlock, SenderReport};
@@ -116,6 +116,7 @@ impl Engine {
     /// One step of the media clock.
     pub(super) fn media_tick<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         self.clock.tick = now + TICK;
+        self.serving = None;
         self.ask_publishers(now, out);
         self.advance_starting(now, out);
         if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
@@ -139,6 +140,7 @@ impl Engine {
     /// NACKs and key-frame requests to publishers.
     fn ask_publishers<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         for (_, publication) in &mut self.publications {
+            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let peer = &mut self.peers[publication.transport];
             let muted = publication.muted;
             let (video, nack) = (publication.section.kind == MediaKind::Video, publication.section.nack);
@@ -163,7 +165,8 @@ impl Engine {
 
     /// Transport-wide arrival times, without which libwebrtc's bitrate does not grow.
     fn send_transport_feedback<T: Transmit>(&mut self, out: &mut SendArena<T>) {
-        for (_, peer) in &mut self.peers {
+        for (slot, peer) in &mut self.peers {
+            self.serving = Some(Serving { slot, stage: Stage::Feedback });
             let Some(mut twcc) = peer.twcc.take() else { continue };
             while twcc.pending() > 0 {
                 self.rtcp.clear();
@@ -177,10 +180,11 @@ impl Engine {
     }
 
     fn send_receiver_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (_, peer) in &mut self.peers {
+        for (slot, peer) in &mut self.peers {
             if peer.publications.is_empty() {
                 continue;
             }
+            self.serving = Some(Serving { slot, stage: Stage::Feedback });
             let mut blocks: arrayvec::ArrayVec<ReportBlock, 31> = arrayvec::ArrayVec::new();
             for slot in &peer.publications {
                 for layer in &mut self.publications[*slot].layers {
@@ -202,6 +206,7 @@ impl Engine {
             }
             let Some(layer) = subscription.current else { continue };
             let publication = &self.publications[subscription.publication];
+            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let Some(report) = publication.layers.get(usize::from(layer)).and_then(|layer| layer.report()) else {
                 continue;
             };
@@ -224,6 +229,7 @@ impl Engine {
 
     /// Lets every subscription of a publication aim at the highest layer that flows.
     pub(super) fn choose_layers(&mut self, now: Instant, publication: usize) {
+        self.serves(self.publications[publication].transport, Stage::Feedback);
         for index in 0..self.publications[publication].subscriptions.len() {
             let subscription = self.publications[publication].subscriptions[index];
             self.choose_layer(now, subscription);
@@ -235,6 +241,7 @@ impl Engine {
             let Some((level, active)) = publication.audio_level.as_mut().and_then(|audio| audio.update(now)) else {
                 continue;
             };
+            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let room = self.peers[publication.transport].room;
             self.events.push_back((room, Event::AudioActivity { publication: publication.id, level, active }));
         }
@@ -242,6 +249,7 @@ impl Engine {
 
     fn report_stats(&mut self) {
         for (_, publication) in &mut self.publications {
+            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let room = self.peers[publication.transport].room;
             let stats = publication.stats();
             self.events.push_back((room, Event::PublicationStats { publication: publication.id, stats }));

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use shared::media::MediaKind;
 use slab::Slab;
 
-use super::{Engine, Peer};
+use super::{Engine, Peer, Serving, Stage};
 use crate::history::StoredPacket;
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
@@ -65,6 +65,7 @@ impl Engine {
     /// Gives a publication its turn. If something is left, tells when it should have the next.
     fn serve<T: Transmit>(&mut self, now: Instant, slot: usize, until: u64, out: &mut SendArena<T>) -> Option<Instant> {
         let publication = &self.publications[slot];
+        self.serving = Some(Serving { slot: publication.transport, stage: Stage::Forwarding });
         let since = publication.news_since.unwrap_or(now);
         if awaits_rest_of_frame(publication) && now < since + FRAME_WAIT {
             return Some(since + FRAME_WAIT);
@@ -105,10 +106,11 @@ impl Engine {
     /// Moves subscriptions on that have not met the present, whether or not anything arrives.
     pub(super) fn advance_starting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         let send_time = self.send_time(now);
-        let Self { starting, subscriptions, publications, peers, stats, .. } = self;
+        let Self { starting, subscriptions, publications, peers, stats, serving, .. } = self;
         starting.retain(|slot| {
             let Some(subscription) = subscriptions.get_mut(*slot) else { return false };
             let publication = &publications[subscription.publication];
+            *serving = Some(Serving { slot: publication.transport, stage: Stage::Forwarding });
             let index = subscription.current.unwrap_or(subscription.wanted);
             let Some(layer) = publication.layers.get(usize::from(index)) else { return false };
             let peer = &peers[subscription.transport];

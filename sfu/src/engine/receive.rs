@@ -5,7 +5,7 @@ use std::time::Instant;
 use arrayvec::ArrayString;
 use shared::media::Codec;
 
-use super::{Engine, PATHS_MAX, STREAMS_MAX, Stream, is_vp8};
+use super::{Engine, PATHS_MAX, STREAMS_MAX, Stage, Stream, is_vp8};
 use crate::audio::parse_audio_level;
 use crate::codec::{Vp8Descriptor, is_keyframe_start};
 use crate::command::{Event, Mid, Rid, Ssrc};
@@ -29,6 +29,7 @@ impl Engine {
     pub fn receive<T: Transmit>(&mut self, now: Instant, from: Path, datagram: &mut [u8], out: &mut SendArena<T>) {
         self.stats.datagrams_received += 1;
         self.stats.bytes_received += datagram.len() as u64;
+        self.serving = None;
         if let Err(discard) = self.try_receive(now, from, datagram, out) {
             self.stats.count(discard);
         }
@@ -46,6 +47,12 @@ impl Engine {
             return self.receive_stun(now, from, datagram, out);
         }
         let slot = *self.paths.get(&from).ok_or(Discard::UnknownSender)?;
+        let stage = match kind {
+            PacketKind::Rtp => Stage::Rtp,
+            PacketKind::Rtcp => Stage::Rtcp,
+            PacketKind::Dtls | PacketKind::Stun => Stage::Dtls,
+        };
+        self.serves(slot, stage);
         match kind {
             PacketKind::Rtp => self.receive_rtp(now, slot, datagram),
             PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
@@ -68,6 +75,7 @@ impl Engine {
     ) -> Result<(), Discard> {
         let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
         let slot = *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?;
+        self.serves(slot, Stage::ConnectivityCheck);
         self.datagram.clear();
         let mut reply = std::mem::take(&mut self.datagram);
         let outcome = self.peers[slot].transport.on_stun(now, from, datagram, &mut reply);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
@@ -91,7 +92,7 @@ impl Worker {
         })
     }
 
-    /// Turns until told to stop.
+    /// Turns until told to stop. A panic ends the transport that led to it, not the worker.
     pub(super) fn run(mut self, on_event: impl Fn(RoomId, Event)) {
         let mut batch = ReceiveBatch::new();
         let mut ready = Vec::with_capacity(128);
@@ -103,27 +104,56 @@ impl Worker {
                 error!(worker = self.index, %error, "cannot wait for sockets: the worker stops");
                 return;
             }
-            let now = Instant::now();
-            for token in &ready {
-                self.on_ready(now, *token, &mut batch);
-            }
-            self.obey(now);
+            // What a panic may leave half done is closed or made anew before it is looked at again.
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(&ready, &mut batch, &on_event)));
             if self.stopping {
-                self.out.flush();
                 return;
             }
-            self.take_over(now);
-            again = self.engine.forward_some(now, &mut self.out);
-            self.engine.expire(now, &mut self.out);
-            self.out.flush();
-            self.send_frames();
-            while let Some((room, event)) = self.engine.poll_event() {
-                on_event(room, event);
-            }
-            if now >= self.housekeeping {
-                self.keep_house(now);
-            }
+            again = turn.unwrap_or_else(|_| {
+                self.recover();
+                Some(Instant::now())
+            });
         }
+    }
+
+    /// Takes in what has arrived, sends what follows from it, and does what is due. Returns when there is more to forward.
+    fn turn(&mut self, ready: &[u64], batch: &mut ReceiveBatch, on_event: &impl Fn(RoomId, Event)) -> Option<Instant> {
+        let now = Instant::now();
+        for token in ready {
+            self.on_ready(now, *token, batch);
+        }
+        self.obey(now);
+        if self.stopping {
+            self.out.flush();
+            return None;
+        }
+        self.take_over(now);
+        let again = self.engine.forward_some(now, &mut self.out);
+        self.engine.expire(now, &mut self.out);
+        self.out.flush();
+        self.send_frames();
+        while let Some((room, event)) = self.engine.poll_event() {
+            on_event(room, event);
+        }
+        if now >= self.housekeeping {
+            self.keep_house(now);
+        }
+        again
+    }
+
+    /// Goes on after a panic: without the transport that was being served, or without any.
+    fn recover(&mut self) {
+        self.out.discard();
+        let worker = self.index;
+        if let Ok(Some((room, transport, stage))) = catch_unwind(AssertUnwindSafe(|| self.engine.end_served())) {
+            error!(worker, ?room, ?transport, ?stage, "a fault while a transport was served: it is closed");
+            return;
+        }
+        let broken = self.engine.restart(Instant::now());
+        let transports = broken.transports();
+        // Whatever a destructor still says, the engine is gone.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+        error!(worker, transports, "a fault that no transport is known to have led to: all of this worker are closed");
     }
 
     fn timeout(&self, again: Option<Instant>) -> Duration {

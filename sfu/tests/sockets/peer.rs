@@ -33,6 +33,11 @@ pub struct Server {
 impl Server {
     /// So many workers on one UDP port and one TCP port.
     pub fn start(count: usize) -> Self {
+        Self::start_failing(count, |_| false)
+    }
+
+    /// Workers that meet a fault when they tell of such an event.
+    pub fn start_failing(count: usize, fails: fn(&Event) -> bool) -> Self {
         let (to, events) = channel();
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let config = Config {
@@ -43,7 +48,11 @@ impl Server {
             tcp_port: Some(tcp),
             certificate: Certificate::generate(),
         };
-        let workers = Workers::start(config, move |_, event| drop(to.send(event))).unwrap();
+        let on_event = move |_, event| {
+            assert!(!fails(&event), "a fault made by the test");
+            drop(to.send(event));
+        };
+        let workers = Workers::start(config, on_event).unwrap();
         Self { workers: Some(workers), events, seen: Vec::new() }
     }
 

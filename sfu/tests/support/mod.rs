@@ -114,6 +114,8 @@ pub struct Client {
     pub outgoing: Vec<Vec<u8>>,
     /// Streams whose OPEN is to be acknowledged as soon as the association is up: DATA may overtake COOKIE-ACK.
     unacknowledged: Vec<StreamId>,
+    /// Ports and verification tag of the SCTP packets that it sends (RFC 9260, section 3.1).
+    sctp_header: [u8; 8],
     pub fingerprint: Fingerprint,
     pub seen: Seen,
 }
@@ -200,6 +202,7 @@ impl Client {
             association: None,
             outgoing: Vec::new(),
             unacknowledged: Vec::new(),
+            sctp_header: [0; 8],
             fingerprint,
             seen: Seen::default(),
         }
@@ -306,7 +309,10 @@ impl Client {
                     packets.extend(more);
                 }
             }
-            packets.iter().for_each(|packet| self.write_dtls(now, packet));
+            for packet in &packets {
+                self.sctp_header.copy_from_slice(&packet[..8]);
+                self.write_dtls(now, packet);
+            }
         }
         self.progress_dtls(now);
     }
@@ -352,6 +358,15 @@ impl Client {
         let (_, association) = self.association.as_mut().unwrap();
         let payload = Bytes::copy_from_slice(payload);
         association.stream(id).unwrap().write_sctp(now, &payload, PayloadProtocolIdentifier::Binary).unwrap();
+        self.progress(now);
+    }
+
+    /// Sends an SCTP packet of its association that holds these chunks, however they look.
+    pub fn send_chunks(&mut self, now: Instant, chunks: &[u8]) {
+        let mut packet = [&self.sctp_header[..], &[0; 4], chunks].concat();
+        let checksum = crc32c::crc32c(&packet).to_le_bytes();
+        packet[8..12].copy_from_slice(&checksum);
+        self.write_dtls(now, &packet);
         self.progress(now);
     }
 
