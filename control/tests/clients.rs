@@ -2,7 +2,8 @@
 //!
 //! Each test runs one script of `tests/clients` against a server of its own. The scripts hold the judgement; `make
 //! setup` brings what they need. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test clients` runs them
-//! against LiveKit's server, on which all pass but the one that ends the server: it waits for its participants instead.
+//! against LiveKit's server, on which all pass but the one that ends the server, as it waits for its participants instead,
+//! and those in which a track is published again at once: it waits for the one that was given up.
 //!
 //! Names end in the connection model: `v1` is one peer connection and `/rtc/v1`, `v0` is two and `/rtc`.
 
@@ -56,6 +57,26 @@ mod python_sdk {
     #[test]
     fn a_cut_signal_socket_is_resumed_v0() {
         Script::python("resume.py", &["v0"]).passes();
+    }
+
+    #[test]
+    fn tracks_that_follow_each_other_at_once_all_arrive_v1() {
+        Script::python("swap.py", &["v1", "other"]).passes();
+    }
+
+    #[test]
+    fn tracks_that_follow_each_other_at_once_all_arrive_v0() {
+        Script::python("swap.py", &["v0", "other"]).passes();
+    }
+
+    #[test]
+    fn a_track_published_again_at_once_arrives_v1() {
+        Script::python("swap.py", &["v1", "same"]).passes();
+    }
+
+    #[test]
+    fn a_track_published_again_at_once_arrives_v0() {
+        Script::python("swap.py", &["v0", "same"]).passes();
     }
 
     #[test]

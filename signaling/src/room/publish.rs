@@ -26,6 +26,7 @@ use crate::participant::{
 
 impl Room {
     pub(super) fn on_add_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
+        self.drop_abandoned(now, sid, &request);
         match self.check_add_track(sid, &request) {
             Ok(AddTrack::Accept) => self.accept_track(now, sid, request),
             Ok(AddTrack::Known(track)) => self.send_track_published(sid, &request.cid, *track),
@@ -37,6 +38,24 @@ impl Room {
                 }
                 self.refuse(sid, 0, reason, text, Some(Request::AddTrack(request)));
             }
+        }
+    }
+
+    /// A client that announces a cid again has given up the earlier requests for it. One that became a track that sends
+    /// ends with the client's next offer; of the others the client says nothing more.
+    fn drop_abandoned(&mut self, now: Now, sid: &ParticipantSid, request: &proto::AddTrackRequest) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        if !request.sid.is_empty() {
+            return;
+        }
+        let SessionState { pending, queued, publications, publisher, .. } = &mut participant.state;
+        pending.retain(|pending| pending.request.cid != request.cid);
+        queued.retain(|waiting| waiting.cid != request.cid);
+        let silent = publications.iter().find(|(_, known)| known.cid == request.cid && !known.visible);
+        if let Some((track, publication)) = silent {
+            let track = track.clone();
+            publisher.negotiation.unpublish(&publication.mid);
+            self.end_track(now, sid, &track);
         }
     }
 
@@ -330,9 +349,10 @@ impl Room {
     fn retry_queued(&mut self, now: Now, sid: &ParticipantSid) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;
-        let free = state.queued.iter().position(|request| !uses_cid(state, &request.cid));
-        if let Some(at) = free {
-            let request = state.queued.remove(at);
+        let queued = std::mem::take(&mut state.queued);
+        let (waiting, free): (Vec<_>, Vec<_>) = queued.into_iter().partition(|request| uses_cid(state, &request.cid));
+        state.queued = waiting;
+        for request in free {
             self.on_add_track(now, sid, request);
         }
     }
@@ -365,6 +385,7 @@ impl Room {
         for track in forbidden {
             self.unpublish(now, sid, &track);
         }
+        self.retry_queued(now, sid);
     }
 
     pub(super) fn on_mute(&mut self, now: Now, sid: &ParticipantSid, request: proto::MuteTrackRequest) {

@@ -197,6 +197,154 @@ fn a_cid_in_use_waits_until_the_earlier_track_ends() {
     assert!(names(&world.take(&alice)).contains(&"track_published"));
 }
 
+fn told_sids(messages: &[Response], cid: &str) -> Vec<String> {
+    let published = messages.iter().filter_map(|message| match message {
+        Response::TrackPublished(published) if published.cid == cid => published.track.as_ref(),
+        _ => None,
+    });
+    published.map(|track| track.sid.clone()).collect()
+}
+
+#[test]
+fn a_request_whose_media_never_came_makes_way_for_the_next_one_with_its_cid() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    for _ in 0..3 {
+        world.request(&alice, microphone("mic"));
+        // Unpublished before its section was ever offered.
+        world.offer(&alice, 1, &Offer::default().application());
+    }
+    let messages = world.inbox(&alice).to_vec();
+    assert!(request_responses(&messages).is_empty());
+    let sids = told_sids(&messages, "mic");
+    assert_eq!(sids.len(), 3);
+    assert_eq!((world.session(&alice).pending.len(), world.session(&alice).queued.len()), (1, 0));
+
+    world.offer(&alice, 2, &Offer::default().application().audio("mic", 10));
+    assert_eq!(world.session(&alice).publications.keys().map(|sid| sid.as_str()).collect::<Vec<_>>(), [&sids[2]]);
+    assert!(world.session(&alice).pending.is_empty());
+    assert_eq!(updates(&world.take(&bob)).last().unwrap().tracks[0].sid, sids[2]);
+}
+
+#[test]
+fn a_camera_that_never_sent_makes_way_for_the_next_one_with_its_cid() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let offer = Offer::default().application().simulcast("cam", RIDS);
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    world.offer(&alice, 1, &offer);
+    world.request(&alice, Request::AddTrack(camera("cam")));
+    assert!(request_responses(world.inbox(&alice)).is_empty());
+    let sids = told_sids(world.inbox(&alice), "cam");
+    assert_eq!(sids.len(), 2);
+    let ended = world.commands.iter().filter(|command| matches!(command, Command::Unpublish { .. })).count();
+    assert_eq!(ended, 1);
+
+    // In the same section or in another one.
+    for (id, offer) in [(2, offer.clone()), (3, offer.stopped(1).simulcast("cam", RIDS))] {
+        world.offer(&alice, id, &offer);
+        assert_eq!(world.session(&alice).publications.len(), 1, "{id}");
+        if id == 2 {
+            assert!(world.session(&alice).publications.contains_key(sids[1].as_str()));
+            world.request(&alice, Request::AddTrack(camera("cam")));
+        }
+    }
+    let last = told_sids(world.inbox(&alice), "cam").pop().unwrap();
+    world.start_layer(&alice, &last, 0);
+    assert_eq!(updates(&world.take(&bob)).last().unwrap().tracks.len(), 1);
+}
+
+#[test]
+fn of_requests_that_wait_for_a_cid_the_last_one_counts() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = Offer::default().application().audio("mic", 10);
+    world.publish_audio(&alice, "mic", &offer);
+    for name in ["first", "second", "third", "fourth", "fifth"] {
+        let source = proto::TrackSource::Microphone as i32;
+        let request = proto::AddTrackRequest { cid: "mic".into(), name: name.into(), source, ..Default::default() };
+        world.request(&alice, Request::AddTrack(request));
+    }
+    let refused = request_responses(world.inbox(&alice));
+    assert!(refused.iter().all(|response| response.reason() == Reason::Queued), "{refused:?}");
+    assert_eq!(world.session(&alice).queued.len(), 1);
+    world.offer(&alice, 2, &offer.stopped(1));
+    assert_eq!(world.track_published(&alice, "mic").name, "fifth");
+    assert!(world.session(&alice).queued.is_empty());
+}
+
+#[test]
+fn every_request_that_waits_goes_on_when_its_cid_is_free() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = Offer::default().application().audio("mic", 10).audio("other", 20);
+    world.publish_audio(&alice, "mic", &offer);
+    world.publish_audio(&alice, "other", &offer);
+    for cid in ["mic", "other"] {
+        world.request(&alice, microphone(cid));
+    }
+    world.offer(&alice, 2, &offer.stopped(1).stopped(2));
+    assert!(world.session(&alice).queued.is_empty());
+    assert_eq!(world.session(&alice).pending.len(), 2);
+}
+
+mod abandoned {
+    //! Publishing and unpublishing in any order.
+
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// However often a track was published and given up, at whatever moment: published once more it is there, and nothing
+        /// waits for it.
+        #[test]
+        fn a_track_can_always_be_published_again(
+            simulcast: bool,
+            steps in proptest::collection::vec((0..4u8, 0..2usize), 0..30),
+        ) {
+            let mut world = World::new();
+            let alice = world.enter_v0("alice");
+            let cids = ["one", "two"];
+            let mut sends = [false; 2];
+            let request = |cid: &str| if simulcast { Request::AddTrack(camera(cid)) } else { microphone(cid) };
+            let offer = |sends: [bool; 2]| {
+                let mut offer = Offer::default().application();
+                for (at, cid) in cids.into_iter().enumerate() {
+                    offer = if simulcast { offer.simulcast(cid, RIDS) } else { offer.audio(cid, 10 + at as u32) };
+                    if !sends[at] {
+                        offer = offer.stopped(at + 1);
+                    }
+                }
+                offer
+            };
+            let mut id = 0;
+            for (step, which) in steps {
+                match step {
+                    0 => world.request(&alice, request(cids[which])),
+                    1 => sends[which] = true,
+                    2 => sends[which] = false,
+                    _ => {
+                        id += 1;
+                        world.offer(&alice, id, &offer(sends));
+                    }
+                }
+            }
+            // Given up for good, and published again.
+            world.offer(&alice, id + 1, &offer([false; 2]));
+            world.take(&alice);
+            world.request(&alice, request("one"));
+            let sid = world.track_published(&alice, "one").sid;
+            world.offer(&alice, id + 2, &offer([true, false]));
+            prop_assert!(world.session(&alice).publications.contains_key(sid.as_str()));
+            prop_assert!(world.session(&alice).queued.is_empty());
+        }
+    }
+}
+
 #[test]
 fn announced_tracks_are_bounded() {
     let mut world = World::new();
