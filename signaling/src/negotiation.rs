@@ -130,7 +130,8 @@ pub struct OutgoingTrack {
 /// Why a track was not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindError {
-    /// v1: no free recvonly section of this kind; ask with `media_sections_requirement`.
+    /// v1: no free recvonly section of this kind; ask with `media_sections_requirement`. v0: there are as many sections as
+    /// there may be.
     NoFreeSection,
     CodecUnsupported,
 }
@@ -218,8 +219,13 @@ impl Negotiation {
     }
 
     /// Shows a track: in a free section of the last offer (v1; the lowest of its kind), or in a reused or new one of our
-    /// next offer (v0). For v1 the section may be sent in once the answer is out; for v0 wait for
-    /// [`AnswerNews::accepted`]. A track that is shown keeps its section.
+    /// next offer (v0). A released section is free once a description has said so: the client's answer (v0), or ours (v1).
+    /// For v1 the section may be sent in once the answer is out; for v0 wait for [`AnswerNews::accepted`]. A track that is
+    /// shown keeps its section.
+    ///
+    /// # Errors
+    /// [`BindError::NoFreeSection`]: the client has to offer more (v1), or the description is as large as it may be and
+    /// another answer may free one (v0).
     pub fn bind(&mut self, track: &OutgoingTrack) -> Result<SendSection, BindError> {
         match &mut self.sections {
             Sections::OfferedByClient(sections) => sections.bind(track, &mut self.ssrcs),
@@ -258,9 +264,10 @@ impl Negotiation {
     pub fn write_answer(&mut self) -> Result<Description, SdpError> {
         let no_offer = || SdpError("no offer to answer".into());
         let sections = self.client_offers()?;
-        if std::mem::replace(&mut sections.is_answered, true) {
+        if sections.is_answered {
             return Err(no_offer());
         }
+        sections.note_answer();
         self.version += 1;
         let Sections::OfferedByClient(sections) = &self.sections else { return Err(no_offer()) };
         let offer = sections.offer.as_ref().ok_or_else(no_offer)?;

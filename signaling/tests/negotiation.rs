@@ -686,9 +686,16 @@ fn a_track_bound_or_released_while_an_offer_is_out_is_for_the_next() {
     let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
     assert!(news.accepted.is_empty() && news.refused.is_empty());
     assert!(negotiation.is_offer_due());
-    negotiation.write_offer();
-    let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
+    let offer = View::of(&negotiation.write_offer().sdp);
+    assert_eq!((offer.section("1").direction(), offer.section("2").direction()), ("recvonly", "sendrecv"));
+
+    let answer = recorded("v0-python-14-answer").replace("BUNDLE 0 1", "BUNDLE 0 1 2");
+    let (rest, audio) = answer.split_once("m=audio").unwrap();
+    let released = audio.replace("a=recvonly", "a=inactive");
+    let shown = audio.replace("a=mid:1", "a=mid:2");
+    let news = negotiation.read_answer(&format!("{rest}m=audio{released}m=audio{shown}")).unwrap();
     assert_eq!(news.accepted[0].0.as_str(), "TR_b");
+    assert_eq!(negotiation.bind(&track("TR_c", Codec::Opus)).unwrap().mid, mid("1"), "it is free now");
 }
 
 #[test]

@@ -32,3 +32,5 @@ mod session_state;
 mod speakers;
 #[path = "room/subscribing.rs"]
 mod subscribing;
+#[path = "room/swapping.rs"]
+mod swapping;

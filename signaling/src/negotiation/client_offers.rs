@@ -41,7 +41,10 @@ enum Use {
         /// As the worker has it.
         section: SendSection,
     },
-    /// Was bound.
+    /// Was bound, and the client has not been answered since that nothing is sent in it: it would not notice another
+    /// track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
+    Released,
+    /// Answered inactive since it was bound.
     Freed,
 }
 
@@ -120,11 +123,12 @@ impl ClientOffers {
                     }
                     None => {
                         news.lost.push(bound.track.track);
-                        Some(Use::Freed)
+                        Some(Use::Released)
                     }
                 }
             }
             Use::Unpublished => Some(Use::Unpublished),
+            Use::Released => Some(Use::Released),
             Use::Freed => Some(Use::Freed),
         }
     }
@@ -171,8 +175,16 @@ impl ClientOffers {
     pub fn release(&mut self, track: &TrackSid) {
         for used in self.uses.values_mut() {
             if matches!(used, Use::Bound { bound, .. } if bound.track.track == *track) {
-                *used = Use::Freed;
+                *used = Use::Released;
             }
+        }
+    }
+
+    /// The last offer is answered as it stands.
+    pub fn note_answer(&mut self) {
+        self.is_answered = true;
+        for used in self.uses.values_mut().filter(|used| matches!(used, Use::Released)) {
+            *used = Use::Freed;
         }
     }
 
@@ -184,7 +196,7 @@ impl ClientOffers {
     fn bound(&self) -> impl Iterator<Item = (&Bound, &SendSection)> {
         self.uses.values().filter_map(|used| match used {
             Use::Bound { bound, section } => Some((bound, section)),
-            Use::Published { .. } | Use::Unpublished | Use::Freed => None,
+            Use::Published { .. } | Use::Unpublished | Use::Released | Use::Freed => None,
         })
     }
 
@@ -229,7 +241,7 @@ impl ClientOffers {
             Some(Use::Published { settings, .. }) => (Direction::Recvonly, Some(settings), None),
             Some(Use::Bound { bound, .. }) => (Direction::Sendonly, None, Some(bound)),
             Some(Use::Unpublished) => (Direction::Inactive, Some(&unset), None),
-            Some(Use::Freed) => (Direction::Inactive, None, None),
+            Some(Use::Released | Use::Freed) => (Direction::Inactive, None, None),
             None => match section.direction {
                 Direction::Recvonly => (Direction::Sendonly, None, None),
                 Direction::Inactive => (Direction::Inactive, None, None),

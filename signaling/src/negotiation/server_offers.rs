@@ -1,6 +1,7 @@
 //! Sections of a transport whose offers we make (v0 subscriber).
 //!
-//! Section 0 is the application; each track shown has one of the others, and leaves it to a later track of its kind.
+//! Section 0 is the application; each track shown has one of the others, and leaves it to a later track of its kind once
+//! the client has answered that nothing is sent in it.
 
 use std::collections::HashMap;
 
@@ -42,6 +43,9 @@ struct Slot {
     bound: Option<Bound>,
     /// As the worker has it.
     accepted: Option<SendSection>,
+    /// An offer showed a track in it, and none has been answered since that did not. The client would not notice another
+    /// track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
+    is_announced: bool,
     /// The client stopped it for good (port 0).
     is_dead: bool,
 }
@@ -57,6 +61,10 @@ struct Offered {
 impl Slot {
     fn shows(&self, track: &TrackSid) -> bool {
         self.bound.as_ref().is_some_and(|bound| bound.track.track == *track)
+    }
+
+    fn is_free_for(&self, kind: MediaKind) -> bool {
+        self.kind == kind && self.bound.is_none() && !self.is_announced && !self.is_dead
     }
 
     fn clear(&mut self) {
@@ -86,20 +94,21 @@ impl ServerOffers {
         if !codecs::carry(&self.codecs(track.kind, Some(track)), track.codec) {
             return Err(BindError::CodecUnsupported);
         }
-        let bound = Some(ssrcs.bound(track, |_| false));
-        let free =
-            self.sections.iter().position(|slot| slot.bound.is_none() && !slot.is_dead && slot.kind == track.kind);
-        let index = match free {
-            Some(index) => index,
-            None if self.sections.len() + 1 < SECTIONS_MAX => {
-                self.sections.push(Slot { kind: track.kind, bound: None, accepted: None, is_dead: false });
-                self.sections.len() - 1
-            }
-            None => return Err(BindError::NoFreeSection),
-        };
-        self.sections[index].bound = bound;
+        let index = self.free_section(track.kind).ok_or(BindError::NoFreeSection)?;
+        self.sections[index].bound = Some(ssrcs.bound(track, |_| false));
         self.is_due = true;
         self.send_section(index).ok_or(BindError::CodecUnsupported)
+    }
+
+    /// A section that nothing is known to be sent in, else a new one. `None`: there are as many as there may be.
+    fn free_section(&mut self, kind: MediaKind) -> Option<usize> {
+        if let Some(index) = self.sections.iter().position(|slot| slot.is_free_for(kind)) {
+            return Some(index);
+        }
+        (self.sections.len() + 1 < SECTIONS_MAX).then(|| {
+            self.sections.push(Slot { kind, bound: None, accepted: None, is_announced: false, is_dead: false });
+            self.sections.len() - 1
+        })
     }
 
     pub fn release(&mut self, track: &TrackSid) {
@@ -120,6 +129,9 @@ impl ServerOffers {
     pub fn begin(&mut self) {
         let count = if self.has_begun { self.sections.len() } else { 0 };
         let offered = (0..count).map(|index| self.offered(index)).collect();
+        for slot in self.sections.iter_mut().take(count).filter(|slot| slot.bound.is_some()) {
+            slot.is_announced = true;
+        }
         self.is_due = !self.has_begun && !self.sections.is_empty();
         self.has_begun = true;
         self.outstanding = Some(offered);
@@ -177,6 +189,7 @@ impl ServerOffers {
         let new = self.accepted_section(index, offered, section);
         let slot = &mut self.sections[index];
         slot.is_dead |= section.kind == SectionKind::Unusable;
+        slot.is_announced &= offered.track.is_some();
         let bound = slot.bound.as_ref().map(|bound| bound.track.track.clone());
         match (bound, new) {
             // Bound after this offer was made: the next one is about it.

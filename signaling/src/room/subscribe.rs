@@ -355,6 +355,8 @@ impl Room {
         for track in news.refused {
             self.refuse_subscription(sid, &track);
         }
+        // The answer may have freed sections.
+        self.bind_waiting(sid);
         let participant = self.participants.get(sid);
         let subscriber = participant.and_then(|participant| participant.state.subscriber.as_ref());
         if subscriber.is_some_and(|subscriber| subscriber.negotiation.is_offer_due()) {
@@ -419,13 +421,10 @@ impl Room {
         }
     }
 
-    /// v1: puts waiting subscriptions into free sections of the offer that is being answered. They may be sent in once
-    /// the answer is out.
+    /// Puts waiting subscriptions into free sections: in v1 of the offer that is being answered, where they may be sent in
+    /// once the answer is out; in v0 of our next offer.
     pub(super) fn bind_waiting(&mut self, sid: &ParticipantSid) -> Vec<(TrackSid, SendSection)> {
         let Some(participant) = self.participants.get(sid) else { return Vec::new() };
-        if participant.state.mode != Mode::V1 {
-            return Vec::new();
-        }
         let subscriptions = participant.state.subscriptions.iter();
         let waiting: Vec<_> =
             subscriptions.filter(|(_, known)| known.stage == Stage::Waiting).map(|(track, _)| track.clone()).collect();
