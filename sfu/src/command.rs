@@ -167,8 +167,10 @@ pub enum Command {
         transport: TransportId,
         local: IceCredentials,
     },
+    /// Nothing is forwarded from or to it any more. It is closed when this time is over, or the client closes it.
     CloseTransport {
         transport: TransportId,
+        after: Duration,
     },
 
     /// A section that the client sends in. Repeated for the same publication, it replaces the section (renegotiation).
@@ -214,7 +216,7 @@ pub enum Command {
     ExportTransport {
         transport: TransportId,
     },
-    /// Everything of this room goes.
+    /// Everything of this room goes; transports that are to close later do so.
     CloseRoom {
         room: RoomId,
     },

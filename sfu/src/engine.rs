@@ -72,6 +72,8 @@ struct Peer {
     subscriptions: Vec<usize>,
     /// When its timer was last set for.
     scheduled: Option<Instant>,
+    /// When it is closed. Its room knows it no more.
+    closes_at: Option<Instant>,
 }
 
 /// What an SSRC of a publisher carries.
@@ -175,6 +177,10 @@ impl Engine {
             let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.generation == generation) else { continue };
             peer.scheduled = None;
             self.serving = Some(Serving { slot, stage: Stage::Timer });
+            if peer.closes_at.is_some_and(|due| due <= now) {
+                self.close_now(now, slot, out);
+                continue;
+            }
             if peer.transport.deadline().is_some_and(|due| due <= now) {
                 peer.transport.on_deadline(now);
             }
@@ -199,11 +205,12 @@ impl Engine {
                 self.after_transport(slot, out);
             }
             Command::RestartIce { transport, local } => self.restart_ice(transport, local),
-            Command::CloseTransport { transport } => {
+            Command::CloseTransport { transport, after } => {
                 let Some(slot) = self.peer_slot(transport) else { return };
-                self.peers[slot].transport.close(now);
-                self.flush_transport(slot, out);
-                self.remove_peer(slot);
+                match self.peers[slot].sender.is_some() && !after.is_zero() {
+                    true => self.close_later(slot, now + after),
+                    false => self.close_now(now, slot, out),
+                }
             }
             Command::Publish { publication, transport, section } => self.publish(publication, transport, section),
             Command::SetMuted { publication, muted } => self.set_muted(publication, muted),
@@ -295,6 +302,7 @@ impl Engine {
             twcc: None,
             subscriptions: Vec::new(),
             scheduled: None,
+            closes_at: None,
         });
         self.peer_of.insert(id, slot);
         self.ufrags.insert(ufrag, slot);
@@ -456,14 +464,33 @@ impl Engine {
         }
     }
 
-    /// Forgets a transport and all that hangs on it.
-    fn remove_peer(&mut self, slot: usize) {
+    fn close_now<T: Transmit>(&mut self, now: Instant, slot: usize, out: &mut SendArena<T>) {
+        self.peers[slot].transport.close(now);
+        self.flush_transport(slot, out);
+        self.remove_peer(slot);
+    }
+
+    /// Keeps only the association, until then.
+    fn close_later(&mut self, slot: usize, at: Instant) {
+        self.remove_media_of(slot);
+        let peer = &mut self.peers[slot];
+        peer.closes_at = Some(at);
+        self.peer_of.remove(&peer.id);
+        self.schedule(slot);
+    }
+
+    fn remove_media_of(&mut self, slot: usize) {
         for publication in std::mem::take(&mut self.peers[slot].publications) {
             self.remove_publication(publication);
         }
         for subscription in std::mem::take(&mut self.peers[slot].subscriptions) {
             self.remove_subscription(subscription);
         }
+    }
+
+    /// Forgets a transport and all that hangs on it.
+    fn remove_peer(&mut self, slot: usize) {
+        self.remove_media_of(slot);
         let peer = self.peers.remove(slot);
         self.peer_of.remove(&peer.id);
         for path in peer.paths {
@@ -477,11 +504,10 @@ impl Engine {
     }
 
     fn close_room<T: Transmit>(&mut self, now: Instant, room: RoomId, out: &mut SendArena<T>) {
-        let slots: Vec<usize> = self.peers.iter().filter(|(_, peer)| peer.room == room).map(|(slot, _)| slot).collect();
+        let is_open = |peer: &Peer| peer.room == room && peer.closes_at.is_none();
+        let slots: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_open(peer)).map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.peers[slot].transport.close(now);
-            self.flush_transport(slot, out);
-            self.remove_peer(slot);
+            self.close_now(now, slot, out);
         }
     }
 
@@ -492,8 +518,12 @@ impl Engine {
             self.flush_transport(slot, out);
             let peer = &mut self.peers[slot];
             let Some(output) = peer.transport.poll_output() else { break };
-            let (transport, room) = (peer.id, peer.room);
+            let (transport, room, closes) = (peer.id, peer.room, peer.closes_at.is_some());
             match output {
+                TransportOutput::Ended(end) => ended = Some(end),
+                // Nobody is there to hear of it.
+                TransportOutput::Connected(_) | TransportOutput::ChannelOpen(_) | TransportOutput::Data(..)
+                    if closes => {}
                 TransportOutput::Connected(keys) => {
                     debug!(?transport, profile = ?keys.profile, "connected");
                     self.take_keys(slot, &keys);
@@ -506,7 +536,6 @@ impl Engine {
                     self.stats.data_received += 1;
                     self.events.push_back((room, Event::Data { transport, channel, payload }));
                 }
-                TransportOutput::Ended(end) => ended = Some(end),
             }
         }
         let refused = self.peers[slot].transport.take_data_discards().total();
@@ -524,8 +553,12 @@ impl Engine {
     fn end_transport(&mut self, slot: usize, end: TransportEnd) {
         let (transport, room) = (self.peers[slot].id, self.peers[slot].room);
         debug!(?transport, ?end, "transport ended");
-        self.stats.ended.count(end);
+        let closes = self.peers[slot].closes_at.is_some();
         self.remove_peer(slot);
+        if closes {
+            return;
+        }
+        self.stats.ended.count(end);
         self.events.push_back((room, Event::TransportEnded { transport, end }));
     }
 
@@ -558,7 +591,7 @@ impl Engine {
     /// Sets the transport's timer, if it is due earlier than it was set for.
     fn schedule(&mut self, slot: usize) {
         let peer = &mut self.peers[slot];
-        let Some(due) = peer.transport.deadline() else { return };
+        let Some(due) = peer.transport.deadline().into_iter().chain(peer.closes_at).min() else { return };
         if peer.scheduled.is_none_or(|at| due < at) {
             peer.scheduled = Some(due);
             self.timers.push(Reverse((due, slot, peer.generation)));

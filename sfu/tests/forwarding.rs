@@ -194,12 +194,35 @@ fn audio_flows_at_once_and_red_is_unwrapped_for_who_lacks_it() {
 fn leaving_takes_publications_and_subscriptions_along() {
     let (mut world, mut source) = watched(3);
     world.send(PUBLISHER, &source.frame(true, 2));
-    world.command(Command::CloseTransport { transport: TransportId(PUBLISHER) });
+    world.command(Command::CloseTransport { transport: TransportId(PUBLISHER), after: Duration::ZERO });
     assert_eq!((world.engine.publications(), world.engine.subscriptions()), (0, 0));
     assert_eq!(world.engine.transports(), 3);
     world.command(Command::CloseRoom { room: ROOM });
     assert_eq!(world.engine.transports(), 0);
     assert_eq!(world.engine.deadline(), None);
+}
+
+#[test]
+fn a_transport_that_closes_later_carries_nothing_more_and_is_gone_in_time() {
+    let (mut world, mut source) = watched(2);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    world.media(10);
+    world.media(11);
+    let after = Duration::from_secs(2);
+    for transport in [TransportId(PUBLISHER), TransportId(10)] {
+        world.command(Command::CloseTransport { transport, after });
+    }
+    assert_eq!((world.engine.publications(), world.engine.subscriptions()), (0, 0));
+    world.send(PUBLISHER, &source.frame(true, 2));
+    assert!(world.media(10).is_empty() && world.media(11).is_empty());
+
+    // The end of its room leaves it its time.
+    world.command(Command::CloseRoom { room: ROOM });
+    assert_eq!(world.engine.transports(), 2);
+    world.pass(Duration::from_millis(1_999));
+    assert_eq!(world.engine.transports(), 2);
+    world.pass(Duration::from_millis(2));
+    assert_eq!((world.engine.transports(), world.engine.deadline()), (0, None));
 }
 
 #[test]

@@ -56,6 +56,9 @@ pub const REJOIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Between reports of connection quality (livekit-surface 7.11).
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the transports of somebody who was told to leave stay open. A client that loses its data channels before it
+/// has read the Leave takes them for broken; one that has read it closes them itself.
+pub const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// The lowest one that tells a rejoin by its new sid.
 const PROTOCOL_IDENTITY_REPLACED: u32 = 12;
 
@@ -585,9 +588,10 @@ impl Room {
         self.detach(sid);
         self.unpublish_all(now, sid);
         let Some(participant) = self.participants.remove(sid) else { return };
+        let after = if farewell.is_some() { FAREWELL_TIME } else { Duration::ZERO };
         for transport in participant.state.transports() {
             self.transports.remove(&transport.id);
-            self.out.command(Command::CloseTransport { transport: transport.id });
+            self.out.command(Command::CloseTransport { transport: transport.id, after });
         }
         self.identities.remove(&participant.state.grants.identity);
         self.timers.clear_participant(sid);

@@ -9,6 +9,7 @@ use proto::simulate_scenario::Scenario;
 use sfu::command::{Command, Event, TransportEnd};
 use signaling::event::RoomHappening;
 use signaling::join::{Join, Mode};
+use signaling::room::FAREWELL_TIME;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, leaves, names, s, updates};
@@ -42,6 +43,42 @@ fn who_leaves_is_gone_at_once_and_is_answered() {
     let last: Vec<_> = world.events.iter().rev().take(2).map(|event| &event.what).collect();
     assert!(matches!(last[0], RoomHappening::ParticipantLeft { .. }));
     assert!(matches!(last[1], RoomHappening::TrackUnpublished { .. }));
+}
+
+/// For how long each transport is still open that was closed.
+fn closed_after(world: &World) -> Vec<std::time::Duration> {
+    let commands = world.commands.iter();
+    let after = commands.filter_map(|command| match command {
+        Command::CloseTransport { after, .. } => Some(*after),
+        _ => None,
+    });
+    after.collect()
+}
+
+#[test]
+fn who_is_told_to_leave_has_time_to_read_it_before_its_transports_close() {
+    let ends: [(&str, fn(&mut World)); 3] = [
+        ("removed", |world| world.call(|room, now| room.remove_participant(now, "alice")).unwrap()),
+        ("room deleted", |world| world.call(|room, now| room.close(now, Reason::RoomDeleted))),
+        ("replaced", |world| {
+            world.join(join("alice", Mode::V0));
+        }),
+    ];
+    for (name, end) in ends {
+        let mut world = World::new();
+        let alice = world.enter_v0("alice");
+        end(&mut world);
+        assert_eq!(leaves(&world.take(&alice)).len(), 1, "{name}");
+        assert_eq!(closed_after(&world), [FAREWELL_TIME; 2], "{name}");
+    }
+}
+
+#[test]
+fn who_is_let_go_without_a_word_loses_its_transports_at_once() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    simulate(&mut world, &alice, Scenario::NodeFailure(true));
+    assert_eq!(closed_after(&world), [std::time::Duration::ZERO]);
 }
 
 #[test]
