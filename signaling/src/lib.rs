@@ -8,6 +8,7 @@ pub mod media;
 pub mod negotiation;
 pub mod participant;
 pub mod quality;
+pub mod quirks;
 pub mod room;
 pub mod rooms;
 pub mod session;

@@ -33,6 +33,7 @@ use self::description::Sort;
 use self::render::{Outline, Setup};
 use self::server_offers::ServerOffers;
 use self::ssrcs::SsrcSource;
+use crate::quirks::Quirks;
 
 /// Which of the surface's transports this is (livekit-surface 3.5, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +175,16 @@ impl Negotiation {
         // RFC 9429, section 5.2.1: 63 bits.
         let session_id = rng.random::<u64>() >> 1;
         Self { local, session_id, version: 0, ssrcs: SsrcSource::starting_at(rng.random()), sections }
+    }
+
+    /// Does what the client on the other side needs done otherwise.
+    #[must_use]
+    pub fn for_client(mut self, quirks: Quirks) -> Self {
+        match &mut self.sections {
+            Sections::OfferedByClient(sections) => sections.set_quirks(quirks),
+            Sections::OfferedByUs(sections) => sections.set_quirks(quirks),
+        }
+        self
     }
 
     /// Replaces our ICE credentials, before the description that restarts ICE.

@@ -16,6 +16,7 @@ use shared::media::{Codec, MediaKind, Quality};
 
 use crate::join::Mode;
 use crate::negotiation::Negotiation;
+use crate::quirks::Quirks;
 use crate::room::view::Presence;
 use crate::session::ConnectionId;
 use crate::token::Grants;
@@ -43,7 +44,7 @@ pub struct SessionState {
     pub sid: ParticipantSid,
     pub grants: Grants,
     pub client: proto::ClientInfo,
-    pub protocol_version: u32,
+    pub quirks: Quirks,
     pub mode: Mode,
     pub auto_subscribe: bool,
     pub adaptive_stream: bool,

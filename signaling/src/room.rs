@@ -40,6 +40,7 @@ use crate::event::{RoomEvent, RoomHappening};
 use crate::join::{Join, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
 use crate::participant::{HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::quirks::{Quirk, Quirks};
 use crate::rooms::{JoinError, RoomsConfig};
 use crate::session::ConnectionId;
 use crate::wire::{self, Others, Outgoing};
@@ -59,8 +60,6 @@ pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the transports of somebody who was told to leave stay open. A client that loses its data channels before it
 /// has read the Leave takes them for broken; one that has read it closes them itself.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(2);
-/// The lowest one that tells a rejoin by its new sid.
-const PROTOCOL_IDENTITY_REPLACED: u32 = 12;
 
 /// What a room asks its surroundings to do, in order.
 #[derive(Debug)]
@@ -369,20 +368,21 @@ impl Room {
     }
 
     fn new_session(&mut self, sid: ParticipantSid, join: Join) -> SessionState {
+        let quirks = Quirks::of(&join.client, join.protocol_version);
         let can_subscribe = join.grants.video.may_subscribe();
-        let subscriber_primary = join.mode == Mode::V0 && can_subscribe && join.protocol_version > 2;
+        let subscriber_primary = join.mode == Mode::V0 && can_subscribe && !quirks.has(Quirk::PublisherPrimary);
         let (publisher, subscriber) = match join.mode {
             Mode::V0 => (
-                self.open_transport(Role::Publisher, ChannelOpener::Client),
-                Some(self.open_transport(Role::Subscriber, ChannelOpener::Server)),
+                self.open_transport(Role::Publisher, ChannelOpener::Client, quirks),
+                Some(self.open_transport(Role::Subscriber, ChannelOpener::Server, quirks)),
             ),
-            Mode::V1 => (self.open_transport(Role::Single, ChannelOpener::Client), None),
+            Mode::V1 => (self.open_transport(Role::Single, ChannelOpener::Client, quirks), None),
         };
         let mut state = SessionState {
             sid,
             grants: join.grants,
             client: join.client,
-            protocol_version: join.protocol_version,
+            quirks,
             mode: join.mode,
             auto_subscribe: join.auto_subscribe,
             adaptive_stream: join.adaptive_stream,
@@ -409,7 +409,7 @@ impl Room {
         state
     }
 
-    fn open_transport(&mut self, role: Role, opener: ChannelOpener) -> Transport {
+    fn open_transport(&mut self, role: Role, opener: ChannelOpener, quirks: Quirks) -> Transport {
         let id = self.ids.transport();
         let local = (self.host.new_credentials)();
         self.out.command(Command::OpenTransport { transport: id, room: self.id, local: local.clone(), opener });
@@ -421,7 +421,7 @@ impl Room {
         Transport {
             id,
             local,
-            negotiation: Negotiation::new(role, description, &self.config.enabled_codecs),
+            negotiation: Negotiation::new(role, description, &self.config.enabled_codecs).for_client(quirks),
             connected: false,
             ended: false,
             last_offer: None,
@@ -451,8 +451,6 @@ impl Room {
     }
 
     fn join_response(&self, state: &SessionState) -> proto::JoinResponse {
-        let client_configuration = wire::client_configuration(&state.client);
-        let disabled = client_configuration.as_ref().and_then(|found| found.disabled_codecs.clone());
         proto::JoinResponse {
             room: Some(self.view.room.clone()),
             participant: self.view.member(&state.sid).map(|member| member.info.clone()),
@@ -464,8 +462,8 @@ impl Room {
             ping_timeout: wire::PING_TIMEOUT_S,
             ping_interval: wire::PING_INTERVAL_S,
             sif_trailer: self.sif_trailer.clone(),
-            enabled_publish_codecs: wire::publish_codecs(&self.config, &disabled.unwrap_or_default()),
-            client_configuration,
+            enabled_publish_codecs: wire::publish_codecs(&self.config, state.quirks),
+            client_configuration: state.quirks.client_configuration(),
             fast_publish: state.grants.video.may_publish(),
             ..Default::default()
         }
@@ -559,14 +557,21 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         participant.live.quality_told.clear();
         let connection = participant.live.connection;
+        let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
         let reconnect = proto::ReconnectResponse {
             ice_servers: self.config.ice_servers.clone(),
-            client_configuration: wire::client_configuration(&participant.state.client),
+            client_configuration: quirks.client_configuration(),
             server_info: Some(wire::server_info(&self.config)),
             last_message_seq: participant.state.last_reliable,
         };
-        let everybody: Vec<_> = self.visible_to(sid).cloned().collect();
-        self.out.send(connection, Response::Reconnect(reconnect));
+        let mut everybody = Vec::new();
+        if !quirks.has(Quirk::NoDeparturesOnResume) {
+            everybody.extend(self.departed(hears_of));
+        }
+        everybody.extend(self.visible_to(sid).cloned());
+        if !quirks.has(Quirk::NoReconnectResponse) {
+            self.out.send(connection, Response::Reconnect(reconnect));
+        }
         self.out.send(connection, wire::update(everybody));
         self.out.send(connection, wire::room_update(&self.view.room));
         self.send_refresh_token(now, sid);

@@ -10,6 +10,7 @@ use livekit_protocol as proto;
 use prost::Message;
 use proto::signal_response::Message as Response;
 
+use crate::quirks::Quirks;
 use crate::rooms::RoomsConfig;
 
 /// The version of livekit-server whose surface this is. Clients compare it (at least 1.8.0 for RPC), one of them parses
@@ -178,42 +179,16 @@ pub fn room_codecs(config: &RoomsConfig) -> Vec<proto::Codec> {
 }
 
 /// Codecs as JoinResponse lists them: video first, in the reference's order, without rtx.
-pub fn publish_codecs(config: &RoomsConfig, disabled: &proto::DisabledCodecs) -> Vec<proto::Codec> {
-    let is_disabled =
-        |mime: &str| disabled.codecs.iter().chain(&disabled.publish).any(|codec| codec.mime.eq_ignore_ascii_case(mime));
+pub fn publish_codecs(config: &RoomsConfig, quirks: Quirks) -> Vec<proto::Codec> {
+    let is_withheld =
+        |mime: &str| quirks.withheld_from_publishing().any(|withheld| withheld.eq_ignore_ascii_case(mime));
     let (video, audio): (Vec<&String>, Vec<&String>) =
         config.enabled_codecs.iter().partition(|mime| mime.to_ascii_lowercase().starts_with("video/"));
-    video.into_iter().chain(audio).map(String::as_str).filter(|mime| !is_disabled(mime)).map(codec).collect()
+    video.into_iter().chain(audio).map(String::as_str).filter(|mime| !is_withheld(mime)).map(codec).collect()
 }
 
 fn codec(mime: &str) -> proto::Codec {
     proto::Codec { mime: mime.into(), fmtp_line: String::new() }
-}
-
-/// Static rules about clients with broken codecs (livekit-surface 3.6).
-pub fn client_configuration(client: &proto::ClientInfo) -> Option<proto::ClientConfiguration> {
-    let browser = client.browser.to_ascii_lowercase();
-    let os = client.os.to_ascii_lowercase();
-    let mut disabled = proto::DisabledCodecs::default();
-    if browser == "safari" {
-        disabled.codecs.push(codec("video/AV1"));
-        if newer_than_safari_18_3(&client.browser_version) {
-            disabled.publish.push(codec("video/VP9"));
-        }
-    }
-    let firefox = browser == "firefox" || browser == "firefox mobile";
-    if (firefox && (os.contains("linux") || os.contains("android"))) || client.device_model == "Xiaomi 2201117TI" {
-        disabled.publish.push(codec("video/H264"));
-    }
-    let any = !disabled.codecs.is_empty() || !disabled.publish.is_empty();
-    any.then(|| proto::ClientConfiguration { disabled_codecs: Some(disabled), ..Default::default() })
-}
-
-fn newer_than_safari_18_3(version: &str) -> bool {
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let major = numbers.next().unwrap_or(0);
-    let minor = numbers.next().unwrap_or(0);
-    (major, minor) > (18, 3)
 }
 
 #[cfg(test)]

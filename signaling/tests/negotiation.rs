@@ -7,12 +7,14 @@ mod view;
 
 use std::collections::{BTreeMap, HashMap};
 
+use livekit_protocol as proto;
 use sfu::command::{Candidate, CandidateProtocol, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 use signaling::negotiation::{
     BindError, LocalTransport, Negotiation, OfferNews, OutgoingTrack, PublishSettings, Role, SendingSection,
 };
+use signaling::quirks::Quirks;
 use view::{SectionView, View, assert_well_formed, recorded, recorded_names};
 
 const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
@@ -32,6 +34,14 @@ fn negotiation(role: Role) -> Negotiation {
         ],
     };
     Negotiation::new(role, local, &[])
+}
+
+/// The negotiation with the client of a recording.
+fn negotiation_of(recording: &str, role: Role) -> Negotiation {
+    let mut client = proto::ClientInfo { sdk: proto::client_info::Sdk::Js as i32, ..Default::default() };
+    client.os = "Linux".into();
+    client.browser = if recording.contains("firefox") { "Firefox" } else { "Chrome" }.into();
+    negotiation(role).for_client(Quirks::of(&client, 16))
 }
 
 fn mid(text: &str) -> Mid {
@@ -116,7 +126,7 @@ fn every_recorded_offer_is_answered() {
     for name in names {
         let role = if name.starts_with("v0") { Role::Publisher } else { Role::Single };
         let offer = View::of(&recorded(&name));
-        let (_, _, answer) = answer_all(&mut negotiation(role), &name);
+        let (_, _, answer) = answer_all(&mut negotiation_of(&name, role), &name);
 
         let order = |view: &View| view.sections.iter().map(|section| section.mid().to_owned()).collect::<Vec<_>>();
         assert_eq!(order(&answer), order(&offer), "{name}");
@@ -147,7 +157,7 @@ fn publishing_is_answered_as_the_reference_does_it() {
         (Role::Single, "v1-python", &[(1, 2), (5, 6), (7, 8), (13, 14)]),
     ];
     for (role, recording, exchanges) in flows {
-        let mut negotiation = negotiation(role);
+        let mut negotiation = negotiation_of(recording, role);
         for (offer, reference) in exchanges {
             let (_, _, answer) = answer_all(&mut negotiation, &format!("{recording}-{offer:02}-offer"));
             assert_like_reference(&answer, &format!("{recording}-{reference:02}-reference-answer"));
@@ -259,8 +269,8 @@ fn only_codecs_enabled_in_the_room_are_answered() {
 }
 
 #[test]
-fn a_firefox_gets_only_the_preferred_video_codec() {
-    let mut negotiation = negotiation(Role::Publisher);
+fn a_firefox_on_linux_gets_only_the_preferred_video_codec() {
+    let mut negotiation = negotiation_of("v0-firefox", Role::Publisher);
     let (_, published, answer) = answer_all(&mut negotiation, "v0-firefox-05-offer");
     assert_eq!(answer.section("1").formats, ["120", "124"]);
     assert_eq!(published[&mid("1")].layers.len(), 3);

@@ -24,6 +24,8 @@ mod metadata;
 mod permissions;
 #[path = "room/publishing.rs"]
 mod publishing;
+#[path = "room/quirks.rs"]
+mod quirks;
 #[path = "room/resuming.rs"]
 mod resuming;
 #[path = "room/session_state.rs"]

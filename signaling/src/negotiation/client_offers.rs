@@ -15,11 +15,17 @@ use super::extensions::{self, Extension, ExtensionId};
 use super::render::{Bound, MediaSection, OurSection};
 use super::ssrcs::SsrcSource;
 use super::{BindError, OfferNews, OutgoingTrack, PublishSettings, Role, SdpError, SendingSection};
+use crate::quirks::{Quirk, Quirks};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct ClientOffers {
     role: Role,
-    enabled: EnabledCodecs,
+    /// For what the client publishes.
+    to_publish: EnabledCodecs,
+    /// For what it is shown.
+    to_view: EnabledCodecs,
+    /// It sends what it likes best of an answer, not its first codec.
+    only_preferred: bool,
     /// The last one.
     pub offer: Option<Description>,
     pub is_answered: bool,
@@ -65,7 +71,21 @@ struct Receiving {
 
 impl ClientOffers {
     pub fn new(role: Role, enabled: EnabledCodecs) -> Self {
-        Self { role, enabled, offer: None, is_answered: true, uses: HashMap::new() }
+        Self {
+            role,
+            to_publish: enabled.clone(),
+            to_view: enabled,
+            only_preferred: false,
+            offer: None,
+            is_answered: true,
+            uses: HashMap::new(),
+        }
+    }
+
+    pub fn set_quirks(&mut self, quirks: Quirks) {
+        self.to_publish.withhold(quirks.withheld_from_publishing());
+        self.to_view.withhold(quirks.withheld_from_viewing());
+        self.only_preferred = quirks.has(Quirk::OnlyPreferredCodec);
     }
 
     /// Replaces the last offer, and compares what is in use with it.
@@ -82,7 +102,7 @@ impl ClientOffers {
         uses.sort_by_key(|(mid, _)| offer.sections.iter().position(|section| section.mid == *mid));
         for (mid, used) in uses {
             let section = offer.section(&mid).filter(|section| section.media_kind().is_some());
-            let next = self.compare(mid, used, section, &offer, news);
+            let next = self.compare(mid, used, section, news);
             if let (Some(next), Some(_)) = (next, section) {
                 self.uses.insert(mid, next);
             }
@@ -92,18 +112,11 @@ impl ClientOffers {
     }
 
     /// What becomes of one section's use with the new offer.
-    fn compare(
-        &self,
-        mid: Mid,
-        used: Use,
-        section: Option<&ClientSection>,
-        offer: &Description,
-        news: &mut OfferNews,
-    ) -> Option<Use> {
+    fn compare(&self, mid: Mid, used: Use, section: Option<&ClientSection>, news: &mut OfferNews) -> Option<Use> {
         match used {
             Use::Published { settings, section: old } => {
                 let sent = section.filter(|section| section.sends());
-                match sent.and_then(|sent| Some((sent, self.receive_section(sent, offer, &settings)?))) {
+                match sent.and_then(|sent| Some((sent, self.receive_section(sent, &settings)?))) {
                     Some((sent, new)) if new != old => news.changed.push(sending_section(sent)),
                     Some(_) => {}
                     None => {
@@ -140,7 +153,7 @@ impl ClientOffers {
         if matches!(self.uses.get(mid), Some(Use::Bound { .. })) {
             return Err(SdpError(format!("section {mid:?} shows a track")));
         }
-        let received = self.receive_section(section, offer, settings);
+        let received = self.receive_section(section, settings);
         let received = received.ok_or_else(|| SdpError(format!("no codec in common in section {mid:?}")))?;
         self.uses.insert(*mid, Use::Published { settings: settings.clone(), section: received.clone() });
         Ok(received)
@@ -220,7 +233,7 @@ impl ClientOffers {
             SectionKind::Application if !std::mem::replace(&mut has_application, true) => {
                 OurSection::Application { protocol: &section.protocol, mid: section.mid }
             }
-            SectionKind::Media(kind) => match self.answer_media(section, kind, offer) {
+            SectionKind::Media(kind) => match self.answer_media(section, kind) {
                 Some(answer) => OurSection::Media(answer),
                 None => refuse(section),
             },
@@ -230,12 +243,7 @@ impl ClientOffers {
     }
 
     /// `None`: there is no codec in common.
-    fn answer_media<'a>(
-        &'a self,
-        section: &'a ClientSection,
-        kind: MediaKind,
-        offer: &Description,
-    ) -> Option<MediaSection<'a>> {
+    fn answer_media<'a>(&'a self, section: &'a ClientSection, kind: MediaKind) -> Option<MediaSection<'a>> {
         let unset = PublishSettings::default();
         let (direction, settings, sender) = match self.uses.get(&section.mid) {
             Some(Use::Published { settings, .. }) => (Direction::Recvonly, Some(settings), None),
@@ -250,7 +258,7 @@ impl ClientOffers {
         };
         let (codecs, extensions, rids) = match settings {
             Some(settings) => {
-                let receiving = self.receiving(section, kind, offer, settings);
+                let receiving = self.receiving(section, kind, settings);
                 (receiving.codecs, receiving.extensions, receiving.rids)
             }
             None => {
@@ -271,31 +279,20 @@ impl ClientOffers {
         })
     }
 
-    fn receiving(
-        &self,
-        section: &ClientSection,
-        kind: MediaKind,
-        offer: &Description,
-        settings: &PublishSettings,
-    ) -> Receiving {
+    fn receiving(&self, section: &ClientSection, kind: MediaKind, settings: &PublishSettings) -> Receiving {
         let extensions = section.extensions_to_receive(kind, self.role);
         let has_transport_cc = extensions.iter().any(|entry| entry.extension == Extension::TransportCc);
-        let only_preferred = offer.is_mozilla;
-        let codecs = codecs::for_publishing(&section.codecs, &self.enabled, settings, has_transport_cc, only_preferred);
+        let codecs =
+            codecs::for_publishing(&section.codecs, &self.to_publish, settings, has_transport_cc, self.only_preferred);
         let best = rids_by_quality(&section.rids, &settings.rids_by_quality);
         let rids = section.rids.iter().copied().filter(|rid| best.contains(rid)).collect();
         Receiving { codecs, extensions, rids }
     }
 
     /// `None`: there is no codec in common.
-    fn receive_section(
-        &self,
-        section: &ClientSection,
-        offer: &Description,
-        settings: &PublishSettings,
-    ) -> Option<ReceiveSection> {
+    fn receive_section(&self, section: &ClientSection, settings: &PublishSettings) -> Option<ReceiveSection> {
         let kind = section.media_kind()?;
-        let receiving = self.receiving(section, kind, offer, settings);
+        let receiving = self.receiving(section, kind, settings);
         (!receiving.codecs.is_empty()).then(|| ReceiveSection {
             mid: section.mid,
             kind,
@@ -310,7 +307,7 @@ impl ClientOffers {
         let wanted: Option<Codec> = track.map(|track| track.codec);
         let stereo = track.is_some_and(|track| track.stereo);
         Sending {
-            codecs: codecs::for_sending(&section.codecs, &self.enabled, wanted, stereo),
+            codecs: codecs::for_sending(&section.codecs, &self.to_view, wanted, stereo),
             extensions: section.extensions_of_slot(kind, self.role),
         }
     }

@@ -156,17 +156,27 @@ pub(super) fn red_packs(fmtp: &str, opus: u8) -> bool {
     !fmtp.is_empty() && parts.all(|part| part == Ok(opus))
 }
 
-/// MIME types enabled in the room. Empty: all that we know.
+/// Codecs that may be used in one direction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct EnabledCodecs(Vec<String>);
+pub(super) struct EnabledCodecs {
+    /// MIME types enabled in the room. Empty: all that we know.
+    enabled: Vec<String>,
+    /// MIME types that are not for this client.
+    withheld: Vec<String>,
+}
 
 impl EnabledCodecs {
     pub fn new(mimes: &[String]) -> Self {
-        Self(mimes.to_vec())
+        Self { enabled: mimes.to_vec(), withheld: Vec::new() }
+    }
+
+    pub fn withhold<'a>(&mut self, mimes: impl Iterator<Item = &'a str>) {
+        self.withheld = mimes.map(str::to_owned).collect();
     }
 
     pub fn contains(&self, codec: Codec) -> bool {
-        self.0.is_empty() || self.0.iter().any(|mime| mime.eq_ignore_ascii_case(codec.mime()))
+        let names = |mime: &String| mime.eq_ignore_ascii_case(codec.mime());
+        (self.enabled.is_empty() || self.enabled.iter().any(names)) && !self.withheld.iter().any(names)
     }
 }
 
@@ -198,7 +208,7 @@ fn accepted(offered: &[SectionCodec], enabled: &EnabledCodecs, wanted: Option<Co
 
 /// Codecs in which a client may publish in a section, best first.
 ///
-/// `only_preferred`: a Firefox sends what it likes best of the answer, not its first (livekit-surface 5.5).
+/// `only_preferred`: the client sends what it likes best of the answer, not its first (livekit-surface 5.5).
 pub(super) fn for_publishing(
     offered: &[SectionCodec],
     enabled: &EnabledCodecs,

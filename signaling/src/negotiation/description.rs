@@ -27,8 +27,6 @@ pub(super) enum Sort {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Description {
-    /// The origin line is Firefox's.
-    pub is_mozilla: bool,
     pub allows_mixed_extensions: bool,
     pub is_bundled: bool,
     pub ice: IceCredentials,
@@ -156,7 +154,6 @@ impl Description {
         }
         let (ice, fingerprint) = transport.ok_or_else(|| SdpError("it has no section in use".into()))?;
         Ok(Self {
-            is_mozilla: sdp.origin.starts_with("mozilla"),
             allows_mixed_extensions: allows_mixed_extensions(&sdp),
             is_bundled: !bundle.is_empty(),
             ice,

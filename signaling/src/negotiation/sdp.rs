@@ -14,8 +14,6 @@ pub(super) const SECTIONS_MAX: usize = 512;
 /// A description as lines; all text is borrowed from it.
 #[derive(Debug)]
 pub(super) struct Sdp<'a> {
-    /// Value of the `o=` line.
-    pub origin: &'a str,
     pub attributes: Vec<Attribute<'a>>,
     pub sections: Vec<Section<'a>>,
 }
@@ -106,7 +104,7 @@ impl<'a> Sdp<'a> {
         if next_line(&mut rest)? != Some("v=0") {
             return Err(SdpError("it does not start with v=0".into()));
         }
-        let mut sdp = Sdp { origin: "", attributes: Vec::new(), sections: Vec::new() };
+        let mut sdp = Sdp { attributes: Vec::new(), sections: Vec::new() };
         while let Some(line) = next_line(&mut rest)? {
             sdp.take_line(line)?;
         }
@@ -135,7 +133,6 @@ impl<'a> Sdp<'a> {
                     attributes.push(Attribute { name, value: value.trim_ascii() });
                 }
             }
-            b'o' => self.origin = value,
             _ => {}
         }
         Ok(())

@@ -17,6 +17,7 @@ use super::render::{Bound, MediaSection, OurSection};
 use super::sdp::SECTIONS_MAX;
 use super::ssrcs::SsrcSource;
 use super::{AnswerNews, BindError, OutgoingTrack, Role, SdpError};
+use crate::quirks::{Quirk, Quirks};
 
 const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";
 const DATA_PROTOCOL: &str = "UDP/DTLS/SCTP";
@@ -34,6 +35,8 @@ pub(super) struct ServerOffers {
     pub is_due: bool,
     refused_codecs: Vec<Codec>,
     refused_extensions: Vec<ExtensionId>,
+    /// A section that showed a track is left to no other one while there is room for more sections.
+    avoids_reuse: bool,
     pub client: Option<(IceCredentials, Fingerprint)>,
 }
 
@@ -46,6 +49,8 @@ struct Slot {
     /// An offer showed a track in it, and none has been answered since that did not. The client would not notice another
     /// track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
     is_announced: bool,
+    /// An offer has ever shown a track in it.
+    is_used: bool,
     /// The client stopped it for good (port 0).
     is_dead: bool,
 }
@@ -83,8 +88,14 @@ impl ServerOffers {
             is_due: true,
             refused_codecs: Vec::new(),
             refused_extensions: Vec::new(),
+            avoids_reuse: false,
             client: None,
         }
+    }
+
+    pub fn set_quirks(&mut self, quirks: Quirks) {
+        self.enabled.withhold(quirks.withheld_from_viewing());
+        self.avoids_reuse = quirks.has(Quirk::NoSectionReuse);
     }
 
     pub fn bind(&mut self, track: &OutgoingTrack, ssrcs: &mut SsrcSource) -> Result<SendSection, BindError> {
@@ -102,11 +113,20 @@ impl ServerOffers {
 
     /// A section that nothing is known to be sent in, else a new one. `None`: there are as many as there may be.
     fn free_section(&mut self, kind: MediaKind) -> Option<usize> {
-        if let Some(index) = self.sections.iter().position(|slot| slot.is_free_for(kind)) {
+        let may_grow = self.sections.len() + 1 < SECTIONS_MAX;
+        let is_free = |slot: &Slot| slot.is_free_for(kind) && !(slot.is_used && self.avoids_reuse && may_grow);
+        if let Some(index) = self.sections.iter().position(is_free) {
             return Some(index);
         }
-        (self.sections.len() + 1 < SECTIONS_MAX).then(|| {
-            self.sections.push(Slot { kind, bound: None, accepted: None, is_announced: false, is_dead: false });
+        may_grow.then(|| {
+            self.sections.push(Slot {
+                kind,
+                bound: None,
+                accepted: None,
+                is_announced: false,
+                is_used: false,
+                is_dead: false,
+            });
             self.sections.len() - 1
         })
     }
@@ -130,7 +150,7 @@ impl ServerOffers {
         let count = if self.has_begun { self.sections.len() } else { 0 };
         let offered = (0..count).map(|index| self.offered(index)).collect();
         for slot in self.sections.iter_mut().take(count).filter(|slot| slot.bound.is_some()) {
-            slot.is_announced = true;
+            (slot.is_announced, slot.is_used) = (true, true);
         }
         self.is_due = !self.has_begun && !self.sections.is_empty();
         self.has_begun = true;

@@ -4,17 +4,18 @@
 //! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,
 //! see [`super::audience`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use shared::id::{ParticipantIdentity, ParticipantSid};
 
+use super::Room;
 use super::timer::{Now, Timer};
 use super::view::{Change, Member, Presence};
-use super::{PROTOCOL_IDENTITY_REPLACED, Room};
-use crate::participant::SessionState;
+use crate::participant::{HearsOf, SessionState};
+use crate::quirks::Quirk;
 use crate::session::ConnectionId;
 use crate::wire::{self, Others};
 
@@ -25,6 +26,8 @@ const FEW: usize = 10;
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// Between updates of the participant counts.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
+/// Departures that are remembered for those who resume. LiveKit remembers as many news of each participant.
+const DEPARTED_MAX: usize = 128;
 /// News of one update message; larger batches are split (LiveKit keeps near 128 KiB).
 const UPDATE_BYTES_MAX: usize = 128 * 1024;
 
@@ -44,6 +47,8 @@ pub(super) struct Broadcasts {
     audience: Batch,
     /// All who are announced, as newcomers are told, until one of them changes.
     pub(super) described: Option<Arc<Others>>,
+    /// Who left last, in order, as those who resume are told.
+    departed: VecDeque<(Presence, proto::ParticipantInfo)>,
     counts_at: Option<Instant>,
 }
 
@@ -57,6 +62,21 @@ impl Broadcasts {
             Presence::Early => &mut self.early,
             Presence::Audience => &mut self.audience,
         }
+    }
+
+    fn remember_departure(&mut self, presence: Presence, info: &proto::ParticipantInfo) {
+        if self.departed.len() == DEPARTED_MAX {
+            self.departed.pop_front();
+        }
+        let departed = proto::ParticipantInfo {
+            sid: info.sid.clone(),
+            identity: info.identity.clone(),
+            state: info.state,
+            version: info.version,
+            disconnect_reason: info.disconnect_reason,
+            ..Default::default()
+        };
+        self.departed.push_back((presence, departed));
     }
 
     /// Forgets what waits to be told to fewer than are told now.
@@ -107,9 +127,10 @@ impl Room {
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, replaced: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
+        self.broadcasts.remember_departure(presence, &info);
         let mut to = self.acquaintances(state);
         if replaced {
-            let is_old = |state: &SessionState| state.protocol_version < PROTOCOL_IDENTITY_REPLACED;
+            let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence) && is_old(state)));
         } else if self.may_wait(presence, &info) {
             self.enqueue(now, presence, identity, info.clone());
@@ -118,6 +139,13 @@ impl Room {
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
         self.out.send_all(each_once(to), wire::update(vec![info]));
+    }
+
+    /// Who left lately and has not come back: it may have happened while the one who resumes could not hear of it.
+    pub(super) fn departed(&self, hears_of: HearsOf) -> Vec<proto::ParticipantInfo> {
+        let departed = self.broadcasts.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
+        let is_gone = |info: &&proto::ParticipantInfo| !self.identities.contains_key(info.identity.as_str());
+        departed.map(|(_, info)| info).filter(is_gone).cloned().collect()
     }
 
     fn may_wait(&self, presence: Presence, info: &proto::ParticipantInfo) -> bool {

@@ -7,11 +7,13 @@ use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use proto::request_response::{Reason as Refusal, Request};
 use proto::signal_request::Message;
+use proto::signal_response::Message as Response;
 use shared::id::{ParticipantSid, TrackSid};
 
 use super::Room;
 use super::timer::{Now, Timer};
 use crate::participant::OnResume;
+use crate::quirks::Quirk;
 use crate::session::ConnectionId;
 use crate::wire;
 
@@ -58,7 +60,7 @@ impl Room {
         }
     }
 
-    /// Answers a request with an error; clients are owed one in any protocol version.
+    /// Answers a request with an error; clients that can read it are owed one.
     pub(super) fn refuse(
         &mut self,
         sid: &ParticipantSid,
@@ -68,8 +70,15 @@ impl Room {
         request: Option<Request>,
     ) {
         tracing::debug!(participant = %sid, ?reason, text, "request refused");
-        let connection = self.connection_of(sid);
-        self.out.send(connection, wire::request_response(request_id, reason, text, request));
+        self.respond(sid, wire::request_response(request_id, reason, text, request));
+    }
+
+    /// Sends a RequestResponse to a client that knows it.
+    pub(super) fn respond(&mut self, sid: &ParticipantSid, response: Response) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        if !participant.state.quirks.has(Quirk::NoNewerMessages) {
+            self.out.send(participant.live.connection, response);
+        }
     }
 
     /// We are ICE-lite: the client's checks tell its addresses. Only nonsense is answered.

@@ -10,10 +10,8 @@ use super::broadcast::Urgency;
 use super::timer::Now;
 use super::view::Change;
 use super::{Room, exceeds};
+use crate::quirks::Quirk;
 use crate::wire;
-
-/// The lowest protocol version that is answered when its request succeeded.
-const PROTOCOL_OK_RESPONSES: u32 = 15;
 
 /// What is wanted of a profile. Empty text means unchanged; an empty attribute is deleted.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +29,7 @@ impl Room {
         request: proto::UpdateParticipantMetadata,
     ) {
         let Some(participant) = self.participants.get(sid) else { return };
-        let protocol_version = participant.state.protocol_version;
+        let quirks = participant.state.quirks;
         let allowed = participant.state.grants.video.may_update_own_metadata();
         let id = request.request_id;
         let update = ProfileUpdate {
@@ -47,8 +45,8 @@ impl Room {
         }
         if let Err(text) = self.update_profile(now, sid, &update) {
             self.refuse(sid, id, Refusal::LimitExceeded, text, echo);
-        } else if protocol_version >= PROTOCOL_OK_RESPONSES {
-            self.out.send(self.connection_of(sid), wire::request_response(id, Refusal::Ok, "", echo));
+        } else if !quirks.has(Quirk::NoOkResponse) {
+            self.respond(sid, wire::request_response(id, Refusal::Ok, "", echo));
         }
     }
 

@@ -23,6 +23,7 @@ use crate::participant::{
     DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
     UnclaimedSection,
 };
+use crate::quirks::Quirk;
 
 impl Room {
     pub(super) fn on_add_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
@@ -93,8 +94,14 @@ impl Room {
     }
 
     fn accept_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let quirks = participant.state.quirks;
+        let is_withheld =
+            |mime: &str| quirks.withheld_from_publishing().any(|withheld| withheld.eq_ignore_ascii_case(mime));
+        let enabled: Vec<String> =
+            self.config.enabled_codecs.iter().filter(|mime| !is_withheld(mime)).cloned().collect();
         let track = TrackSid::generate_marked(&marker(request.r#type(), request.source()));
-        let info = track_info(&track, &request, &self.config.enabled_codecs);
+        let info = track_info(&track, &request, &enabled);
         self.send_track_published(sid, &request.cid, info.clone());
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let pending = PendingTrack { sid: track, request, info };
@@ -229,7 +236,9 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let Some(codec) = section.codecs.first().map(|codec| codec.codec) else { return };
         let transport = participant.state.publisher.id;
-        let declared = section.layers.iter().any(|layer| layer.ssrc.is_some());
+        let shown_by_packet =
+            section.kind == MediaKind::Video && participant.state.quirks.has(Quirk::VideoShownByPacket);
+        let shown_at_once = !shown_by_packet && section.layers.iter().any(|layer| layer.ssrc.is_some());
         let muted = pending.info.muted;
         let mut info = pending.info;
         describe_media(&mut info, &section, codec);
@@ -250,7 +259,7 @@ impl Room {
         if muted {
             self.out.command(Command::SetMuted { publication: id, muted });
         }
-        if declared {
+        if shown_at_once {
             self.show(now, sid, &pending.sid);
         }
     }
@@ -306,10 +315,14 @@ impl Room {
         }
         set_layer_ssrc(&mut publication.info, usize::from(layer), ssrc);
         let changed = publication.info != before;
+        let codec_changed = publication.visible && publication.info.mime_type != before.mime_type;
         match publication.visible {
             true if changed => self.show_again(now, &sid, &track),
             true => {}
             false => self.show(now, &sid, &track),
+        }
+        if codec_changed {
+            self.restart_subscriptions(now, &track);
         }
     }
 
@@ -373,14 +386,19 @@ impl Room {
             .filter(|pending| !state.grants.video.may_publish_source(pending.info.source()))
             .map(|pending| pending.sid.clone())
             .collect();
+        let quirks = state.quirks;
         participant.state.pending.retain(|pending| !pending_forbidden.contains(&pending.sid));
         let SessionState { publisher, publications, .. } = &mut participant.state;
         for publication in forbidden.iter().filter_map(|track| publications.get(track)) {
             publisher.negotiation.unpublish(&publication.mid);
         }
         for track in forbidden.iter().chain(&pending_forbidden) {
-            let message = proto::TrackUnpublishedResponse { track_sid: track.to_string() };
-            self.out.send(self.connection_of(sid), Response::TrackUnpublished(message));
+            let track_sid = track.to_string();
+            let message = match quirks.has(Quirk::MutedForUnpublished) {
+                true => Response::Mute(proto::MuteTrackRequest { sid: track_sid, muted: true }),
+                false => Response::TrackUnpublished(proto::TrackUnpublishedResponse { track_sid }),
+            };
+            self.out.send(self.connection_of(sid), message);
         }
         for track in forbidden {
             self.unpublish(now, sid, &track);

@@ -8,7 +8,9 @@ use shared::id::ParticipantSid;
 
 use super::timer::{Now, Timer};
 use super::{QUALITY_INTERVAL, Room};
+use crate::participant::{Participant, SessionState};
 use crate::quality::{Score, worst};
+use crate::quirks::Quirk;
 
 impl Room {
     /// A publication's loudness changed; a participant is as loud as its loudest track.
@@ -42,8 +44,9 @@ impl Room {
     }
 
     fn send_speaker(&mut self, sid: &ParticipantSid, level: f32) {
-        let hears = |state: &crate::participant::SessionState| {
-            state.sid == *sid || state.subscriptions.values().any(|known| known.publisher == *sid)
+        let hears = |state: &SessionState| {
+            !state.quirks.has(Quirk::NoSpeakersChanged)
+                && (state.sid == *sid || state.subscriptions.values().any(|known| known.publisher == *sid))
         };
         let listeners = self.connections_where(hears);
         self.out.send_all(listeners, changed(sid, level));
@@ -73,7 +76,9 @@ impl Room {
         self.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
         let scores: std::collections::BTreeMap<ParticipantSid, Score> =
             self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
-        for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| p.live.connection.is_some()) {
+        let hears = |p: &Participant| p.live.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
+        for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| hears(p)) {
+            let lost_is_poor = participant.state.quirks.has(Quirk::LostIsPoor);
             let mut seen: Vec<&ParticipantSid> =
                 participant.state.subscriptions.values().map(|known| &known.publisher).collect();
             seen.push(sid);
@@ -82,10 +87,13 @@ impl Room {
             let told = &mut participant.live.quality_told;
             let mut updates = Vec::new();
             for other in seen {
-                let Some(score) = scores.get(other) else { continue };
+                let Some(mut score) = scores.get(other).copied() else { continue };
+                if lost_is_poor && score.quality == ConnectionQuality::Lost {
+                    score.quality = ConnectionQuality::Poor;
+                }
                 if told.get(other) != Some(&score.quality) {
                     told.insert(other.clone(), score.quality);
-                    updates.push(info(other, score));
+                    updates.push(info(other, &score));
                 }
             }
             told.retain(|other, _| scores.contains_key(other));
@@ -97,7 +105,7 @@ impl Room {
     }
 }
 
-fn score(participant: &crate::participant::Participant) -> Score {
+fn score(participant: &Participant) -> Score {
     if participant.live.lost {
         return Score { quality: ConnectionQuality::Lost, score: 1.0 };
     }

@@ -21,6 +21,7 @@ use crate::negotiation::{BindError, OutgoingTrack};
 use crate::participant::{
     DescriptionId, SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX,
 };
+use crate::quirks::Quirk;
 use crate::wire;
 
 /// From a change to the offer that carries it, so that changes come together.
@@ -97,6 +98,7 @@ impl Room {
         let publication = publication.id;
         let id = self.ids.subscription();
         let Some(participant) = self.participants.get_mut(sid) else { return };
+        let hears_speakers = !participant.state.quirks.has(Quirk::NoSpeakersChanged);
         let first = !participant.state.subscriptions.values().any(|known| known.publisher == *publisher);
         participant.state.denied.remove(track);
         participant.live.missing.remove(track);
@@ -104,7 +106,7 @@ impl Room {
         participant.state.subscriptions.insert(track.clone(), subscription);
         let connection = participant.live.connection;
         self.out.send(connection, wire::subscription_permission(publisher.as_str(), track.as_str(), true));
-        if first && told > 0.0 {
+        if first && told > 0.0 && hears_speakers {
             self.out.send(connection, super::speakers::changed(publisher, told));
         }
         if let Some(participant) = self.participants.get_mut(sid) {
@@ -127,6 +129,20 @@ impl Room {
         participant.live.requests_in_vain = 0;
         participant.state.receiving().negotiation.release(track);
         self.schedule_negotiation(now, sid);
+    }
+
+    /// The codec of a track changed: where that cannot be within one track, it is shown anew.
+    pub(super) fn restart_subscriptions(&mut self, now: Now, track: &TrackSid) {
+        let shown = |state: &SessionState| {
+            state.quirks.has(Quirk::NoCodecChange)
+                && state.subscriptions.get(track).is_some_and(|known| matches!(known.stage, Stage::Live(_)))
+        };
+        let concerned: Vec<_> =
+            self.participants.iter().filter(|(_, p)| shown(&p.state)).map(|(sid, _)| sid.clone()).collect();
+        for sid in concerned {
+            self.unsubscribe(now, &sid, track);
+            self.reconcile_track(now, &sid, track);
+        }
     }
 
     /// A track is gone.
@@ -436,10 +452,15 @@ impl Room {
         let subscription = self.participants.get(sid)?.state.subscriptions.get(track)?;
         let publisher = self.participants.get(&subscription.publisher)?;
         let publication = publisher.state.publications.get(track)?;
+        let quirks = self.participants.get(sid)?.state.quirks;
+        let stream_id = match quirks.has(Quirk::PlainStreamId) {
+            true => subscription.publisher.to_string(),
+            false => format!("{}|{}", subscription.publisher, track),
+        };
         let outgoing = OutgoingTrack {
             track: track.clone(),
             kind: subscription.kind,
-            stream_id: format!("{}|{}", subscription.publisher, track),
+            stream_id,
             // Redundancy is taken off for those who do not know it.
             codec: if publication.codec == Codec::Red { Codec::Opus } else { publication.codec },
             stereo: publication.info.stereo,
@@ -494,6 +515,7 @@ impl Room {
     fn tell_publisher(&mut self, publisher: &ParticipantSid, track: &TrackSid, hidden: bool) {
         let Some(participant) = self.participants.get_mut(publisher) else { return };
         let connection = participant.live.connection;
+        let quirks = participant.state.quirks;
         let Some(publication) = participant.state.publications.get_mut(track) else { return };
         if publication.subscribed_told {
             return;
@@ -504,7 +526,9 @@ impl Room {
         if !hidden {
             publication.subscribed_told = true;
             let message = proto::TrackSubscribed { track_sid: track.to_string() };
-            self.out.send(connection, Response::TrackSubscribed(message));
+            if !quirks.has(Quirk::NoNewerMessages) {
+                self.out.send(connection, Response::TrackSubscribed(message));
+            }
         }
     }
 }

@@ -77,6 +77,14 @@ impl Offer {
         )
     }
 
+    /// A camera of a browser, which can send VP8, VP9, H.264 and AV1.
+    pub fn browser_video(self, cid: &str, ssrc: u32) -> Self {
+        let codecs = "a=rtpmap:96 VP8/90000\r\na=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\n\
+            a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\na=rtpmap:45 AV1/90000\r\n";
+        let lines = format!("a=sendonly\r\na=msid:- {cid}\r\na=rtcp-mux\r\n{codecs}a=ssrc:{ssrc} cname:c\r\n");
+        self.section("video 9 UDP/TLS/RTP/SAVPF 96 98 102 45", &lines)
+    }
+
     /// The same with other ICE credentials.
     pub fn restarted(mut self, ufrag: &str) -> Self {
         self.ufrag = ufrag.into();
