@@ -204,6 +204,7 @@ pub fn sent(subscriber: u64) -> SendSection {
         rtx_ssrc: Some(Ssrc(ssrc + 1)),
         codecs: codecs(),
         extensions: ExtensionIds { abs_send_time: Some(6), ..Default::default() },
+        strips_trailers: false,
         cname: "PA_publisher".into(),
     }
 }

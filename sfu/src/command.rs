@@ -126,6 +126,8 @@ pub struct SendSection {
     pub extensions: ExtensionIds,
     /// Text of the CNAME in our sender reports (RFC 7022).
     pub cname: Arc<str>,
+    /// Whether LiveKit's packet trailers are taken off ([`crate::trailer`]).
+    pub strips_trailers: bool,
 }
 
 /// The three data channels of a LiveKit transport, by label.

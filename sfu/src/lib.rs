@@ -23,5 +23,6 @@ pub mod sctp;
 pub mod srtp;
 pub mod stats;
 pub mod subscription;
+pub mod trailer;
 pub mod transport;
 pub mod twcc;

@@ -11,6 +11,7 @@ use crate::command::{PayloadCodec, SendSection, SubscriptionId};
 use crate::history::{PacketInfo, StoredPacket};
 use crate::rewrite::{Rewriter, Stretch, ticks};
 use crate::rtcp::SenderReport;
+use crate::trailer::without_trailer;
 
 /// Payload types of a publication that a subscription tells apart.
 const MAPPINGS_MAX: usize = 12;
@@ -187,7 +188,7 @@ impl Subscription {
         }
         let number = stretch.sent_number(packet.info.sequence)?;
         let mapping = self.mapping_of(packet.info.payload_type)?;
-        let length = 12 + self.extension_length(packet, &mapping) + payload_of(packet, &mapping).len();
+        let length = 12 + self.extension_length(packet, &mapping) + self.payload_of(packet, &mapping).len();
         Some(Outgoing { mapping, stretch, number, length })
     }
 
@@ -241,7 +242,7 @@ impl Subscription {
     pub fn retransmission(&self, packet: &StoredPacket<'_>, stretch: Stretch, number: u64) -> Option<Outgoing> {
         let mapping = self.mapping_of(packet.info.payload_type)?;
         mapping.rtx?;
-        let length = 12 + self.extension_length(packet, &mapping) + 2 + payload_of(packet, &mapping).len();
+        let length = 12 + self.extension_length(packet, &mapping) + 2 + self.payload_of(packet, &mapping).len();
         Some(Outgoing { mapping, stretch, number, length })
     }
 
@@ -262,8 +263,17 @@ impl Subscription {
         Some(Written { header, length, ssrc, index })
     }
 
+    /// The payload that goes out: all of it, the primary block of RED, or what comes before a trailer.
+    fn payload_of<'p>(&self, packet: &StoredPacket<'p>, mapping: &Mapping) -> &'p [u8] {
+        let payload = match mapping.unwrap_red {
+            true => red_primary(packet.payload).unwrap_or(&[]),
+            false => packet.payload,
+        };
+        if self.section.strips_trailers && packet.info.marker { without_trailer(payload) } else { payload }
+    }
+
     fn write_payload(&self, out: &mut [u8], packet: &StoredPacket<'_>, outgoing: &Outgoing) -> usize {
-        let payload = payload_of(packet, &outgoing.mapping);
+        let payload = self.payload_of(packet, &outgoing.mapping);
         out[..payload.len()].copy_from_slice(payload);
         if let Some(vp8) = &packet.info.vp8 {
             let stretch = &outgoing.stretch;
@@ -389,11 +399,6 @@ impl Elements<'_> {
         }
         out[at..].fill(0);
     }
-}
-
-/// The payload that goes out: all of it, or the primary block of RED.
-fn payload_of<'p>(packet: &StoredPacket<'p>, mapping: &Mapping) -> &'p [u8] {
-    if mapping.unwrap_red { red_primary(packet.payload).unwrap_or(&[]) } else { packet.payload }
 }
 
 /// How a publisher's payload type goes out in a section with these codecs.

@@ -226,6 +226,28 @@ fn a_transport_that_closes_later_carries_nothing_more_and_is_gone_in_time() {
 }
 
 #[test]
+fn trailers_are_taken_off_the_last_packet_of_a_frame_for_those_who_ask_for_it() {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, video_section(100));
+    let mut source = Source::new(100);
+    for (client, strips_trailers) in [(10, true), (11, false)] {
+        world.join(client);
+        let section = SendSection { strips_trailers, ..send_section(1000 + client as u32, video_codecs()) };
+        world.subscribe(client, client, 1, section);
+    }
+    let mut frame = source.frame(true, 3);
+    for packet in &mut frame {
+        packet.payload.extend(b"12345678\xf2LKTS");
+    }
+    world.send(PUBLISHER, &frame);
+    let lengths = |packets: Vec<Rtp>| packets.iter().map(|packet| packet.payload.len()).collect::<Vec<_>>();
+    let whole: Vec<usize> = frame.iter().map(|packet| packet.payload.len()).collect();
+    assert_eq!(lengths(world.media(11)), whole);
+    assert_eq!(lengths(world.media(10)), [whole[0], whole[1], whole[2] - 13]);
+}
+
+#[test]
 fn sender_reports_follow_the_publishers_clock() {
     let (mut world, mut source) = watched(1);
     world.send(PUBLISHER, &source.frame(true, 2));

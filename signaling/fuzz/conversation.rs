@@ -28,7 +28,14 @@ fn tracks() -> Vec<OutgoingTrack> {
     let codecs = [Codec::Red, Codec::Vp8, Codec::H264 { packetization_mode: 1, profile: [0x42, 0xe0] }];
     let track = |(index, codec): (usize, Codec)| {
         let track: TrackSid = format!("TR_{index}").parse().expect("it has the prefix");
-        OutgoingTrack { stream_id: format!("PA_x|{track}"), kind: codec.kind(), codec, stereo: index == 0, track }
+        OutgoingTrack {
+            stream_id: format!("PA_x|{track}"),
+            kind: codec.kind(),
+            codec,
+            stereo: index == 0,
+            strips_trailers: false,
+            track,
+        }
     };
     codecs.into_iter().enumerate().map(track).collect()
 }

@@ -126,6 +126,8 @@ pub struct OutgoingTrack {
     /// What the publisher sends; a section without it cannot carry the track.
     pub codec: Codec,
     pub stereo: bool,
+    /// The publisher appends packet trailers, and the client does not take them off.
+    pub strips_trailers: bool,
 }
 
 /// Why a track was not bound.

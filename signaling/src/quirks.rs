@@ -13,7 +13,7 @@
 //!   Pion or Swift before 1.0.5, waits for nothing.
 
 use livekit_protocol as proto;
-use proto::client_info::Sdk;
+use proto::client_info::{Capability, Sdk};
 use serde::{Deserialize, Serialize};
 
 /// One thing that is done otherwise.
@@ -53,6 +53,8 @@ pub enum Quirk {
     PublishesNoH264,
     /// It does not send the first codec of an answer, but what it likes best of it: only the preferred one is answered.
     OnlyPreferredCodec,
+    /// It does not take packet trailers off what it is sent.
+    NoTrailers,
     /// Its tracks have one codec: where that changes, a subscription starts over.
     NoCodecChange,
     /// The codec of a video that it publishes is known with the first packet, and so is the track shown.
@@ -74,6 +76,8 @@ struct Clients {
     /// Operating systems. Empty: any.
     systems: &'static [&'static str],
     device: Option<&'static str>,
+    /// It does not claim this capability.
+    lacks: Option<Capability>,
 }
 
 const ANY: Clients = Clients {
@@ -84,6 +88,7 @@ const ANY: Clients = Clients {
     browser_above: None,
     systems: &[],
     device: None,
+    lacks: None,
 };
 
 const FIREFOX: &[&str] = &["firefox", "firefox mobile"];
@@ -116,6 +121,7 @@ const RULES: &[(Quirk, Clients)] = &[
     (Quirk::PublishesNoH264, Clients { browsers: FIREFOX, systems: &["linux", "android"], ..ANY }),
     (Quirk::PublishesNoH264, Clients { device: Some("xiaomi 2201117ti"), systems: &["android"], ..ANY }),
     (Quirk::OnlyPreferredCodec, Clients { browsers: FIREFOX, systems: &["linux", "android"], ..ANY }),
+    (Quirk::NoTrailers, Clients { lacks: Some(Capability::CapPacketTrailer), ..ANY }),
     // Pion gives a track the codec of its first packet.
     (Quirk::NoCodecChange, Clients { sdks: &[Sdk::Go, Sdk::Unknown], ..ANY }),
     (Quirk::VideoShownByPacket, Clients { sdks: &[Sdk::Go], ..ANY }),
@@ -131,6 +137,7 @@ impl Clients {
             && is_one_of(self.browsers, &client.browser)
             && self.browser_above.is_none_or(|bound| version(&client.browser_version) > bound)
             && is_one_of(self.systems, &client.os)
+            && self.lacks.is_none_or(|capability| !client.capabilities.contains(&(capability as i32)))
             && self.device.is_none_or(|device| device.eq_ignore_ascii_case(&client.device_model))
     }
 }
@@ -225,7 +232,10 @@ mod tests {
     #[test]
     fn a_present_client_has_no_quirks() {
         for sdk in [Sdk::Js, Sdk::Rust, Sdk::Python, Sdk::Swift, Sdk::Android, Sdk::Flutter, Sdk::Node] {
-            assert_eq!(Quirks::of(&client(sdk, "2.20.0", "Chrome/140.0", "Linux"), 16), Quirks::default(), "{sdk:?}");
+            let mut client = client(sdk, "2.20.0", "Chrome/140.0", "Linux");
+            assert!(has(Quirk::NoTrailers, &client, 17));
+            client.capabilities.push(Capability::CapPacketTrailer as i32);
+            assert_eq!(Quirks::of(&client, 17), Quirks::default(), "{sdk:?}");
         }
     }
 

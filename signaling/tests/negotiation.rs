@@ -58,7 +58,14 @@ fn preferring(mime: &str) -> PublishSettings {
 
 fn track(sid: &str, codec: Codec) -> OutgoingTrack {
     let sid: TrackSid = sid.parse().unwrap();
-    OutgoingTrack { stream_id: format!("PA_x|{sid}"), kind: codec.kind(), codec, stereo: false, track: sid }
+    OutgoingTrack {
+        stream_id: format!("PA_x|{sid}"),
+        kind: codec.kind(),
+        codec,
+        stereo: false,
+        strips_trailers: false,
+        track: sid,
+    }
 }
 
 /// Publishes whatever the client sends, videos as they prefer VP8, and answers.

@@ -191,6 +191,7 @@ pub fn send_section(ssrc: u32, codecs: Vec<PayloadCodec>) -> SendSection {
         rtx_ssrc: Some(Ssrc(ssrc + 1)),
         codecs,
         extensions: ExtensionIds { abs_send_time: Some(6), ..Default::default() },
+        strips_trailers: false,
         cname: "PA_a".into(),
     }
 }

@@ -35,6 +35,7 @@ impl Bound {
             codecs: codecs.iter().map(SectionCodec::payload).collect(),
             extensions: extensions::ids(extensions),
             cname: self.track.stream_id.as_str().into(),
+            strips_trailers: self.track.strips_trailers,
         }
     }
 }

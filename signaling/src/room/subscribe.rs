@@ -464,6 +464,7 @@ impl Room {
             // Redundancy is taken off for those who do not know it.
             codec: if publication.codec == Codec::Red { Codec::Opus } else { publication.codec },
             stereo: publication.info.stereo,
+            strips_trailers: !publication.info.packet_trailer_features.is_empty() && quirks.has(Quirk::NoTrailers),
         };
         let participant = self.participants.get_mut(sid)?;
         match participant.state.receiving().negotiation.bind(&outgoing) {

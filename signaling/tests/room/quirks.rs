@@ -365,6 +365,34 @@ fn a_change_of_codec_starts_a_subscription_over_where_a_track_has_one_codec() {
 }
 
 #[test]
+fn packet_trailers_are_taken_off_for_those_who_cannot() {
+    use proto::client_info::Capability::CapPacketTrailer;
+    for (announced, capable, stripped) in [(true, false, true), (true, true, false), (false, false, false)] {
+        let mut world = World::new();
+        let alice = world.enter_v0("alice");
+        let features = if announced { vec![proto::PacketTrailerFeature::PtfUserTimestamp as i32] } else { vec![] };
+        let request = proto::AddTrackRequest {
+            cid: "cam".into(),
+            r#type: proto::TrackType::Video as i32,
+            packet_trailer_features: features,
+            ..Default::default()
+        };
+        world.request(&alice, Request::AddTrack(request));
+        world.offer(&alice, 1, &Offer::default().application().video("cam", 10));
+        let mut request = of("bob", Sdk::Js, "2.20.0", 17);
+        request.client.capabilities.extend(capable.then_some(CapPacketTrailer as i32));
+        let bob = world.enter(request);
+        world.pass(s(1));
+        world.answer(&bob);
+        let strips = world.commands.iter().find_map(|command| match command {
+            Command::Subscribe { section, .. } => Some(section.strips_trailers),
+            _ => None,
+        });
+        assert_eq!(strips, Some(stripped));
+    }
+}
+
+#[test]
 fn a_leave_reads_alike_in_every_protocol_version() {
     for protocol in [8, 12, 13, 17] {
         let mut world = World::new();
