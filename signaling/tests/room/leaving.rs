@@ -57,7 +57,8 @@ fn closed_after(world: &World) -> Vec<std::time::Duration> {
 
 #[test]
 fn who_is_told_to_leave_has_time_to_read_it_before_its_transports_close() {
-    let ends: [(&str, fn(&mut World)); 3] = [
+    type End = fn(&mut World);
+    let ends: [(&str, End); 3] = [
         ("removed", |world| world.call(|room, now| room.remove_participant(now, "alice")).unwrap()),
         ("room deleted", |world| world.call(|room, now| room.close(now, Reason::RoomDeleted))),
         ("replaced", |world| {
