@@ -71,6 +71,12 @@ discards! {
     Duplicate => "duplicate",
     /// Longer than any packet that we forward.
     TooLarge => "too_large",
+    /// A frame of ICE-TCP that is empty, or comes before a valid check and is none.
+    FrameRefused => "frame_refused",
+    /// A TCP connection without a valid check for too long.
+    Unauthenticated => "unauthenticated",
+    /// A TCP connection beyond those that a worker keeps, in all or of one address.
+    TcpConnectionsFull => "tcp_connections_full",
     /// The queue to the worker that owns the transport is full.
     HandOverFull => "hand_over_full",
     /// A message larger than data channels allow, or on an unknown channel.

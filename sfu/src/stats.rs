@@ -90,6 +90,7 @@ pub struct Stats {
     pub handed_over: u64,
     /// Datagrams that came to another worker's socket.
     pub taken_over: u64,
+    pub accept_pauses: u64,
     pub panics: u64,
     pub restarts: u64,
     pub handshakes: Handshakes,
@@ -140,6 +141,11 @@ impl Stats {
             ),
             ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
             ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),
+            (
+                "accept_pauses_total",
+                "Times that no ICE-TCP connection was accepted for want of file descriptors.",
+                self.accept_pauses,
+            ),
             ("panics_total", "Faults in the program that a worker went on after.", self.panics),
             ("worker_restarts_total", "Faults after which a worker closed all of its transports.", self.restarts),
         ];

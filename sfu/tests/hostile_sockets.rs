@@ -107,6 +107,65 @@ fn messages_without_end_on_a_channel_that_nobody_knows_are_refused_and_counted()
     honest.check();
 }
 
+/// A request that names a worker as our user fragments do, and no transport of it.
+fn check_of_nobody(local: &IceCredentials) -> Vec<u8> {
+    let mut unknown = local.clone();
+    unknown.ufrag.replace_range(2..4, "zz");
+    nomination(&unknown)
+}
+
+/// What is refused on a connection that has not shown a valid check.
+#[test]
+fn frames_before_a_valid_check_are_checks_and_few() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::tcp);
+    let check = check_of_nobody(&honest.local);
+    let rtp = vec![0x80; 40];
+    let floods = [
+        (vec![check.clone(), Vec::new()], "frame_refused"),
+        (vec![check.clone(), rtp], "frame_refused"),
+        (vec![check; 33], "unauthenticated"),
+    ];
+    for (frames, reason) in floods {
+        let before = server.counter("discards_total", reason);
+        let mut link = Link::tcp(&server);
+        frames.iter().for_each(|frame| link.send(frame));
+        assert!(link.is_closed(), "{reason}");
+        assert_eq!(server.counted("discards_total", reason, before + 1), before + 1);
+    }
+    honest.check();
+}
+
+#[test]
+fn a_flood_of_tiny_frames_leaves_turns_for_others() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::udp);
+    let mut flooder = Peer::connect(&mut server, 2, Link::tcp);
+    // More than the server reads in a turn; each of a byte that is no protocol.
+    let flood = [0, 1, 0xFF].repeat(100_000);
+    let Link::Tcp(stream, _) = &mut flooder.link else { unreachable!() };
+    stream.set_write_timeout(Some(peer::PATIENCE)).unwrap();
+    stream.write_all(&flood).unwrap();
+    honest.check();
+
+    assert_eq!(server.counted("discards_total", "unknown_protocol", 100_000), 100_000, "none is lost");
+    flooder.check();
+}
+
+#[test]
+fn one_address_holds_no_more_than_its_share_of_silent_connections() {
+    let mut server = Server::start(1);
+    let mut silent: Vec<Link> = (0..65).map(|_| Link::tcp(&server)).collect();
+    assert_eq!(server.counted("discards_total", "tcp_connections_full", 1), 1);
+    assert!(silent[64].is_closed());
+    silent.pop();
+    silent.pop();
+    // Clients that show a valid check do not count, however many there are.
+    for transport in 1..=4 {
+        Peer::connect(&mut server, transport, Link::tcp).check();
+    }
+}
+
 /// ERROR and ABORT whose cause claims more bytes than the chunk has (RFC 9260, section 3.3.10).
 const CAUSES_TOO_LONG: [[u8; 8]; 2] = [[9, 0, 0, 8, 0, 1, 0xFF, 0xFF], [6, 0, 0, 8, 0, 1, 0xFF, 0xFF]];
 

@@ -11,6 +11,8 @@ pub struct Epoll(OwnedFd);
 /// What a registered descriptor waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
+    /// In nothing but its end.
+    None,
     Read,
     ReadWrite,
 }
@@ -18,6 +20,7 @@ pub enum Interest {
 impl Interest {
     fn bits(self) -> u32 {
         match self {
+            Interest::None => 0,
             Interest::Read => libc::EPOLLIN as u32,
             Interest::ReadWrite => (libc::EPOLLIN | libc::EPOLLOUT) as u32,
         }

@@ -1,7 +1,9 @@
 //! Passive ICE-TCP (RFC 6544): datagrams framed by a 16-bit length (RFC 4571).
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,17 @@ const UNSENT_MAX: usize = 512 << 10;
 const FRAME_MAX: usize = 16 << 10;
 /// Silence after which a connection is closed; consent checks come every few seconds.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// How long a connection may take to an authenticated check.
+pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Frames until then: checks that were sent again while the room did not know the client yet.
+pub const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
+/// Connections from one address (IPv6: one /64) that have not shown an authenticated check yet. Those that have are not
+/// counted: a whole office may be behind one address.
+pub const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
+/// Frames of one connection that a turn takes, so that it leaves time for the others.
+pub const FRAMES_A_TURN: usize = 64;
+/// Reads in one go, of 16 KiB each. Nothing is read while frames of the last time are left.
+const READS_MAX: usize = 4;
 
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -33,11 +46,18 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Connection {
     stream: TcpStream,
     pub remote: SocketAddr,
+    /// What was read; the frames of it up to `taken` have been taken.
     received: Vec<u8>,
+    taken: usize,
     unsent: Vec<u8>,
+    opened: Instant,
     last_read: Instant,
-    /// It has been seen to carry a transport of this worker.
+    /// It has been seen to name a transport of this worker.
     pub settled: bool,
+    /// A check that came over it was valid.
+    pub authenticated: bool,
+    /// Frames taken before that.
+    pub unauthenticated_frames: u32,
 }
 
 /// What reading came to.
@@ -47,12 +67,31 @@ pub enum ReadOutcome {
     Closed,
 }
 
+/// What stands at the beginning of the unread bytes is no frame that we take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadFrame {
+    TooLong,
+    /// Nobody sends nothing, and a frame of two bytes costs more than it says.
+    Empty,
+}
+
 impl Connection {
     pub fn new(now: Instant, stream: TcpStream, remote: SocketAddr, received: Vec<u8>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Media does not wait for acknowledgements.
         let _ = stream.set_nodelay(true);
-        Ok(Self { stream, remote, received, unsent: Vec::new(), last_read: now, settled: false })
+        Ok(Self {
+            stream,
+            remote,
+            received,
+            taken: 0,
+            unsent: Vec::new(),
+            opened: now,
+            last_read: now,
+            settled: false,
+            authenticated: false,
+            unauthenticated_frames: 0,
+        })
     }
 
     pub fn fd(&self) -> RawFd {
@@ -61,8 +100,10 @@ impl Connection {
 
     /// Reads what is there, without waiting, up to a bound a call.
     pub fn read(&mut self, now: Instant) -> ReadOutcome {
+        self.received.drain(..self.taken);
+        self.taken = 0;
         let mut chunk = [0; 16 << 10];
-        for _ in 0..8 {
+        for _ in 0..READS_MAX {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return ReadOutcome::Closed,
                 Ok(count) => {
@@ -77,21 +118,33 @@ impl Connection {
         ReadOutcome::Open
     }
 
-    /// The next whole frame. An error: what follows is no frame that we take.
-    pub fn next_frame(&mut self) -> Result<Option<Vec<u8>>, ()> {
-        let Some(frame) = self.peek_frame()?.map(<[u8]>::to_vec) else { return Ok(None) };
-        self.received.drain(..2 + frame.len());
-        Ok(Some(frame))
+    /// Takes the next whole frame: where it stands, for [`Connection::frame_mut`].
+    ///
+    /// # Errors
+    /// [`BadFrame`]: nothing that follows can be understood.
+    pub fn next_frame(&mut self) -> Result<Option<Range<usize>>, BadFrame> {
+        let Some(length) = self.peek_frame()?.map(<[u8]>::len) else { return Ok(None) };
+        let start = self.taken + 2;
+        self.taken = start + length;
+        Ok(Some(start..start + length))
     }
 
-    /// The first whole frame, left in place. An error as of [`Connection::next_frame`].
-    pub fn peek_frame(&self) -> Result<Option<&[u8]>, ()> {
-        let [high, low, rest @ ..] = &self.received[..] else { return Ok(None) };
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if length > FRAME_MAX {
-            return Err(());
+    /// A frame that was taken, until more is read.
+    pub fn frame_mut(&mut self, frame: Range<usize>) -> &mut [u8] {
+        &mut self.received[frame]
+    }
+
+    /// The first whole frame, left in place.
+    ///
+    /// # Errors
+    /// As of [`Connection::next_frame`].
+    pub fn peek_frame(&self) -> Result<Option<&[u8]>, BadFrame> {
+        let [high, low, rest @ ..] = &self.received[self.taken..] else { return Ok(None) };
+        match usize::from(u16::from_be_bytes([*high, *low])) {
+            0 => Err(BadFrame::Empty),
+            length if length > FRAME_MAX => Err(BadFrame::TooLong),
+            length => Ok(rest.get(..length)),
         }
-        Ok(rest.get(..length))
     }
 
     /// Queues a frame. `false`: too much is unsent, it is dropped.
@@ -107,27 +160,171 @@ impl Connection {
 
     /// Writes as much as the socket takes. `Ok(true)`: some is left.
     pub fn flush(&mut self) -> io::Result<bool> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(&self.unsent) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        let mut written = 0;
+        let outcome = loop {
+            if written == self.unsent.len() {
+                break Ok(false);
             }
-        }
-        Ok(false)
+            match self.stream.write(&self.unsent[written..]) {
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(error),
+            }
+        };
+        self.unsent.drain(..written);
+        outcome
     }
 
-    pub fn is_idle(&self, now: Instant) -> bool {
+    /// Whether it has been silent, or unknown, for too long.
+    pub fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_read) > IDLE_MAX
+            || (!self.authenticated && now.saturating_duration_since(self.opened) > AUTHENTICATION_TIMEOUT)
     }
 
     /// Gives the connection away, with what was read and not used.
-    pub fn into_parts(self) -> (TcpStream, SocketAddr, Vec<u8>) {
+    fn into_parts(mut self) -> (TcpStream, SocketAddr, Vec<u8>) {
+        self.received.drain(..self.taken);
         (self.stream, self.remote, self.received)
     }
 }
 
-/// The connections of a worker. A slot is the connection's number in its path.
-pub type Connections = Slab<Connection>;
+/// A connection for as long as it is open: no later one has the same, so that what is meant for a client that is gone
+/// reaches nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u32);
+
+/// The lower bits of a [`ConnectionId`] are its slot, those above say which use of the slot it is: a million uses.
+const SLOT_BITS: u32 = CONNECTIONS_MAX.ilog2();
+
+impl ConnectionId {
+    fn slot(self) -> usize {
+        self.0 as usize & (CONNECTIONS_MAX - 1)
+    }
+}
+
+/// The connections of a worker, [`CONNECTIONS_MAX`] at most.
+#[derive(Default)]
+pub struct Connections {
+    slots: Slab<(ConnectionId, Connection)>,
+    uses: u32,
+    /// Of the unauthenticated ones, how many each address has.
+    unauthenticated: HashMap<IpAddr, u32>,
+}
+
+impl Connections {
+    /// Keeps a connection. `None`: there are too many, in all or from its address, and it is closed.
+    pub fn insert(&mut self, connection: Connection) -> Option<ConnectionId> {
+        let address = prefix_of(connection.remote.ip());
+        if self.slots.len() >= CONNECTIONS_MAX
+            || self.unauthenticated.get(&address).is_some_and(|count| *count >= UNAUTHENTICATED_PER_ADDRESS_MAX)
+        {
+            return None;
+        }
+        *self.unauthenticated.entry(address).or_default() += 1;
+        self.uses = self.uses.wrapping_add(1);
+        let entry = self.slots.vacant_entry();
+        let id = ConnectionId(self.uses << SLOT_BITS | entry.key() as u32);
+        entry.insert((id, connection));
+        Some(id)
+    }
+
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let (known, connection) = self.slots.get_mut(id.slot())?;
+        (*known == id).then_some(connection)
+    }
+
+    /// Notes that a valid check has come over it.
+    pub fn authenticate(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get_mut(id) else { return };
+        if !std::mem::replace(&mut connection.authenticated, true) {
+            let address = prefix_of(connection.remote.ip());
+            self.uncount(address);
+        }
+    }
+
+    pub fn remove(&mut self, id: ConnectionId) -> Option<(TcpStream, SocketAddr, Vec<u8>)> {
+        self.get_mut(id)?;
+        let (_, connection) = self.slots.remove(id.slot());
+        if !connection.authenticated {
+            self.uncount(prefix_of(connection.remote.ip()));
+        }
+        Some(connection.into_parts())
+    }
+
+    pub fn overdue(&self, now: Instant) -> Vec<ConnectionId> {
+        self.slots.iter().filter(|(_, (_, connection))| connection.is_overdue(now)).map(|(_, (id, _))| *id).collect()
+    }
+
+    fn uncount(&mut self, address: IpAddr) {
+        if let Some(count) = self.unauthenticated.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.unauthenticated.remove(&address);
+            }
+        }
+    }
+}
+
+/// What stands for one subscriber of an access network: an IPv4 address, or the /64 of an IPv6 one.
+fn prefix_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (TcpStream, Connection) {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (stream, remote) = listener.accept().expect("accepts");
+        let remote = SocketAddr::new([192, 0, 2, 1].into(), remote.port());
+        (client, Connection::new(Instant::now(), stream, remote, Vec::new()).expect("a socket"))
+    }
+
+    #[test]
+    fn a_slot_used_again_has_another_id() {
+        let mut connections = Connections::default();
+        let (_client, connection) = pair();
+        let first = connections.insert(connection).expect("room");
+        connections.remove(first);
+        let (_client, connection) = pair();
+        let second = connections.insert(connection).expect("room");
+
+        assert_eq!(first.slot(), second.slot());
+        assert!(connections.get_mut(first).is_none());
+        assert!(connections.get_mut(second).is_some());
+    }
+
+    #[test]
+    fn an_address_has_a_share_until_its_checks_are_valid() {
+        let mut connections = Connections::default();
+        let insert = |connections: &mut Connections| connections.insert(pair().1);
+        let ids: Vec<_> =
+            (0..UNAUTHENTICATED_PER_ADDRESS_MAX).map(|_| insert(&mut connections).expect("room")).collect();
+        assert_eq!(insert(&mut connections), None);
+
+        connections.authenticate(ids[0]);
+        connections.authenticate(ids[0]);
+        let one_more = insert(&mut connections).expect("a valid check frees its share");
+        assert_eq!(insert(&mut connections), None);
+        connections.remove(one_more);
+        assert!(insert(&mut connections).is_some());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share() {
+        let prefix = |text: &str| prefix_of(text.parse().expect("an address"));
+        assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::ffff:1"));
+        assert_ne!(prefix("2001:db8::1"), prefix("2001:db8:0:1::1"));
+        assert_eq!(prefix("::ffff:192.0.2.1"), prefix("192.0.2.1"));
+    }
+}

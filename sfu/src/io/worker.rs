@@ -1,6 +1,6 @@
 //! One worker: a loop of turns around an engine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
-use tracing::{error, trace};
+use tracing::{error, trace, warn};
 
 use super::epoll::{Epoll, Interest};
-use super::tcp::{CONNECTIONS_MAX, Connection, Connections, ReadOutcome};
+use super::tcp::{
+    BadFrame, Connection, ConnectionId, Connections, FRAMES_A_TURN, ReadOutcome, UNAUTHENTICATED_FRAMES_MAX,
+};
 use super::udp::{Outlet, ReceiveBatch, UdpSocket};
 use super::{Board, Handed, Inboxes, Instruction, Neighbour};
 use crate::certificate::Certificate;
@@ -30,6 +32,8 @@ const BATCHES_MAX: usize = 8;
 const COMMANDS_A_TURN: usize = 256;
 /// Remote addresses known to belong to another worker; they are learned again from the next check.
 const STRAYS_MAX: usize = 65_536;
+/// How long no connection is accepted after the process had no descriptor for one.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// How often counters are shown and idle connections closed.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -47,6 +51,10 @@ pub(super) struct Worker {
     sockets: Vec<UdpSocket>,
     listeners: Vec<TcpListener>,
     connections: Connections,
+    /// Connections whose frames were more than a turn takes.
+    unread: VecDeque<ConnectionId>,
+    /// Until when no connection is accepted: the process has no descriptor left.
+    accept_after: Option<Instant>,
     inboxes: Inboxes,
     neighbours: Vec<Neighbour>,
     /// Where strays belong: remote address to worker.
@@ -82,7 +90,9 @@ impl Worker {
             epoll,
             sockets,
             listeners,
-            connections: Connections::new(),
+            connections: Connections::default(),
+            unread: VecDeque::new(),
+            accept_after: None,
             inboxes,
             neighbours,
             strays: HashMap::new(),
@@ -122,13 +132,20 @@ impl Worker {
         for token in ready {
             self.on_ready(now, *token, batch);
         }
+        for _ in 0..self.unread.len() {
+            let Some(id) = self.unread.pop_front() else { break };
+            self.read_frames(now, id);
+        }
         self.obey(now);
         if self.stopping {
             self.out.flush();
             return None;
         }
         self.take_over(now);
-        let again = self.engine.forward_some(now, &mut self.out);
+        let mut again = self.engine.forward_some(now, &mut self.out);
+        if !self.unread.is_empty() {
+            again = Some(now);
+        }
         self.engine.expire(now, &mut self.out);
         self.out.flush();
         self.send_frames();
@@ -168,7 +185,7 @@ impl Worker {
         match token & TOKEN_KIND {
             TOKEN_UDP => self.receive(now, number, batch),
             TOKEN_LISTENER => self.accept(now, number),
-            TOKEN_CONNECTION => self.read_connection(now, number),
+            TOKEN_CONNECTION => self.read_connection(now, ConnectionId(number as u32)),
             _ => self.inboxes.waker.clear(),
         }
     }
@@ -242,74 +259,130 @@ impl Worker {
     }
 
     fn accept(&mut self, now: Instant, number: usize) {
-        while let Ok((stream, remote)) = self.listeners[number].accept() {
-            if let Ok(connection) = Connection::new(now, stream, remote, Vec::new()) {
-                self.adopt(now, connection);
+        loop {
+            match self.listeners[number].accept() {
+                Ok((stream, remote)) => {
+                    if let Ok(connection) = Connection::new(now, stream, remote, Vec::new()) {
+                        self.adopt(now, connection);
+                    }
+                }
+                Err(error) if is_out_of_descriptors(&error) => return self.pause_accepting(now, &error),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
+        }
+    }
+
+    /// A listener that cannot accept stays ready: asking it again at once would take the whole core.
+    fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
+        self.engine.stats.accept_pauses += 1;
+        if self.accept_after.is_none() {
+            warn!(worker = self.index, %error, "no ICE-TCP connection is accepted: raise the limit of open files");
+        }
+        self.accept_after = Some(now + ACCEPT_PAUSE);
+        self.watch_listeners(Interest::None);
+    }
+
+    fn watch_listeners(&self, interest: Interest) {
+        for (number, listener) in self.listeners.iter().enumerate() {
+            // Registered at the start; a failure shows when the next connection is not accepted.
+            let _ = self.epoll.change(listener.as_raw_fd(), TOKEN_LISTENER | number as u64, interest);
         }
     }
 
     fn adopt(&mut self, now: Instant, connection: Connection) {
-        if self.connections.len() >= CONNECTIONS_MAX {
-            self.engine.stats.count(Discard::HandOverFull);
-            return;
-        }
         let fd = connection.fd();
-        let slot = self.connections.insert(connection);
-        if self.epoll.add(fd, TOKEN_CONNECTION | slot as u64, Interest::Read).is_err() {
-            self.connections.remove(slot);
+        let Some(id) = self.connections.insert(connection) else {
+            self.engine.stats.count(Discard::TcpConnectionsFull);
+            return;
+        };
+        if self.epoll.add(fd, TOKEN_CONNECTION | u64::from(id.0), Interest::Read).is_err() {
+            self.connections.remove(id);
             return;
         }
-        self.read_frames(now, slot);
+        self.read_frames(now, id);
     }
 
-    fn read_connection(&mut self, now: Instant, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+    fn read_connection(&mut self, now: Instant, id: ConnectionId) {
+        if self.unread.contains(&id) {
+            // Its frames come first; what the kernel holds back holds the sender back.
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let outcome = connection.read(now);
         self.obey(now);
-        self.read_frames(now, slot);
-        self.flush_connection(slot);
-        if outcome == ReadOutcome::Closed {
-            self.connections.try_remove(slot);
+        self.read_frames(now, id);
+        self.flush_connection(id);
+        if outcome == ReadOutcome::Closed && !self.unread.contains(&id) {
+            self.connections.remove(id);
         }
     }
 
     /// Gives a connection's frames to the engine, or the connection to the worker that its first check names.
-    fn read_frames(&mut self, now: Instant, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+    fn read_frames(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if !connection.settled {
             let check = match connection.peek_frame() {
                 Ok(Some(frame)) => local_ufrag_of(frame).and_then(worker_of),
                 Ok(None) => return,
-                Err(()) => None,
+                Err(_) => None,
             };
             match check {
                 Some(worker) if worker == self.index => connection.settled = true,
-                Some(worker) => return self.give_away(slot, worker),
-                None => {
-                    self.engine.stats.count(Discard::UnknownProtocol);
-                    self.connections.remove(slot);
-                    return;
-                }
+                Some(worker) => return self.give_away(id, worker),
+                None => return self.refuse_connection(id, Discard::UnknownProtocol),
             }
         }
-        while let Some(connection) = self.connections.get_mut(slot) {
-            match connection.next_frame() {
-                Ok(Some(mut frame)) => {
-                    let from = Path { remote: connection.remote, via: Via::Tcp(slot as u32) };
-                    self.engine.receive(now, from, &mut frame, &mut self.out);
-                }
-                Ok(None) => return,
-                Err(()) => {
-                    self.engine.stats.count(Discard::TooLarge);
-                    self.connections.remove(slot);
-                }
+        for _ in 0..FRAMES_A_TURN {
+            match self.read_frame(now, id) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(discard) => return self.refuse_connection(id, discard),
             }
         }
+        self.unread.push_back(id);
     }
 
-    fn give_away(&mut self, slot: usize, worker: u8) {
-        let (stream, remote, bytes) = self.connections.remove(slot).into_parts();
+    /// Gives the next frame to the engine. `Ok(false)`: there is none.
+    fn read_frame(&mut self, now: Instant, id: ConnectionId) -> Result<bool, Discard> {
+        let Self { connections, engine, out, .. } = self;
+        let Some(connection) = connections.get_mut(id) else { return Ok(false) };
+        let Some(range) = connection.next_frame().map_err(|bad| match bad {
+            BadFrame::TooLong => Discard::TooLarge,
+            BadFrame::Empty => Discard::FrameRefused,
+        })?
+        else {
+            return Ok(false);
+        };
+        let from = Path { remote: connection.remote, via: Via::Tcp(id.0) };
+        if connection.authenticated {
+            engine.receive(now, from, connection.frame_mut(range), out);
+            return Ok(true);
+        }
+        connection.unauthenticated_frames += 1;
+        let frame = connection.frame_mut(range);
+        if PacketKind::of(frame) != Some(PacketKind::Stun) {
+            return Err(Discard::FrameRefused);
+        }
+        engine.receive(now, from, frame, out);
+        if engine.knows(&from) {
+            connections.authenticate(id);
+        } else if connection.unauthenticated_frames >= UNAUTHENTICATED_FRAMES_MAX {
+            return Err(Discard::Unauthenticated);
+        }
+        Ok(true)
+    }
+
+    fn refuse_connection(&mut self, id: ConnectionId, discard: Discard) {
+        self.engine.stats.count(discard);
+        // An error response may say why.
+        self.out.flush();
+        self.send_frames();
+        self.connections.remove(id);
+    }
+
+    fn give_away(&mut self, id: ConnectionId, worker: u8) {
+        let Some((stream, remote, bytes)) = self.connections.remove(id) else { return };
         let handed = Handed::Connection { stream, remote, bytes };
         let taken = self.neighbours.get(usize::from(worker)).is_some_and(|other| other.hand_over(handed));
         if taken {
@@ -326,36 +399,42 @@ impl Worker {
             return;
         }
         let frames = std::mem::take(&mut outlet.tcp);
-        for (slot, frame) in frames {
-            let slot = slot as usize;
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
+        for (id, frame) in frames {
+            let id = ConnectionId(id);
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             if !connection.queue(&frame) {
                 self.engine.stats.losses.send_buffer += 1;
             }
-            self.flush_connection(slot);
+            self.flush_connection(id);
         }
     }
 
-    fn flush_connection(&mut self, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
+    fn flush_connection(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let interest = match connection.flush() {
             Ok(true) => Interest::ReadWrite,
             Ok(false) => Interest::Read,
             Err(_) => {
-                self.connections.remove(slot);
+                self.connections.remove(id);
                 return;
             }
         };
         // Registered when it was adopted; a failure shows at the next write.
-        let _ = self.epoll.change(connection.fd(), TOKEN_CONNECTION | slot as u64, interest);
+        let _ = self.epoll.change(connection.fd(), TOKEN_CONNECTION | u64::from(id.0), interest);
     }
 
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
-        let idle: Vec<usize> =
-            self.connections.iter().filter(|(_, connection)| connection.is_idle(now)).map(|(slot, _)| slot).collect();
-        for slot in idle {
-            self.connections.remove(slot);
+        for id in self.connections.overdue(now) {
+            let unauthenticated = self.connections.get_mut(id).is_some_and(|connection| !connection.authenticated);
+            if unauthenticated {
+                self.engine.stats.count(Discard::Unauthenticated);
+            }
+            self.connections.remove(id);
+        }
+        if self.accept_after.is_some_and(|at| at <= now) {
+            self.accept_after = None;
+            self.watch_listeners(Interest::Read);
         }
         let losses = &mut self.engine.stats.losses;
         losses.add(std::mem::take(&mut self.out.transmitter().losses));
@@ -366,6 +445,10 @@ impl Worker {
             stats.clone_from(&self.engine.stats);
         }
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// The other worker that a datagram belongs to, if any.
