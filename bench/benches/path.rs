@@ -10,7 +10,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ring::hmac;
 use sfu::certificate::Certificate;
-use sfu::command::{ChannelOpener, IceCredentials, PayloadCodec, SubscriptionId, TransportId};
+use sfu::command::{ChannelOpener, DtlsRole, IceCredentials, PayloadCodec, SubscriptionId, TransportId};
 use sfu::history::{History, PacketInfo, StoredPacket};
 use sfu::rtcp::{self, Feedback, ReportBlock};
 use sfu::rtp::{RtpView, header_len};
@@ -60,7 +60,7 @@ fn rtp_header_read(bencher: Bencher) {
 fn open(bencher: Bencher, profile: SrtpProfile) {
     let mut publisher = Publisher::new(profile);
     let keys = keys(profile, 0);
-    let mut receiver = SrtpReceiver::new(profile, &keys.client_key, &keys.client_salt);
+    let mut receiver = SrtpReceiver::new(profile, &keys.receive_key, &keys.receive_salt);
     bencher.counter(ItemsCount::new(FRAME_PACKETS)).with_inputs(|| publisher.frame()).bench_local_refs(|frame| {
         for packet in frame {
             let header = header_len(packet).expect("RTP");
@@ -124,7 +124,7 @@ fn seal(bencher: Bencher, profile: SrtpProfile, bytes: usize) {
     let senders: Vec<SrtpSender> = (0..KEYS)
         .map(|viewer| {
             let keys = keys(profile, viewer);
-            SrtpSender::new(profile, &keys.server_key, &keys.server_salt)
+            SrtpSender::new(profile, &keys.send_key, &keys.send_salt)
         })
         .collect();
     let mut buffer = vec![7; bytes + OVERHEAD_MAX];
@@ -190,6 +190,70 @@ fn stun_check(bencher: Bencher) {
         transport.on_stun(now, from, black_box(&check), &mut reply).expect("a valid check");
         reply.len()
     });
+}
+
+/// What a join costs as the DTLS server: its flight up to ServerHelloDone.
+#[divan::bench]
+fn dtls_server_hello(bencher: Bencher) {
+    let certificate = Certificate::generate();
+    bencher
+        .with_inputs(|| {
+            let hello = sent_by(&mut dtls(DtlsRole::Client, &certificate));
+            (dtls(DtlsRole::Server, &certificate), hello)
+        })
+        .bench_local_values(|(server, hello)| answer(server, &hello));
+}
+
+/// And the rest of it: the client's flight up to Finished.
+#[divan::bench]
+fn dtls_server_finished(bencher: Bencher) {
+    let certificate = Certificate::generate();
+    bencher
+        .with_inputs(|| {
+            let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
+            sent_by(&mut client).iter().for_each(|hello| server.on_dtls(Instant::now(), hello).expect("due"));
+            sent_by(&mut server).iter().for_each(|flight| client.on_dtls(Instant::now(), flight).expect("due"));
+            (server, sent_by(&mut client))
+        })
+        .bench_local_values(|(server, flight)| answer(server, &flight));
+}
+
+/// What a join costs as the DTLS client: ClientHello and path aside, its answer to the server's flight.
+#[divan::bench]
+fn dtls_client_flight(bencher: Bencher) {
+    let certificate = Certificate::generate();
+    bencher
+        .with_inputs(|| {
+            let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
+            sent_by(&mut client).iter().for_each(|hello| server.on_dtls(Instant::now(), hello).expect("due"));
+            (client, sent_by(&mut server))
+        })
+        .bench_local_values(|(client, flight)| answer(client, &flight));
+}
+
+/// A transport that a check has reached, so that a DTLS client has said its ClientHello.
+fn dtls(role: DtlsRole, certificate: &Certificate) -> Transport {
+    let (now, from) = (Instant::now(), Path { remote: ([10, 0, 0, 1], 5_000).into(), via: Via::Udp(0) });
+    let local = IceCredentials { ufrag: "00abcdef".to_owned(), password: "p".repeat(32) };
+    let check = binding_request(&local);
+    let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, certificate, now);
+    transport.set_dtls_role(now, role);
+    transport.on_stun(now, from, &check, &mut Vec::new()).expect("a valid check");
+    transport
+}
+
+fn sent_by(transport: &mut Transport) -> Vec<Vec<u8>> {
+    let mut datagrams = Vec::new();
+    let mut buffer = Vec::new();
+    while transport.poll_transmit(&mut buffer) {
+        datagrams.push(buffer.clone());
+    }
+    datagrams
+}
+
+fn answer(mut transport: Transport, datagrams: &[Vec<u8>]) -> usize {
+    datagrams.iter().for_each(|datagram| transport.on_dtls(Instant::now(), black_box(datagram)).expect("due"));
+    sent_by(&mut transport).len()
 }
 
 /// A nominating connectivity check (RFC 8445, section 7.2) with integrity and fingerprint (RFC 8489).

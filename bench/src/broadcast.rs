@@ -55,7 +55,7 @@ pub fn keys(profile: SrtpProfile, transport: u64) -> KeyingMaterial {
     let byte = |at: usize, of: u8| transport.to_be_bytes()[at % 8] ^ of ^ at as u8;
     let key = |of: u8| (0..key_bytes).map(|at| byte(at, of)).collect::<ArrayVec<u8, 32>>();
     let salt = |of: u8| (0..salt_bytes).map(|at| byte(at, of)).collect::<ArrayVec<u8, 14>>();
-    KeyingMaterial { profile, client_key: key(1), client_salt: salt(2), server_key: key(3), server_salt: salt(4) }
+    KeyingMaterial { profile, receive_key: key(1), receive_salt: salt(2), send_key: key(3), send_salt: salt(4) }
 }
 
 fn path(transport: u64) -> Path {
@@ -74,7 +74,7 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(profile: SrtpProfile) -> Self {
         let keys = keys(profile, PUBLISHER.0);
-        let cipher = SrtpSender::new(profile, &keys.client_key, &keys.client_salt);
+        let cipher = SrtpSender::new(profile, &keys.receive_key, &keys.receive_salt);
         Self { cipher, sequence: 1_000, timestamp: 0, picture: 0 }
     }
 
@@ -274,6 +274,6 @@ mod tests {
     #[test]
     fn the_keys_of_two_transports_differ() {
         let [one, other] = [1, 257].map(|transport| keys(SrtpProfile::AeadAes128Gcm, transport));
-        assert_ne!(one.server_key, other.server_key);
+        assert_ne!(one.send_key, other.send_key);
     }
 }

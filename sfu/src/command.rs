@@ -65,6 +65,15 @@ impl std::fmt::Debug for IceCredentials {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 32]);
 
+/// Our side of a DTLS handshake (RFC 8842, section 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DtlsRole {
+    /// The peer is passive: we send the ClientHello.
+    Client,
+    /// The peer is active.
+    Server,
+}
+
 /// Ids of the RTP header extensions negotiated on a transport. BUNDLE makes them one space for all its sections
 /// (RFC 8843, section 9.1). `None`: not negotiated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,10 +168,12 @@ pub enum Command {
         local: IceCredentials,
         opener: ChannelOpener,
     },
-    /// The client's certificate, known once its offer or answer is. Media flows only after it was matched.
+    /// The client's certificate, and our role in the handshake: known once its offer or answer is. Media flows only after
+    /// the certificate was matched. The role stays what it was first.
     SetFingerprint {
         transport: TransportId,
         fingerprint: Fingerprint,
+        role: DtlsRole,
     },
     /// New local credentials (RFC 8445, section 9). The old ones serve until a check with the new ones nominates.
     RestartIce {

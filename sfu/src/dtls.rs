@@ -1,20 +1,25 @@
-//! A DTLS 1.2 server for one client (RFC 6347), which yields SRTP keys (RFC 5764) and carries SCTP (RFC 8261).
+//! DTLS 1.2 with one peer, as its server or its client (RFC 6347), which yields SRTP keys (RFC 5764) and carries SCTP
+//! (RFC 8261).
 //!
-//! Sans IO, and no wider than WebRTC needs (RFC 8827, section 6.5): one cipher suite, AES-128-GCM with ECDHE and ECDSA,
-//! and always the extended master secret. The client's certificate may be ECDSA or RSA. A handshake costs one round
-//! trip and a half, for there is no HelloVerifyRequest: its cookie proves what an authenticated connectivity check has
-//! proved already, and datagrams come only from addresses with one. Sessions are not resumed, nor renegotiated.
+//! Sans IO, and no wider than WebRTC needs (RFC 8827, section 6.5): AES-128-GCM with ECDHE, our ECDSA certificate, and
+//! always the extended master secret. The peer's certificate may be ECDSA or RSA. As a server we send no
+//! HelloVerifyRequest: its cookie proves what an authenticated connectivity check has proved already, and datagrams come
+//! only from addresses with one. As a client we answer those of others. Sessions are not resumed, nor renegotiated.
 //!
-//! Every client certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
-//! [`crate::transport`] to check. So is the patience with a client that never finishes: flights are repeated for ever.
+//! Every certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
+//! [`crate::transport`] to check. So is the patience with a peer that never finishes: flights are repeated for ever.
 
 mod alert;
+mod client;
+mod client_messages;
 pub(crate) mod der;
+mod flight;
 mod handshake;
 mod keys;
 mod messages;
 mod reassembly;
 mod record;
+mod server;
 mod session;
 mod wire;
 mod x509;
@@ -27,7 +32,7 @@ use arrayvec::ArrayVec;
 use bytes::Bytes;
 
 use crate::certificate::Certificate;
-use crate::command::Fingerprint;
+use crate::command::{DtlsRole, Fingerprint};
 use alert::Alert;
 use handshake::{Established, Handshake, Trouble};
 use record::Record;
@@ -35,7 +40,7 @@ use session::{Heard, Session};
 
 /// Longest datagram of a handshake, in bytes: every path carries it.
 const DATAGRAM_BYTES_MAX: usize = 1_200;
-/// Shortest time between two repetitions that a client can provoke. libwebrtc repeats itself after 50 ms.
+/// Shortest time between two repetitions that a peer can provoke. libwebrtc repeats itself after 50 ms.
 const REPEAT_INTERVAL_MIN: Duration = Duration::from_millis(40);
 
 /// Datagrams to be sent, in order.
@@ -87,28 +92,35 @@ impl SrtpProfile {
     }
 }
 
-/// SRTP master keys and salts of both directions. We decrypt with the client's, encrypt with the server's.
+/// SRTP master keys and salts of both directions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyingMaterial {
     pub profile: SrtpProfile,
-    pub client_key: ArrayVec<u8, 32>,
-    pub client_salt: ArrayVec<u8, 14>,
-    pub server_key: ArrayVec<u8, 32>,
-    pub server_salt: ArrayVec<u8, 14>,
+    /// What the peer encrypts with.
+    pub receive_key: ArrayVec<u8, 32>,
+    pub receive_salt: ArrayVec<u8, 14>,
+    /// What we encrypt with.
+    pub send_key: ArrayVec<u8, 32>,
+    pub send_salt: ArrayVec<u8, 14>,
 }
 
 impl KeyingMaterial {
     /// Cuts exported bytes: client key, server key, client salt, server salt (RFC 5764, section 4.2).
-    fn split(profile: SrtpProfile, exported: &[u8]) -> Option<Self> {
+    fn split(profile: SrtpProfile, exported: &[u8], role: DtlsRole) -> Option<Self> {
         let (client_key, rest) = exported.split_at_checked(profile.key_length())?;
         let (server_key, rest) = rest.split_at_checked(profile.key_length())?;
         let (client_salt, server_salt) = rest.split_at_checked(profile.salt_length())?;
+        let (client, server) = ((client_key, client_salt), (server_key, server_salt));
+        let (receive, send) = match role {
+            DtlsRole::Server => (client, server),
+            DtlsRole::Client => (server, client),
+        };
         Some(Self {
             profile,
-            client_key: client_key.try_into().ok()?,
-            client_salt: client_salt.try_into().ok()?,
-            server_key: server_key.try_into().ok()?,
-            server_salt: server_salt.try_into().ok()?,
+            receive_key: receive.0.try_into().ok()?,
+            receive_salt: receive.1.try_into().ok()?,
+            send_key: send.0.try_into().ok()?,
+            send_salt: send.1.try_into().ok()?,
         })
     }
 }
@@ -133,7 +145,7 @@ pub enum DtlsRefusal {
     /// Forged, altered, or replayed.
     #[error("not authentic")]
     NotAuthentic,
-    /// The client offers nothing that we take, or broke the handshake, or gave it up.
+    /// The peer offers nothing that we take, or broke the handshake, or gave it up.
     #[error("the handshake failed")]
     HandshakeFailed,
     #[error("a handshake record after the handshake")]
@@ -144,14 +156,14 @@ pub enum DtlsRefusal {
 
 /// What the association has to tell.
 pub(crate) enum DtlsOutput {
-    /// The handshake is complete. The client owns the certificate with this fingerprint.
+    /// The handshake is complete. The peer owns the certificate with this fingerprint.
     Connected {
         peer: Fingerprint,
         keys: KeyingMaterial,
     },
     /// A decrypted record.
     Data(Bytes),
-    /// The client sent close_notify, or a fatal alert.
+    /// The peer sent close_notify, or a fatal alert.
     ClosedByPeer,
     Failed,
 }
@@ -163,18 +175,44 @@ enum Stage {
 }
 
 /// One DTLS association.
-pub(crate) struct DtlsServer {
+pub(crate) struct Dtls {
+    role: DtlsRole,
     stage: Stage,
     outputs: VecDeque<DtlsOutput>,
     transmits: Transmits,
 }
 
-impl DtlsServer {
-    pub(crate) fn new(certificate: &Certificate) -> Self {
+impl Dtls {
+    /// A server waits for its client; a client for [`Self::start`].
+    pub(crate) fn new(role: DtlsRole, certificate: &Certificate) -> Self {
         Self {
-            stage: Stage::Handshake(Box::new(Handshake::new(certificate))),
+            role,
+            stage: Stage::Handshake(Box::new(Handshake::new(role, certificate))),
             outputs: VecDeque::new(),
             transmits: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn role(&self) -> DtlsRole {
+        self.role
+    }
+
+    /// Takes another role. Without effect once the handshake has begun.
+    pub(crate) fn set_role(&mut self, role: DtlsRole) {
+        if let Stage::Handshake(handshake) = &mut self.stage
+            && handshake.set_role(role)
+        {
+            self.role = role;
+        }
+    }
+
+    /// Sends the ClientHello, if we are the client and have not done so.
+    pub(crate) fn start(&mut self, now: Instant) {
+        if let Stage::Handshake(handshake) = &mut self.stage
+            && handshake.start(now, &mut self.transmits).is_err()
+        {
+            // The operating system gives no random bytes.
+            self.end(DtlsOutput::Failed);
         }
     }
 

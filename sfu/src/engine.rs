@@ -199,8 +199,9 @@ impl Engine {
             Command::OpenTransport { transport, room, local, opener } => {
                 self.open_transport(now, transport, room, local, opener);
             }
-            Command::SetFingerprint { transport, fingerprint } => {
+            Command::SetFingerprint { transport, fingerprint, role } => {
                 let Some(slot) = self.peer_slot(transport) else { return };
+                self.peers[slot].transport.set_dtls_role(now, role);
                 self.peers[slot].transport.set_fingerprint(now, fingerprint);
                 self.after_transport(slot, out);
             }
@@ -256,8 +257,8 @@ impl Engine {
     fn take_keys(&mut self, slot: usize, keys: &KeyingMaterial) {
         let peer = &mut self.peers[slot];
         self.stats.handshakes.count(keys.profile);
-        peer.sender = Some(SrtpSender::new(keys.profile, &keys.server_key, &keys.server_salt));
-        peer.receiver = Some(Box::new(SrtpReceiver::new(keys.profile, &keys.client_key, &keys.client_salt)));
+        peer.sender = Some(SrtpSender::new(keys.profile, &keys.send_key, &keys.send_salt));
+        peer.receiver = Some(Box::new(SrtpReceiver::new(keys.profile, &keys.receive_key, &keys.receive_salt)));
         self.want_keyframes_for(slot);
     }
 

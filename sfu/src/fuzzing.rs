@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use shared::media::Codec;
 
 use crate::certificate::Certificate;
-use crate::command::IceCredentials;
-use crate::dtls::{DtlsOutput, DtlsServer};
+use crate::command::{DtlsRole, IceCredentials};
+use crate::dtls::{Dtls, DtlsOutput, KeyingMaterial};
 use crate::ice::IceAgent;
 use crate::rtp::header_len;
 use crate::srtp::{SrtpProfile, SrtpReceiver, SrtpSender};
@@ -27,6 +27,7 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("audio", audio),
     ("codec", codec),
     ("dtls", dtls),
+    ("dtls_client", dtls_client),
     ("rtcp", rtcp),
     ("rtp", rtp),
     ("srtp", srtp),
@@ -134,26 +135,80 @@ pub fn audio(bytes: &[u8]) {
 /// A ClientHello of libwebrtc.
 const CLIENT_HELLO: &[u8] = include_bytes!("../fuzz/corpus/dtls/libwebrtc_hello");
 
+static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(Certificate::generate);
+
 /// Datagrams, each behind its length in two bytes, played to a DTLS server that knows of no client, and to one that has
 /// answered a ClientHello.
 #[allow(clippy::disallowed_methods, reason = "time has to begin somewhere")]
 pub fn dtls(bytes: &[u8]) {
-    static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(Certificate::generate);
     let now = Instant::now();
     for before in [&[], CLIENT_HELLO] {
-        let mut server = DtlsServer::new(&CERTIFICATE);
+        let mut server = Dtls::new(DtlsRole::Server, &CERTIFICATE);
         for datagram in datagrams(before).chain(datagrams(bytes)) {
             let _ = server.on_datagram(now, datagram);
-            server.on_deadline(server.deadline().unwrap_or(now));
-            while let Some(sent) = server.poll_transmit() {
-                assert!(sent.len() <= 1_200);
-            }
-            while let Some(output) = server.poll_output() {
-                // Nobody finishes a handshake without having seen our random numbers.
-                assert!(!matches!(output, DtlsOutput::Connected { .. } | DtlsOutput::Data(_)));
-            }
+            nobody_connects(now, &mut server);
         }
     }
+}
+
+/// Datagrams as above, played to a DTLS client that has sent its ClientHello. Then the bytes say how those of a real
+/// server are altered on their way to another client.
+#[allow(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+pub fn dtls_client(bytes: &[u8]) {
+    let now = Instant::now();
+    let mut client = Dtls::new(DtlsRole::Client, &CERTIFICATE);
+    client.start(now);
+    for datagram in datagrams(bytes) {
+        let _ = client.on_datagram(now, datagram);
+        nobody_connects(now, &mut client);
+    }
+    altered_server(now, bytes);
+}
+
+fn nobody_connects(now: Instant, dtls: &mut Dtls) {
+    dtls.on_deadline(dtls.deadline().unwrap_or(now));
+    while let Some(sent) = dtls.poll_transmit() {
+        assert!(sent.len() <= 1_200);
+    }
+    while let Some(output) = dtls.poll_output() {
+        // Nobody finishes a handshake without having seen our random numbers.
+        assert!(!matches!(output, DtlsOutput::Connected { .. } | DtlsOutput::Data(_)));
+    }
+}
+
+/// A handshake between a client and a server of ours. Every four bytes alter one byte of a datagram of the server: which
+/// one, where, and its new value. Only keys that both have may come of it.
+fn altered_server(now: Instant, bytes: &[u8]) {
+    let mut client = Dtls::new(DtlsRole::Client, &CERTIFICATE);
+    let mut server = Dtls::new(DtlsRole::Server, &CERTIFICATE);
+    client.start(now);
+    let mut number = 0;
+    for _round in 0..3 {
+        while let Some(datagram) = client.poll_transmit() {
+            let _ = server.on_datagram(now, &datagram);
+        }
+        while let Some(mut datagram) = server.poll_transmit() {
+            for &[_, high, low, value] in bytes.as_chunks::<4>().0.iter().filter(|[which, ..]| *which == number) {
+                let position = usize::from(u16::from_be_bytes([high, low])) % datagram.len().max(1);
+                if let Some(byte) = datagram.get_mut(position) {
+                    *byte = value;
+                }
+            }
+            number = number.wrapping_add(1);
+            let _ = client.on_datagram(now, &datagram);
+        }
+    }
+    if let (Some(client), Some(server)) = (keys_of(&mut client), keys_of(&mut server)) {
+        assert!(client.send_key == server.receive_key && client.receive_key == server.send_key);
+        assert!(client.send_salt == server.receive_salt && client.receive_salt == server.send_salt);
+    }
+}
+
+fn keys_of(dtls: &mut Dtls) -> Option<KeyingMaterial> {
+    std::iter::from_fn(|| dtls.poll_output()).find_map(|output| match output {
+        DtlsOutput::Connected { keys, .. } => Some(keys),
+        DtlsOutput::Data(_) | DtlsOutput::ClosedByPeer | DtlsOutput::Failed => None,
+    })
 }
 
 fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -1,13 +1,15 @@
 //! The three data channels of a LiveKit transport: SCTP (RFC 8831) with in-band opening (DCEP, RFC 8832).
 //!
-//! Every WebRTC client sends INIT once DTLS is up, whoever created the channels, so the association is only ever
-//! accepted. It is made when the INIT arrives, costs nothing before that and nothing while idle. Channels are known by
-//! label; those we open take the stream ids 1, 3, 5, odd because we are the DTLS server (RFC 8832, section 6).
+//! Clients send INIT once DTLS is up, whoever created the channels, so the association is accepted: it is made when the
+//! INIT arrives, costs nothing before that and nothing while idle. Only where we are the DTLS client and none comes do we
+//! send one: of the stacks that answer as DTLS servers, Pion sends its own, and webrtc-rs waits for that of the DTLS
+//! client. Channels are known by label; those we open take the stream ids 1, 3, 5 as the DTLS server and 0, 2, 4 as the
+//! DTLS client (RFC 8832, section 6).
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -15,13 +17,13 @@ use rtc_datachannel::message::Message;
 use rtc_datachannel::message::message_channel_ack::DataChannelAck;
 use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
 use rtc_sctp::{
-    Association, AssociationHandle, Chunks, DatagramEvent, Endpoint, EndpointConfig, EndpointEvent, Event, Payload,
-    PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
+    Association, AssociationHandle, Chunks, ClientConfig, DatagramEvent, Endpoint, EndpointConfig, EndpointEvent,
+    Event, Payload, PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
-use crate::command::{ChannelOpener, DataChannel};
+use crate::command::{ChannelOpener, DataChannel, DtlsRole};
 
 /// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
 pub const MESSAGE_BYTES_MAX: usize = 65_535;
@@ -39,6 +41,9 @@ const RECEIVE_WINDOW: u32 = 256 * 1024;
 const STREAMS_MAX: usize = 32;
 /// INITs that may wait for their COOKIE-ECHO at once, see [`Sctp::candidates`].
 const CANDIDATES_MAX: usize = 3;
+/// How long a DTLS client waits for the server's INIT before it sends one: longer than the round trip of nearly every
+/// network, since `rtc-sctp` does not merge two that cross (RFC 9260, section 5.2.1).
+const INIT_WAIT: Duration = Duration::from_millis(400);
 /// Data that has arrived and was not fetched. Fetched after every datagram, so a datagram's worth is the norm.
 const OUTPUTS_MAX: usize = 1_024;
 
@@ -48,12 +53,13 @@ const CHANNELS: [DataChannel; 3] = [DataChannel::Reliable, DataChannel::Lossy, D
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 static ENDPOINT_CONFIG: LazyLock<Arc<EndpointConfig>> = LazyLock::new(|| Arc::new(EndpointConfig::new()));
-static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
-    let transport = TransportConfig::default()
+static SERVER_CONFIG: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| Arc::new(ServerConfig::new(transport_config())));
+
+fn transport_config() -> TransportConfig {
+    TransportConfig::default()
         .with_max_receive_buffer_size(RECEIVE_WINDOW)
-        .with_max_message_size(MESSAGE_BYTES_MAX as u32);
-    Arc::new(ServerConfig::new(transport))
-});
+        .with_max_message_size(MESSAGE_BYTES_MAX as u32)
+}
 
 /// The label by which clients and servers know a channel.
 fn label_of(channel: DataChannel) -> &'static str {
@@ -64,11 +70,16 @@ fn label_of(channel: DataChannel) -> &'static str {
     }
 }
 
-fn stream_of(channel: DataChannel) -> StreamId {
-    match channel {
-        DataChannel::Reliable => 1,
-        DataChannel::Lossy => 3,
-        DataChannel::DataTrack => 5,
+/// The stream of a channel that we open.
+fn stream_of(channel: DataChannel, role: DtlsRole) -> StreamId {
+    let even = match channel {
+        DataChannel::Reliable => 0,
+        DataChannel::Lossy => 2,
+        DataChannel::DataTrack => 4,
+    };
+    match role {
+        DtlsRole::Client => even,
+        DtlsRole::Server => even + 1,
     }
 }
 
@@ -135,8 +146,12 @@ enum Sending {
 /// SCTP and data channels of one transport.
 pub(crate) struct Sctp {
     opener: ChannelOpener,
+    /// Whose stream ids are ours to take.
+    role: DtlsRole,
+    /// When we send INIT if the client has not.
+    initiate_at: Option<Instant>,
     association: Option<Box<Established>>,
-    /// Associations that answered an INIT and wait for COOKIE-ECHO. `rtc-sctp` makes a new one of every repeated INIT,
+    /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes a new one of every repeated INIT,
     /// and the client goes on with the first INIT-ACK that reaches it: whichever is established is kept.
     candidates: Option<Box<Candidates>>,
     sending: [Sending; 3],
@@ -161,10 +176,20 @@ struct Candidates {
     associations: ArrayVec<(AssociationHandle, Association), CANDIDATES_MAX>,
 }
 
+impl Candidates {
+    fn new() -> Box<Self> {
+        let endpoint =
+            Endpoint::new(PEER, TransportProtocol::UDP, ENDPOINT_CONFIG.clone(), Some(SERVER_CONFIG.clone()));
+        Box::new(Self { endpoint, associations: ArrayVec::new() })
+    }
+}
+
 impl Sctp {
     pub(crate) fn new(opener: ChannelOpener) -> Self {
         Self {
             opener,
+            role: DtlsRole::Server,
+            initiate_at: None,
             association: None,
             candidates: None,
             sending: [Sending::Closed; 3],
@@ -175,6 +200,12 @@ impl Sctp {
             transmits: VecDeque::new(),
             discards: DataDiscards::default(),
         }
+    }
+
+    /// DTLS is up, with us in this role.
+    pub(crate) fn start(&mut self, now: Instant, role: DtlsRole) {
+        self.role = role;
+        self.initiate_at = (role == DtlsRole::Client).then_some(now + INIT_WAIT);
     }
 
     pub(crate) fn take_discards(&mut self) -> DataDiscards {
@@ -205,12 +236,20 @@ impl Sctp {
         }
     }
 
+    /// Sends INIT, since the client has not.
+    fn initiate(&mut self, now: Instant) {
+        self.initiate_at = None;
+        let candidates = self.candidates.get_or_insert_with(Candidates::new);
+        let config = ClientConfig::new(transport_config());
+        // Fails only when no more associations fit, and this is the first.
+        if let Ok(candidate) = candidates.endpoint.connect(now, config, PEER) {
+            let _ = candidates.associations.try_push(candidate);
+        }
+    }
+
     fn on_handshake_packet(&mut self, now: Instant, packet: Bytes) {
-        let candidates = self.candidates.get_or_insert_with(|| {
-            let endpoint =
-                Endpoint::new(PEER, TransportProtocol::UDP, ENDPOINT_CONFIG.clone(), Some(SERVER_CONFIG.clone()));
-            Box::new(Candidates { endpoint, associations: ArrayVec::new() })
-        });
+        self.initiate_at = None;
+        let candidates = self.candidates.get_or_insert_with(Candidates::new);
         if is_init(&packet) && candidates.associations.is_full() {
             // A client that still sends INIT has had no answer: the oldest one is the least likely to be taken up.
             let (oldest, _) = candidates.associations.remove(0);
@@ -256,7 +295,7 @@ impl Sctp {
     }
 
     fn open(&mut self, now: Instant, channel: DataChannel) {
-        let id = stream_of(channel);
+        let id = stream_of(channel, self.role);
         let Some(established) = &mut self.association else { return };
         let Ok(mut stream) = established.association.open_stream(id, PayloadProtocolIdentifier::Binary) else {
             return;
@@ -490,10 +529,14 @@ impl Sctp {
             .map(|(_, association)| association)
             .chain(established)
             .filter_map(|association| association.poll_timeout())
+            .chain(self.initiate_at)
             .min()
     }
 
     pub(crate) fn on_deadline(&mut self, now: Instant) {
+        if self.initiate_at.is_some_and(|at| now >= at) {
+            self.initiate(now);
+        }
         if let Some(established) = &mut self.association {
             established.association.handle_timeout(now);
         }

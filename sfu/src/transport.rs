@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::certificate::Certificate;
 use crate::command::{
-    CONSENT_LOST, ChannelOpener, DataChannel, Fingerprint, IceCredentials, TransportEnd, TransportId,
+    CONSENT_LOST, ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportEnd, TransportId,
 };
-use crate::dtls::{DtlsOutput, DtlsServer};
+use crate::dtls::{Dtls, DtlsOutput};
 use crate::ice::IceAgent;
 use crate::sctp::{Sctp, SctpOutput};
 
@@ -71,7 +71,7 @@ enum Security {
 pub struct Transport {
     id: TransportId,
     ice: IceAgent,
-    dtls: DtlsServer,
+    dtls: Dtls,
     sctp: Sctp,
     security: Security,
     /// The client's certificate by its SDP.
@@ -80,7 +80,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A transport that waits for the client's checks, for as long as its room likes.
+    /// A transport that waits for the client's checks, for as long as its room likes. It is the DTLS server, as towards
+    /// every offer, until [`Self::set_dtls_role`] says otherwise.
     ///
     /// Nothing is timed until the first check, so the time of creation does not matter yet.
     pub fn new(
@@ -93,7 +94,7 @@ impl Transport {
         Self {
             id,
             ice: IceAgent::new(local),
-            dtls: DtlsServer::new(certificate),
+            dtls: Dtls::new(DtlsRole::Server, certificate),
             sctp: Sctp::new(opener),
             security: Security::Handshaking,
             fingerprint: None,
@@ -114,6 +115,29 @@ impl Transport {
     /// nominates; DTLS goes on as if nothing had happened.
     pub fn restart_ice(&mut self, local: IceCredentials) {
         self.ice.restart(local);
+    }
+
+    /// Takes the DTLS role that an answer leaves to us. A client sends its ClientHello as soon as a check has shown the
+    /// path. Once the handshake has begun the role stays as it is, through ICE restarts too (RFC 8842, section 4).
+    pub fn set_dtls_role(&mut self, now: Instant, role: DtlsRole) {
+        self.dtls.set_role(role);
+        self.start_dtls(now);
+    }
+
+    pub fn dtls_role(&self) -> DtlsRole {
+        self.dtls.role()
+    }
+
+    fn start_dtls(&mut self, now: Instant) {
+        if self.ice.path().is_some() && !self.has_ended() {
+            self.dtls.start(now);
+            self.take_from_dtls(now);
+        }
+    }
+
+    /// The client's certificate by its SDP, if that is known.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
     }
 
     /// Names the client's certificate, as its SDP does. Once it is verified another name changes nothing.
@@ -137,7 +161,9 @@ impl Transport {
         datagram: &[u8],
         reply: &mut Vec<u8>,
     ) -> Result<StunOutcome, StunRefusal> {
-        self.ice.on_stun(now, from, datagram, reply)
+        let outcome = self.ice.on_stun(now, from, datagram, reply)?;
+        self.start_dtls(now);
+        Ok(outcome)
     }
 
     /// Takes in a DTLS datagram. Afterwards there may be something to transmit and to tell.
@@ -202,6 +228,7 @@ impl Transport {
         }
         if let Security::Unverified { keys, packets, .. } = std::mem::replace(&mut self.security, Security::Verified) {
             self.outputs.push_back(TransportOutput::Connected(*keys));
+            self.sctp.start(now, self.dtls.role());
             packets.into_iter().for_each(|packet| self.on_sctp(now, packet));
         }
     }

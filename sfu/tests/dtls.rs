@@ -1,4 +1,5 @@
-//! The DTLS handshake against two independent clients: its length, and what becomes of it on a bad network.
+//! The DTLS handshake against two independent clients, in both roles: its length, and what becomes of it on a bad
+//! network.
 
 mod support;
 
@@ -7,14 +8,19 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
-use sfu::command::{ChannelOpener, TransportEnd};
-use sfu::transport::{KeyingMaterial, TransportOutput};
-use support::{Client, LIBWEBRTC_PROFILES, World};
+use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use sfu::command::{ChannelOpener, DataChannel, DtlsRole, Fingerprint, TransportEnd};
+use sfu::ice;
+use sfu::transport::{HANDSHAKE_TIMEOUT, KeyingMaterial, SrtpProfile, TransportOutput};
+use support::{Client, LIBWEBRTC_PROFILES, World, udp};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Two flights of each side, each of them 10 ms on its way.
 const TWO_ROUND_TRIPS: Duration = Duration::from_millis(40);
+/// Two flights of ours as a client with their answers, a third before them for the cookie, and the check that starts it.
+const THREE_ROUND_TRIPS: Duration = Duration::from_millis(61);
 
 fn world(seed: u64, client: Client) -> World {
     let mut world = World::with_client(ChannelOpener::Client, seed, client);
@@ -22,17 +28,20 @@ fn world(seed: u64, client: Client) -> World {
     world
 }
 
+/// Passive clients that say nothing after the handshake.
+fn silent_rtc_dtls() -> Client {
+    Client::passive(&LIBWEBRTC_PROFILES).waiting_for_init()
+}
+
+fn silent_dimpl() -> Client {
+    Client::passive_robust(1).waiting_for_init()
+}
+
 fn keys(world: &World) -> Option<&KeyingMaterial> {
     world.outputs.iter().find_map(|output| match output {
         TransportOutput::Connected(keys) => Some(keys),
         _ => None,
     })
-}
-
-/// Whether the client exports the keys that we do.
-fn agrees(world: &World, keys: &KeyingMaterial) -> bool {
-    let ours = [&keys.client_key[..], &keys.server_key, &keys.client_salt, &keys.server_salt].concat();
-    ours == world.client.keying_material(ours.len())
 }
 
 #[test]
@@ -49,25 +58,136 @@ fn a_handshake_takes_one_answer_and_one_finished_of_ours() {
 fn a_client_with_an_rsa_certificate_connects() {
     let mut world = world(1, Client::with_rsa_certificate());
     assert!(world.run_until(SECOND, |world| keys(world).is_some()), "{:?}", world.outputs);
-    assert!(agrees(&world, keys(&world).unwrap()));
+    assert!(world.agrees(keys(&world).unwrap()));
 }
 
 #[test]
-fn a_certificate_without_its_key_is_worth_nothing() {
-    let mut world = world(1, Client::impostor());
+fn a_passive_client_gets_a_hello_with_the_first_check_and_takes_two_flights_besides_the_cookies() {
+    let clients: [fn() -> Client; 2] = [silent_rtc_dtls, silent_dimpl];
+    for client in clients {
+        let mut world = world(1, client());
+        assert!(world.run_until(THREE_ROUND_TRIPS, |world| keys(world).is_some()), "{:?}", world.outputs);
+        assert!(world.client.seen.dtls_connected && world.agrees(keys(&world).unwrap()));
+        assert_eq!(world.server_datagrams, 3);
+        assert!(world.largest_datagram <= 1_200, "{}", world.largest_datagram);
+    }
+}
+
+#[test]
+fn a_client_known_as_passive_after_its_first_check_gets_a_hello_at_once() {
+    let mut world = world(1, Client::passive_robust(1));
+    world.checks_from = None;
+    world.run_for(SECOND);
+    assert_eq!(world.server_datagrams, 0, "no path to send a ClientHello to");
+    world.checks_from = Some(udp(1));
+    assert!(world.run_until(2 * SECOND, |world| keys(world).is_some()));
+}
+
+#[test]
+fn a_passive_client_chooses_among_profiles_that_begin_with_gcm() {
+    let mut world = world(1, Client::passive(&LIBWEBRTC_PROFILES));
+    assert!(world.run_until(SECOND, |world| keys(world).is_some()));
+    let gcm = [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm, SrtpProfile::Aes128CmSha1_80];
+    assert!(gcm.contains(&keys(&world).unwrap().profile));
+
+    let aes_cm = [SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
+    let mut world = self::world(1, Client::passive(&aes_cm));
+    assert!(world.run_until(SECOND, |world| keys(world).is_some()));
+    assert_eq!(keys(&world).unwrap().profile, SrtpProfile::Aes128CmSha1_80);
+    assert!(world.agrees(keys(&world).unwrap()));
+}
+
+#[test]
+fn a_passive_client_with_an_rsa_certificate_connects() {
+    let mut world = world(1, Client::passive_with_rsa_certificate());
+    assert!(world.run_until(SECOND, |world| keys(world).is_some()), "{:?}", world.outputs);
+    assert!(world.agrees(keys(&world).unwrap()));
+}
+
+#[test]
+fn a_passive_client_without_extended_master_secret_is_refused() {
+    let mut world = world(1, Client::passive_without_extended_master_secret());
     world.run_for(SECOND);
     assert_eq!(world.outputs, [TransportOutput::Ended(TransportEnd::HandshakeFailed)]);
 }
 
 #[test]
-fn every_fourth_datagram_may_be_lost() {
-    for seed in 0..200 {
-        let mut world = world(seed, Client::robust(seed));
-        world.loss = 0.25;
-        let up = world.run_until(20 * SECOND, |world| world.client.seen.dtls_connected);
-        assert!(up && keys(&world).is_some(), "seed {seed}: {:?}", world.outputs);
-        assert!(agrees(&world, keys(&world).unwrap()), "seed {seed}");
+fn a_passive_client_is_known_by_its_fingerprint() {
+    let mut world = world(1, Client::passive_robust(1));
+    world.transport.set_fingerprint(world.now, Fingerprint([7; 32]));
+    world.run_for(2 * SECOND);
+    assert_eq!(world.outputs, [TransportOutput::Ended(TransportEnd::WrongFingerprint)]);
+}
+
+#[test]
+fn a_certificate_without_its_key_is_worth_nothing() {
+    for client in [Client::impostor(), Client::passive_impostor()] {
+        let mut world = world(1, client);
+        world.run_for(SECOND);
+        assert_eq!(world.outputs, [TransportOutput::Ended(TransportEnd::HandshakeFailed)]);
     }
+}
+
+#[test]
+fn every_fourth_datagram_may_be_lost_and_another_one_late() {
+    for seed in 0..200 {
+        for client in [Client::robust(seed), Client::passive_robust(seed)] {
+            let setup = client.setup;
+            let mut world = world(seed, client);
+            (world.loss, world.reordering) = (0.25, 0.25);
+            let up = world.run_until(20 * SECOND, |world| world.client.seen.dtls_connected && keys(world).is_some());
+            assert!(up, "seed {seed}, {setup:?}: {:?}", world.outputs);
+            assert!(world.agrees(keys(&world).unwrap()), "seed {seed}, {setup:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_hello_is_said_again() {
+    let mut world = world(1, Client::passive_robust(1));
+    world.loss = 1.0;
+    world.run_for(Duration::from_millis(90));
+    assert_eq!(world.server_datagrams, 1);
+    world.loss = 0.0;
+    assert!(world.run_until(Duration::from_millis(11) + THREE_ROUND_TRIPS, |world| keys(world).is_some()));
+}
+
+/// Servers send their flight in fragments where datagrams are short.
+#[test]
+fn the_flight_of_a_passive_client_may_come_in_fragments() {
+    let mut world = world(1, Client::passive_robust_with_mtu(1, 300));
+    assert!(world.run_until(SECOND, |world| keys(world).is_some()), "{:?}", world.outputs);
+    assert!(world.agrees(keys(&world).unwrap()));
+}
+
+#[test]
+fn a_passive_client_that_never_answers_is_given_up_after_few_hellos() {
+    let mut world = world(1, Client::passive_robust(1));
+    world.loss = 1.0;
+    world.run_for(HANDSHAKE_TIMEOUT + SECOND);
+    assert_eq!(world.outputs, [TransportOutput::Ended(TransportEnd::HandshakeFailed)]);
+    // After 100, 200, 400, 800 ms, then every 1.6 s.
+    assert!((12..=18).contains(&world.server_datagrams), "{}", world.server_datagrams);
+}
+
+#[test]
+fn the_role_stays_through_an_ice_restart_and_another_answer() {
+    let mut world = World::connected_to(ChannelOpener::Server, 1, Client::passive_robust(1));
+    world.run_for(SECOND);
+    let sent = world.server_datagrams;
+    let new = ice::new_credentials(0);
+    world.transport.restart_ice(new.clone());
+    world.local = new;
+    world.checks_from = Some(udp(2));
+    world.transport.set_dtls_role(world.now, DtlsRole::Server);
+    world.run_for(2 * SECOND);
+    assert_eq!(world.transport.path(), Some(udp(2)));
+    assert_eq!((world.transport.dtls_role(), world.server_datagrams), (DtlsRole::Client, sent));
+    let text = Bytes::from_static(b"still here");
+    world.transport.send_data(world.now, DataChannel::Reliable, &text).unwrap();
+    world.run_for(SECOND);
+    assert_eq!(world.client.seen.messages, [(0, text.to_vec())]);
+    assert_eq!(world.outputs.len(), 4, "connected once, and three channels");
 }
 
 #[test]
@@ -89,18 +209,26 @@ fn flights(client: Client) -> Vec<Vec<u8>> {
     let seen = Rc::new(RefCell::new(Vec::new()));
     let recorder = seen.clone();
     world.tamper = Some(Box::new(move |_, datagram| recorder.borrow_mut().push(datagram.clone())));
-    assert!(world.run_until(TWO_ROUND_TRIPS, |world| keys(world).is_some()));
+    assert!(world.run_until(THREE_ROUND_TRIPS, |world| keys(world).is_some()));
     seen.take()
 }
 
-/// Where nothing is authenticated: record headers, and ChangeCipherSpec. There is no other such byte.
+/// Where nothing is authenticated: record headers, ChangeCipherSpec, and HelloVerifyRequest, of which the server checks
+/// the cookie. There is no other such byte.
 fn unprotected(datagram: &[u8]) -> Vec<Range<usize>> {
     const CHANGE_CIPHER_SPEC: u8 = 20;
+    const HANDSHAKE: u8 = 22;
+    const HELLO_VERIFY_REQUEST: u8 = 3;
     let (mut ranges, mut start) = (Vec::new(), 0);
     while start < datagram.len() {
         let body = start + 13;
         let end = body + usize::from(u16::from_be_bytes([datagram[start + 11], datagram[start + 12]]));
-        ranges.push(start..if datagram[start] == CHANGE_CIPHER_SPEC { end } else { body });
+        let is_open = match datagram[start] {
+            CHANGE_CIPHER_SPEC => true,
+            HANDSHAKE => datagram[body] == HELLO_VERIFY_REQUEST,
+            _ => false,
+        };
+        ranges.push(start..if is_open { end } else { body });
         start = end;
     }
     ranges
@@ -122,7 +250,7 @@ fn no_changed_byte_yields_keys(client: fn() -> Client) {
             // Too short for either side to say anything twice.
             world.run_for(2 * TWO_ROUND_TRIPS);
             if let Some(keys) = keys(&world) {
-                assert!(agrees(&world, keys), "byte {position} of datagram {number}");
+                assert!(world.agrees(keys), "byte {position} of datagram {number}");
                 assert!(!protected.get(), "byte {position} of datagram {number}");
             }
         }
@@ -132,6 +260,16 @@ fn no_changed_byte_yields_keys(client: fn() -> Client) {
 #[test]
 fn no_changed_byte_yields_keys_with_dimpl() {
     no_changed_byte_yields_keys(|| Client::robust(1));
+}
+
+#[test]
+fn no_changed_byte_of_a_passive_client_yields_keys_with_dimpl() {
+    no_changed_byte_yields_keys(silent_dimpl);
+}
+
+#[test]
+fn no_changed_byte_of_a_passive_client_yields_keys_with_rtc_dtls() {
+    no_changed_byte_yields_keys(silent_rtc_dtls);
 }
 
 #[test]
@@ -177,5 +315,18 @@ proptest! {
     #[test]
     fn any_bytes_neither_panic_nor_connect(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         sfu::fuzzing::dtls(&bytes);
+        sfu::fuzzing::dtls_client(&bytes);
+    }
+
+    /// Every four bytes alter one byte of a server's datagrams.
+    #[test]
+    fn an_altered_server_yields_no_keys_but_its_own(
+        changes in prop::collection::vec((0u8..3, 0u16..1_200, any::<u8>()), 1..4),
+    ) {
+        let bytes = changes.into_iter().flat_map(|(which, at, value)| {
+            let [high, low] = at.to_be_bytes();
+            [which, high, low, value]
+        });
+        sfu::fuzzing::dtls_client(&bytes.collect::<Vec<_>>());
     }
 }

@@ -60,7 +60,7 @@ fn a_replayed_packet_is_refused() {
     let provider = rtc_crypto::default_provider().expect("a provider");
     let profile = rtc_srtp::protection_profile::ProtectionProfile::AeadAes128Gcm;
     let mut cipher =
-        rtc_srtp::context::Context::new(&keys.client_key, &keys.client_salt, profile, None, None, provider.crypto())
+        rtc_srtp::context::Context::new(&keys.receive_key, &keys.receive_salt, profile, None, None, provider.crypto())
             .expect("a context");
     let sealed = cipher.encrypt_rtp(&source.frame(true, 1)[0].bytes()).expect("seals").to_vec();
     for _ in 0..3 {

@@ -49,7 +49,8 @@ fn a_certificate_of_another_fingerprint_ends_the_transport_and_no_other() {
     let mut server = Server::start(1);
     let mut honest = Peer::connect(&mut server, 1, Link::udp);
     let mut stranger = Peer::knock(&server, 2, Link::udp);
-    server.command(Command::SetFingerprint { transport: TransportId(2), fingerprint: Fingerprint([7; 32]) });
+    let (transport, fingerprint) = (TransportId(2), Fingerprint([7; 32]));
+    server.command(Command::SetFingerprint { transport, fingerprint, role: DtlsRole::Server });
     stranger.run_until(|peer| peer.client.seen.dtls_closed);
 
     assert!(server.reports(|event| matches!(

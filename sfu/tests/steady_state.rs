@@ -124,6 +124,6 @@ fn publisher_cipher() -> rtc_srtp::context::Context {
     let keys = keys(1);
     let provider = rtc_crypto::default_provider().expect("a provider");
     let profile = rtc_srtp::protection_profile::ProtectionProfile::AeadAes128Gcm;
-    rtc_srtp::context::Context::new(&keys.client_key, &keys.client_salt, profile, None, None, provider.crypto())
+    rtc_srtp::context::Context::new(&keys.receive_key, &keys.receive_salt, profile, None, None, provider.crypto())
         .expect("a context")
 }

@@ -48,8 +48,7 @@ fn both_sides_export_the_same_keys_and_gcm_128_wins_although_the_client_lists_it
 
     let Some(TransportOutput::Connected(keys)) = world.outputs.first() else { panic!("{:?}", world.outputs) };
     assert_eq!(keys.profile, SrtpProfile::AeadAes128Gcm);
-    let ours = [&keys.client_key[..], &keys.server_key, &keys.client_salt, &keys.server_salt].concat();
-    assert_eq!(ours, world.client.keying_material(56));
+    assert!(world.agrees(keys));
     assert!(world.largest_datagram <= 1_200, "{}", world.largest_datagram);
 }
 
@@ -61,7 +60,7 @@ fn a_client_with_aes_cm_alone_gets_aes_cm_and_one_without_a_known_profile_fails(
     assert!(world.run_until(SECOND, |world| connections(world) == 1));
     let Some(TransportOutput::Connected(keys)) = world.outputs.first() else { panic!("{:?}", world.outputs) };
     assert_eq!(keys.profile, SrtpProfile::Aes128CmSha1_80);
-    assert_eq!((keys.client_key.len(), keys.client_salt.len()), (16, 14));
+    assert_eq!((keys.receive_key.len(), keys.receive_salt.len()), (16, 14));
 
     let client = Client::new(&[SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32]);
     let mut world = World::with_client(ChannelOpener::Client, 1, client);
@@ -172,8 +171,7 @@ fn another_dtls_implementation_exports_the_same_keys() {
     let world = World::connected(ChannelOpener::Client, 1);
     let Some(TransportOutput::Connected(keys)) = world.outputs.first() else { panic!("{:?}", world.outputs) };
     assert_eq!(keys.profile, SrtpProfile::AeadAes128Gcm);
-    let ours = [&keys.client_key[..], &keys.server_key, &keys.client_salt, &keys.server_salt].concat();
-    assert_eq!(ours, world.client.keying_material(56));
+    assert!(world.agrees(keys));
 }
 
 // Data channels.
@@ -197,6 +195,57 @@ fn all_three_channels_carry_data_both_ways_whoever_opened_them() {
             assert!(data(&world).contains(&(channel, text.clone())), "{opener:?} {channel:?}");
             assert!(world.client.seen.messages.contains(&(stream, text)), "{opener:?} {channel:?}");
         }
+    }
+}
+
+/// A passive client leaves the even ids to us (RFC 8832, section 6).
+#[test]
+fn a_passive_clients_channels_carry_data_both_ways_whoever_opened_them() {
+    for opener in [ChannelOpener::Client, ChannelOpener::Server] {
+        let mut world = World::connected_to(opener, 1, Client::passive_robust(1));
+        let streams = match opener {
+            ChannelOpener::Client => [(3, DataChannel::Reliable), (1, DataChannel::Lossy), (5, DataChannel::DataTrack)],
+            ChannelOpener::Server => [(0, DataChannel::Reliable), (2, DataChannel::Lossy), (4, DataChannel::DataTrack)],
+        };
+        for (stream, channel) in streams {
+            let text = format!("{channel:?}");
+            world.client.send(world.now, stream, text.as_bytes());
+            world.transport.send_data(world.now, channel, &Bytes::from(text)).unwrap();
+        }
+        world.run_for(SECOND);
+        for (stream, channel) in streams {
+            let text = format!("{channel:?}").into_bytes();
+            assert!(data(&world).contains(&(channel, text.clone())), "{opener:?} {channel:?}");
+            assert!(world.client.seen.messages.contains(&(stream, text)), "{opener:?} {channel:?}");
+        }
+    }
+}
+
+#[test]
+fn a_passive_client_that_waits_for_our_init_gets_it_and_its_channels_open_under_loss() {
+    for seed in 0..50 {
+        let client = Client::passive_robust(seed).waiting_for_init();
+        let mut world = World::with_client(ChannelOpener::Server, seed, client);
+        world.loss = if seed == 0 { 0.0 } else { 0.1 };
+        world.transport.set_fingerprint(world.now, world.client.fingerprint);
+        let limit = if seed == 0 { SECOND } else { 120 * SECOND };
+        assert!(world.run_until(limit, |world| world.channels_open() == 3), "seed {seed}: {:?}", world.outputs);
+        assert_eq!(connections(&world), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_passive_client_that_sends_init_gets_none() {
+    for seed in 0..50 {
+        let mut world = World::with_client(ChannelOpener::Server, seed, Client::passive_robust(seed));
+        (world.loss, world.reordering) = (0.1, 0.1);
+        world.transport.set_fingerprint(world.now, world.client.fingerprint);
+        let up = world.run_until(120 * SECOND, |world| world.channels_open() == 3);
+        assert!(up, "seed {seed}: {:?}", world.outputs);
+        world.loss = 0.0;
+        world.client.send(world.now, 0, b"heard");
+        world.run_for(10 * SECOND);
+        assert!(data(&world).contains(&(DataChannel::Reliable, b"heard".to_vec())), "seed {seed}");
     }
 }
 

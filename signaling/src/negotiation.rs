@@ -23,7 +23,7 @@ use std::collections::HashMap;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use sfu::command::{Candidate, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection, Ssrc};
+use sfu::command::{Candidate, DtlsRole, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection, Ssrc};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 
@@ -96,7 +96,8 @@ pub struct OfferNews {
 /// What an answer to our offer brings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AnswerNews {
-    pub fingerprint: Option<Fingerprint>,
+    /// The client's certificate and our DTLS role, when they are new.
+    pub dtls: Option<(Fingerprint, DtlsRole)>,
     /// Bound sections as the client accepted them: send from now on.
     pub accepted: Vec<(TrackSid, SendSection)>,
     /// Tracks whose section was refused, or has no codec in common: they are released already.
@@ -321,7 +322,8 @@ impl Negotiation {
     /// Takes the client's answer to our last offer. On an error nothing has changed.
     ///
     /// # Errors
-    /// As for [`Negotiation::read_offer`]; also when no offer is outstanding, or the sections are not those of the offer.
+    /// As for [`Negotiation::read_offer`], but that the client may be DTLS server; also when no offer is outstanding, the
+    /// sections are not those of the offer, or the DTLS role is not that of the answer before.
     pub fn read_answer(&mut self, sdp: &str) -> Result<AnswerNews, SdpError> {
         match &mut self.sections {
             Sections::OfferedByUs(sections) => {

@@ -8,7 +8,9 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 
 use livekit_protocol as proto;
-use sfu::command::{Candidate, CandidateProtocol, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection};
+use sfu::command::{
+    Candidate, CandidateProtocol, DtlsRole, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection,
+};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 use signaling::negotiation::{
@@ -599,7 +601,7 @@ fn begun() -> Negotiation {
     assert_eq!(view.sections.len(), 1);
     assert_eq!((view.section("0").media.as_str(), view.section("0").direction()), ("application", "sendrecv"));
     let news = negotiation.read_answer(&recorded("v0-python-04-answer")).unwrap();
-    assert!(news.fingerprint.is_some());
+    assert!(news.dtls.is_some());
     assert!(!negotiation.is_offer_due());
     negotiation
 }
@@ -613,7 +615,7 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     assert_well_formed(&offer.sdp, "actpass");
     assert_offer_like_reference(&View::of(&offer.sdp), "v0-python-13-reference-offer");
     let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
-    assert_eq!(news.fingerprint, None);
+    assert_eq!(news.dtls, None);
     assert_eq!(news.accepted, [("TR_a".parse().unwrap(), audio)]);
 
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
@@ -776,6 +778,36 @@ fn an_answer_of_other_sections_is_refused_and_the_offer_stays_open() {
     assert!(negotiation.read_answer(&recorded("v0-python-04-answer")).is_err());
     let renamed = answer.replace("a=mid:1", "a=mid:x").replace("BUNDLE 0 1", "BUNDLE 0 x");
     assert!(negotiation.read_answer(&renamed).is_err());
-    assert!(negotiation.read_answer(&answer.replace("a=setup:active", "a=setup:passive")).is_err());
     assert!(negotiation.read_answer(&answer).is_ok());
+}
+
+/// Pion answers so to an ICE-lite offer. The association that an answer begins keeps its roles (RFC 8842, section 4).
+#[test]
+fn an_answer_chooses_the_dtls_role_and_later_ones_keep_it() {
+    let passive = |name: &str| recorded(name).replace("a=setup:active", "a=setup:passive");
+    for is_passive in [true, false] {
+        let answer = |name: &str, is_passive: bool| if is_passive { passive(name) } else { recorded(name) };
+        let mut negotiation = negotiation(Role::Subscriber);
+        assert!(negotiation.write_offer().sdp.contains("a=setup:actpass"));
+        let news = negotiation.read_answer(&answer("v0-python-04-answer", is_passive)).unwrap();
+        let (_, role) = news.dtls.unwrap();
+        assert_eq!(role, if is_passive { DtlsRole::Client } else { DtlsRole::Server });
+
+        negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
+        assert!(negotiation.write_offer().sdp.contains("a=setup:actpass"));
+        let error = negotiation.read_answer(&answer("v0-python-14-answer", !is_passive)).unwrap_err();
+        assert!(error.to_string().contains("setup"), "{error}");
+        let mixed = answer("v0-python-14-answer", is_passive).replacen("a=setup:passive", "a=setup:active", 1);
+        assert_eq!(negotiation.read_answer(&mixed).is_err(), is_passive, "sections of one transport agree");
+        if is_passive {
+            let news = negotiation.read_answer(&passive("v0-python-14-answer")).unwrap();
+            assert_eq!((news.dtls, news.accepted.len()), (None, 1));
+        }
+    }
+    for setup in ["actpass", "holdconn", "either"] {
+        let mut negotiation = negotiation(Role::Subscriber);
+        negotiation.write_offer();
+        let answer = recorded("v0-python-04-answer").replace("a=setup:active", &format!("a=setup:{setup}"));
+        assert!(negotiation.read_answer(&answer).unwrap_err().to_string().contains(setup));
+    }
 }

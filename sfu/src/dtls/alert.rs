@@ -13,6 +13,7 @@ pub(super) enum Alert {
     ProtocolVersion,
     InternalError,
     NoRenegotiation,
+    UnsupportedExtension,
 }
 
 const WARNING: u8 = 1;
@@ -33,11 +34,12 @@ impl Alert {
             Self::ProtocolVersion => [FATAL, 70],
             Self::InternalError => [FATAL, 80],
             Self::NoRenegotiation => [WARNING, 100],
+            Self::UnsupportedExtension => [FATAL, 110],
         }
     }
 }
 
-/// Whether an alert of the client ends the association: it is fatal, or its close_notify.
+/// Whether an alert of the peer ends the association: it is fatal, or its close_notify.
 pub(super) fn is_ending(body: &[u8]) -> bool {
     matches!(body, [FATAL, _] | [_, CLOSE_NOTIFY])
 }

@@ -1,29 +1,24 @@
-//! The full handshake of a server that asks for a certificate (RFC 5246, section 7.3): two flights of ours.
+//! The full handshake of either side, both of which show a certificate (RFC 5246, section 7.3).
 //!
-//! Its messages are taken strictly in order, and everything of it is dropped when it is over.
+//! Here is what the two have in common: records, reassembly, the transcript, repetition. What each says and hears is in
+//! [`super::server`] and [`super::client`]. Messages are taken strictly in order, and everything of the handshake is
+//! dropped when it is over.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use ring::agreement::{self, EphemeralPrivateKey};
-use ring::error::Unspecified;
-use ring::rand::{SystemRandom, generate};
 
 use super::alert::{self, Alert};
-use super::keys::{MasterSecret, Randoms, Side, same, sha256};
-use super::messages::{self, ClientHello};
+use super::flight::Flight;
+use super::keys::{MasterSecret, Randoms, sha256};
 use super::reassembly::{Arrival, Fragment, Kind, Reassembly, whole_message};
-use super::record::{Content, HEADER_LENGTH, Opener, Record, Sealer, put_plain};
+use super::record::{Content, Opener, Record, Sealer, put_plain};
 use super::session::Session;
-use super::x509::PublicKey;
-use super::{DATAGRAM_BYTES_MAX, DtlsRefusal, KeyingMaterial, REPEAT_INTERVAL_MIN, SrtpProfile, Transmits};
-use crate::certificate::{Certificate, fingerprint_of};
-use crate::command::Fingerprint;
+use super::{DtlsRefusal, KeyingMaterial, REPEAT_INTERVAL_MIN, SrtpProfile, Transmits, client, server};
+use crate::certificate::Certificate;
+use crate::command::{DtlsRole, Fingerprint};
 
-/// When our first flight is sent again. Clients repeat theirs after 50 ms to 1 s.
-const REPEAT_AFTER: Duration = Duration::from_millis(100);
-/// The interval doubles up to this one. How long it goes on is for the owner to say.
-const REPEAT_AFTER_MAX: Duration = Duration::from_millis(1_600);
 /// Protected records kept because they overtook the messages that the keys come from. There is one Finished.
 const EARLY_RECORDS_MAX: usize = 4;
 /// Longest record that is kept, in bytes. A Finished takes 61.
@@ -35,7 +30,7 @@ pub(super) enum Trouble {
     Ignored(DtlsRefusal),
     /// The handshake is over.
     Fatal(Alert),
-    /// The client says that it is over.
+    /// The peer says that it is over.
     GivenUp,
 }
 
@@ -53,85 +48,126 @@ pub(super) struct Established {
 }
 
 /// What is agreed on in the Hellos, and our half of the key exchange.
-struct Exchange {
-    profile: SrtpProfile,
-    randoms: Randoms,
-    secret: EphemeralPrivateKey,
+pub(super) struct Exchange {
+    pub profile: SrtpProfile,
+    pub randoms: Randoms,
+    pub secret: EphemeralPrivateKey,
 }
 
 /// What is known once the key exchange is complete.
-struct Secured {
-    profile: SrtpProfile,
-    randoms: Randoms,
-    master: MasterSecret,
-    opener: Opener,
-    sealer: Sealer,
+pub(super) struct Secured {
+    pub profile: SrtpProfile,
+    pub randoms: Randoms,
+    pub master: MasterSecret,
+    pub opener: Opener,
+    pub sealer: Sealer,
 }
 
-/// The message that is due next, and what it needs.
-enum Due {
-    ClientHello,
-    Certificate(Exchange),
-    ClientKeyExchange(Exchange, Fingerprint, PublicKey),
-    CertificateVerify(Box<Secured>, Fingerprint, PublicKey),
-    Finished(Box<Secured>, Fingerprint),
-    /// Everything is over.
-    Nothing,
+/// The message that is due next, by our role.
+pub(super) enum Due {
+    Server(server::Due),
+    Client(client::Due),
+}
+
+/// What a message leads to.
+pub(super) enum Step {
+    Due(Due),
+    Established(Box<Established>),
 }
 
 impl Due {
     fn secured(&mut self) -> Option<&mut Secured> {
         match self {
-            Self::CertificateVerify(secured, ..) | Self::Finished(secured, _) => Some(secured),
-            Self::ClientHello | Self::Certificate(_) | Self::ClientKeyExchange(..) | Self::Nothing => None,
+            Self::Server(due) => due.secured(),
+            Self::Client(due) => due.secured(),
+        }
+    }
+
+    /// Why a record is refused that has no place now.
+    fn refusal(&self) -> DtlsRefusal {
+        match self {
+            Self::Server(server::Due::ClientHello) => DtlsRefusal::NotAClientHello,
+            Self::Server(_) | Self::Client(_) => DtlsRefusal::Unexpected,
+        }
+    }
+
+    /// Whether the peer, saying this again, shows that it has not seen our flight.
+    fn asks_for_repetition(&self, kind: Kind) -> bool {
+        match self {
+            // The rest of the client's flight is what we wait for.
+            Self::Server(_) => kind == Kind::ClientHello,
+            // The end of the server's flight: had only a part of it come, we would not have answered it.
+            Self::Client(_) => kind == Kind::ServerHelloDone,
         }
     }
 }
 
-/// Our messages of epoch 0, and when they go out.
-#[derive(Default)]
-struct Flight {
-    messages: Vec<Vec<u8>>,
-    next_record: u64,
-    sent: Option<Instant>,
-    repeat_after: Duration,
+/// What has been said so far, and what we say now.
+pub(super) struct Conversation {
+    pub certificate: Certificate,
+    /// All messages so far, as they count for signatures and checks.
+    pub transcript: Vec<u8>,
+    pub flight: Flight,
+    next_message: u16,
 }
 
-impl Flight {
-    fn send(&mut self, now: Instant, transmits: &mut Transmits) {
-        self.sent = Some(now);
-        let mut datagram: Vec<u8> = Vec::new();
-        for message in &self.messages {
-            if !datagram.is_empty() && datagram.len() + HEADER_LENGTH + message.len() > DATAGRAM_BYTES_MAX {
-                transmits.push_back(std::mem::take(&mut datagram));
-            }
-            put_plain(&mut datagram, Content::Handshake, self.next_record, message);
-            self.next_record += 1;
-        }
-        transmits.push_back(datagram);
+impl Conversation {
+    /// Adds a message to our flight.
+    pub fn say(&mut self, kind: Kind, body: &[u8]) {
+        let message = self.next_message(kind, body);
+        self.flight.messages.push(message);
+    }
+
+    /// Our next message, as it counts for the transcript.
+    pub fn next_message(&mut self, kind: Kind, body: &[u8]) -> Vec<u8> {
+        let message = whole_message(kind, self.next_message, body);
+        self.next_message = self.next_message.wrapping_add(1);
+        self.transcript.extend_from_slice(&message);
+        message
     }
 }
 
 pub(super) struct Handshake {
-    certificate: Certificate,
     due: Due,
+    conversation: Conversation,
     reassembly: Reassembly,
-    /// All messages so far, as they count for signatures and checks.
-    transcript: Vec<u8>,
-    flight: Flight,
     early: ArrayVec<Vec<u8>, EARLY_RECORDS_MAX>,
 }
 
 impl Handshake {
-    pub fn new(certificate: &Certificate) -> Self {
+    pub fn new(role: DtlsRole, certificate: &Certificate) -> Self {
         Self {
-            certificate: certificate.clone(),
-            due: Due::ClientHello,
+            due: match role {
+                DtlsRole::Server => Due::Server(server::Due::ClientHello),
+                DtlsRole::Client => Due::Client(client::Due::Start),
+            },
+            conversation: Conversation {
+                certificate: certificate.clone(),
+                transcript: Vec::new(),
+                flight: Flight::default(),
+                next_message: 0,
+            },
             reassembly: Reassembly::default(),
-            transcript: Vec::new(),
-            flight: Flight::default(),
             early: ArrayVec::new(),
         }
+    }
+
+    /// Takes another role, unless a message has been taken or sent; says whether it did.
+    pub fn set_role(&mut self, role: DtlsRole) -> bool {
+        let is_fresh = matches!(self.due, Due::Server(server::Due::ClientHello) | Due::Client(client::Due::Start));
+        if is_fresh {
+            *self = Self::new(role, &self.conversation.certificate);
+        }
+        is_fresh
+    }
+
+    /// Sends the ClientHello, if we are the client and have not done so.
+    pub fn start(&mut self, now: Instant, transmits: &mut Transmits) -> Result<(), Alert> {
+        if matches!(self.due, Due::Client(client::Due::Start)) {
+            self.due = Due::Client(client::Due::start(&mut self.conversation)?);
+            self.conversation.flight.begin(now, None, transmits);
+        }
+        Ok(())
     }
 
     /// Takes in a record. What there is to say goes to `transmits`.
@@ -142,13 +178,15 @@ impl Handshake {
         transmits: &mut Transmits,
     ) -> Result<Option<Established>, Trouble> {
         match (record.epoch, record.content) {
+            _ if matches!(self.due, Due::Client(client::Due::Start)) => {
+                return Err(Trouble::Ignored(DtlsRefusal::Unexpected));
+            }
             (0, Content::Handshake) => self.on_fragments(now, 0, record.body, transmits)?,
             (0, Content::Alert) if alert::is_ending(record.body) => return Err(Trouble::GivenUp),
             // The epoch of a record says all that ChangeCipherSpec does.
             (0, Content::ChangeCipherSpec | Content::Alert) => {}
             (1, _) => self.on_protected(now, record, transmits)?,
-            _ if matches!(self.due, Due::ClientHello) => return Err(Trouble::Ignored(DtlsRefusal::NotAClientHello)),
-            _ => return Err(Trouble::Ignored(DtlsRefusal::Unexpected)),
+            _ => return Err(Trouble::Ignored(self.due.refusal())),
         }
         self.progress(now, transmits)
     }
@@ -185,30 +223,27 @@ impl Handshake {
             }
             match self.reassembly.insert(&fragment) {
                 Arrival::Kept => {}
-                Arrival::Repeated if fragment.kind == Kind::ClientHello => self.repeat(now, transmits),
-                // The rest of that flight is what we wait for.
+                Arrival::Repeated if self.due.asks_for_repetition(fragment.kind) => self.repeat(now, transmits),
                 Arrival::Repeated => {}
-                Arrival::Refused if matches!(self.due, Due::ClientHello) => {
-                    return Err(Trouble::Ignored(DtlsRefusal::NotAClientHello));
-                }
-                Arrival::Refused => return Err(Trouble::Ignored(DtlsRefusal::Unexpected)),
+                Arrival::Refused => return Err(Trouble::Ignored(self.due.refusal())),
             }
         }
         Ok(())
     }
 
-    /// The client has not seen our flight.
+    /// The peer has not seen our flight.
     fn repeat(&mut self, now: Instant, transmits: &mut Transmits) {
-        if self.flight.sent.is_some_and(|sent| now >= sent + REPEAT_INTERVAL_MIN) {
-            self.flight.send(now, transmits);
+        let flight = &mut self.conversation.flight;
+        if flight.sent().is_some_and(|sent| now >= sent + REPEAT_INTERVAL_MIN) {
+            flight.send(now, self.due.secured().map(|secured| &mut secured.sealer), transmits);
         }
     }
 
     /// Takes all messages that are complete and due.
     fn progress(&mut self, now: Instant, transmits: &mut Transmits) -> Result<Option<Established>, Trouble> {
         while let Some((kind, sequence, body)) = self.reassembly.take_next() {
-            let before = self.transcript.len();
-            self.transcript.extend_from_slice(&whole_message(kind, sequence, &body));
+            let before = self.conversation.transcript.len();
+            self.conversation.transcript.extend_from_slice(&whole_message(kind, sequence, &body));
             if let Some(established) = self.on_message(now, kind, &body, before, transmits)? {
                 return Ok(Some(established));
             }
@@ -222,7 +257,7 @@ impl Handshake {
     fn take_early(&mut self, now: Instant, transmits: &mut Transmits) {
         for bytes in std::mem::take(&mut self.early) {
             if let Some((record, _)) = Record::split(&bytes) {
-                // The client repeats what is of no use now.
+                // The peer repeats what is of no use now.
                 let _ = self.on_protected(now, &record, transmits);
             }
         }
@@ -237,119 +272,55 @@ impl Handshake {
         before: usize,
         transmits: &mut Transmits,
     ) -> Result<Option<Established>, Trouble> {
-        let due = std::mem::replace(&mut self.due, Due::Nothing);
-        self.due = match (due, kind) {
-            (Due::ClientHello, Kind::ClientHello) => {
-                let exchange = self.answer(body)?;
-                self.flight.repeat_after = REPEAT_AFTER;
-                self.flight.send(now, transmits);
-                Due::Certificate(exchange)
+        let conversation = &mut self.conversation;
+        let step = match &mut self.due {
+            Due::Server(due) => {
+                let due = std::mem::replace(due, server::Due::Nothing);
+                due.on_message(conversation, now, kind, body, before, transmits)?
             }
-            (Due::Certificate(exchange), Kind::Certificate) => {
-                let certificate = messages::parse_certificate(body)?;
-                let key = PublicKey::of_certificate(certificate).ok_or(Alert::UnsupportedCertificate)?;
-                Due::ClientKeyExchange(exchange, fingerprint_of(certificate), key)
+            Due::Client(due) => {
+                let due = std::mem::replace(due, client::Due::Nothing);
+                due.on_message(conversation, now, kind, body, before, transmits)?
             }
-            (Due::ClientKeyExchange(exchange, peer, key), Kind::ClientKeyExchange) => {
-                let public_key = messages::parse_client_key_exchange(body)?;
-                let secured = exchange.complete(public_key, &self.transcript)?;
-                Due::CertificateVerify(Box::new(secured), peer, key)
-            }
-            (Due::CertificateVerify(secured, peer, key), Kind::CertificateVerify) => {
-                let (scheme, signature) = messages::parse_certificate_verify(body)?;
-                let (signed, _) = self.transcript.split_at(before);
-                if !key.has_signed(scheme, signed, signature) {
-                    return Err(Alert::DecryptError.into());
-                }
-                Due::Finished(secured, peer)
-            }
-            (Due::Finished(secured, peer), Kind::Finished) => {
-                return self.finish(now, *secured, peer, body, before, transmits).map(Some);
-            }
-            _ => return Err(Alert::UnexpectedMessage.into()),
         };
-        Ok(None)
-    }
-
-    /// Answers a ClientHello: writes our flight up to ServerHelloDone.
-    fn answer(&mut self, hello: &[u8]) -> Result<Exchange, Alert> {
-        let hello = ClientHello::parse(hello)?;
-        let random = SystemRandom::new();
-        let internal = |_: Unspecified| Alert::InternalError;
-        let secret = EphemeralPrivateKey::generate(hello.group.algorithm(), &random).map_err(internal)?;
-        let public_key = secret.compute_public_key().map_err(internal)?;
-        let server: [u8; 32] = generate(&random).map_err(internal)?.expose();
-        let randoms = Randoms { client: hello.random, server };
-        let params = messages::key_exchange_params(hello.group, public_key.as_ref());
-        let signature = self.certificate.sign(&messages::signed_params(&randoms, &params)).map_err(internal)?;
-
-        self.say(Kind::ServerHello, &messages::server_hello(&hello, &server));
-        self.say(Kind::Certificate, &messages::certificate(self.certificate.der()));
-        self.say(Kind::ServerKeyExchange, &messages::server_key_exchange(&params, signature.as_ref()));
-        self.say(Kind::CertificateRequest, &messages::certificate_request());
-        self.say(Kind::ServerHelloDone, &[]);
-        Ok(Exchange { profile: hello.profile, randoms, secret })
-    }
-
-    /// Adds a message to our flight.
-    fn say(&mut self, kind: Kind, body: &[u8]) {
-        let sequence = u16::try_from(self.flight.messages.len()).expect("our flight has five messages");
-        let message = whole_message(kind, sequence, body);
-        self.transcript.extend_from_slice(&message);
-        self.flight.messages.push(message);
-    }
-
-    fn finish(
-        &mut self,
-        now: Instant,
-        secured: Secured,
-        peer: Fingerprint,
-        check: &[u8],
-        before: usize,
-        transmits: &mut Transmits,
-    ) -> Result<Established, Trouble> {
-        let (checked, _) = self.transcript.split_at(before);
-        if !same(check, &secured.master.verify_data(Side::Client, checked)) {
-            return Err(Alert::DecryptError.into());
+        match step {
+            Step::Due(due) => {
+                self.due = due;
+                Ok(None)
+            }
+            Step::Established(established) => Ok(Some(*established)),
         }
-        let keys = secured.master.srtp_keys(secured.profile, &secured.randoms).ok_or(Alert::InternalError)?;
-        let own_check = secured.master.verify_data(Side::Server, &self.transcript);
-        let sequence = u16::try_from(self.flight.messages.len()).expect("our flight has five messages");
-        let finished = whole_message(Kind::Finished, sequence, &own_check);
-        let mut session = Session::new(secured.opener, secured.sealer);
-        session.finish(now, finished, self.flight.next_record, transmits);
-        Ok(Established { peer, keys, session })
     }
 
     /// When our flight is to be sent again.
     pub fn deadline(&self) -> Option<Instant> {
-        self.flight.sent.map(|sent| sent + self.flight.repeat_after)
+        self.conversation.flight.deadline()
     }
 
     pub fn on_deadline(&mut self, now: Instant, transmits: &mut Transmits) {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
-            self.flight.repeat_after = (2 * self.flight.repeat_after).min(REPEAT_AFTER_MAX);
-            self.flight.send(now, transmits);
+            let sealer = self.due.secured().map(|secured| &mut secured.sealer);
+            self.conversation.flight.send_again(now, sealer, transmits);
         }
     }
 
     /// Says why the handshake is over.
     pub fn send_alert(&mut self, alert: Alert, transmits: &mut Transmits) {
         let mut datagram = Vec::new();
-        put_plain(&mut datagram, Content::Alert, self.flight.next_record, &alert.to_wire());
+        put_plain(&mut datagram, Content::Alert, self.conversation.flight.next_record(), &alert.to_wire());
         transmits.push_back(datagram);
     }
 }
 
 impl Exchange {
-    /// Derives all keys from the client's half; the transcript ends with it.
-    fn complete(self, public_key: &[u8], transcript: &[u8]) -> Result<Secured, Alert> {
+    /// Derives all keys from the peer's half; the transcript ends with the ClientKeyExchange.
+    pub fn complete(self, role: DtlsRole, peer_public_key: &[u8], transcript: &[u8]) -> Result<Secured, Alert> {
         let Self { profile, randoms, secret } = self;
-        let public_key = agreement::UnparsedPublicKey::new(secret.algorithm(), public_key);
+        let public_key = agreement::UnparsedPublicKey::new(secret.algorithm(), peer_public_key);
         let session_hash = sha256(transcript);
         let master = agreement::agree_ephemeral(secret, &public_key, |shared| MasterSecret::new(shared, &session_hash))
             .map_err(|_| Alert::IllegalParameter)?;
-        let (opener, sealer) = master.record_keys(&randoms);
+        let (opener, sealer) = master.record_keys(&randoms, role);
         Ok(Secured { profile, randoms, master, opener, sealer })
     }
 }
@@ -358,65 +329,109 @@ impl Exchange {
 mod tests {
     use super::*;
 
-    /// A handshake where only the client's Finished is missing, and the check that belongs in it.
-    fn before_finished(now: Instant) -> (Handshake, Vec<u8>) {
-        let mut handshake = Handshake::new(&Certificate::generate());
+    const ROLES: [DtlsRole; 2] = [DtlsRole::Client, DtlsRole::Server];
+
+    /// A handshake of ours in this role where only the peer's Finished is missing, and the check that belongs in it.
+    fn before_finished(role: DtlsRole) -> (Handshake, Vec<u8>) {
+        let mut handshake = Handshake::new(role, &Certificate::generate());
         let randoms = Randoms { client: [1; 32], server: [2; 32] };
         let master = MasterSecret::new(b"shared", &[3; 32]);
-        let (opener, sealer) = master.record_keys(&randoms);
-        let check = master.verify_data(Side::Client, &handshake.transcript).to_vec();
+        let (opener, sealer) = master.record_keys(&randoms, role);
+        let peer = match role {
+            DtlsRole::Client => DtlsRole::Server,
+            DtlsRole::Server => DtlsRole::Client,
+        };
+        let check = master.verify_data(peer, &handshake.conversation.transcript).to_vec();
         let secured = Secured { profile: SrtpProfile::AeadAes128Gcm, randoms, master, opener, sealer };
-        handshake.due = Due::Finished(Box::new(secured), Fingerprint([0; 32]));
-        handshake.flight.sent = Some(now);
+        handshake.due = match role {
+            DtlsRole::Client => Due::Client(client::Due::Finished(Box::new(secured), Fingerprint([0; 32]))),
+            DtlsRole::Server => Due::Server(server::Due::Finished(Box::new(secured), Fingerprint([0; 32]))),
+        };
         (handshake, check)
     }
 
     #[test]
     fn finished_must_check_the_whole_transcript() {
         let (now, mut transmits) = (Instant::now(), Transmits::new());
-        let (mut handshake, check) = before_finished(now);
-        assert!(matches!(handshake.on_message(now, Kind::Finished, &check, 0, &mut transmits), Ok(Some(_))));
-        assert_eq!(transmits.len(), 1);
+        for role in ROLES {
+            let (mut handshake, check) = before_finished(role);
+            assert!(matches!(handshake.on_message(now, Kind::Finished, &check, 0, &mut transmits), Ok(Some(_))));
 
-        let mut wrong = check.clone();
-        wrong[11] ^= 1;
-        for body in [&wrong[..], &check[..11], &[]] {
-            let (mut handshake, _) = before_finished(now);
-            let result = handshake.on_message(now, Kind::Finished, body, 0, &mut transmits);
+            let mut wrong = check.clone();
+            wrong[11] ^= 1;
+            for body in [&wrong[..], &check[..11], &[]] {
+                let (mut handshake, _) = before_finished(role);
+                let result = handshake.on_message(now, Kind::Finished, body, 0, &mut transmits);
+                assert!(matches!(result, Err(Trouble::Fatal(Alert::DecryptError))));
+            }
+
+            let (mut handshake, _) = before_finished(role);
+            handshake.conversation.transcript.extend_from_slice(b"a message that the peer has not seen");
+            let before = handshake.conversation.transcript.len();
+            let result = handshake.on_message(now, Kind::Finished, &check, before, &mut transmits);
             assert!(matches!(result, Err(Trouble::Fatal(Alert::DecryptError))));
         }
-
-        let (mut handshake, _) = before_finished(now);
-        handshake.transcript.extend_from_slice(b"a message that the client has not seen");
-        let before = handshake.transcript.len();
-        let result = handshake.on_message(now, Kind::Finished, &check, before, &mut transmits);
-        assert!(matches!(result, Err(Trouble::Fatal(Alert::DecryptError))));
+        // The server's own.
+        assert_eq!(transmits.len(), 1);
     }
 
     #[test]
     fn finished_counts_only_if_it_is_protected() {
         let (now, mut transmits) = (Instant::now(), Transmits::new());
-        let (mut handshake, check) = before_finished(now);
-        let mut datagram = Vec::new();
-        put_plain(&mut datagram, Content::Handshake, 9, &whole_message(Kind::Finished, 0, &check));
-        let (record, _) = Record::split(&datagram).unwrap();
-        let result = handshake.on_record(now, &record, &mut transmits);
-        assert!(matches!(result, Err(Trouble::Ignored(DtlsRefusal::Unexpected))));
+        for role in ROLES {
+            let (mut handshake, check) = before_finished(role);
+            let mut datagram = Vec::new();
+            put_plain(&mut datagram, Content::Handshake, 9, &whole_message(Kind::Finished, 0, &check));
+            let (record, _) = Record::split(&datagram).unwrap();
+            let result = handshake.on_record(now, &record, &mut transmits);
+            assert!(matches!(result, Err(Trouble::Ignored(DtlsRefusal::Unexpected))));
+        }
         assert!(transmits.is_empty());
     }
 
     #[test]
     fn no_message_can_be_left_out() {
+        const KINDS: [Kind; 11] = [
+            Kind::HelloRequest,
+            Kind::ClientHello,
+            Kind::HelloVerifyRequest,
+            Kind::ServerHello,
+            Kind::Certificate,
+            Kind::ServerKeyExchange,
+            Kind::CertificateRequest,
+            Kind::ServerHelloDone,
+            Kind::ClientKeyExchange,
+            Kind::CertificateVerify,
+            Kind::Other,
+        ];
         let (now, mut transmits) = (Instant::now(), Transmits::new());
-        for kind in [Kind::Certificate, Kind::ClientKeyExchange, Kind::CertificateVerify, Kind::Finished, Kind::Other] {
-            let mut handshake = Handshake::new(&Certificate::generate());
+        let mut is_unexpected = |mut handshake: Handshake, kind| {
             let result = handshake.on_message(now, kind, &[0; 64], 0, &mut transmits);
             assert!(matches!(result, Err(Trouble::Fatal(Alert::UnexpectedMessage))), "{kind:?}");
+        };
+        for kind in KINDS.into_iter().filter(|kind| *kind != Kind::ClientHello).chain([Kind::Finished]) {
+            is_unexpected(Handshake::new(DtlsRole::Server, &Certificate::generate()), kind);
         }
-        for kind in [Kind::ClientHello, Kind::Certificate, Kind::ClientKeyExchange, Kind::CertificateVerify] {
-            let (mut handshake, _) = before_finished(now);
-            let result = handshake.on_message(now, kind, &[0; 64], 0, &mut transmits);
-            assert!(matches!(result, Err(Trouble::Fatal(Alert::UnexpectedMessage))), "{kind:?}");
+        let answers = [Kind::ServerHello, Kind::HelloVerifyRequest];
+        for kind in KINDS.into_iter().filter(|kind| !answers.contains(kind)).chain([Kind::Finished]) {
+            let mut handshake = Handshake::new(DtlsRole::Client, &Certificate::generate());
+            assert!(handshake.start(now, &mut Transmits::new()).is_ok());
+            is_unexpected(handshake, kind);
         }
+        for kind in KINDS {
+            ROLES.into_iter().for_each(|role| is_unexpected(before_finished(role).0, kind));
+        }
+    }
+
+    #[test]
+    fn the_role_may_change_until_the_first_message() {
+        let (now, certificate) = (Instant::now(), Certificate::generate());
+        let mut handshake = Handshake::new(DtlsRole::Server, &certificate);
+        assert!(handshake.set_role(DtlsRole::Client) && handshake.set_role(DtlsRole::Server));
+        assert!(handshake.set_role(DtlsRole::Client));
+        let mut transmits = Transmits::new();
+        assert!(handshake.start(now, &mut transmits).is_ok() && handshake.start(now, &mut transmits).is_ok());
+        assert_eq!(transmits.len(), 1);
+        assert!(!handshake.set_role(DtlsRole::Server));
     }
 }

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::record::{Opener, Sealer};
 use super::{KeyingMaterial, SrtpProfile};
+use crate::command::DtlsRole;
 
 /// Label of the SRTP keying material (RFC 5764, section 4.2).
 const EXPORTER_LABEL: &[u8] = b"EXTRACTOR-dtls_srtp";
@@ -16,13 +17,6 @@ pub(super) const VERIFY_DATA_LENGTH: usize = 12;
 pub(super) struct Randoms {
     pub client: [u8; 32],
     pub server: [u8; 32],
-}
-
-/// Who says that it is finished.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Side {
-    Client,
-    Server,
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -60,8 +54,8 @@ impl MasterSecret {
         Self(secret)
     }
 
-    /// The record keys of both directions (RFC 5246, section 6.3).
-    pub fn record_keys(&self, randoms: &Randoms) -> (Opener, Sealer) {
+    /// The record keys of both directions (RFC 5246, section 6.3), as they serve in this role.
+    pub fn record_keys(&self, randoms: &Randoms, role: DtlsRole) -> (Opener, Sealer) {
         let mut block = Zeroizing::new([0; 2 * 16 + 2 * 4]);
         prf(self.0.as_ref(), b"key expansion", &[&randoms.server, &randoms.client], block.as_mut());
         let (mut client_key, mut server_key) = (Zeroizing::new([0; 16]), Zeroizing::new([0; 16]));
@@ -69,26 +63,30 @@ impl MasterSecret {
         let parts: [&mut [u8]; 4] = [client_key.as_mut(), server_key.as_mut(), &mut client_salt, &mut server_salt];
         let mut bytes = block.iter();
         parts.into_iter().flatten().zip(&mut bytes).for_each(|(to, from)| *to = *from);
-        (Opener::new(&client_key, client_salt), Sealer::new(&server_key, server_salt))
+        match role {
+            DtlsRole::Server => (Opener::new(&client_key, client_salt), Sealer::new(&server_key, server_salt)),
+            DtlsRole::Client => (Opener::new(&server_key, server_salt), Sealer::new(&client_key, client_salt)),
+        }
     }
 
-    /// The check of a Finished message over the messages before it (RFC 5246, section 7.4.9).
-    pub fn verify_data(&self, side: Side, transcript: &[u8]) -> [u8; VERIFY_DATA_LENGTH] {
+    /// The check in the Finished message of the client or the server, over the messages before it (RFC 5246, section
+    /// 7.4.9).
+    pub fn verify_data(&self, side: DtlsRole, transcript: &[u8]) -> [u8; VERIFY_DATA_LENGTH] {
         let label: &[u8] = match side {
-            Side::Client => b"client finished",
-            Side::Server => b"server finished",
+            DtlsRole::Client => b"client finished",
+            DtlsRole::Server => b"server finished",
         };
         let mut check = [0; VERIFY_DATA_LENGTH];
         prf(self.0.as_ref(), label, &[&sha256(transcript)], &mut check);
         check
     }
 
-    /// The SRTP keys (RFC 5705 without a context, RFC 5764 section 4.2).
-    pub fn srtp_keys(&self, profile: SrtpProfile, randoms: &Randoms) -> Option<KeyingMaterial> {
+    /// The SRTP keys (RFC 5705 without a context, RFC 5764 section 4.2), as they serve in this role.
+    pub fn srtp_keys(&self, profile: SrtpProfile, randoms: &Randoms, role: DtlsRole) -> Option<KeyingMaterial> {
         let mut exported = Zeroizing::new([0; 2 * (32 + 14)]);
         let (used, _) = exported.split_at_mut_checked(2 * (profile.key_length() + profile.salt_length()))?;
         prf(self.0.as_ref(), EXPORTER_LABEL, &[&randoms.client, &randoms.server], used);
-        KeyingMaterial::split(profile, used)
+        KeyingMaterial::split(profile, used, role)
     }
 }
 

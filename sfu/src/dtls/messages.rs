@@ -1,4 +1,5 @@
-//! Handshake messages: what we read of the client's, and our own (RFC 5246 section 7.4, RFC 8422, RFC 5764).
+//! Handshake messages of a server, what it says and what it reads of the client's, and those that both sides say (RFC 5246
+//! section 7.4, RFC 8422, RFC 5764).
 
 use ring::agreement;
 
@@ -9,25 +10,48 @@ use super::record::VERSION;
 use super::wire::{Reader, Writer, u16_list};
 use super::x509::SignatureScheme;
 
-/// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 (RFC 5289): every WebRTC client has it (RFC 8827, section 6.5).
-const CIPHER_SUITE: u16 = 0xC02B;
 /// Says what an empty renegotiation_info says (RFC 5746, section 3.3).
 const EMPTY_RENEGOTIATION_INFO_SCSV: u16 = 0x00FF;
-const NULL_COMPRESSION: u8 = 0;
-const UNCOMPRESSED_POINT: u8 = 0;
-const NAMED_CURVE: u8 = 3;
-const ECDSA_SIGN: u8 = 64;
+pub(super) const NULL_COMPRESSION: u8 = 0;
+pub(super) const UNCOMPRESSED_POINT: u8 = 0;
+pub(super) const NAMED_CURVE: u8 = 3;
+pub(super) const ECDSA_SIGN: u8 = 64;
 const RSA_SIGN: u8 = 1;
 
-const EXTENSION_SUPPORTED_GROUPS: u16 = 10;
-const EXTENSION_EC_POINT_FORMATS: u16 = 11;
-const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
-const EXTENSION_USE_SRTP: u16 = 14;
-const EXTENSION_EXTENDED_MASTER_SECRET: u16 = 23;
+pub(super) const EXTENSION_SUPPORTED_GROUPS: u16 = 10;
+pub(super) const EXTENSION_EC_POINT_FORMATS: u16 = 11;
+pub(super) const EXTENSION_SIGNATURE_ALGORITHMS: u16 = 13;
+pub(super) const EXTENSION_USE_SRTP: u16 = 14;
+pub(super) const EXTENSION_EXTENDED_MASTER_SECRET: u16 = 23;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
-const EXTENSION_RENEGOTIATION_INFO: u16 = 0xFF01;
+pub(super) const EXTENSION_RENEGOTIATION_INFO: u16 = 0xFF01;
 
-/// What keys are agreed on.
+/// A cipher suite (RFC 5289), by the key of the server's certificate. Both encrypt with AES-128-GCM and hash with SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suite {
+    /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: ours as a server. Everything WebRTC has it (RFC 8827, section 6.5).
+    Ecdsa,
+    /// TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, for servers with an RSA key.
+    Rsa,
+}
+
+impl Suite {
+    /// In the order in which we offer them.
+    pub const ALL: [Self; 2] = [Self::Ecdsa, Self::Rsa];
+
+    pub fn to_wire(self) -> u16 {
+        match self {
+            Self::Ecdsa => 0xC02B,
+            Self::Rsa => 0xC02F,
+        }
+    }
+
+    pub fn from_wire(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|suite| suite.to_wire() == id)
+    }
+}
+
+/// How keys are agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
     X25519,
@@ -36,9 +60,13 @@ pub(super) enum Group {
 
 impl Group {
     /// The cheaper first.
-    const PREFERENCE: [Self; 2] = [Self::X25519, Self::Secp256r1];
+    pub const PREFERENCE: [Self; 2] = [Self::X25519, Self::Secp256r1];
 
-    fn to_wire(self) -> u16 {
+    pub fn from_wire(id: u16) -> Option<Self> {
+        Self::PREFERENCE.into_iter().find(|group| group.to_wire() == id)
+    }
+
+    pub fn to_wire(self) -> u16 {
         match self {
             Self::X25519 => 29,
             Self::Secp256r1 => 23,
@@ -89,7 +117,9 @@ impl ClientHello {
         }
         let hello = ClientHelloFields::read(&mut reader).ok_or(Alert::DecodeError)?;
         let mut suites = u16_list(hello.suites).ok_or(Alert::DecodeError)?;
-        if !suites.clone().any(|suite| suite == CIPHER_SUITE) || !hello.compressions.contains(&NULL_COMPRESSION) {
+        if !suites.clone().any(|suite| suite == Suite::Ecdsa.to_wire())
+            || !hello.compressions.contains(&NULL_COMPRESSION)
+        {
             return Err(Alert::HandshakeFailure);
         }
         let extensions = Extensions::parse(hello.extensions)?;
@@ -220,7 +250,7 @@ pub(super) fn server_hello(hello: &ClientHello, random: &[u8; 32]) -> Vec<u8> {
     body.put_u16(VERSION);
     body.extend_from_slice(random);
     body.put_u8_vector(&[]); // No session id: this session cannot be resumed.
-    body.put_u16(CIPHER_SUITE);
+    body.put_u16(Suite::Ecdsa.to_wire());
     body.push(NULL_COMPRESSION);
     body.put_u16_vector(&extensions);
     body
@@ -266,7 +296,7 @@ pub(super) fn certificate_request() -> Vec<u8> {
     body
 }
 
-/// The client's own certificate, the first of its chain.
+/// The peer's own certificate, the first of its chain.
 pub(super) fn parse_certificate(body: &[u8]) -> Result<&[u8], Alert> {
     let mut reader = Reader(body);
     let mut chain = reader.take_u24_vector().filter(|_| reader.is_empty()).map(Reader).ok_or(Alert::DecodeError)?;

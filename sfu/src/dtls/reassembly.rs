@@ -9,8 +9,8 @@ use super::wire::{Reader, Writer};
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of all messages that are not complete, by the lengths they claim.
 const PENDING_BYTES_MAX: usize = 24 * 1024;
-/// How far a message may be ahead of the next one: a client's longest flight has four.
-const WINDOW: u16 = 4;
+/// How far a message may be ahead of the next one: the longest flight, that of a server, has five.
+const WINDOW: u16 = 5;
 /// Pieces that a message may be in, not counting those that touch.
 const PIECES_MAX: usize = 32;
 /// The length of the header of a message and of each of its fragments.
@@ -19,8 +19,10 @@ const HEADER_LENGTH: usize = 12;
 /// A kind of handshake message (RFC 5246, section 7.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    HelloRequest,
     ClientHello,
     ServerHello,
+    HelloVerifyRequest,
     Certificate,
     ServerKeyExchange,
     CertificateRequest,
@@ -28,15 +30,17 @@ pub(super) enum Kind {
     CertificateVerify,
     ClientKeyExchange,
     Finished,
-    /// None that a client of ours sends.
+    /// None that a peer of ours sends.
     Other,
 }
 
 impl Kind {
     fn from_wire(id: u8) -> Self {
         match id {
+            0 => Self::HelloRequest,
             1 => Self::ClientHello,
             2 => Self::ServerHello,
+            3 => Self::HelloVerifyRequest,
             11 => Self::Certificate,
             12 => Self::ServerKeyExchange,
             13 => Self::CertificateRequest,
@@ -50,8 +54,10 @@ impl Kind {
 
     fn to_wire(self) -> u8 {
         match self {
+            Self::HelloRequest => 0,
             Self::ClientHello => 1,
             Self::ServerHello => 2,
+            Self::HelloVerifyRequest => 3,
             Self::Certificate => 11,
             Self::ServerKeyExchange => 12,
             Self::CertificateRequest => 13,
@@ -104,7 +110,7 @@ impl<'a> Fragment<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     Kept,
-    /// Of a message that has been taken out already: the client says it again.
+    /// Of a message that has been taken out already: the peer says it again.
     Repeated,
     /// Too long, too far ahead, in too many pieces, or at odds with what came before.
     Refused,
@@ -139,7 +145,7 @@ impl Partial {
     }
 }
 
-/// The client's messages that are not taken out yet.
+/// The peer's messages that are not taken out yet.
 #[derive(Default)]
 pub(super) struct Reassembly {
     /// Number of the message at the front of `window`.

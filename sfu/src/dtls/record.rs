@@ -150,7 +150,7 @@ impl Sealer {
     }
 }
 
-/// Opens the client's records of epoch 1.
+/// Opens the peer's records of epoch 1.
 pub(super) struct Opener {
     key: LessSafeKey,
     salt: [u8; 4],

@@ -9,14 +9,14 @@ use super::reassembly::{Fragment, Kind};
 use super::record::{Content, Opener, Record, Sealer, put_plain};
 use super::{DtlsRefusal, REPEAT_INTERVAL_MIN, Transmits};
 
-/// What the client has said.
+/// What the peer has said.
 pub(super) enum Heard {
     Data(Bytes),
     Closed,
     Nothing,
 }
 
-/// Our ChangeCipherSpec and Finished, until the client has shown that they have come.
+/// A server's ChangeCipherSpec and Finished, until the client has shown that they have come.
 ///
 /// Not only for a time: a client that has doubled its intervals under heavy loss asks late.
 struct LastFlight {
@@ -29,7 +29,7 @@ pub(super) struct Session {
     opener: Opener,
     sealer: Sealer,
     last_flight: Option<LastFlight>,
-    /// When the client last asked for a new handshake and was told that there is none.
+    /// When the peer last asked for a new handshake and was told that there is none.
     refused: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl Session {
         Self { opener, sealer, last_flight: None, refused: None }
     }
 
-    /// Ends the handshake with our message, which may have to be repeated. `next_record` is a number of epoch 0.
+    /// Ends a server's handshake with its message, which may have to be repeated. `next_record` is a number of epoch 0.
     pub fn finish(&mut self, now: Instant, finished: Vec<u8>, next_record: u64, transmits: &mut Transmits) {
         let mut flight = LastFlight { finished, next_record, sent: now };
         transmits.push_back(flight.write(&mut self.sealer));
@@ -52,7 +52,7 @@ impl Session {
         transmits: &mut Transmits,
     ) -> Result<Heard, DtlsRefusal> {
         if record.epoch == 0 {
-            // Not authentic: all it can be is the client's last flight again.
+            // Not authentic: all it can be is the peer's last flight again.
             return match record.content {
                 Content::Handshake => self.repeat(now, transmits).map(|()| Heard::Nothing),
                 Content::ChangeCipherSpec => Ok(Heard::Nothing),
@@ -75,7 +75,9 @@ impl Session {
     fn on_handshake(&mut self, now: Instant, body: &[u8], transmits: &mut Transmits) -> Result<(), DtlsRefusal> {
         match Fragment::split(body).map(|(fragment, _)| fragment.kind) {
             Some(Kind::Finished) => self.repeat(now, transmits),
-            Some(Kind::ClientHello) if self.refused.is_none_or(|refused| now >= refused + REPEAT_INTERVAL_MIN) => {
+            Some(Kind::ClientHello | Kind::HelloRequest)
+                if self.refused.is_none_or(|refused| now >= refused + REPEAT_INTERVAL_MIN) =>
+            {
                 self.refused = Some(now);
                 self.send_alert(Alert::NoRenegotiation, transmits);
                 Err(DtlsRefusal::LateHandshake)

@@ -44,7 +44,7 @@ enum KeyKind {
     Rsa,
 }
 
-/// The key of a client's certificate.
+/// The key of a peer's certificate.
 #[derive(Debug)]
 pub(super) struct PublicKey {
     kind: KeyKind,
@@ -82,6 +82,10 @@ impl PublicKey {
             _ => return None,
         };
         (unused_bits == 0).then(|| Self { kind, bytes: bytes.into() })
+    }
+
+    pub fn is_rsa(&self) -> bool {
+        self.kind == KeyKind::Rsa
     }
 
     /// Whether the owner of this key has signed `message`.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Stream};
 use crate::command::{
-    ChannelOpener, Command, Event, IceCredentials, PublicationId, ReceiveSection, RoomId, SendSection, Ssrc,
-    SubscriptionId, TransportId,
+    ChannelOpener, Command, DtlsRole, Event, Fingerprint, IceCredentials, PublicationId, ReceiveSection, RoomId,
+    SendSection, Ssrc, SubscriptionId, TransportId,
 };
 use crate::rewrite::Rewriter;
 use crate::run::{SendArena, Transmit};
@@ -18,6 +18,10 @@ use crate::run::{SendArena, Transmit};
 pub struct TransportState {
     pub transport: TransportId,
     pub room: RoomId,
+    /// The client's certificate, if its description has come.
+    pub fingerprint: Option<Fingerprint>,
+    /// Ours. DTLS starts anew elsewhere, in the role that the descriptions agreed on.
+    pub role: DtlsRole,
     pub publications: Vec<PublicationState>,
     pub subscriptions: Vec<SubscriptionState>,
 }
@@ -83,6 +87,8 @@ impl Engine {
         Some(TransportState {
             transport,
             room: peer.room,
+            fingerprint: peer.transport.fingerprint(),
+            role: peer.transport.dtls_role(),
             publications: publications.collect(),
             subscriptions: subscriptions.collect(),
         })
@@ -100,6 +106,9 @@ impl Engine {
     ) {
         let transport = state.transport;
         self.handle(now, Command::OpenTransport { transport, room: state.room, local, opener }, out);
+        if let Some(fingerprint) = state.fingerprint {
+            self.handle(now, Command::SetFingerprint { transport, fingerprint, role: state.role }, out);
+        }
         for publication in state.publications {
             self.restore_publication(transport, publication);
         }

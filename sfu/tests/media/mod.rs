@@ -72,10 +72,10 @@ pub fn keys(client: u64) -> KeyingMaterial {
     let salt = |salt| ArrayVec::try_from(&bytes(salt, 12)[..]).expect("fits");
     KeyingMaterial {
         profile: SrtpProfile::AeadAes128Gcm,
-        client_key: key(1),
-        client_salt: salt(2),
-        server_key: key(3),
-        server_salt: salt(4),
+        receive_key: key(1),
+        receive_salt: salt(2),
+        send_key: key(3),
+        send_salt: salt(4),
     }
 }
 
@@ -233,8 +233,8 @@ impl World {
         let keys = keys(client);
         self.engine.establish(TransportId(client), path(client), &keys);
         let ciphers = Ciphers {
-            to_server: context(&keys.client_key, &keys.client_salt),
-            from_server: context(&keys.server_key, &keys.server_salt),
+            to_server: context(&keys.receive_key, &keys.receive_salt),
+            from_server: context(&keys.send_key, &keys.send_salt),
         };
         self.clients.insert(address(client), ciphers);
     }

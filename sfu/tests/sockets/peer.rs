@@ -76,7 +76,7 @@ impl Server {
         let transport = TransportId(transport);
         let opener = ChannelOpener::Client;
         self.command(Command::OpenTransport { transport, room: ROOM, local: local.clone(), opener });
-        self.command(Command::SetFingerprint { transport, fingerprint });
+        self.command(Command::SetFingerprint { transport, fingerprint, role: DtlsRole::Server });
         local
     }
 

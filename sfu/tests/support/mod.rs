@@ -17,13 +17,13 @@ use rtc_crypto::providers::RingProvider;
 use rtc_datachannel::message::Message;
 use rtc_datachannel::message::message_channel_ack::DataChannelAck;
 use rtc_datachannel::message::message_channel_open::{ChannelType, DataChannelOpen};
-use rtc_dtls::config::{ConfigBuilder, ExtendedMasterSecretType};
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc_dtls::crypto::Certificate as ClientCertificate;
 use rtc_dtls::endpoint::{Endpoint as DtlsEndpoint, EndpointEvent};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as SctpEndpoint, EndpointConfig, Event,
-    Payload, PayloadProtocolIdentifier, ReliabilityType, StreamEvent, StreamId,
+    Payload, PayloadProtocolIdentifier, ReliabilityType, ServerConfig, StreamEvent, StreamId, TransportConfig,
 };
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
@@ -33,9 +33,9 @@ use rtc_stun::integrity::MessageIntegrity;
 use rtc_stun::message::{BINDING_REQUEST, Message as StunMessage, Setter, TransactionId};
 use rtc_stun::textattrs::Username;
 use sfu::certificate::Certificate;
-use sfu::command::{ChannelOpener, Fingerprint, IceCredentials, TransportId};
+use sfu::command::{ChannelOpener, DtlsRole, Fingerprint, IceCredentials, TransportId};
 use sfu::ice;
-use sfu::transport::{Path, Transport, TransportOutput, Via};
+use sfu::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
 
 /// One way, in the virtual network.
 const DELAY: Duration = Duration::from_millis(10);
@@ -107,8 +107,17 @@ enum ClientDtls {
     Dimpl { dtls: Box<Dtls>, keys: Vec<u8>, deadline: Option<Instant> },
 }
 
+/// How the client answers our `setup:actpass`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    Active,
+    Passive,
+}
+
 pub struct Client {
     dtls: ClientDtls,
+    pub setup: Setup,
+    waits_for_init: bool,
     sctp: SctpEndpoint,
     association: Option<(AssociationHandle, Association)>,
     pub outgoing: Vec<Vec<u8>>,
@@ -136,14 +145,51 @@ impl Client {
 
     /// A client that shows a certificate of somebody else.
     pub fn impostor() -> Self {
+        Self::with_certificate(&LIBWEBRTC_PROFILES, Self::stolen_certificate())
+    }
+
+    fn stolen_certificate() -> ClientCertificate {
         let provider = RingProvider::new();
         let [own, other] = ["own", "other"]
             .map(|name| ClientCertificate::generate_self_signed(vec![name.to_owned()], provider.crypto()).unwrap());
-        let stolen = ClientCertificate { certificate: other.certificate, private_key: own.private_key };
-        Self::with_certificate(&LIBWEBRTC_PROFILES, stolen)
+        ClientCertificate { certificate: other.certificate, private_key: own.private_key }
+    }
+
+    /// A client that answers `setup:passive`: `rtc-dtls` as a server, which asks for a cookie.
+    pub fn passive(profiles: &[SrtpProtectionProfile]) -> Self {
+        let certificate =
+            ClientCertificate::generate_self_signed(vec!["client".to_owned()], RingProvider::new().crypto()).unwrap();
+        Self::with_setup(Setup::Passive, profiles, certificate, ExtendedMasterSecretType::Require)
+    }
+
+    pub fn passive_with_rsa_certificate() -> Self {
+        let pem = include_str!("rsa_client.pem");
+        let certificate = ClientCertificate::from_pem(pem, RingProvider::new().crypto()).unwrap();
+        Self::with_setup(Setup::Passive, &LIBWEBRTC_PROFILES, certificate, ExtendedMasterSecretType::Require)
+    }
+
+    /// A server that does not bind its keys to the certificates.
+    pub fn passive_without_extended_master_secret() -> Self {
+        let certificate =
+            ClientCertificate::generate_self_signed(vec!["client".to_owned()], RingProvider::new().crypto()).unwrap();
+        Self::with_setup(Setup::Passive, &LIBWEBRTC_PROFILES, certificate, ExtendedMasterSecretType::Disable)
+    }
+
+    pub fn passive_impostor() -> Self {
+        let (setup, extended) = (Setup::Passive, ExtendedMasterSecretType::Require);
+        Self::with_setup(setup, &LIBWEBRTC_PROFILES, Self::stolen_certificate(), extended)
     }
 
     fn with_certificate(profiles: &[SrtpProtectionProfile], certificate: ClientCertificate) -> Self {
+        Self::with_setup(Setup::Active, profiles, certificate, ExtendedMasterSecretType::Require)
+    }
+
+    fn with_setup(
+        setup: Setup,
+        profiles: &[SrtpProtectionProfile],
+        certificate: ClientCertificate,
+        extended: ExtendedMasterSecretType,
+    ) -> Self {
         let provider = Arc::new(RingProvider::new());
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest::digest(&digest::SHA256, certificate.certificate.first().unwrap()).as_ref());
@@ -152,13 +198,24 @@ impl Client {
             .with_certificates(vec![certificate])
             .with_srtp_protection_profiles(profiles.to_vec())
             .with_insecure_skip_verify(true)
-            .with_extended_master_secret(ExtendedMasterSecretType::Require)
-            .build(true, None)
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
+            .with_extended_master_secret(extended)
+            .build(setup == Setup::Active, None)
             .unwrap();
-        let mut dtls = DtlsEndpoint::new(SERVER, TransportProtocol::UDP, None);
-        // The client's clock starts with the test's: nothing is sent before the first step.
-        dtls.connect(epoch(), SERVER, Arc::new(config), None).unwrap();
-        Self::with_dtls(ClientDtls::Rtc(Box::new(dtls)), Fingerprint(fingerprint))
+        let dtls = Self::rtc_dtls(setup, Arc::new(config));
+        Self::with_dtls(ClientDtls::Rtc(Box::new(dtls)), setup, Fingerprint(fingerprint))
+    }
+
+    fn rtc_dtls(setup: Setup, config: Arc<HandshakeConfig>) -> DtlsEndpoint {
+        match setup {
+            Setup::Active => {
+                let mut dtls = DtlsEndpoint::new(SERVER, TransportProtocol::UDP, None);
+                // The client's clock starts with the test's: nothing is sent before the first step.
+                dtls.connect(epoch(), SERVER, config, None).unwrap();
+                dtls
+            }
+            Setup::Passive => DtlsEndpoint::new(SERVER, TransportProtocol::UDP, Some(config)),
+        }
     }
 
     /// A client that bears loss.
@@ -168,15 +225,25 @@ impl Client {
 
     /// A client whose datagrams are no longer than `mtu` bytes.
     pub fn robust_with_mtu(seed: u64, mtu: usize) -> Self {
-        Self::robust_from(epoch(), seed, mtu)
+        Self::robust_from(Setup::Active, epoch(), seed, mtu)
+    }
+
+    /// A client that bears loss and answers `setup:passive`: `dimpl` as a server, which asks for a cookie.
+    pub fn passive_robust(seed: u64) -> Self {
+        Self::robust_from(Setup::Passive, epoch(), seed, 1_200)
+    }
+
+    /// One whose datagrams are no longer than `mtu` bytes.
+    pub fn passive_robust_with_mtu(seed: u64, mtu: usize) -> Self {
+        Self::robust_from(Setup::Passive, epoch(), seed, mtu)
     }
 
     /// A client that bears loss, on the clock of the machine.
     pub fn real(seed: u64) -> Self {
-        Self::robust_from(Instant::now(), seed, 1_200)
+        Self::robust_from(Setup::Active, Instant::now(), seed, 1_200)
     }
 
-    fn robust_from(now: Instant, seed: u64, mtu: usize) -> Self {
+    fn robust_from(setup: Setup, now: Instant, seed: u64, mtu: usize) -> Self {
         let certificate = dimpl::certificate::generate_self_signed_certificate().unwrap();
         let fingerprint = Fingerprint(certificate.fingerprint().try_into().unwrap());
         // As patient as libwebrtc, which starts at 50 ms; by default this one gives up after four attempts.
@@ -188,16 +255,20 @@ impl Client {
             .build()
             .unwrap();
         let mut dtls = Dtls::new_auto(Arc::new(config), certificate, now);
-        dtls.set_active(true);
+        dtls.set_active(setup == Setup::Active);
         dtls.handle_timeout(now).unwrap();
         let dtls = ClientDtls::Dimpl { dtls: Box::new(dtls), keys: Vec::new(), deadline: None };
-        Self::with_dtls(dtls, fingerprint)
+        Self::with_dtls(dtls, setup, fingerprint)
     }
 
-    fn with_dtls(dtls: ClientDtls, fingerprint: Fingerprint) -> Self {
-        let sctp = SctpEndpoint::new(SERVER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), None);
+    fn with_dtls(dtls: ClientDtls, setup: Setup, fingerprint: Fingerprint) -> Self {
+        let config = ServerConfig::new(TransportConfig::default());
+        let sctp =
+            SctpEndpoint::new(SERVER, TransportProtocol::UDP, Arc::new(EndpointConfig::new()), Some(Arc::new(config)));
         Self {
             dtls,
+            setup,
+            waits_for_init: false,
             sctp,
             association: None,
             outgoing: Vec::new(),
@@ -206,6 +277,12 @@ impl Client {
             fingerprint,
             seen: Seen::default(),
         }
+    }
+
+    /// Leaves the INIT to the server, as webrtc-rs does where it is passive.
+    pub fn waiting_for_init(mut self) -> Self {
+        self.waits_for_init = true;
+        self
     }
 
     /// Client key, server key, client salt, server salt.
@@ -242,7 +319,9 @@ impl Client {
 
     fn on_dtls_connected(&mut self, now: Instant) {
         self.seen.dtls_connected = true;
-        self.association = Some(self.sctp.connect(now, ClientConfig::default(), SERVER).unwrap());
+        if !self.waits_for_init {
+            self.association = Some(self.sctp.connect(now, ClientConfig::default(), SERVER).unwrap());
+        }
     }
 
     /// Takes what DTLS has to send and to tell.
@@ -282,8 +361,14 @@ impl Client {
     }
 
     fn receive_sctp(&mut self, now: Instant, packet: Bytes) {
-        if let Some((_, DatagramEvent::AssociationEvent(event))) = self.sctp.handle(now, SERVER, None, packet) {
-            self.association.as_mut().unwrap().1.handle_event(event);
+        match self.sctp.handle(now, SERVER, None, packet) {
+            Some((_, DatagramEvent::AssociationEvent(event))) => {
+                self.association.as_mut().unwrap().1.handle_event(event);
+            }
+            Some((handle, DatagramEvent::NewAssociation(association))) if self.waits_for_init => {
+                self.association = Some((handle, association));
+            }
+            _ => {}
         }
     }
 
@@ -418,6 +503,8 @@ pub struct World {
     pub outputs: Vec<TransportOutput>,
     /// Share of datagrams that are lost, from 0 to 1.
     pub loss: f64,
+    /// Share of datagrams that arrive after later ones, from 0 to 1.
+    pub reordering: f64,
     pub server_datagrams: usize,
     pub client_datagrams: usize,
     /// Alters the client's datagrams, by their number.
@@ -440,7 +527,10 @@ impl World {
     pub fn with_client(opener: ChannelOpener, seed: u64, client: Client) -> Self {
         let now = epoch();
         let local = ice::new_credentials(0);
-        let transport = Transport::new(TransportId(1), local.clone(), opener, &Certificate::generate(), now);
+        let mut transport = Transport::new(TransportId(1), local.clone(), opener, &Certificate::generate(), now);
+        if client.setup == Setup::Passive {
+            transport.set_dtls_role(now, DtlsRole::Client);
+        }
         let mut world = Self {
             now,
             transport,
@@ -448,6 +538,7 @@ impl World {
             local,
             outputs: Vec::new(),
             loss: 0.0,
+            reordering: 0.0,
             server_datagrams: 0,
             client_datagrams: 0,
             tamper: None,
@@ -464,7 +555,11 @@ impl World {
 
     /// A world where everything is up, channels included if the client opens them.
     pub fn connected(opener: ChannelOpener, seed: u64) -> Self {
-        let mut world = Self::new(opener, seed);
+        Self::connected_to(opener, seed, Client::robust(seed))
+    }
+
+    pub fn connected_to(opener: ChannelOpener, seed: u64, client: Client) -> Self {
+        let mut world = Self::with_client(opener, seed, client);
         world.transport.set_fingerprint(world.now, world.client.fingerprint);
         assert!(world.run_until(Duration::from_secs(5), |world| world.client.seen.sctp_connected));
         if opener == ChannelOpener::Client {
@@ -476,10 +571,22 @@ impl World {
 
     /// As livekit-client does, which opens the lossy channel first.
     pub fn open_channels(&mut self) {
-        let now = self.now;
-        self.client.open(now, 0, "_lossy", ChannelType::PartialReliableRexmitUnordered);
-        self.client.open(now, 2, "_reliable", ChannelType::Reliable);
-        self.client.open(now, 4, "_data_track", ChannelType::PartialReliableRexmitUnordered);
+        // The DTLS client has the even ids (RFC 8832, section 6).
+        let (now, first) = (self.now, if self.client.setup == Setup::Active { 0 } else { 1 });
+        self.client.open(now, first, "_lossy", ChannelType::PartialReliableRexmitUnordered);
+        self.client.open(now, first + 2, "_reliable", ChannelType::Reliable);
+        self.client.open(now, first + 4, "_data_track", ChannelType::PartialReliableRexmitUnordered);
+    }
+
+    /// Whether the client exports the keys that we do.
+    pub fn agrees(&self, keys: &KeyingMaterial) -> bool {
+        let (receive, send) = ((&keys.receive_key, &keys.receive_salt), (&keys.send_key, &keys.send_salt));
+        let (client, server) = match self.transport.dtls_role() {
+            DtlsRole::Server => (receive, send),
+            DtlsRole::Client => (send, receive),
+        };
+        let ours = [&client.0[..], server.0, client.1, server.1].concat();
+        ours == self.client.keying_material(ours.len())
     }
 
     pub fn channels_open(&self) -> usize {
@@ -539,14 +646,20 @@ impl World {
         }
     }
 
+    /// When a datagram arrives that is sent now.
+    fn arrival(&mut self) -> Instant {
+        let detour = if self.rng.random_bool(self.reordering) { 3 * DELAY / 2 } else { Duration::ZERO };
+        self.now + DELAY + detour
+    }
+
     /// Puts what both sides have to send on its way.
     fn exchange(&mut self) {
-        let arrival = self.now + DELAY;
         let mut buffer = Vec::new();
         while self.transport.poll_transmit(&mut buffer) {
             self.server_datagrams += 1;
             self.largest_datagram = self.largest_datagram.max(buffer.len());
             if !self.rng.random_bool(self.loss) {
+                let arrival = self.arrival();
                 self.to_client.push_back((arrival, buffer.clone()));
             }
         }
@@ -556,8 +669,12 @@ impl World {
             }
             self.client_datagrams += 1;
             if !self.rng.random_bool(self.loss) {
+                let arrival = self.arrival();
                 self.to_server.push_back((arrival, datagram));
             }
+        }
+        for queue in [&mut self.to_client, &mut self.to_server] {
+            queue.make_contiguous().sort_by_key(|(arrival, _)| *arrival);
         }
         while let Some(output) = self.transport.poll_output() {
             self.outputs.push(output);

@@ -3,7 +3,7 @@
 //! Everything that cannot be served is refused or marked unusable while reading, so that later steps need no doubts.
 
 use serde::{Deserialize, Serialize};
-use sfu::command::{Fingerprint, IceCredentials, Mid, Rid, Ssrc};
+use sfu::command::{DtlsRole, Fingerprint, IceCredentials, Mid, Rid, Ssrc};
 use shared::media::{Codec, MediaKind};
 
 use super::codecs::{self, Encoding, Feedback, SectionCodec};
@@ -31,6 +31,8 @@ pub(super) struct Description {
     pub is_bundled: bool,
     pub ice: IceCredentials,
     pub fingerprint: Fingerprint,
+    /// Ours, by the client's `a=setup`.
+    pub dtls_role: DtlsRole,
     pub sections: Vec<ClientSection>,
 }
 
@@ -145,19 +147,27 @@ impl Description {
         check_mids(&sections, &bundle)?;
 
         let used = sdp.sections.iter().zip(&sections).filter(|(_, read)| read.kind != SectionKind::Unusable);
-        let mut transport = None;
+        let (mut transport, mut roles) = (None, None);
         for (section, _) in used {
-            check_setup(find(section, &sdp, Name::Setup), sort)?;
+            if let Some(setup) = find(section, &sdp, Name::Setup) {
+                let role = read_setup(setup, sort)?;
+                if roles.replace(role).is_some_and(|other| other != role) {
+                    return Err(SdpError("sections of one transport differ in their setup".into()));
+                }
+            }
             if transport.is_none() {
                 transport = Some((read_ice(section, &sdp)?, read_fingerprint(section, &sdp)?));
             }
         }
         let (ice, fingerprint) = transport.ok_or_else(|| SdpError("it has no section in use".into()))?;
+        // Without a word of it the client begins.
+        let dtls_role = roles.unwrap_or(DtlsRole::Server);
         Ok(Self {
             allows_mixed_extensions: allows_mixed_extensions(&sdp),
             is_bundled: !bundle.is_empty(),
             ice,
             fingerprint,
+            dtls_role,
             sections,
         })
     }
@@ -208,11 +218,16 @@ fn check_mids(sections: &[ClientSection], bundle: &[&str]) -> Result<(), SdpErro
     Ok(())
 }
 
-/// We are always DTLS server (RFC 8842): the client must be able, or have chosen, to begin.
-fn check_setup(setup: Option<&str>, sort: Sort) -> Result<(), SdpError> {
+/// Our DTLS role (RFC 8842, section 5.3). Towards an offer we are the server, so that its client must be able to begin;
+/// our own offers leave the choice to the answer.
+fn read_setup(setup: &str, sort: Sort) -> Result<DtlsRole, SdpError> {
     match (setup, sort) {
-        (None | Some("active"), _) | (Some("actpass"), Sort::Offer) => Ok(()),
-        (Some(other), _) => Err(SdpError(format!("setup {:?}: the client must begin the DTLS handshake", clip(other)))),
+        ("active", _) | ("actpass", Sort::Offer) => Ok(DtlsRole::Server),
+        ("passive", Sort::Answer) => Ok(DtlsRole::Client),
+        (other, Sort::Offer) => {
+            Err(SdpError(format!("setup {:?}: who offers must be able to begin the DTLS handshake", clip(other))))
+        }
+        (other, Sort::Answer) => Err(SdpError(format!("setup {:?} is no answer to actpass", clip(other)))),
     }
 }
 

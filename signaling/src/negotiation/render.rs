@@ -52,7 +52,7 @@ pub(super) struct Outline<'a> {
     pub sections: Vec<OurSection<'a>>,
 }
 
-/// We are DTLS server, or leave the choice that clients always make that way (RFC 8842).
+/// We are the DTLS server towards offers, and leave the choice to answers (RFC 8842, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Setup {
     Passive,

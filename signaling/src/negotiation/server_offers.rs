@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use sfu::command::{Fingerprint, IceCredentials, Mid, SendSection};
+use sfu::command::{DtlsRole, Fingerprint, IceCredentials, Mid, SendSection};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 
@@ -37,7 +37,16 @@ pub(super) struct ServerOffers {
     refused_extensions: Vec<ExtensionId>,
     /// A section that showed a track is left to no other one while there is room for more sections.
     avoids_reuse: bool,
-    pub client: Option<(IceCredentials, Fingerprint)>,
+    client: Option<Client>,
+}
+
+/// The client's end of the transport, by its last answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Client {
+    ice: IceCredentials,
+    fingerprint: Fingerprint,
+    /// Ours towards it.
+    dtls_role: DtlsRole,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -193,6 +202,10 @@ impl ServerOffers {
     pub fn read_answer(&mut self, answer: Description) -> Result<AnswerNews, SdpError> {
         let offered = self.outstanding.as_ref().ok_or_else(|| SdpError("no offer is outstanding".into()))?;
         check_sections(&answer, offered.len())?;
+        // The association that there is goes on in its roles; another one we do not begin (RFC 8842, section 4).
+        if self.client.as_ref().is_some_and(|client| client.dtls_role != answer.dtls_role) {
+            return Err(SdpError("setup: the DTLS role is another than before".into()));
+        }
         let offered = self.outstanding.take().unwrap_or_default();
 
         let mut news = AnswerNews::default();
@@ -200,8 +213,9 @@ impl ServerOffers {
             self.note_refusals(offered, section);
             self.take_section(index, offered, section, &mut news);
         }
-        let old = self.client.replace((answer.ice, answer.fingerprint));
-        news.fingerprint = Some(answer.fingerprint).filter(|new| old.is_none_or(|(_, old)| old != *new));
+        let (fingerprint, dtls_role) = (answer.fingerprint, answer.dtls_role);
+        let old = self.client.replace(Client { ice: answer.ice, fingerprint, dtls_role });
+        news.dtls = Some((fingerprint, dtls_role)).filter(|_| old.is_none_or(|old| old.fingerprint != fingerprint));
         Ok(news)
     }
 

@@ -8,7 +8,7 @@ use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use proto::request_response::{Reason as Refusal, Request};
 use proto::signal_response::Message as Response;
-use sfu::command::{Command, PublicationId, ReceiveSection, Ssrc};
+use sfu::command::{Command, DtlsRole, PublicationId, ReceiveSection, Ssrc};
 use shared::id::{ParticipantSid, TrackSid};
 use shared::media::{Codec, MediaKind};
 
@@ -151,7 +151,8 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let transport = &mut participant.state.publisher;
         if let Some(fingerprint) = news.fingerprint {
-            self.out.command(Command::SetFingerprint { transport: transport.id, fingerprint });
+            let role = DtlsRole::Server;
+            self.out.command(Command::SetFingerprint { transport: transport.id, fingerprint, role });
         }
         if news.ice_restart {
             let local = (self.host.new_credentials)();

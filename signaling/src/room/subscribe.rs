@@ -362,8 +362,8 @@ impl Room {
         subscriber.last_answer = Some(DescriptionId(answer.id));
         let transport = subscriber.id;
         self.timers.clear(&Timer::Answer(sid.clone()));
-        if let Some(fingerprint) = news.fingerprint {
-            self.out.command(Command::SetFingerprint { transport, fingerprint });
+        if let Some((fingerprint, role)) = news.dtls {
+            self.out.command(Command::SetFingerprint { transport, fingerprint, role });
         }
         for (track, section) in news.accepted {
             self.go_live(sid, &track, section);

@@ -2,13 +2,14 @@
 
 use livekit_protocol as proto;
 use proto::participant_info::State;
+use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use sfu::command::{ChannelOpener, Command, TransportEnd};
+use sfu::command::{ChannelOpener, Command, DtlsRole, TransportEnd};
 use signaling::event::RoomHappening;
 use signaling::join::{Join, Mode};
 use signaling::rooms::JoinError;
 
-use crate::sdp::Offer;
+use crate::sdp::{Offer, answer_to};
 use crate::world::{World, grants, join, leaves, ms, names, offer, s, updates};
 
 fn join_response(world: &mut World, join: Join) -> proto::JoinResponse {
@@ -51,6 +52,27 @@ fn a_v0_join_gets_two_transports_and_an_offer_without_media() {
     assert!(offer.sdp.contains("m=application") && !offer.sdp.contains("m=video"));
     assert!((2..=257).contains(&offer.id));
     assert!(names(&messages).contains(&"token"));
+}
+
+/// As the Go SDK does, whose Pion waits for the ClientHello of an ICE-lite server.
+#[test]
+fn who_answers_passive_makes_us_the_dtls_client_of_that_transport_alone() {
+    for (setup, role) in [("passive", DtlsRole::Client), ("active", DtlsRole::Server)] {
+        let mut world = World::new();
+        let alice = world.join(join("alice", Mode::V0));
+        let messages = world.take(&alice);
+        let offers = |m: &_| if let Response::Offer(offer) = m { Some(offer.clone()) } else { None };
+        let their = messages.iter().find_map(offers).unwrap();
+        let sdp = answer_to(&their.sdp).replace("a=setup:active", &format!("a=setup:{setup}"));
+        let answer = proto::SessionDescription { r#type: "answer".into(), sdp, id: their.id, ..Default::default() };
+        world.request(&alice, Request::Answer(answer));
+        world.offer(&alice, 1, &Offer::default().application());
+        let roles = world.commands.iter().filter_map(|command| match command {
+            Command::SetFingerprint { role, .. } => Some(*role),
+            _ => None,
+        });
+        assert_eq!(roles.collect::<Vec<_>>(), [role, DtlsRole::Server]);
+    }
 }
 
 #[test]

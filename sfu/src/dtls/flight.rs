@@ -1,0 +1,82 @@
+//! A flight of ours: what we say before the peer has to answer, and when we say it again (RFC 6347, section 4.2.4).
+
+use std::time::{Duration, Instant};
+
+use super::record::{Content, HEADER_LENGTH, Sealer, put_plain};
+use super::{DATAGRAM_BYTES_MAX, Transmits};
+
+/// When a flight is sent again. Clients repeat theirs after 50 ms to 1 s.
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+/// The interval doubles up to this one. How long it goes on is for the owner to say.
+const REPEAT_AFTER_MAX: Duration = Duration::from_millis(1_600);
+/// What ChangeCipherSpec and Finished take in a datagram, in bytes.
+const FINISHED_LENGTH: usize = 75;
+
+#[derive(Default)]
+pub(super) struct Flight {
+    /// Of epoch 0.
+    pub messages: Vec<Vec<u8>>,
+    /// Follows them, protected, behind a ChangeCipherSpec.
+    pub finished: Option<Vec<u8>>,
+    next_record: u64,
+    sent: Option<Instant>,
+    repeat_after: Duration,
+}
+
+impl Flight {
+    /// Sends it for the first time. `sealer` is for its Finished.
+    pub fn begin(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+        self.repeat_after = REPEAT_AFTER;
+        self.send(now, sealer, transmits);
+    }
+
+    /// Sends it because its time has come.
+    pub fn send_again(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+        self.repeat_after = (2 * self.repeat_after).min(REPEAT_AFTER_MAX);
+        self.send(now, sealer, transmits);
+    }
+
+    pub fn send(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+        self.sent = Some(now);
+        let mut datagram: Vec<u8> = Vec::new();
+        for message in &self.messages {
+            flush_before(HEADER_LENGTH + message.len(), &mut datagram, transmits);
+            put_plain(&mut datagram, Content::Handshake, self.next_record, message);
+            self.next_record += 1;
+        }
+        if let (Some(finished), Some(sealer)) = (&self.finished, sealer) {
+            flush_before(FINISHED_LENGTH, &mut datagram, transmits);
+            put_plain(&mut datagram, Content::ChangeCipherSpec, self.next_record, &[1]);
+            self.next_record += 1;
+            sealer.put(&mut datagram, Content::Handshake, finished);
+        }
+        transmits.push_back(datagram);
+    }
+
+    /// Leaves room for the next flight; numbers of records go on.
+    pub fn clear(&mut self) {
+        self.messages.clear();
+        self.finished = None;
+        self.sent = None;
+    }
+
+    pub fn sent(&self) -> Option<Instant> {
+        self.sent
+    }
+
+    /// The number of the next record of epoch 0.
+    pub fn next_record(&self) -> u64 {
+        self.next_record
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        self.sent.map(|sent| sent + self.repeat_after)
+    }
+}
+
+/// Starts another datagram if this one has no room for `length` more bytes.
+fn flush_before(length: usize, datagram: &mut Vec<u8>, transmits: &mut Transmits) {
+    if !datagram.is_empty() && datagram.len() + length > DATAGRAM_BYTES_MAX {
+        transmits.push_back(std::mem::take(datagram));
+    }
+}
