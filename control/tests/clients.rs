@@ -2,8 +2,8 @@
 //!
 //! Each test runs one script of `tests/clients` against a server of its own. The scripts hold the judgement; `make
 //! setup` brings what they need. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test clients` runs them
-//! against LiveKit's server, on which all pass but the one that ends the server, as it waits for its participants instead,
-//! and those in which a track is published again at once: it waits for the one that was given up.
+//! against LiveKit's server, on which all pass but those that end the server in order, as it waits for its participants
+//! instead, and those in which a track is published again at once: it waits for the one that was given up.
 //!
 //! Names end in the connection model: `v1` is one peer connection and `/rtc/v1`, `v0` is two and `/rtc`.
 
@@ -81,17 +81,22 @@ mod python_sdk {
 
     #[test]
     fn clients_come_back_after_the_server_was_killed_v1() {
-        Script::python("restart.py", &["v1"]).passes();
+        Script::python("restart.py", &["v1", "kill"]).passes();
     }
 
     #[test]
     fn clients_come_back_after_the_server_was_killed_v0() {
-        Script::python("restart.py", &["v0"]).passes();
+        Script::python("restart.py", &["v0", "kill"]).passes();
     }
 
     #[test]
-    fn a_server_that_ends_tells_its_clients() {
-        Script::python("shutdown.py", &["v1"]).passes();
+    fn clients_come_back_after_the_server_was_restarted_in_order_v1() {
+        Script::python("restart.py", &["v1", "terminate"]).passes();
+    }
+
+    #[test]
+    fn clients_come_back_after_the_server_was_restarted_in_order_v0() {
+        Script::python("restart.py", &["v0", "terminate"]).passes();
     }
 }
 
@@ -139,6 +144,11 @@ mod chromium {
 
     #[test]
     fn pages_come_back_after_the_server_was_killed() {
-        Script::node("browser.mjs", &["restart", "v1"]).passes();
+        Script::node("browser.mjs", &["restart", "v1", "kill"]).passes();
+    }
+
+    #[test]
+    fn pages_come_back_after_the_server_was_restarted_in_order() {
+        Script::node("browser.mjs", &["restart", "v1", "terminate"]).passes();
     }
 }

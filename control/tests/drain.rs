@@ -63,7 +63,7 @@ async fn last_message(mut socket: Socket) -> Option<Response> {
 }
 
 #[tokio::test]
-async fn participants_are_told_that_the_server_shuts_down() {
+async fn participants_are_told_to_come_back_to_the_server_that_is_started_next() {
     let config = config();
     let token = token(&config);
     let app = App::start(config).await.unwrap();
@@ -75,6 +75,7 @@ async fn participants_are_told_that_the_server_shuts_down() {
 
     let Some(Response::Leave(leave)) = last_message(socket).await else { panic!("no leave") };
     assert_eq!(leave.reason(), proto::DisconnectReason::ServerShutdown);
+    assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
     assert_eq!(running.await.unwrap().unwrap(), Stopped::Drained);
 }
 

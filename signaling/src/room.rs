@@ -646,12 +646,35 @@ impl Room {
         if self.closed {
             return;
         }
-        let everybody: Vec<_> = self.participants.keys().cloned().collect();
-        for sid in everybody {
-            self.remove(now, &sid, reason, Some(Action::Disconnect));
-        }
-        self.out.command(Command::CloseRoom { room: self.id });
+        self.remove_everybody(now, reason, Some(Action::Disconnect));
         self.tell(now, RoomHappening::RoomFinished { room: self.view.room.clone() });
+        self.end();
+    }
+
+    /// Ends the room here because the server stops. Everybody is told to come back, and finds the room anew on the server
+    /// that is started next; so its members are reported to have left, and the room is not reported to have finished.
+    pub fn suspend(&mut self, now: Now) {
+        if self.closed {
+            return;
+        }
+        let connections = self.participants.values().filter_map(|participant| participant.live.connection).collect();
+        self.out.send_all(connections, wire::leave(Reason::ServerShutdown, Action::Reconnect));
+        // Nobody is told of the others' departure: who comes back meets them again.
+        for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
+            self.detach(&sid);
+        }
+        self.remove_everybody(now, Reason::ServerShutdown, Some(Action::Reconnect));
+        self.end();
+    }
+
+    fn remove_everybody(&mut self, now: Now, reason: Reason, farewell: Option<Action>) {
+        for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
+            self.remove(now, &sid, reason, farewell);
+        }
+    }
+
+    fn end(&mut self) {
+        self.out.command(Command::CloseRoom { room: self.id });
         self.closed = true;
         self.out.0.push(RoomEffect::Closed);
     }

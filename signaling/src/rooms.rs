@@ -401,12 +401,13 @@ impl Rooms {
         }
     }
 
-    /// Refuses new joins, sends everybody Leave `SERVER_SHUTDOWN`, and returns when all are gone or `deadline` passed.
+    /// Refuses new joins, has everybody come back later (Leave `SERVER_SHUTDOWN` with action `RECONNECT`), and returns when
+    /// all are gone or `deadline` passed.
     pub async fn drain(&self, deadline: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         let gone = async {
             let rooms = self.list().await;
-            join_all(rooms.iter().map(|room| ask(room, |room, now| room.close(now, Reason::ServerShutdown)))).await;
+            join_all(rooms.iter().map(|room| ask(room, |room, now| room.suspend(now)))).await;
             while self.counters.rooms.load(Ordering::Relaxed) + self.counters.sessions.load(Ordering::Relaxed) > 0 {
                 tokio::time::sleep(DRAIN_POLL).await;
             }

@@ -1,7 +1,7 @@
 // `livekit-client` in headless Chromium: one page publishes the fake camera and microphone, another one plays them.
 //
-// browser.mjs SCENARIO v0|v1, where SCENARIO is codecs, session, late or restart. Runs alone as well: LIVEKIT_URL,
-// LIVEKIT_API_KEY and LIVEKIT_API_SECRET name a running server.
+// browser.mjs SCENARIO v0|v1, where SCENARIO is codecs, session, late or restart, which takes kill or terminate as well.
+// Runs alone too: LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET name a running server.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { createInterface } from 'node:readline';
@@ -10,7 +10,7 @@ import { launch, pause, say, servePage, until } from './chromium.mjs';
 
 const url = process.env.LIVEKIT_URL ?? 'ws://127.0.0.1:7880';
 const [key, secret] = [process.env.LIVEKIT_API_KEY ?? 'devkey', process.env.LIVEKIT_API_SECRET ?? 'secret'];
-const [scenario, model] = process.argv.slice(2);
+const [scenario, model, ending] = process.argv.slice(2);
 const roomName = `browser-${scenario}-${randomBytes(4).toString('hex')}`;
 const pageUrl = await servePage('./page.js');
 const browser = await launch();
@@ -141,13 +141,13 @@ async function session() {
   await bob.evaluate(() => window.room.disconnect());
 }
 
-/** The server is killed and started again: both pages come back by themselves. */
+/** The server ends, killed or told to, and is started again: both pages come back by themselves. */
 async function restart() {
   const [alice, bob] = [await member('alice'), await member('bob')];
   await plays(bob, await publish(alice, 'vp8', 'h360'), 'the camera is decoded');
   await forget(alice);
   await forget(bob);
-  await askKeeper('kill');
+  await askKeeper(ending);
   await until(() => heard(bob, 'SignalReconnecting').then(async (yes) => yes || heard(bob, 'Reconnecting')), 'bob notices');
   await askKeeper('start');
   for (const page of [alice, bob]) await until(() => heard(page, 'Reconnected'), 'it comes back', 60);

@@ -3,6 +3,7 @@ import { Room, RoomEvent, createLocalTracks } from 'livekit-client';
 import { io } from 'socket.io-client';
 
 window.happened = [];
+window.reconnected = 0;
 
 /** The app's API service. */
 const request = (base, bearer) => async (path, { method, body }) => {
@@ -51,6 +52,7 @@ window.watchStream = async (base, bearer, streamId) => {
   const room = new Room();
   window.room = room;
   room.on(RoomEvent.Disconnected, () => window.happened.push('room disconnected'));
+  room.on(RoomEvent.Reconnected, () => { window.reconnected += 1; });
   room.on(RoomEvent.TrackSubscribed, (track) => document.body.appendChild(track.attach()));
   await room.connect(url, token, { autoSubscribe: true });
   return { roomName, title };

@@ -1,6 +1,6 @@
 """The Python SDK as publisher and viewer of a stream: media, a killed publisher, the way back, the admin's end.
 
-Runs alone as well: PRODUCT_URL names a running product, PRODUCT_JWT_SECRET the secret of its users' tokens.
+Other scripts use its roles `publisher` and `viewer STREAM USER`. Runs alone as well: PRODUCT_URL names a running product, PRODUCT_JWT_SECRET the secret of its users' tokens.
 """
 
 import asyncio
@@ -60,10 +60,28 @@ async def go_live() -> tuple[dict, Member]:
 
 
 async def publisher():
-    """Publishes until it is killed."""
-    place, _ = await go_live()
+    """Publishes until it is killed; says when it is back after a disruption."""
+    place, ana = await go_live()
     say(f"publishes {place['streamId']}")
-    await asyncio.sleep(600)
+    mark = 0
+    while True:
+        await ana.hears("reconnected", since=mark, within=600)
+        say("reconnected")
+        mark = ana.mark()
+
+
+async def viewer(stream_id: str, user: str):
+    """Watches until it is killed; says each time that frames of a new track arrive."""
+    status, place = await call("GET", f"/live/{stream_id}/watch", user)
+    assert status == 200, place
+    member = await enter(Member(user), place)
+    mark = 0
+    while True:
+        track, *_ = await member.hears("track_subscribed", lambda track, *_: track.kind == 2, since=mark, within=600)
+        mark = member.mark()
+        seen = Viewer(track)
+        await until(lambda: len(seen.numbers) > 20, "frames arrive")
+        say("frames arrive")
 
 
 async def frames_arrive(viewer: Member, since: int = 0) -> None:
@@ -109,4 +127,10 @@ async def scenario():
         process.kill()
 
 
-run(publisher() if sys.argv[1:] == ["publisher"] else scenario())
+match sys.argv[1:]:
+    case ["publisher"]:
+        run(publisher())
+    case ["viewer", stream_id, user]:
+        run(viewer(stream_id, user))
+    case _:
+        run(scenario())

@@ -1,6 +1,10 @@
-"""The server is killed and started again: publisher and subscriber come back by themselves and the picture goes on."""
+"""The server ends and is started again: publisher and subscriber come back by themselves and the picture goes on.
+
+The second argument says how it ends: `kill` without a word, `terminate` in order (SIGTERM).
+"""
 
 import asyncio
+import sys
 
 from media import Camera, Viewer
 from session import Member, new_room_name, run, say, server, until
@@ -18,7 +22,7 @@ async def scenario():
 
     marks = {m: m.mark() for m in (alice, bob)}
     sid = alice.me.sid
-    await server("kill")
+    await server(sys.argv[2])
     for member in (alice, bob):
         await member.hears("reconnecting", since=marks[member])
     await server("start")

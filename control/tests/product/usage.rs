@@ -13,18 +13,19 @@ on_every_store! {
     pages_use_the_product_as_its_description_shows_with_rooms_elsewhere
     phones_publish_lose_their_connection_and_come_back_with_the_products_own_rooms
     phones_publish_lose_their_connection_and_come_back_with_rooms_elsewhere
+    publishers_and_viewers_come_back_when_the_product_is_restarted_in_order
     a_token_says_what_its_holder_may_do
 }
 
 /// A product, and the other server if its rooms are there.
 struct World {
     product: Product,
-    _rooms: Option<Product>,
+    rooms: Option<Product>,
 }
 
 impl World {
     async fn builtin(kept: Kept, name: &str) -> Self {
-        Self { product: kept.product(name, json!({})).await, _rooms: None }
+        Self { product: kept.product(name, json!({})).await, rooms: None }
     }
 
     async fn external(kept: Kept, name: &str) -> Self {
@@ -37,7 +38,7 @@ impl World {
         });
         let mut product = kept.prepared(ports, name, json!({ "sfu": sfu })).await;
         product.start_again().await;
-        Self { product, _rooms: Some(rooms) }
+        Self { product, rooms: Some(rooms) }
     }
 
     fn passes(&mut self, script: Script) {
@@ -60,6 +61,21 @@ async fn phones_publish_lose_their_connection_and_come_back_with_the_products_ow
 
 async fn phones_publish_lose_their_connection_and_come_back_with_rooms_elsewhere(kept: Kept) {
     World::external(kept, "phone-external").await.passes(Script::python("product_publish.py", &[]));
+}
+
+async fn publishers_and_viewers_come_back_when_the_product_is_restarted_in_order(kept: Kept) {
+    World::builtin(kept, "restart-builtin")
+        .await
+        .passes(Script::node("product_restart.mjs", &["terminate", "builtin"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_and_viewers_come_back_when_the_media_server_elsewhere_is_restarted_in_order() {
+    let World { product, rooms } = World::external(Kept::Embedded, "restart-external").await;
+    let mut rooms = rooms.expect("they are elsewhere");
+    let script = Script::node("product_restart.mjs", &["terminate", "external"]);
+    let script = script.with("PRODUCT_URL", &product.ports.url()).with("PRODUCT_JWT_SECRET", JWT_SECRET);
+    script.passes_on(&mut rooms);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::ports;
 use crate::script::Keeper;
+use crate::server::signal;
 
 /// Of the app's identity service.
 pub const JWT_SECRET: &str = "the-identity-service-signs-with-this-0123456789";
@@ -20,6 +21,8 @@ pub const API_SECRET: &str = "the-media-server-signs-with-this-0123456789";
 
 /// Longest time from the start of the process until it is ready.
 const START_MAX: Duration = Duration::from_secs(30);
+/// Longest time from SIGTERM to the exit: the default drain deadline of 10 s, and much more for a busy machine.
+const STOP_MAX: Duration = Duration::from_secs(40);
 /// How long [`eventually`] waits: far above what anything takes, as tests share two cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_LINES: usize = 120;
@@ -186,6 +189,21 @@ impl Product {
         }
     }
 
+    /// Tells it to end (SIGTERM), and waits for its exit.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        signal("TERM", &process.id().to_string());
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_MAX {
+            if let Some(status) = process.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.process = Some(process);
+        panic!("still running {STOP_MAX:?} after SIGTERM");
+    }
+
     /// What its configuration says at that path; `null` if nothing.
     pub fn setting(&self, path: &[&str]) -> &Value {
         path.iter().fold(&self.config, |value, name| &value[name])
@@ -275,6 +293,12 @@ impl Keeper for Product {
         match request {
             "kill" => self.kill(),
             "start" => self.spawn(),
+            "terminate" => {
+                let status = self.terminate();
+                if !status.success() {
+                    return Err(format!("the product ended with {status} after SIGTERM"));
+                }
+            }
             other => return Err(format!("the script asked for {other:?}")),
         }
         Ok(())

@@ -246,3 +246,26 @@ fn counts_follow_within_five_seconds() {
     assert!(names(&world.take(&alice)).contains(&"room_update"));
     assert_eq!(world.room.view().room.num_participants, 2);
 }
+
+#[test]
+fn a_room_whose_server_stops_asks_everybody_to_come_back_and_is_not_finished() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v1("bob");
+    world.forget();
+    world.call(|room, now| room.suspend(now));
+
+    for client in [&alice, &bob] {
+        let inbox = world.take(client);
+        let leave = &leaves(&inbox)[0];
+        assert_eq!((leave.reason(), leave.action()), (Reason::ServerShutdown, Action::Reconnect));
+        assert!(leave.can_reconnect, "older clients read this field");
+        assert!(updates(&inbox).is_empty(), "those who come back meet the others again");
+        assert!(world.closed.contains(&client.connection));
+    }
+    let left = |event: &&signaling::event::RoomEvent| matches!(event.what, RoomHappening::ParticipantLeft { .. });
+    assert_eq!(world.events.iter().filter(left).count(), 2);
+    assert!(!world.events.iter().any(|event| matches!(event.what, RoomHappening::RoomFinished { .. })));
+    assert!(world.finished);
+    assert!(matches!(world.commands.last(), Some(Command::CloseRoom { .. })));
+}
