@@ -38,7 +38,7 @@ use crate::demux::Discard;
 use crate::publication::Publication;
 use crate::run::{SendArena, Transmit};
 use crate::srtp::{SrtpReceiver, SrtpSender};
-use crate::stats::Stats;
+use crate::stats::{ByKind, Stats};
 use crate::subscription::Subscription;
 use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput};
 use crate::twcc::TwccRecorder;
@@ -155,6 +155,15 @@ impl Engine {
 
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
+    }
+
+    /// Brings the number of subscriptions of each kind in [`Stats`] up to date.
+    pub fn count_subscriptions(&mut self) {
+        let mut count = ByKind::default();
+        for (_, subscription) in &self.subscriptions {
+            *count.of(self.publications[subscription.publication].section.kind) += 1;
+        }
+        self.stats.media.subscriptions = count;
     }
 
     /// When [`Engine::expire`] is next due; `None` while there is nothing to wait for.

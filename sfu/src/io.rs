@@ -23,7 +23,7 @@ use self::worker::Worker;
 use crate::certificate::Certificate;
 use crate::command::{Candidate, CandidateProtocol, Command, Event, IceCredentials, RoomId};
 use crate::ice;
-use crate::stats::{Counter, Stats};
+use crate::stats::{Counter, MediaStats, Stats};
 use crate::transport::Path;
 
 /// Commands that may wait for a worker. It drains all of them every turn.
@@ -202,6 +202,17 @@ impl Workers {
                 for (total, counter) in sum.iter_mut().zip(counters) {
                     total.3 += counter.3;
                 }
+            }
+        }
+        sum
+    }
+
+    /// How streams fare on all workers; up to a second old.
+    pub fn media(&self) -> MediaStats {
+        let mut sum = MediaStats::default();
+        for handle in &self.handles {
+            if let Ok(stats) = handle.board.stats.lock() {
+                sum.add(&stats.media);
             }
         }
         sum

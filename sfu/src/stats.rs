@@ -1,6 +1,9 @@
 //! Plain counters of one worker. Snapshots leave as values.
 
-use crate::command::TransportEnd;
+use shared::histogram::Histogram;
+use shared::media::MediaKind;
+
+use crate::command::{ReceiveStats, TransportEnd};
 use crate::demux::Discard;
 use crate::srtp::SrtpProfile;
 
@@ -66,6 +69,90 @@ impl Losses {
     }
 }
 
+/// Bounds of [`StreamQuality`], those of LiveKit's metrics.
+const LOSS_PERCENT: [f64; 10] = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 5.0, 10.0, 40.0, 100.0];
+const JITTER_US: [f64; 9] = [1e3, 1e4, 3e4, 5e4, 7e4, 1e5, 3e5, 6e5, 1e6];
+const RTT_MS: [f64; 10] = [50.0, 100.0, 150.0, 200.0, 250.0, 500.0, 750.0, 1e3, 5e3, 1e4];
+
+/// How the streams of one direction and kind fared, an observation a stream and report.
+#[derive(Debug, Clone)]
+pub struct StreamQuality {
+    /// Packets lost on the way.
+    pub lost: u64,
+    pub loss_percent: Histogram,
+    pub jitter_us: Histogram,
+    pub rtt_ms: Histogram,
+}
+
+impl Default for StreamQuality {
+    fn default() -> Self {
+        Self {
+            lost: 0,
+            loss_percent: Histogram::new(&LOSS_PERCENT),
+            jitter_us: Histogram::new(&JITTER_US),
+            rtt_ms: Histogram::new(&RTT_MS),
+        }
+    }
+}
+
+impl StreamQuality {
+    /// What arrived of a publication.
+    pub fn count_received(&mut self, stats: &ReceiveStats) {
+        let expected = stats.packets + stats.lost;
+        if expected == 0 {
+            return;
+        }
+        self.lost += stats.lost;
+        self.loss_percent.observe(100.0 * stats.lost as f64 / expected as f64);
+        self.jitter_us.observe(stats.jitter_us.into());
+    }
+
+    pub fn add(&mut self, other: &StreamQuality) {
+        self.lost += other.lost;
+        self.loss_percent.add(&other.loss_percent);
+        self.jitter_us.add(&other.jitter_us);
+        self.rtt_ms.add(&other.rtt_ms);
+    }
+}
+
+/// Of audio and of video.
+#[derive(Debug, Clone, Default)]
+pub struct ByKind<T> {
+    pub audio: T,
+    pub video: T,
+}
+
+impl<T> ByKind<T> {
+    pub fn of(&mut self, kind: MediaKind) -> &mut T {
+        match kind {
+            MediaKind::Audio => &mut self.audio,
+            MediaKind::Video => &mut self.video,
+        }
+    }
+}
+
+/// What is known of media beyond counters.
+#[derive(Debug, Clone, Default)]
+pub struct MediaStats {
+    /// From publishers, as we see it.
+    pub received: ByKind<StreamQuality>,
+    /// To subscribers, as they report it.
+    pub sent: ByKind<StreamQuality>,
+    /// Now.
+    pub subscriptions: ByKind<u64>,
+}
+
+impl MediaStats {
+    pub fn add(&mut self, other: &MediaStats) {
+        self.received.audio.add(&other.received.audio);
+        self.received.video.add(&other.received.video);
+        self.sent.audio.add(&other.sent.audio);
+        self.sent.video.add(&other.sent.video);
+        self.subscriptions.audio += other.subscriptions.audio;
+        self.subscriptions.video += other.subscriptions.video;
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub datagrams_received: u64,
@@ -76,6 +163,9 @@ pub struct Stats {
     pub bytes_sent: u64,
     pub runs_sent: u64,
     pub rtp_retransmitted: u64,
+    pub bytes_retransmitted: u64,
+    /// Of publications, counted every [`crate::command::STATS_INTERVAL`].
+    pub rtp_bytes_received: u64,
     /// Packets of the past sent to new subscribers.
     pub rtp_caught_up: u64,
     pub nacks_received: u64,
@@ -83,6 +173,8 @@ pub struct Stats {
     pub nacks_over_budget: u64,
     pub nacks_sent: u64,
     pub keyframe_requests_received: u64,
+    /// Of these, FIR rather than PLI.
+    pub firs_received: u64,
     pub keyframe_requests_sent: u64,
     pub data_received: u64,
     pub data_dropped: u64,
@@ -96,6 +188,7 @@ pub struct Stats {
     pub handshakes: Handshakes,
     pub ended: Ends,
     pub losses: Losses,
+    pub media: MediaStats,
     discards: [u64; Discard::ALL.len()],
 }
 
@@ -126,12 +219,15 @@ impl Stats {
             ("bytes_sent_total", "Bytes of RTP packets forwarded.", self.bytes_sent),
             ("runs_sent_total", "Messages that carried forwarded packets.", self.runs_sent),
             ("rtp_retransmitted_total", "RTP packets sent again for a NACK.", self.rtp_retransmitted),
+            ("bytes_retransmitted_total", "Bytes of RTP packets sent again.", self.bytes_retransmitted),
+            ("rtp_bytes_received_total", "Bytes of RTP of publications.", self.rtp_bytes_received),
             ("rtp_caught_up_total", "RTP packets of the past sent to new subscribers.", self.rtp_caught_up),
             ("nacks_received_total", "Packets that subscribers asked for again.", self.nacks_received),
             ("nacks_missed_total", "Packets asked for that history no longer had.", self.nacks_missed),
             ("nacks_over_budget_total", "Packets asked for beyond a subscriber's budget.", self.nacks_over_budget),
             ("nacks_sent_total", "Packets that we asked publishers for.", self.nacks_sent),
             ("keyframe_requests_received_total", "PLI and FIR of subscribers.", self.keyframe_requests_received),
+            ("firs_received_total", "FIR of subscribers.", self.firs_received),
             ("keyframe_requests_sent_total", "PLI to publishers.", self.keyframe_requests_sent),
             ("data_received_total", "Data channel messages that arrived.", self.data_received),
             (

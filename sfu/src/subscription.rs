@@ -80,6 +80,8 @@ pub struct Subscription {
     packets: u32,
     octets: u32,
     pub report_due: Instant,
+    /// Loss that its subscriber has reported so far.
+    lost: i32,
 }
 
 impl Subscription {
@@ -111,6 +113,7 @@ impl Subscription {
             rtx_refilled: now,
             packets: 0,
             octets: 0,
+            lost: 0,
             report_due: now,
         };
         subscription.map(source);
@@ -329,6 +332,13 @@ impl Subscription {
 
     fn write_extensions(&self, out: &mut [u8], packet: &StoredPacket<'_>, mapping: &Mapping, send_time: u32) {
         self.elements(packet, mapping).write(out, send_time);
+    }
+
+    /// Packets lost since the last report, given the reported sum (RFC 3550, section 6.4.1). Duplicates make it fall.
+    pub fn newly_lost(&mut self, cumulative: i32) -> u64 {
+        let newly = cumulative.saturating_sub(self.lost).max(0);
+        self.lost = cumulative;
+        u64::from(newly.unsigned_abs())
     }
 
     /// Our sender report (RFC 3550, section 6.4.1) on the publisher's clock, so that its tracks stay in step.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use media::*;
 use sfu::command::*;
-use sfu::rtcp::{Feedback, parse, write_nack};
+use sfu::rtcp::{Feedback, ReportBlock, SenderReport, parse, write_nack, write_receiver_report, write_sender_report};
 
 fn world() -> (World, Source) {
     let mut world = World::new();
@@ -164,4 +164,67 @@ fn rtcp_of_another_stream_than_ours_does_nothing() {
     assert!(world.media(10).is_empty());
     world.command(Command::SetSubscription { subscription: SubscriptionId(9), paused: true, layer_max: 0 });
     assert_eq!(world.engine.stats.discards(sfu::demux::Discard::StaleCommand), 1);
+}
+
+#[test]
+fn a_subscribers_report_tells_loss_jitter_and_round_trip() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 3));
+    let mut packet = Vec::new();
+    write_sender_report(&mut packet, &SenderReport { ssrc: 100, ntp: 7 << 32, rtp: 0, packets: 3, octets: 3000 }, &[]);
+    world.send_rtcp(1, &packet);
+    let ours = (0..200).find_map(|_| {
+        world.pass(Duration::from_millis(20));
+        let (_, control) = world.received(10);
+        control.iter().flat_map(|packet| parse(packet)).find_map(|feedback| match feedback {
+            Ok(Feedback::SenderReport(report, _)) => Some(report),
+            _ => None,
+        })
+    });
+    let last_sr = (ours.expect("a sender report").ntp >> 16) as u32;
+    world.pass(Duration::from_millis(200));
+    let mut block = ReportBlock {
+        ssrc: 1000,
+        fraction_lost: 64,
+        cumulative_lost: 3,
+        highest_sequence: 2,
+        jitter: 900,
+        last_sr,
+        // 100 ms.
+        delay_since_last_sr: 6_554,
+    };
+    for cumulative_lost in [3, 3, 5] {
+        block.cumulative_lost = cumulative_lost;
+        packet.clear();
+        write_receiver_report(&mut packet, 4, &[block]);
+        world.send_rtcp(10, &packet);
+    }
+
+    let sent = &world.engine.stats.media.sent.video;
+    assert_eq!(sent.lost, 5);
+    assert_eq!((sent.loss_percent.count(), sent.loss_percent.sum()), (3, 75.0));
+    assert_eq!((sent.jitter_us.count(), sent.jitter_us.sum()), (3, 30_000.0));
+    let rtt_ms = sent.rtt_ms.sum() / 3.0;
+    assert!((80.0..=120.0).contains(&rtt_ms) && sent.rtt_ms.count() == 3, "{rtt_ms} ms");
+
+    // A report that answers none of ours tells no round trip.
+    block.last_sr = last_sr.wrapping_add(1 << 30);
+    packet.clear();
+    write_receiver_report(&mut packet, 4, &[block]);
+    world.send_rtcp(10, &packet);
+    assert_eq!(world.engine.stats.media.sent.video.rtt_ms.count(), 3);
+}
+
+#[test]
+fn what_publishers_lose_is_counted_with_their_jitter() {
+    let (mut world, mut source) = world();
+    let frame = source.frame(true, 10);
+    world.send(1, &frame[..4]);
+    world.send(1, &frame[5..]);
+    world.pass(STATS_INTERVAL + Duration::from_millis(100));
+
+    let received = &world.engine.stats.media.received.video;
+    assert_eq!((received.lost, received.loss_percent.count(), received.loss_percent.sum()), (1, 1, 10.0));
+    assert_eq!(received.jitter_us.count(), 1);
+    assert!(world.engine.stats.rtp_bytes_received > 0);
 }

@@ -1,4 +1,5 @@
-//! Names that two floors of Onair must agree on. Types only, no behaviour of a floor.
+//! Names that two floors of Onair must agree on, and what both do alike. No behaviour of a floor.
 
+pub mod histogram;
 pub mod id;
 pub mod media;

@@ -21,6 +21,9 @@ const LAYER_INTERVAL: Duration = Duration::from_millis(200);
 /// LiveKit's `audio.update_interval`.
 const AUDIO_INTERVAL: Duration = Duration::from_millis(400);
 
+/// What would be longer comes of a clock that was set, or of a report that was made up.
+const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
+
 /// When each periodic duty is next due.
 pub(super) struct MediaClock {
     tick: Instant,
@@ -63,7 +66,13 @@ impl Engine {
         self.stats.rtcp_received += 1;
         for feedback in rtcp::parse(&datagram[..length]) {
             match feedback.map_err(|_| Discard::RtcpMalformed)? {
-                Feedback::SenderReport(report, _) => self.take_sender_report(now, slot, report),
+                Feedback::SenderReport(report, blocks) => {
+                    self.take_sender_report(now, slot, report);
+                    blocks.for_each(|block| self.take_report_block(now, slot, block));
+                }
+                Feedback::ReceiverReport { blocks, .. } => {
+                    blocks.for_each(|block| self.take_report_block(now, slot, block));
+                }
                 Feedback::Nack { media, pairs, .. } => {
                     if let Some(subscription) = self.subscription_sending(slot, media) {
                         for sequence in pairs {
@@ -74,14 +83,11 @@ impl Engine {
                 Feedback::Pli { media, .. } => self.take_keyframe_request(slot, media),
                 Feedback::Fir { entries, .. } => {
                     for entry in entries {
+                        self.stats.firs_received += 1;
                         self.take_keyframe_request(slot, entry.media);
                     }
                 }
-                Feedback::ReceiverReport { .. }
-                | Feedback::TransportCc(_)
-                | Feedback::Remb { .. }
-                | Feedback::Bye(_)
-                | Feedback::Other(_) => {}
+                Feedback::TransportCc(_) | Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
             }
         }
         Ok(())
@@ -94,6 +100,23 @@ impl Engine {
         };
         if let Some(layer) = self.publications[stream.publication].layers.get_mut(usize::from(stream.layer)) {
             layer.take_report(now, report);
+        }
+    }
+
+    /// What a subscriber says of a stream that we send (RFC 3550, section 6.4.1).
+    fn take_report_block(&mut self, now: Instant, slot: usize, block: ReportBlock) {
+        let Some(subscription) = self.subscription_sending(slot, block.ssrc) else { return };
+        let subscription = &mut self.subscriptions[subscription];
+        let publication = &self.publications[subscription.publication];
+        let quality = self.stats.media.sent.of(publication.section.kind);
+        quality.lost += subscription.newly_lost(block.cumulative_lost);
+        quality.loss_percent.observe(f64::from(block.fraction_lost) * 100.0 / 256.0);
+        if let Some(codec) = publication.section.codecs.first() {
+            quality.jitter_us.observe(f64::from(block.jitter) * 1e6 / f64::from(codec.codec.clock_rate()));
+        }
+        let layer = subscription.current.and_then(|layer| publication.layers.get(usize::from(layer)));
+        if let Some(rtt_ms) = layer.and_then(|layer| round_trip_ms(now, layer.report()?, &block)) {
+            quality.rtt_ms.observe(rtt_ms);
         }
     }
 
@@ -252,9 +275,24 @@ impl Engine {
             self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let room = self.peers[publication.transport].room;
             let stats = publication.stats();
+            self.stats.rtp_bytes_received += stats.bytes;
+            self.stats.media.received.of(publication.section.kind).count_received(&stats);
             self.events.push_back((room, Event::PublicationStats { publication: publication.id, stats }));
         }
     }
+}
+
+/// Time since our sender report left, less the time for which the subscriber held it. Our reports are on the publisher's
+/// clock ([`crate::subscription::Subscription::sender_report`]), so this is measured on it too.
+fn round_trip_ms(now: Instant, (theirs, at): &(SenderReport, Instant), block: &ReportBlock) -> Option<f64> {
+    if block.last_sr == 0 {
+        return None;
+    }
+    let passed = now.saturating_duration_since(*at);
+    let ntp = theirs.ntp.wrapping_add((passed.as_nanos() * (1 << 32) / 1_000_000_000) as u64);
+    let trip = ((ntp >> 16) as u32).wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
+    let trip_ms = f64::from(trip) * 1000.0 / 65_536.0;
+    (trip_ms < ROUND_TRIP_MS_MAX).then_some(trip_ms)
 }
 
 /// Seals and queues the compound packet in `packet`, if there is one and the peer can be reached.

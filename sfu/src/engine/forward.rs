@@ -150,6 +150,7 @@ impl Engine {
         let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
         run.push(length);
         self.stats.rtp_retransmitted += 1;
+        self.stats.bytes_retransmitted += length as u64;
     }
 }
 
