@@ -51,6 +51,7 @@ use crate::auth::{Authenticator, DevTokens};
 use crate::config::product;
 use crate::moderation::Moderation;
 use crate::problem::{Code, Problem};
+use crate::store_watch::StoreHealth;
 use crate::streams::Streams;
 use crate::webhooks::WebhookKeys;
 use client::Proxies;
@@ -82,6 +83,7 @@ pub struct Api {
     pub chat: product::Chat,
     pub development: bool,
     pub phase: watch::Receiver<Phase>,
+    pub store_health: StoreHealth,
     pub counters: Arc<Counters>,
 }
 
@@ -105,7 +107,6 @@ struct Front {
     proxies: Proxies,
     limits: Limits,
     snapshots: active::Snapshots,
-    probe: service::Probe,
     analyses: Semaphore,
 }
 
@@ -148,7 +149,6 @@ pub fn router(api: Api, chat: OpenApiRouter) -> Result<Router, HttpConfigError> 
         proxies: Proxies::new(&api.http.trusted_proxies).map_err(HttpConfigError::Proxy)?,
         limits: Limits::new(api.http.calls_per_minute, api.http.anonymous_calls_per_minute),
         snapshots: active::Snapshots::default(),
-        probe: service::Probe::default(),
         analyses: Semaphore::new(ANALYSES_MAX),
         api,
     });

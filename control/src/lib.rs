@@ -18,6 +18,7 @@ pub mod reconcile;
 pub mod rooms;
 pub mod serve;
 pub mod store;
+pub mod store_watch;
 pub mod streams;
 pub mod text;
 pub mod user;

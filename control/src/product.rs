@@ -36,6 +36,7 @@ use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 use crate::store::{SharedStore, StoreError};
+use crate::store_watch::{self, StoreHealth};
 use crate::streams::{self, Streams};
 use crate::webhooks::WebhookKeys;
 
@@ -54,6 +55,7 @@ pub struct Product {
     chat: Chat,
     moderation: Moderation,
     http: Arc<http::Counters>,
+    store_health: StoreHealth,
     phase: watch::Sender<Phase>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -85,6 +87,7 @@ impl Product {
         });
         let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
         let (phase, phases) = watch::channel(Phase::Starting);
+        let store_health = StoreHealth::default();
         let counters = Arc::new(http::Counters::default());
         let api = Api {
             streams: streams.clone(),
@@ -97,6 +100,7 @@ impl Product {
             chat: config.chat.clone(),
             development: config.development,
             phase: phases,
+            store_health: store_health.clone(),
             counters: Arc::clone(&counters),
         };
         let observing = streams.clone();
@@ -114,11 +118,14 @@ impl Product {
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
         let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
+        let watching = store_watch::watch(Arc::clone(streams.store()), store_health.clone(), shutdown.clone());
         let serving = run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone());
         let running = tokio::spawn(async move {
-            tokio::join!(serving, upkeep);
+            tokio::join!(serving, upkeep, watching);
         });
-        Ok((Self { streams, chat, moderation, http: counters, phase, shutdown, running, _claim: claim }, router))
+        let product =
+            Self { streams, chat, moderation, http: counters, store_health, phase, shutdown, running, _claim: claim };
+        Ok((product, router))
     }
 
     /// Who may join rooms of this process.
@@ -134,6 +141,7 @@ impl Product {
             chat: self.chat.counters(),
             moderation: self.moderation.clone(),
             http: Arc::clone(&self.http),
+            store_health: self.store_health.clone(),
         }
     }
 
@@ -156,6 +164,7 @@ pub struct Sources {
     pub chat: Arc<chat::Counters>,
     pub moderation: Moderation,
     pub http: Arc<http::Counters>,
+    pub store_health: StoreHealth,
 }
 
 /// Lets sockets connect only while the namespaces of all live streams are open. A client that is refused here tries again

@@ -69,6 +69,7 @@ macro_rules! every_rule {
                 a_refusal_is_problem_details
                 unknown_addresses_and_methods_are_refused_in_the_same_form
                 a_server_that_starts_or_stops_says_so
+                a_store_that_is_away_for_half_a_minute_makes_the_server_unready
                 pages_follow_each_other
                 bad_pages_are_refused
                 a_slow_body_is_given_up

@@ -1,7 +1,7 @@
 //! The server itself: what apps should know of it, whether it is up, tokens for trying it (stream API, sections 2.6, 11).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -16,17 +16,11 @@ use super::validate::{self, Rules};
 use super::{Front, Phase, admission, draining};
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
-use crate::problem::{Code, Problem};
+use crate::problem::{Code, Problem, STORE_RETRY};
 use crate::refusals;
-use crate::store::SharedStore;
+use crate::store_watch::AWAY_MAX;
 use crate::text;
 use crate::user::Role;
-
-/// How long the answer of the store to "are you there" is passed on.
-const PROBE_AGE_MAX: Duration = Duration::from_secs(1);
-
-/// How long the store may take for it.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What an app needs to know before it shows its screens.
 #[derive(Debug, Serialize, ToSchema)]
@@ -160,14 +154,15 @@ pub(super) async fn healthz() -> Json<Health> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     status: &'static str,
-    /// `available`, or `unavailable`: what is in memory is served, changes are refused with 503.
+    /// `available`, or `unavailable`: what is in memory is served, changes are refused with 503. After half a minute the
+    /// whole answer is 503.
     store: &'static str,
 }
 
-refusals!(ReadyRefusals = [] ShuttingDown);
+refusals!(ReadyRefusals = [] StoreUnavailable, ShuttingDown);
 
-/// Whether calls should come here: not before the store was read for the first time, and not while the server stops.
-/// A store that goes away later does not change it: streams and chats go on without it.
+/// Whether calls should come here: not before the store was read for the first time, not while the store is away for more
+/// than half a minute, and not while the server stops. Streams and chats under way go on without their store.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "getReadiness",
     responses((status = 200, description = "It serves", body = Readiness), ReadyRefusals)
@@ -176,25 +171,11 @@ pub(super) async fn readyz(State(front): State<Arc<Front>>) -> Result<Json<Readi
     match front.phase() {
         Phase::Starting => Err(admission::starting()),
         Phase::Draining => Err(draining()),
-        Phase::Serving => {
-            let store = if front.probe.answers(front.streams().store()).await { "available" } else { "unavailable" };
-            Ok(Json(Readiness { status: "ready", store }))
-        }
-    }
-}
-
-/// Asks the store at most once a second, however many ask us.
-#[derive(Default)]
-pub(super) struct Probe(tokio::sync::Mutex<Option<(Instant, bool)>>);
-
-impl Probe {
-    async fn answers(&self, store: &SharedStore) -> bool {
-        let mut last = self.0.lock().await;
-        if let Some((_, answered)) = last.filter(|(at, _)| at.elapsed() < PROBE_AGE_MAX) {
-            return answered;
-        }
-        let answered = tokio::time::timeout(PROBE_PATIENCE, store.ping()).await.is_ok_and(|ping| ping.is_ok());
-        *last = Some((Instant::now(), answered));
-        answered
+        Phase::Serving => match front.store_health.away_for(Instant::now()) {
+            None => Ok(Json(Readiness { status: "ready", store: "available" })),
+            Some(away) if away < AWAY_MAX => Ok(Json(Readiness { status: "ready", store: "unavailable" })),
+            Some(_) => Err(Problem::new(Code::StoreUnavailable, "The database has not answered for half a minute.")
+                .retry_after(STORE_RETRY)),
+        },
     }
 }

@@ -1,6 +1,7 @@
 //! The numbers of the product.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use prometheus::proto::MetricType;
 
@@ -14,6 +15,8 @@ pub(super) fn add(page: &mut Page<'_>, sources: &Sources) {
 }
 
 fn streams(page: &mut Page<'_>, sources: &Sources) {
+    let up = u64::from(sources.store_health.away_for(Instant::now()).is_none());
+    page.metric("onair_store_up", "1 while the store answers, else 0.", MetricType::GAUGE, &[(&[], up)]);
     let live = sources.streams.live();
     page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);
     page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], live.viewers())]);

@@ -1,5 +1,7 @@
 //! Section 1: what all routes have in common.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -229,6 +231,27 @@ pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
 
     world.phase.send_replace(Phase::Serving);
     assert_eq!(world.get("/readyz", "").await.expect(200), json!({ "status": "ready", "store": "available" }));
+}
+
+/// Sections 1.1 and 15: a node without its store asks to be left alone when its counts may be wrong for longer than half
+/// a minute.
+pub async fn a_store_that_is_away_for_half_a_minute_makes_the_server_unready(store: SharedStore) {
+    let world = World::new(store).await;
+    let away = |seconds| world.store_health.note(false, Instant::now() - Duration::from_secs(seconds));
+
+    away(0);
+    let answer = world.get("/readyz", "").await.expect(200);
+    assert_eq!(answer, json!({ "status": "ready", "store": "unavailable" }));
+
+    world.store_health.note(true, Instant::now());
+    away(31);
+    let refused = world.get("/readyz", "").await;
+    refused.refused(503, "store_unavailable");
+    assert!(refused.header("retry-after").is_some());
+    world.get("/healthz", "").await.expect(200);
+
+    world.store_health.note(true, Instant::now());
+    world.get("/readyz", "").await.expect(200);
 }
 
 /// Section 1.1: a body that never ends is not waited for.

@@ -16,6 +16,7 @@ use control::live::Live;
 use control::moderation::Moderation;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
 use control::store::SharedStore;
+use control::store_watch::StoreHealth;
 use control::streams::{Parts, Streams};
 use control::webhooks::WebhookKeys;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -127,6 +128,7 @@ pub struct World {
     pub rooms: Arc<Rooms>,
     pub counters: Arc<Counters>,
     pub phase: watch::Sender<Phase>,
+    pub store_health: StoreHealth,
     client: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -207,6 +209,7 @@ impl World {
         let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
         let (phase, phases) = watch::channel(Phase::Serving);
         let counters = Arc::new(Counters::default());
+        let store_health = StoreHealth::default();
         let api = Api {
             streams: streams.clone(),
             moderation: moderation.clone(),
@@ -218,6 +221,7 @@ impl World {
             chat: product::Chat::default(),
             development,
             phase: phases,
+            store_health: store_health.clone(),
             counters: Arc::clone(&counters),
         };
         let router = control::http::router(api, utoipa_axum::router::OpenApiRouter::new()).unwrap();
@@ -225,7 +229,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self { address, streams, moderation, rooms, counters, phase, client: client(), server }
+        Self { address, streams, moderation, rooms, counters, phase, store_health, client: client(), server }
     }
 
     pub fn url(&self, path: &str) -> String {

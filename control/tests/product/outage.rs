@@ -332,6 +332,10 @@ async fn holds_after_an_outage(name: &str, outage: Outage) {
     };
     let acknowledged = under_load(Arc::clone(&product), &streams, 100, strike).await;
 
+    eventually("the store is seen to be back", async || {
+        (product.metric("onair_store_up", "").await == 1.0).then_some(())
+    })
+    .await;
     eventually("the store is back", async || {
         let stopped = product.post("/live/stop", &token(&gone.owner), json!({ "streamId": gone.id })).await;
         (stopped.status == 200).then_some(())
@@ -369,6 +373,10 @@ async fn holds_after_an_outage(name: &str, outage: Outage) {
 
 /// What is possible without the store, and what is refused.
 async fn goes_on(product: &Product, stream: &Running) {
+    eventually("the store is seen to be away", async || {
+        (product.metric("onair_store_up", "").await == 0.0).then_some(())
+    })
+    .await;
     let refused = product.post("/live/start", &token("newcomer"), json!({})).await;
     refused.refused(503, "store_unavailable");
     assert!(refused.headers.contains_key("retry-after"));
