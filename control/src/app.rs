@@ -25,7 +25,7 @@ use crate::config::{Config, PortRange};
 use crate::live::Live;
 use crate::product::Product;
 use crate::webhook_sender::WebhookSender;
-use crate::{metrics, serve};
+use crate::{event_log, metrics, serve};
 
 /// How long a join token lasts that is made for somebody who tries the server.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -95,6 +95,7 @@ impl App {
         let secret = config.secret(&config.webhook.api_key).map(|secret| secret.bytes().to_vec()).unwrap_or_default();
         let webhooks = WebhookSender::start(&config.webhook, &secret, || rooms.events())?;
         let live = Live::default();
+        tokio::spawn(event_log::run(rooms.events(), live.clone()));
         let product = match config.sfu.mode {
             SfuMode::Only => None,
             SfuMode::Builtin | SfuMode::External => {
@@ -113,6 +114,8 @@ impl App {
         };
         let sources = metrics::Sources {
             node_id: node_id.to_string(),
+            began: SystemTime::now(),
+            refusals: Arc::default(),
             rooms: rooms.clone(),
             workers: Arc::clone(&workers),
             surface: counters,
@@ -136,6 +139,22 @@ impl App {
     /// Where metrics are served.
     pub fn metrics_addresses(&self) -> &[SocketAddr] {
         &self.metrics
+    }
+
+    /// Says in the log that the server serves, and where.
+    pub fn log_listening(&self) {
+        let list = |addresses: &[SocketAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let PortRange { first, last } = self.config.udp_ports();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            http = list(&self.http),
+            metrics = (!self.metrics.is_empty()).then(|| list(&self.metrics)),
+            udp = if first == last { first.to_string() } else { format!("{first}-{last}") },
+            tcp = (self.config.rtc.tcp_port != 0).then_some(self.config.rtc.tcp_port),
+            mode = self.config.sfu.mode.name(),
+            development = self.config.development,
+            "listening"
+        );
     }
 
     /// What a person who started the server wants to know. Names secrets only of development, which are public.

@@ -1,7 +1,7 @@
 //! The command line: LiveKit's flags and subcommands by their names, and `health` for container health checks.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,12 +11,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use rand::RngExt as _;
 use signaling::token::JoinToken;
-use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing::{error, info, warn};
 
 use crate::app::{self, App, Stopped};
 use crate::config::{self, Addresses, Config, Flags, Loaded, PortRange, Sources};
 use crate::migrate::{self, Place};
+use crate::{logging, signals};
 
 /// How long `health` waits for the server.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
@@ -191,75 +191,38 @@ fn sources(options: Options, overrides: Vec<(String, String)>) -> anyhow::Result
 }
 
 fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    start_log(&loaded.config);
+    logging::start(&loaded.config);
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
+    let json = loaded.config.logging.json;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
-        let (stop, stop_now) = signals()?;
+        let (stop, stop_now) = signals::listen()?;
         let app = App::start(loaded.config).await?;
-        println!("{}", app.greeting());
+        app.log_listening();
+        if !json {
+            // Nobody may read it.
+            let _ = writeln!(std::io::stdout(), "{}", app.greeting());
+        }
         app.run(stop, stop_now).await
-    })?;
-    Ok(match stopped {
-        Stopped::Drained => {
+    });
+    match stopped {
+        Ok(Stopped::Drained) => {
             info!("stopped");
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
-        Stopped::AtOnce => {
+        Ok(Stopped::AtOnce) => {
             warn!("stopped at once, as asked");
-            ExitCode::FAILURE
+            Ok(ExitCode::FAILURE)
         }
-    })
-}
-
-/// Two futures: the first signal to stop, and the second.
-fn signals() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut kinds = Vec::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()] {
-        kinds.push(signal(kind).context("cannot listen for signals")?);
+        Err(error) if json => {
+            error!(cause = format!("{error:#}"), "cannot serve");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error),
     }
-    let (sender, mut first) = tokio::sync::mpsc::channel(2);
-    for mut kind in kinds {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while kind.recv().await.is_some() {
-                if sender.send(()).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    let (again, second) = tokio::sync::oneshot::channel();
-    let stop = async move {
-        first.recv().await;
-        tokio::spawn(async move {
-            first.recv().await;
-            let _ = again.send(());
-        });
-    };
-    let stop_now = async move {
-        let _ = second.await;
-    };
-    Ok((stop, stop_now))
-}
-
-/// Logs go to standard error. Libraries speak only when it matters.
-fn start_log(config: &Config) {
-    let level = config.log_level().name();
-    let others = if level == "error" { "error" } else { "warn" };
-    let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
-    // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
-    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(format!("{others}{ours}")));
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter);
-    // It fails only where a log already runs, and then that one serves.
-    let _ = if config.logging.json { log.json().try_init() } else { log.try_init() };
 }
 
 fn generate_keys() {

@@ -60,6 +60,8 @@ pub struct Config {
 pub struct Logging {
     pub level: Level,
     pub json: bool,
+    /// Whether addresses of clients are written.
+    pub addresses: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,7 +171,7 @@ impl Default for Config {
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { level: Level::Info, json: false }
+        Self { level: Level::Info, json: false, addresses: true }
     }
 }
 

@@ -29,17 +29,20 @@ mod streams;
 pub mod validate;
 mod webhook;
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::{Instrument as _, Span};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -51,6 +54,7 @@ use crate::auth::{Authenticator, DevTokens};
 use crate::config::product;
 use crate::moderation::Moderation;
 use crate::problem::{Code, Problem};
+use crate::store::stream::UserId;
 use crate::store_watch::StoreHealth;
 use crate::streams::Streams;
 use crate::webhooks::WebhookKeys;
@@ -130,6 +134,12 @@ impl Front {
     fn refuse_when_draining(&self) -> Result<(), Problem> {
         if self.phase() == Phase::Draining { Err(draining()) } else { Ok(()) }
     }
+}
+
+/// What the lines of the log that belong to a call have in common.
+fn call_span(parts: &Parts, address: IpAddr, user: Option<&UserId>) -> Span {
+    let request_id = parts.extensions.get::<caller::RequestId>().map(|id| &*id.0);
+    tracing::info_span!("call", request_id, user = user.map(UserId::as_str), %address)
 }
 
 pub(crate) fn draining() -> Problem {
@@ -275,7 +285,7 @@ fn origin(text: &str) -> Result<HeaderValue, HttpConfigError> {
 async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::spawn(change).await.unwrap_or_else(|error| {
+    tokio::spawn(change.in_current_span()).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a change panicked");
         Err(envelope::internal())
     })

@@ -1,11 +1,14 @@
 //! Prometheus' text format (version 0.0.4), summed from snapshots when somebody asks. LiveKit's names where the number
 //! is LiveKit's, `onair_` before the rest.
 
+mod livekit;
+mod process;
 mod product;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -15,12 +18,15 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{self, Bucket, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use sfu::io::Workers;
+use sfu::stats::Counter;
+use shared::histogram::Histogram;
+use shared::log_limit::LogLimit;
 use signaling::http::Counters;
 use signaling::rooms::Rooms;
 use tower::ServiceExt as _;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::Prometheus;
 use crate::webhook_sender;
@@ -29,10 +35,14 @@ use crate::webhook_sender;
 #[derive(Clone)]
 pub struct Sources {
     pub node_id: String,
+    /// When the process began.
+    pub began: SystemTime,
     pub rooms: Rooms,
     pub workers: Arc<Workers>,
     pub surface: Arc<Counters>,
     pub webhooks: Arc<webhook_sender::Counters>,
+    /// Bounds what is logged of callers without the password.
+    pub refusals: Arc<LogLimit>,
     /// Absent in a media server alone.
     pub product: Option<crate::product::Sources>,
 }
@@ -54,7 +64,38 @@ impl<'a> Page<'a> {
     }
 
     fn metric(&mut self, name: &str, help: &str, sort: MetricType, rows: &[(Labels<'_>, u64)]) {
-        let metrics = rows.iter().map(|(labels, value)| self.row(sort, labels, *value)).collect();
+        // The format has no integers; counts above 2^53 lose their last digits.
+        let metrics = rows.iter().map(|(labels, value)| self.row(sort, labels, *value as f64)).collect();
+        self.family(name, help, sort, metrics);
+    }
+
+    /// A metric of one row that is no whole number.
+    fn value(&mut self, name: &str, help: &str, sort: MetricType, value: f64) {
+        let row = self.row(sort, &[], value);
+        self.family(name, help, sort, vec![row]);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, rows: &[(Labels<'_>, Histogram)]) {
+        let metrics = rows.iter().map(|(labels, histogram)| {
+            let mut metric = Metric::from_label(self.labels(labels));
+            let mut shown = proto::Histogram::default();
+            let buckets = histogram.cumulative().map(|(bound, count)| {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(bound);
+                bucket.set_cumulative_count(count);
+                bucket
+            });
+            shown.set_bucket(buckets.collect());
+            shown.set_sample_count(histogram.count());
+            shown.set_sample_sum(histogram.sum());
+            metric.set_histogram(shown);
+            metric
+        });
+        let metrics = metrics.collect();
+        self.family(name, help, MetricType::HISTOGRAM, metrics);
+    }
+
+    fn family(&mut self, name: &str, help: &str, sort: MetricType, metrics: Vec<Metric>) {
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());
@@ -63,7 +104,7 @@ impl<'a> Page<'a> {
         self.families.push(family);
     }
 
-    fn row(&self, sort: MetricType, labels: Labels<'_>, value: u64) -> Metric {
+    fn labels(&self, labels: Labels<'_>) -> Vec<LabelPair> {
         let node = [("node_id", self.node_id), ("node_type", "SERVER")];
         let labels = node.iter().chain(labels).map(|(name, value)| {
             let mut label = LabelPair::default();
@@ -71,11 +112,13 @@ impl<'a> Page<'a> {
             label.set_value((*value).to_owned());
             label
         });
-        let mut metric = Metric::from_label(labels.collect());
-        // The format has no integers; counts above 2^53 lose their last digits.
-        let value = value as f64;
+        labels.collect()
+    }
+
+    fn row(&self, sort: MetricType, labels: Labels<'_>, value: f64) -> Metric {
+        let mut metric = Metric::from_label(self.labels(labels));
         if sort == MetricType::COUNTER {
-            let mut counter = Counter::default();
+            let mut counter = proto::Counter::default();
             counter.set_value(value);
             metric.set_counter(counter);
         } else {
@@ -102,19 +145,22 @@ impl<'a> Page<'a> {
 /// All metrics now.
 pub fn render(sources: &Sources) -> String {
     let mut page = Page::new(&sources.node_id);
-    rooms(&mut page, sources);
+    let counters = sources.workers.counters();
+    process::add(&mut page, sources);
+    livekit::add(&mut page, sources, &counters);
+    let transports = sources.workers.handles().iter().map(|worker| worker.load() as u64).sum();
+    page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
     surface(&mut page, &sources.surface);
     webhooks(&mut page, &sources.webhooks);
     if let Some(sources) = &sources.product {
         product::add(&mut page, sources);
     }
-    workers(&mut page, sources);
+    workers(&mut page, &counters);
     page.text()
 }
 
 /// The workers' counters; those of one name differ by a label and follow one another.
-fn workers(page: &mut Page<'_>, sources: &Sources) {
-    let counters = sources.workers.counters();
+fn workers(page: &mut Page<'_>, counters: &[Counter]) {
     for family in counters.chunk_by(|a, b| a.0 == b.0) {
         let Some((name, _, help, _)) = family.first() else { continue };
         let labels: Vec<Vec<(&str, &str)>> = family.iter().map(|(_, label, ..)| split(label).collect()).collect();
@@ -127,20 +173,6 @@ fn workers(page: &mut Page<'_>, sources: &Sources) {
 /// Name and value of a label that a worker wrote as `name="value"`, or nothing.
 fn split(label: &str) -> impl Iterator<Item = (&str, &str)> {
     label.split_once('=').map(|(name, value)| (name, value.trim_matches('"'))).into_iter()
-}
-
-fn rooms(page: &mut Page<'_>, sources: &Sources) {
-    let counts = sources.rooms.counts();
-    let gauges = [
-        ("livekit_room_total", "Rooms now open.", counts.rooms),
-        ("livekit_participant_total", "Participants now in rooms.", counts.participants),
-        ("livekit_track_published_total", "Tracks now published.", counts.tracks),
-    ];
-    for (name, help, value) in gauges {
-        page.metric(name, help, MetricType::GAUGE, &[(&[], value as u64)]);
-    }
-    let transports = sources.workers.handles().iter().map(|worker| worker.load() as u64).sum();
-    page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
 }
 
 fn surface(page: &mut Page<'_>, counters: &Counters) {
@@ -215,6 +247,9 @@ async fn answer(State((sources, expected)): State<(Sources, Option<Arc<str>>)>, 
     if let Some(expected) = expected
         && !presents(&headers, &expected)
     {
+        if let Some(left_out) = sources.refusals.admit(Instant::now()) {
+            info!(reason = "wrong or no password", path = "metrics", left_out, "authentication failed");
+        }
         return (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Basic realm=\"metrics\"")]).into_response();
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sources)).into_response()

@@ -141,7 +141,8 @@ impl Moderation {
             details,
             request_id: Some(caller.request_id.clone()),
         };
-        tracing::info!(action, stream = ?stream.map(|id| id.to_string()), request_id = caller.request_id, "moderated");
+        let room = stream.and_then(|id| self.streams().live().stream(id)).map(|stream| stream.room_name.clone());
+        entry.log(room.as_deref());
         Ok(self.store().append_audit(&entry).await?)
     }
 
@@ -160,5 +161,14 @@ impl Moderation {
     /// Whether `user` is an administrator, as far as is known here.
     fn is_admin(&self, caller: &User, user: &UserId) -> bool {
         (caller.is_admin() && caller.id == *user) || self.0.auth.is_known_admin(user)
+    }
+}
+
+impl AuditEntry {
+    /// Says it in the log of the process as well. `room` is that of the stream.
+    pub(crate) fn log(&self, room: Option<&str>) {
+        let (action, actor, target) = (self.action.as_str(), self.actor.as_str(), self.target.as_deref());
+        let stream = self.stream_id.map(tracing::field::display);
+        tracing::info!(action, actor, target, stream, room, request_id = self.request_id.as_deref(), "moderated");
     }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use signaling::event::RoomEvent;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::chat::Chat;
 use crate::clock::Timestamp;
@@ -235,7 +236,7 @@ impl Streams {
         &self,
         request: impl Future<Output = Result<T, Problem>> + Send + 'static,
     ) -> Result<T, Problem> {
-        let task = self.0.tasks.spawn(request);
+        let task = self.0.tasks.spawn(request.in_current_span());
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a request was not carried out");
             Err(Problem::new(Code::Internal, "Something went wrong here; the operator can find it by the request id."))

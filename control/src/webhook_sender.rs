@@ -278,15 +278,16 @@ async fn deliver(sender: Arc<Sender>, parcel: Parcel) -> RoomName {
         match sender.try_once(parcel.body.clone()).await {
             Answer::Taken => {
                 counters.delivered.fetch_add(1, Ordering::Relaxed);
+                info!(host = sender.host, event = parcel.name, room = parcel.room.as_str(), "webhook delivered");
                 return parcel.room;
             }
             Answer::Refused(status) => {
-                warn!(host = sender.host, %status, event = parcel.name, "a webhook was refused");
+                warn!(host = sender.host, %status, event = parcel.name, room = parcel.room.as_str(), "webhook refused");
                 counters.refused.fetch_add(1, Ordering::Relaxed);
                 return parcel.room;
             }
             Answer::Failed(cause) if parcel.since.elapsed() + pause > PATIENCE => {
-                warn!(host = sender.host, cause, event = parcel.name, "a webhook was given up");
+                warn!(host = sender.host, cause, event = parcel.name, room = parcel.room.as_str(), "webhook given up");
                 counters.expired.fetch_add(1, Ordering::Relaxed);
                 return parcel.room;
             }

@@ -6,7 +6,7 @@ mod event;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -175,7 +175,9 @@ impl Streams {
         }
         if let Err(cause) = verify(keys, headers, body, self.now()) {
             Counters::add(&self.counters().webhooks_refused);
-            tracing::debug!(%cause, "webhook refused");
+            if let Some(left_out) = self.counters().webhooks_refused_log.admit(Instant::now()) {
+                tracing::info!(reason = %cause, of = "webhook", left_out, "authentication failed");
+            }
             return Err(Problem::new(Code::Unauthenticated, "This webhook is not signed with a key of this server."));
         }
         let mut news = read(body).map_err(|error| {
@@ -184,7 +186,12 @@ impl Streams {
             Problem::new(Code::MalformedBody, "The body is not a webhook event in JSON.")
         })?;
         complete_times(&mut news, self.now());
-        match self.tell_and_wait(news).await {
+        let (room, event, participant) =
+            (news.room.clone(), news.what.name(), news.what.participant().map(str::to_owned));
+        let stream = self.live().of_room(&room).map(|stream| tracing::field::display(stream.id));
+        let handled = self.tell_and_wait(news).await;
+        tracing::info!(event, room, stream, participant, result = handled.name(), "webhook received");
+        match handled {
             Handled::Deferred => {
                 Err(Problem::new(Code::StoreUnavailable, "The event could not be kept; send it again in a moment.")
                     .retry_after(STORE_RETRY))

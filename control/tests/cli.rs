@@ -138,6 +138,36 @@ fn it_greets_with_a_token_that_joins_and_ends_well_when_told_to() {
 }
 
 #[test]
+fn a_closed_terminal_and_signals_of_nobodys_end_no_server() {
+    let (port, yaml) = free_ports();
+    let mut server = Running::start(&yaml);
+    server.line_with("HTTP and WebSocket");
+    for name in ["HUP", "USR1", "USR2"] {
+        server.signal(name);
+    }
+
+    // Signals are delivered before a process ends by a later one.
+    assert!(get(port, "/").ends_with("OK"));
+    server.signal("TERM");
+    assert_eq!(server.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_start_that_fails_is_a_json_line_where_the_log_is_json() {
+    let (_, yaml) = free_ports();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let arguments =
+        ["--dev", "--logging.json", "--config-body", &yaml, "--bind", "127.0.0.1", "--prometheus.port", &port];
+    let said = failure(&arguments);
+
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["level"], &last["message"]), (&"ERROR".into(), &"cannot serve".into()));
+    assert!(last["cause"].as_str().is_some_and(|cause| cause.contains("is taken")), "{last}");
+}
+
+#[test]
 fn metrics_are_prometheus_text() {
     let (_, yaml) = free_ports();
     let mut server = Running::start(&yaml);

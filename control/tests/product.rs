@@ -32,8 +32,12 @@ mod abuse;
 mod counting;
 #[path = "product/document.rs"]
 mod document;
+#[path = "product/grafana.rs"]
+mod grafana;
 #[path = "product/kept.rs"]
 mod kept;
+#[path = "product/logs.rs"]
+mod logs;
 #[path = "product/media_outage.rs"]
 mod media_outage;
 #[path = "product/media_server.rs"]

@@ -2,4 +2,5 @@
 
 pub mod histogram;
 pub mod id;
+pub mod log_limit;
 pub mod media;

@@ -141,6 +141,12 @@ impl Route {
         Some(Self { path: path.to_owned(), service })
     }
 
+    /// Service and method, if there is such a method.
+    pub(crate) fn known(&self) -> Option<(&str, &str)> {
+        self.service.as_ref()?;
+        self.path.strip_prefix("/twirp/livekit.")?.split_once('/')
+    }
+
     /// What has to hold before the body is read.
     pub(crate) fn check(&self, verb: &str, content_type: &str) -> Result<Encoding, TwirpError> {
         if verb != "POST" {
@@ -168,6 +174,8 @@ pub(crate) struct Call<'a> {
     pub(crate) claims: Option<&'a Claims>,
     pub(crate) encoding: Encoding,
     pub(crate) body: Bytes,
+    /// Of the caller, for the log.
+    pub(crate) address: String,
 }
 
 /// Answers a request that passed [`Route::check`].
@@ -181,6 +189,12 @@ pub(crate) async fn answer(route: &Route, call: Call<'_>) -> Response {
 }
 
 impl Call<'_> {
+    /// Logs what an administrator did to a room, or to a participant of it.
+    pub(crate) fn log(&self, action: &'static str, room: &str, target: Option<&str>) {
+        let actor = self.claims.map(|claims| claims.api_key.as_str());
+        tracing::info!(action, actor, room, target, address = self.address, "room administered");
+    }
+
     /// Reads the request message.
     pub(crate) fn request<M: Message + Default + DeserializeOwned>(&self) -> Result<M, TwirpError> {
         match self.encoding {

@@ -12,6 +12,8 @@ pub struct RoomEvent {
     pub room_sid: RoomSid,
     pub number: u64,
     pub at: SystemTime,
+    /// The participant's client; absent in events of rooms and tracks.
+    pub client: Option<proto::ClientInfo>,
     pub what: RoomHappening,
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,14 +22,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use livekit_protocol::DisconnectReason;
+use shared::log_limit::LogLimit;
 use tower::Service as _;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::api;
 use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use crate::rooms::{JoinError, Rooms};
 use crate::session::SessionEnd;
+use crate::session_stats::{ApiCall, milliseconds};
 use crate::token::{Claims, Grants, Keys, TokenError};
 use crate::websocket::Upgrade;
 
@@ -86,6 +88,7 @@ pub struct Counters {
     pub ended_by_room: AtomicU64,
     pub ended_in_mismatch: AtomicU64,
     pub ended_unreadable: AtomicU64,
+    tokens_refused_log: LogLimit,
 }
 
 impl Counters {
@@ -194,7 +197,10 @@ async fn authenticate(State(surface): State<Surface>, mut request: Request, next
         }
         Err(error) => {
             surface.counters.tokens_refused.fetch_add(1, Ordering::Relaxed);
-            debug!(path = request.uri().path(), %error, "token refused");
+            if let Some(left_out) = surface.counters.tokens_refused_log.admit(Instant::now()) {
+                let (path, address) = (request.uri().path(), client_hints(&request).address);
+                info!(reason = %error, path, address, left_out, "authentication failed");
+            }
             text(StatusCode::UNAUTHORIZED, error.to_string())
         }
     }
@@ -292,6 +298,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     if !asks_for_websocket(request.headers()) {
         return StatusCode::NOT_FOUND.into_response();
     }
+    let begin = Instant::now();
     let join = admitted_join(&surface, mode, Purpose::Connect, &request);
     let (mut parts, _body) = request.into_parts();
     let upgrade = match Upgrade::read(&mut parts) {
@@ -304,6 +311,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     };
     match session {
         Ok(session) => {
+            surface.rooms.stats().join_ms.observe(milliseconds(begin.elapsed()));
             let counters = surface.counters;
             counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
             upgrade.accept(SIGNAL_MESSAGE_BYTES_MAX, async move |socket| counters.count(session.run(socket).await))
@@ -383,22 +391,34 @@ fn client_hints(request: &Request) -> ClientHints {
 
 /// Server APIs. Tells apart what only HTTP knows; the rest is [`crate::api`]'s.
 async fn twirp(State(surface): State<Surface>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let Some(route) = api::Route::of_path(parts.uri.path()) else {
+    let Some(route) = api::Route::of_path(request.uri().path()) else {
         return not_found().await;
     };
+    let begin = Instant::now();
+    let response = call(&surface, &route, request).await;
+    if let Some((service, method)) = route.known() {
+        let (service, method) = (service.to_owned(), method.to_owned());
+        let call = ApiCall { service, method, status: response.status().as_u16() };
+        surface.rooms.stats().answered(call, begin.elapsed());
+    }
+    counted(&surface, response)
+}
+
+async fn call(surface: &Surface, route: &api::Route, request: Request) -> Response {
+    let address = client_hints(&request).address;
+    let (parts, body) = request.into_parts();
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let encoding = match route.check(parts.method.as_str(), content_type) {
         Ok(encoding) => encoding,
-        Err(error) => return counted(&surface, error.into_response()),
+        Err(error) => return error.into_response(),
     };
     let body = match read_body(body).await {
         Ok(body) => body,
-        Err(response) => return counted(&surface, response),
+        Err(response) => return response,
     };
     let claims = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
-    let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body };
-    counted(&surface, api::answer(&route, call).await)
+    let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body, address };
+    api::answer(route, call).await
 }
 
 fn counted(surface: &Surface, response: Response) -> Response {

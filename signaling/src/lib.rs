@@ -12,6 +12,7 @@ pub mod quirks;
 pub mod room;
 pub mod rooms;
 pub mod session;
+pub mod session_stats;
 pub mod socket;
 pub mod token;
 mod websocket;

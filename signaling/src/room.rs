@@ -617,8 +617,9 @@ impl Room {
         member.info.disconnect_reason = reason as i32;
         let room = self.view.room.clone();
         let participant = member.info.clone();
-        self.tell(
+        self.tell_of(
             now,
+            Some(state.client.clone()),
             match state.active {
                 true => RoomHappening::ParticipantLeft { room, participant },
                 false => RoomHappening::ParticipantConnectionAborted { room, participant },
@@ -730,7 +731,9 @@ impl Room {
         self.announce(now, sid, Urgency::MayWait);
         if let Some(member) = self.view.member(sid) {
             let (room, participant) = (self.view.room.clone(), member.info.clone());
-            self.tell(now, RoomHappening::ParticipantJoined { room, participant });
+            let client = self.participants.get(sid).map(|joined| joined.state.client.clone());
+            let what = RoomHappening::ParticipantJoined { room, participant };
+            self.tell_of(now, client, what);
         }
         self.reconcile(now, sid);
     }
@@ -821,12 +824,18 @@ impl Room {
     }
 
     fn tell(&mut self, now: Now, what: RoomHappening) {
+        self.tell_of(now, None, what);
+    }
+
+    /// Of a participant with this client.
+    fn tell_of(&mut self, now: Now, client: Option<proto::ClientInfo>, what: RoomHappening) {
         self.events_sent += 1;
         self.out.0.push(RoomEffect::Event(Box::new(RoomEvent {
             room: self.name.clone(),
             room_sid: self.sid.clone(),
             number: self.events_sent,
             at: now.wall,
+            client,
             what,
         })));
     }

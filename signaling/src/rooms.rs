@@ -21,6 +21,7 @@ use crate::room::task::{EVENTS_MAX, INPUTS_MAX, RoomChannels, RoomInput, RoomTas
 use crate::room::timer::Now;
 use crate::room::{Host, Room, RoomSettings};
 use crate::session::{OUTBOX_MAX, Session};
+use crate::session_stats::SessionStats;
 use crate::token::Signer;
 use crate::wire;
 
@@ -401,6 +402,11 @@ impl Rooms {
         }
     }
 
+    /// Numbers of sessions so far.
+    pub fn stats(&self) -> &SessionStats {
+        &self.counters.stats
+    }
+
     /// Refuses new joins, has everybody come back later (Leave `SERVER_SHUTDOWN` with action `RECONNECT`), and returns when
     /// all are gone or `deadline` passed.
     pub async fn drain(&self, deadline: Duration) {
@@ -584,6 +590,7 @@ pub(crate) struct Counters {
     participants: AtomicUsize,
     tracks: AtomicUsize,
     sessions: AtomicUsize,
+    stats: Arc<SessionStats>,
 }
 
 /// One room's part of the sums; taken out again when it is dropped.
@@ -597,6 +604,10 @@ impl CountedRoom {
     fn new(counters: &Arc<Counters>) -> Self {
         counters.rooms.fetch_add(1, Ordering::Relaxed);
         Self { counters: Arc::clone(counters), participants: 0, tracks: 0 }
+    }
+
+    pub(crate) fn note(&self, event: &RoomEvent) {
+        self.counters.stats.note(event);
     }
 
     pub(crate) fn update(&mut self, room: &Room) {
@@ -626,6 +637,10 @@ impl CountedSession {
     fn new(counters: &Arc<Counters>) -> Self {
         counters.sessions.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(counters))
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<SessionStats> {
+        &self.0.stats
     }
 }
 

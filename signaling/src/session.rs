@@ -38,7 +38,7 @@ pub struct Session {
     pub(crate) outbox: mpsc::Receiver<Outbound>,
     pub(crate) room: RoomLink,
     pub(crate) framing: Framing,
-    _counted: CountedSession,
+    pub(crate) counted: CountedSession,
 }
 
 /// Why a connection ended.
@@ -68,7 +68,7 @@ impl Session {
         counted: CountedSession,
     ) -> Self {
         let room = RoomLink { connection, inputs: Some(inputs) };
-        Self { outbox, room, framing: Framing::default(), _counted: counted }
+        Self { outbox, room, framing: Framing::default(), counted }
     }
 
     /// A connection that says one thing and ends: the answer to a resume that cannot be.
@@ -78,7 +78,7 @@ impl Session {
             sender.try_send(outbound).expect("the channel holds two");
         }
         let room = RoomLink { connection: ConnectionId(0), inputs: None };
-        Self { outbox, room, framing: Framing::default(), _counted: counted }
+        Self { outbox, room, framing: Framing::default(), counted }
     }
 }
 

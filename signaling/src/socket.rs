@@ -1,6 +1,8 @@
 //! Drives a [`Session`] over a WebSocket, whichever library speaks it.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -41,6 +43,7 @@ impl Session {
         S: Stream<Item = Result<Frame, E>> + Sink<Frame>,
     {
         let mut socket = pin!(socket);
+        let stats = Arc::clone(self.counted.stats());
         let mut ping = tokio::time::interval(PING_INTERVAL);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
@@ -53,6 +56,7 @@ impl Session {
                         if let Some(reason) = messages.iter().rev().find_map(|message| leave_reason(message)) {
                             end = SessionEnd::Dismissed(reason);
                         }
+                        stats.responses.fetch_add(messages.len() as u64, Ordering::Relaxed);
                         messages.iter().map(|message| self.framing.write(message)).collect()
                     }
                     Some(Outbound::Close) | None => vec![Frame::Close],
@@ -88,6 +92,7 @@ impl Session {
     async fn read(&mut self, frame: Frame) -> Answer {
         match self.framing.read(frame, unix_ms()) {
             Incoming::Request(request) => {
+                self.counted.stats().requests.fetch_add(1, Ordering::Relaxed);
                 // A closed room still has its Leave in the outbox.
                 let _ = self.room.request(request).await;
                 Answer::Nothing

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shared::log_limit::LogLimit;
+
 use super::refusal::{ConnectRefusal, RefusalCode};
 
 /// Counts of this process since its start; those of connections, sockets, rooms and waiting messages are of now.
@@ -31,6 +33,7 @@ pub struct Counters {
     /// Requests refused before a connection was made: origin or number.
     pub refused_at_door: AtomicU64,
     refused: [AtomicU64; RefusalCode::ALL.len()],
+    pub(crate) unauthenticated_log: LogLimit,
     not_connected: [AtomicU64; ConnectRefusal::ALL.len()],
 }
 

@@ -61,6 +61,11 @@ impl Pass {
         self.0.over
     }
 
+    /// Where it comes from; of IPv6 the network.
+    pub fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
     /// Whether it was refused so often that no further token is looked at: each costs the check of a signature.
     pub fn is_spent(&self) -> bool {
         self.0.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX

@@ -26,7 +26,8 @@ use socketioxide_core::Value;
 use tokio::sync::mpsc;
 use tower::Layer as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tracing::debug;
+use tracing::field::display;
+use tracing::{debug, info};
 
 use crate::store::stream::{StreamId, UserId};
 
@@ -160,7 +161,7 @@ impl Gateway {
             let gateway = gateway.clone();
             async move {
                 let admitted = gateway.admit(&socket, stream, auth.ok()).await;
-                admitted.inspect_err(|code| gateway.counters.count_not_connected(*code))
+                admitted.inspect_err(|code| gateway.refused(&socket, stream, *code))
             }
         };
         let joined = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
@@ -193,6 +194,17 @@ impl Gateway {
             counters: Arc::clone(&self.counters),
         }));
         Ok(())
+    }
+
+    fn refused(&self, socket: &SocketRef, stream: StreamId, code: ConnectRefusal) {
+        self.counters.count_not_connected(code);
+        if !matches!(code, ConnectRefusal::Unauthenticated | ConnectRefusal::TokenExpired) {
+            return;
+        }
+        if let Some(left_out) = self.counters.unauthenticated_log.admit(Instant::now()) {
+            let address = socket.req_parts().extensions.get::<Pass>().map(|pass| display(pass.address()));
+            info!(reason = code.name(), stream = %stream, chat = socket.ns(), address, left_out, "authentication failed");
+        }
     }
 
     pub fn is_banned(&self, user: &UserId) -> bool {

@@ -281,6 +281,7 @@ impl ChatModeration {
             details,
             request_id: Some(caller.request_id.clone()),
         };
+        entry.log(Some(&stream.room_name));
         Ok(self.store.append_audit(&entry).await?)
     }
 }

@@ -262,6 +262,17 @@ pub enum SfuMode {
     Only,
 }
 
+impl SfuMode {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            SfuMode::Builtin => "builtin",
+            SfuMode::External => "external",
+            SfuMode::Only => "only",
+        }
+    }
+}
+
 /// The media server of the streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,12 +1,14 @@
 //! What every call passes before its handler: is the server up, who calls, how often (stream API, sections 1, 2, 11).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use tracing::Instrument as _;
 
 use super::caller::{Call, Identity};
 use super::client::ClientKey;
@@ -24,7 +26,12 @@ pub(super) async fn identify(
     let (mut parts, body) = request.into_parts();
     let now = Timestamp::now();
     let identity = identity(&front, &parts, now).await;
-    let client = ClientKey::from(front.proxies.client(&parts));
+    let address = front.proxies.client(&parts);
+    let client = ClientKey::from(address);
+    let user = if let Identity::User(user) = &identity { Some(&user.id) } else { None };
+    let span = super::call_span(&parts, address, user);
+    let refused = if let Identity::Refused(error) = &identity { Some(*error) } else { None };
+    let path = parts.uri.path().to_owned();
     let mut ban = None;
     match &identity {
         Identity::User(user) => {
@@ -35,7 +42,25 @@ pub(super) async fn identify(
     }
     let called = front.proxies.called(&parts);
     parts.extensions.insert(Call { identity, ban, client, called, development: front.development });
-    Ok(next.run(Request::from_parts(parts, body)).await)
+    async {
+        let answer = next.run(Request::from_parts(parts, body)).await;
+        log_unauthenticated(&front, &path, refused, &answer);
+        Ok(answer)
+    }
+    .instrument(span)
+    .await
+}
+
+/// Says why nobody is known to call, where somebody has to be.
+fn log_unauthenticated(front: &Front, path: &str, refused: Option<AuthError>, answer: &Response) {
+    let unauthenticated = |problem: &Problem| matches!(problem.code, Code::Unauthenticated | Code::TokenExpired);
+    if !answer.extensions().get::<Problem>().is_some_and(unauthenticated) {
+        return;
+    }
+    if let Some(left_out) = front.counters.unauthenticated_log.admit(Instant::now()) {
+        let reason = refused.map_or("there is no token".to_owned(), |error| error.to_string());
+        tracing::info!(reason, path, left_out, "authentication failed");
+    }
 }
 
 async fn identity(front: &Front, parts: &Parts, now: Timestamp) -> Identity {

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -27,6 +28,7 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
     let is_long = has_long_body(request.headers());
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().cloned();
+    let begin = Instant::now();
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| unexplained(response.status()));
     if let Some(problem) = problem {
@@ -39,7 +41,7 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
         }
     }
     let path = path.as_ref().map_or("(none)", MatchedPath::as_str);
-    counters.answered(&method, path, response.status());
+    counters.answered(&method, path, response.status(), begin.elapsed());
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&id) {

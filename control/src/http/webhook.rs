@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use tracing::Instrument as _;
 
 use super::Front;
 use super::body::{media_type, read};
@@ -26,10 +27,12 @@ pub(super) async fn receive(State(front): State<Arc<Front>>, request: Request) -
     if !["application/webhook+json", "application/json"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
         return Err(Problem::new(Code::UnsupportedMediaType, "Send application/webhook+json."));
     }
-    let client = ClientKey::from(front.proxies.client(&parts));
+    let address = front.proxies.client(&parts);
+    let client = ClientKey::from(address);
+    let span = super::call_span(&parts, address, None);
     let headers = parts.headers.clone();
     let body = read(Request::from_parts(parts, body), BODY_BYTES_MAX).await?;
-    match front.streams().webhook(&front.webhook_keys, &headers, &body).await {
+    match front.streams().webhook(&front.webhook_keys, &headers, &body).instrument(span).await {
         Ok(_) => Ok(StatusCode::OK),
         Err(problem) => {
             if problem.code == Code::Unauthenticated {

@@ -101,6 +101,12 @@ fn api(page: &mut Page<'_>, sources: &Sources) {
     if !rows.is_empty() {
         page.metric("onair_http_requests_total", "Answers of the stream API.", MetricType::COUNTER, &rows);
     }
+    let durations = sources.http.durations();
+    let labels: Vec<[(&str, &str); 1]> = durations.iter().map(|(path, _)| [("path", path.as_str())]).collect();
+    let rows: Vec<_> = labels.iter().map(|row| &row[..]).zip(durations.iter().map(|(_, took)| *took)).collect();
+    if !rows.is_empty() {
+        page.histogram("onair_http_request_duration_seconds", "How long answers of the stream API took.", &rows);
+    }
     let problems: Vec<_> = sources.http.problems().map(|(code, count)| (code.name(), count)).collect();
     by_name(page, "onair_http_problems_total", "Refusals of the stream API.", "code", &problems);
 }

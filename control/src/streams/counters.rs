@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shared::log_limit::LogLimit;
+
 use crate::store::stream::EndReason;
 
 /// Since the process started.
@@ -22,6 +24,7 @@ pub struct Counters {
     pub events_deferred: AtomicU64,
     /// Webhooks with a bad signature.
     pub webhooks_refused: AtomicU64,
+    pub(crate) webhooks_refused_log: LogLimit,
     /// Signed webhooks that cannot be read.
     pub webhooks_malformed: AtomicU64,
     pub reconciliations: AtomicU64,

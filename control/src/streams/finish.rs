@@ -82,7 +82,9 @@ impl Streams {
         let outcome = self.store().transition(id, &transition).await?;
         if outcome.changed() {
             self.counters().count_end(reason);
-            tracing::info!(stream = %id, reason = reason.name(), "stream ended");
+            let Stream { owner_id, room_name, .. } = outcome.stream();
+            let (owner, room) = (owner_id.as_str(), room_name.as_str());
+            tracing::info!(stream = %id, owner, room, reason = reason.name(), "stream ended");
         }
         self.observe(outcome.stream().clone());
         Ok(outcome)
@@ -94,7 +96,9 @@ impl Streams {
         let outcome = self.store().transition(id, &transition).await?;
         let changed = outcome.changed();
         if changed {
-            tracing::info!(stream = %id, state = to.name(), "stream changed");
+            let Stream { owner_id, room_name, .. } = outcome.stream();
+            let (owner, room) = (owner_id.as_str(), room_name.as_str());
+            tracing::info!(stream = %id, owner, room, state = to.name(), "stream changed");
         }
         self.observe(outcome.into_stream());
         Ok(changed)

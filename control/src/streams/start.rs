@@ -330,7 +330,8 @@ impl Streams {
                     return Err(Problem::new(Code::Conflict, "The stream was ended while it started."));
                 }
                 Counters::add(&self.counters().started);
-                tracing::info!(stream = %id, "stream started");
+                let (owner, room) = (stream.owner_id.as_str(), stream.room_name.as_str());
+                tracing::info!(stream = %id, owner, room, "stream started");
                 Ok(Begun { stream, resumed: false })
             }
             Err(error) => {
@@ -362,6 +363,7 @@ impl Streams {
             Err(error) => tracing::warn!(stream = %id, %error, "a stream is resumed without asking for its room"),
         }
         Counters::add(&self.counters().resumed);
+        tracing::info!(stream = %id, owner = stream.owner_id.as_str(), room, "stream resumed");
         Begun { stream, resumed: true }
     }
 

@@ -35,6 +35,33 @@ pub enum Happening {
     Other,
 }
 
+impl Happening {
+    /// As LiveKit names its webhooks.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Happening::RoomStarted => "room_started",
+            Happening::RoomFinished => "room_finished",
+            Happening::Joined(_) => "participant_joined",
+            Happening::Left(_) => "participant_left",
+            Happening::Aborted(_) => "participant_connection_aborted",
+            Happening::TrackPublished(_) => "track_published",
+            Happening::TrackUnpublished => "track_unpublished",
+            Happening::Other => "other",
+        }
+    }
+
+    /// The identity of whom it is about.
+    pub fn participant(&self) -> Option<&str> {
+        match self {
+            Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) => {
+                Some(&session.identity)
+            }
+            Happening::TrackPublished(publisher) => Some(&publisher.identity),
+            Happening::RoomStarted | Happening::RoomFinished | Happening::TrackUnpublished | Happening::Other => None,
+        }
+    }
+}
+
 /// Who published, as far as events of tracks tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publisher {
@@ -82,6 +109,15 @@ pub enum Handled {
 }
 
 impl Handled {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Handled::Applied => "applied",
+            Handled::Repeated => "repeated",
+            Handled::NotOurs => "not_ours",
+            Handled::Deferred => "deferred",
+        }
+    }
+
     pub(super) fn counter(self, counters: &crate::streams::Counters) -> &AtomicU64 {
         match self {
             Handled::Applied => &counters.events_applied,

@@ -120,6 +120,7 @@ mod tests {
             room: "demo".parse().unwrap(),
             room_sid: "RM_abcdefghijkl".parse().unwrap(),
             number,
+            client: None,
             at: UNIX_EPOCH + Duration::from_secs(1_767_323_045),
             what,
         }

@@ -272,10 +272,15 @@ impl Product {
         answer.expect(201)
     }
 
+    /// All metrics now.
+    pub async fn metrics_page(&self) -> String {
+        let page = self.http.get(format!("http://127.0.0.1:{}/metrics", self.ports.metrics)).send().await;
+        page.expect("metrics answer").text().await.expect("metrics are text")
+    }
+
     /// The sum of all rows of a metric whose labels contain the text.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
-        let page = self.http.get(format!("http://127.0.0.1:{}/metrics", self.ports.metrics)).send().await;
-        let page = page.expect("metrics answer").text().await.expect("metrics are text");
+        let page = self.metrics_page().await;
         let rows = page.lines().filter(|row| {
             let end = row.find(['{', ' ']).unwrap_or(row.len());
             &row[..end] == name && row.contains(label)
@@ -323,7 +328,7 @@ impl Drop for Product {
     }
 }
 
-async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
+pub async fn answer(response: reqwest::Response) -> reqwest::Result<Answer> {
     let (status, headers) = (response.status(), response.headers().clone());
     let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
     Ok(Answer { status, headers, body })

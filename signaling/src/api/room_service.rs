@@ -70,7 +70,9 @@ pub(super) async fn answer(method: Method, call: Call<'_>) -> Result<Response, T
 async fn create_room(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::CreateRoomRequest = call.request()?;
     call.require(|video| video.room_create)?;
-    Ok(call.respond(&call.rooms.create_room(request).await?))
+    let room = call.rooms.create_room(request).await?;
+    call.log("CreateRoom", &room.name, None);
+    Ok(call.respond(&room))
 }
 
 async fn list_rooms(call: &Call<'_>) -> Result<Response, TwirpError> {
@@ -83,6 +85,7 @@ async fn delete_room(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::DeleteRoomRequest = call.request()?;
     call.require(|video| video.room_create)?;
     call.rooms.delete_room(&request.room).await?;
+    call.log("DeleteRoom", &request.room, None);
     Ok(call.respond(&proto::DeleteRoomResponse {}))
 }
 
@@ -103,6 +106,7 @@ async fn remove_participant(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::RoomParticipantIdentity = call.request()?;
     call.require_admin_of(&request.room)?;
     call.rooms.remove_participant(&request.room, &request.identity).await?;
+    call.log("RemoveParticipant", &request.room, Some(&request.identity));
     Ok(call.respond(&proto::RemoveParticipantResponse {}))
 }
 
@@ -111,19 +115,25 @@ async fn mute_published_track(call: &Call<'_>) -> Result<Response, TwirpError> {
     call.require_admin_of(&request.room)?;
     let proto::MuteRoomTrackRequest { room, identity, track_sid, muted } = &request;
     let track = call.rooms.mute_published_track(room, identity, track_sid, *muted).await?;
+    call.log("MutePublishedTrack", room, Some(identity));
     Ok(call.respond(&proto::MuteRoomTrackResponse { track }))
 }
 
 async fn update_participant(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::UpdateParticipantRequest = call.request()?;
     call.require_admin_of(&request.room)?;
-    Ok(call.respond(&call.rooms.update_participant(request).await?))
+    let room = request.room.clone();
+    let participant = call.rooms.update_participant(request).await?;
+    call.log("UpdateParticipant", &room, Some(&participant.identity));
+    Ok(call.respond(&participant))
 }
 
 async fn update_subscriptions(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::UpdateSubscriptionsRequest = call.request()?;
     call.require_admin_of(&request.room)?;
+    let (room, identity) = (request.room.clone(), request.identity.clone());
     call.rooms.update_subscriptions(request).await?;
+    call.log("UpdateSubscriptions", &room, Some(&identity));
     Ok(call.respond(&proto::UpdateSubscriptionsResponse {}))
 }
 
@@ -141,7 +151,9 @@ async fn send_data(call: &Call<'_>) -> Result<Response, TwirpError> {
 async fn update_room_metadata(call: &Call<'_>) -> Result<Response, TwirpError> {
     let request: proto::UpdateRoomMetadataRequest = call.request()?;
     call.require_admin_of(&request.room)?;
-    Ok(call.respond(&call.rooms.update_room_metadata(&request.room, &request.metadata).await?))
+    let room = call.rooms.update_room_metadata(&request.room, &request.metadata).await?;
+    call.log("UpdateRoomMetadata", &request.room, None);
+    Ok(call.respond(&room))
 }
 
 fn forward_participant(call: &Call<'_>) -> Result<Response, TwirpError> {

@@ -151,6 +151,7 @@ impl RoomTask {
                 self.outboxes.remove(&connection);
             }
             RoomEffect::Event(event) => {
+                self.counted.note(&event);
                 // Nobody listens: fine.
                 let _ = self.listeners.send(*event);
             }

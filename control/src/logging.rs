@@ -1,0 +1,229 @@
+//! The log, on standard error: text for people, or one flat JSON object a line.
+//!
+//! What comes from clients can forge no line of its own: control characters are written as escapes. With
+//! `logging.addresses: false` fields named `address` are left out, in whatever line they stand.
+
+use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
+
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber, error};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::Config;
+
+/// The field that holds the address of a client.
+const ADDRESS: &str = "address";
+
+/// Starts the log. Libraries speak only when it matters.
+pub fn start(config: &Config) {
+    let level = config.log_level().name();
+    let others = if level == "error" { "error" } else { "warn" };
+    let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
+    // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
+    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(format!("{others}{ours}")));
+    let fields = Fields { json: config.logging.json, addresses: config.logging.addresses };
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        // A terminal or a collector that is gone must not end who logs.
+        .log_internal_errors(false)
+        .fmt_fields(fields)
+        .with_env_filter(filter);
+    // It fails only where a log already runs, and then that one serves.
+    let _ = if config.logging.json { log.event_format(FlatJson(fields)).try_init() } else { log.try_init() };
+    if config.logging.json {
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let cause = panic.payload_as_str().unwrap_or("unknown");
+            error!(cause, place, "a thread panicked");
+        }));
+    }
+}
+
+/// Writes the fields of an event or of a span.
+#[derive(Debug, Clone, Copy)]
+struct Fields {
+    json: bool,
+    addresses: bool,
+}
+
+impl Fields {
+    fn read(self, fields: impl RecordFields) -> Vec<(&'static str, Value)> {
+        let mut read = Read { fields: Vec::new(), addresses: self.addresses };
+        fields.record(&mut read);
+        read.fields
+    }
+}
+
+impl<'writer> FormatFields<'writer> for Fields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let fields = self.read(fields);
+        if self.json { write_json(&mut writer, fields) } else { write_text(&mut writer, &fields) }
+    }
+}
+
+/// Collects fields by name and value.
+struct Read {
+    fields: Vec<(&'static str, Value)>,
+    addresses: bool,
+}
+
+impl Read {
+    fn add(&mut self, field: &Field, value: impl Into<Value>) {
+        if self.addresses || field.name() != ADDRESS {
+            self.fields.push((field.name(), value.into()));
+        }
+    }
+}
+
+impl Visit for Read {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
+}
+
+/// `message name=value name="a text with spaces"`.
+fn write_text(writer: &mut impl fmt::Write, fields: &[(&'static str, Value)]) -> fmt::Result {
+    for (index, (name, value)) in fields.iter().enumerate() {
+        if index > 0 {
+            writer.write_char(' ')?;
+        }
+        match value {
+            Value::String(text) if *name == "message" => write_escaped(writer, text)?,
+            Value::String(text) if is_plain(text) => write!(writer, "{name}={text}")?,
+            value => {
+                write!(writer, "{name}=")?;
+                write_escaped(writer, &value.to_string())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value can stand without quotes.
+fn is_plain(text: &str) -> bool {
+    let is_apart = |character: char| character.is_whitespace() || character.is_control() || "\"\\=".contains(character);
+    !text.is_empty() && !text.contains(is_apart)
+}
+
+fn write_escaped(writer: &mut impl fmt::Write, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        match character.is_control() {
+            true => write!(writer, "{}", character.escape_default())?,
+            false => writer.write_char(character)?,
+        }
+    }
+    Ok(())
+}
+
+fn write_json(writer: &mut impl fmt::Write, fields: Vec<(&'static str, Value)>) -> fmt::Result {
+    let mut line = Line::default();
+    line.add_all(fields);
+    write!(writer, "{{{}}}", line.text)
+}
+
+/// An event as one JSON object: when, how important, where, what; then its own fields, then those of its spans.
+struct FlatJson(Fields);
+
+impl<S> FormatEvent<S, Fields> for FlatJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, Fields>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut timestamp = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
+        let metadata = event.metadata();
+        let head: [(&str, Value); 3] = [
+            ("timestamp", timestamp.into()),
+            ("level", metadata.level().as_str().into()),
+            ("logger", metadata.target().into()),
+        ];
+        let mut line = Line::default();
+        line.add_all(head);
+        line.add_all(self.0.read(event));
+        for span in ctx.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let Some(fields) = extensions.get::<FormattedFields<Fields>>() else { continue };
+            if let Ok(Value::Object(fields)) = serde_json::from_str(&fields.fields) {
+                line.add_all(fields);
+            }
+        }
+        writeln!(writer, "{{{}}}", line.text)
+    }
+}
+
+/// The inside of a JSON object. What has a name that is taken is left out: an event says nothing twice, and its own fields
+/// come before those of its spans.
+#[derive(Default)]
+struct Line {
+    names: Vec<String>,
+    text: String,
+}
+
+impl Line {
+    fn add_all(&mut self, fields: impl IntoIterator<Item = (impl Into<String>, Value)>) {
+        for (name, value) in fields {
+            let name = name.into();
+            if self.names.contains(&name) {
+                continue;
+            }
+            let comma = if self.names.is_empty() { "" } else { "," };
+            let _ = write!(self.text, "{comma}{}:{value}", Value::from(name.as_str()));
+            self.names.push(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_forges_neither_a_line_nor_a_field() {
+        let mut text = String::new();
+        let fields = vec![
+            ("message", "joined\nwe".into()),
+            ("name", "a b\u{1b}[1m".into()),
+            ("plain", "x:1".into()),
+            ("n", 3.into()),
+        ];
+        write_text(&mut text, &fields).unwrap();
+
+        assert_eq!(text, r#"joined\nwe name="a b\u001b[1m" plain=x:1 n=3"#);
+    }
+
+    #[test]
+    fn a_name_is_said_once() {
+        let mut text = String::new();
+        write_json(&mut text, vec![("a", 1.into()), ("b", "\"".into()), ("a", 2.into())]).unwrap();
+
+        assert_eq!(text, r#"{"a":1,"b":"\""}"#);
+    }
+}

@@ -1,0 +1,97 @@
+//! `deploy/grafana`: every metric that the dashboard and the alert rules name is served by the built binary, and so is every
+//! one that LiveKit's own dashboard asks for.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::product::{Product, eventually};
+
+/// The metrics of LiveKit's overview dashboard.
+const LIVEKITS: [&str; 10] = [
+    "livekit_room_total",
+    "livekit_participant_total",
+    "livekit_node_messages",
+    "livekit_messagebus_messages",
+    "livekit_track_published_total",
+    "livekit_packet_total",
+    "livekit_packet_bytes",
+    "livekit_nack_total",
+    "livekit_pli_total",
+    "livekit_fir_total",
+];
+
+fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All values of that name, at any depth.
+fn texts<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get(name).and_then(Value::as_str));
+            fields.values().for_each(|value| texts(value, name, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| texts(value, name, found)),
+        _ => {}
+    }
+}
+
+/// Names of our metrics in a query of Prometheus.
+fn metrics(query: &str) -> impl Iterator<Item = &str> {
+    let words = query.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+    words.filter(|word| ["livekit_", "onair_", "process_"].iter().any(|prefix| word.starts_with(prefix)))
+}
+
+/// A server in which something was called, since rows of calls appear with the first one.
+async fn server() -> (Product, String) {
+    let product = Product::start("grafana", json!({})).await;
+    product.go_live("ana").await;
+    let url = format!("{}/twirp/livekit.RoomService/ListRooms", product.ports.url());
+    let call = product.http().post(url).header("content-type", "application/json").body("{}");
+    call.send().await.expect("it answers");
+    let page = eventually("metrics of calls are there", async || {
+        let page = product.metrics_page().await;
+        page.contains("livekit_node_twirp_request_status").then_some(page)
+    });
+    let page = page.await;
+    (product, page)
+}
+
+/// Names at the beginning of the rows.
+fn served(page: &str) -> BTreeSet<&str> {
+    page.lines().filter(|row| !row.starts_with('#')).filter_map(|row| row.split(['{', ' ']).next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_of_the_dashboard_and_the_alert_rules_is_served() {
+    let (_product, page) = server().await;
+    let dashboard: Value = serde_json::from_str(&read("onair.json")).expect("it is JSON");
+    let rules: Value = serde_yaml_ng::from_str(&read("alerts.yaml")).expect("it is YAML");
+    let mut queries = Vec::new();
+    texts(&dashboard, "expr", &mut queries);
+    texts(&dashboard["templating"], "query", &mut queries);
+    let shown = queries.len();
+    texts(&rules, "expr", &mut queries);
+    assert!(shown > 40 && queries.len() > shown + 10, "queries are found");
+
+    let asked: BTreeSet<&str> = queries.iter().flat_map(|query| metrics(query)).chain(LIVEKITS).collect();
+    let served = served(&page);
+    let missing: Vec<_> = asked.difference(&served).collect();
+    assert!(missing.is_empty(), "not served: {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_family_is_there_once_with_its_help_and_type() {
+    let (product, page) = server().await;
+    let families: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let unique: BTreeSet<_> = families.iter().collect();
+    assert_eq!(families.len(), unique.len());
+    assert_eq!(page.lines().filter(|line| line.starts_with("# HELP ")).count(), families.len());
+    assert!(!page.contains("status=\"0\""), "an answer has a status");
+    assert_eq!(product.metric("onair_store_up", "").await, 1.0);
+    assert!(product.metric("process_resident_memory_bytes", "").await > 1e6);
+    assert!(product.metric("onair_http_request_duration_seconds_count", "/api/live/start").await >= 1.0);
+}
