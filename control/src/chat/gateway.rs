@@ -132,9 +132,9 @@ impl Gateway {
             .ping_interval(limits.ping_interval)
             .ping_timeout(limits.ping_timeout)
             .connect_timeout(limits.connect_timeout)
-            .max_payload(limits.packet_bytes as u64)
-            .ws_max_message_size(limits.packet_bytes)
-            .ws_max_frame_size(limits.packet_bytes)
+            .max_payload(limits.frame_bytes as u64)
+            .ws_max_message_size(limits.frame_bytes)
+            .ws_max_frame_size(limits.frame_bytes)
             .max_buffer_size(limits.unsent_packets)
             .with_parser(parser)
             .build_layer();
@@ -327,13 +327,16 @@ impl Entrance {
 
     /// Puts an event into the queue of the room.
     fn take<T>(&self, sent: Sent<T>, what: impl FnOnce(T) -> What) {
-        let Sent { socket, data, reply } = sent;
+        let Sent { socket, data, bytes, reply } = sent;
         let Some(card) = socket.extensions.get::<Arc<Card>>() else {
             return;
         };
         let client = Client { socket, card };
         if client.card.gone.load(Ordering::Relaxed) {
             return;
+        }
+        if bytes > client.card.limits.packet_bytes {
+            return client.refuse(reply, &Refusal::too_large(client.card.limits.packet_bytes));
         }
         let Some(data) = data else {
             return client.refuse(reply, &Refusal::malformed());
@@ -430,10 +433,12 @@ impl Drop for Credit {
     }
 }
 
-/// An event as it arrived. Without `data`: it has another shape.
+/// An event as it arrived. Without `data`: it has another shape, or is too large to be looked at.
 struct Sent<T> {
     socket: SocketRef,
     data: Option<T>,
+    /// Length of the event.
+    bytes: usize,
     reply: Reply,
 }
 
@@ -441,9 +446,19 @@ impl<T: DeserializeOwned> FromMessageParts<LocalAdapter> for Sent<T> {
     type Error = Infallible;
 
     fn from_message_parts(socket: &Arc<Socket>, value: &mut Value, ack: &Option<i64>) -> Result<Self, Infallible> {
-        let TryData(data) = TryData::<T>::from_message_parts(socket, value, ack)?;
+        let bytes = match value {
+            Value::Str(text, _) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+        };
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let reply = Reply(ack.is_some().then_some(sender));
-        Ok(Self { socket: SocketRef::from(Arc::clone(socket)), data: data.ok(), reply })
+        let is_small = socket.extensions.get::<Arc<Card>>().is_some_and(|card| bytes <= card.limits.packet_bytes);
+        let data = if is_small {
+            let TryData(data) = TryData::<T>::from_message_parts(socket, value, ack)?;
+            data.ok()
+        } else {
+            None
+        };
+        Ok(Self { socket: SocketRef::from(Arc::clone(socket)), data, bytes, reply })
     }
 }

@@ -17,8 +17,11 @@ pub struct Limits {
     pub waiting_per_room: usize,
     /// Packets that wait for one connection; beyond, they are lost to it.
     pub unsent_packets: usize,
-    /// Of a packet from a client, in bytes.
+    /// Of a packet from a client, in bytes; a longer one is refused.
     pub packet_bytes: usize,
+    /// Of what is read at all, in bytes: a connection that sends more at once is closed. Far more than a packet, so that
+    /// who writes too much is told so.
+    pub frame_bytes: usize,
     pub message: Rate,
     pub reaction: Rate,
     /// Of all messages of a room.
@@ -58,10 +61,12 @@ impl Default for Limits {
         Self {
             sockets_per_user: 5,
             namespaces_per_connection: 20,
-            waiting_per_socket: 16,
+            // What may be sent at once, and what the rates allow while the room waits for the store.
+            waiting_per_socket: 64,
             waiting_per_room: 4096,
             unsent_packets: 256,
             packet_bytes: 16 * 1024,
+            frame_bytes: 256 * 1024,
             message: Rate::per_second(1, 5),
             reaction: Rate::per_second(10, 20),
             room: Rate::per_second(50, 50),
@@ -167,6 +172,16 @@ mod tests {
         assert!(bucket.take(rate, start + Duration::from_secs(1)).is_err());
         assert!(!bucket.is_full(start + Duration::from_secs(5)));
         assert!(bucket.is_full(start + Duration::from_secs(6)));
+    }
+
+    #[test]
+    fn what_a_user_may_send_while_the_room_waits_for_the_store_finds_a_place() {
+        let Limits { message, reaction, store_patience, waiting_per_socket, .. } = Limits::default();
+        let meanwhile =
+            |rate: Rate| u32::try_from(store_patience.as_nanos().div_ceil(rate.interval.as_nanos())).unwrap();
+        let most = message.burst + reaction.burst + meanwhile(message) + meanwhile(reaction);
+
+        assert!(most <= waiting_per_socket, "{most}");
     }
 
     #[test]

@@ -90,6 +90,10 @@ impl Refusal {
         Self::new(RefusalCode::ValidationFailed, "The event is not known, or its payload has another shape.")
     }
 
+    pub fn too_large(bytes_max: usize) -> Self {
+        Self::new(RefusalCode::ValidationFailed, format!("An event has at most {bytes_max} bytes."))
+    }
+
     pub fn busy() -> Self {
         Self::new(RefusalCode::ServerBusy, "Too much is being written here; try again in a moment.")
             .after(Duration::from_secs(1))

@@ -12,8 +12,8 @@ use super::refusal::{Refusal, RefusalCode};
 /// Of a message: a bound on bytes as well, since a character may bring any number of marks.
 const TEXT_BYTES_MAX: usize = 2000;
 
-/// Of one emoji.
-const EMOJI_BYTES_MAX: usize = 32;
+/// Of one emoji. The longest of the Unicode emoji list takes 35: two persons with skin tones, a heart and a kiss.
+const EMOJI_BYTES_MAX: usize = 64;
 
 /// Endings that make a word with a dot a link. Others would hit sentences without a space after the full stop.
 const LINK_ENDINGS: [&str; 30] = [
@@ -186,6 +186,19 @@ mod tests {
         assert_eq!(code("what a shit day", &reject), Some(RefusalCode::Filtered));
         assert_eq!(checked("Scunthorpe é", &mask), Ok("Scunthorpe é".into()));
         assert_eq!(code("Scunthorpe", &reject), None);
+    }
+
+    #[test]
+    fn every_standard_emoji_is_a_reaction_with_room_to_spare() {
+        // All sequences that are recommended for general interchange, of Unicode 17 (RGI_Emoji).
+        let all: Vec<_> = include_str!("../../tests/chat/emoji.txt").lines().collect();
+
+        assert!(all.len() > 3_900, "{}", all.len());
+        for emoji in &all {
+            assert!(is_one_emoji(emoji), "{emoji} {}", emoji.escape_unicode());
+        }
+        let longest = all.iter().map(|emoji| emoji.len()).max().expect("there are some");
+        assert!(longest + 16 <= EMOJI_BYTES_MAX, "{longest}");
     }
 
     #[test]

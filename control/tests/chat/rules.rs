@@ -82,6 +82,8 @@ macro_rules! every_rule {
             /// [S] reaction '❤️' is broadcast in the namespace.
             reactions_are_relayed_and_summed_up;
             many_reactions_are_sampled_and_dropped_beyond_the_limit;
+            what_may_be_sent_at_once_is_taken_whole;
+            what_is_too_large_is_answered;
             viewers_are_told;
             changes_of_the_stream_are_told;
             a_blocked_user_is_told_and_disconnected;

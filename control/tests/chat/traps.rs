@@ -258,6 +258,32 @@ async fn a_store_that_does_not_answer_holds_the_chat_up_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_sent_at_once_is_taken_whole_while_the_room_waits_for_the_store() {
+    let limits = Limits { store_patience: PATIENCE, ..Limits::default() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (_, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let mut ben = Raw::join(server.address, &namespace, "ben").await.unwrap();
+    server.world.away.set_silent(true);
+    for n in 0..5 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": format!("message {n}") })).await;
+    }
+    for _ in 0..20 {
+        ana.emit(&namespace, "reaction", &json!("🔥")).await;
+    }
+    // Refused where events arrive, so that all before it have arrived.
+    ana.emit(&namespace, "chat:message", &json!(5)).await;
+    assert_eq!(ana.event("chat:error").await.unwrap()["code"], "validation_failed");
+    server.world.away.set_silent(false);
+
+    for n in 0..5 {
+        assert_eq!(ana.event("chat:message").await.unwrap()["text"], format!("message {n}"));
+    }
+    while ben.event("reactions").await.unwrap()["totals"]["🔥"] != 20 {}
+    assert_eq!(counter(&server.world.chat.counters().reactions_dropped), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
     let limits = Limits { queued: 10, faults: 1000, ..unlimited() };
     let server = Server::start(Options { limits, ..Options::default() }).await;

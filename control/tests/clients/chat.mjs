@@ -512,16 +512,39 @@ const cases = {
     assert.ok(ben.connected);
   },
 
+  async what_may_be_sent_at_once_is_taken_whole() {
+    const { namespace } = await live();
+    const [ana, ben] = [await join(namespace, "ana"), await join(namespace, "ben")];
+    const sent = [...Array(20).keys()].map(() => ana.timeout(10_000).emitWithAck("reaction", "🔥"));
+    for (let n = 0; n < 5; n += 1) sent.push(say(ana, `message ${n}`));
+    for (const answer of await Promise.all(sent)) assert.equal(answer.ok, true, JSON.stringify(answer));
+    for (let n = 0; n < 5; n += 1) await next(ben, "chat:message", ({ text }) => text === `message ${n}`);
+    await next(ben, "reactions", ({ totals }) => totals["🔥"] === 20);
+  },
+
+  async what_is_too_large_is_answered() {
+    const { namespace } = await live();
+    for (const transports of [["websocket"], ["polling"]]) {
+      const ana = await join(namespace, "ana", { transports });
+      const answer = await ana.timeout(10_000).emitWithAck("chat:message", { text: "x".repeat(100_000) });
+      assert.deepEqual([answer.ok, answer.error.code], [false, "validation_failed"]);
+      ana.emit("reaction", "x".repeat(17_000));
+      assert.match((await next(ana, "chat:error")).message, /bytes/);
+      assert.equal((await say(ana, `and goes on by ${transports}`)).ok, true);
+      assert.equal((await ana.timeout(10_000).emitWithAck("chat:message", { text: "x".repeat(16_000) })).ok, false);
+    }
+  },
+
   async oversized_packets_and_attachments_end_the_connection() {
     const { namespace } = await live();
     const ben = await join(namespace, "ben");
-    for (const payload of [{ text: "x".repeat(17_000) }, { text: Buffer.from("binary") }]) {
+    for (const payload of [{ text: "x".repeat(300_000) }, { text: Buffer.from("binary") }]) {
       const ana = await join(namespace, "ana");
       ana.emit("chat:message", payload);
       assert.match(await next(ana, "disconnect"), /^transport (close|error)$/);
     }
     const polling = await join(namespace, "cal", { transports: ["polling"] });
-    polling.emit("chat:message", { text: "x".repeat(30_000) });
+    polling.emit("chat:message", { text: "x".repeat(300_000) });
     assert.match(await next(polling, "disconnect"), /^transport (close|error)$/);
     assert.equal((await say(ben, "unharmed")).ok, true);
   },
