@@ -240,8 +240,24 @@ fn lines(messages: &[StoredMessage]) -> Vec<u8> {
     lines
 }
 
+fn not_ours(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is no queue of chat messages: move it elsewhere", path.display()))
+}
+
+/// How every line begins.
+const LINE_START: &[u8] = br#"{"streamId":""#;
+
+/// Whether a line that cannot be read may be the torn end of a write of ours; after a crash of the machine, parts that
+/// never reached the disk are zeros.
+fn is_torn(line: &[u8]) -> bool {
+    let written = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let common = written.len().min(LINE_START.len());
+    written[..common] == LINE_START[..common]
+}
+
 impl File {
-    /// Lines that cannot be read are the torn end of a write that nobody relied on.
+    /// Lines that cannot be read are the torn end of a write that nobody relied on. A file of somebody else is left as
+    /// it is, and an error.
     fn open(path: &PathBuf) -> io::Result<(Self, VecDeque<StoredMessage>)> {
         let mut waiting = VecDeque::new();
         let mut unread = 0;
@@ -250,7 +266,8 @@ impl File {
                 for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     match serde_json::from_slice(line) {
                         Ok(stored) => waiting.push_back(stored),
-                        Err(_) => unread += 1,
+                        Err(_) if is_torn(line) => unread += 1,
+                        Err(_) => return Err(not_ours(path)),
                     }
                 }
                 if unread > 0 {
@@ -340,6 +357,20 @@ mod tests {
         directory.open().push(vec![stored(stream, 2)]).await.unwrap();
         assert_eq!(directory.open().last_seq(stream), 2);
         assert_eq!(directory.open().waiting().len(), 2);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_left_as_it_is() {
+        let directory = Directory::new();
+        std::fs::create_dir_all(&directory.0).unwrap();
+        let path = directory.0.join(FILE_NAME);
+        std::fs::write(&path, "{\"mine\": 1}\nnotes\n").unwrap();
+
+        let refused = Spool::open(Some(&directory.0), 10, Arc::new(Counters::default()));
+
+        assert!(refused.is_err_and(|error| error.to_string().contains(FILE_NAME)));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"mine\": 1}\nnotes\n");
+        assert!(is_torn(b"{\"str\0\0\0") && is_torn(b"\0\0") && !is_torn(b"{\"s\": 1}"));
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +44,9 @@ pub const DIRECTORY: &str = "onair-data";
 
 /// Name of the file in the directory that the configuration names.
 pub const FILE: &str = "onair.db";
+
+/// How every database of SQLite begins (its file format, section 1.3.1).
+const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// How long a connection waits for another process that uses the file, such as a backup or a shell.
 const BUSY_MAX: Duration = Duration::from_secs(2);
@@ -85,6 +89,7 @@ impl Embedded {
         create(path).map_err(|error| at_path(&error))?;
         let mut connection = Connection::open(path).map_err(|error| at_path(&error))?;
         prepare(&connection).map_err(|error| at_path(&error))?;
+        schema::check_ours(&connection).map_err(|error| at_path(&error))?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| at_path(&error))?;
         let synchronous = match options.durability {
             Durability::Normal => "NORMAL",
@@ -125,11 +130,18 @@ impl Embedded {
     }
 }
 
-fn create(path: &Path) -> std::io::Result<()> {
+fn create(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(|_| ())
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // SQLite takes a short file for an empty one, and would write over it.
+    let mut start = Vec::new();
+    file.take(HEADER.len() as u64).read_to_end(&mut start)?;
+    if !start.is_empty() && start != HEADER {
+        return Err(io::Error::other("it is no database, and left as it is"));
+    }
+    Ok(())
 }
 
 fn prepare(connection: &Connection) -> Result<()> {

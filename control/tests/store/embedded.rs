@@ -144,3 +144,25 @@ async fn what_was_reported_as_done_outlives_a_kill() {
         assert_eq!(store.chat_totals(id).await.unwrap().messages, 1);
     }
 }
+
+#[test]
+fn a_database_of_another_application_is_left_as_it_is() {
+    let folder = Folder::new();
+    let other = rusqlite::Connection::open(folder.file()).unwrap();
+    other.execute_batch("CREATE TABLE streams (name TEXT); INSERT INTO streams VALUES ('mine')").unwrap();
+    drop(other);
+    let before = std::fs::read(folder.file()).unwrap();
+
+    let refused = Embedded::open(&folder.file(), &Options::default()).map(drop);
+
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable(text)) if text.contains("another application")),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read(folder.file()).unwrap(), before);
+    for text in ["notes of mine, which are no database at all", "x"] {
+        std::fs::write(folder.file(), text).unwrap();
+        assert!(Embedded::open(&folder.file(), &Options::default()).is_err(), "{text}");
+        assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), text);
+    }
+}

@@ -11,6 +11,20 @@ use crate::store::{Result, StoreError};
 /// Each leads from one version to the next.
 const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
 
+/// Makes sure that nobody else's tables are in a file. Nothing is written.
+///
+/// # Errors
+/// [`StoreError::Failed`] if it is the database of another application; else what SQLite says.
+pub fn check_ours(connection: &Connection) -> Result<()> {
+    let count =
+        "SELECT COUNT(*), COUNT(*) FILTER (WHERE type = 'table' AND name = 'presence_totals') FROM sqlite_schema";
+    let (all, ours): (i64, i64) = connection.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if all > 0 && ours == 0 {
+        return Err(StoreError::Failed("it is the database of another application, and left as it is".into()));
+    }
+    Ok(())
+}
+
 /// Brings a file to the newest version.
 ///
 /// # Errors
