@@ -108,6 +108,9 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const CLAIM_MAX: Duration = Duration::from_secs(60);
 
 /// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
+/// A node that said nothing for so long is gone.
+pub const NODE_GONE: Duration = Duration::from_secs(10);
+
 pub const RELAYED_KEPT: Duration = Duration::from_secs(300);
 
 /// Everything that outlives the process.
@@ -259,6 +262,12 @@ pub trait Store: Send + Sync + 'static {
     async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32>;
 
     // ---- bans, reports, audit
+    /// Whether a server is at work on this store. It takes up to [`NODE_GONE`] to know that one is not any more. A
+    /// store of one process is kept from others by a lock.
+    async fn is_served(&self) -> Result<bool> {
+        Ok(false)
+    }
+
 
     async fn set_ban(&self, ban: &Ban) -> Result<()>;
 

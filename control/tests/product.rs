@@ -28,6 +28,9 @@ macro_rules! on_every_store {
 
 #[path = "product/abuse.rs"]
 mod abuse;
+#[path = "support/application.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod application;
 #[path = "product/counting.rs"]
 mod counting;
 #[path = "product/document.rs"]
@@ -61,6 +64,8 @@ mod script;
 mod server;
 #[path = "product/settings.rs"]
 mod settings;
+#[path = "product/shared_database.rs"]
+mod shared_database;
 #[path = "product/socket.rs"]
 mod socket;
 #[path = "product/usage.rs"]

@@ -2,6 +2,8 @@
 //!
 //! A rule is a function of a fresh store, and its name says what must hold.
 
+#[path = "support/application.rs"]
+mod application;
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "outages are tested in store_mongo.rs")]
 mod mongo;
@@ -9,6 +11,7 @@ mod mongo;
 mod ports;
 
 mod store {
+    mod application;
     pub mod chat;
     pub mod embedded;
     pub mod fixture;

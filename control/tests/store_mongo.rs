@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::clock::Timestamp;
+use control::store::chat::Mute;
 use control::store::mongo::Mongo;
 use control::store::stream::{
-    Block, EndReason, Outcome, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition, UserId,
+    Block, Edit, EndReason, Outcome, OwnerProfile, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder,
+    StreamState, Transition, UserId,
 };
 use control::store::viewer::Presence;
 use control::store::{CreateError, Store, StoreError};
@@ -166,6 +168,203 @@ async fn of_several_live_streams_that_an_owner_left_behind_the_newest_goes_on() 
     assert_eq!(listed.iter().map(|stream| stream.id).collect::<Vec<_>>(), [id_of(&documents[2])]);
     let older = store.stream(id_of(&documents[0])).await.unwrap().expect("it is there");
     assert_eq!((older.state, older.end_reason), (StreamState::Ended, Some(EndReason::ServerLost)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_live_streams_of_one_owner_are_merged_at_the_start_whatever_the_spelling() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let owner = ObjectId::new();
+    let (older, newer) =
+        (document_of_the_seed(owner, "live_a_1", true, 1), document_of_the_seed(owner, "live_a_2", true, 2));
+    let mut spelt = older.clone();
+    spelt.insert("ownerId", owner.to_hex());
+    streams.insert_many([&spelt, &newer]).await.expect("they are written");
+
+    let store = connect(&uri, &name).await;
+
+    let listed = store.streams(&live(), StreamOrder::StartedLast, None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|stream| stream.id).collect::<Vec<_>>(), [id_of(&newer)]);
+    let ended = store.stream(id_of(&older)).await.unwrap().expect("it is there");
+    assert_eq!((ended.state, ended.end_reason), (StreamState::Ended, Some(EndReason::ServerLost)));
+    assert_eq!((ended.viewers, ended.peak_viewers), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_stream_competes_with_a_live_one_of_the_same_owner_in_another_spelling() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    let owner = ObjectId::new();
+    let planned = Stream { state: StreamState::Scheduled, ..starting(&owner.to_hex(), "") };
+    store.create(&planned).await.unwrap();
+    let mut document = document_of_the_seed(owner, "live_a_1", true, 1);
+    document.insert("ownerId", owner.to_hex());
+    raw(&uri, &name).await.collection::<Document>("livestreams").insert_one(&document).await.expect("it is written");
+
+    let start = StartScheduled {
+        room_name: "live_a_2".into(),
+        owner_profile: OwnerProfile::default(),
+        blocks: Vec::new(),
+        at: at(5),
+    };
+    let refused = store.start_scheduled(planned.id, &start).await;
+
+    assert!(matches!(refused, Err(CreateError::OwnerAlreadyLive)), "{refused:?}");
+}
+
+/// Live documents that are no streams, since no user can be their owner.
+fn documents_that_are_no_streams() -> Vec<Document> {
+    let mut all = Vec::new();
+    for owner in [Some(Bson::Int32(7)), Some(Bson::Int32(7)), Some(Bson::from("")), Some(Bson::Null), None] {
+        let mut document = document_of_the_seed(ObjectId::new(), "x", true, 50);
+        document.remove("ownerId");
+        document.remove("roomName");
+        if let Some(owner) = owner {
+            document.insert("ownerId", owner);
+        }
+        all.push(document);
+    }
+    let mut odd_id = document_of_the_seed(ObjectId::new(), "live_odd", true, 60);
+    odd_id.insert("_id", "text");
+    all.push(odd_id);
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_no_streams_are_passed_over_in_every_path_and_left_as_they_are() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let odd = documents_that_are_no_streams();
+    let real = document_of_the_seed(ObjectId::new(), "live_a_1", true, 1);
+    streams.insert_many(odd.iter().chain([&real])).await.expect("they are written");
+
+    let store = connect(&uri, &name).await;
+
+    let page = store.streams(&live(), StreamOrder::StartedLast, None, 1).await.unwrap();
+    assert_eq!(page.iter().map(|stream| stream.id).collect::<Vec<_>>(), [id_of(&real)], "a page is full");
+    assert_eq!(store.streams_changed_since(at(0), 1).await.unwrap().len(), 1);
+    let end = Transition {
+        from: StreamState::LIVE.to_vec(),
+        to: StreamState::Ended,
+        at: at(9),
+        end_reason: None,
+        room_sid: None,
+    };
+    for document in odd.iter().filter(|document| document.get_object_id("_id").is_ok()) {
+        let id = id_of(document);
+        assert_eq!(store.stream(id).await.unwrap(), None);
+        let refused = store.transition(id, &end).await;
+        assert!(matches!(refused, Err(StoreError::NotFound)), "{refused:?}");
+        assert!(matches!(store.set_flagged(id, at(1)).await, Err(StoreError::NotFound)));
+        assert!(matches!(store.presence_join(id, &session("PA_1", "ann")).await, Err(StoreError::NotFound)));
+    }
+    assert_eq!(store.stream_of_room("live_odd").await.unwrap(), None);
+    let found: Vec<Document> = streams.find(doc! { "startedAt": date(50) }).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(found.len(), 5);
+    assert!(found.iter().all(|document| odd.contains(document)), "{found:?}");
+    store.create(&starting("ann", "live_ann_1")).await.unwrap();
+    assert!(matches!(store.create(&starting("ann", "live_ann_2")).await, Err(CreateError::OwnerAlreadyLive)));
+    assert!(matches!(store.create(&starting("bob", "live_ann_1")).await, Err(CreateError::RoomTaken)));
+    connect(&uri, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_and_oddly_typed_fields_are_as_good_as_absent_to_reads_and_to_writes() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let fields = [
+        "title",
+        "coverUrl",
+        "tags",
+        "blockedUserIds",
+        "blocks",
+        "mutes",
+        "rev",
+        "viewers",
+        "peakViewers",
+        "roomSid",
+        "chatSettings",
+        "pinned",
+        "state",
+        "stateSince",
+        "endedAt",
+        "flagged",
+        "visibility",
+        "ownerProfile",
+    ];
+    for (number, odd) in
+        [Bson::Null, Bson::from(""), Bson::from("odd"), Bson::from(vec![1_i32]), Bson::from(doc! { "a": 1 })]
+            .into_iter()
+            .enumerate()
+    {
+        let number = i64::try_from(number).unwrap();
+        let mut document = document_of_the_seed(ObjectId::new(), &format!("live_{number}"), true, number);
+        for field in fields.iter().filter(|field| !(**field == "title" && odd == Bson::from("odd"))) {
+            document.insert(*field, odd.clone());
+        }
+        streams.insert_one(&document).await.expect("it is written");
+        let id = id_of(&document);
+
+        let read = store.stream(id).await.unwrap().expect("it is a stream");
+        assert_eq!(
+            (read.state, read.title.as_deref().filter(|title| *title != "Walk")),
+            (StreamState::Live, None),
+            "{odd}"
+        );
+        assert!(read.blocks.is_empty() && read.tags.is_empty() && read.mutes.is_empty() && read.pinned.is_none());
+        let block = Block { user_id: user("eve"), blocked_at: at(3), by: user("ann"), reason: None };
+        assert!(store.block(id, &block).await.unwrap().changed(), "{odd}");
+        assert!(
+            store.mute(id, &Mute { user_id: user("eve"), until: at(90_000) }, at(4)).await.unwrap().changed(),
+            "{odd}"
+        );
+        assert!(store.set_flagged(id, at(5)).await.unwrap().changed(), "{odd}");
+        assert!(store.note_room(id, "RM_1", at(6)).await.unwrap().changed(), "{odd}");
+        let edit = Edit { title: Some(Some("$title".into())), tags: Some(vec!["$pet".into()]), cover_url: Some(None) };
+        assert!(store.edit(id, &edit, &[StreamState::Live], at(7)).await.unwrap().changed(), "{odd}");
+        let joined = store.presence_join(id, &session("PA_1", "bob")).await.unwrap().stream;
+        assert_eq!((joined.viewers, joined.peak_viewers), (1, 1), "{odd}");
+        assert_eq!((joined.blocks.len(), joined.mutes.len(), joined.flagged), (1, 1, true), "{odd}");
+        assert_eq!((joined.title.as_deref(), joined.tags), (Some("$title"), vec!["$pet".to_owned()]), "{odd}");
+        assert!(joined.rev >= 6, "{odd}: {}", joined.rev);
+        assert!(store.unblock(id, &user("eve"), at(8)).await.unwrap().changed(), "{odd}");
+        assert!(store.unmute(id, &user("eve"), at(8)).await.unwrap().changed(), "{odd}");
+        let end = Transition {
+            from: StreamState::LIVE.to_vec(),
+            to: StreamState::Ended,
+            at: at(9),
+            end_reason: Some(EndReason::Stopped),
+            room_sid: Some("RM_1".into()),
+        };
+        let Outcome::Changed(ended) = store.transition(id, &end).await.unwrap() else { panic!("{odd}") };
+        assert_eq!((ended.state, ended.viewers, ended.peak_viewers), (StreamState::Ended, 0, 1), "{odd}");
+        assert!(ended.blocks.is_empty() && ended.mutes.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_the_application_ends_by_its_own_field_is_over() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    let stream = Stream { state: StreamState::Live, ..starting("ann", "live_ann_1") };
+    store.create(&stream).await.unwrap();
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let ends = doc! { "$set": { "isLive": false, "endedAt": date(4), "updatedAt": date(4) } };
+    streams.update_one(doc! { "_id": stream.id.0 }, ends).await.unwrap();
+
+    let read = store.stream(stream.id).await.unwrap().expect("it is there");
+    assert_eq!((read.state, read.ended_at), (StreamState::Ended, Some(at(4))));
+    assert_eq!(store.live_stream_of(&user("ann")).await.unwrap(), None);
+    assert_eq!(store.last_ended_of(&user("ann")).await.unwrap().map(|last| last.id), Some(stream.id));
+    let back = Transition {
+        from: StreamState::LIVE.to_vec(),
+        to: StreamState::Reconnecting,
+        at: at(9),
+        end_reason: None,
+        room_sid: None,
+    };
+    assert!(!store.transition(stream.id, &back).await.unwrap().changed(), "what is over stays over");
 }
 
 #[tokio::test(flavor = "multi_thread")]

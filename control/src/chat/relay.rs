@@ -14,16 +14,13 @@ use tracing::{debug, info};
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{NODE_GONE as GONE, SharedStore, StoreError};
 
 /// Between two looks for news of others.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Between two words that this node is there.
 const ANNOUNCE: Duration = Duration::from_secs(2);
-
-/// A node that said nothing for so long is gone.
-const GONE: Duration = Duration::from_secs(10);
 
 /// How far back each look goes: clocks of nodes differ, and writes take their time.
 const OVERLAP: Duration = Duration::from_secs(5);

@@ -7,9 +7,11 @@
 
 mod chat;
 mod connection;
+mod earlier;
 mod fault;
 mod indexes;
 mod moderation;
+mod ownership;
 mod page;
 mod presence;
 mod record;
@@ -38,21 +40,44 @@ use crate::clock::Timestamp;
 
 /// The collections (stream API, section 13).
 mod collections {
+    /// Of the names of all collections but the seed's: the database may be the application's own.
+    pub const PREFIX: &str = "onair_";
+
+    /// Shared with the seed's application.
     pub const STREAMS: &str = "livestreams";
-    pub const PRESENCE: &str = "presence";
-    pub const WEBHOOKS: &str = "webhook_events";
-    pub const MESSAGES: &str = "chat_messages";
-    pub const TOTALS: &str = "chat_totals";
+    pub const PRESENCE: &str = "onair_presence";
+    pub const WEBHOOKS: &str = "onair_webhook_events";
+    pub const MESSAGES: &str = "onair_chat_messages";
+    pub const TOTALS: &str = "onair_chat_totals";
     /// Who wrote in a chat and whose messages are removed.
-    pub const CHATTERS: &str = "chatters";
-    pub const RELAY: &str = "relay";
-    pub const NODES: &str = "nodes";
-    pub const REPORTS: &str = "reports";
-    pub const BANS: &str = "bans";
-    pub const OWNER_BLOCKS: &str = "owner_blocks";
-    pub const AUDIT: &str = "audit";
-    pub const IDEMPOTENCY: &str = "idempotency";
-    pub const LIMITS: &str = "limits";
+    pub const CHATTERS: &str = "onair_chatters";
+    pub const RELAY: &str = "onair_relay";
+    pub const NODES: &str = "onair_nodes";
+    pub const REPORTS: &str = "onair_reports";
+    pub const BANS: &str = "onair_bans";
+    pub const OWNER_BLOCKS: &str = "onair_owner_blocks";
+    pub const AUDIT: &str = "onair_audit";
+    pub const IDEMPOTENCY: &str = "onair_idempotency";
+    pub const LIMITS: &str = "onair_limits";
+    /// Which collections are Onair's.
+    pub const META: &str = "onair_meta";
+
+    /// Those that nobody else uses, [`META`] excepted.
+    pub const OWN: [&str; 13] = [
+        PRESENCE,
+        WEBHOOKS,
+        MESSAGES,
+        TOTALS,
+        CHATTERS,
+        RELAY,
+        NODES,
+        REPORTS,
+        BANS,
+        OWNER_BLOCKS,
+        AUDIT,
+        IDEMPOTENCY,
+        LIMITS,
+    ];
 }
 
 /// A connected database.
@@ -64,15 +89,15 @@ pub struct Mongo {
 }
 
 impl Mongo {
-    /// Connects, and makes the indexes that are missing.
+    /// Connects, takes over what earlier versions kept, and makes the indexes that are missing.
     ///
     /// The database is `database`, else the one of the URI, else `onair`. A server that is away is awaited for `time`.
     /// Afterwards it may come and go.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) if no server answered in time, and
-    /// [`StoreError::Failed`](super::StoreError::Failed) if the URI or the credentials are wrong or an index cannot be
-    /// made. The text says what to do, and holds no password.
+    /// [`StoreError::Failed`](super::StoreError::Failed) if the URI or the credentials are wrong, a collection with a
+    /// name of ours is somebody else's, or an index cannot be made. The text says what to do, and holds no password.
     pub async fn connect(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
         connection::connect(uri, database, time).await
     }
@@ -266,6 +291,10 @@ impl Store for Mongo {
 
     async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
         self.announce(node, now, within).await
+    }
+
+    async fn is_served(&self) -> Result<bool> {
+        self.has_nodes_at_work().await
     }
 
     async fn set_ban(&self, ban: &Ban) -> Result<()> {

@@ -105,6 +105,15 @@ impl StreamState {
     /// The states in which `isLive` is true.
     pub const LIVE: [StreamState; 3] = [StreamState::Starting, StreamState::Live, StreamState::Reconnecting];
 
+    pub const ALL: [StreamState; 6] = [
+        StreamState::Scheduled,
+        StreamState::Starting,
+        StreamState::Live,
+        StreamState::Reconnecting,
+        StreamState::Ended,
+        StreamState::Cancelled,
+    ];
+
     pub fn is_live(self) -> bool {
         Self::LIVE.contains(&self)
     }

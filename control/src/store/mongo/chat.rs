@@ -10,6 +10,7 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::collections::{CHATTERS, MESSAGES, STREAMS, TOTALS};
+use super::earlier::has_only;
 use super::fault::{Fault, TRIES_MAX, UPKEEP_MAX, collect, contended, run, within};
 use super::record::{date, document, forms, read_user, record, user};
 use super::stream_document::integer;
@@ -185,9 +186,7 @@ impl Mongo {
     }
 
     async fn note_chatters(&self, id: StreamId, users: impl Iterator<Item = UserId>) -> Result<()> {
-        let chatters: Vec<_> = users
-            .map(|author| doc! { "_id": key(id, author.as_str()), "streamId": id.0, "userId": user(&author) })
-            .collect();
+        let chatters: Vec<_> = users.map(|author| chatter(id, &author)).collect();
         if chatters.is_empty() {
             return Ok(());
         }
@@ -263,6 +262,26 @@ impl KeptTotals {
             reactions: reactions.map(|(emoji, count)| (unescaped(emoji), positive(count))).collect(),
         }
     }
+}
+
+/// Whether a document is one that is kept of the totals.
+pub(super) fn is_totals(document: &Document) -> bool {
+    let is_number = |name: &str| document.get(name).is_none_or(|value| integer(value).is_some());
+    has_only(document, &["_id", "lastSeq", "removed", "trimmedTo", "reactions"])
+        && document.len() > 1
+        && ["lastSeq", "removed", "trimmedTo"].into_iter().all(is_number)
+        && document.get("reactions").is_none_or(|reactions| reactions.as_document().is_some())
+}
+
+/// Whether a document says that somebody wrote in a chat.
+pub(super) fn is_chatter(document: &Document) -> bool {
+    let expected =
+        || Some(chatter(StreamId(document.get_object_id("streamId").ok()?), &read_user(document.get("userId")?)?));
+    expected().is_some_and(|expected| expected == *document)
+}
+
+fn chatter(id: StreamId, author: &UserId) -> Document {
+    doc! { "_id": key(id, author.as_str()), "streamId": id.0, "userId": user(author) }
 }
 
 /// Messages that no total includes yet.

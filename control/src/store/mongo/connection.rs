@@ -8,7 +8,8 @@ use mongodb::{Client, Database};
 use tracing::{info, warn};
 
 use super::fault::{Fault, run, within};
-use super::{Mongo, indexes, presence};
+use super::ownership::{self, Claim};
+use super::{Mongo, earlier, indexes, presence};
 use crate::store::{Result, StoreError};
 
 /// The database if the URI names none.
@@ -33,9 +34,15 @@ pub(super) async fn connect(uri: &str, database: Option<&str>, time: Duration) -
     let client = Client::with_options(options).map_err(unusable)?;
     let database = client.database(&name);
     wait_for(&database, &hosts, time).await?;
-    let unique = indexes::ensure(&database).await?;
+    if ownership::claim(&database).await? == Claim::EarlierVersions {
+        earlier::take_over(&database).await?;
+        ownership::note_taken_over(&database).await?;
+    }
+    let mut mongo = Mongo { database, unique: indexes::Unique::default(), recounts: presence::Recounts::default() };
+    mongo.end_all_but_the_newest().await?;
+    mongo.unique = indexes::ensure(&mongo.database).await?;
     info!(hosts, database = name, "connected to MongoDB");
-    Ok(Mongo { database, unique, recounts: presence::Recounts::default() })
+    Ok(mongo)
 }
 
 /// What the URI says, and what is better than the driver's defaults where it says nothing.

@@ -4,20 +4,21 @@
 //! any name.
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
 use mongodb::{Database, IndexModel};
 use tracing::{info, warn};
 
-use super::fault::{Fault, UPKEEP_MAX, within};
-use super::record::date;
+use super::fault::{Fault, UPKEEP_MAX, run, within};
 use super::{collections, stream_document};
-use crate::clock::Timestamp;
 use crate::store::{Result, StoreError};
 
 /// When an application's own index may be left out, because an equal one is there under another name.
 const OPTIONS_CONFLICT: i32 = 85;
 const KEYS_CONFLICT: i32 = 86;
+
+/// The server's codes for a collection and an index that are not there.
+const NOT_THERE: [i32; 2] = [26, 27];
 
 /// The server's code for what the user may not do.
 const UNAUTHORIZED: i32 = 13;
@@ -42,6 +43,8 @@ struct Wanted {
     unique: bool,
     /// Only documents that match are in the index.
     only: Option<Document>,
+    /// What is asked of documents in addition where others are in the way: those that may be streams.
+    among: Option<Document>,
     /// Documents are removed once the time in the key has come.
     expires: bool,
 }
@@ -50,7 +53,7 @@ impl Wanted {
     /// Named as MongoDB does it: `isLive_1_startedAt_-1`.
     fn plain(collection: &'static str, keys: Document) -> Self {
         let parts: Vec<_> = keys.iter().map(|(field, order)| format!("{field}_{order}")).collect();
-        Self { collection, name: parts.join("_"), keys, unique: false, only: None, expires: false }
+        Self { collection, name: parts.join("_"), keys, unique: false, only: None, among: None, expires: false }
     }
 
     fn unique(collection: &'static str, keys: Document) -> Self {
@@ -62,13 +65,36 @@ impl Wanted {
     }
 
     fn model(&self) -> IndexModel {
+        self.model_of(self.only.clone())
+    }
+
+    fn model_among(&self, among: &Document) -> IndexModel {
+        let mut only = self.only.clone().unwrap_or_default();
+        only.extend(among.clone());
+        self.model_of(Some(only))
+    }
+
+    fn model_of(&self, only: Option<Document>) -> IndexModel {
         let options = IndexOptions::builder()
             .name(self.name.clone())
             .unique(self.unique.then_some(true))
-            .partial_filter_expression(self.only.clone())
+            .partial_filter_expression(only)
             .expire_after(self.expires.then_some(std::time::Duration::ZERO))
             .build();
         IndexModel::builder().keys(self.keys.clone()).options(options).build()
+    }
+
+    /// Whether an index that is there was made by us, as far as can be seen: it is as we make it in everything.
+    fn is(&self, there: &IndexModel) -> bool {
+        let ours = self.model().options.unwrap_or_default();
+        let mut options = there.options.clone().unwrap_or_default();
+        // What the server adds.
+        (options.version, options.text_index_version, options.sphere_2d_index_version) = (None, None, None);
+        let keys = |model: &Document| -> Vec<_> {
+            model.iter().map(|(field, order)| (field.clone(), stream_document::integer(order))).collect()
+        };
+        keys(&self.keys) == keys(&there.keys)
+            && mongodb::bson::serialize_to_document(&options).ok() == mongodb::bson::serialize_to_document(&ours).ok()
     }
 
     /// Whether an index that is there does what this one is for.
@@ -78,8 +104,11 @@ impl Wanted {
             && self.keys.iter().zip(&there.keys).all(|((field, order), (other_field, other_order))| {
                 field == other_field && stream_document::integer(order) == stream_document::integer(other_order)
             });
-        // A unique index of names may leave out documents without one.
-        let same_documents = options.partial_filter_expression == self.only || (self.unique && self.only.is_none());
+        let among = self.among.as_ref().and_then(|among| self.model_among(among).options);
+        let same_documents = options.partial_filter_expression == self.only
+            // A unique index of names may leave out documents without one.
+            || (self.unique && self.only.is_none())
+            || among.is_some_and(|among| among.partial_filter_expression == options.partial_filter_expression);
         same_keys && same_documents && (!self.unique || options.unique == Some(true))
     }
 }
@@ -92,10 +121,15 @@ fn wanted() -> Vec<Wanted> {
         // The seed's sorts by time alone; pages break ties by id, and this one gives them without sorting.
         Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1, "_id": -1 }),
         Wanted::plain(STREAMS, doc! { "ownerId": 1, "isLive": 1 }),
-        Wanted { name: unique.room, ..Wanted::unique(STREAMS, doc! { "roomName": 1 }) },
+        Wanted {
+            name: unique.room,
+            among: Some(doc! { "roomName": { "$type": "string" } }),
+            ..Wanted::unique(STREAMS, doc! { "roomName": 1 })
+        },
         Wanted {
             name: unique.owner_live,
             only: Some(doc! { "isLive": true }),
+            among: Some(doc! { "ownerId": { "$type": ["objectId", "string"] } }),
             ..Wanted::unique(STREAMS, doc! { "ownerId": 1 })
         },
         Wanted::plain(STREAMS, doc! { "state": 1, "scheduledFor": 1 }),
@@ -149,16 +183,67 @@ pub(super) async fn ensure(database: &Database) -> Result<Unique> {
                 }
             }
             Err(fault) if fault.code() == Some(UNAUTHORIZED) => {
-                return Err(StoreError::Failed(format!(
-                    "MongoDB lets us make no indexes in {}: its URI needs a user, a password, and for that user the role \
-                     readWrite",
-                    database.name()
-                )));
+                return Err(lacking_rights(database));
             }
             Err(fault) => return Err(fault.into()),
         }
     }
     Ok(names)
+}
+
+/// Whether `livestreams` has an index that nobody but Onair makes: this version or an earlier one was here.
+pub(super) async fn are_there(database: &Database) -> Result<bool> {
+    let there = list(database, collections::STREAMS).await?;
+    let ours = ["ownerId_live", "updatedAt_1__id_1"];
+    let wanted = wanted();
+    let mut ours = wanted.iter().filter(|wanted| ours.contains(&wanted.name.as_str()));
+    Ok(ours.any(|wanted| there.iter().any(|index| wanted.is(index))))
+}
+
+/// Removes the indexes that an earlier version made in a collection without our prefix.
+///
+/// Where others keep documents, those go that do harm: they delete documents, or refuse some. They are ours if all are
+/// there that we made, each exactly as we made it.
+pub(super) async fn remove_earlier(database: &Database, earlier: &str, is_empty: bool) -> Result<()> {
+    let own = format!("{}{earlier}", collections::PREFIX);
+    let wanted: Vec<_> = wanted().into_iter().filter(|wanted| wanted.collection == own).collect();
+    let there = list(database, earlier).await?;
+    if !wanted.iter().all(|wanted| there.iter().any(|index| wanted.is(index))) {
+        return Ok(());
+    }
+    for Wanted { name, keys, unique, expires, .. } in wanted {
+        if !(is_empty || unique || expires) {
+            continue;
+        }
+        match run(database.collection::<Document>(earlier).drop_index(name.clone())).await {
+            Ok(()) => {
+                info!(collection = earlier, index = name, %keys, unique, expires, "removed an index of an earlier version");
+            }
+            // Another process was quicker.
+            Err(fault) if fault.code().is_some_and(|code| NOT_THERE.contains(&code)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(())
+}
+
+fn lacking_rights(database: &Database) -> StoreError {
+    StoreError::Failed(format!(
+        "MongoDB lets us see and make no indexes in {}: its URI needs a user, a password, and for that user the role \
+         readWrite",
+        database.name()
+    ))
+}
+
+/// The indexes of a collection; none if it is not there.
+async fn list(database: &Database, collection: &str) -> Result<Vec<IndexModel>> {
+    let collection = database.collection::<Document>(collection);
+    match within(UPKEEP_MAX, async { collection.list_indexes().await?.try_collect().await }).await {
+        Ok(indexes) => Ok(indexes),
+        Err(fault) if fault.code().is_some_and(|code| NOT_THERE.contains(&code)) => Ok(Vec::new()),
+        Err(fault) if fault.code() == Some(UNAUTHORIZED) => Err(lacking_rights(database)),
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 fn is_in_the_way(code: i32) -> bool {
@@ -167,16 +252,22 @@ fn is_in_the_way(code: i32) -> bool {
 
 async fn ensure_one(database: &Database, wanted: &Wanted, names: &mut Unique) -> Result<()> {
     let collection = database.collection::<Document>(wanted.collection);
-    let there: Vec<_> = within(UPKEEP_MAX, async { collection.list_indexes().await?.try_collect().await }).await?;
+    let there = list(database, wanted.collection).await?;
     if let Some(name) = there.iter().find(|index| wanted.is_served_by(index)).and_then(name_of) {
         remember(wanted, name, names);
         return Ok(());
     }
-    let create = || within(UPKEEP_MAX, collection.create_index(wanted.model()).into_future());
-    let mut made = create().await;
-    if made.as_ref().is_err_and(|fault| fault.duplicate().is_some()) && wanted.only == Some(doc! { "isLive": true }) {
-        end_all_but_the_newest(database).await?;
-        made = create().await;
+    let create = |model| within(UPKEEP_MAX, collection.create_index(model).into_future());
+    let mut made = create(wanted.model()).await;
+    if let Some(among) = &wanted.among
+        && made.as_ref().is_err_and(|fault| fault.duplicate().is_some())
+    {
+        warn!(
+            collection = wanted.collection,
+            index = wanted.name,
+            "documents that are no streams are left out of an index"
+        );
+        made = create(wanted.model_among(among)).await;
     }
     match made {
         Ok(_) => Ok(()),
@@ -211,36 +302,6 @@ fn explained(wanted: &Wanted, fault: Fault) -> StoreError {
         return fault.into();
     };
     StoreError::Failed(format!("the index {name} of {collection} on {keys} cannot be made: {advice}"))
-}
-
-/// Ends all live streams of an owner but the one started last.
-///
-/// The application that was here before had no such rule, and left streams live when it crashed.
-async fn end_all_but_the_newest(database: &Database) -> Result<()> {
-    let streams = database.collection::<Document>(collections::STREAMS);
-    let owners = streams.aggregate([
-        doc! { "$match": { "isLive": true } },
-        doc! { "$sort": { "startedAt": -1, "_id": -1 } },
-        doc! { "$group": { "_id": "$ownerId", "streams": { "$push": "$_id" } } },
-        doc! { "$match": { "streams.1": { "$exists": true } } },
-    ]);
-    let owners: Vec<Document> = within(UPKEEP_MAX, async { owners.await?.try_collect().await }).await?;
-    let older: Vec<Bson> =
-        owners.iter().filter_map(|owner| owner.get_array("streams").ok()?.get(1..)).flatten().cloned().collect();
-    let now = date(Timestamp::now());
-    let end = streams.update_many(
-        doc! { "_id": { "$in": older } },
-        doc! {
-            "$set": {
-                "isLive": false, "state": "ended", "endedAt": now, "stateSince": now, "updatedAt": now,
-                "endReason": "server_lost", "viewers": 0_i64,
-            },
-            "$inc": { "rev": 1_i64 },
-        },
-    );
-    let ended = within(UPKEEP_MAX, end.into_future()).await?;
-    info!(streams = ended.modified_count, "ended live streams whose owners had started another later");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ pub(super) fn all(conditions: Vec<Document>) -> Document {
         }
     }
     if !rest.is_empty() {
-        together.insert("$and", rest);
+        let before = together.remove("$and");
+        let before = before.iter().filter_map(Bson::as_array).flatten().cloned();
+        together.insert("$and", before.chain(rest.into_iter().map(Bson::from)).collect::<Vec<_>>());
     }
     together
 }
@@ -50,7 +52,8 @@ mod tests {
 
         assert_eq!(all(vec![live.clone(), date.clone()]), doc! { "isLive": true, "startedAt": { "$type": "date" } });
         let crossed = all(vec![live.clone(), earlier.clone(), states.clone(), live.clone()]);
-        assert_eq!(crossed, doc! { "isLive": true, "$or": [{ "startedAt": 1 }], "$and": [states, live] });
+        assert_eq!(crossed.clone(), doc! { "isLive": true, "$or": [{ "startedAt": 1 }], "$and": [states, &live] });
+        assert_eq!(all(vec![crossed, live.clone()]).get_array("$and").expect("there is one").len(), 3, "none is lost");
         assert_eq!(all(Vec::new()), doc! {});
     }
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 use mongodb::bson::{Document, doc};
 
 use super::collections::{NODES, RELAY};
-use super::fault::{collect, run};
+use super::earlier::has_only;
+use super::fault::{Fault, collect, run};
 use super::record::date;
 use super::stream_document::{text, time};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
 use crate::store::stream::StreamId;
-use crate::store::{DAY, RELAYED_KEPT, Result, StoreError};
+use crate::store::{DAY, NODE_GONE, RELAYED_KEPT, Result, StoreError};
 
 /// When the database removes a document by itself, should nobody have done it before.
 ///
@@ -47,7 +48,40 @@ fn read(document: &Document) -> Result<Relayed> {
     relayed().ok_or_else(|| StoreError::Failed("a relayed note cannot be read".into()))
 }
 
+/// Whether a document is one that [`write`] gave.
+pub(super) fn is_note(document: &Document) -> bool {
+    has_only(document, &["_id", "node", "streamId", "at", "note", "expiresAt"]) && read(document).is_ok()
+}
+
+/// Between two looks whether a node is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Whether no node says any more that it is there. `newest` gives when one said so last.
+///
+/// Waits while the last one may be alive, at most [`NODE_GONE`], also if clocks differ.
+pub(super) async fn falls_silent<F>(newest: impl Fn() -> F) -> std::result::Result<bool, Fault>
+where
+    F: Future<Output = std::result::Result<Option<Timestamp>, Fault>>,
+{
+    let (first, begin) = (newest().await?, tokio::time::Instant::now());
+    while first.is_some_and(|at| Timestamp::now() < at.plus(NODE_GONE)) && begin.elapsed() < NODE_GONE {
+        tokio::time::sleep(LOOK).await;
+        if newest().await? > first {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Mongo {
+    pub(super) async fn has_nodes_at_work(&self) -> Result<bool> {
+        let newest = || async {
+            let found = run(self.of(NODES).find_one(doc! {}).sort(doc! { "at": -1 })).await?;
+            Ok(found.and_then(|node| time(&node, "at")))
+        };
+        Ok(!falls_silent(newest).await?)
+    }
+
     pub(super) async fn write_notes(&self, notes: &[Relayed]) -> Result<()> {
         if notes.is_empty() {
             return Ok(());

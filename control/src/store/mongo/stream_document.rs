@@ -110,10 +110,15 @@ pub(super) fn read(document: &Document) -> Result<Stream> {
         id,
         owner_profile: nested(document, "ownerProfile").unwrap_or_else(OwnerProfile::default),
         room_name: text(document, "roomName").filter(|name| *name != no_room(id)).unwrap_or_default(),
-        room_sid: text(document, "roomSid"),
-        title: text(document, "title"),
-        cover_url: text(document, "coverUrl"),
-        tags: array(document, "tags").iter().filter_map(Bson::as_str).map(str::to_owned).collect(),
+        room_sid: optional(document, "roomSid"),
+        title: optional(document, "title"),
+        cover_url: optional(document, "coverUrl"),
+        tags: array(document, "tags")
+            .iter()
+            .filter_map(Bson::as_str)
+            .filter(|tag| !tag.is_empty())
+            .map(str::to_owned)
+            .collect(),
         state,
         visibility: if text(document, "visibility").as_deref() == Some("private") {
             Visibility::Private
@@ -156,9 +161,15 @@ fn read_blocks(document: &Document, owner: &UserId, created_at: Timestamp) -> Ve
     blocks
 }
 
+/// An application that knows no `state` ends a stream by `isLive` alone.
 fn state(document: &Document) -> StreamState {
-    let written = text(document, "state").and_then(|name| serde_json::from_value(name.into()).ok());
-    written.unwrap_or(if document.get_bool("isLive").unwrap_or(false) { StreamState::Live } else { StreamState::Ended })
+    let written = text(document, "state").and_then(|name| serde_json::from_value::<StreamState>(name.into()).ok());
+    match (written, document.get_bool("isLive").ok()) {
+        (Some(state), Some(false)) if state.is_live() => StreamState::Ended,
+        (Some(state), _) => state,
+        (None, Some(true)) => StreamState::Live,
+        (None, Some(false) | None) => StreamState::Ended,
+    }
 }
 
 /// When the id was made, to the second.
@@ -169,6 +180,11 @@ fn born(id: StreamId) -> Timestamp {
 fn sorted<T, K: Ord>(mut records: Vec<T>, key: impl FnMut(&T) -> K) -> Vec<T> {
     records.sort_by_key(key);
     records
+}
+
+/// An optional text of a stream; an empty one is as good as none.
+fn optional(document: &Document, name: &str) -> Option<String> {
+    text(document, name).filter(|text| !text.is_empty())
 }
 
 pub(super) fn text(document: &Document, name: &str) -> Option<String> {
@@ -207,20 +223,29 @@ fn all_nested<T: serde::de::DeserializeOwned>(document: &Document, name: &str) -
     array(document, name).iter().filter_map(|value| record(value.as_document()?).ok()).collect()
 }
 
-/// A condition that holds in these states, also for documents that have no `state`.
+/// A condition that holds in these states, also for documents that have no `state`, or one that is no state.
 pub(super) fn in_states(states: &[StreamState]) -> Document {
-    let names: Vec<_> = states.iter().map(|state| state.name()).collect();
-    let mut any = vec![doc! { "state": { "$in": names } }];
+    let names = |states: &[StreamState]| states.iter().map(|state| state.name()).collect::<Vec<_>>();
+    let (live, others): (Vec<_>, Vec<_>) = states.iter().copied().partition(|state| state.is_live());
+    let unknown = names(&StreamState::ALL);
+    let mut any = Vec::new();
+    if !others.is_empty() {
+        any.push(doc! { "state": { "$in": names(&others) } });
+    }
+    if !live.is_empty() {
+        any.push(doc! { "state": { "$in": names(&live) }, "isLive": { "$ne": false } });
+    }
     if states.contains(&StreamState::Live) {
-        any.push(doc! { "state": Bson::Null, "isLive": true });
+        any.push(doc! { "state": { "$nin": &unknown }, "isLive": true });
     }
     if states.contains(&StreamState::Ended) {
-        any.push(doc! { "state": Bson::Null, "isLive": { "$ne": true } });
+        any.push(doc! { "state": { "$nin": &unknown }, "isLive": { "$ne": true } });
+        any.push(doc! { "state": { "$in": names(&StreamState::LIVE) }, "isLive": false });
     }
-    if any.len() == 1 {
-        any.remove(0)
-    } else {
-        doc! { "$or": any }
+    match any.len() {
+        0 => doc! { "state": { "$in": [] } },
+        1 => any.remove(0),
+        _ => doc! { "$or": any },
     }
 }
 

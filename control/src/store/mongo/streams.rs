@@ -1,11 +1,12 @@
 //! Streams: each change is one conditional write that raises `rev`.
 
+use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ReturnDocument, UpdateModifications};
-use tracing::warn;
+use tracing::{debug, info};
 
 use super::collections::{OWNER_BLOCKS, STREAMS};
-use super::fault::{Fault, collect, run};
+use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
 use super::record::{date, document, forms, joined, object_id, record, user};
 use super::stream_document::{self, in_states};
 use super::{Mongo, page};
@@ -13,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatSettings, Mute};
 use crate::store::interchange::OwnerBlock;
 use crate::store::stream::{
-    Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
+    Block, Edit, EndReason, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId, Visibility,
 };
 use crate::store::{CreateError, Result, StoreError};
@@ -21,27 +22,57 @@ use crate::store::{CreateError, Result, StoreError};
 /// States that are never left.
 const FINAL: [StreamState; 2] = [StreamState::Ended, StreamState::Cancelled];
 
-/// Every change raises `rev`, and never sets `updatedAt` back.
-pub(super) fn changed(at: Timestamp, mut update: Document) -> Document {
-    update.insert("$inc", doc! { "rev": 1_i64 });
-    let latest = update.entry("$max".to_owned()).or_insert_with(|| Bson::Document(Document::new()));
-    if let Bson::Document(latest) = latest {
-        latest.insert("updatedAt", date(at));
-    }
-    update
-}
-
-/// The same for fields that are computed from others. Text from outside must be a `$literal` there: it may look like an
-/// expression.
+/// A change of a stream: it raises `rev`, and never sets `updatedAt` back.
+///
+/// Its fields are expressions. What another application wrote into a field with another type is as if it were absent;
+/// the operators that change numbers and lists in place would refuse it.
 pub(super) fn computed(at: Timestamp, mut set: Document) -> Vec<Document> {
     set.insert("updatedAt", doc! { "$max": ["$updatedAt", date(at)] });
-    set.insert("rev", doc! { "$add": [{ "$ifNull": ["$rev", 0_i64] }, 1_i64] });
+    set.insert("rev", doc! { "$add": [number("$rev"), 1_i64] });
     vec![doc! { "$set": set }]
+}
+
+/// The same for values as they are: text from outside may look like an expression.
+fn changed(at: Timestamp, set: Document) -> Vec<Document> {
+    computed(at, set.into_iter().map(|(name, value)| (name, Bson::from(doc! { "$literal": value }))).collect())
+}
+
+/// In place of a value: the field is removed.
+const REMOVED: &str = "$$REMOVE";
+
+fn number(field: &str) -> Document {
+    doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] }
+}
+
+fn list(field: &str) -> Document {
+    doc! { "$cond": [{ "$isArray": [field] }, field, []] }
+}
+
+/// A list with one more at its end.
+fn extended(field: &str, with: impl Into<Bson>) -> Document {
+    doc! { "$concatArrays": [list(field), [{ "$literal": with.into() }]] }
+}
+
+/// A list without those of which `value`, an expression about `$$one`, is one of these.
+fn without(field: &str, value: &str, these: &[Bson]) -> Document {
+    let is_one = doc! { "$in": [value, { "$literal": these }] };
+    doc! { "$filter": { "input": list(field), "as": "one", "cond": { "$not": [is_one] } } }
 }
 
 /// The highest number of viewers so far, also of a stream on which nobody kept it.
 pub(super) fn peak(viewers: i64) -> Document {
-    doc! { "$max": ["$peakViewers", "$viewers", viewers] }
+    doc! { "$max": [number("$peakViewers"), number("$viewers"), viewers] }
+}
+
+/// What a document of `livestreams` must be to be a stream (see [`stream_document::read`]).
+fn is_stream() -> Document {
+    doc! { "_id": { "$type": "objectId" }, "ownerId": { "$type": ["objectId", "string"], "$ne": "" } }
+}
+
+/// Which streams are live, by the seed's index.
+fn is_live() -> Document {
+    let others: Vec<_> = StreamState::ALL.iter().filter(|state| !state.is_live()).map(|state| state.name()).collect();
+    doc! { "isLive": true, "state": { "$nin": others } }
 }
 
 impl Mongo {
@@ -60,7 +91,8 @@ impl Mongo {
     /// Another application may have written the same owner in the other form, which to an index is another owner.
     async fn check_other_form(&self, stream: &Stream) -> std::result::Result<(), CreateError> {
         let Some(other) = forms(&stream.owner_id).into_iter().nth(1) else { return Ok(()) };
-        let live = doc! { "ownerId": other, "isLive": true, "_id": { "$ne": stream.id.0 } };
+        let mut live = is_live();
+        live.extend(doc! { "ownerId": other, "_id": { "$ne": stream.id.0 } });
         match run(self.of(STREAMS).find_one(live)).await.map_err(StoreError::from)? {
             Some(_) => Err(CreateError::OwnerAlreadyLive),
             None => Ok(()),
@@ -75,9 +107,10 @@ impl Mongo {
         }
     }
 
+    /// A document that is no stream is passed over here as in lists.
     pub(super) async fn find_stream(&self, filter: Document) -> Result<Option<Stream>> {
-        let found = run(self.of(STREAMS).find_one(filter)).await?;
-        found.as_ref().map(stream_document::read).transpose()
+        let filter = page::all(vec![filter, is_stream()]);
+        Ok(run(self.of(STREAMS).find_one(filter)).await?.as_ref().and_then(readable))
     }
 
     pub(super) async fn stream_by_id(&self, id: StreamId) -> Result<Option<Stream>> {
@@ -95,16 +128,15 @@ impl Mongo {
     }
 
     pub(super) async fn live_stream_by_owner(&self, owner: &UserId) -> Result<Option<Stream>> {
-        self.find_stream(doc! { "ownerId": { "$in": forms(owner) }, "isLive": true }).await
+        self.find_stream(page::all(vec![is_live(), doc! { "ownerId": { "$in": forms(owner) } }])).await
     }
 
     pub(super) async fn last_ended_by_owner(&self, owner: &UserId) -> Result<Option<Stream>> {
         let mut filter = in_states(&[StreamState::Ended]);
         filter.insert("ownerId", doc! { "$in": forms(owner) });
         filter.insert("endReason", doc! { "$ne": "never_started" });
-        let streams = self.of(STREAMS);
-        let last = streams.find_one(filter).sort(doc! { "endedAt": -1, "_id": -1 });
-        run(last).await?.as_ref().map(stream_document::read).transpose()
+        filter.insert("endedAt", doc! { "$type": "date" });
+        Ok(self.list(filter, doc! { "endedAt": -1, "_id": -1 }, 1).await?.pop())
     }
 
     pub(super) async fn page_of_streams(
@@ -129,12 +161,40 @@ impl Mongo {
         self.list(page::all(all), page::sort(field, rising), limit).await
     }
 
-    /// Documents that are no streams are passed over: one of them must not hide all others.
+    /// Documents that are no streams are passed over: one of them must hide no others, and end no list.
     async fn list(&self, filter: Document, sort: Document, limit: usize) -> Result<Vec<Stream>> {
         let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
+        let filter = page::all(vec![filter, is_stream()]);
         let documents = collect(self.of(STREAMS).find(filter).sort(sort).limit(limit)).await?;
-        let streams = documents.iter().map(stream_document::read);
-        Ok(streams.filter_map(|stream| stream.inspect_err(|error| warn!(%error, "passed over")).ok()).collect())
+        Ok(documents.iter().filter_map(readable).collect())
+    }
+
+    /// Ends all live streams of an owner but the one started last, whichever way the owner is written.
+    ///
+    /// The application that was here before had no such rule, and left streams live when it crashed.
+    pub(super) async fn end_all_but_the_newest(&self) -> Result<()> {
+        let live = self.of(STREAMS);
+        let live = live.find(page::all(vec![is_live(), is_stream()]));
+        let live: Vec<_> = within(UPKEEP_MAX, async { live.await?.try_collect().await }).await?;
+        let mut live: Vec<_> = live.iter().filter_map(readable).collect();
+        live.sort_by_key(|stream| std::cmp::Reverse((stream.started_at, stream.id)));
+        let (mut owners, now) = (std::collections::HashSet::new(), Timestamp::now());
+        for stream in live {
+            if owners.insert(stream.owner_id) {
+                continue;
+            }
+            let end = Transition {
+                from: StreamState::LIVE.to_vec(),
+                to: StreamState::Ended,
+                at: now,
+                end_reason: Some(EndReason::ServerLost),
+                room_sid: None,
+            };
+            if self.change_state(stream.id, &end).await?.changed() {
+                info!(stream = %stream.id, "ended a live stream whose owner had started another later");
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn count_scheduled_by(&self, owner: &UserId) -> Result<u32> {
@@ -166,11 +226,11 @@ impl Mongo {
         id: StreamId,
         condition: Document,
         update: impl Into<UpdateModifications>,
-    ) -> std::result::Result<Option<Stream>, WriteFault> {
-        let filter = doc! { "_id": id.0, "$and": [condition] };
+    ) -> std::result::Result<Option<Stream>, Fault> {
+        let filter = doc! { "_id": id.0, "$and": [condition, is_stream()] };
         let streams = self.of(STREAMS);
         let write = streams.find_one_and_update(filter, update).return_document(ReturnDocument::After);
-        Ok(run(write).await?.as_ref().map(stream_document::read).transpose()?)
+        Ok(run(write).await?.as_ref().and_then(readable))
     }
 
     pub(super) async fn change_state(&self, id: StreamId, transition: &Transition) -> Result<Outcome> {
@@ -178,7 +238,8 @@ impl Mongo {
         let left: Vec<_> = from.iter().copied().filter(|state| state != to && !FINAL.contains(state)).collect();
         let mut condition = vec![in_states(&left)];
         if let Some(room_sid) = room_sid {
-            condition.push(doc! { "roomSid": { "$in": [Bson::Null, Bson::from(room_sid)] } });
+            let none = doc! { "roomSid": { "$not": { "$type": "string" } } };
+            condition.push(doc! { "$or": [none, { "roomSid": { "$in": ["", room_sid] } }] });
         }
         let mut set = doc! { "state": to.name(), "isLive": to.is_live(), "stateSince": date(*at) };
         if *to == StreamState::Ended {
@@ -197,6 +258,8 @@ impl Mongo {
         id: StreamId,
         start: &StartScheduled,
     ) -> std::result::Result<Stream, CreateError> {
+        let before = self.existing(id).await?;
+        self.check_other_form(&before).await?;
         let mut set = doc! {
             "state": StreamState::Starting.name(),
             "isLive": true,
@@ -206,18 +269,16 @@ impl Mongo {
             "stateSince": date(start.at),
         };
         set.extend(stream_document::blocks(&start.blocks)?);
-        let update = changed(start.at, doc! { "$set": set });
-        match self.write_if(id, in_states(&[StreamState::Scheduled]), update).await {
+        match self.write_if(id, in_states(&[StreamState::Scheduled]), changed(start.at, set)).await {
             Ok(Some(stream)) => Ok(stream),
             Ok(None) => Err(CreateError::NotScheduled(Box::new(self.existing(id).await?))),
-            Err(WriteFault::Fault(fault)) => Err(self.why_not(fault)),
-            Err(WriteFault::Unreadable(error)) => Err(error.into()),
+            Err(fault) => Err(self.why_not(fault)),
         }
     }
 
     pub(super) async fn set_room_sid(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome> {
         let condition = doc! { "isLive": true, "roomSid": { "$ne": room_sid } };
-        self.change(id, condition, changed(at, doc! { "$set": { "roomSid": room_sid } })).await
+        self.change(id, condition, changed(at, doc! { "roomSid": room_sid })).await
     }
 
     pub(super) async fn edit_stream(
@@ -227,50 +288,50 @@ impl Mongo {
         from: &[StreamState],
         at: Timestamp,
     ) -> Result<Outcome> {
-        let (mut set, mut unset, mut differs) = (Document::new(), Document::new(), Vec::new());
+        let (mut set, mut differs) = (Document::new(), Vec::new());
         for (field, text) in [("title", &edit.title), ("coverUrl", &edit.cover_url)] {
             match text {
                 Some(Some(text)) => {
-                    set.insert(field, text);
+                    set.insert(field, doc! { "$literal": text });
                     differs.push(doc! { field: { "$ne": text } });
                 }
                 Some(None) => {
-                    unset.insert(field, "");
+                    set.insert(field, REMOVED);
                     differs.push(doc! { field: { "$ne": Bson::Null } });
                 }
                 None => {}
             }
         }
         if let Some(tags) = &edit.tags {
-            set.insert("tags", tags);
+            set.insert("tags", doc! { "$literal": tags });
             differs.push(doc! { "tags": { "$ne": tags } });
         }
         if differs.is_empty() {
             return Ok(Outcome::Unchanged(self.existing(id).await?));
         }
-        let mut update = Document::new();
-        for (operator, fields) in [("$set", set), ("$unset", unset)] {
-            if !fields.is_empty() {
-                update.insert(operator, fields);
-            }
-        }
-        self.change(id, doc! { "$and": [in_states(from), { "$or": differs }] }, changed(at, update)).await
+        self.change(id, doc! { "$and": [in_states(from), { "$or": differs }] }, computed(at, set)).await
     }
 
     pub(super) async fn flag(&self, id: StreamId, at: Timestamp) -> Result<Outcome> {
-        self.change(id, doc! { "flagged": { "$ne": true } }, changed(at, doc! { "$set": { "flagged": true } })).await
+        self.change(id, doc! { "flagged": { "$ne": true } }, changed(at, doc! { "flagged": true })).await
     }
 
     pub(super) async fn block_user(&self, id: StreamId, block: &Block) -> Result<Outcome> {
         let condition = doc! { "blockedUserIds": { "$nin": forms(&block.user_id) } };
-        let push = doc! { "blockedUserIds": user(&block.user_id), "blocks": document(block)? };
-        self.change(id, condition, changed(block.blocked_at, doc! { "$push": push })).await
+        let set = doc! {
+            "blockedUserIds": extended("$blockedUserIds", user(&block.user_id)),
+            "blocks": extended("$blocks", document(block)?),
+        };
+        self.change(id, condition, computed(block.blocked_at, set)).await
     }
 
     pub(super) async fn unblock_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-        let these = doc! { "$in": forms(user) };
-        let pull = doc! { "blockedUserIds": &these, "blocks": { "userId": &these } };
-        self.change(id, doc! { "blockedUserIds": these }, changed(at, doc! { "$pull": pull })).await
+        let these = forms(user);
+        let set = doc! {
+            "blockedUserIds": without("$blockedUserIds", "$$one", &these),
+            "blocks": without("$blocks", "$$one.userId", &these),
+        };
+        self.change(id, doc! { "blockedUserIds": { "$in": these } }, computed(at, set)).await
     }
 
     pub(super) async fn change_chat_settings(
@@ -285,14 +346,14 @@ impl Mongo {
             same.push(Bson::Null);
         }
         let condition = doc! { "chatSettings": { "$nin": same } };
-        self.change(id, condition, changed(at, doc! { "$set": { "chatSettings": written } })).await
+        self.change(id, condition, changed(at, doc! { "chatSettings": written })).await
     }
 
     pub(super) async fn mute_user(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome> {
         let these = forms(&mute.user_id);
         let same = doc! { "userId": { "$in": &these }, "until": date(mute.until) };
         let others = doc! { "$filter": {
-            "input": { "$ifNull": ["$mutes", []] },
+            "input": list("$mutes"),
             "as": "mute",
             "cond": { "$and": [
                 { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
@@ -307,7 +368,7 @@ impl Mongo {
 
     pub(super) async fn unmute_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
         let these = doc! { "userId": { "$in": forms(user) } };
-        let update = changed(at, doc! { "$pull": { "mutes": &these } });
+        let update = computed(at, doc! { "mutes": without("$mutes", "$$one.userId", &forms(user)) });
         self.change(id, doc! { "mutes": { "$elemMatch": these } }, update).await
     }
 
@@ -317,14 +378,14 @@ impl Mongo {
         message: Option<&ChatMessage>,
         at: Timestamp,
     ) -> Result<Outcome> {
-        let (condition, update) = match message {
+        let (condition, pinned) = match message {
             Some(message) => {
                 let written = document(message)?;
-                (doc! { "pinned": { "$ne": &written } }, doc! { "$set": { "pinned": written } })
+                (doc! { "pinned": { "$ne": &written } }, Bson::from(doc! { "$literal": written }))
             }
-            None => (doc! { "pinned": { "$ne": Bson::Null } }, doc! { "$unset": { "pinned": "" } }),
+            None => (doc! { "pinned": { "$ne": Bson::Null } }, Bson::from(REMOVED)),
         };
-        self.change(id, condition, changed(at, update)).await
+        self.change(id, condition, computed(at, doc! { "pinned": pinned })).await
     }
 }
 
@@ -334,8 +395,7 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
         all.push(doc! { "ownerId": { "$in": forms(owner) } });
     }
     if StreamState::LIVE.iter().all(|state| filter.states.contains(state)) && filter.states.len() == 3 {
-        // The seed's index.
-        all.push(doc! { "isLive": true });
+        all.push(is_live());
     } else if !filter.states.is_empty() {
         all.push(in_states(&filter.states));
     }
@@ -354,33 +414,9 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
     all
 }
 
-/// Why a conditional write gave no stream.
-#[derive(Debug)]
-pub(super) enum WriteFault {
-    Fault(Fault),
-    /// It was done, and the document is no stream.
-    Unreadable(StoreError),
-}
-
-impl From<Fault> for WriteFault {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<StoreError> for WriteFault {
-    fn from(error: StoreError) -> Self {
-        Self::Unreadable(error)
-    }
-}
-
-impl From<WriteFault> for StoreError {
-    fn from(fault: WriteFault) -> Self {
-        match fault {
-            WriteFault::Fault(fault) => fault.into(),
-            WriteFault::Unreadable(error) => error,
-        }
-    }
+/// The stream of a document; none, if it is one that an application wrote and that can be no stream.
+fn readable(found: &Document) -> Option<Stream> {
+    stream_document::read(found).inspect_err(|error| debug!(%error, "passed over")).ok()
 }
 
 // ---- the owners' own lists
