@@ -2,7 +2,8 @@
 //!
 //! Documents that are there already are replaced, so a migration may be repeated. One that was interrupted goes on
 //! where it was, by its [`Bookmark`]. Idempotency keys, limits and notes of webhooks are left behind: they are of use
-//! for a day at most. No server may use either store meanwhile: what it wrote might be missed or overwritten.
+//! for a day at most. No server may use either store meanwhile, since what it wrote might be missed or overwritten: one
+//! that is at work is found by its lock or by what it says of itself, and the migration refuses.
 
 mod bookmark;
 mod place;
@@ -12,11 +13,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::config::product;
+use crate::store::embedded::FILE;
 use crate::store::{COLLECTIONS, Exported, Store, StoreError};
 
 pub use bookmark::{Bookmark, BookmarkError};
-pub use place::Place;
+pub use place::{Opened, Place};
 
+/// Name of the file that knows how far a migration is.
+const BOOKMARK: &str = "onair-migrate.json";
 /// Documents read and written at a time.
 const BATCH: usize = 500;
 /// The same for `chat_totals`, since each names all who ever wrote in a chat.
@@ -78,8 +82,13 @@ pub async fn command(store: &product::Store, from: Option<Place>, to: Option<Pla
     let Some(to) = to.or_else(|| Place::configured_mongo(store)) else {
         bail!("where to? Give --to a file or a mongodb:// URI, or set store.mongodb_uri");
     };
-    if from == to {
+    if from.is(&to) {
         bail!("--from and --to are the same store");
+    }
+    if let Place::File(file) = &to
+        && file.file_name().is_none_or(|name| name != FILE)
+    {
+        bail!("no server would find {}: give --to a directory, as in store.path", file.display());
     }
     if let Place::File(file) = &from
         && !file.exists()
@@ -92,9 +101,13 @@ pub async fn command(store: &product::Store, from: Option<Place>, to: Option<Pla
     if !bookmark.is_new() {
         println!("Going on where the last run stopped. To begin anew, remove {}.", file.display());
     }
-    run(source.as_ref(), target.as_ref(), &mut bookmark, tell())
+    run(source.store.as_ref(), target.store.as_ref(), &mut bookmark, tell())
         .await
         .with_context(|| format!("not all is copied; run it again to go on, {} knows where", file.display()))?;
+    for opened in [&source, &target] {
+        let begin_anew = || format!("what it wrote may be missing; remove {} and run this again", file.display());
+        opened.check_nobody_works().await.with_context(begin_anew)?;
+    }
     for collection in COLLECTIONS {
         println!("{:>12} {collection}", bookmark.copied(collection));
     }
@@ -105,10 +118,10 @@ pub async fn command(store: &product::Store, from: Option<Place>, to: Option<Pla
 
 /// Beside the database whose file we have, the source's if both have one.
 fn bookmark_file(from: &Place, to: &Place) -> PathBuf {
-    let beside = |file: &Path| file.with_file_name("migrate.json");
+    let beside = |file: &Path| file.with_file_name(BOOKMARK);
     match (from, to) {
         (Place::File(file), _) | (_, Place::File(file)) => beside(file),
-        (Place::Mongo(_), Place::Mongo(_)) => PathBuf::from("onair-migrate.json"),
+        (Place::Mongo(_), Place::Mongo(_)) => PathBuf::from(BOOKMARK),
     }
 }
 

@@ -3,7 +3,6 @@
 //! It needs a media server alone, this process's own or another one; without it the process is a LiveKit server
 //! (`sfu.mode: only`).
 
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +32,7 @@ use crate::problem::Problem;
 use crate::rooms::builtin::{Builtin, admission};
 use crate::rooms::external::External;
 use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
+use crate::store::directory::{self, Claim, ClaimError};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 use crate::store::{SharedStore, StoreError};
@@ -42,9 +42,6 @@ use crate::webhooks::WebhookKeys;
 
 /// How long a start waits for MongoDB.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
-
-/// A file that is locked as long as a process uses its directory.
-const CLAIM: &str = "onair.lock";
 
 /// How often what is past its time is removed.
 const UPKEEP: Duration = Duration::from_secs(600);
@@ -60,7 +57,7 @@ pub struct Product {
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     /// Until the process ends.
-    _claim: Option<File>,
+    _claim: Option<Claim>,
 }
 
 impl Product {
@@ -73,7 +70,7 @@ impl Product {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
             warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
         }
-        let claim = directory(config).as_deref().map(claim).transpose()?;
+        let claim = own_directory(config).as_deref().map(claim).transpose()?;
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
@@ -227,7 +224,7 @@ async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {
         info!("everything is kept in MongoDB");
         return Ok(Arc::new(store));
     }
-    let Some(directory) = directory(config) else {
+    let Some(directory) = own_directory(config) else {
         info!("everything is kept in memory, and gone when this process ends; --store.path DIRECTORY keeps it");
         return Ok(Arc::new(Embedded::in_memory().map_err(of_store)?));
     };
@@ -247,7 +244,7 @@ fn of_store(error: StoreError) -> anyhow::Error {
 }
 
 /// Where files are; `None` in development, unless told.
-fn directory(config: &Config) -> Option<PathBuf> {
+fn own_directory(config: &Config) -> Option<PathBuf> {
     match config.store.path.as_str() {
         "" if config.development => None,
         "" => Some(PathBuf::from(embedded::DIRECTORY)),
@@ -255,22 +252,14 @@ fn directory(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// Keeps a directory to this process. Two would empty each other's queue of messages, and in the embedded store know
-/// nothing of each other's streams.
-fn claim(directory: &Path) -> anyhow::Result<File> {
-    let place = directory.display();
-    let open = || {
-        std::fs::create_dir_all(directory)?;
-        File::options().create(true).append(true).open(directory.join(CLAIM))
-    };
-    let file = open().with_context(|| format!("cannot write in {place}: correct store.path (--store.path)"))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("another process uses {place}: give each its own directory as store.path (--store.path)")
+/// Keeps a directory to this process.
+fn claim(directory: &Path) -> anyhow::Result<Claim> {
+    directory::claim(directory).map_err(|error| match error {
+        ClaimError::InUse(_) => {
+            anyhow::anyhow!("{error}: give each process its own directory as store.path (--store.path)")
         }
-        // Not every file system can.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
-    }
+        ClaimError::Unusable { .. } => anyhow::anyhow!("{error}: correct store.path (--store.path)"),
+    })
 }
 
 /// Who users are. In development there is a secret in any case, and tokens for whoever asks.
@@ -345,7 +334,7 @@ fn start_chat(
     });
     let proxies = Proxies::new(&config.http.trusted_proxies).map_err(http::HttpConfigError::Proxy)?;
     let address: ClientAddress = Arc::new(move |peer, headers| proxies.client_of(peer.ip(), headers));
-    let directory = directory(config);
+    let directory = own_directory(config);
     Chat::start(chat::Parts {
         config: config.chat.clone(),
         guest: config.chat.guest_access(config.development),

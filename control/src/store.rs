@@ -6,6 +6,7 @@
 //! found.
 
 pub mod chat;
+pub mod directory;
 pub mod embedded;
 pub mod interchange;
 pub mod moderation;
@@ -107,10 +108,10 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long an idempotent request may be under way before the next one with its key is carried out.
 pub const CLAIM_MAX: Duration = Duration::from_secs(60);
 
-/// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
 /// A node that said nothing for so long is gone.
 pub const NODE_GONE: Duration = Duration::from_secs(10);
 
+/// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
 pub const RELAYED_KEPT: Duration = Duration::from_secs(300);
 
 /// Everything that outlives the process.
@@ -261,13 +262,13 @@ pub trait Store: Send + Sync + 'static {
     /// Says that this node is there, and how many others said so within `within`.
     async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32>;
 
-    // ---- bans, reports, audit
     /// Whether a server is at work on this store. It takes up to [`NODE_GONE`] to know that one is not any more. A
     /// store of one process is kept from others by a lock.
     async fn is_served(&self) -> Result<bool> {
         Ok(false)
     }
 
+    // ---- bans, reports, audit
 
     async fn set_ban(&self, ban: &Ban) -> Result<()>;
 

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::{Hidden, product};
 use crate::store::SharedStore;
+use crate::store::directory::{self, Claim, ClaimError};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 
@@ -36,9 +37,18 @@ impl FromStr for Place {
     }
 }
 
-/// A directory stands for the database in it.
+/// A directory stands for the database in it, as in `store.path`, also one that is not there yet. Any other file is
+/// taken as it is: it may be a copy of a database.
 fn file_of(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(embedded::FILE) } else { path.to_owned() }
+    let is_file = path.is_file() || path.file_name().is_some_and(|name| name == embedded::FILE);
+    if is_file { path.to_owned() } else { path.join(embedded::FILE) }
+}
+
+/// A store that this process uses, alone.
+pub struct Opened {
+    pub store: SharedStore,
+    /// Of a file, until this is dropped.
+    _claim: Option<Claim>,
 }
 
 impl Place {
@@ -60,20 +70,61 @@ impl Place {
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Whether both are one store.
+    pub fn is(&self, other: &Self) -> bool {
+        let real = |file: &PathBuf| {
+            let directory = file.parent().map(Path::canonicalize)?.ok()?;
+            Some(directory.join(file.file_name()?))
+        };
+        match (self, other) {
+            (Place::File(file), Place::File(other)) => {
+                file == other || real(file).is_some_and(|file| Some(file) == real(other))
+            }
+            (Place::Mongo(uri), Place::Mongo(other)) => uri == other,
+            (Place::File(_), Place::Mongo(_)) | (Place::Mongo(_), Place::File(_)) => false,
+        }
+    }
+
+    /// Opens the store, which no server may be at work on.
+    ///
     /// # Errors
-    /// What the store says.
-    pub async fn open(&self, store: &product::Store) -> anyhow::Result<SharedStore> {
-        Ok(match self {
+    /// What the store says, or that a server is at work on it.
+    pub async fn open(&self, store: &product::Store) -> anyhow::Result<Opened> {
+        match self {
             Place::File(file) => {
+                // The directory of a bare name is the one where this was started.
+                let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+                let claim = directory::claim(directory.unwrap_or(Path::new("."))).map_err(|error| match error {
+                    ClaimError::InUse(directory) => at_work(&directory.display()),
+                    ClaimError::Unusable { .. } => error.into(),
+                })?;
                 let options = embedded::Options { durability: Durability::Full };
-                Arc::new(Embedded::open(file, &options)?)
+                Ok(Opened { store: Arc::new(Embedded::open(file, &options)?), _claim: Some(claim) })
             }
             Place::Mongo(uri) => {
                 let database = (!store.database.is_empty()).then_some(store.database.as_str());
-                Arc::new(Mongo::connect(&uri.0, database, CONNECT_MAX).await?)
+                let opened =
+                    Opened { store: Arc::new(Mongo::connect(&uri.0, database, CONNECT_MAX).await?), _claim: None };
+                opened.check_nobody_works().await?;
+                Ok(opened)
             }
-        })
+        }
     }
+}
+
+impl Opened {
+    /// # Errors
+    /// A server is at work on it.
+    pub async fn check_nobody_works(&self) -> anyhow::Result<()> {
+        if self.store.is_served().await? {
+            return Err(at_work(&"this database"));
+        }
+        Ok(())
+    }
+}
+
+fn at_work(place: &dyn std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("a server is at work on {place}: stop it, then migrate, then start it again")
 }
 
 #[cfg(test)]
@@ -85,14 +136,25 @@ mod tests {
         for uri in ["mongodb://db/x", "mongodb+srv://u:p@db"] {
             assert_eq!(uri.parse(), Ok(Place::Mongo(Hidden(uri.to_owned()))));
         }
-        for file in ["mongodb", "data/onair.db", "/var/lib/x"] {
+        for file in ["data/onair.db", "/proc/self/status"] {
             assert_eq!(file.parse(), Ok(Place::File(file.into())));
         }
     }
 
     #[test]
-    fn a_directory_stands_for_the_database_in_it() {
-        assert_eq!("/".parse(), Ok(Place::File(Path::new("/").join(embedded::FILE))));
+    fn a_directory_stands_for_the_database_in_it_also_if_it_is_not_there_yet() {
+        for directory in ["/", "mongodb", "/var/lib/not-there"] {
+            assert_eq!(directory.parse(), Ok(Place::File(Path::new(directory).join(embedded::FILE))));
+        }
+    }
+
+    #[test]
+    fn one_store_under_two_names_is_one() {
+        let place = |text: &str| text.parse::<Place>().unwrap();
+
+        assert!(place("src").is(&place("./src/onair.db")));
+        assert!(!place("src").is(&place("tests")));
+        assert!(!place("src").is(&place("mongodb://db/src")));
     }
 
     #[test]

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
+use control::clock::Timestamp;
 use control::migrate::{self, Bookmark, BookmarkError};
+use control::store::directory;
 use control::store::embedded::{self, Embedded};
-use control::store::{COLLECTIONS, SharedStore};
+use control::store::mongo::Mongo;
+use control::store::{COLLECTIONS, SharedStore, Store};
 
 use super::fixture::*;
 use super::place::Folder;
 use super::transfer::{documents, fill};
+use crate::mongo::{fresh_database, shared_uri};
 
 /// Messages: more than a batch.
 const MANY: i64 = 1_300;
@@ -127,7 +132,7 @@ async fn the_command_copies_one_file_into_another() {
 
     assert!(success && text.contains("4 livestreams") && text.contains("Everything is copied"), "{text}");
     assert_equal(&source, &open(&two)).await;
-    assert!(!one.file().with_file_name("migrate.json").exists());
+    assert!(!one.file().with_file_name("onair-migrate.json").exists());
 }
 
 #[test]
@@ -144,6 +149,81 @@ fn the_command_refuses_what_makes_no_sense() {
         assert!(!success && text.contains(expected), "{arguments:?}: {text}");
         assert!(!folder.file().exists(), "a database was made by asking for one");
     }
+}
+
+#[tokio::test]
+async fn what_the_command_writes_is_accepted_as_store_path() {
+    let folder = Folder::new();
+    let source: SharedStore = Arc::new(Embedded::open(&folder.file(), &embedded::Options::default()).unwrap());
+    fill(&source).await;
+    let directory = folder.file().with_file_name("not-there-yet");
+    let (from, to) = (folder.file().display().to_string(), directory.display().to_string());
+
+    let (success, text) = command(&["--from", &from, "--to", &to]);
+
+    assert!(success, "{text}");
+    let written: SharedStore =
+        Arc::new(Embedded::open(&directory.join(embedded::FILE), &embedded::Options::default()).unwrap());
+    assert_equal(&source, &written).await;
+}
+
+#[test]
+fn the_command_writes_into_no_file_that_no_server_would_find() {
+    let folder = Folder::new();
+    drop(Embedded::open(&folder.file(), &embedded::Options::default()).unwrap());
+    let other = folder.file().with_file_name("notes.txt");
+    std::fs::write(&other, "mine").unwrap();
+
+    let (success, text) =
+        command(&["--from", &folder.file().display().to_string(), "--to", &other.display().to_string()]);
+
+    assert!(!success && text.contains("a directory"), "{text}");
+    assert_eq!(std::fs::read_to_string(other).unwrap(), "mine");
+}
+
+#[test]
+fn the_command_refuses_while_a_server_is_at_work_on_either_file() {
+    let (one, two) = (Folder::new(), Folder::new());
+    drop(Embedded::open(&one.file(), &embedded::Options::default()).unwrap());
+    let arguments = ["--from", &one.file().display().to_string(), "--to", &two.file().display().to_string()];
+    for served in [&one, &two] {
+        // As a server does.
+        let _claim = directory::claim(served.file().parent().unwrap()).unwrap();
+
+        let (success, text) = command(&arguments);
+
+        assert!(!success && text.contains("at work") && text.contains("stop it"), "{text}");
+    }
+    assert!(command(&arguments).0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_refuses_while_a_server_is_at_work_on_the_database() {
+    let folder = Folder::new();
+    drop(Embedded::open(&folder.file(), &embedded::Options::default()).unwrap());
+    let uri = tokio::task::spawn_blocking(shared_uri).await.unwrap();
+    let place = format!("{}/{}", uri.trim_end_matches('/'), fresh_database());
+    let served = Arc::new(Mongo::connect(&place, None, Duration::from_secs(30)).await.unwrap());
+    // As every server does, so that others know of it.
+    let node = Arc::clone(&served);
+    let serving = tokio::spawn(async move {
+        loop {
+            node.announce_node("n1", Timestamp::now(), Duration::from_secs(10)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    while !served.is_served().await.unwrap() {}
+    let file = folder.file().display().to_string();
+
+    for (from, to) in [(&file, &place), (&place, &file)] {
+        let (from, to) = (from.clone(), to.clone());
+        let run = tokio::task::spawn_blocking(move || command(&["--from", &from, "--to", &to]));
+        let (success, text) = run.await.unwrap();
+
+        assert!(!success && text.contains("at work") && text.contains("stop it"), "{text}");
+    }
+    serving.abort();
+    assert!(!served.is_served().await.unwrap(), "one that says nothing any more is gone");
 }
 
 #[test]
