@@ -14,6 +14,7 @@ mod logging;
 pub mod metrics;
 pub mod migrate;
 pub mod moderation;
+pub mod outbound;
 pub mod problem;
 pub mod product;
 pub mod reconcile;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use shared::id::RoomName;
 use signaling::event::RoomEvent;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use message::Signer;
+use crate::outbound;
 use queue::{Parcel, Queue};
 
 /// How long an event is tried. Receivers that were away for longer compare their state by the server API anyway.
@@ -38,6 +39,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Bytes of an answer that are read so that its connection can be used again. Nothing in it matters.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+const USER_AGENT: &str = concat!("onair/", env!("CARGO_PKG_VERSION"));
 
 /// `webhook` in the configuration, as LiveKit has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,10 +95,11 @@ impl WebhookSender {
         if config.api_key.is_empty() {
             bail!("webhook.urls are set without webhook.api_key: name the key of `keys` that signs the events");
         }
-        let http = http_client()?;
+        let destinations = config.urls.iter().map(|url| destination(url)).collect::<anyhow::Result<Vec<_>>>()?;
+        let http = outbound::client(&destinations, |builder| builder.timeout(REQUEST_MAX).user_agent(USER_AGENT))
+            .context("webhook.urls")?;
         let signer = Arc::new(Signer::new(&config.api_key, secret));
-        for url in &config.urls {
-            let url = destination(url)?;
+        for url in destinations {
             let host = url.host_str().unwrap_or_default().to_owned();
             info!(host, "webhooks are sent");
             let sender =
@@ -127,18 +131,6 @@ fn destination(text: &str) -> anyhow::Result<Url> {
         bail!("webhook.urls: {text:?} is neither http nor https");
     }
     Ok(url)
-}
-
-fn http_client() -> anyhow::Result<reqwest::Client> {
-    // Another part may have installed it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .timeout(REQUEST_MAX)
-        // A signed event is for the configured receiver alone.
-        .redirect(redirect::Policy::none())
-        .user_agent(concat!("onair/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .context("no webhooks can be sent from this machine")
 }
 
 /// A courier: listens, queues, and delivers several rooms' events at once.
@@ -246,7 +238,7 @@ impl Sender {
                 read_to_the_end(response).await;
                 judge(status)
             }
-            Err(error) => Answer::Failed(error.without_url().to_string()),
+            Err(error) => Answer::Failed(outbound::reason(error)),
         }
     }
 }

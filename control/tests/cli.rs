@@ -49,8 +49,11 @@ struct Running {
 
 impl Running {
     fn start(yaml: &str) -> Self {
-        let mut process =
-            onair(&["--dev", "--config-body", yaml]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::of(&mut onair(&["--dev", "--config-body", yaml]))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let said = BufReader::new(process.stdout.take().unwrap());
         Self { process, said }
     }
@@ -101,6 +104,44 @@ fn a_taken_port_is_named_with_its_setting() {
     let said = failure(&["--dev", "--config-body", &yaml, "--bind", "127.0.0.1", "--prometheus.port", &port]);
 
     assert!(said.contains(&port) && said.contains("is taken") && said.contains("set prometheus.port"), "{said}");
+}
+
+/// As on a system without the package ca-certificates.
+fn without_ca_certificates(arguments: &[&str]) -> Command {
+    let mut command = onair(arguments);
+    command.env("SSL_CERT_FILE", "/nonexistent/ca.pem").env_remove("SSL_CERT_DIR");
+    command
+}
+
+#[test]
+fn a_system_without_ca_certificates_is_told_so_wherever_https_is_called() {
+    let (_, ports) = free_ports();
+    for settings in [
+        "--auth.jwks_url https://id.invalid/keys",
+        "--webhook.api_key devkey --webhook.urls [http://127.0.0.1:1/,https://app.invalid/]",
+        "--sfu.mode external --sfu.url wss://sfu.invalid --sfu.api_key other --sfu.api_secret of-the-other-server",
+    ] {
+        let arguments: Vec<_> =
+            ["--dev", "--config-body", &ports].into_iter().chain(settings.split_whitespace()).collect();
+        let output = without_ca_certificates(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+
+        assert_eq!(output.status.code(), Some(1), "{settings}: {said}");
+        for part in ["there are no CA certificates on this system", ".invalid", "/nonexistent/ca.pem", "SSL_CERT_FILE"] {
+            assert!(said.contains(part), "{settings}: {part:?} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn calls_without_https_need_no_ca_certificates() {
+    let (_, ports) = free_ports();
+    let arguments = ["--dev", "--config-body", &ports, "--webhook.api_key", "devkey"];
+    let calls = ["--webhook.urls", "[http://127.0.0.1:1/]", "--auth.jwks_url", "http://127.0.0.1:1/keys"];
+    let mut command = without_ca_certificates(&[&arguments[..], &calls].concat());
+    let mut server = Running::of(&mut command);
+
+    server.line_with("token for a day");
 }
 
 #[test]

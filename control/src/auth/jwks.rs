@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use serde::Deserialize;
 use tracing::{debug, warn};
 use url::{Host, Url};
+
+use crate::outbound;
 
 /// How long fetched keys are used without a look for newer ones.
 const FRESH: Duration = Duration::from_secs(600);
@@ -58,13 +60,8 @@ impl Jwks {
                 "it must be https, or http on this machine: who changes the keys on their way is everybody".into()
             );
         }
-        // The provider of the process; a second call changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(TIMEOUT)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| error.to_string())?;
+        let client =
+            outbound::client([&url], |builder| builder.timeout(TIMEOUT)).map_err(|error| error.to_string())?;
         Ok(Self { url, client, known: RwLock::default(), fetching: tokio::sync::Mutex::new(()) })
     }
 
@@ -110,10 +107,10 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
-        let answer = self.client.get(self.url.clone()).send().await.map_err(|error| error.without_url().to_string())?;
-        let mut answer = answer.error_for_status().map_err(|error| error.without_url().to_string())?;
+        let answer = self.client.get(self.url.clone()).send().await.map_err(outbound::reason)?;
+        let mut answer = answer.error_for_status().map_err(outbound::reason)?;
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+        while let Some(chunk) = answer.chunk().await.map_err(outbound::reason)? {
             if body.len() + chunk.len() > BODY_BYTES_MAX {
                 return Err(format!("more than {BODY_BYTES_MAX} bytes"));
             }

@@ -7,10 +7,12 @@ use livekit_protocol as proto;
 use prost::Message;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use url::Url;
 
 use super::builtin::websocket_url;
 use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of};
 use crate::clock::Timestamp;
+use crate::outbound::{self, OutboundError, with_causes};
 
 /// How long one call may take.
 const CALL_PATIENCE: Duration = Duration::from_secs(3);
@@ -36,8 +38,8 @@ pub struct External {
 pub enum ExternalError {
     #[error("sfu.url (LIVEKIT_URL) must be the address of the media server, such as wss://sfu.example, not {0:?}")]
     Url(String),
-    #[error("cannot make HTTP requests: {0}")]
-    Client(String),
+    #[error(transparent)]
+    Client(#[from] OutboundError),
 }
 
 impl External {
@@ -47,14 +49,8 @@ impl External {
     /// [`ExternalError::Url`], [`ExternalError::Client`].
     pub fn new(url: &str, public_url: Option<&str>, signer: TokenSigner) -> Result<Self, ExternalError> {
         let api_url = api_url(url).ok_or_else(|| ExternalError::Url(url.to_owned()))?;
-        // Fails if a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(CALL_PATIENCE)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| ExternalError::Client(error.to_string()))?;
+        let server = Url::parse(&api_url).map_err(|_| ExternalError::Url(url.to_owned()))?;
+        let client = outbound::client([&server], |builder| builder.timeout(CALL_PATIENCE).no_proxy())?;
         let public_url = websocket_url(public_url.filter(|url| !url.is_empty()).unwrap_or(url));
         Ok(Self { client, api_url, public_url, signer })
     }
@@ -95,13 +91,7 @@ async fn read_bounded(method: &str, mut answer: reqwest::Response) -> Result<Vec
 }
 
 fn unavailable(method: &str, error: &dyn std::error::Error) -> RoomsError {
-    let mut text = format!("{method}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    RoomsError::Unavailable(text)
+    RoomsError::Unavailable(format!("{method}: {}", with_causes(error)))
 }
 
 fn refusal(method: &str, status: StatusCode, body: &[u8]) -> RoomsError {
