@@ -153,14 +153,23 @@ impl fmt::Display for Profile {
 ///
 /// # Errors
 ///
-/// When it has no worker, or `perf` is not there or not allowed.
+/// When it has no worker or no symbols, or `perf` is not there or not allowed.
 pub fn measure(pid: u32, seconds: u64) -> anyhow::Result<Profile> {
     let thread = busiest_worker(pid)?.to_string();
+    let executable = fs::read(format!("/proc/{pid}/exe")).with_context(|| format!("reading the binary of {pid}"))?;
+    ensure!(has_symbols(&executable), "process {pid} has no symbols: build it with cargo build --profile profiling");
     let data = std::env::temp_dir().join(format!("bench-profile-{}.data", std::process::id()));
     let profile = record(&thread, seconds, &data).and_then(|()| script(&data));
     // A file left behind does no harm.
     let _ = fs::remove_file(&data);
     profile
+}
+
+/// Whether a binary has a symbol table. Without one all samples would be [`Part::Rest`].
+fn has_symbols(executable: &[u8]) -> bool {
+    /// As the table of section names has it, at the end of the file (System V ABI, chapter 4).
+    const SECTION: &[u8] = b".symtab\0";
+    executable.windows(SECTION.len()).rev().any(|bytes| bytes == SECTION)
 }
 
 fn record(thread: &str, seconds: u64, data: &Path) -> anyhow::Result<()> {
@@ -221,6 +230,12 @@ mod tests {
         assert_eq!(with_time, [Part::Send, Part::Crypto, Part::Rewrite, Part::Rest]);
         assert_eq!(profile.rest, [("tracing::span::Span::new".to_owned(), 0.25)]);
         assert!(profile.to_string().contains("everything else"));
+    }
+
+    #[test]
+    fn a_binary_with_symbols_is_told_from_a_stripped_one() {
+        assert!(has_symbols(&fs::read("/proc/self/exe").unwrap()));
+        assert!(!has_symbols(b"\x7fELF\0.shstrtab\0.text\0"));
     }
 
     #[test]
