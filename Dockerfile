@@ -1,6 +1,8 @@
 # One binary on a small base. Build: docker build -t onair .
-# Run: docker run --read-only --cap-drop ALL -p 7880:7880 -p 7881:7881 -p 7882:7882/udp -v onair:/var/lib/onair \
-#        -e LIVEKIT_KEYS='key: secret' -e JWT_SECRET='of the users' onair --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
+# Run: docker run --read-only --cap-drop ALL --network host -v onair:/var/lib/onair \
+#        -e LIVEKIT_KEYS='key: secret' -e JWT_SECRET='of the users' onair
+# Without --network host: -p 7880:7880 -p 7881:7881 -p 7882:7882/udp, and --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
+# behind the image's name. deploy/README.md has the rest: compose, proxies, backup, upgrades.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -10,6 +12,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/onair /onair
 
 FROM debian:bookworm-slim
+# Whom calls over https trust: the identity service, webhooks, another media server. The slim base has none.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /onair /usr/local/bin/onair
 # Any user that may write here will do: nothing else is written, and no port is below 1024.
 RUN install -d -o 65534 -g 65534 -m 700 /var/lib/onair
