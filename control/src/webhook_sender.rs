@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use message::Signer;
 use crate::outbound;
+use message::Signer;
 use queue::{Parcel, Queue};
 
 /// How long an event is tried. Receivers that were away for longer compare their state by the server API anyway.

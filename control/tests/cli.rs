@@ -127,7 +127,8 @@ fn a_system_without_ca_certificates_is_told_so_wherever_https_is_called() {
         let said = String::from_utf8(output.stderr).unwrap();
 
         assert_eq!(output.status.code(), Some(1), "{settings}: {said}");
-        for part in ["there are no CA certificates on this system", ".invalid", "/nonexistent/ca.pem", "SSL_CERT_FILE"] {
+        for part in ["there are no CA certificates on this system", ".invalid", "/nonexistent/ca.pem", "SSL_CERT_FILE"]
+        {
             assert!(said.contains(part), "{settings}: {part:?} is not in {said}");
         }
     }

@@ -55,6 +55,8 @@ mod outage;
 mod ports;
 #[path = "support/product.rs"]
 mod product;
+#[path = "product/readme.rs"]
+mod readme;
 #[path = "product/rules.rs"]
 mod rules;
 #[path = "support/script.rs"]

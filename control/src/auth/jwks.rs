@@ -60,8 +60,7 @@ impl Jwks {
                 "it must be https, or http on this machine: who changes the keys on their way is everybody".into()
             );
         }
-        let client =
-            outbound::client([&url], |builder| builder.timeout(TIMEOUT)).map_err(|error| error.to_string())?;
+        let client = outbound::client([&url], |builder| builder.timeout(TIMEOUT)).map_err(|error| error.to_string())?;
         Ok(Self { url, client, known: RwLock::default(), fetching: tokio::sync::Mutex::new(()) })
     }
 
