@@ -14,7 +14,7 @@ use sfu::command::{
     ChannelOpener, Command, ExtensionIds, IceCredentials, Layer, Mid, PayloadCodec, PublicationId, ReceiveSection,
     RoomId, SendSection, Ssrc, SubscriptionId, TransportId,
 };
-use sfu::engine::Engine;
+use sfu::engine::{Engine, EngineConfig};
 use sfu::run::{Message, SendArena, Transmit};
 use sfu::srtp::{OVERHEAD_MAX, SrtpProfile, SrtpSender};
 use sfu::transport::{KeyingMaterial, Path, Via};
@@ -123,7 +123,7 @@ impl Broadcast {
     /// `subscribers` viewers of what `publisher` sends.
     pub fn new(profile: SrtpProfile, subscribers: u64, publisher: &mut Publisher) -> Self {
         let now = Instant::now();
-        let engine = Engine::new(Certificate::generate(), now);
+        let engine = Engine::new(Certificate::generate(), EngineConfig::default(), now);
         let mut broadcast = Self { engine, out: SendArena::new(Nowhere), now };
         broadcast.join(profile, PUBLISHER);
         let publish = Command::Publish { publication: PUBLICATION, transport: PUBLISHER, section: received() };

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow};
 use axum::Router;
 use sfu::certificate::Certificate;
+use sfu::engine::EngineConfig;
 use sfu::io::{UdpPorts, Workers};
 use shared::id::NodeId;
 use signaling::http::{Counters, Surface};
@@ -324,6 +325,10 @@ fn media_config(config: &Config, certificate: Certificate) -> sfu::io::Config {
         udp: if first == last { UdpPorts::Single(first) } else { UdpPorts::Range(first, last) },
         tcp_port: (config.rtc.tcp_port != 0).then_some(config.rtc.tcp_port),
         certificate,
+        engine: EngineConfig {
+            audio: config.audio.detection(),
+            datachannel_slow_threshold: config.rtc.datachannel_slow_threshold,
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 //! The tree of the default [`Config`] is the list of known keys, so a key cannot be forgotten here or in
 //! `config/onair.yaml`, which documents each. Unknown keys are errors, unless the operator says otherwise.
 
+mod audio;
 mod livekit;
 pub mod product;
 
@@ -18,6 +19,7 @@ use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
 use crate::webhook_sender::Webhook;
+pub use audio::Audio;
 use livekit::Standing;
 
 /// API key of `--dev`. Public.
@@ -44,6 +46,7 @@ pub struct Config {
     pub prometheus_port: u16,
     pub prometheus: Prometheus,
     pub rtc: Rtc,
+    pub audio: Audio,
     pub room: Room,
     pub limit: Limit,
     pub webhook: Webhook,
@@ -104,6 +107,8 @@ pub struct Rtc {
     pub node_ip: Addresses,
     pub stun_servers: Vec<String>,
     pub workers: usize,
+    /// Bits a second; 0 means none.
+    pub datachannel_slow_threshold: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,6 +161,7 @@ impl Default for Config {
             prometheus_port: 0,
             prometheus: Prometheus::default(),
             rtc: Rtc::default(),
+            audio: Audio::default(),
             room: Room::default(),
             limit: Limit::default(),
             webhook: Webhook::default(),
@@ -185,6 +191,7 @@ impl Default for Rtc {
             node_ip: Addresses::default(),
             stun_servers: Vec::new(),
             workers: 0,
+            datachannel_slow_threshold: 0,
         }
     }
 }
@@ -272,6 +279,7 @@ impl Config {
         if !self.webhook.urls.is_empty() && self.secret(&self.webhook.api_key).is_none() {
             bail!("webhook.urls need webhook.api_key, which must be one of keys: it signs the events");
         }
+        self.audio.check()?;
         self.codecs()?;
         product::check(self)
     }

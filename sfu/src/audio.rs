@@ -1,27 +1,42 @@
 //! How loud a publication is: audio levels of its packets (RFC 6464) become activity for speaker detection.
 //!
-//! Rules and values are those of LiveKit's defaults. Which participants are told is decided above.
+//! Rules and default values are livekit-server's. Levels are weighed over the audio that packets stand for, by their RTP
+//! timestamps, and not over the time that passes: with DTX (RFC 7587, section 3.1.3) the first packet after a gap stands
+//! for the gap too. Which participants are told is decided above.
 
 use std::time::{Duration, Instant};
 
-/// How often [`AudioLevel::update`] is to be called.
-pub const UPDATE_INTERVAL: Duration = Duration::from_millis(400);
-/// Length of a packet when the codec does not tell: Opus in WebRTC.
-pub const PACKET_DURATION: Duration = Duration::from_millis(20);
-/// A packet at most this far below full scale, in dB, counts as speech.
-const ACTIVE_LEVEL: u8 = 35;
-/// Share of an interval that must be speech, in percent.
-const ACTIVE_PERCENT_MIN: u32 = 40;
-/// Intervals that the exponential average is smoothed over.
-const SMOOTH_INTERVALS: f32 = 2.0;
+use crate::command::Ssrc;
+
 /// Levels are told in steps, so that a steady voice is no change.
 const STEPS: f32 = 8.0;
 /// Intervals without any packet after which the last level is forgotten.
 const STALE_INTERVALS: u32 = 2;
-/// Update calls come from a timer that may be early by some of its own resolution.
-const STALE_AFTER: Duration = UPDATE_INTERVAL.saturating_mul(STALE_INTERVALS).saturating_sub(Duration::from_millis(20));
-/// Silence on the scale of RFC 6464.
-const SILENCE: u8 = 127;
+/// [`AudioLevel::update`] is called by a timer that may be early by some of its own resolution.
+const STALE_EARLY: Duration = Duration::from_millis(20);
+/// Silence on the scale of RFC 6464, and its largest value.
+pub const SILENCE: u8 = 127;
+/// A packet so far behind the newest one is no straggler: the publisher's clock has jumped.
+const STRAGGLER_MAX: Duration = Duration::from_secs(5);
+
+/// LiveKit's configuration of speaker detection (`audio`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AudioConfig {
+    /// A packet at most this far below full scale, in dB, counts as speech.
+    pub active_level: u8,
+    /// Share of an interval that must be speech, in percent.
+    pub min_percentile: u8,
+    /// Audio that a level is made of, and how often [`AudioLevel::update`] is to be called. Zero: there are no speakers.
+    pub update_interval: Duration,
+    /// Intervals that the exponential average is smoothed over; 0 means none.
+    pub smooth_intervals: u32,
+}
+
+impl Default for AudioConfig {
+    fn default() -> Self {
+        Self { active_level: 35, min_percentile: 40, update_interval: Duration::from_millis(400), smooth_intervals: 2 }
+    }
+}
 
 /// Voice activity bit and level of the header extension; the level is in -dBov, 0 loudest, 127 silence. `None` if it is
 /// empty.
@@ -49,70 +64,109 @@ pub fn red_primary(payload: &[u8]) -> Option<&[u8]> {
 /// Loudness of one publication.
 #[derive(Debug, Clone)]
 pub struct AudioLevel {
-    /// Of the interval that is under way.
+    config: AudioConfig,
+    /// The stream that packets last came from and its highest timestamp.
+    newest: Option<(Ssrc, u32)>,
+    /// When a packet last came.
+    heard: Option<Instant>,
+    /// Audio of the interval that is under way, and how much of it was speech.
     observed: Duration,
     active: Duration,
     /// Loudest level of the active packets, in -dBov.
     loudest: u8,
     smoothed: f32,
-    /// End of the last interval with packets.
-    heard: Option<Instant>,
     /// Steps last told; 0 is silence.
     told: u8,
 }
 
-impl Default for AudioLevel {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl AudioLevel {
-    pub fn new() -> Self {
+    pub fn new(config: AudioConfig) -> Self {
         let nothing = Duration::ZERO;
-        Self { observed: nothing, active: nothing, loudest: SILENCE, smoothed: 0.0, heard: None, told: 0 }
+        Self {
+            config,
+            newest: None,
+            heard: None,
+            observed: nothing,
+            active: nothing,
+            loudest: SILENCE,
+            smoothed: 0.0,
+            told: 0,
+        }
     }
 
-    /// A packet of this level, in -dBov, and this length.
-    pub fn observe(&mut self, level: u8, duration: Duration) {
-        self.observed = self.observed.saturating_add(duration);
-        if level <= ACTIVE_LEVEL {
-            self.active = self.active.saturating_add(duration);
+    /// A packet of this level, in -dBov. It stands for the audio since the newest packet before it, by its timestamp
+    /// at this clock rate, in Hz; a packet that comes late stands for nothing.
+    pub fn observe(&mut self, now: Instant, ssrc: Ssrc, timestamp: u32, clock_rate: u32, level: u8) {
+        if self.config.update_interval.is_zero() {
+            return;
+        }
+        let Some(duration) = self.advance(ssrc, timestamp, clock_rate) else { return };
+        self.heard = Some(now);
+        self.observed += duration;
+        if level <= self.config.active_level {
+            self.active += duration;
             self.loudest = self.loudest.min(level);
         }
+        if self.observed >= self.config.update_interval {
+            let smoothed = self.smooth();
+            self.begin(smoothed);
+        }
     }
 
-    /// Ends an interval; to be called every [`UPDATE_INTERVAL`]. Level from 0 to 1 and whether the publication speaks,
-    /// if either changed. Nothing changes in a single interval without packets.
-    pub fn update(&mut self, now: Instant) -> Option<(f32, bool)> {
-        if self.observed.is_zero() {
-            let stale = self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= STALE_AFTER);
-            if !stale {
-                return None;
-            }
-            self.smoothed = 0.0;
-        } else {
-            self.heard = Some(now);
-            self.smoothed = self.smooth();
+    /// Moves on to a timestamp. An interval at most, so that a click after a long silence is not a long speech. `None`:
+    /// a straggler.
+    fn advance(&mut self, ssrc: Ssrc, timestamp: u32, clock_rate: u32) -> Option<Duration> {
+        let ticks = match self.newest {
+            Some((known, newest)) if known == ssrc => timestamp.wrapping_sub(newest).cast_signed(),
+            Some(_) | None => 0,
+        };
+        let length = Duration::from_secs(1).saturating_mul(ticks.unsigned_abs()) / clock_rate.max(1);
+        if ticks < 0 && length <= STRAGGLER_MAX {
+            return None;
         }
-        self.observed = Duration::ZERO;
-        self.active = Duration::ZERO;
-        self.loudest = SILENCE;
+        self.newest = Some((ssrc, timestamp));
+        Some(if ticks < 0 { Duration::ZERO } else { length.min(self.config.update_interval) })
+    }
+
+    /// Looks at the level; to be called every [`AudioConfig::update_interval`]. Level from 0 to 1 and whether the
+    /// publication speaks, if either changed. Nothing changes in a single interval without packets.
+    pub fn update(&mut self, now: Instant) -> Option<(f32, bool)> {
+        let stale_after = self.config.update_interval.saturating_mul(STALE_INTERVALS).saturating_sub(STALE_EARLY);
+        if self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= stale_after) {
+            self.begin(0.0);
+        }
         self.tell()
     }
 
-    /// The average with the interval under way. An interval without enough speech ends the average.
+    /// Forgets everything, also what was told: for a publication that is muted.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.config);
+    }
+
+    /// Begins the next interval.
+    fn begin(&mut self, smoothed: f32) {
+        self.smoothed = smoothed;
+        self.observed = Duration::ZERO;
+        self.active = Duration::ZERO;
+        self.loudest = SILENCE;
+    }
+
+    /// The average with the interval that ends. An interval without enough speech ends the average.
     fn smooth(&self) -> f32 {
-        if self.active < UPDATE_INTERVAL * ACTIVE_PERCENT_MIN / 100 {
+        let interval = self.config.update_interval;
+        if self.active.is_zero() || self.active < interval * u32::from(self.config.min_percentile) / 100 {
             return 0.0;
         }
-        let share = (self.active.as_secs_f32() / UPDATE_INTERVAL.as_secs_f32()).min(1.0);
-        let level = 10f32.powf(-f32::from(self.loudest) / 20.0) * share;
-        self.smoothed + (level - self.smoothed) * 2.0 / (SMOOTH_INTERVALS + 1.0)
+        let level = linear(self.loudest) * self.active.div_duration_f32(interval);
+        match self.config.smooth_intervals {
+            0 => level,
+            intervals => self.smoothed + (level - self.smoothed) * 2.0 / (intervals as f32 + 1.0),
+        }
     }
 
     fn tell(&mut self) -> Option<(f32, bool)> {
-        let steps = (self.smoothed * STEPS).ceil().clamp(0.0, STEPS) as u8;
+        let audible = if self.smoothed >= linear(self.config.active_level) { self.smoothed } else { 0.0 };
+        let steps = (audible * STEPS).ceil().clamp(0.0, STEPS) as u8;
         if steps == self.told {
             return None;
         }
@@ -121,12 +175,89 @@ impl AudioLevel {
     }
 }
 
+/// A level in -dBov as a share of full scale.
+fn linear(level: u8) -> f32 {
+    10f32.powf(-f32::from(level) / 20.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn speak(level: &mut AudioLevel, dbov: u8, packets: usize) {
-        (0..packets).for_each(|_| level.observe(dbov, PACKET_DURATION));
+    const INTERVAL: Duration = Duration::from_millis(400);
+    /// Opus of WebRTC.
+    const CLOCK: u32 = 48_000;
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    /// A publisher with its clock. Its first packet only sets the clock.
+    struct Mic {
+        level: AudioLevel,
+        start: Instant,
+        /// Since `start`.
+        time: Duration,
+        polled: Duration,
+        told: Vec<(f32, bool)>,
+        /// When the publication was first told to speak.
+        spoke: Option<Duration>,
+    }
+
+    impl Mic {
+        fn new() -> Self {
+            Self::with(AudioConfig::default())
+        }
+
+        fn with(config: AudioConfig) -> Self {
+            let mut mic = Self {
+                level: AudioLevel::new(config),
+                start: Instant::now(),
+                time: Duration::ZERO,
+                polled: Duration::ZERO,
+                told: Vec::new(),
+                spoke: None,
+            };
+            mic.packet(127);
+            mic
+        }
+
+        fn timestamp(&self) -> u32 {
+            // Near the wrap, which no test notices.
+            (u32::MAX - 9_600).wrapping_add((self.time.as_millis() * 48) as u32)
+        }
+
+        fn packet(&mut self, dbov: u8) {
+            self.level.observe(self.start + self.time, Ssrc(1), self.timestamp(), CLOCK, dbov);
+        }
+
+        /// Nothing is sent: time passes.
+        fn pass(&mut self, time: Duration) {
+            let end = self.time + time;
+            while self.polled + INTERVAL <= end {
+                self.polled += INTERVAL;
+                if let Some(told) = self.level.update(self.start + self.polled) {
+                    self.told.push(told);
+                    if told.1 {
+                        self.spoke.get_or_insert(self.polled);
+                    }
+                }
+            }
+            self.time = end;
+        }
+
+        /// Packets of 20 ms of sound, each sent at its end.
+        fn send(&mut self, dbov: u8, packets: usize) {
+            for _ in 0..packets {
+                self.pass(ms(20));
+                self.packet(dbov);
+            }
+        }
+
+        /// A gap that is only heard of by the next packet.
+        fn skip(&mut self, time: Duration) {
+            self.pass(time);
+        }
     }
 
     #[test]
@@ -138,50 +269,146 @@ mod tests {
 
     #[test]
     fn a_steady_voice_rises_to_its_level_and_is_told_only_when_it_changes() {
-        let start = Instant::now();
-        let mut level = AudioLevel::new();
-        let mut told = Vec::new();
-        for interval in 1..=10 {
-            speak(&mut level, 6, 20);
-            told.extend(level.update(start + UPDATE_INTERVAL * interval));
-        }
+        let mut mic = Mic::new();
+        mic.send(6, 200);
+        mic.pass(ms(0));
         // 10^(-6/20) is 0.501: two thirds of it, then nearly and at last all of it, rounded up to an eighth.
-        assert_eq!(told, [(0.375, true), (0.5, true), (0.625, true)]);
+        assert_eq!(mic.told, [(0.375, true), (0.5, true), (0.625, true)]);
+    }
+
+    #[test]
+    fn beeps_with_dtx_between_them_are_speech() {
+        // Chromium's fake microphone: 20 ms of sound twice a second. DTX falls silent 200 ms after it.
+        let mut mic = Mic::new();
+        for _ in 0..8 {
+            mic.send(15, 1);
+            mic.send(127, 10);
+            mic.skip(ms(280));
+        }
+        assert!(mic.spoke.is_some_and(|spoke| spoke <= ms(1_200)), "{:?}", mic.spoke);
+        assert!(mic.told.last().unwrap().1);
+    }
+
+    #[test]
+    fn silence_and_comfort_noise_are_no_speech() {
+        let mut mic = Mic::new();
+        mic.send(127, 100);
+        for _ in 0..10 {
+            mic.skip(ms(380));
+            mic.send(70, 1);
+        }
+        mic.send(36, 100);
+        assert_eq!(mic.told, []);
+    }
+
+    #[test]
+    fn a_voice_with_lost_packets_is_as_loud_as_without() {
+        let mut whole = Mic::new();
+        whole.send(6, 200);
+        let mut holed = Mic::new();
+        for _ in 0..40 {
+            holed.send(6, 3);
+            holed.skip(ms(20));
+            holed.send(6, 1);
+        }
+        assert_eq!(holed.told, whole.told);
+    }
+
+    #[test]
+    fn a_packet_that_comes_late_or_twice_counts_for_nothing() {
+        let mut mic = Mic::new();
+        for _ in 0..20 {
+            mic.send(127, 1);
+            let late = mic.timestamp().wrapping_sub(4 * 960);
+            (0..20).for_each(|_| mic.level.observe(mic.start + mic.time, Ssrc(1), late, CLOCK, 0));
+            mic.packet(0);
+        }
+        mic.pass(ms(400));
+        assert_eq!(mic.told, []);
+    }
+
+    #[test]
+    fn a_publisher_whose_clock_jumps_is_heard_on() {
+        for jump in [0x8000_0000_u32, 0x7000_0000, 0xff00_0000] {
+            let mut mic = Mic::new();
+            mic.send(127, 10);
+            for number in 1..=60_u32 {
+                mic.pass(ms(20));
+                let timestamp = mic.timestamp().wrapping_add(jump);
+                mic.level.observe(mic.start + mic.time, Ssrc(1), timestamp, CLOCK, 6);
+                assert!(number < 60 || mic.told.last().is_some_and(|told| told.1), "{jump:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_stream_starts_a_new_clock() {
+        let mut mic = Mic::new();
+        mic.send(127, 19);
+        mic.pass(ms(20));
+        mic.level.observe(mic.start + mic.time, Ssrc(2), mic.timestamp().wrapping_add(96_000), CLOCK, 0);
+        mic.pass(ms(780));
+        assert_eq!(mic.told, []);
+    }
+
+    #[test]
+    fn a_click_after_a_long_silence_counts_for_one_interval() {
+        let mut mic = Mic::new();
+        mic.skip(Duration::from_secs(60));
+        mic.send(20, 1);
+        mic.pass(ms(400));
+        // 10^(-20/20) is 0.1, two thirds of it.
+        assert_eq!(mic.told, [(0.125, true)]);
     }
 
     #[test]
     fn speech_of_less_than_two_fifths_of_an_interval_is_silence() {
-        let now = Instant::now();
-        let mut level = AudioLevel::new();
-        speak(&mut level, 10, 7);
-        speak(&mut level, 36, 13);
-        assert_eq!(level.update(now), None);
-        speak(&mut level, 10, 8);
-        speak(&mut level, 36, 12);
-        assert_eq!(level.update(now + UPDATE_INTERVAL), Some((0.125, true)));
+        let mut mic = Mic::new();
+        mic.send(10, 7);
+        mic.send(36, 13);
+        mic.pass(ms(0));
+        assert_eq!(mic.told, []);
+        mic.send(10, 8);
+        mic.send(36, 12);
+        mic.pass(ms(400));
+        assert_eq!(mic.told, [(0.125, true)]);
     }
 
     #[test]
     fn silence_is_told_at_once_and_once() {
-        let start = Instant::now();
-        let mut level = AudioLevel::new();
-        speak(&mut level, 0, 20);
-        assert_eq!(level.update(start), Some((0.75, true)));
-        speak(&mut level, 127, 20);
-        assert_eq!(level.update(start + UPDATE_INTERVAL), Some((0.0, false)));
-        speak(&mut level, 127, 20);
-        assert_eq!(level.update(start + UPDATE_INTERVAL * 2), None);
+        let mut mic = Mic::new();
+        mic.send(0, 20);
+        mic.send(127, 80);
+        mic.pass(ms(0));
+        assert_eq!(mic.told, [(0.75, true), (0.0, false)]);
     }
 
     #[test]
     fn a_level_without_packets_is_forgotten_after_two_intervals() {
-        let start = Instant::now();
-        let mut level = AudioLevel::new();
-        speak(&mut level, 0, 20);
-        assert!(level.update(start).is_some());
-        assert_eq!(level.update(start + UPDATE_INTERVAL), None);
-        assert_eq!(level.update(start + UPDATE_INTERVAL * 2), Some((0.0, false)));
-        assert_eq!(level.update(start + UPDATE_INTERVAL * 3), None);
+        let mut mic = Mic::new();
+        mic.send(0, 20);
+        mic.pass(ms(400));
+        assert_eq!(mic.told, [(0.75, true)]);
+        mic.pass(ms(400));
+        assert_eq!(mic.told, [(0.75, true), (0.0, false)]);
+        mic.pass(ms(4_000));
+        assert_eq!(mic.told.len(), 2);
+    }
+
+    #[test]
+    fn the_settings_are_kept_to() {
+        let sensitive =
+            AudioConfig { active_level: 60, min_percentile: 10, smooth_intervals: 0, ..AudioConfig::default() };
+        let mut mic = Mic::with(sensitive);
+        mic.send(0, 2);
+        mic.send(127, 18);
+        mic.pass(ms(400));
+        // A tenth of the interval, not smoothed.
+        assert_eq!(mic.told.first(), Some(&(0.125, true)));
+
+        let mut off = Mic::with(AudioConfig { update_interval: Duration::ZERO, ..AudioConfig::default() });
+        off.send(0, 200);
+        assert_eq!(off.told, []);
     }
 
     #[test]

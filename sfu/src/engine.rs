@@ -29,6 +29,7 @@ use self::fault::Serving;
 pub use self::fault::Stage;
 use self::news::News;
 pub use self::state::TransportState;
+use crate::audio::AudioConfig;
 use crate::certificate::Certificate;
 use crate::command::{
     ChannelOpener, Command, Event, ExtensionIds, IceCredentials, PublicationId, ReceiveSection, RoomId, SendSection,
@@ -84,7 +85,17 @@ struct Stream {
     rtx: bool,
 }
 
+/// What an operator may set of the media path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EngineConfig {
+    pub audio: AudioConfig,
+    /// A client that takes reliable data more slowly than this, in bits a second, loses messages; 0 means none does for
+    /// its pace alone.
+    pub datachannel_slow_threshold: u32,
+}
+
 pub struct Engine {
+    config: EngineConfig,
     certificate: Certificate,
     epoch: Instant,
     generation: u64,
@@ -113,8 +124,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(certificate: Certificate, now: Instant) -> Self {
+    pub fn new(certificate: Certificate, config: EngineConfig, now: Instant) -> Self {
         Self {
+            config,
             certificate,
             epoch: now,
             generation: 0,
@@ -342,7 +354,7 @@ impl Engine {
                 slot
             }
             None => {
-                let slot = self.publications.insert(Publication::new(id, peer_slot, section));
+                let slot = self.publications.insert(Publication::new(id, peer_slot, section, self.config.audio));
                 self.publication_of.insert(id, slot);
                 peer.publications.push(slot);
                 slot
@@ -380,6 +392,9 @@ impl Engine {
             if publication.section.kind == MediaKind::Video {
                 publication.layers.iter_mut().for_each(|layer| layer.want_keyframe());
             }
+        }
+        if let (true, Some(level)) = (muted, &mut publication.audio_level) {
+            level.reset();
         }
         publication.muted = muted;
     }

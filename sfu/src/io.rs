@@ -22,6 +22,7 @@ use self::udp::UdpSocket;
 use self::worker::Worker;
 use crate::certificate::Certificate;
 use crate::command::{Candidate, CandidateProtocol, Command, Event, IceCredentials, RoomId};
+use crate::engine::EngineConfig;
 use crate::ice;
 use crate::stats::{Counter, MediaStats, Stats};
 use crate::transport::Path;
@@ -53,6 +54,7 @@ pub struct Config {
     /// Port of passive ICE-TCP; `None` switches it off.
     pub tcp_port: Option<u16>,
     pub certificate: Certificate,
+    pub engine: EngineConfig,
 }
 
 /// What a worker shows to other threads.
@@ -165,15 +167,7 @@ impl Workers {
                 candidates: candidates(&advertised, port, config.tcp_port),
             };
             let inboxes = Inboxes { commands, handed, waker: neighbour.waker };
-            let worker = Worker::new(
-                index,
-                &config.certificate,
-                sockets,
-                listeners,
-                inboxes,
-                neighbours.clone(),
-                board.clone(),
-            )?;
+            let worker = Worker::new(index, &config, sockets, listeners, inboxes, neighbours.clone(), board.clone())?;
             let on_event = on_event.clone();
             let thread = std::thread::Builder::new().name(format!("sfu-{index}"));
             let ending = Ending(board);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
-use crate::audio::AudioLevel;
+use crate::audio::{AudioConfig, AudioLevel};
 use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, Ssrc};
 use crate::history::{History, PacketInfo};
 use crate::rtcp::{ReportBlock, SenderReport};
@@ -343,9 +343,9 @@ pub struct Publication {
 }
 
 impl Publication {
-    pub fn new(id: PublicationId, transport: usize, section: ReceiveSection) -> Self {
+    pub fn new(id: PublicationId, transport: usize, section: ReceiveSection, audio: AudioConfig) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
-        let audio_level = (section.kind == MediaKind::Audio).then(AudioLevel::new);
+        let audio_level = (section.kind == MediaKind::Audio).then(|| AudioLevel::new(audio));
         Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), news_since: None, audio_level }
     }
 

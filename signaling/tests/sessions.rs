@@ -117,6 +117,7 @@ fn start() -> Server {
         udp: UdpPorts::Single(0),
         tcp_port: None,
         certificate,
+        engine: sfu::engine::EngineConfig::default(),
     };
     let (on_event, events) = signaling::media::worker_events();
     let workers = Workers::start(media, on_event).unwrap();

@@ -11,12 +11,12 @@ pub(super) enum Standing {
 }
 
 /// Paths, each with everything below it. A longer one counts before a shorter one.
-const KEYS: [(&str, Standing); 79] = {
+const KEYS: [(&str, Standing); 78] = {
     use Standing::{Ignored, Unsupported};
     [
         ("agents", Ignored),
         ("api", Ignored),
-        ("audio", Ignored),
+        ("audio.active_red_encoding", Ignored),
         ("debug_handler", Unsupported),
         ("enable_data_tracks", Unsupported),
         ("enable_participant_data_blob", Unsupported),
@@ -58,7 +58,6 @@ const KEYS: [(&str, Standing); 79] = {
         ("rtc.data_channel_max_buffered_amount", Ignored),
         ("rtc.datachannel_data_track_target_latency", Ignored),
         ("rtc.datachannel_lossy_target_latency", Ignored),
-        ("rtc.datachannel_slow_threshold", Ignored),
         ("rtc.enable_loopback_candidate", Ignored),
         ("rtc.enable_warp", Ignored),
         ("rtc.external_ip_only", Unsupported),

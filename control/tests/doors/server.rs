@@ -138,5 +138,6 @@ fn media_config(certificate: Certificate) -> Config {
         udp: UdpPorts::Single(0),
         tcp_port: None,
         certificate,
+        engine: sfu::engine::EngineConfig::default(),
     }
 }

@@ -52,7 +52,7 @@ impl Engine {
     ///
     /// Returns what was there before, whose destructors may panic like the rest of it.
     pub fn restart(&mut self, now: Instant) -> Engine {
-        let mut fresh = Engine::new(self.certificate.clone(), now);
+        let mut fresh = Engine::new(self.certificate.clone(), self.config, now);
         fresh.stats = std::mem::take(&mut self.stats);
         fresh.stats.panics += 1;
         fresh.stats.restarts += 1;

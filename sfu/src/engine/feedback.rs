@@ -18,8 +18,6 @@ const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// As the reference's.
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 const LAYER_INTERVAL: Duration = Duration::from_millis(200);
-/// LiveKit's `audio.update_interval`.
-const AUDIO_INTERVAL: Duration = Duration::from_millis(400);
 
 /// What would be longer comes of a clock that was set, or of a report that was made up.
 const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
@@ -152,7 +150,8 @@ impl Engine {
             self.choose_all_layers(now);
             self.send_sender_reports(now, out);
         }
-        if due(&mut self.clock.audio, now, AUDIO_INTERVAL) {
+        let audio = self.config.audio.update_interval;
+        if !audio.is_zero() && due(&mut self.clock.audio, now, audio) {
             self.update_audio(now);
         }
         if due(&mut self.clock.stats, now, STATS_INTERVAL) {

@@ -16,9 +16,6 @@ use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
 use crate::transport::Path;
 
-/// How long one audio packet lasts, for the activity detection: what every SDK sends.
-const AUDIO_PACKET: std::time::Duration = std::time::Duration::from_millis(20);
-
 impl Engine {
     /// Whether an authenticated check came this way to a transport of this worker.
     pub fn knows(&self, path: &Path) -> bool {
@@ -234,18 +231,18 @@ impl Engine {
         if !layer.take(now, kind, info, descriptor, payload, stream.rtx) {
             return Err(Discard::Duplicate);
         }
-        let ssrc = layer.ssrc;
+        let ssrc = layer.ssrc.unwrap_or(Ssrc(0));
         if let (Some(level), Some(activity)) = (info.audio_level, &mut publication.audio_level)
             && let Some((_, level)) = parse_audio_level(&[level])
+            && !publication.muted
         {
-            activity.observe(level, AUDIO_PACKET);
+            activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
         }
         if publication.news_since.is_none() {
             publication.news_since = Some(now);
             self.news.of(kind).push_back(stream.publication);
         }
         if started {
-            let ssrc = ssrc.unwrap_or(Ssrc(0));
             let layer = stream.layer;
             self.emit(stream.publication, |publication| Event::LayerStarted { publication, layer, ssrc, codec });
             self.choose_layers(now, stream.publication);

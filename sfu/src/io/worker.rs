@@ -17,8 +17,7 @@ use super::tcp::{
     BadFrame, Connection, ConnectionId, Connections, FRAMES_A_TURN, ReadOutcome, UNAUTHENTICATED_FRAMES_MAX,
 };
 use super::udp::{Outlet, ReceiveBatch, UdpSocket};
-use super::{Board, Handed, Inboxes, Instruction, Neighbour};
-use crate::certificate::Certificate;
+use super::{Board, Config, Handed, Inboxes, Instruction, Neighbour};
 use crate::command::{Event, RoomId};
 use crate::demux::{Discard, PacketKind};
 use crate::engine::Engine;
@@ -67,7 +66,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         index: u8,
-        certificate: &Certificate,
+        config: &Config,
         sockets: Vec<UdpSocket>,
         listeners: Vec<TcpListener>,
         inboxes: Inboxes,
@@ -85,7 +84,7 @@ impl Worker {
         let now = Instant::now();
         Ok(Self {
             index,
-            engine: Engine::new(certificate.clone(), now),
+            engine: Engine::new(config.certificate.clone(), config.engine, now),
             out: SendArena::new(Outlet::new(&sockets)),
             epoll,
             sockets,

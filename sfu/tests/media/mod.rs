@@ -14,7 +14,7 @@ use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use sfu::certificate::Certificate;
 use sfu::command::*;
-use sfu::engine::Engine;
+use sfu::engine::{Engine, EngineConfig};
 use sfu::run::{Message, SendArena, Transmit};
 use sfu::srtp::SrtpProfile;
 use sfu::transport::{KeyingMaterial, Path, Via};
@@ -209,7 +209,7 @@ impl World {
         let now = Instant::now();
         Self {
             now,
-            engine: Engine::new(Certificate::generate(), now),
+            engine: Engine::new(Certificate::generate(), EngineConfig::default(), now),
             out: SendArena::new(Wire::default()),
             events: Vec::new(),
             clients: HashMap::new(),

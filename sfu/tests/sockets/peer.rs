@@ -12,6 +12,7 @@ use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
 use sfu::certificate::Certificate;
 use sfu::command::*;
+use sfu::engine::EngineConfig;
 use sfu::io::{Config, UdpPorts, Workers};
 
 use crate::media::{ROOM, Rtp};
@@ -47,6 +48,7 @@ impl Server {
             udp: UdpPorts::Single(0),
             tcp_port: Some(tcp),
             certificate: Certificate::generate(),
+            engine: EngineConfig::default(),
         };
         let on_event = move |_, event| {
             assert!(!fails(&event), "a fault made by the test");

@@ -87,6 +87,7 @@ fn media_config(certificate: Certificate) -> Config {
         udp: UdpPorts::Single(0),
         tcp_port: None,
         certificate,
+        engine: sfu::engine::EngineConfig::default(),
     }
 }
 
