@@ -116,6 +116,8 @@ async function session() {
     last(now);
     return now?.samples > 48_000 && now.energy > 0;
   }, 'the microphone is heard');
+  await until(() => bob.evaluate(() => window.room.activeSpeakers.some((one) => one.identity === 'alice')),
+    'the beeps of the fake microphone make alice an active speaker');
 
   await alice.evaluate(async () => { await window.camera.mute(); });
   await until(() => heard(bob, 'TrackMuted'), 'bob sees the mute');

@@ -8,15 +8,21 @@ use shared::id::ParticipantSid;
 
 use super::timer::{Now, Timer};
 use super::{QUALITY_INTERVAL, Room};
-use crate::participant::{Participant, SessionState};
+use crate::participant::{Participant, Publication, SessionState};
 use crate::quality::{Score, worst};
 use crate::quirks::Quirk;
 
 impl Room {
-    /// A publication's loudness changed; a participant is as loud as its loudest track.
+    /// A publication's loudness changed; a participant is as loud as its loudest microphone. As with livekit-server, no
+    /// other sound makes somebody a speaker.
     pub(super) fn on_audio_activity(&mut self, publication: PublicationId, level: f32) {
         let Some(sid) = self.publications.get(&publication).cloned() else { return };
         let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let is_microphone =
+            |known: &Publication| known.id == publication && known.info.source() == proto::TrackSource::Microphone;
+        if !participant.state.publications.values().any(is_microphone) {
+            return;
+        }
         let level = if level.is_finite() { level.clamp(0.0, 1.0) } else { 0.0 };
         participant.live.speaking.levels.insert(publication, level);
         self.tell_speaker(&sid);

@@ -43,6 +43,23 @@ fn changes_reach_the_speaker_and_its_listeners() {
 }
 
 #[test]
+fn a_screen_that_sounds_is_no_speaker() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let request = proto::AddTrackRequest {
+        cid: "screen".into(),
+        source: proto::TrackSource::ScreenShareAudio as i32,
+        ..Default::default()
+    };
+    world.request(&alice, Request::AddTrack(request));
+    world.offer(&alice, 7, &Offer::default().application().audio("screen", 10));
+    let track = world.track_published(&alice, "screen").sid;
+    let publication = world.session(&alice).publications[track.as_str()].id;
+    world.event(Event::AudioActivity { publication, level: 0.5, active: true });
+    assert_eq!(speakers(&world.take(&alice)), []);
+}
+
+#[test]
 fn a_muted_speaker_is_silent() {
     let mut world = World::new();
     let (alice, bob, _, track) = conversation(&mut world);
