@@ -46,6 +46,8 @@ use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.
 const STREAMS_MAX: usize = 64;
+/// Reliable data that waits for the clients of one worker: while there is more, only a MiB waits for each.
+const DATA_BACKLOG_MAX: usize = 256 * 1024 * 1024;
 /// Addresses from which one transport may have been checked.
 const PATHS_MAX: usize = 16;
 
@@ -75,6 +77,8 @@ struct Peer {
     scheduled: Option<Instant>,
     /// When it is closed. Its room knows it no more.
     closes_at: Option<Instant>,
+    /// Its part of [`Engine::data_backlog`].
+    data_backlog: usize,
 }
 
 /// What an SSRC of a publisher carries.
@@ -116,6 +120,8 @@ pub struct Engine {
     events: VecDeque<(RoomId, Event)>,
     /// Whom a panic would be the fault of.
     serving: Option<Serving>,
+    /// Bytes of reliable data that clients have not acknowledged.
+    data_backlog: usize,
     pub stats: Stats,
     /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
     datagram: Vec<u8>,
@@ -144,6 +150,7 @@ impl Engine {
             clock: feedback::MediaClock::new(now),
             events: VecDeque::new(),
             serving: None,
+            data_backlog: 0,
             stats: Stats::default(),
             datagram: Vec::with_capacity(2048),
             rtcp: Vec::with_capacity(2048),
@@ -253,8 +260,9 @@ impl Engine {
             Command::SendData { transports, channel, payload } => {
                 for transport in transports {
                     let Some(slot) = self.peer_slot(transport) else { continue };
-                    if self.peers[slot].transport.send_data(now, channel, &payload).is_err() {
-                        self.stats.data_dropped += 1;
+                    let spare = DATA_BACKLOG_MAX.saturating_sub(self.data_backlog);
+                    if let Err(why) = self.peers[slot].transport.send_data_within(now, channel, &payload, spare) {
+                        self.stats.data_dropped.count(why);
                     }
                     self.after_transport(slot, out);
                 }
@@ -306,7 +314,8 @@ impl Engine {
         }
         self.generation += 1;
         let ufrag = local.ufrag.clone();
-        let transport = Box::new(Transport::new(id, local, opener, &self.certificate, now));
+        let mut transport = Box::new(Transport::new(id, local, opener, &self.certificate, now));
+        transport.set_datachannel_slow_threshold(self.config.datachannel_slow_threshold);
         let slot = self.peers.insert(Peer {
             id,
             room,
@@ -325,6 +334,7 @@ impl Engine {
             subscriptions: Vec::new(),
             scheduled: None,
             closes_at: None,
+            data_backlog: 0,
         });
         self.peer_of.insert(id, slot);
         self.ufrags.insert(ufrag, slot);
@@ -518,6 +528,7 @@ impl Engine {
         self.remove_media_of(slot);
         let peer = self.peers.remove(slot);
         self.peer_of.remove(&peer.id);
+        self.data_backlog -= peer.data_backlog;
         for path in peer.paths {
             if self.paths.get(&path) == Some(&slot) {
                 self.paths.remove(&path);
@@ -568,6 +579,9 @@ impl Engine {
             debug!(transport = ?self.peers[slot].id, refused, "data channel messages refused");
             self.stats.add(Discard::DataRefused, refused);
         }
+        let peer = &mut self.peers[slot];
+        let backlog = peer.transport.data_backlog();
+        self.data_backlog = self.data_backlog + backlog - std::mem::replace(&mut peer.data_backlog, backlog);
         if let Some(end) = ended {
             self.end_transport(slot, end);
             return;

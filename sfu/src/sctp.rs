@@ -6,6 +6,9 @@
 //! client. Channels are known by label; those we open take the stream ids 1, 3, 5 as the DTLS server and 0, 2, 4 as the
 //! DTLS client (RFC 8832, section 6).
 
+mod backlog;
+mod pace;
+
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
@@ -23,15 +26,27 @@ use rtc_sctp::{
 use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
+use self::backlog::Backlog;
+use self::pace::Pace;
 use crate::command::{ChannelOpener, DataChannel, DtlsRole};
 
 /// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
 pub const MESSAGE_BYTES_MAX: usize = 65_535;
-/// Reliable bytes sent and not yet acknowledged. A client that is further behind loses messages, which the caller
-/// counts: ending the transport instead would take its media away too.
-const RELIABLE_BUFFER_MAX: usize = 1024 * 1024;
-/// Above this many unacknowledged bytes a lossy message is dropped: late is as good as lost. LiveKit's figure.
-const LOSSY_BUFFER_MAX: usize = 8 * 1024;
+/// Reliable bytes that wait for any client, whatever others do. One that is further behind than it may be loses
+/// messages, which the caller counts: ending the transport instead would take its media away too, and waiting for it
+/// would hold up everybody else.
+const RELIABLE_BUFFER_MIN: usize = 1024 * 1024;
+/// Reliable bytes that wait for one client at most: two minutes of a megabit a second.
+const RELIABLE_BUFFER_MAX: usize = 16 * 1024 * 1024;
+/// Reliable bytes that wait for a client below the threshold: two messages of the longest kind.
+const SLOW_BUFFER_MAX: usize = 128 * 1024;
+/// Above this many unacknowledged bytes a lossy message is dropped, unless the client is known to take them within
+/// [`LOSSY_LATENCY_MAX`]: late is as good as lost. LiveKit's figure.
+const LOSSY_BUFFER_MIN: usize = 8 * 1024;
+/// The same of a client that is as fast as may be.
+const LOSSY_BUFFER_MAX: usize = 1024 * 1024;
+/// How late a lossy message may be.
+const LOSSY_LATENCY_MAX: Duration = Duration::from_millis(200);
 /// Reliable bytes kept for a channel that is not open yet. LiveKit's figure.
 const PENDING_BYTES_MAX: usize = 100 * 1024;
 /// Receive window, in bytes: the most a client can make us hold for reassembly.
@@ -99,9 +114,15 @@ pub enum SendDataError {
     /// A lossy channel that is not open, or a reliable one for which 100 KiB are kept already.
     #[error("the channel is not open")]
     NotOpen,
-    /// The client does not keep up.
+    /// The client takes reliable messages more slowly than `rtc.datachannel_slow_threshold`.
+    #[error("the client is slower than the threshold")]
+    Slow,
+    /// The client is fast enough, but so much waits for it already that there is no room.
     #[error("too much is waiting for acknowledgement")]
-    Congested,
+    Full,
+    /// A lossy message that would come too late.
+    #[error("the message would come too late")]
+    Late,
     #[error("the transport is closed")]
     Closed,
 }
@@ -157,9 +178,13 @@ pub(crate) struct Sctp {
     sending: [Sending; 3],
     /// Streams on which the client sends, by its OPEN or ours.
     receiving: ArrayVec<(StreamId, DataChannel), STREAMS_MAX>,
-    /// Reliable messages for a channel that is not open yet.
-    pending: VecDeque<Bytes>,
-    pending_bytes: usize,
+    /// Bits a second below which a client loses reliable messages; 0: none does.
+    slow_threshold_bps: u64,
+    /// Reliable messages that the client has not acknowledged.
+    backlog: Backlog,
+    /// What each channel of the association has unacknowledged, and how fast that goes.
+    buffered: [usize; 3],
+    paces: [Pace; 3],
     outputs: VecDeque<SctpOutput>,
     transmits: VecDeque<Bytes>,
     discards: DataDiscards,
@@ -194,8 +219,10 @@ impl Sctp {
             candidates: None,
             sending: [Sending::Closed; 3],
             receiving: ArrayVec::new(),
-            pending: VecDeque::new(),
-            pending_bytes: 0,
+            slow_threshold_bps: 0,
+            backlog: Backlog::default(),
+            buffered: [0; 3],
+            paces: Default::default(),
             outputs: VecDeque::new(),
             transmits: VecDeque::new(),
             discards: DataDiscards::default(),
@@ -206,6 +233,15 @@ impl Sctp {
     pub(crate) fn start(&mut self, now: Instant, role: DtlsRole) {
         self.role = role;
         self.initiate_at = (role == DtlsRole::Client).then_some(now + INIT_WAIT);
+    }
+
+    pub(crate) fn set_slow_threshold(&mut self, bits_per_second: u32) {
+        self.slow_threshold_bps = bits_per_second.into();
+    }
+
+    /// Bytes of reliable messages that the client has not acknowledged.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog.bytes()
     }
 
     pub(crate) fn take_discards(&mut self) -> DataDiscards {
@@ -329,6 +365,7 @@ impl Sctp {
                 _ => {}
             }
         }
+        self.give_backlog(now);
         if let Some(established) = &mut self.association {
             collect_transmits(&mut established.association, now, &mut self.transmits);
             if established.association.is_closed() {
@@ -337,11 +374,48 @@ impl Sctp {
         }
     }
 
+    /// Notes what was acknowledged.
+    fn note_pace(&mut self, now: Instant) {
+        let Some(established) = &mut self.association else { return };
+        for channel in CHANNELS {
+            let index = index_of(channel);
+            let Sending::Open(id) = self.sending[index] else { continue };
+            let Ok(buffered) = established.association.stream(id).and_then(|stream| stream.buffered_amount()) else {
+                continue;
+            };
+            let taken = self.buffered[index].saturating_sub(buffered);
+            self.buffered[index] = buffered;
+            if channel == DataChannel::Reliable {
+                self.backlog.settle(buffered);
+            }
+            self.paces[index].note(now, taken, buffered > 0);
+        }
+    }
+
+    /// Gives the association as much of the backlog as it may have.
+    fn give_backlog(&mut self, now: Instant) {
+        self.note_pace(now);
+        let Sending::Open(id) = self.sending[index_of(DataChannel::Reliable)] else { return };
+        let mut given = false;
+        while let Some(payload) = self.backlog.next() {
+            given = true;
+            if self.write(now, id, &payload).is_err() {
+                self.backlog.clear();
+            }
+        }
+        if given {
+            self.note_pace(now);
+        }
+    }
+
     /// The client aborted the association, or never acknowledged. It may start another one.
     fn on_association_lost(&mut self) {
         self.association = None;
         self.candidates = None;
         self.sending = [Sending::Closed; 3];
+        self.backlog.clear();
+        self.buffered = [0; 3];
+        self.paces = Default::default();
         self.receiving.clear();
     }
 
@@ -455,56 +529,72 @@ impl Sctp {
     fn on_sendable(&mut self, now: Instant, channel: DataChannel, id: StreamId) {
         self.sending[index_of(channel)] = Sending::Open(id);
         self.outputs.push_back(SctpOutput::Open(channel));
-        if channel == DataChannel::Reliable {
-            self.pending_bytes = 0;
-            for payload in std::mem::take(&mut self.pending) {
-                // At most PENDING_BYTES_MAX, which an empty buffer takes.
-                let _ = self.write(now, channel, id, &payload);
-            }
-        }
+        self.give_backlog(now);
     }
 
-    /// Sends a message, or keeps it if it is reliable and its channel is not open yet.
-    pub(crate) fn send(&mut self, now: Instant, channel: DataChannel, payload: &Bytes) -> Result<(), SendDataError> {
-        if payload.len() > MESSAGE_BYTES_MAX {
-            return Err(SendDataError::TooLong);
-        }
-        match self.sending[index_of(channel)] {
-            Sending::Open(id) => {
-                self.write(now, channel, id, payload)?;
-                if let Some(established) = &mut self.association {
-                    collect_transmits(&mut established.association, now, &mut self.transmits);
-                }
-                Ok(())
-            }
-            Sending::Closed | Sending::Opening(_) => match channel {
-                DataChannel::Reliable if self.pending_bytes + payload.len() <= PENDING_BYTES_MAX => {
-                    self.pending_bytes += payload.len();
-                    self.pending.push_back(payload.clone());
-                    Ok(())
-                }
-                DataChannel::Reliable | DataChannel::Lossy | DataChannel::DataTrack => Err(SendDataError::NotOpen),
-            },
-        }
-    }
-
-    fn write(
+    /// Sends a message. A reliable one waits for its channel to open, and for those before it; `spare` is how much more
+    /// than [`RELIABLE_BUFFER_MIN`] may wait, in bytes.
+    pub(crate) fn send(
         &mut self,
         now: Instant,
         channel: DataChannel,
-        id: StreamId,
         payload: &Bytes,
+        spare: usize,
     ) -> Result<(), SendDataError> {
+        if payload.len() > MESSAGE_BYTES_MAX {
+            return Err(SendDataError::TooLong);
+        }
+        match (channel, self.sending[index_of(channel)]) {
+            (DataChannel::Reliable, Sending::Open(_)) => {
+                self.note_pace(now);
+                self.admit_reliable(payload, spare)?;
+                self.backlog.push(payload.clone());
+                self.give_backlog(now);
+            }
+            (DataChannel::Reliable, Sending::Closed | Sending::Opening(_)) => {
+                if self.backlog.bytes() + Backlog::cost(payload) > PENDING_BYTES_MAX {
+                    return Err(SendDataError::NotOpen);
+                }
+                self.backlog.push(payload.clone());
+            }
+            (DataChannel::Lossy | DataChannel::DataTrack, Sending::Open(id)) => {
+                self.note_pace(now);
+                self.admit_lossy(channel)?;
+                self.write(now, id, payload)?;
+                self.note_pace(now);
+            }
+            (DataChannel::Lossy | DataChannel::DataTrack, Sending::Closed | Sending::Opening(_)) => {
+                return Err(SendDataError::NotOpen);
+            }
+        }
+        if let Some(established) = &mut self.association {
+            collect_transmits(&mut established.association, now, &mut self.transmits);
+        }
+        Ok(())
+    }
+
+    fn admit_reliable(&self, payload: &Bytes, spare: usize) -> Result<(), SendDataError> {
+        let bytes = self.backlog.bytes() + Backlog::cost(payload);
+        let pace = self.paces[index_of(DataChannel::Reliable)].bps();
+        if bytes > SLOW_BUFFER_MAX && pace.is_some_and(|bps| bps < self.slow_threshold_bps) {
+            return Err(SendDataError::Slow);
+        }
+        if bytes > RELIABLE_BUFFER_MIN.saturating_add(spare).min(RELIABLE_BUFFER_MAX) {
+            return Err(SendDataError::Full);
+        }
+        Ok(())
+    }
+
+    fn admit_lossy(&self, channel: DataChannel) -> Result<(), SendDataError> {
+        let bps = self.paces[index_of(channel)].bps().unwrap_or_default();
+        let in_time = (bps / 8) as f64 * LOSSY_LATENCY_MAX.as_secs_f64();
+        let limit = (in_time as usize).clamp(LOSSY_BUFFER_MIN, LOSSY_BUFFER_MAX);
+        if self.buffered[index_of(channel)] > limit { Err(SendDataError::Late) } else { Ok(()) }
+    }
+
+    fn write(&mut self, now: Instant, id: StreamId, payload: &Bytes) -> Result<(), SendDataError> {
         let established = self.association.as_mut().ok_or(SendDataError::NotOpen)?;
         let mut stream = established.association.stream(id).map_err(|_| SendDataError::NotOpen)?;
-        let buffered = stream.buffered_amount().map_err(|_| SendDataError::NotOpen)?;
-        let is_congested = match channel {
-            DataChannel::Reliable => buffered + payload.len() > RELIABLE_BUFFER_MAX,
-            DataChannel::Lossy | DataChannel::DataTrack => buffered > LOSSY_BUFFER_MAX,
-        };
-        if is_congested {
-            return Err(SendDataError::Congested);
-        }
         let written = if payload.is_empty() {
             stream.write_sctp(now, &Bytes::from_static(&[0]), PayloadProtocolIdentifier::BinaryEmpty)
         } else {

@@ -5,6 +5,7 @@ use shared::media::MediaKind;
 
 use crate::command::{ReceiveStats, TransportEnd};
 use crate::demux::Discard;
+use crate::sctp::SendDataError;
 use crate::srtp::SrtpProfile;
 
 /// How many handshakes chose which profile.
@@ -153,6 +154,32 @@ impl MediaStats {
     }
 }
 
+/// Data messages that a client did not get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataDropped {
+    /// Its channel or its transport was not open.
+    pub not_open: u64,
+    pub too_long: u64,
+    /// It takes reliable messages more slowly than the threshold.
+    pub slow: u64,
+    /// It is behind by as much as may wait.
+    pub full: u64,
+    /// Lossy ones that would have come too late.
+    pub late: u64,
+}
+
+impl DataDropped {
+    pub fn count(&mut self, why: SendDataError) {
+        match why {
+            SendDataError::NotOpen | SendDataError::Closed => self.not_open += 1,
+            SendDataError::TooLong => self.too_long += 1,
+            SendDataError::Slow => self.slow += 1,
+            SendDataError::Full => self.full += 1,
+            SendDataError::Late => self.late += 1,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     pub datagrams_received: u64,
@@ -177,7 +204,7 @@ pub struct Stats {
     pub firs_received: u64,
     pub keyframe_requests_sent: u64,
     pub data_received: u64,
-    pub data_dropped: u64,
+    pub data_dropped: DataDropped,
     /// Datagrams for a transport of another worker.
     pub handed_over: u64,
     /// Datagrams that came to another worker's socket.
@@ -230,11 +257,6 @@ impl Stats {
             ("firs_received_total", "FIR of subscribers.", self.firs_received),
             ("keyframe_requests_sent_total", "PLI to publishers.", self.keyframe_requests_sent),
             ("data_received_total", "Data channel messages that arrived.", self.data_received),
-            (
-                "data_dropped_total",
-                "Data channel messages not sent: the channel was closed or full.",
-                self.data_dropped,
-            ),
             ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
             ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),
             (
@@ -275,10 +297,20 @@ impl Stats {
                 "Datagrams lost on this machine: not read, not taken by the kernel, refused, not forwarded in time.";
             ("datagrams_lost_total", format!("at=\"{place}\""), help, value)
         });
+        let dropped = [
+            ("not_open", self.data_dropped.not_open),
+            ("too_long", self.data_dropped.too_long),
+            ("slow", self.data_dropped.slow),
+            ("full", self.data_dropped.full),
+            ("late", self.data_dropped.late),
+        ];
+        let dropped = dropped.into_iter().map(|(reason, value)| {
+            ("data_dropped_total", format!("reason=\"{reason}\""), "Data channel messages not sent to a client.", value)
+        });
         let discards = Discard::ALL.iter().map(|discard| {
             let label = format!("reason=\"{}\"", discard.label());
             ("discards_total", label, "What was dropped on arrival, by reason.", self.discards(*discard))
         });
-        plain.chain(handshakes).chain(ends).chain(losses).chain(discards).collect()
+        plain.chain(handshakes).chain(ends).chain(losses).chain(dropped).chain(discards).collect()
     }
 }

@@ -233,18 +233,45 @@ impl Transport {
         }
     }
 
-    /// Sends a message, or keeps it if it is reliable and the channel is not open yet (up to 100 KiB).
+    /// A client that takes reliable messages more slowly than this, in bits a second, loses some; 0: none does.
+    pub fn set_datachannel_slow_threshold(&mut self, bits_per_second: u32) {
+        self.sctp.set_slow_threshold(bits_per_second);
+    }
+
+    /// Sends a message, or keeps it if it is reliable and the channel is not open yet (up to 100 KiB) or the client is
+    /// behind (up to 16 MiB).
     ///
     /// # Errors
     ///
     /// [`SendDataError`] says why the message is lost.
     pub fn send_data(&mut self, now: Instant, channel: DataChannel, payload: &Bytes) -> Result<(), SendDataError> {
+        self.send_data_within(now, channel, payload, usize::MAX)
+    }
+
+    /// As [`Self::send_data`]. Where `spare` is less than 15 MiB, no more than so many bytes beyond the first MiB wait
+    /// for a client that is behind.
+    ///
+    /// # Errors
+    ///
+    /// [`SendDataError`] says why the message is lost.
+    pub fn send_data_within(
+        &mut self,
+        now: Instant,
+        channel: DataChannel,
+        payload: &Bytes,
+        spare: usize,
+    ) -> Result<(), SendDataError> {
         if self.has_ended() {
             return Err(SendDataError::Closed);
         }
-        let result = self.sctp.send(now, channel, payload);
+        let result = self.sctp.send(now, channel, payload, spare);
         self.take_from_sctp(now);
         result
+    }
+
+    /// Bytes of reliable messages that the client has not acknowledged, with what they take beside their payload.
+    pub fn data_backlog(&self) -> usize {
+        self.sctp.backlog_bytes()
     }
 
     /// Where to send to. Known from the first valid check on.

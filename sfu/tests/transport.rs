@@ -344,17 +344,18 @@ fn reliable_messages_wait_for_their_channel_and_lossy_ones_do_not() {
 }
 
 #[test]
-fn a_client_that_stops_reading_loses_lossy_messages_at_8_kib_and_reliable_ones_at_1_mib() {
+fn a_client_that_stops_reading_loses_lossy_messages_at_8_kib_and_reliable_ones_at_16_mib() {
     let mut world = World::connected(ChannelOpener::Client, 1);
     world.run_for(SECOND);
     world.loss = 1.0;
     let kib = Bytes::from(vec![0; 1024]);
     let accepted = |world: &mut World, channel| {
-        (0..3_000).take_while(|_| world.transport.send_data(world.now, channel, &kib).is_ok()).count()
+        (0..20_000).take_while(|_| world.transport.send_data(world.now, channel, &kib).is_ok()).count()
     };
     assert_eq!(accepted(&mut world, DataChannel::Lossy), 9);
-    assert_eq!(accepted(&mut world, DataChannel::Reliable), 1_024);
-    assert_eq!(world.transport.send_data(world.now, DataChannel::Reliable, &kib), Err(SendDataError::Congested));
+    assert_eq!(accepted(&mut world, DataChannel::Reliable), (16 << 20) / (1_024 + 64));
+    assert_eq!(world.transport.send_data(world.now, DataChannel::Reliable, &kib), Err(SendDataError::Full));
+    assert!(world.transport.data_backlog() <= 16 << 20);
 }
 
 // ICE.

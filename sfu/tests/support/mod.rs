@@ -39,6 +39,8 @@ use sfu::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
 
 /// One way, in the virtual network.
 const DELAY: Duration = Duration::from_millis(10);
+/// What waits for a link of a certain rate at most.
+const LINK_QUEUE_MAX: Duration = Duration::from_millis(500);
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7882);
 
 pub fn udp(port: u16) -> Path {
@@ -505,6 +507,10 @@ pub struct World {
     pub loss: f64,
     /// Share of datagrams that arrive after later ones, from 0 to 1.
     pub reordering: f64,
+    /// What the client's link carries of the server's datagrams, in bits a second; as much as comes if `None`.
+    pub link_bps: Option<u32>,
+    /// When the link will have carried what waits for it.
+    link_free: Instant,
     pub server_datagrams: usize,
     pub client_datagrams: usize,
     /// Alters the client's datagrams, by their number.
@@ -539,6 +545,8 @@ impl World {
             outputs: Vec::new(),
             loss: 0.0,
             reordering: 0.0,
+            link_bps: None,
+            link_free: now,
             server_datagrams: 0,
             client_datagrams: 0,
             tamper: None,
@@ -646,10 +654,21 @@ impl World {
         }
     }
 
-    /// When a datagram arrives that is sent now.
-    fn arrival(&mut self) -> Instant {
+    /// When a datagram arrives that sets out then.
+    fn arrival(&mut self, sent: Instant) -> Instant {
         let detour = if self.rng.random_bool(self.reordering) { 3 * DELAY / 2 } else { Duration::ZERO };
-        self.now + DELAY + detour
+        sent + DELAY + detour
+    }
+
+    /// When the client's link has carried a datagram of so many bytes; `None`: its queue has no room.
+    fn carry(&mut self, length: usize) -> Option<Instant> {
+        let Some(bps) = self.link_bps else { return Some(self.now) };
+        let start = self.link_free.max(self.now);
+        if start - self.now > LINK_QUEUE_MAX {
+            return None;
+        }
+        self.link_free = start + Duration::from_secs_f64(length as f64 * 8.0 / f64::from(bps));
+        Some(self.link_free)
     }
 
     /// Puts what both sides have to send on its way.
@@ -658,8 +677,9 @@ impl World {
         while self.transport.poll_transmit(&mut buffer) {
             self.server_datagrams += 1;
             self.largest_datagram = self.largest_datagram.max(buffer.len());
+            let Some(carried) = self.carry(buffer.len()) else { continue };
             if !self.rng.random_bool(self.loss) {
-                let arrival = self.arrival();
+                let arrival = self.arrival(carried);
                 self.to_client.push_back((arrival, buffer.clone()));
             }
         }
@@ -669,7 +689,7 @@ impl World {
             }
             self.client_datagrams += 1;
             if !self.rng.random_bool(self.loss) {
-                let arrival = self.arrival();
+                let arrival = self.arrival(self.now);
                 self.to_server.push_back((arrival, datagram));
             }
         }
