@@ -369,7 +369,7 @@ fn rooms_config(
     let room = &config.room;
     let mut room_configurations = std::collections::HashMap::new();
     for (name, settings) in &room.room_configurations {
-        let settings = serde_json::from_value(settings.clone())
+        let settings = signaling::protobuf_json::read_value(settings.clone())
             .with_context(|| format!("room.room_configurations.{name} is not a room configuration"))?;
         room_configurations.insert(name.clone(), settings);
     }

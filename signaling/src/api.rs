@@ -11,8 +11,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use prost::Message;
-use serde::de::DeserializeOwned;
 
+use crate::protobuf_json::{self, ReadError, Readable};
 use crate::rooms::{ApiError, Rooms};
 use crate::token::{Claims, VideoGrant};
 
@@ -67,16 +67,27 @@ pub(crate) struct TwirpError {
     message: String,
     /// Verb and path, of a request that has no handler.
     invalid_route: Option<String>,
+    /// What is wrong with a request that is JSON, but not of the wanted message.
+    cause: Option<String>,
 }
 
 impl TwirpError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), invalid_route: None }
+        Self { code, message: message.into(), invalid_route: None, cause: None }
     }
 
     /// The token does not grant it.
     pub(crate) fn denied() -> Self {
         Self::new(Code::Unauthenticated, "permissions denied")
+    }
+
+    /// The message is LiveKit's; what is wrong stands beside it.
+    fn unreadable(error: &ReadError) -> Self {
+        let cause = match error {
+            ReadError::NotJson => None,
+            error => Some(error.to_string()),
+        };
+        Self { cause, ..Self::new(Code::Malformed, "the json request could not be decoded") }
     }
 }
 
@@ -97,6 +108,9 @@ impl IntoResponse for TwirpError {
         let mut body = serde_json::json!({ "code": self.code.name(), "msg": self.message });
         if let Some(route) = self.invalid_route {
             body["meta"] = serde_json::json!({ "twirp_invalid_route": route });
+        }
+        if let Some(cause) = self.cause {
+            body["meta"] = serde_json::json!({ "cause": cause });
         }
         // Node's SDK compares this content type for equality.
         typed(self.code.status(), "application/json", body.to_string())
@@ -164,7 +178,7 @@ impl Route {
 
     fn bad(&self, verb: &str, message: String) -> TwirpError {
         let invalid_route = Some(format!("{verb} {}", self.path));
-        TwirpError { code: Code::BadRoute, message, invalid_route }
+        TwirpError { code: Code::BadRoute, message, invalid_route, cause: None }
     }
 }
 
@@ -196,10 +210,9 @@ impl Call<'_> {
     }
 
     /// Reads the request message.
-    pub(crate) fn request<M: Message + Default + DeserializeOwned>(&self) -> Result<M, TwirpError> {
+    pub(crate) fn request<M: Readable>(&self) -> Result<M, TwirpError> {
         match self.encoding {
-            Encoding::Json => json::read(&self.body)
-                .ok_or_else(|| TwirpError::new(Code::Malformed, "the json request could not be decoded")),
+            Encoding::Json => protobuf_json::read(&self.body).map_err(|error| TwirpError::unreadable(&error)),
             Encoding::Protobuf => M::decode(self.body.clone())
                 .map_err(|_| TwirpError::new(Code::Malformed, "the protobuf request could not be decoded")),
         }

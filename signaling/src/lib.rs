@@ -7,6 +7,7 @@ pub mod join;
 pub mod media;
 pub mod negotiation;
 pub mod participant;
+pub mod protobuf_json;
 pub mod quality;
 pub mod quirks;
 pub mod room;

@@ -11,6 +11,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 
+use crate::protobuf_json;
 use crate::room::task::RoomInput;
 use crate::rooms::CountedSession;
 use crate::socket::Frame;
@@ -137,7 +138,7 @@ impl Framing {
             }
             Frame::Text(text) => {
                 self.json = true;
-                serde_json::from_str(&text).ok()
+                protobuf_json::read(text.as_bytes()).ok()
             }
             Frame::Ping(_) | Frame::Pong(_) => return Incoming::Nothing,
             Frame::Close => return Incoming::End,

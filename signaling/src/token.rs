@@ -16,6 +16,8 @@ use ring::hmac;
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::id::{ParticipantIdentity, RoomName};
 
+use crate::protobuf_json::{self, ReadError};
+
 /// How far the clocks of the token's maker and ours may differ, for `exp` and `nbf` alike.
 pub const LEEWAY: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,9 @@ pub enum TokenError {
     Expired,
     #[error("invalid authorization token: token has invalid claims: token is not valid yet")]
     NotYetValid,
+    /// Not told before the signature has been verified.
+    #[error("invalid authorization token: roomConfig: {0}")]
+    RoomConfig(ReadError),
 }
 
 /// What a verified token says.
@@ -80,6 +85,7 @@ pub struct Grants {
     pub video: VideoGrant,
     pub room_preset: String,
     /// Settings for the room, if this join creates it.
+    #[serde(with = "room_configuration")]
     pub room_config: Option<proto::RoomConfiguration>,
     pub expires_at: SystemTime,
     pub not_before: Option<SystemTime>,
@@ -296,7 +302,8 @@ impl Keys {
     ///
     /// # Errors
     /// In this order: [`TokenError::Malformed`], [`TokenError::UnknownKey`], [`TokenError::Algorithm`],
-    /// [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`], [`TokenError::NotYetValid`].
+    /// [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`], [`TokenError::NotYetValid`],
+    /// [`TokenError::RoomConfig`].
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let header: RawHeader = read_part(token, 0)?;
         let issuer: RawIssuer = read_part(token, 1)?;
@@ -307,7 +314,7 @@ impl Keys {
         check_signature(token, &secret.key())?;
         let raw: RawClaims = read_part(token, 1)?;
         raw.check_time(now)?;
-        Ok(raw.into_claims(issuer.iss))
+        raw.into_claims(issuer.iss)
     }
 }
 
@@ -364,7 +371,7 @@ struct RawClaims {
     sip: SipGrant,
     #[serde(deserialize_with = "or_default")]
     room_preset: String,
-    room_config: Option<proto::RoomConfiguration>,
+    room_config: Option<serde_json::Value>,
 }
 
 impl RawClaims {
@@ -379,8 +386,10 @@ impl RawClaims {
         }
     }
 
-    fn into_claims(self, api_key: String) -> Claims {
-        Claims {
+    fn into_claims(self, api_key: String) -> Result<Claims, TokenError> {
+        let room_config =
+            self.room_config.map(protobuf_json::read_value).transpose().map_err(TokenError::RoomConfig)?;
+        Ok(Claims {
             api_key,
             identity: if self.sub.is_empty() { self.jti } else { self.sub },
             name: self.name,
@@ -391,10 +400,10 @@ impl RawClaims {
             video: self.video,
             sip: self.sip,
             room_preset: self.room_preset,
-            room_config: self.room_config,
+            room_config,
             expires_at: self.exp.and_then(numeric_date).unwrap_or(UNIX_EPOCH),
             not_before: self.nbf.and_then(numeric_date),
-        }
+        })
     }
 }
 
@@ -455,7 +464,7 @@ impl Signer {
             metadata: &grants.metadata,
             attributes: &grants.attributes,
             video: &grants.video,
-            room_config: grants.room_config.as_ref(),
+            room_config: grants.room_config.as_ref().map(protobuf_json::write),
             room_preset: &grants.room_preset,
         })
     }
@@ -524,7 +533,7 @@ struct SignedClaims<'a> {
     attributes: &'a HashMap<String, String>,
     video: &'a VideoGrant,
     #[serde(skip_serializing_if = "Option::is_none")]
-    room_config: Option<&'a proto::RoomConfiguration>,
+    room_config: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "str::is_empty")]
     room_preset: &'a str,
 }
@@ -536,6 +545,21 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+/// A room's settings, in protobuf's JSON with values of enums that are newer than we are.
+mod room_configuration {
+    use super::{Deserialize, Deserializer, proto, protobuf_json};
+    use serde::{Serialize, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(config: &Option<proto::RoomConfiguration>, to: S) -> Result<S::Ok, S::Error> {
+        config.as_ref().map(protobuf_json::write).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<proto::RoomConfiguration>, D::Error> {
+        let written: Option<serde_json::Value> = Option::deserialize(from)?;
+        written.map(protobuf_json::read_value).transpose().map_err(D::Error::custom)
+    }
 }
 
 /// Track sources as tokens spell them: `camera`, in any case.
@@ -724,6 +748,39 @@ mod tests {
         let claims = keys().verify(&keys().signer().refresh(&grants, now()), now()).unwrap();
 
         assert_eq!(claims.video.unwrap().permission(), permission);
+    }
+
+    #[test]
+    fn a_room_configuration_is_read_in_any_spelling_and_an_impossible_one_refused_by_name() {
+        let config = |config: Value| {
+            verify(&json!({ "iss": "first", "exp": NOW_S, "roomConfig": config })).map(|claims| claims.room_config)
+        };
+        let wanted = proto::RoomConfiguration { empty_timeout: 60, max_participants: 3, ..Default::default() };
+        for spelling in [
+            json!({ "emptyTimeout": 60.0, "max_participants": 3.0 }),
+            json!({ "empty_timeout": "60", "maxParticipants": "3.0", "metadata": null, "newer": 0.5 }),
+            json!({ "emptyTimeout": "6e1", "maxParticipants": 3 }),
+        ] {
+            assert_eq!(config(spelling.clone()), Ok(Some(wanted.clone())), "{spelling}");
+        }
+        assert_eq!(config(Value::Null), Ok(None));
+        assert_eq!(
+            config(json!({ "emptyTimeout": 60.5 })).unwrap_err().to_string(),
+            "invalid authorization token: roomConfig: emptyTimeout: 60.5 is not a whole number"
+        );
+    }
+
+    #[test]
+    fn a_newer_enum_value_in_a_room_configuration_is_in_the_next_token_too() {
+        let settings = json!({ "egress": { "room": { "preset": 4711 } } });
+        let claims = json!({ "iss": "first", "exp": NOW_S, "roomConfig": settings });
+        let grants = Grants { room_config: verify(&claims).unwrap().room_config, ..join_grants() };
+        let refreshed = keys().verify(&keys().signer().refresh(&grants, now()), now()).unwrap();
+
+        assert!(grants.room_config.is_some());
+        assert_eq!(refreshed.room_config, grants.room_config);
+        let written = serde_json::to_string(&grants).unwrap();
+        assert_eq!(serde_json::from_str::<Grants>(&written).unwrap(), grants);
     }
 
     #[test]

@@ -1,36 +1,14 @@
 //! Protobuf's JSON mapping as Twirp servers speak it: original snake_case names, defaults written out, 64-bit integers
 //! as strings, enums by name, unset messages `null`.
 //!
-//! `livekit-protocol` writes the other dialect (camelCase, defaults left out), which it also reads; requests use that.
+//! `livekit-protocol` writes the other dialect (camelCase, defaults left out). Requests are read by
+//! [`crate::protobuf_json`].
 //! Every message is taken apart completely, so that a field that LiveKit adds does not compile until it is here.
 
 use std::collections::HashMap;
 
 use livekit_protocol as proto;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-
-/// Reads a request: camelCase or snake_case, unknown keys ignored, `null` as absent. `None`: not such a message.
-pub(super) fn read<M: DeserializeOwned>(body: &[u8]) -> Option<M> {
-    let mut value: Value = serde_json::from_slice(body).ok()?;
-    if !value.is_object() {
-        return None;
-    }
-    drop_nulls(&mut value);
-    serde_json::from_value(value).ok()
-}
-
-/// `serde_json` bounds how deep a value nests, and with it this recursion.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
 
 /// A message that can be an answer.
 pub(crate) trait TwirpJson {
@@ -405,23 +383,6 @@ mod tests {
 
         assert_eq!(participant.to_json()["state"], json!("ACTIVE"));
         assert_eq!(participant.to_json()["capabilities"], json!(["CAP_PACKET_TRAILER", 9999]));
-    }
-
-    #[test]
-    fn a_request_may_be_written_in_either_case_with_unknown_keys_and_nulls() {
-        let camel: proto::CreateRoomRequest =
-            read(br#"{"name":"a","emptyTimeout":30,"new_field":{"x":[null]},"metadata":null}"#).unwrap();
-        let snake: proto::CreateRoomRequest = read(br#"{"name":"a","empty_timeout":"30"}"#).unwrap();
-
-        assert_eq!(camel, snake);
-        assert_eq!(camel.empty_timeout, 30);
-    }
-
-    #[test]
-    fn what_is_no_json_object_is_no_request() {
-        for body in ["", "{not json", "[]", "null", "3", r#"{"name":3}"#] {
-            assert_eq!(read::<proto::CreateRoomRequest>(body.as_bytes()), None, "{body}");
-        }
     }
 
     #[test]

@@ -56,6 +56,27 @@ async fn what_cannot_be_decoded_is_malformed_in_both_encodings() {
 }
 
 #[tokio::test]
+async fn a_number_is_read_in_any_spelling_and_one_with_a_fraction_refused_by_name() {
+    let server = Server::start().await;
+    let token = granting(json!({ "roomCreate": true }));
+    let create = async |body: &str| {
+        let headers = [("Content-Type", "application/json"), ("Authorization", &format!("Bearer {token}"))];
+        let path = "/twirp/livekit.RoomService/CreateRoom";
+        server.send(Request { method: "POST", path, headers: &headers, body: body.as_bytes() }).await
+    };
+    for (number, spelling) in ["60", "60.0", "6e1", r#""60""#, r#""6e1""#].into_iter().enumerate() {
+        let body = format!(r#"{{"name":"spelled-{number}","empty_timeout":{spelling}}}"#);
+        let answer = create(&body).await;
+        assert_eq!((answer.status, &answer.json()["empty_timeout"]), (200, &json!(60)), "{spelling}");
+    }
+    let answer = create(r#"{"name":"a","emptyTimeout":60.5}"#).await;
+    assert_eq!(answer.status, 400);
+    let cause = "emptyTimeout: 60.5 is not a whole number";
+    let message = "the json request could not be decoded";
+    assert_eq!(answer.json(), json!({ "code": "malformed", "msg": message, "meta": { "cause": cause } }));
+}
+
+#[tokio::test]
 async fn every_method_is_denied_without_its_grant() {
     let server = Server::start().await;
     let methods = [
