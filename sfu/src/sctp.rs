@@ -7,6 +7,7 @@
 //! DTLS client (RFC 8832, section 6).
 
 mod backlog;
+mod inspect;
 mod pace;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
 use self::backlog::Backlog;
+use self::inspect::{Inspector, Verdict};
 use self::pace::Pace;
 use crate::command::{ChannelOpener, DataChannel, DtlsRole};
 
@@ -171,6 +173,7 @@ pub(crate) struct Sctp {
     role: DtlsRole,
     /// When we send INIT if the client has not.
     initiate_at: Option<Instant>,
+    inspector: Inspector,
     association: Option<Box<Established>>,
     /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes a new one of every repeated INIT,
     /// and the client goes on with the first INIT-ACK that reaches it: whichever is established is kept.
@@ -215,6 +218,7 @@ impl Sctp {
             opener,
             role: DtlsRole::Server,
             initiate_at: None,
+            inspector: Inspector::default(),
             association: None,
             candidates: None,
             sending: [Sending::Closed; 3],
@@ -250,6 +254,22 @@ impl Sctp {
 
     /// Takes in an SCTP packet.
     pub(crate) fn on_packet(&mut self, now: Instant, packet: Bytes) {
+        if self.association.is_some() && is_init(&packet) {
+            // A late copy of the INIT that opened this association; the crate would close over it.
+            return;
+        }
+        match self.inspector.look_at(&packet, self.association.is_some()) {
+            Verdict::Take => {}
+            Verdict::Drop => {
+                self.discards.malformed += 1;
+                return;
+            }
+            Verdict::Abort => {
+                self.discards.malformed += 1;
+                self.on_association_lost();
+                return;
+            }
+        }
         if self.association.is_some() {
             self.on_established_packet(now, packet);
         } else {
@@ -260,10 +280,6 @@ impl Sctp {
 
     fn on_established_packet(&mut self, now: Instant, packet: Bytes) {
         let Some(established) = &mut self.association else { return };
-        if is_init(&packet) {
-            // A late copy of the INIT that opened this association; the crate would close over it.
-            return;
-        }
         match established.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::AssociationEvent(event))) if handle == established.handle => {
                 established.association.handle_event(event);
@@ -412,6 +428,7 @@ impl Sctp {
     fn on_association_lost(&mut self) {
         self.association = None;
         self.candidates = None;
+        self.inspector = Inspector::default();
         self.sending = [Sending::Closed; 3];
         self.backlog.clear();
         self.buffered = [0; 3];
@@ -604,7 +621,9 @@ impl Sctp {
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
-        self.transmits.pop_front()
+        let packet = self.transmits.pop_front()?;
+        self.inspector.note_sent(&packet);
+        Some(packet)
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<SctpOutput> {
