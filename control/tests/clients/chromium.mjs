@@ -20,12 +20,12 @@ export async function until(condition, what, withinS = 30) {
 
 /**
  * Serves a page with that script, bundled, on loopback: cameras are given to secure origins only, which 127.0.0.1 is.
- * Returns its URL.
+ * `sdk` names the package that it gets as livekit-client. Returns its URL.
  */
-export async function servePage(script) {
+export async function servePage(script, sdk = 'livekit-client') {
   const { outputFiles: [bundle] } = await build({
     entryPoints: [new URL(script, import.meta.url).pathname],
-    bundle: true, format: 'iife', write: false, logLevel: 'error',
+    bundle: true, format: 'iife', write: false, logLevel: 'error', alias: { 'livekit-client': sdk },
   });
   const server = http.createServer((request, response) => {
     const isScript = request.url === '/page.js';
