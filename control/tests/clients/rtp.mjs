@@ -73,14 +73,15 @@ function payloadOf(packet) {
 export class Vp8Counter {
   whole = 0;
   keyFrames = 0;
+  /** Whether a key frame was seen since the last gap. */
+  started = false;
   #next;
-  #started = false;
   #inFrame = false;
 
   add(packet) {
     const payload = payloadOf(packet);
     const sequence = packet.readUInt16BE(2);
-    if (this.#next !== undefined && sequence !== this.#next) this.#started = this.#inFrame = false;
+    if (this.#next !== undefined && sequence !== this.#next) this.started = this.#inFrame = false;
     this.#next = (sequence + 1) & 0xffff;
     if (payload.length === 0) return;
     let at = 1;
@@ -94,11 +95,11 @@ export class Vp8Counter {
     if (begins) {
       const key = (payload[at] & 1) === 0;
       this.keyFrames += key;
-      this.#started ||= key;
+      this.started ||= key;
       this.#inFrame = true;
     }
     if (packet[1] & 0x80 && this.#inFrame) {
-      this.whole += this.#started;
+      this.whole += this.started;
       this.#inFrame = false;
     }
   }

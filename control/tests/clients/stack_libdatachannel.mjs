@@ -10,6 +10,7 @@ const VP8 = 96;
 const OPUS = 111;
 const CLOCK_VIDEO_MS = 1000 / 30;
 const CLOCK_AUDIO_MS = 20;
+const KEY_FRAME_EVERY_MS = 500;
 
 class Libdatachannel {
   // It cannot restart ICE, which the server's offer on `/rtc` begins after a resume.
@@ -108,12 +109,19 @@ class Libdatachannel {
     // Kept, or it would be collected with its callback.
     this.#tracks.push(track);
     track.setMediaHandler(new datachannel.RtcpReceivingSession());
+    let asked = 0;
     track.onMessage((packet) => {
       if (isRtcp(packet)) return;
-      if (track.type() === 'video') this.#video.add(packet);
-      else this.#packets += 1;
+      if (track.type() !== 'video') {
+        this.#packets += 1;
+        return;
+      }
+      this.#video.add(packet);
+      if (!this.#video.started && performance.now() > asked + KEY_FRAME_EVERY_MS) {
+        asked = performance.now();
+        track.requestKeyframe();
+      }
     });
-    track.onOpen(() => track.type() === 'video' && track.requestKeyframe());
   }
 
   #send(kind, track, ssrc) {
