@@ -4,6 +4,7 @@ The blocks are placed in proportion to the picture, so that a number is readable
 """
 
 import asyncio
+import inspect
 import math
 import time
 from array import array
@@ -16,6 +17,12 @@ SAMPLE_RATE_HZ = 48_000
 PITCH_HZ = 440
 # Black and white in limited-range luma, and a grey between which no block has.
 BLACK, WHITE, GREY = 16, 235, 96
+
+
+def accepted(function, **arguments) -> dict:
+    """Those of the arguments that the function takes in this version of the SDK; old ones have fewer, with these defaults."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 class Camera:
@@ -135,7 +142,8 @@ class Listener:
 
     def __init__(self, track: rtc.RemoteAudioTrack):
         self.samples = array("h")
-        stream = rtc.AudioStream(track, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
+        wanted = accepted(rtc.AudioStream, sample_rate=SAMPLE_RATE_HZ, num_channels=1)
+        stream = rtc.AudioStream(track, **wanted)
         self._task = asyncio.create_task(self._listen(stream))
 
     async def _listen(self, stream):

@@ -23,6 +23,9 @@ REPEAT_S = 0.5
 class Client:
     """A participant on one stack. What it receives it counts in `frames` and `packets`."""
 
+    # For a partner of SDKs that are older than topics: the topic is the first line of the payload, in both directions.
+    topics = True
+
     # Whether a lost signal connection can be taken up again.
     resumes = True
 
@@ -68,9 +71,12 @@ class Exchange:
 
     def received(self, topic: str, payload: bytes) -> None:
         """A data message came from the other participant."""
+        if not topic:
+            first, _, payload = payload.partition(b"\n")
+            topic = first.decode(errors="replace")
         if topic == "ping" and re.fullmatch(rb"\S+ \d+", payload):
             self.asked = True
-            self._start(self.client.send("pong", payload))
+            self._start(self._send("pong", payload))
         elif topic == "pong" and payload in [self._ping(n) for n in range(1, self._number + 1)]:
             self.answered = True
         elif topic == "settled":
@@ -82,7 +88,7 @@ class Exchange:
         async def asking():
             while not self.answered:
                 self._number += 1
-                await self.client.send("ping", self._ping(self._number))
+                await self._send("ping", self._ping(self._number))
                 await asyncio.sleep(REPEAT_S)
 
         self._start(asking())
@@ -92,10 +98,16 @@ class Exchange:
 
         async def settling():
             while True:
-                await self.client.send("settled", self.client.identity.encode())
+                await self._send("settled", self.client.identity.encode())
                 await asyncio.sleep(REPEAT_S)
 
         self._start(settling())
+
+    async def _send(self, topic: str, payload: bytes) -> None:
+        if self.client.topics:
+            await self.client.send(topic, payload)
+        else:
+            await self.client.send("", topic.encode() + b"\n" + payload)
 
     def stop(self) -> None:
         for task in self._tasks:
@@ -191,6 +203,7 @@ def main(new_client) -> None:
     """Runs a client as the command line says, and ends the process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--no-resume", action="store_true", help="leave out the resume, which is slow")
+    parser.add_argument("--no-topics", action="store_true", help="have topics in the payload, as old SDKs need it")
     parser.add_argument("role", choices=("publish", "view"))
     parser.add_argument("--url", required=True)
     parser.add_argument("--token", required=True)
@@ -201,6 +214,7 @@ def main(new_client) -> None:
     async def run():
         client = new_client(chosen.url, chosen.token, chosen.mode)
         client.resumes = client.resumes and not chosen.no_resume
+        client.topics = not chosen.no_topics
         report = await play(client, chosen.role, chosen.seconds)
         print(json.dumps(report), flush=True)
         # Without the interpreter's shutdown, which native threads of a stack may outlive.

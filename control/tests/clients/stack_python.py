@@ -1,22 +1,15 @@
 """The Python SDK, of any version from 0.11 on, as publisher or viewer: libwebrtc behind the Rust SDK."""
 
 import asyncio
-import inspect
 
 from cuttable_proxy import CuttableProxy
 from livekit import rtc
-from media import Camera, Listener, Microphone, Viewer
+from media import Camera, Listener, Microphone, Viewer, accepted
 from stack import Client, main
 
 # Of decoded sound that counts as the tone; the full scale is 32767.
 PEAK_MIN = 1_000
 SAMPLES_PER_PACKET = 960
-
-
-def accepted(function, **arguments) -> dict:
-    """Those of the arguments that the function takes in this version of the SDK."""
-    known = inspect.signature(function).parameters
-    return {name: value for name, value in arguments.items() if name in known}
 
 
 class PythonSdk(Client):
