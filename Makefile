@@ -8,7 +8,7 @@ CARGO ?= cargo
 ARGS ?=
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help run test test-build check setup bench loadtest web docs clean
+.PHONY: help run test test-clients test-build check setup bench loadtest web docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ run: web ## Build the server and run it in dev mode
 
 test: setup ## Pass every test, real clients included
 	$(CARGO) test --workspace --no-fail-fast
+
+test-clients: setup ## Pass every client and version of years past, and write docs/clients.md
+	control/tests/clients/versions/setup
+	ONAIR_WRITE_CLIENTS=1 $(CARGO) test --workspace --test stacks --test versions --no-fail-fast
 
 test-build: ## Build the tests without running them
 	$(CARGO) test --workspace --no-run
@@ -49,4 +53,4 @@ docs: ## Build the documentation of the code
 
 clean: ## Remove everything built or installed here
 	$(CARGO) clean
-	rm -rf control/tests/clients/.venv control/tests/clients/node_modules
+	rm -rf control/tests/clients{,/versions}/{.venv*,node_modules}

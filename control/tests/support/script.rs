@@ -58,7 +58,12 @@ pub struct Script {
 impl Script {
     /// A script for the Python SDK.
     pub fn python(file: &str, arguments: &[&str]) -> Self {
-        Self::new(&directory().join(".venv/bin/python"), file, arguments)
+        Self::python_of(".venv", file, arguments)
+    }
+
+    /// A script for the Python of that virtual environment.
+    pub fn python_of(environment: &str, file: &str, arguments: &[&str]) -> Self {
+        Self::new(&directory().join(environment).join("bin/python"), file, arguments)
     }
 
     /// A script for the JavaScript SDKs.
@@ -71,7 +76,7 @@ impl Script {
         let mut command = Command::new(interpreter);
         command.arg(directory().join(file)).args(arguments).current_dir(directory());
         command.env("LIVEKIT_API_KEY", API_KEY).env("LIVEKIT_API_SECRET", API_SECRET).env("PYTHONUNBUFFERED", "1");
-        let name = [&[file], arguments].concat().join("-").replace('.', "-");
+        let name = [&[file], arguments].concat().join("-").replace(['.', '/'], "-");
         Self { command, name }
     }
 
@@ -104,14 +109,14 @@ impl Script {
 }
 
 /// A running script.
-struct Run {
+pub struct Run {
     process: Child,
     lines: Receiver<String>,
-    output: Vec<String>,
+    pub output: Vec<String>,
 }
 
 impl Run {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         // A group of its own, so that the browsers it starts can be ended with it.
         let spawned =
             command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -125,7 +130,7 @@ impl Run {
     }
 
     /// Serves its requests until it ends.
-    fn finish(&mut self, server: &mut dyn Keeper) -> Result<(), String> {
+    pub fn finish(&mut self, server: &mut dyn Keeper) -> Result<(), String> {
         let deadline = Instant::now() + RUN_MAX;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -176,6 +181,6 @@ fn send_lines(stream: Option<impl Read + Send + 'static>, sender: Sender<String>
 }
 
 /// Where the scripts are.
-fn directory() -> PathBuf {
+pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }

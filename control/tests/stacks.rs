@@ -1,0 +1,76 @@
+//! Every WebRTC stack that is to be had publishes to and views from the built binary, on `/rtc` and `/rtc/v1`.
+//!
+//! What each does is the table of `docs/clients.md`, which these tests hold to. They judge both ends: media counts where
+//! it was received. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test stacks` runs them against LiveKit's
+//! server. A stack that is not on this machine is skipped, which is said on the terminal.
+
+#[path = "support/ports.rs"]
+mod ports;
+#[expect(dead_code, reason = "scripts of LiveKit's SDKs are run elsewhere")]
+#[path = "support/script.rs"]
+mod script;
+#[path = "support/server.rs"]
+mod server;
+#[path = "support/stack.rs"]
+mod stack;
+#[path = "support/table.rs"]
+mod table;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use script::directory;
+use stack::{Client, Mode, Program, skip, stands};
+
+const LIBWEBRTC: &str = "libwebrtc";
+
+/// A client that speaks both modes.
+fn client(name: &'static str, stack: &'static str, program: Program) -> Client {
+    Client { name, stack, modes: &[Mode::V0, Mode::V1], program, without_topics: false }
+}
+
+#[test]
+fn the_python_sdk_publishes_and_views() {
+    stands(&client("Python SDK", LIBWEBRTC, Program::Python(".venv", &["stack_python.py"])));
+}
+
+#[test]
+fn chromium_publishes_and_views() {
+    let program = Program::Node(&["stack_browser.mjs", "--browser", "chromium"]);
+    stands(&client("livekit-client in Chromium", LIBWEBRTC, program));
+}
+
+#[test]
+fn firefox_publishes_and_views() {
+    let name = "livekit-client in Firefox";
+    let firefox = std::env::var("FIREFOX").unwrap_or_else(|_| "firefox-esr".into());
+    if !runs(&firefox, "--version") {
+        return skip(name, &format!("{firefox} is not installed"));
+    }
+    stands(&client(name, "Firefox", Program::Node(&["stack_browser.mjs", "--browser", "firefox"])));
+}
+
+#[test]
+fn aiortc_publishes_and_views() {
+    stands(&client("aiortc", "aiortc", Program::Python(".venv", &["stack_aiortc.py"])));
+}
+
+#[test]
+fn libdatachannel_publishes_and_views() {
+    stands(&client("libdatachannel", "libdatachannel", Program::Node(&["stack_libdatachannel.mjs"])));
+}
+
+#[test]
+fn pion_publishes_and_views() {
+    let program: PathBuf = directory().join("pion/client");
+    if !program.exists() {
+        return skip("Go SDK", "`make setup` found no Go to build it with");
+    }
+    stands(&client("Go SDK", "Pion", Program::Built(program)));
+}
+
+fn runs(program: &str, argument: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,198 @@
+//! Programs of other WebRTC stacks, two in a room, by the command line that `tests/clients/README.md` sets down.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::script::{Keeper, Run, directory};
+use crate::server::{API_KEY, API_SECRET, Server};
+use crate::table::{Row, Seen};
+
+/// After how many seconds a program gives up: far above what it takes, as others load the machine.
+const SECONDS: &str = "150";
+/// How long a token of a test is good for, in seconds.
+const TOKEN_SECONDS: u64 = 3600;
+
+/// How a client is connected: two peer connections on `/rtc`, or one on `/rtc/v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    V0,
+    V1,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V0 => "v0",
+            Self::V1 => "v1",
+        }
+    }
+}
+
+/// One row of the table: a program, and what it speaks.
+pub struct Client {
+    /// As the table names it.
+    pub name: &'static str,
+    /// Whose WebRTC it is.
+    pub stack: &'static str,
+    pub modes: &'static [Mode],
+    pub program: Program,
+    /// Whether its SDK is older than topics of data messages.
+    pub without_topics: bool,
+}
+
+/// What is started.
+pub enum Program {
+    /// A script for the Python of a virtual environment, by its folder in `tests/clients`.
+    Python(&'static str, &'static [&'static str]),
+    /// A script for node.
+    Node(&'static [&'static str]),
+    /// A program that was built.
+    Built(PathBuf),
+}
+
+impl Program {
+    fn command(&self) -> Command {
+        let mut command = match self {
+            Self::Python(environment, _) => Command::new(directory().join(environment).join("bin/python")),
+            Self::Node(_) => Command::new("node"),
+            Self::Built(path) => Command::new(path),
+        };
+        match self {
+            Self::Python(_, arguments) | Self::Node(arguments) => command.args(*arguments),
+            Self::Built(_) => &mut command,
+        };
+        command.current_dir(directory());
+        command
+    }
+}
+
+/// The other end: the SDK whose decoder reads the numbers of frames. It leaves its own resume out, which is slow.
+fn partner(without_topics: bool) -> Program {
+    Program::Python(
+        ".venv",
+        if without_topics {
+            &["stack_python.py", "--no-resume", "--no-topics"]
+        } else {
+            &["stack_python.py", "--no-resume"]
+        },
+    )
+}
+
+/// Has the client publish for the other end and view what that publishes, in each mode, and looks it up in the table.
+///
+/// # Panics
+///
+/// When it did less than the table says of it, with all that both programs and the server said.
+pub fn stands(client: &Client) {
+    let mut row = Row::new(client.name, client.stack);
+    let mut failures = Vec::new();
+    for &mode in client.modes {
+        let server = Server::start(&format!("stack-{}-{}", client.name.replace(' ', "-"), mode.name()));
+        let rooms = Rooms { server: &server, mode };
+        let (published, viewed) = thread::scope(|scope| {
+            let published = scope.spawn(|| rooms.pair("publish", &client.program, &partner(client.without_topics)));
+            let viewed = rooms.pair("view", &partner(client.without_topics), &client.program);
+            (published.join().expect("it does not panic"), viewed)
+        });
+        row.saw(mode, Seen::of(&published.publisher, &published.viewer, &viewed.viewer));
+        row.version = version(&published.publisher).or(row.version);
+        for pair in [published, viewed].into_iter().filter(|pair| !pair.passed()) {
+            failures.push(format!("{}\n--- the server logged\n{}", pair.said, server.log_tail()));
+        }
+    }
+    row.is_as_committed(&failures.join("\n"));
+}
+
+/// Says on the terminal that a client is not here, and goes on: a bare machine passes without it.
+pub fn skip(name: &str, why: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    // Not by `eprintln!`, which the test harness keeps to itself.
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("clients: SKIPPED {name}, {count} skipped so far: {why}\n").as_bytes(),
+    );
+}
+
+fn version(report: &Value) -> Option<String> {
+    report["detail"]["version"].as_str().map(str::to_owned)
+}
+
+/// Where pairs meet.
+struct Rooms<'a> {
+    server: &'a Server,
+    mode: Mode,
+}
+
+/// What two programs reported.
+struct Pair {
+    publisher: Value,
+    viewer: Value,
+    said: String,
+}
+
+impl Pair {
+    fn passed(&self) -> bool {
+        self.publisher["ok"] == true && self.viewer["ok"] == true
+    }
+}
+
+impl Rooms<'_> {
+    /// One publishes, the other one views; `name` is that of their room.
+    fn pair(&self, name: &str, publisher: &Program, viewer: &Program) -> Pair {
+        let (publisher, viewer) = thread::scope(|scope| {
+            let publisher = scope.spawn(|| self.run("publish", name, publisher));
+            let viewer = self.run("view", name, viewer);
+            (publisher.join().expect("it does not panic"), viewer)
+        });
+        let said = [("publisher", &publisher), ("viewer", &viewer)]
+            .map(|(role, output)| format!("--- {name}, {}: the {role} said\n{}", self.mode.name(), output.join("\n")));
+        Pair { publisher: report(&publisher), viewer: report(&viewer), said: said.join("\n") }
+    }
+
+    fn run(&self, role: &str, room: &str, program: &Program) -> Vec<String> {
+        let mut command = program.command();
+        command.args([role, "--url", &self.server.url(), "--token", &token(room, role)]);
+        command.args(["--mode", self.mode.name(), "--seconds", SECONDS]);
+        let mut run = Run::start(command);
+        // Its report says more than its exit status.
+        if let Err(failure) = run.finish(&mut Nobody) {
+            run.output.insert(0, failure);
+        }
+        std::mem::take(&mut run.output)
+    }
+}
+
+/// The last line that is a report; nothing at all if there is none.
+fn report(output: &[String]) -> Value {
+    output.iter().rev().find_map(|line| serde_json::from_str(line).ok().filter(Value::is_object)).unwrap_or_default()
+}
+
+/// For programs that ask nothing of the test.
+struct Nobody;
+
+impl Keeper for Nobody {
+    fn serve(&mut self, request: &str) -> Result<(), String> {
+        Err(format!("it asked for {request:?}"))
+    }
+
+    fn log_tail(&self) -> String {
+        String::new()
+    }
+}
+
+fn token(room: &str, identity: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs();
+    let claims = json!({
+        "iss": API_KEY, "sub": identity, "name": identity, "nbf": now.saturating_sub(60), "exp": now + TOKEN_SECONDS,
+        "video": { "roomJoin": true, "room": room },
+    });
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(API_SECRET.as_bytes()))
+        .expect("plain claims can be signed")
+}
