@@ -21,7 +21,7 @@ use stack::{Client, Mode, Program, stands};
 
 /// A client from before there was one peer connection for all.
 fn old(name: &'static str, program: Program) -> Client {
-    Client { name, stack: "libwebrtc", modes: &[Mode::V0], program, without_topics: false }
+    Client { name, stack: "libwebrtc", modes: &[Mode::V0], program, views_without_resume: &[], without_topics: false }
 }
 
 mod livekit_client {

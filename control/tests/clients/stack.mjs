@@ -89,7 +89,6 @@ async function play(client, exchange, role, seconds) {
   async function resume() {
     if (!client.resumes) return;
     await bounded('resume', client.resume());
-    report.resume = true;
   }
 
   try {
@@ -97,6 +96,7 @@ async function play(client, exchange, role, seconds) {
     if (role === 'publish') await bounded('publish', client.publish());
     exchange.ask();
     if (role === 'view') await media('media arrives');
+    report[role] = true;
     await until(() => exchange.done, 'data goes both ways');
     report.data = true;
     if (role === 'view') {
@@ -105,13 +105,13 @@ async function play(client, exchange, role, seconds) {
       exchange.settle();
       await until(() => exchange.otherSettled, 'the publisher is settled');
       await media("media arrives after the publisher's resume");
-      report.view = true;
+      if (client.resumes) report.resume = true;
     } else {
       await until(() => exchange.otherSettled, 'the viewer is settled');
       await resume();
+      if (client.resumes) report.resume = true;
       exchange.settle();
       await until(() => client.otherLeft, 'the other one leaves');
-      report.publish = true;
     }
   } catch (error) {
     console.log(error);
@@ -121,7 +121,7 @@ async function play(client, exchange, role, seconds) {
   client.detail.frames = await Promise.resolve(client.frames()).catch(String);
   client.detail.packets = await Promise.resolve(client.packets()).catch(String);
   await bounded('leave', client.leave(), LEAVE_MS).catch((error) => { client.detail.leave = String(error); });
-  report.ok = ![report.publish, report.view, report.data, report.resume].includes(false);
+  report.ok = ![report.publish, report.view, report.data, report.resume].includes(false) && !client.detail.error;
   report.detail = client.detail;
   return report;
 }

@@ -158,34 +158,33 @@ async def play(client: Client, role: str, seconds: float) -> dict:
         frames, packets = client.frames + FRAMES_MIN, client.packets + PACKETS_MIN
         await until(lambda: client.frames >= frames and client.packets >= packets, what)
 
-    async def resume():
-        await bounded("resume", client.resume())
-        report["resume"] = True
-
     try:
         await bounded("join", client.join(role))
         if role == "publish":
             await bounded("publish", client.publish())
+            report["publish"] = True
         exchange.ask()
         if role == "view":
             await media("media arrives")
+            report["view"] = True
         await until(lambda: exchange.done, "data goes both ways")
         report["data"] = True
         if role == "view":
             if client.resumes:
-                await resume()
+                await bounded("resume", client.resume())
             await media("media arrives after the viewer's resume" if client.resumes else "media goes on")
             exchange.settle()
             await until(lambda: exchange.other_settled, "the publisher is settled")
             await media("media arrives after the publisher's resume")
-            report["view"] = True
+            if client.resumes:
+                report["resume"] = True
         else:
             await until(lambda: exchange.other_settled, "the viewer is settled")
             if client.resumes:
-                await resume()
+                await bounded("resume", client.resume())
+                report["resume"] = True
             exchange.settle()
             await until(lambda: client.other_left, "the other one leaves")
-            report["publish"] = True
     except BaseException as error:
         traceback.print_exc()
         client.detail["error"] = f"{step}: {error or type(error).__name__}"
@@ -194,7 +193,8 @@ async def play(client: Client, role: str, seconds: float) -> dict:
         await asyncio.wait_for(client.leave(), 5)
     except Exception as error:
         client.detail["leave"] = repr(error)
-    report["ok"] = False not in [report[key] for key in ("publish", "view", "data", "resume")]
+    succeeded = False not in [report[key] for key in ("publish", "view", "data", "resume")]
+    report["ok"] = succeeded and "error" not in client.detail
     report["detail"] = {**client.detail, "frames": client.frames, "packets": client.packets}
     return report
 

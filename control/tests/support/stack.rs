@@ -42,6 +42,8 @@ pub struct Client {
     pub stack: &'static str,
     pub modes: &'static [Mode],
     pub program: Program,
+    /// Where it is not asked to resume as a viewer: no media would come to it any more, from LiveKit's server either.
+    pub views_without_resume: &'static [Mode],
     /// Whether its SDK is older than topics of data messages.
     pub without_topics: bool,
 }
@@ -96,8 +98,10 @@ pub fn stands(client: &Client) {
         let server = Server::start(&format!("stack-{}-{}", client.name.replace(' ', "-"), mode.name()));
         let rooms = Rooms { server: &server, mode };
         let (published, viewed) = thread::scope(|scope| {
-            let published = scope.spawn(|| rooms.pair("publish", &client.program, &partner(client.without_topics)));
-            let viewed = rooms.pair("view", &partner(client.without_topics), &client.program);
+            let other = partner(client.without_topics);
+            let published = scope.spawn(move || rooms.pair("publish", &[], &client.program, &other));
+            let more: &[_] = if client.views_without_resume.contains(&mode) { &["--no-resume"] } else { &[] };
+            let viewed = rooms.pair("view", more, &partner(client.without_topics), &client.program);
             (published.join().expect("it does not panic"), viewed)
         });
         row.saw(mode, Seen::of(&published.publisher, &published.viewer, &viewed.viewer));
@@ -125,6 +129,7 @@ fn version(report: &Value) -> Option<String> {
 }
 
 /// Where pairs meet.
+#[derive(Clone, Copy)]
 struct Rooms<'a> {
     server: &'a Server,
     mode: Mode,
@@ -144,11 +149,11 @@ impl Pair {
 }
 
 impl Rooms<'_> {
-    /// One publishes, the other one views; `name` is that of their room.
-    fn pair(&self, name: &str, publisher: &Program, viewer: &Program) -> Pair {
+    /// One publishes, the other one views, with more arguments; `name` is that of their room.
+    fn pair(&self, name: &str, more: &[&str], publisher: &Program, viewer: &Program) -> Pair {
         let (publisher, viewer) = thread::scope(|scope| {
-            let publisher = scope.spawn(|| self.run("publish", name, publisher));
-            let viewer = self.run("view", name, viewer);
+            let publisher = scope.spawn(|| self.run("publish", name, &[], publisher));
+            let viewer = self.run("view", name, more, viewer);
             (publisher.join().expect("it does not panic"), viewer)
         });
         let said = [("publisher", &publisher), ("viewer", &viewer)]
@@ -156,10 +161,10 @@ impl Rooms<'_> {
         Pair { publisher: report(&publisher), viewer: report(&viewer), said: said.join("\n") }
     }
 
-    fn run(&self, role: &str, room: &str, program: &Program) -> Vec<String> {
+    fn run(&self, role: &str, room: &str, more: &[&str], program: &Program) -> Vec<String> {
         let mut command = program.command();
         command.args([role, "--url", &self.server.url(), "--token", &token(room, role)]);
-        command.args(["--mode", self.mode.name(), "--seconds", SECONDS]);
+        command.args(["--mode", self.mode.name(), "--seconds", SECONDS]).args(more);
         let mut run = Run::start(command);
         // Its report says more than its exit status.
         if let Err(failure) = run.finish(&mut Nobody) {

@@ -38,7 +38,9 @@ pub struct Seen {
 impl Seen {
     /// From its report as a publisher, that of who viewed it, and its report as a viewer.
     pub fn of(publisher: &Value, its_viewer: &Value, viewer: &Value) -> Self {
-        let resumes = [&publisher["resume"], &viewer["resume"]].map(Value::as_bool);
+        // That media goes on after the publisher's resume is seen by its viewer.
+        let resumes = [(publisher, its_viewer), (viewer, viewer)]
+            .map(|(client, witness)| client["resume"].as_bool().map(|resumed| resumed && witness["ok"] == true));
         Self {
             publish: publisher["publish"] == true && its_viewer["view"] == true,
             view: viewer["view"] == true,

@@ -263,6 +263,7 @@ func (c *client) send(topic string, payload []byte) {
 
 // describe adds whatever helps to understand the report.
 func (c *client) describe(detail map[string]any) {
+	detail["version"] = lksdk.Version
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	detail["joins"], detail["frames"], detail["packets"] = c.joins, c.frames.Load(), c.packets.Load()

@@ -91,18 +91,18 @@ func play(chosen options) report {
 	}
 	c := newClient()
 	deadline := time.Now().Add(time.Duration(chosen.seconds * float64(time.Second)))
-	err := steps(c, chosen, deadline, &result)
-	*done = err == nil
+	err := steps(c, chosen, deadline, done, &result)
 	if err != nil {
 		result.Detail["error"] = err.Error()
 	}
 	c.leave()
 	c.describe(result.Detail)
-	result.Ok = *done && result.Data && (result.Resume == nil || *result.Resume)
+	result.Ok = err == nil && *done && result.Data && (result.Resume == nil || *result.Resume)
 	return result
 }
 
-func steps(c *client, chosen options, deadline time.Time, result *report) error {
+// steps sets done when the role's own part has succeeded.
+func steps(c *client, chosen options, deadline time.Time, done *bool, result *report) error {
 	const othersLeaving = "the other one leaves"
 	until := func(what string, condition func() bool) error {
 		for ; !condition(); time.Sleep(20 * time.Millisecond) {
@@ -129,8 +129,7 @@ func steps(c *client, chosen options, deadline time.Time, result *report) error 
 		if err := until("resume", c.isResumed); err != nil {
 			return err
 		}
-		*result.Resume = c.sid() == c.sidAtFirst
-		if !*result.Resume {
+		if c.sid() != c.sidAtFirst {
 			return errors.New("resume: the participant's sid has changed")
 		}
 		return nil
@@ -150,6 +149,7 @@ func steps(c *client, chosen options, deadline time.Time, result *report) error 
 			return err
 		}
 	}
+	*done = true
 	if err := until("data goes both ways", c.exchanged); err != nil {
 		return err
 	}
@@ -161,6 +161,9 @@ func steps(c *client, chosen options, deadline time.Time, result *report) error 
 		}
 		if err := resume(); err != nil {
 			return err
+		}
+		if result.Resume != nil {
+			*result.Resume = true
 		}
 		c.muteAndUnmute()
 		go c.settle()
@@ -176,5 +179,11 @@ func steps(c *client, chosen options, deadline time.Time, result *report) error 
 	if err := until("the publisher is settled", c.otherSettled.Load); err != nil {
 		return err
 	}
-	return media("media arrives after the publisher's resume")
+	if err := media("media arrives after the publisher's resume"); err != nil {
+		return err
+	}
+	if result.Resume != nil {
+		*result.Resume = true
+	}
+	return nil
 }
