@@ -1,0 +1,148 @@
+//! Sorts of values that configurations hold.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_yaml_ng::Value;
+use signaling::token::Secret;
+
+/// API keys and their secrets, in the file's order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyPairs(pub Vec<(String, Secret)>);
+
+impl Serialize for KeyPairs {
+    /// Names only: secrets do not leave.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, _)| (name, "…")))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyPairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = KeyPairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a map of API keys to secrets, such as `name: secret`")
+            }
+
+            fn visit_unit<E>(self) -> Result<KeyPairs, E> {
+                Ok(KeyPairs::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeyPairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((name, secret)) = map.next_entry::<Value, Value>()? {
+                    match (scalar_text(&name), scalar_text(&secret)) {
+                        (Some(name), Some(secret)) => pairs.push((name, Secret::new(&secret))),
+                        _ => return Err(A::Error::custom("an API key and its secret must be text")),
+                    }
+                }
+                Ok(KeyPairs(pairs))
+            }
+        }
+        deserializer.deserialize_any(Pairs)
+    }
+}
+
+/// Keys and secrets made of digits alone are text too.
+pub(super) fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(_) | Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+    }
+}
+
+/// Text that is not shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "Hidden()" } else { "Hidden(…)" })
+    }
+}
+
+impl Serialize for Hidden {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "…" })
+    }
+}
+
+/// A port, or `first-last`. 0 means unset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl PortRange {
+    pub(super) fn is_set(self) -> bool {
+        self.last != 0
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!("{text:?} is neither a port nor a range such as 7882-7892")),
+        }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.first == self.last {
+            serializer.serialize_u16(self.first)
+        } else {
+            serializer.collect_str(&format_args!("{}-{}", self.first, self.last))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        scalar_text(&value)
+            .ok_or("expected a port or a range".to_owned())
+            .and_then(|text| text.parse())
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Addresses as LiveKit writes them: one, or two with a comma between. Empty: find them out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<IpAddr>);
+
+impl std::str::FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let parse = |part: &str| part.parse().map_err(|_| format!("{part:?} is not an IP address"));
+        Ok(Self(parts.map(parse).collect::<Result<_, String>>()?))
+    }
+}
+
+impl Serialize for Addresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = self.0.iter().map(IpAddr::to_string).collect();
+        serializer.serialize_str(&texts.join(","))
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: Option<String> = Option::deserialize(deserializer)?;
+        text.unwrap_or_default().parse().map_err(D::Error::custom)
+    }
+}
