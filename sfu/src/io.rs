@@ -10,6 +10,8 @@ mod tcp;
 mod udp;
 mod worker;
 
+pub use self::udp::interface_addresses;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use self::epoll::Waker;
-use self::udp::UdpSocket;
+use self::udp::{Sharing, UdpSocket};
 use self::worker::Worker;
 use crate::certificate::Certificate;
 use crate::command::{Candidate, CandidateProtocol, Command, Event, IceCredentials, RoomId};
@@ -142,8 +144,12 @@ impl Workers {
 
         let mut parts = Vec::new();
         let mut ports = config.udp;
-        for _ in 0..count {
-            let (sockets, port) = bind_udp(&addresses, &mut ports)?;
+        for number in 0..count {
+            let sharing = match config.udp {
+                UdpPorts::Single(_) if number > 0 => Sharing::OurOwn,
+                UdpPorts::Single(_) | UdpPorts::Range(..) => Sharing::Nobodys,
+            };
+            let (sockets, port) = bind_udp(&addresses, &mut ports, sharing)?;
             let (handed_to, handed) = sync_channel(HANDED_MAX);
             let waker = Waker::new()?;
             parts.push((sockets, port, Neighbour { queue: handed_to, waker }, handed));
@@ -153,7 +159,7 @@ impl Workers {
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         for (index, (sockets, port, neighbour, handed)) in parts.into_iter().enumerate() {
             let listeners = match config.tcp_port {
-                Some(port) => bind_tcp(&addresses, port)?,
+                Some(port) => bind_tcp(&addresses, port, if index > 0 { Sharing::OurOwn } else { Sharing::Nobodys })?,
                 None => Vec::new(),
             };
             let index = u8::try_from(index).map_err(io::Error::other)?;
@@ -289,14 +295,17 @@ fn bind_addresses(bind: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
 }
 
 /// One socket an address, all on one port.
-fn bind_udp(addresses: &[IpAddr], ports: &mut UdpPorts) -> io::Result<(Vec<UdpSocket>, u16)> {
+fn bind_udp(addresses: &[IpAddr], ports: &mut UdpPorts, sharing: Sharing) -> io::Result<(Vec<UdpSocket>, u16)> {
     loop {
         let port = match *ports {
             UdpPorts::Single(port) => port,
             UdpPorts::Range(first, last) if first <= last => first,
-            UdpPorts::Range(..) => return Err(io::Error::other("the UDP port range has too few free ports")),
+            UdpPorts::Range(..) => {
+                let error = "too few ports of the UDP range are free: each worker takes one";
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, error));
+            }
         };
-        let bound = bind_all(addresses, |address| UdpSocket::bind(SocketAddr::new(address, port)));
+        let bound = bind_all(addresses, |address| UdpSocket::bind(SocketAddr::new(address, port), sharing));
         match (bound, &mut *ports) {
             (Ok(sockets), ports) => {
                 if let UdpPorts::Range(first, _) = ports {
@@ -315,9 +324,9 @@ fn bind_udp(addresses: &[IpAddr], ports: &mut UdpPorts) -> io::Result<(Vec<UdpSo
     }
 }
 
-fn bind_tcp(addresses: &[IpAddr], port: u16) -> io::Result<Vec<std::net::TcpListener>> {
-    bind_all(addresses, |address| tcp::listen(SocketAddr::new(address, port)))
-        .map_err(|error| name_error(error, "ICE-TCP", port))
+fn bind_tcp(addresses: &[IpAddr], port: u16, sharing: Sharing) -> io::Result<Vec<std::net::TcpListener>> {
+    bind_all(addresses, |address| tcp::listen(SocketAddr::new(address, port), sharing))
+        .map_err(|error| name_error(error, "TCP", port))
 }
 
 /// Binds every address; a machine without IPv6 does without its wildcard.
@@ -327,14 +336,17 @@ fn bind_all<S>(addresses: &[IpAddr], bind: impl Fn(IpAddr) -> io::Result<S>) -> 
         match bind(*address) {
             Ok(socket) => bound.push(socket),
             Err(_) if *address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !bound.is_empty() => {}
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(io::Error::new(error.kind(), format!("is taken on {address}")));
+            }
+            Err(error) => return Err(io::Error::new(error.kind(), format!("cannot be used on {address}: {error}"))),
         }
     }
     Ok(bound)
 }
 
 fn name_error(error: io::Error, what: &str, port: u16) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot listen on {what} port {port}: {error}"))
+    io::Error::new(error.kind(), format!("{what} port {port} {error}"))
 }
 
 fn candidates(advertised: &[IpAddr], udp: u16, tcp: Option<u16>) -> Arc<[Candidate]> {

@@ -6,11 +6,14 @@ mod media;
 mod peer;
 mod support;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::Ipv4Addr;
 
 use media::{Source, send_section, video_codecs, video_section};
 use peer::{Link, Peer, Server};
+use sfu::certificate::Certificate;
 use sfu::command::*;
+use sfu::io::{Config, UdpPorts, Workers};
 use support::{Client, nomination};
 
 /// Sockets of one test. The kernel spreads them over the workers by a hash of the addresses: that all of them come to
@@ -35,6 +38,30 @@ fn strays(server: &Server) -> u64 {
         }
         taken = server.counted("taken_over_total", "", handed);
         assert!(taken >= handed, "{taken} of {handed} were taken over");
+    }
+}
+
+/// To the kernel sockets of two processes are like those of two workers: it would give each half of the clients.
+#[test]
+fn a_port_belongs_to_one_server() {
+    let first = Server::start(2);
+    let [udp, tcp] =
+        [CandidateProtocol::Udp, CandidateProtocol::TcpPassive].map(|protocol| first.address(protocol).port());
+    for (udp, tcp, said) in
+        [(udp, None, format!("UDP port {udp} is taken")), (0, Some(tcp), format!("TCP port {tcp} is taken"))]
+    {
+        let config = Config {
+            workers: 2,
+            bind: vec![Ipv4Addr::LOCALHOST.into()],
+            advertise: Vec::new(),
+            udp: UdpPorts::Single(udp),
+            tcp_port: tcp,
+            certificate: Certificate::generate(),
+        };
+        let error = Workers::start(config, |_, _| ()).err().expect("the port is taken");
+
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&said), "{error}");
     }
 }
 

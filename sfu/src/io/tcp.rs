@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::udp::{Sharing, bind_shared};
+
 /// Connections that a worker keeps.
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Unsent bytes of a connection beyond which its packets are dropped: about a second of video.
@@ -30,15 +32,15 @@ pub const FRAMES_A_TURN: usize = 64;
 /// Reads in one go, of 16 KiB each. Nothing is read while frames of the last time are left.
 const READS_MAX: usize = 4;
 
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
+    bind_shared(&socket, address, sharing)?;
     socket.listen(128)?;
+    socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
 

@@ -27,19 +27,38 @@ const SEND_BATCH: usize = 256;
 const UDP_SEGMENT: libc::c_int = 103;
 const UDP_GRO: libc::c_int = 104;
 
+/// With whom a socket shares its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody has it yet; [`Sharing::OurOwn`] ones may follow.
+    Nobodys,
+    /// A socket of this process has it.
+    OurOwn,
+}
+
+/// Binds a socket so that it shares its port with this process's own alone.
+///
+/// The kernel lets sockets share a port if each has `SO_REUSEPORT`, also those of another process, which would then get
+/// half of the clients. So the first socket is bound without it: that fails if anybody has the port, at whatever moment
+/// they took it. Later ones find the option set there.
+pub fn bind_shared(socket: &Socket, address: SocketAddr, sharing: Sharing) -> io::Result<()> {
+    socket.set_reuse_port(sharing == Sharing::OurOwn)?;
+    socket.bind(&address.into())
+}
+
 /// A bound, non-blocking socket.
 pub struct UdpSocket {
     socket: Socket,
 }
 
 impl UdpSocket {
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        bind_shared(&socket, address, sharing)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
         let fd = socket.as_raw_fd();
         set_buffer(fd, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, "net.core.rmem_max");
         set_buffer(fd, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, "net.core.wmem_max");
@@ -426,7 +445,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_drops_at_a_full_buffer_is_counted() {
-        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address"), Sharing::Nobodys).expect("bound");
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, socket.port().expect("a port")));
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
         let full = (0..100_000).any(|_| {
@@ -441,7 +460,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refuses_is_counted_by_datagram() {
-        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().expect("an address"), Sharing::Nobodys).expect("bound");
         let mut outlet = Outlet::new(std::slice::from_ref(&socket));
         // No datagram goes to port 0.
         let path = crate::transport::Path { remote: "127.0.0.1:0".parse().expect("an address"), via: Via::Udp(0) };
