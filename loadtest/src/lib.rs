@@ -31,6 +31,7 @@ pub mod socket;
 pub mod stamp;
 mod summary;
 pub mod timeline;
+mod tls;
 pub mod token;
 pub mod trace;
 pub mod transport;

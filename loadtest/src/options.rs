@@ -35,7 +35,7 @@ impl SrtpOffer {
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loadtest", version, about)]
 pub struct Options {
-    /// Server to test.
+    /// Server to test. With wss:// its certificate must be valid for this system, or for the file SSL_CERT_FILE.
     #[arg(long, env = "LIVEKIT_URL", default_value = "ws://127.0.0.1:7880")]
     pub url: String,
     #[arg(long, env = "LIVEKIT_API_KEY", default_value = "devkey")]

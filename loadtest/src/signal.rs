@@ -11,10 +11,14 @@ use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::tungstenite::http::Uri;
+
+use crate::tls;
 
 /// The signalling protocol version that clients of 2026 speak.
 const PROTOCOL: i32 = 17;
@@ -32,9 +36,16 @@ pub enum Protocol {
     V1,
 }
 
+/// A connection to the server, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+type WebSocket = WebSocketStream<Box<dyn Stream>>;
+
 /// An open signalling socket.
 pub struct SignalSocket {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket,
     pub protocol: Protocol,
     /// What the server has sent.
     pub received: Arc<SignalCounts>,
@@ -65,7 +76,7 @@ impl SignalCounts {
 
 /// What a join needs.
 pub struct JoinCall<'a> {
-    /// `ws://host:port` or `http://host:port`.
+    /// `ws://host:port` or `http://host:port`; `wss` or `https` for TLS.
     pub url: &'a str,
     pub token: &'a str,
     pub protocol: Protocol,
@@ -187,9 +198,10 @@ impl From<Refusal> for anyhow::Error {
     }
 }
 
-async fn open(url: &str, token: &str) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, Refusal> {
+async fn open(url: &str, token: &str) -> Result<WebSocket, Refusal> {
     let request = authorised(url, token).map_err(Refusal::Other)?;
-    match tokio_tungstenite::connect_async_with_config(request, None, true).await {
+    let stream = stream_to(request.uri()).await.map_err(Refusal::Other)?;
+    match tokio_tungstenite::client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) if response.status().as_u16() == 404 => Err(Refusal::NotFound),
         Err(tungstenite::Error::Http(response)) => {
@@ -198,6 +210,16 @@ async fn open(url: &str, token: &str) -> Result<WebSocketStream<MaybeTlsStream<T
         }
         Err(error) => Err(Refusal::Other(anyhow::Error::new(error).context("connecting to the server"))),
     }
+}
+
+async fn stream_to(uri: &Uri) -> anyhow::Result<Box<dyn Stream>> {
+    let host = uri.host().context("the server's URL has no host")?.trim_matches(['[', ']']);
+    let is_secure = uri.scheme_str() == Some("wss");
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await.context("connecting to the server")?;
+    // Messages are small and answer each other.
+    stream.set_nodelay(true).context("connecting to the server")?;
+    Ok(if is_secure { Box::new(tls::connect(host, stream).await?) } else { Box::new(stream) })
 }
 
 fn authorised(url: &str, token: &str) -> anyhow::Result<tungstenite::handshake::client::Request> {
