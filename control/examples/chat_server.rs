@@ -6,6 +6,8 @@ use std::sync::Arc;
 use control::chat::{Chat, Limits, Parts, TokenFault};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
+use control::http::client::Proxies;
+use control::http::origins::Origins;
 use control::live::Live;
 use control::store::embedded::Embedded;
 use control::store::stream::{Stream, StreamState};
@@ -19,12 +21,12 @@ async fn main() -> std::io::Result<()> {
         config: product::Chat { max_connections_per_ip: 0, ..product::Chat::default() },
         guest: GuestAccess::Read,
         enabled: true,
-        origins: Vec::new(),
+        origins: Origins::default(),
         limits: Limits::default(),
         store: Arc::new(Embedded::in_memory().map_err(std::io::Error::other)?),
         live: live.clone(),
         verify: Arc::new(|token, now| Box::pin(async move { user(&token, now) })),
-        address: Arc::new(|peer, _| peer.ip()),
+        proxies: Proxies::default(),
         directory: None,
         node: "bench".into(),
     };

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use sfu::certificate::Certificate;
 use sfu::engine::EngineConfig;
-use sfu::io::{UdpPorts, Workers};
+use sfu::io::{UdpPorts, WorkerHandle, Workers};
 use shared::id::NodeId;
-use signaling::http::{Counters, Surface};
+use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::{Limits, Rooms, RoomsConfig};
 use signaling::token::{JoinToken, Keys, Secret};
 use tokio::net::TcpListener;
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
+use crate::http::client::{self, Proxies};
 use crate::live::Live;
 use crate::product::Product;
 use crate::webhook_sender::WebhookSender;
@@ -30,6 +32,9 @@ use crate::{event_log, metrics, serve};
 
 /// How long a join token lasts that is made for somebody who tries the server.
 pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Addresses of this machine that the greeting names.
+const ADDRESSES_SHOWN_MAX: usize = 4;
 
 /// How long a stop waits for receivers of webhooks to take the last ones.
 const WEBHOOKS_PATIENCE: Duration = Duration::from_secs(5);
@@ -90,6 +95,7 @@ impl App {
         let workers = Workers::start(media_config(&config, certificate), on_event)
             .map_err(|error| media_error(&config, &error))?;
         let workers = Arc::new(workers);
+        warn_of_reach(&config, &media_addresses(&workers));
         let node_id = NodeId::generate();
         let rooms_config = rooms_config(&config, &keys, &node_id, fingerprint)?;
         let rooms = Rooms::start(rooms_config, workers.handles().to_vec(), events);
@@ -111,8 +117,13 @@ impl App {
             rooms: rooms.clone(),
             auto_create: config.room.auto_create,
             admit,
+            sizes: Sizes {
+                signal_message_max: config.limit.signal_message_size_limit,
+                request_body_max: config.limit.max_api_request_body_size,
+            },
             counters: Arc::clone(&counters),
         };
+        let proxies = Proxies::new(&config.http.trusted_proxies)?;
         let sources = metrics::Sources {
             node_id: node_id.to_string(),
             began: SystemTime::now(),
@@ -126,7 +137,8 @@ impl App {
         let mut servers = JoinSet::new();
         let router = signaling::http::router(surface)
             .merge(product_routes.unwrap_or_default())
-            .merge(metrics::beside_the_api(sources.clone(), &config.prometheus));
+            .merge(metrics::beside_the_api(sources.clone(), &config.prometheus, proxies.clone()))
+            .layer(from_fn_with_state(proxies, client::identify));
         let http = serve(&mut servers, listeners, &router)?;
         let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;
         Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks, product })
@@ -161,8 +173,10 @@ impl App {
     /// What a person who started the server wants to know. Names secrets only of development, which are public.
     pub fn greeting(&self) -> String {
         let list = |addresses: &[SocketAddr]| {
-            addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(", ")
+            let all = addresses.iter().flat_map(|address| reachable(*address));
+            all.map(|address| format!("http://{address}")).collect::<Vec<_>>().join(", ")
         };
+        let media = media_addresses(&self.workers).iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         let PortRange { first, last } = self.config.udp_ports();
         let udp = if first == last { format!("UDP {first}") } else { format!("UDP {first}-{last}") };
         let tcp = match self.config.rtc.tcp_port {
@@ -172,7 +186,7 @@ impl App {
         let mut lines = vec![
             format!("onair {}", env!("CARGO_PKG_VERSION")),
             format!("  HTTP and WebSocket  {}", list(&self.http)),
-            format!("  media               {udp}{tcp}"),
+            format!("  media               {udp}{tcp} of {media}"),
         ];
         if !self.metrics.is_empty() {
             lines.push(format!("  metrics             {}", list(&self.metrics)));
@@ -186,11 +200,12 @@ impl App {
     fn development_lines(&self) -> Vec<String> {
         use crate::config::{DEV_KEY, DEV_SECRET};
         let public = self.config.keys.0 == [(DEV_KEY.to_owned(), Secret::new(DEV_SECRET))];
-        let Some(address) = self.http.first().filter(|_| public) else {
+        // One that neighbours can use as well comes first.
+        let mut addresses: Vec<_> = self.http.iter().flat_map(|address| reachable(*address)).collect();
+        addresses.sort_by_key(|address| address.ip().is_loopback());
+        let Some(host) = addresses.first().filter(|_| public) else {
             return Vec::new();
         };
-        let host =
-            if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() };
         let join = JoinToken {
             identity: "guest".parse().expect("a short text is an identity"),
             room: "demo".parse().expect("a short text is a room name"),
@@ -249,6 +264,77 @@ impl App {
     }
 }
 
+/// Addresses that clients send media to, each once.
+fn media_addresses(workers: &Workers) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for candidate in workers.handles().iter().flat_map(WorkerHandle::candidates) {
+        if !addresses.contains(&candidate.address.ip()) {
+            addresses.push(candidate.address.ip());
+        }
+    }
+    addresses
+}
+
+/// Tells when clients from elsewhere would join and then get no media.
+fn warn_of_reach(config: &Config, media: &[IpAddr]) {
+    let listed = || media.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let what_to_do = "name the address that clients reach this machine by: rtc.node_ip (--node-ip)";
+    match media.iter().map(|address| Reach::of(*address)).max() {
+        Some(Reach::Internet) => {}
+        _ if config.development => {}
+        Some(Reach::Network) => {
+            warn!("clients of this network alone get media, from {}; for others {what_to_do}", listed());
+        }
+        Some(Reach::Machine) | None => {
+            warn!("clients on this machine alone get media, from {}; for others {what_to_do}", listed());
+        }
+    }
+}
+
+/// From where an address can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    Machine,
+    /// Private ones (RFC 1918, RFC 4193), those of a provider's NAT (RFC 6598), link-local ones.
+    Network,
+    Internet,
+}
+
+impl Reach {
+    fn of(address: IpAddr) -> Self {
+        let is_near = match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [first, second, ..] = v4.octets();
+                v4.is_private() || v4.is_link_local() || (first == 100 && second & 0xc0 == 64)
+            }
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+        if address.to_canonical().is_loopback() || address.is_unspecified() {
+            Reach::Machine
+        } else if is_near {
+            Reach::Network
+        } else {
+            Reach::Internet
+        }
+    }
+}
+
+/// What to write for an address that is listened on: for all of them, those of the interfaces.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    if !address.ip().is_unspecified() {
+        return vec![address];
+    }
+    let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let mut all: Vec<IpAddr> = sfu::io::interface_addresses().unwrap_or_default();
+    all.retain(|ip| !is_link_local(ip) && (ip.is_ipv4() || address.is_ipv6()));
+    all.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    all.truncate(ADDRESSES_SHOWN_MAX);
+    if all.is_empty() {
+        all.push(Ipv4Addr::LOCALHOST.into());
+    }
+    all.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect()
+}
+
 fn warn_of_weak(keys: &Keys, config: &Config) {
     if config.development {
         return;
@@ -258,9 +344,10 @@ fn warn_of_weak(keys: &Keys, config: &Config) {
     }
 }
 
-/// Listens on every address; without any, on all of both families, or of IPv4 where there is no IPv6.
+/// Listens on every address; without any, or with `::` among them, on all of both families, or of IPv4 where there is no
+/// IPv6.
 async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
-    if addresses.is_empty() {
+    if addresses.is_empty() || addresses.contains(&Ipv6Addr::UNSPECIFIED.into()) {
         if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
             return Ok(vec![listener]);
         }
@@ -356,7 +443,7 @@ fn media_error(config: &Config, error: &std::io::Error) -> anyhow::Error {
         ErrorKind::AddrInUse => {
             anyhow!("{error}: stop what listens there, or set rtc.udp_port (--udp-port) and rtc.tcp_port")
         }
-        _ => anyhow!("cannot start the media workers (UDP {first}-{last}, TCP {}): {error}", config.rtc.tcp_port),
+        _ => anyhow!("cannot start the media workers on UDP {first}-{last} and TCP {}: {error}", config.rtc.tcp_port),
     }
 }
 
@@ -396,4 +483,45 @@ fn rooms_config(
         signer: keys.signer(),
         fingerprint,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_tells_from_where_it_can_be_reached() {
+        let of = |text: &str| Reach::of(text.parse().unwrap());
+
+        for text in ["127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1"] {
+            assert_eq!(of(text), Reach::Machine, "{text}");
+        }
+        for text in ["10.1.2.3", "172.16.0.1", "192.168.1.2", "169.254.1.1", "100.64.0.1", "fd00::1", "fe80::1"] {
+            assert_eq!(of(text), Reach::Network, "{text}");
+        }
+        for text in ["203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1"] {
+            assert_eq!(of(text), Reach::Internet, "{text}");
+        }
+    }
+
+    #[test]
+    fn all_addresses_are_written_as_those_of_the_interfaces() {
+        let all = reachable("[::]:7880".parse().unwrap());
+
+        assert!(!all.is_empty() && all.iter().all(|address| !address.ip().is_unspecified() && address.port() == 7880));
+        assert!(reachable("0.0.0.0:1".parse().unwrap()).iter().all(SocketAddr::is_ipv4));
+        let one: SocketAddr = "10.0.0.7:1".parse().unwrap();
+        assert_eq!(reachable(one), [one]);
+    }
+
+    #[tokio::test]
+    async fn all_addresses_are_listened_on_once() {
+        for addresses in [vec![], vec!["::".parse().unwrap(), "0.0.0.0".parse().unwrap(), "127.0.0.1".parse().unwrap()]]
+        {
+            let listeners = listen(&addresses, 0, "port").await.unwrap();
+
+            assert_eq!(listeners.len(), 1);
+            assert!(listeners[0].local_addr().unwrap().ip().is_unspecified());
+        }
+    }
 }

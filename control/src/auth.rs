@@ -12,7 +12,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode_header};
 
 pub use dev::{DevToken, DevTokens, random_secret};
 
@@ -30,13 +31,81 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Why a token says nothing about who calls. More is not told: it would help to forge one.
+/// Why a token says nothing about who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     #[error("unauthenticated")]
-    Unauthenticated,
+    Unauthenticated(Reason),
     #[error("token_expired")]
     Expired,
+}
+
+impl AuthError {
+    /// The reason as a code, for logs and answers.
+    pub fn reason(self) -> &'static str {
+        match self {
+            AuthError::Unauthenticated(reason) => reason.code(),
+            AuthError::Expired => "expired",
+        }
+    }
+}
+
+/// What is wrong with a token that never was valid here. It helps whoever sets an identity service up, and nobody who
+/// forges tokens: without the key they come no further than [`Reason::Signature`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No token: another scheme than `Bearer`, not three parts, not JSON, too long.
+    Malformed,
+    /// Signed in a way for which there is no key: `HS256` without `JWT_SECRET`, anything else without a fitting key of
+    /// `JWT_JWKS_URL`.
+    Key,
+    Signature,
+    /// A token for rooms.
+    MediaToken,
+    Issuer,
+    Audience,
+    /// No text and no whole number of 1 to 128 bytes where `auth.user_claim` says that the user's id is.
+    User,
+    /// Without `exp`, or with times that are no numbers.
+    Times,
+    NotYetValid,
+}
+
+impl Reason {
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::Malformed => "malformed",
+            Reason::Key => "unknown_key",
+            Reason::Signature => "wrong_signature",
+            Reason::MediaToken => "media_token",
+            Reason::Issuer => "wrong_issuer",
+            Reason::Audience => "wrong_audience",
+            Reason::User => "no_user",
+            Reason::Times => "no_expiry",
+            Reason::NotYetValid => "not_yet_valid",
+        }
+    }
+
+    /// For people: what is wrong.
+    pub fn text(self) -> &'static str {
+        match self {
+            Reason::Malformed => "it is no JSON Web Token",
+            Reason::Key => "there is no key here for its algorithm and key id",
+            Reason::Signature => "its signature is wrong",
+            Reason::MediaToken => "it is a token for rooms, not one of a user",
+            Reason::Issuer => "it is of another issuer (iss)",
+            Reason::Audience => "it is for another audience (aud)",
+            Reason::User => "it names no user where auth.user_claim says",
+            Reason::Times => "it has no end (exp), or a time that is no number",
+            Reason::NotYetValid => "it is not valid yet (iat, nbf)",
+        }
+    }
+}
+
+impl From<Reason> for AuthError {
+    fn from(reason: Reason) -> Self {
+        AuthError::Unauthenticated(reason)
+    }
 }
 
 /// Why the settings of users make no sense.
@@ -82,6 +151,7 @@ impl Authenticator {
         let rules = Rules {
             issuer: not_empty(&config.issuer),
             audience: not_empty(&config.audience),
+            user_claim: config.user_claim.clone(),
             role_claim: config.role_claim.clone(),
             refused_issuers: sfu_keys.iter().map(|(name, _)| name.clone()).collect::<HashSet<_>>(),
         };
@@ -98,7 +168,7 @@ impl Authenticator {
 
     /// `instant` is for the age of fetched keys.
     async fn verify_at(&self, token: &str, now: Timestamp, instant: Instant) -> Result<User, AuthError> {
-        let claims = self.signed_claims(token, instant).await.ok_or(AuthError::Unauthenticated)?;
+        let claims = self.signed_claims(token, instant).await?;
         let user = self.rules.user(&claims, now)?;
         if user.is_admin() {
             self.admins.note(&user.id);
@@ -117,18 +187,32 @@ impl Authenticator {
         self.admins.note(user);
     }
 
-    async fn signed_claims(&self, token: &str, instant: Instant) -> Option<Claims> {
+    async fn signed_claims(&self, token: &str, instant: Instant) -> Result<Claims, Reason> {
         if token.len() > TOKEN_BYTES_MAX {
-            return None;
+            return Err(Reason::Malformed);
         }
-        let header = jsonwebtoken::decode_header(token).ok()?;
+        let header = decode_header(token).map_err(|error| match error.kind() {
+            // `none`, and algorithms that nobody should use.
+            ErrorKind::Json(_) | ErrorKind::InvalidAlgorithmName => Reason::Key,
+            _ => Reason::Malformed,
+        })?;
         if header.alg == Algorithm::HS256 {
-            return decode(token, self.secret.as_ref()?, Algorithm::HS256);
+            let secret = self.secret.as_ref().ok_or(Reason::Key)?;
+            return decode(token, secret, Algorithm::HS256);
         }
-        let keys = self.jwks.as_ref()?.keys(header.kid.as_deref(), instant).await;
-        keys.iter()
-            .filter(|key| key.algorithm == header.alg)
-            .find_map(|key| decode(token, &key.decoding, key.algorithm))
+        let keys = match &self.jwks {
+            Some(jwks) => jwks.keys(header.kid.as_deref(), instant).await,
+            None => return Err(Reason::Key),
+        };
+        let mut refused = Reason::Key;
+        // One algorithm for each type of key.
+        for key in keys.iter().filter(|key| key.algorithm == header.alg) {
+            match decode(token, &key.decoding, key.algorithm) {
+                Ok(claims) => return Ok(claims),
+                Err(reason) => refused = reason,
+            }
+        }
+        Err(refused)
     }
 }
 
@@ -143,13 +227,17 @@ fn checked_secret(secret: &str, sfu_keys: &[(String, String)]) -> Result<Decodin
 }
 
 /// The signature alone; times and names are judged by [`Rules`], with the clock of the caller.
-fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Option<Claims> {
+fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, Reason> {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode::<Claims>(token, key, &validation).ok().map(|data| data.claims)
+    let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation);
+    decoded.map(|data| data.claims).map_err(|error| match error.kind() {
+        ErrorKind::InvalidSignature => Reason::Signature,
+        _ => Reason::Malformed,
+    })
 }
 
 #[cfg(test)]

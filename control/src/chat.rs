@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::config::product::{self, GuestAccess};
+use crate::http::client::Proxies;
+use crate::http::origins::Origins;
 use crate::live::{Change, Live};
 use crate::store::SharedStore;
 use crate::store::chat::ChatNote;
@@ -34,7 +36,6 @@ use crate::store::stream::{Stream, StreamId, UserId};
 
 pub use admission::{TokenFault, Verify};
 pub use counters::Counters;
-pub use door::ClientAddress;
 pub use limits::{Limits, Rate};
 pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};
 pub use refusal::{ConnectRefusal, RefusalCode};
@@ -56,13 +57,13 @@ pub struct Parts {
     pub guest: GuestAccess,
     /// `FEATURE_GO_LIVE`: off, nobody new connects.
     pub enabled: bool,
-    /// Origins of pages that may connect, beside this server's own; `*`: any.
-    pub origins: Vec<String>,
+    /// Pages that may connect, beside this server's own.
+    pub origins: Origins,
     pub limits: Limits,
     pub store: SharedStore,
     pub live: Live,
     pub verify: Verify,
-    pub address: ClientAddress,
+    pub proxies: Proxies,
     /// Where messages wait for the store when it is away. Absent: in memory.
     pub directory: Option<PathBuf>,
     /// Tells this process from others on the same store.
@@ -76,7 +77,7 @@ pub struct Chat(Option<Arc<Inner>>);
 struct Inner {
     shared: Arc<Shared>,
     door: Door,
-    origins: Vec<String>,
+    origins: Origins,
     rooms: Rooms,
     /// Ends with this value.
     _tasks: JoinSet<()>,
@@ -98,10 +99,10 @@ impl Chat {
     /// # Errors
     /// The queue in `directory` cannot be opened.
     pub fn start(parts: Parts) -> std::io::Result<Self> {
-        let Parts { config, guest, enabled, origins, limits, store, live, verify, address, directory, node } = parts;
+        let Parts { config, guest, enabled, origins, limits, store, live, verify, proxies, directory, node } = parts;
         let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
         let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
-        let door = Door::new(origins.clone(), max, per_address, address, Arc::clone(&counters));
+        let door = Door::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters));
         let admission = Admission {
             verify,
             live,

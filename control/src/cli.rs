@@ -1,20 +1,20 @@
 //! The command line: LiveKit's flags and subcommands by their names, and `health` for container health checks.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rand::RngExt as _;
 use signaling::token::JoinToken;
 use tracing::{error, info, warn};
 
 use crate::app::{self, App, Stopped};
-use crate::config::{self, Addresses, Config, Flags, Loaded, PortRange, Sources};
+use crate::config::{self, Addresses, Config, Flag, Flags, Loaded, PortRange, Sources};
 use crate::migrate::{self, Place};
 use crate::{logging, signals};
 
@@ -26,8 +26,8 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 #[command(
     name = "onair",
     version,
-    after_help = "Every single value of the configuration can also be set by a flag, \
-    such as --rtc.tcp_port 0, or by an environment variable, such as LIVEKIT_RTC_TCP_PORT."
+    after_help = "Every value of the configuration can also be set by a flag, such as --port 8080 or --rtc.tcp_port 0, \
+    or by an environment variable, such as LIVEKIT_PORT or LIVEKIT_RTC_TCP_PORT."
 )]
 struct Cli {
     #[command(flatten)]
@@ -50,14 +50,14 @@ struct Options {
     /// File with API keys and their secrets.
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<String>,
-    /// Address to listen on with HTTP; may be repeated.
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    /// Address to listen on with HTTP; may be repeated. "" means all.
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = config::bind_address)]
     bind: Vec<IpAddr>,
     /// Address that clients shall send media to: "v4" or "v4,v6".
     #[arg(long, global = true, value_name = "ADDRESS", env = "NODE_IP")]
     node_ip: Option<Addresses>,
     /// UDP port of media, or a range such as 7882-7892.
-    #[arg(long, global = true, value_name = "PORT", env = "UDP_PORT")]
+    #[arg(long, global = true, value_name = "PORT", env = "UDP_PORT", value_parser = PortRange::or_unset)]
     udp_port: Option<PortRange>,
     /// Name of the region, as clients see it.
     #[arg(long, global = true, value_name = "NAME", env = "LIVEKIT_REGION")]
@@ -76,9 +76,11 @@ enum Action {
     GenerateKeys,
     /// Prints a token that joins a room.
     CreateJoinToken {
-        #[arg(long)]
+        /// Name of the room.
+        #[arg(long, value_name = "NAME")]
         room: String,
-        #[arg(long)]
+        /// Who joins; a room has everybody once.
+        #[arg(long, value_name = "NAME")]
         identity: String,
         /// The participant is hidden and only records.
         #[arg(long)]
@@ -104,17 +106,17 @@ enum Action {
 /// # Errors
 /// What went wrong and what to do, for people.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let (arguments, overrides) = split_overrides(arguments);
-    let cli = match Cli::try_parse_from(arguments) {
+    let (arguments, overrides) = split_overrides(arguments)?;
+    let cli = match command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(answer) => {
             let code = if answer.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-            answer.print().context("cannot print")?;
+            printed(answer.print())?;
             return Ok(code);
         }
     };
     if let Some(Action::GenerateKeys) = cli.action {
-        generate_keys();
+        generate_keys()?;
         return Ok(ExitCode::SUCCESS);
     }
     let loaded = config::load(sources(cli.options, overrides)?)?;
@@ -125,7 +127,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
             create_join_token(&loaded.config, &room, &identity, recorder)
         }
         Some(Action::Ports) => {
-            print_ports(&loaded.config);
+            print_ports(&loaded.config)?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Action::Health) => health(&loaded.config),
@@ -133,36 +135,67 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
     }
 }
 
-/// Takes out `--section.key value`, `--section.key=value` and, without a value, `--section.key`, which means true.
-fn split_overrides(arguments: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<(String, String)>) {
+/// Keys of the configuration and their values.
+type Overrides = Vec<(String, String)>;
+
+/// The command line with each subcommand's help about its own options. The others work there as well.
+fn command() -> Command {
+    let mut command = Cli::command();
+    // From here on subcommands have the options of all.
+    command.build();
+    command.mut_subcommands(|subcommand| {
+        let own = subcommand.mut_args(|argument| {
+            let hidden = argument.is_global_set();
+            argument.hide(hidden)
+        });
+        own.after_help("The options of `onair --help` work here as well.")
+    })
+}
+
+/// Takes out the flags that are keys of the configuration: `--section.key value`, `--section.key=value`, and for those
+/// that are on or off `--section.key` alone, which means on.
+///
+/// # Errors
+/// A key whose value is missing.
+fn split_overrides(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<(Vec<OsString>, Overrides)> {
     let mut rest = Vec::new();
     let mut overrides = Vec::new();
     let mut arguments = arguments.into_iter().peekable();
     while let Some(argument) = arguments.next() {
-        let Some(flag) = dotted_flag(&argument) else {
+        let Some(flag) = key_flag(&argument) else {
             rest.push(argument);
             continue;
         };
-        let (path, value) = match flag.split_once('=') {
-            Some((path, value)) => (path.to_owned(), value.to_owned()),
-            None => {
-                let value = arguments.next_if(|next| !next.to_string_lossy().starts_with("--"));
-                (flag, value.map_or("true".to_owned(), |value| value.to_string_lossy().into_owned()))
-            }
-        };
-        overrides.push((path, value));
+        if let Some((path, value)) = flag.split_once('=') {
+            overrides.push((path.to_owned(), value.to_owned()));
+            continue;
+        }
+        let is_switch = config::flag(&flag) == Some(Flag::Switch);
+        let value = arguments.next_if(|next| match next.to_str() {
+            Some(text) if is_switch => config::is_truth(text),
+            Some(text) => !text.starts_with("--"),
+            None => false,
+        });
+        match value {
+            Some(value) => overrides.push((flag, value.to_string_lossy().into_owned())),
+            None if is_switch => overrides.push((flag, "true".to_owned())),
+            None => bail!("--{flag} needs a value"),
+        }
     }
-    (rest, overrides)
+    Ok((rest, overrides))
 }
 
-/// Flags of [`Cli`] have no dot in their names.
-fn dotted_flag(argument: &OsString) -> Option<String> {
+/// What stands behind the dashes of a flag that is a key of the configuration. Of the flags of [`Cli`] none has a dot in
+/// its name, and where one has the name of a key, it is the flag.
+fn key_flag(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.strip_prefix("--")?;
     let name = flag.split('=').next()?;
-    (name.contains('.') && !name.contains(char::is_whitespace)).then(|| flag.to_owned())
+    let is_key = if name.contains('.') { !name.contains(char::is_whitespace) } else { config::flag(name).is_some() };
+    let is_own = || Cli::command().get_arguments().any(|argument| argument.get_long() == Some(name));
+    (is_key && !is_own()).then(|| flag.to_owned())
 }
 
-fn sources(options: Options, overrides: Vec<(String, String)>) -> anyhow::Result<Sources> {
+fn sources(options: Options, overrides: Overrides) -> anyhow::Result<Sources> {
     let yaml = match (options.config_body, options.config) {
         (Some(body), _) if !body.is_empty() => Some(body),
         (_, Some(path)) => Some(
@@ -182,9 +215,10 @@ fn sources(options: Options, overrides: Vec<(String, String)>) -> anyhow::Result
             keys: options.keys.filter(|keys| !keys.trim().is_empty()),
             key_file: options.key_file,
             bind: options.bind,
-            node_ip: options.node_ip,
-            udp_port: options.udp_port,
-            region: options.region,
+            // A variable that is empty counts as not set.
+            node_ip: options.node_ip.filter(|addresses| !addresses.0.is_empty()),
+            udp_port: options.udp_port.filter(|ports| ports.is_set()),
+            region: options.region.filter(|name| !name.is_empty()),
         },
         strict: !options.disable_strict_config,
     })
@@ -203,8 +237,7 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         let app = App::start(loaded.config).await?;
         app.log_listening();
         if !json {
-            // Nobody may read it.
-            let _ = writeln!(std::io::stdout(), "{}", app.greeting());
+            say(&app.greeting())?;
         }
         app.run(stop, stop_now).await
     });
@@ -225,14 +258,18 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn generate_keys() {
+fn generate_keys() -> anyhow::Result<()> {
     const LETTERS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
     let mut rng = rand::rng();
     let mut text = |length: usize| -> String {
         (0..length).map(|_| LETTERS[rng.random_range(0..LETTERS.len())] as char).collect()
     };
-    println!("API Key:  API{}", text(12));
-    println!("API Secret:  {}", text(44));
+    let (key, secret) = (format!("API{}", text(12)), text(44));
+    say(&format!(
+        "API Key:  {key}\nAPI Secret:  {secret}\n\n\
+         # for the configuration file\nkeys:\n  {key}: {secret}\n\n\
+         # or for the environment\nLIVEKIT_KEYS=\"{key}: {secret}\""
+    ))
 }
 
 fn create_join_token(config: &Config, room: &str, identity: &str, recorder: bool) -> anyhow::Result<ExitCode> {
@@ -242,20 +279,33 @@ fn create_join_token(config: &Config, room: &str, identity: &str, recorder: bool
         recorder,
         life: app::JOIN_TOKEN_LIFE,
     };
-    println!("Token: {}", app::keys(config)?.signer().create_join_token(&join, SystemTime::now()));
+    say(&format!("Token: {}", app::keys(config)?.signer().create_join_token(&join, SystemTime::now())))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_ports(config: &Config) {
-    println!("TCP {:<12} HTTP and WebSocket", config.port);
+fn print_ports(config: &Config) -> anyhow::Result<()> {
     let PortRange { first, last } = config.udp_ports();
     let udp = if first == last { first.to_string() } else { format!("{first}-{last}") };
-    println!("UDP {udp:<12} media");
+    let mut lines = vec![format!("TCP {:<12} HTTP and WebSocket", config.port), format!("UDP {udp:<12} media")];
     if config.rtc.tcp_port != 0 {
-        println!("TCP {:<12} media (ICE-TCP)", config.rtc.tcp_port);
+        lines.push(format!("TCP {:<12} media (ICE-TCP)", config.rtc.tcp_port));
     }
     if config.prometheus_port() != 0 {
-        println!("TCP {:<12} metrics", config.prometheus_port());
+        lines.push(format!("TCP {:<12} metrics", config.prometheus_port()));
+    }
+    say(&lines.join("\n"))
+}
+
+/// Writes lines to standard output.
+fn say(lines: &str) -> anyhow::Result<()> {
+    printed(writeln!(std::io::stdout(), "{lines}"))
+}
+
+/// Whoever closed the output has read enough of it.
+fn printed(result: std::io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot print"),
     }
 }
 
@@ -274,7 +324,7 @@ fn health(config: &Config) -> anyhow::Result<ExitCode> {
     if status.split(' ').nth(1) != Some("200") {
         bail!("the server at {address} is not well: {status}");
     }
-    println!("OK");
+    say("OK")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -298,14 +348,66 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn flags_with_a_dot_are_configuration_keys() {
-        let arguments = ["onair", "--rtc.tcp_port", "0", "--dev", "--logging.json", "--room.auto_create=false"];
-        let (rest, overrides) = split_overrides(arguments.map(OsString::from));
+    fn split(arguments: &[&str]) -> (Vec<OsString>, Overrides) {
+        split_overrides(arguments.iter().map(OsString::from)).unwrap()
+    }
 
-        assert_eq!(rest, ["onair", "--dev"]);
-        let expected = [("rtc.tcp_port", "0"), ("logging.json", "true"), ("room.auto_create", "false")];
+    #[test]
+    fn every_key_of_the_configuration_is_a_flag() {
+        let (rest, overrides) = split(&[
+            "onair",
+            "--rtc.tcp_port",
+            "0",
+            "--dev",
+            "--logging.json",
+            "--room.auto_create=false",
+            "--port",
+            "8080",
+            "--drain_timeout=3",
+            "--live.enabled",
+            "no",
+            "--bind_addresses",
+            "127.0.0.1,::1",
+            "--region",
+            "eu",
+        ]);
+
+        assert_eq!(rest, ["onair", "--dev", "--region", "eu"]);
+        let expected = [
+            ("rtc.tcp_port", "0"),
+            ("logging.json", "true"),
+            ("room.auto_create", "false"),
+            ("port", "8080"),
+            ("drain_timeout", "3"),
+            ("live.enabled", "no"),
+            ("bind_addresses", "127.0.0.1,::1"),
+        ];
         assert_eq!(overrides, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_switch_does_not_swallow_the_subcommand() {
+        let (rest, overrides) = split(&["onair", "--logging.json", "ports"]);
+
+        assert_eq!(rest, ["onair", "ports"]);
+        assert_eq!(overrides, [("logging.json".to_owned(), "true".to_owned())]);
+        let error = split_overrides(["onair", "--port", "--dev"].map(OsString::from)).unwrap_err();
+        assert_eq!(error.to_string(), "--port needs a value");
+    }
+
+    #[test]
+    fn each_subcommand_explains_its_own_options_and_no_others() {
+        for subcommand in command().get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+            for argument in subcommand.get_arguments() {
+                let name = format!("{} --{}", subcommand.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{name} has no help");
+                assert!(!argument.is_global_set() || argument.is_hide_set(), "{name} is shown");
+            }
+        }
+        assert!(command().get_arguments().any(|argument| argument.get_id() == "config" && !argument.is_hide_set()));
+        // They work all the same.
+        let parsed = command().try_get_matches_from(["onair", "ports", "--config", "x.yaml"]).unwrap();
+        assert_eq!(Cli::from_arg_matches(&parsed).unwrap().options.config, Some("x.yaml".into()));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Configuration: defaults < file < environment < flags. Key names are LiveKit's where LiveKit has the feature.
 //!
 //! The tree of the default [`Config`] is the list of known keys, so a key cannot be forgotten here or in
-//! `config/onair.yaml`, which documents each. Unknown keys are errors, unless the operator says otherwise.
+//! `config/onair.yaml`, which documents each. Unknown keys are errors, unless the operator says otherwise; what LiveKit
+//! has and Onair does not, [`livekit`] knows.
 
 mod audio;
 mod keys;
@@ -22,8 +23,10 @@ use signaling::token::Secret;
 use crate::webhook_sender::Webhook;
 
 pub use audio::Audio;
-pub use load::{Flags, Loaded, Sources, load};
-pub use values::{Addresses, Hidden, KeyPairs, PortRange};
+pub use load::{Flag, Flags, Loaded, Sources, flag, is_truth, load};
+pub use values::{Addresses, Hidden, KeyPairs, PortRange, bind_address};
+
+use load::Remarks;
 
 /// API key of `--dev`. Public.
 pub const DEV_KEY: &str = "devkey";
@@ -37,6 +40,8 @@ const DEV_UDP_PORT: u16 = 7882;
 #[serde(default)]
 pub struct Config {
     pub port: u16,
+    /// Empty or `::`: all.
+    #[serde(deserialize_with = "values::bind_addresses")]
     pub bind_addresses: Vec<IpAddr>,
     pub keys: KeyPairs,
     pub key_file: String,
@@ -73,10 +78,15 @@ pub struct Logging {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    #[serde(alias = "TRACE")]
     Trace,
+    #[serde(alias = "DEBUG")]
     Debug,
+    #[serde(alias = "INFO")]
     Info,
+    #[serde(alias = "WARN", alias = "warning")]
     Warn,
+    #[serde(alias = "ERROR")]
     Error,
 }
 
@@ -147,6 +157,10 @@ pub struct Limit {
     pub max_attributes_size: usize,
     pub max_participant_name_length: usize,
     pub max_room_name_length: usize,
+    /// Of a message that a client sends over its WebSocket.
+    pub signal_message_size_limit: usize,
+    /// Of a call of the server APIs.
+    pub max_api_request_body_size: usize,
 }
 
 impl Default for Config {
@@ -222,6 +236,8 @@ impl Default for Limit {
             max_attributes_size: 64 << 10,
             max_participant_name_length: 256,
             max_room_name_length: 256,
+            signal_message_size_limit: signaling::http::Sizes::default().signal_message_max,
+            max_api_request_body_size: signaling::http::Sizes::default().request_body_max,
         }
     }
 }
@@ -269,21 +285,25 @@ impl Config {
         self.keys.0.iter().find(|(name, _)| name == key).map(|(_, secret)| secret)
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    /// What does not go together.
+    fn check(&self, remarks: &mut Remarks) {
         let PortRange { first, last } = self.udp_ports();
         if first > last || first == 0 {
-            bail!(
+            remarks.refuse(format!(
                 "the UDP port range {first}-{last} is empty: set rtc.udp_port, or rtc.port_range_start ≤ rtc.port_range_end"
-            );
+            ));
         }
         if self.prometheus.username.is_empty() != self.prometheus.password.0.is_empty() {
-            bail!("prometheus.username and prometheus.password belong together: set both or none");
+            remarks.refuse("prometheus.username and prometheus.password belong together: set both or none");
         }
         if !self.webhook.urls.is_empty() && self.secret(&self.webhook.api_key).is_none() {
-            bail!("webhook.urls need webhook.api_key, which must be one of keys: it signs the events");
+            remarks.refuse("webhook.urls need webhook.api_key, which must be one of keys: it signs the events");
         }
-        self.audio.check()?;
-        self.codecs()?;
-        product::check(self)
+        for checked in [self.audio.check(), self.codecs().map(drop)] {
+            if let Err(error) = checked {
+                remarks.refuse(format!("{error:#}"));
+            }
+        }
+        product::check(self, remarks);
     }
 }

@@ -19,6 +19,7 @@ mod envelope;
 mod figures;
 mod limit;
 pub mod openapi;
+pub mod origins;
 pub mod page;
 pub mod path;
 mod reports;
@@ -36,12 +37,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::CorsLayer;
 use tracing::{Instrument as _, Span};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -58,8 +59,9 @@ use crate::store::stream::UserId;
 use crate::store_watch::StoreHealth;
 use crate::streams::Streams;
 use crate::webhooks::WebhookKeys;
-use client::Proxies;
+use client::{NotAProxy, Proxies};
 use limit::Limits;
+use origins::{NotAnOrigin, Origins};
 
 /// Analyses that are computed at the same time; others wait.
 const ANALYSES_MAX: usize = 2;
@@ -94,15 +96,10 @@ pub struct Api {
 /// Why the settings of the API make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpConfigError {
-    #[error("http.trusted_proxies: {0:?} is no address and no network such as 10.0.0.0/8")]
-    Proxy(String),
-    #[error("http.cors_origins: {0:?} is no origin; write it as browsers do, such as https://app.example")]
-    Origin(String),
-    #[error(
-        "http.cors_origins: \"*\" lets every page on the internet call with its visitor's token; list your own \
-         origins, or start with --dev"
-    )]
-    AnyOrigin,
+    #[error(transparent)]
+    Proxy(#[from] NotAProxy),
+    #[error(transparent)]
+    Origin(#[from] NotAnOrigin),
 }
 
 /// What handlers have.
@@ -153,10 +150,10 @@ pub(crate) fn draining() -> Problem {
 /// # Errors
 /// [`HttpConfigError`]
 pub fn router(api: Api, chat: OpenApiRouter) -> Result<Router, HttpConfigError> {
-    let cors = cors(&api)?;
+    let cors = cors(&Origins::new(&api.http.cors_origins, api.development)?);
     let counters = Arc::clone(&api.counters);
     let front = Arc::new(Front {
-        proxies: Proxies::new(&api.http.trusted_proxies).map_err(HttpConfigError::Proxy)?,
+        proxies: Proxies::new(&api.http.trusted_proxies)?,
         limits: Limits::new(api.http.calls_per_minute, api.http.anonymous_calls_per_minute),
         snapshots: active::Snapshots::default(),
         analyses: Semaphore::new(ANALYSES_MAX),
@@ -241,22 +238,13 @@ async fn nothing_here(axum::extract::State(front): axum::extract::State<Arc<Fron
 }
 
 /// Which pages may call (stream API, section 1, rule 9). `None`: this server's own only.
-fn cors(api: &Api) -> Result<Option<CorsLayer>, HttpConfigError> {
-    let origins = &api.http.cors_origins;
+fn cors(origins: &Origins) -> Option<CorsLayer> {
     if origins.is_empty() {
-        return Ok(None);
+        return None;
     }
-    let allowed = if origins.iter().any(|origin| origin == "*") {
-        if !api.development {
-            return Err(HttpConfigError::AnyOrigin);
-        }
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().map(|text| origin(text)).collect::<Result<Vec<_>, _>>()?)
-    };
     let idempotency_key = HeaderName::from_static("idempotency-key");
     let layer = CorsLayer::new()
-        .allow_origin(allowed)
+        .allow_origin(origins.cors())
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
@@ -267,18 +255,7 @@ fn cors(api: &Api) -> Result<Option<CorsLayer>, HttpConfigError> {
         ])
         .expose_headers([envelope::REQUEST_ID, header::ETAG, header::RETRY_AFTER])
         .max_age(Duration::from_secs(600));
-    Ok(Some(layer))
-}
-
-fn origin(text: &str) -> Result<HeaderValue, HttpConfigError> {
-    let refused = || HttpConfigError::Origin(text.to_owned());
-    let url = url::Url::parse(text).map_err(|_| refused())?;
-    let origin = url.origin().ascii_serialization();
-    if origin == text.trim_end_matches('/') && origin != "null" {
-        HeaderValue::from_str(&origin).map_err(|_| refused())
-    } else {
-        Err(refused())
-    }
+    Some(layer)
 }
 
 /// Carries a change out also if the client hangs up meanwhile: half a change would be worse than either.

@@ -5,13 +5,12 @@ mod livekit;
 mod process;
 mod product;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +28,7 @@ use tower::ServiceExt as _;
 use tracing::{info, warn};
 
 use crate::config::Prometheus;
+use crate::http::client::Proxies;
 use crate::webhook_sender;
 
 /// Where the numbers come from.
@@ -218,19 +218,21 @@ fn counts(page: &mut Page<'_>, name: &str, help: &str, label: &str, values: &[(&
     page.metric(name, help, MetricType::COUNTER, &rows);
 }
 
-/// Metrics beside the API, at `/metrics`: with the password where there is one, else for callers on this machine alone.
-pub fn beside_the_api(sources: Sources, settings: &Prometheus) -> Router {
+/// Metrics beside the API, at `/metrics`: with the password where there is one, else for callers on this machine alone,
+/// but not for those whom a proxy on this machine serves.
+pub fn beside_the_api(sources: Sources, settings: &Prometheus, proxies: Proxies) -> Router {
     let open = settings.username.is_empty();
     let router = router(sources, settings);
     Router::new().route(
         "/metrics",
-        axum::routing::get(move |ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request| {
-            let router = router.clone();
+        axum::routing::get(move |request: Request| {
+            let (router, proxies) = (router.clone(), proxies.clone());
             async move {
-                if open && !peer.ip().to_canonical().is_loopback() {
+                let (parts, body) = request.into_parts();
+                if open && !proxies.client(&parts).is_local {
                     return StatusCode::NOT_FOUND.into_response();
                 }
-                router.oneshot(request).await.into_response()
+                router.oneshot(Request::from_parts(parts, body)).await.into_response()
             }
         }),
     )

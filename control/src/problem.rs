@@ -83,11 +83,18 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// With 429 and 503.
     pub retry_after: Option<Duration>,
+    /// Of a refused token: what is wrong with it, as a code.
+    pub reason: Option<&'static str>,
 }
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, reason: None }
+    }
+
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
+        self
     }
 
     pub fn retry_after(mut self, after: Duration) -> Self {
@@ -136,6 +143,8 @@ struct Body<'a> {
     code: &'a str,
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
@@ -154,6 +163,7 @@ impl Problem {
             status: status.as_u16(),
             code: self.code.name(),
             detail: &self.detail,
+            reason: self.reason,
             request_id,
             errors: &self.errors,
             retry_after_ms,

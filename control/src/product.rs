@@ -5,13 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use shared::log_limit::LogLimit;
 use signaling::http::Admit;
 use signaling::rooms::Rooms;
 use tokio::sync::watch;
@@ -20,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::{AuthError, Authenticator, DevTokens, random_secret};
-use crate::chat::{self, Chat, ChatModeration, ClientAddress, TokenFault, Verify};
+use crate::chat::{self, Chat, ChatModeration, TokenFault, Verify};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::config::product::{self as settings, SfuMode};
 use crate::http::client::Proxies;
+use crate::http::origins::Origins;
 use crate::http::{self, Api, Phase};
 use crate::live::Live;
 use crate::moderation::Moderation;
@@ -322,29 +324,32 @@ fn start_chat(
     auth: &Arc<Authenticator>,
     node: &str,
 ) -> anyhow::Result<Chat> {
-    let auth = Arc::clone(auth);
+    let (auth, log_limit) = (Arc::clone(auth), Arc::new(LogLimit::default()));
     let verify: Verify = Arc::new(move |token, now| {
-        let auth = Arc::clone(&auth);
+        let (auth, log_limit) = (Arc::clone(&auth), Arc::clone(&log_limit));
         Box::pin(async move {
-            auth.verify(&token, now).await.map_err(|error| match error {
-                AuthError::Unauthenticated => TokenFault::Unauthenticated,
-                AuthError::Expired => TokenFault::Expired,
+            auth.verify(&token, now).await.map_err(|error| {
+                if let Some(left_out) = log_limit.admit(Instant::now()) {
+                    info!(reason = error.reason(), left_out, "the chat refused a token");
+                }
+                match error {
+                    AuthError::Unauthenticated(_) => TokenFault::Unauthenticated,
+                    AuthError::Expired => TokenFault::Expired,
+                }
             })
         })
     });
-    let proxies = Proxies::new(&config.http.trusted_proxies).map_err(http::HttpConfigError::Proxy)?;
-    let address: ClientAddress = Arc::new(move |peer, headers| proxies.client_of(peer.ip(), headers));
     let directory = own_directory(config);
     Chat::start(chat::Parts {
         config: config.chat.clone(),
         guest: config.chat.guest_access(config.development),
         enabled: config.live.enabled,
-        origins: config.http.cors_origins.clone(),
+        origins: Origins::new(&config.http.cors_origins, config.development)?,
         limits: chat::Limits::default(),
         store: Arc::clone(store),
         live: live.clone(),
         verify,
-        address,
+        proxies: Proxies::new(&config.http.trusted_proxies)?,
         directory: directory.clone(),
         node: node.to_owned(),
     })

@@ -10,8 +10,11 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 fn onair(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onair"));
     command.args(arguments);
-    for name in ["LIVEKIT_KEYS", "LIVEKIT_CONFIG", "LIVEKIT_REGION", "NODE_IP", "UDP_PORT"] {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("LIVEKIT_") || ["NODE_IP", "UDP_PORT", "FEATURE_GO_LIVE"].contains(&&*text) {
+            command.env_remove(name);
+        }
     }
     command
 }
@@ -49,13 +52,35 @@ struct Running {
 
 impl Running {
     fn start(yaml: &str) -> Self {
-        Self::of(&mut onair(&["--dev", "--config-body", yaml]))
+        Self::start_with(&[], yaml)
+    }
+
+    fn start_with(arguments: &[&str], yaml: &str) -> Self {
+        Self::of(&mut onair(&[&["--dev", "--config-body", yaml], arguments].concat()))
+    }
+
+    /// One whose log is read at its end, so a short one.
+    fn start_logging(arguments: &[&str], yaml: &str) -> Self {
+        let arguments = [&["--dev", "--config-body", yaml, "--log_level", "warn"], arguments].concat();
+        Self::spawn(&mut onair(&arguments), Stdio::piped())
     }
 
     fn of(command: &mut Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::spawn(command, Stdio::null())
+    }
+
+    fn spawn(command: &mut Command, log: Stdio) -> Self {
+        let mut process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let said = BufReader::new(process.stdout.take().unwrap());
         Self { process, said }
+    }
+
+    /// Ends it, and gives what it logged.
+    fn log_to_the_end(&mut self) -> String {
+        self.process.kill().unwrap();
+        let mut log = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
     }
 
     /// The line that holds `mark`.
@@ -82,8 +107,12 @@ impl Drop for Running {
 }
 
 fn get(port: u16, path: &str) -> String {
+    get_with(port, path, "Host: 127.0.0.1\r\n")
+}
+
+fn get_with(port: u16, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
@@ -164,6 +193,119 @@ fn generated_keys_can_be_used_at_once() {
     let token = success(&["create-join-token", "--room", "r", "--identity", "i", "--keys", &keys]);
 
     assert_eq!(token.trim().strip_prefix("Token: ").unwrap().split('.').count(), 3);
+}
+
+#[test]
+fn generated_keys_can_be_pasted() {
+    let said = success(&["generate-keys"]);
+    let (_, yaml) = said.split_once("# for the configuration file\n").unwrap();
+    let (yaml, environment) = yaml.split_once("# or for the environment\n").unwrap();
+    let arguments = ["create-join-token", "--room", "r", "--identity", "i"];
+
+    assert!(success(&[&arguments[..], &["--config-body", yaml]].concat()).starts_with("Token: "));
+    let line = environment.trim().strip_prefix("LIVEKIT_KEYS=\"").unwrap().strip_suffix('"').unwrap();
+    let output = onair(&arguments).env("LIVEKIT_KEYS", line).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_fault() {
+    for arguments in [&["ports", "--dev"][..], &["generate-keys"], &["--help"], &["ports", "--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = onair(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_flag_sets_any_key_wherever_it_stands() {
+    let said = success(&["ports", "--dev", "--port", "8080", "--rtc.udp_port", "9000-9001", "--prometheus_port=9100"]);
+    assert!(["TCP 8080 ", "UDP 9000-9001 ", "TCP 9100 "].iter().all(|line| said.contains(line)), "{said}");
+    assert!(failure(&["--port", "many"]).contains("port: "));
+    assert!(failure(&["--foo.bar", "1"]).contains("unknown key foo"));
+}
+
+#[test]
+fn help_of_a_subcommand_is_about_that_subcommand() {
+    let said = success(&["create-join-token", "--help"]);
+
+    assert!(said.contains("--room") && said.contains("--identity") && said.contains("--recorder"), "{said}");
+    assert!(!said.contains("--config-body") && !said.contains("--udp-port"), "{said}");
+    assert!(success(&["--help"]).contains("--config-body"));
+}
+
+#[test]
+fn a_udp_port_serves_one_process() {
+    let (_, yaml) = free_ports();
+    let mut first = Running::start(&yaml);
+    first.line_with("media");
+    let port = yaml.rsplit_once("udp_port: ").unwrap().1.trim_end_matches('}').to_owned();
+    let (_, other) = free_ports();
+    let said = failure(&["--dev", "--config-body", &other, "--rtc.udp_port", &port]);
+
+    assert!(said.contains(&format!("UDP port {port} is taken")) && said.contains("rtc.udp_port"), "{said}");
+}
+
+#[test]
+fn the_greeting_tells_where_media_goes() {
+    let (_, yaml) = free_ports();
+    let mut server = Running::start(&format!("{}, node_ip: 203.0.113.9}}}}", yaml.trim_end_matches("}}")));
+
+    let line = server.line_with("media");
+    assert!(line.trim_end().ends_with(" of 203.0.113.9"), "{line}");
+}
+
+#[test]
+fn who_listens_beyond_loopback_gets_a_url_for_its_neighbours() {
+    let (port, yaml) = free_ports();
+    let mut server = Running::start_with(&["--bind", ""], &yaml);
+    let url = server.line_with("URL").split_whitespace().last().unwrap().to_owned();
+    let host = url.strip_prefix("ws://").unwrap().strip_suffix(&format!(":{port}")).unwrap().to_owned();
+
+    let address: std::net::IpAddr = host.trim_matches(['[', ']']).parse().unwrap();
+    let is_own = std::net::UdpSocket::bind((address, 0)).is_ok();
+    assert!(is_own && !address.is_unspecified(), "{url}");
+    assert!(TcpStream::connect((address, port)).is_ok(), "{url}");
+}
+
+/// The default settings, and a proxy on the same machine.
+#[test]
+fn whom_a_proxy_serves_sees_no_metrics() {
+    let (port, yaml) = free_ports();
+    let mut server = Running::start(&yaml);
+    server.line_with("media");
+    let status = |headers: &str| get_with(port, "/metrics", headers).split(' ').nth(1).unwrap().to_owned();
+
+    assert_eq!(status("Host: 127.0.0.1\r\n"), "200");
+    assert_eq!(status("Host: localhost:7880\r\n"), "200");
+    for headers in [
+        "Host: live.example\r\nX-Forwarded-For: 203.0.113.5\r\nX-Forwarded-Proto: https\r\n",
+        "Host: 127.0.0.1\r\nX-Forwarded-For: 203.0.113.5\r\n",
+        "Host: 127.0.0.1\r\nForwarded: for=203.0.113.5;proto=https\r\n",
+        "Host: 127.0.0.1\r\nX-Real-IP: 127.0.0.1\r\n",
+        // One that says nothing of its clients.
+        "Host: live.example\r\n",
+    ] {
+        assert_eq!(status(headers), "404", "{headers}");
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_set_up_is_pointed_out_once() {
+    let (port, yaml) = free_ports();
+    let mut server = Running::start_logging(&["--http.trusted_proxies", "192.0.2.1"], &yaml);
+    server.line_with("media");
+    for _ in 0..3 {
+        get_with(port, "/healthz", "Host: live.example\r\nX-Forwarded-For: 203.0.113.5\r\n");
+        get_with(port, "/healthz", "Host: live.example\r\n");
+    }
+    let log = server.log_to_the_end();
+
+    assert_eq!(log.matches("http.trusted_proxies").count(), 1, "{log}");
+    assert_eq!(log.matches("does not say for whom it calls").count(), 1, "{log}");
+    assert!(!log.contains("203.0.113.5"), "{log}");
 }
 
 #[test]

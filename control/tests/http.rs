@@ -63,9 +63,11 @@ macro_rules! every_rule {
                 every_answer_has_a_request_id
                 caches_keep_nothing_but_two_answers
                 only_listed_origins_may_call_from_a_page
+                an_origin_has_one_reading
                 without_a_list_no_other_origin_may_call
                 a_user_who_calls_too_often_is_told_to_wait
                 an_address_is_believed_of_a_trusted_proxy_only
+                a_stream_is_reached_by_the_address_that_the_client_called
                 a_refusal_is_problem_details
                 unknown_addresses_and_methods_are_refused_in_the_same_form
                 a_server_that_starts_or_stops_says_so
@@ -79,6 +81,7 @@ macro_rules! every_rule {
             }
             callers {
                 a_token_must_be_signed_and_whole
+                a_refused_token_comes_with_the_reason
                 a_token_without_a_signature_is_refused
                 a_media_token_is_no_user_token
                 there_are_users_and_administrators

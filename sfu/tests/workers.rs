@@ -13,6 +13,7 @@ use media::{Source, send_section, video_codecs, video_section};
 use peer::{Link, Peer, Server};
 use sfu::certificate::Certificate;
 use sfu::command::*;
+use sfu::engine::EngineConfig;
 use sfu::io::{Config, UdpPorts, Workers};
 use support::{Client, nomination};
 
@@ -57,6 +58,7 @@ fn a_port_belongs_to_one_server() {
             udp: UdpPorts::Single(udp),
             tcp_port: tcp,
             certificate: Certificate::generate(),
+            engine: EngineConfig::default(),
         };
         let error = Workers::start(config, |_, _| ()).err().expect("the port is taken");
 

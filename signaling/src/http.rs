@@ -4,7 +4,7 @@
 //! whether to try again. Then the connection belongs to its [`Session`](crate::session::Session).
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -35,11 +35,30 @@ use crate::session_stats::{ApiCall, milliseconds};
 use crate::token::{Claims, Grants, Keys, TokenError};
 use crate::websocket::Upgrade;
 
-/// Largest WebSocket message, in bytes; LiveKit's `limit.signal_message_size_limit`.
-pub const SIGNAL_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Largest messages, in bytes; 0 means any size. LiveKit's `limit.signal_message_size_limit` and
+/// `limit.max_api_request_body_size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of a client on its WebSocket.
+    pub signal_message_max: usize,
+    /// The body of a call of the server APIs.
+    pub request_body_max: usize,
+}
 
-/// Largest request body, in bytes.
-pub const REQUEST_BODY_BYTES_MAX: usize = 10 << 20;
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { signal_message_max: 2 << 20, request_body_max: 10 << 20 }
+    }
+}
+
+/// A limit of which 0 means none.
+fn limit(bytes: usize) -> usize {
+    if bytes == 0 { usize::MAX } else { bytes }
+}
+
+/// The client's address, where whoever serves the surface knows it better than the connection says: behind proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
 
 /// How long a request body may take to arrive. Server SDKs give up on a whole call after 10 s.
 const REQUEST_BODY_PATIENCE: Duration = Duration::from_secs(30);
@@ -69,6 +88,7 @@ pub struct Surface {
     pub auto_create: bool,
     /// Rules beyond the token, of whoever owns the rooms. Absent: a good token suffices.
     pub admit: Option<Admit>,
+    pub sizes: Sizes,
     pub counters: Arc<Counters>,
 }
 
@@ -103,7 +123,8 @@ impl Counters {
     }
 }
 
-/// The whole surface as one router. Serve it with connect info of [`SocketAddr`], so that clients have an address.
+/// The whole surface as one router. Serve it with connect info of [`SocketAddr`], or behind a layer that adds
+/// [`ClientAddress`], so that clients have an address.
 pub fn router(surface: Surface) -> Router {
     let routes = Router::new()
         .route("/", get(async || "OK"))
@@ -312,9 +333,10 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
     match session {
         Ok(session) => {
             surface.rooms.stats().join_ms.observe(milliseconds(begin.elapsed()));
+            let bytes_max = limit(surface.sizes.signal_message_max);
             let counters = surface.counters;
             counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
-            upgrade.accept(SIGNAL_MESSAGE_BYTES_MAX, async move |socket| counters.count(session.run(socket).await))
+            upgrade.accept(bytes_max, async move |socket| counters.count(session.run(socket).await))
         }
         Err(unjoined) => {
             surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
@@ -380,12 +402,9 @@ fn read_join(mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Re
 
 fn client_hints(request: &Request) -> ClientHints {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let named_by_proxy = ["CF-Connecting-IP", "X-Forwarded-For", "X-Real-IP"].into_iter().find_map(header);
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_string());
-    let address = match named_by_proxy {
-        Some(list) => list.split(',').next().unwrap_or_default().trim().to_owned(),
-        None => peer.unwrap_or_default(),
-    };
+    let told = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+    let peer = || request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let address = told.or_else(peer).map_or_else(String::new, |address| address.to_canonical().to_string());
     ClientHints { user_agent: header(USER_AGENT.as_str()).unwrap_or_default().to_owned(), address }
 }
 
@@ -412,7 +431,7 @@ async fn call(surface: &Surface, route: &api::Route, request: Request) -> Respon
         Ok(encoding) => encoding,
         Err(error) => return error.into_response(),
     };
-    let body = match read_body(body).await {
+    let body = match read_body(body, limit(surface.sizes.request_body_max)).await {
         Ok(body) => body,
         Err(response) => return response,
     };
@@ -428,8 +447,8 @@ fn counted(surface: &Surface, response: Response) -> Response {
     response
 }
 
-async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
-    match tokio::time::timeout(REQUEST_BODY_PATIENCE, axum::body::to_bytes(body, REQUEST_BODY_BYTES_MAX)).await {
+async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
+    match tokio::time::timeout(REQUEST_BODY_PATIENCE, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),
         Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "request body too slow")),

@@ -6,13 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::AuthError;
+use super::{AuthError, Reason};
 use crate::clock::Timestamp;
+use crate::store::stream::UserId;
 use crate::text::{self, Schemes};
 use crate::user::{Role, User};
 
 /// How far clocks may be apart.
 const LEEWAY: Duration = Duration::from_secs(30);
+
+/// The claim that names the user where the token is OpenID's.
+const SUBJECT: &str = "sub";
 
 /// Longest name that is shown, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -28,6 +32,8 @@ pub(super) struct Rules {
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
     /// Parts separated by dots, unless a claim has the whole as its name.
+    pub(super) user_claim: String,
+    /// The same of the role.
     pub(super) role_claim: String,
     /// API keys of the media server.
     pub(super) refused_issuers: HashSet<String>,
@@ -36,11 +42,11 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn user(&self, claims: &Claims, now: Timestamp) -> Result<User, AuthError> {
         self.check_origin(claims)?;
-        let id = claims.text("sub").and_then(|sub| sub.parse().ok()).ok_or(AuthError::Unauthenticated)?;
-        let expires_at = claims.time("exp")?.ok_or(AuthError::Unauthenticated)?;
+        let id = claims.at(&self.user_claim).and_then(|value| self.id(value)).ok_or(Reason::User)?;
+        let expires_at = claims.time("exp")?.ok_or(Reason::Times)?;
         for not_before in ["iat", "nbf"] {
             if claims.time(not_before)?.is_some_and(|at| at > now.plus(LEEWAY)) {
-                return Err(AuthError::Unauthenticated);
+                return Err(Reason::NotYetValid.into());
             }
         }
         if expires_at.plus(LEEWAY) <= now {
@@ -50,23 +56,34 @@ impl Rules {
         Ok(User { id, role: self.role(claims), name: name(claims), picture, expires_at })
     }
 
+    /// A user's id: text, or a whole number as databases count them. `sub` is text always (RFC 7519, section 4.1.2).
+    fn id(&self, value: &Value) -> Option<UserId> {
+        match value {
+            Value::String(text) => text.parse().ok(),
+            Value::Number(number) if self.user_claim != SUBJECT && (number.is_u64() || number.is_i64()) => {
+                number.to_string().parse().ok()
+            }
+            Value::Number(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
     /// Issuer and audience, and that it is no media token.
-    fn check_origin(&self, claims: &Claims) -> Result<(), AuthError> {
+    fn check_origin(&self, claims: &Claims) -> Result<(), Reason> {
         let issuer = claims.text("iss");
         let is_media_token =
             claims.0.contains_key("video") || issuer.is_some_and(|iss| self.refused_issuers.contains(iss));
         let issuer_fits = self.issuer.is_none() || self.issuer.as_deref() == issuer;
         let audience_fits = self.audience.as_deref().is_none_or(|wanted| names(claims.0.get("aud"), wanted));
-        if is_media_token || !issuer_fits || !audience_fits { Err(AuthError::Unauthenticated) } else { Ok(()) }
+        match (is_media_token, issuer_fits, audience_fits) {
+            (true, ..) => Err(Reason::MediaToken),
+            (_, false, _) => Err(Reason::Issuer),
+            (.., false) => Err(Reason::Audience),
+            (false, true, true) => Ok(()),
+        }
     }
 
     fn role(&self, claims: &Claims) -> Role {
-        let role = claims.0.get(&self.role_claim).or_else(|| {
-            let mut parts = self.role_claim.split('.');
-            let first = claims.0.get(parts.next()?)?;
-            parts.try_fold(first, |value, part| value.get(part))
-        });
-        if names(role, "admin") { Role::Admin } else { Role::User }
+        if names(claims.at(&self.role_claim), "admin") { Role::Admin } else { Role::User }
     }
 }
 
@@ -89,12 +106,21 @@ impl Claims {
         self.0.get(name)?.as_str()
     }
 
+    /// What stands at a path, its parts separated by dots, unless a claim has the whole as its name.
+    fn at(&self, path: &str) -> Option<&Value> {
+        self.0.get(path).or_else(|| {
+            let mut parts = path.split('.');
+            let first = self.0.get(parts.next()?)?;
+            parts.try_fold(first, |value, part| value.get(part))
+        })
+    }
+
     /// A NumericDate (RFC 7519, section 2): seconds, perhaps with a fraction.
-    fn time(&self, name: &str) -> Result<Option<Timestamp>, AuthError> {
+    fn time(&self, name: &str) -> Result<Option<Timestamp>, Reason> {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
         };
-        let seconds = value.as_f64().filter(|seconds| seconds.is_finite()).ok_or(AuthError::Unauthenticated)?;
+        let seconds = value.as_f64().filter(|seconds| seconds.is_finite()).ok_or(Reason::Times)?;
         // The cast saturates, and the range of times is smaller still.
         #[expect(clippy::cast_possible_truncation, reason = "saturates")]
         let millis = (seconds * 1000.0) as i64;

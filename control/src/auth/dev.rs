@@ -35,7 +35,8 @@ impl DevTokens {
 
     pub fn sign(&self, user: &UserId, role: Role, name: Option<&str>, now: Timestamp) -> DevToken {
         let expires_at = now.plus(LIFE);
-        let mut claims = json!({ "sub": user, "iat": now.millis() / 1000, "exp": expires_at.millis() / 1000 });
+        let mut claims = json!({ "iat": now.millis() / 1000, "exp": expires_at.millis() / 1000 });
+        claims[&self.config.user_claim] = json!(user);
         claims[&self.config.role_claim] = json!(role);
         let optional =
             [("name", name.unwrap_or_default()), ("iss", &self.config.issuer), ("aud", &self.config.audience)];

@@ -11,7 +11,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use super::{AuthError, Authenticator};
+use super::{AuthError, Authenticator, Reason};
 use crate::clock::Timestamp;
 use crate::config::product;
 
@@ -149,8 +149,8 @@ async fn tokens_of_three_kinds_are_verified() {
         assert_eq!(verifier.verify(&key.sign(None)).await.as_deref(), Ok("u1"), "{}", key.id);
     }
     // Signed by another key than the one that is named.
-    for (key, id) in [(&keys[0], "ec"), (&next(), "ed")] {
-        assert_eq!(verifier.verify(&key.sign(Some(id))).await, Err(AuthError::Unauthenticated));
+    for (key, id, reason) in [(&keys[0], "ec", Reason::Key), (&next(), "ed", Reason::Signature)] {
+        assert_eq!(verifier.verify(&key.sign(Some(id))).await, Err(reason.into()));
     }
     assert_eq!(service.asked(), 1);
 }
@@ -165,7 +165,7 @@ async fn a_public_key_is_no_secret() {
     for secret in [public.to_string(), public["n"].as_str().unwrap().to_owned()] {
         let header = Header { kid: Some("rsa".to_owned()), ..Header::new(Algorithm::HS256) };
         let token = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(secret.as_bytes())).unwrap();
-        assert_eq!(verifier.verify(&token).await, Err(AuthError::Unauthenticated));
+        assert_eq!(verifier.verify(&token).await, Err(Reason::Key.into()));
     }
 }
 
@@ -175,7 +175,7 @@ async fn a_key_has_one_algorithm() {
     let service = Service::with(&[&rsa()]).await;
     let other = Key { algorithm: Algorithm::RS512, ..rsa() };
 
-    assert_eq!(service.verifier().verify(&other.token()).await, Err(AuthError::Unauthenticated));
+    assert_eq!(service.verifier().verify(&other.token()).await, Err(Reason::Key.into()));
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn a_service_that_is_away_at_first_is_asked_again_soon() {
     service.answers(StatusCode::BAD_GATEWAY, String::new());
 
     for _ in 0..10 {
-        assert_eq!(verifier.verify(&ed().token()).await, Err(AuthError::Unauthenticated));
+        assert_eq!(verifier.verify(&ed().token()).await, Err(Reason::Key.into()));
     }
     assert_eq!(service.asked(), 1);
     service.has(&[&ed()]);

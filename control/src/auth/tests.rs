@@ -68,16 +68,16 @@ async fn a_token_says_who_calls() {
 
 #[tokio::test]
 async fn subject_and_expiry_are_needed() {
-    for claims in [
-        json!({ "exp": at(60) }),
-        json!({ "sub": "u_1" }),
-        with("sub", json!("")),
-        with("sub", json!("x".repeat(129))),
-        with("sub", json!(7)),
-        with("exp", json!("tomorrow")),
-        with("exp", Value::Null),
+    for (claims, reason) in [
+        (json!({ "exp": at(60) }), Reason::User),
+        (json!({ "sub": "u_1" }), Reason::Times),
+        (with("sub", json!("")), Reason::User),
+        (with("sub", json!("x".repeat(129))), Reason::User),
+        (with("sub", json!(7)), Reason::User),
+        (with("exp", json!("tomorrow")), Reason::Times),
+        (with("exp", Value::Null), Reason::Times),
     ] {
-        assert_eq!(verify(&claims).await, Err(AuthError::Unauthenticated), "{claims}");
+        assert_eq!(verify(&claims).await, Err(reason.into()), "{claims}");
     }
     assert!(verify(&with("sub", json!("x".repeat(128)))).await.is_ok());
 }
@@ -88,7 +88,7 @@ async fn times_have_thirty_seconds_of_leeway() {
     assert_eq!(verify(&with("exp", at(-30))).await, Err(AuthError::Expired));
     for claim in ["iat", "nbf"] {
         assert!(verify(&with(claim, at(30))).await.is_ok());
-        assert_eq!(verify(&with(claim, at(31))).await, Err(AuthError::Unauthenticated));
+        assert_eq!(verify(&with(claim, at(31))).await, Err(Reason::NotYetValid.into()));
     }
 }
 
@@ -98,13 +98,40 @@ async fn issuer_and_audience_are_checked_when_configured() {
     let mut claims = claims();
     claims["iss"] = json!("https://id.example");
 
-    assert!(verify_with(&config, &claims).await.is_err());
+    assert_eq!(verify_with(&config, &claims).await, Err(Reason::Audience.into()));
     claims["aud"] = json!("other");
-    assert!(verify_with(&config, &claims).await.is_err());
+    assert_eq!(verify_with(&config, &claims).await, Err(Reason::Audience.into()));
     claims["aud"] = json!(["other", "live"]);
     assert!(verify_with(&config, &claims).await.is_ok());
     claims["iss"] = json!("https://evil.example");
-    assert!(verify_with(&config, &claims).await.is_err());
+    assert_eq!(verify_with(&config, &claims).await, Err(Reason::Issuer.into()));
+}
+
+/// Identity services of apps that are older than OpenID name the user in many ways.
+#[tokio::test]
+async fn the_users_id_may_stand_anywhere_and_be_a_number() {
+    let id = async |path: &str, claims: Value| {
+        let config = product::Auth { user_claim: path.into(), ..config() };
+        verify_with(&config, &claims).await.map(|user| user.id.to_string())
+    };
+
+    assert_eq!(id("sub", claims()).await.as_deref(), Ok("u_1"));
+    assert_eq!(id("userId", with("userId", json!("a"))).await.as_deref(), Ok("a"));
+    assert_eq!(id("id", with("id", json!(4711))).await.as_deref(), Ok("4711"));
+    assert_eq!(id("id", with("id", json!(7.5))).await, Err(Reason::User.into()));
+    let hex = "65f0c0ffee65f0c0ffee65f0";
+    assert_eq!(id("_id", with("_id", json!(hex))).await.as_deref(), Ok(hex));
+    assert_eq!(id("user._id", with("user", json!({ "_id": hex }))).await.as_deref(), Ok(hex));
+    // Never another one than the configured: who may choose the claim may choose the user.
+    assert_eq!(id("userId", claims()).await, Err(Reason::User.into()));
+}
+
+#[tokio::test]
+async fn tokens_for_trying_hold_the_id_where_it_is_looked_for() {
+    let config = product::Auth { user_claim: "userId".into(), ..config() };
+    let signed = DevTokens::new(&config).sign(&"u_2".parse().unwrap(), Role::User, None, now());
+
+    assert_eq!(authenticator(&config).verify(&signed.token, now()).await.unwrap().id.as_str(), "u_2");
 }
 
 #[tokio::test]
@@ -134,10 +161,11 @@ async fn a_name_is_cut_and_a_picture_must_be_https() {
 
 #[tokio::test]
 async fn a_media_token_is_no_user_token() {
-    assert!(verify(&with("video", json!({ "room": "r" }))).await.is_err());
-    assert!(verify(&with("iss", json!("APIkey"))).await.is_err());
+    assert_eq!(verify(&with("video", json!({ "room": "r" }))).await, Err(Reason::MediaToken.into()));
+    assert_eq!(verify(&with("iss", json!("APIkey"))).await, Err(Reason::MediaToken.into()));
     let signed_by_the_media_server = sign(&Header::new(Algorithm::HS256), &claims(), SFU);
-    assert!(authenticator(&config()).verify(&signed_by_the_media_server, now()).await.is_err());
+    let refused = authenticator(&config()).verify(&signed_by_the_media_server, now()).await;
+    assert_eq!(refused, Err(Reason::Signature.into()));
 }
 
 #[tokio::test]
@@ -145,14 +173,14 @@ async fn the_algorithm_is_not_the_tokens_choice() {
     let authenticator = authenticator(&config());
     for algorithm in [Algorithm::HS384, Algorithm::HS512] {
         let token = sign(&Header::new(algorithm), &claims(), SECRET);
-        assert_eq!(authenticator.verify(&token, now()).await, Err(AuthError::Unauthenticated), "{algorithm:?}");
+        assert_eq!(authenticator.verify(&token, now()).await, Err(Reason::Key.into()), "{algorithm:?}");
     }
     let body = token(&claims()).split('.').nth(1).unwrap().to_owned();
     // {"alg":"none"} and {"alg":"RS256"}
     for head in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJSUzI1NiJ9"] {
         for signature in ["", "AAAA"] {
             let token = format!("{head}.{body}.{signature}");
-            assert_eq!(authenticator.verify(&token, now()).await, Err(AuthError::Unauthenticated), "{token}");
+            assert_eq!(authenticator.verify(&token, now()).await, Err(Reason::Key.into()), "{token}");
         }
     }
 }
@@ -162,7 +190,8 @@ async fn what_is_no_token_is_refused() {
     let authenticator = authenticator(&config());
     let long = "a".repeat(100_000);
     for text in ["", ".", "..", "a.b.c", "\u{0}", "ey.ey.ey", long.as_str()] {
-        assert_eq!(authenticator.verify(text, now()).await, Err(AuthError::Unauthenticated));
+        let refused = authenticator.verify(text, now()).await;
+        assert!(matches!(refused, Err(AuthError::Unauthenticated(Reason::Malformed | Reason::Key))), "{refused:?}");
     }
 }
 

@@ -9,14 +9,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::counters::{Counters, add, subtract};
-
-/// Finds the address of a client behind proxies.
-pub type ClientAddress = Arc<dyn Fn(SocketAddr, &HeaderMap) -> IpAddr + Send + Sync>;
+use crate::http::client::Proxies;
+use crate::http::origins::Origins;
 
 /// Refused tokens of one connection.
 const REFUSALS_MAX: u32 = 20;
@@ -28,12 +27,11 @@ const TOLD_MAX: u32 = 16;
 pub(crate) struct Door(Arc<Inner>);
 
 struct Inner {
-    /// Empty: pages of this server alone.
-    origins: Vec<String>,
+    origins: Origins,
     max: u32,
     /// 0: unlimited.
     max_per_address: u32,
-    address: ClientAddress,
+    proxies: Proxies,
     count: Mutex<Count>,
     counters: Arc<Counters>,
 }
@@ -77,14 +75,8 @@ impl Pass {
 }
 
 impl Door {
-    pub fn new(
-        origins: Vec<String>,
-        max: u32,
-        max_per_address: u32,
-        address: ClientAddress,
-        counters: Arc<Counters>,
-    ) -> Self {
-        Self(Arc::new(Inner { origins, max, max_per_address, address, count: Mutex::default(), counters }))
+    pub fn new(origins: Origins, max: u32, max_per_address: u32, proxies: Proxies, counters: Arc<Counters>) -> Self {
+        Self(Arc::new(Inner { origins, max, max_per_address, proxies, count: Mutex::default(), counters }))
     }
 
     fn enter(&self, address: IpAddr) -> Option<Pass> {
@@ -101,22 +93,6 @@ impl Door {
         count.of_address.insert(address, here + 1);
         add(&self.0.counters.connections, 1);
         Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, refusals: AtomicU32::new(0) })))
-    }
-
-    /// Whether a page of that origin may connect. What is no page sends none.
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else {
-            return true;
-        };
-        let Ok(origin) = origin.to_str() else {
-            return false;
-        };
-        if self.0.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
-            return true;
-        }
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        authority.is_some_and(|authority| host.is_some_and(|host| host.eq_ignore_ascii_case(authority)))
     }
 }
 
@@ -144,15 +120,15 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Layer in front of the Socket.IO service.
 pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
-    if !door.admits(request.headers()) {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
+    let client = door.0.proxies.client_of(peer, request.headers());
+    if !door.0.origins.admit(request.headers(), client.called.as_deref()) {
         add(&door.0.counters.refused_at_door, 1);
         return (StatusCode::FORBIDDEN, "This origin may not connect; add it to http.cors_origins.").into_response();
     }
     if !continues(&request) {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |ConnectInfo(peer)| *peer);
-        let address = (door.0.address)(peer, request.headers());
-        let Some(pass) = door.enter(address) else {
+        let Some(pass) = door.enter(client.address) else {
             add(&door.0.counters.refused_at_door, 1);
             return (StatusCode::TOO_MANY_REQUESTS, "too_many_connections").into_response();
         };
@@ -171,14 +147,13 @@ fn continues(request: &Request) -> bool {
 mod tests {
     use super::*;
 
-    fn door(origins: &[&str], max: u32, max_per_address: u32) -> Door {
-        let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        Door::new(origins, max, max_per_address, Arc::new(|peer, _| peer.ip()), Arc::default())
+    fn door(max: u32, max_per_address: u32) -> Door {
+        Door::new(Origins::default(), max, max_per_address, Proxies::default(), Arc::default())
     }
 
     #[test]
     fn connections_of_one_address_are_counted_until_they_end() {
-        let door = door(&[], 1000, 2);
+        let door = door(1000, 2);
         let [one, other]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
         let passes: Vec<_> = (0..2).map(|_| door.enter(one).unwrap()).collect();
 
@@ -192,7 +167,7 @@ mod tests {
 
     #[test]
     fn few_of_those_over_a_limit_are_told_and_the_rest_refused() {
-        let door = door(&[], 10, 0);
+        let door = door(10, 0);
         let address = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
         let passes: Vec<_> = (0..1000).filter_map(|n| door.enter(address(n))).collect();
 
@@ -207,25 +182,5 @@ mod tests {
         assert_eq!(network(parse("2001:db8:1:2::1")), network(parse("2001:db8:1:2:ffff::9")));
         assert_ne!(network(parse("2001:db8:1:2::1")), network(parse("2001:db8:1:3::1")));
         assert_eq!(network(parse("::ffff:192.0.2.1")), parse("192.0.2.1"));
-    }
-
-    #[test]
-    fn pages_of_other_origins_need_to_be_listed() {
-        let headers = |origin: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, "chat.example:8443".parse().unwrap());
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().unwrap());
-            }
-            headers
-        };
-        let listed = door(&["https://app.example"], 1, 1);
-
-        assert!(listed.admits(&headers(None)));
-        assert!(listed.admits(&headers(Some("https://app.example"))));
-        assert!(listed.admits(&headers(Some("https://chat.example:8443"))));
-        assert!(!listed.admits(&headers(Some("https://evil.example"))));
-        assert!(!listed.admits(&headers(Some("null"))));
-        assert!(door(&["*"], 1, 1).admits(&headers(Some("https://evil.example"))));
     }
 }

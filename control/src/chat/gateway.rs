@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{Method, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use socketioxide::adapter::LocalAdapter;
@@ -25,10 +25,11 @@ use socketioxide::{BroadcastError, ParserConfig, SocketIo};
 use socketioxide_core::Value;
 use tokio::sync::mpsc;
 use tower::Layer as _;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::CorsLayer;
 use tracing::field::display;
 use tracing::{debug, info};
 
+use crate::http::origins::Origins;
 use crate::store::stream::{StreamId, UserId};
 
 use super::admission::{Admission, Place};
@@ -143,7 +144,7 @@ impl Gateway {
 
     /// Serves the path of Socket.IO. `origins`: of pages that may call from elsewhere.
     /// To be called once.
-    pub fn router(&self, door: Door, origins: &[String]) -> Router {
+    pub fn router(&self, door: Door, origins: &Origins) -> Router {
         // Made once: every service that the layer makes has sessions of its own.
         let service = self.layer.layer(Router::new());
         Router::new()
@@ -258,14 +259,9 @@ fn part_name(part: u64) -> Cow<'static, str> {
     Cow::Owned(format!("part-{part}"))
 }
 
-fn cors(origins: &[String]) -> CorsLayer {
-    let allowed = if origins.iter().any(|origin| origin == "*") {
-        AllowOrigin::any()
-    } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
-    };
+fn cors(origins: &Origins) -> CorsLayer {
     let methods = [Method::GET, Method::POST];
-    CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers([header::CONTENT_TYPE])
+    CorsLayer::new().allow_origin(origins.cors()).allow_methods(methods).allow_headers([header::CONTENT_TYPE])
 }
 
 impl Entrance {

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
 use super::keys::{KnownKeys, OPEN_MAPS, joined};
-use super::values::{Addresses, KeyPairs, PortRange};
+use super::values::{Addresses, KeyPairs, PortRange, truth};
 use super::{Config, DEV_KEY, DEV_SECRET, DEV_UDP_PORT, Level, product};
 
 /// Where a configuration comes from, weakest first.
@@ -45,32 +45,95 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// What is to be said of a configuration.
+#[derive(Debug, Default)]
+pub(super) struct Remarks {
+    refusals: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Remarks {
+    /// It cannot be used.
+    pub(super) fn refuse(&mut self, text: impl Into<String>) {
+        self.refusals.push(text.into());
+    }
+
+    pub(super) fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
+    /// The warnings, if there is no refusal.
+    ///
+    /// # Errors
+    /// All refusals in one text.
+    fn conclude(self) -> anyhow::Result<Vec<String>> {
+        match self.refusals.as_slice() {
+            [] => Ok(self.warnings),
+            [one] => bail!("{one}{}", self.way_out()),
+            all => {
+                let lines: String = all.iter().map(|text| format!("\n  {text}")).collect();
+                bail!("{} things in the configuration stand in the way:{lines}{}", all.len(), self.way_out())
+            }
+        }
+    }
+
+    /// What helps against unsupported keys alone.
+    fn way_out(&self) -> &'static str {
+        if self.refusals.iter().all(|text| text.contains(" is not supported: ")) {
+            "\nTake it out, or start with --disable-strict-config to go on without it"
+        } else {
+            ""
+        }
+    }
+}
+
 /// Reads and checks a configuration.
 ///
 /// # Errors
-/// Says which key is wrong and what to do.
+/// Says which keys are wrong and what to do, all at once.
 pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     let mut tree = parse_tree(sources.yaml.as_deref().unwrap_or_default())?;
     let known = KnownKeys::new();
-    for (path, text) in known.environment_overrides(&sources.environment) {
-        set(&mut tree, &path, value_of(&text));
-    }
-    for (path, value) in product::environment_overrides(&sources.environment) {
-        set(&mut tree, path, value);
-    }
+    let mut remarks = Remarks::default();
+    known.read_environment(&sources.environment, &mut tree, &mut remarks);
+    product::read_environment(&sources.environment, &mut tree, &mut remarks);
     for (path, text) in &sources.overrides {
-        set(&mut tree, path, value_of(text));
+        set(&mut tree, path, known.value_of(path, text));
     }
-    let mut warnings = Vec::new();
-    known.check(&mut tree, sources.strict, &mut warnings)?;
-    let mut config = read_tree(tree)?;
-    apply_flags(&mut config, sources.flags)?;
+    known.check(&mut tree, sources.strict, &mut remarks);
+    let Some(mut config) = read_tree(&tree, &mut remarks) else {
+        return Err(remarks.conclude().err().unwrap_or_else(|| anyhow!("the configuration is not valid")));
+    };
     let file_given = sources.yaml.is_some();
-    read_key_file(&mut config)?;
+    for result in [apply_flags(&mut config, sources.flags), read_key_file(&mut config)] {
+        if let Err(error) = result {
+            remarks.refuse(format!("{error:#}"));
+        }
+    }
     apply_development(&mut config, file_given);
     product::adopt_key(&mut config);
-    config.check()?;
-    Ok(Loaded { config, warnings })
+    config.check(&mut remarks);
+    Ok(Loaded { config, warnings: remarks.conclude()? })
+}
+
+/// Whether the command line may set this key by a flag of its name, and whether that flag can do without a value.
+pub fn flag(name: &str) -> Option<Flag> {
+    let known = KnownKeys::new();
+    let flag = if known.is_switch(name) { Flag::Switch } else { Flag::Value };
+    known.has(name).then_some(flag)
+}
+
+/// Whether a text says on or off.
+pub fn is_truth(text: &str) -> bool {
+    truth(text).is_some()
+}
+
+/// How a flag that sets a key is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// With or without true or false behind it.
+    Switch,
+    Value,
 }
 
 pub(super) fn parse_tree(yaml: &str) -> anyhow::Result<Mapping> {
@@ -81,23 +144,29 @@ pub(super) fn parse_tree(yaml: &str) -> anyhow::Result<Mapping> {
     }
 }
 
-/// The parser does not say which value it refused. So on an error each is read alone.
-fn read_tree(tree: Mapping) -> anyhow::Result<Config> {
+/// The parser does not say which value it refused. So on an error each is read alone. `None`: refused.
+fn read_tree(tree: &Mapping, remarks: &mut Remarks) -> Option<Config> {
     let error = match serde_yaml_ng::from_value(Value::Mapping(tree.clone())) {
-        Ok(config) => return Ok(config),
+        Ok(config) => return Some(config),
         Err(error) => error,
     };
-    for (path, value) in leaves("", &tree) {
+    let mut found = false;
+    for (path, value) in leaves("", tree) {
         let mut alone = Mapping::new();
         set(&mut alone, &path, value);
         if let Err(error) = serde_yaml_ng::from_value::<Config>(Value::Mapping(alone)) {
-            bail!("{path}: {error}");
+            remarks.refuse(format!("{path}: {error}"));
+            found = true;
         }
     }
-    Err(error).context("the configuration is not valid")
+    if !found {
+        remarks.refuse(format!("the configuration is not valid: {error}"));
+    }
+    None
 }
 
-pub(super) fn leaves(prefix: &str, tree: &Mapping) -> Vec<(String, Value)> {
+/// All values with their paths. Maps with keys of the operator's are values.
+fn leaves(prefix: &str, tree: &Mapping) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for (key, value) in tree {
         let path = joined(prefix, key.as_str().unwrap_or_default());
@@ -114,7 +183,7 @@ fn apply_flags(config: &mut Config, flags: Flags) -> anyhow::Result<()> {
     if let Some(yaml) = flags.keys {
         // The error of the parser could quote a secret.
         config.keys = serde_yaml_ng::from_str(&yaml)
-            .map_err(|_| anyhow::anyhow!("--keys (LIVEKIT_KEYS) must be YAML like \"name: secret\", with the space"))?;
+            .map_err(|_| anyhow!("--keys (LIVEKIT_KEYS) must be YAML like \"name: secret\", with the space"))?;
     }
     if let Some(path) = flags.key_file {
         config.key_file = path;
@@ -143,7 +212,7 @@ fn read_key_file(config: &mut Config) -> anyhow::Result<()> {
     refuse_open_file(path)?;
     let yaml = std::fs::read_to_string(path).with_context(|| format!("cannot read the key file {}", path.display()))?;
     config.keys = serde_yaml_ng::from_str(&yaml)
-        .map_err(|_| anyhow::anyhow!("the key file {} must be YAML like \"name: secret\"", path.display()))?;
+        .map_err(|_| anyhow!("the key file {} must be YAML like \"name: secret\"", path.display()))?;
     Ok(())
 }
 
@@ -194,9 +263,10 @@ fn listen_on_loopback(config: &mut Config) {
     }
 }
 
-/// What the text of a variable or a flag means in YAML.
-fn value_of(text: &str) -> Value {
-    serde_yaml_ng::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+pub(super) fn get<'a>(tree: &'a Mapping, path: &str) -> Option<&'a Value> {
+    let mut parts = path.split('.');
+    let first = tree.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
 }
 
 pub(super) fn set(tree: &mut Mapping, path: &str, value: Value) {

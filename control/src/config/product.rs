@@ -1,11 +1,16 @@
 //! Settings of the live-streaming product: streams, chat, users, store, and where rooms are.
 
-use anyhow::bail;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
-use serde_yaml_ng::Value;
+use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
+use super::load::{Remarks, set};
+use super::values::truth;
 use super::{Config, Hidden};
+use crate::http::client::Proxies;
+use crate::http::origins::Origins;
 
 /// Environment variables with names of their own, and the keys that they set. All are text, whatever they look like,
 /// but the feature flag.
@@ -20,23 +25,24 @@ const VARIABLES: [(&str, &str); 8] = [
     ("JWT_AUDIENCE", "auth.audience"),
 ];
 
-/// Off only by an explicit `false`.
+/// On, unless it says no.
 const FEATURE_FLAG: &str = "FEATURE_GO_LIVE";
 
 /// HMAC-SHA-256 wants a key as long as its hash (RFC 2104).
 const JWT_SECRET_BYTES_MIN: usize = 32;
 
-/// Keys that the environment sets under names of their own.
-pub(super) fn environment_overrides(environment: &[(String, String)]) -> Vec<(&'static str, Value)> {
-    let mut found = Vec::new();
-    for (name, text) in environment {
+/// Sets what the environment sets under names of the product's. A variable that is empty counts as not set.
+pub(super) fn read_environment(environment: &[(String, String)], tree: &mut Mapping, remarks: &mut Remarks) {
+    for (name, text) in environment.iter().filter(|(_, text)| !text.trim().is_empty()) {
         if name == FEATURE_FLAG {
-            found.push(("live.enabled", Value::Bool(!text.trim().eq_ignore_ascii_case("false"))));
+            match truth(text) {
+                Some(enabled) => set(tree, "live.enabled", Value::Bool(enabled)),
+                None => remarks.refuse(format!("{FEATURE_FLAG} is {text:?}: write true or false")),
+            }
         } else if let Some((_, path)) = VARIABLES.iter().find(|(variable, _)| variable == name) {
-            found.push((*path, Value::String(text.clone())));
+            set(tree, path, Value::String(text.clone()));
         }
     }
-    found
 }
 
 /// The key of the streams is a key of our own media server too.
@@ -48,50 +54,83 @@ pub(super) fn adopt_key(config: &mut Config) {
 }
 
 /// What does not go together.
-pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check(config: &Config, remarks: &mut Remarks) {
     let Config { auth, chat, http, sfu, development, .. } = config;
     let secret = &auth.jwt_secret.0;
     if !secret.is_empty() && secret.len() < JWT_SECRET_BYTES_MIN {
-        bail!("auth.jwt_secret (JWT_SECRET) has {} bytes, but must have {JWT_SECRET_BYTES_MIN} or more", secret.len());
+        remarks.refuse(format!(
+            "auth.jwt_secret (JWT_SECRET) has {} bytes, but must have {JWT_SECRET_BYTES_MIN} or more",
+            secret.len()
+        ));
     }
     let taken = config.keys.0.iter().any(|(_, other)| *other == Secret::new(secret)) || (*secret == sfu.api_secret.0);
     if !secret.is_empty() && taken {
-        bail!(
+        remarks.refuse(
             "auth.jwt_secret (JWT_SECRET) is also the secret of an API key: a user could then make tokens for the \
-             media server. Take two different secrets"
+             media server. Take two different secrets",
         );
     }
     if sfu.api_key.is_empty() != sfu.api_secret.0.is_empty() {
-        bail!(
-            "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none"
+        remarks.refuse(
+            "sfu.api_key (LIVEKIT_API_KEY) and sfu.api_secret (LIVEKIT_API_SECRET) belong together: set both or none",
         );
     }
     let other = |(name, secret): &(String, Secret)| *name == sfu.api_key && *secret != Secret::new(&sfu.api_secret.0);
     if sfu.mode == SfuMode::Builtin && config.keys.0.iter().any(other) {
-        bail!(
+        remarks.refuse(format!(
             "sfu.api_key (LIVEKIT_API_KEY) {0:?} is one of keys, with another secret than sfu.api_secret \
              (LIVEKIT_API_SECRET): this server would refuse its own streams' tokens. Give {0:?} one secret",
             sfu.api_key
-        );
+        ));
+    }
+    if let Some(host) = elsewhere(config) {
+        remarks.refuse(format!(
+            "sfu.url (LIVEKIT_URL) names {host}, but the media server is this process's own (sfu.mode builtin). To use \
+             the server at {host}, set sfu.mode external; if {host} is a name of this one, set it as sfu.public_url \
+             in place of sfu.url"
+        ));
     }
     if sfu.mode == SfuMode::External && (sfu.url.is_empty() || sfu.api_key.is_empty()) {
-        bail!(
+        remarks.refuse(
             "sfu.mode external needs the other server: set sfu.url, sfu.api_key and sfu.api_secret (LIVEKIT_URL, \
-             LIVEKIT_API_KEY, LIVEKIT_API_SECRET)"
+             LIVEKIT_API_KEY, LIVEKIT_API_SECRET)",
         );
     }
     for (key, url) in [("sfu.url (LIVEKIT_URL)", &sfu.url), ("sfu.public_url", &sfu.public_url)] {
         if sfu.mode != SfuMode::Only && !url.is_empty() && !leads_to_a_server(url) {
-            bail!("{key} is {url:?}, where apps would not get anywhere: write it like https://sfu.example");
+            remarks.refuse(format!(
+                "{key} is {url:?}, where apps would not get anywhere: write it like https://sfu.example"
+            ));
         }
     }
-    if !development && http.cors_origins.iter().any(|origin| origin == "*") {
-        bail!("http.cors_origins may be \"*\" in development only: list the origins of your pages");
+    if let Err(error) = Origins::new(&http.cors_origins, *development) {
+        remarks.refuse(error.to_string());
+    }
+    if let Err(error) = Proxies::new(&http.trusted_proxies) {
+        remarks.refuse(error.to_string());
     }
     if !development && chat.guest == Some(GuestAccess::Write) {
-        bail!("chat.guest may be write in development only: nobody could be moderated");
+        remarks.refuse("chat.guest may be write in development only: nobody could be moderated");
     }
-    Ok(())
+}
+
+/// The host of `sfu.url`, if that is another machine's although rooms are in this process. A name is taken for this
+/// machine's if it is one of its addresses, loopback, or what `sfu.public_url` says.
+fn elsewhere(config: &Config) -> Option<String> {
+    let Sfu { mode, url, public_url, .. } = &config.sfu;
+    if *mode != SfuMode::Builtin || url.is_empty() {
+        return None;
+    }
+    let host_of = |url: &str| url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let host = host_of(url)?;
+    let is_name =
+        host == "localhost" || host.ends_with(".localhost") || host_of(public_url).is_some_and(|ours| ours == host);
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| {
+        let interfaces = sfu::io::interface_addresses().unwrap_or_default();
+        let known = config.rtc.node_ip.0.iter().chain(&config.bind_addresses).chain(&interfaces);
+        address.is_loopback() || address.is_unspecified() || known.into_iter().any(|ours| *ours == address)
+    });
+    (!is_name && !is_address).then_some(host)
 }
 
 /// Whether clients can connect to a URL, once it is a WebSocket's.
@@ -193,6 +232,8 @@ pub struct Auth {
     pub issuer: String,
     /// `JWT_AUDIENCE`: `aud` must contain this. Empty: any.
     pub audience: String,
+    /// Where the user's id stands in a token, parts separated by dots.
+    pub user_claim: String,
     /// Where the role stands in a token, parts separated by dots.
     pub role_claim: String,
 }
@@ -204,6 +245,7 @@ impl Default for Auth {
             jwks_url: String::new(),
             issuer: String::new(),
             audience: String::new(),
+            user_claim: "sub".into(),
             role_claim: "role".into(),
         }
     }
@@ -213,9 +255,9 @@ impl Default for Auth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Http {
-    /// Origins whose pages may call; empty means this server's own alone, `*` any (in development only).
+    /// Origins whose pages may call ([`Origins`]); empty means this server's own alone.
     pub cors_origins: Vec<String>,
-    /// Addresses or networks (`10.0.0.0/8`) whose `X-Forwarded-For` is believed.
+    /// Addresses or networks (`10.0.0.0/8`) of proxies, which are believed for whom they call ([`Proxies`]).
     pub trusted_proxies: Vec<String>,
     /// Calls of a user in a minute.
     pub calls_per_minute: u32,
@@ -227,7 +269,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             cors_origins: Vec::new(),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: vec!["127.0.0.0/8".into(), "::1".into()],
             calls_per_minute: 300,
             anonymous_calls_per_minute: 120,
         }
@@ -317,7 +359,7 @@ mod tests {
     #[test]
     fn the_variables_of_the_app_set_the_media_server_and_the_store() {
         let environment = [
-            ("LIVEKIT_URL", "https://sfu.example"),
+            ("LIVEKIT_URL", "http://127.0.0.1:7880"),
             ("LIVEKIT_API_KEY", "1234"),
             ("LIVEKIT_API_SECRET", "5678"),
             ("MONGODB_URI", "mongodb://127.0.0.1"),
@@ -325,7 +367,7 @@ mod tests {
         ];
         let config = loaded("", &environment, false).unwrap();
 
-        assert_eq!(config.sfu.url, "https://sfu.example");
+        assert_eq!(config.sfu.url, "http://127.0.0.1:7880");
         assert_eq!((config.sfu.api_key.as_str(), config.sfu.api_secret.0.as_str()), ("1234", "5678"));
         assert_eq!(config.store.mongodb_uri.0, "mongodb://127.0.0.1");
         assert_eq!(config.auth.jwt_secret.0, LONG);
@@ -345,8 +387,34 @@ mod tests {
         let enabled = |text: &str| loaded("", &[("FEATURE_GO_LIVE", text)], false).unwrap().live.enabled;
 
         assert!(loaded("", &[], false).unwrap().live.enabled);
-        assert!(enabled("true") && enabled("") && enabled("1"));
-        assert!(!enabled("false") && !enabled("FALSE"));
+        for yes in ["true", "", "1", "yes", "On", " true "] {
+            assert!(enabled(yes), "{yes:?}");
+        }
+        for no in ["false", "FALSE", "0", "no", "off", "Disabled", "f"] {
+            assert!(!enabled(no), "{no:?}");
+        }
+        for unclear in ["maybe", "-1", "flase"] {
+            let error = loaded("", &[("FEATURE_GO_LIVE", unclear)], false).unwrap_err().to_string();
+            assert!(error.contains("FEATURE_GO_LIVE") && error.contains("true or false"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_url_of_another_server_is_not_taken_for_our_own() {
+        for url in
+            ["wss://app.livekit.cloud", "https://sfu.example", "http://192.0.2.7:7880", "ws://[2001:db8::1]:7880"]
+        {
+            let error = loaded("", &[("LIVEKIT_URL", url)], false).unwrap_err().to_string();
+            assert!(error.contains("sfu.mode external") && error.contains("sfu.public_url"), "{error}");
+            let external = "sfu: {mode: external, api_key: k, api_secret: s}";
+            assert!(loaded(external, &[("LIVEKIT_URL", url)], false).is_ok(), "{url}");
+            assert!(loaded("sfu: {mode: only}", &[("LIVEKIT_URL", url)], false).is_ok(), "{url}");
+        }
+        for url in ["ws://127.0.0.1:7880", "http://localhost:7880", "ws://[::1]:7880"] {
+            assert!(loaded("", &[("LIVEKIT_URL", url)], false).is_ok(), "{url}");
+        }
+        let named = "{rtc: {node_ip: 203.0.113.9}, sfu: {url: 'ws://203.0.113.9:7880'}}";
+        assert!(loaded(named, &[], false).is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sorts of values that configurations hold.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -57,6 +57,37 @@ pub(super) fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
+/// What is said of something that is on or off; `None` for anything else.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" | "enabled" => Some(true),
+        "false" | "f" | "no" | "n" | "off" | "0" | "disabled" => Some(false),
+        _ => None,
+    }
+}
+
+/// An address to listen on. LiveKit writes all addresses as an empty text.
+///
+/// # Errors
+/// The text is no address.
+pub fn bind_address(text: &str) -> Result<IpAddr, String> {
+    match text.trim() {
+        "" => Ok(Ipv6Addr::UNSPECIFIED.into()),
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        text => text
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .map_err(|_| format!("{text:?} is not an IP address; \"\" means all")),
+    }
+}
+
+/// A list of [`bind_address`]es.
+pub(super) fn bind_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let texts: Option<Vec<String>> = Option::deserialize(deserializer)?;
+    texts.unwrap_or_default().iter().map(|text| bind_address(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
+}
+
 /// Text that is not shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -82,8 +113,16 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    pub(super) fn is_set(self) -> bool {
+    pub fn is_set(self) -> bool {
         self.last != 0
+    }
+
+    /// As [`std::str::FromStr`], but unset for an empty text.
+    ///
+    /// # Errors
+    /// What is expected.
+    pub fn or_unset(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() { Ok(Self::default()) } else { text.parse() }
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::caller::{Call, Identity};
 use super::client::ClientKey;
 use super::{Front, Phase};
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Reason};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem, STORE_RETRY};
 
@@ -26,10 +26,10 @@ pub(super) async fn identify(
     let (mut parts, body) = request.into_parts();
     let now = Timestamp::now();
     let identity = identity(&front, &parts, now).await;
-    let address = front.proxies.client(&parts);
-    let client = ClientKey::from(address);
+    let caller = front.proxies.client(&parts);
+    let client = ClientKey::from(caller.address);
     let user = if let Identity::User(user) = &identity { Some(&user.id) } else { None };
-    let span = super::call_span(&parts, address, user);
+    let span = super::call_span(&parts, caller.address, user);
     let refused = if let Identity::Refused(error) = &identity { Some(*error) } else { None };
     let path = parts.uri.path().to_owned();
     let mut ban = None;
@@ -40,7 +40,7 @@ pub(super) async fn identify(
         }
         Identity::Guest | Identity::Refused(_) => front.limits.call_of_client(client)?,
     }
-    let called = front.proxies.called(&parts);
+    let called = caller.called;
     parts.extensions.insert(Call { identity, ban, client, called, development: front.development });
     async {
         let answer = next.run(Request::from_parts(parts, body)).await;
@@ -58,7 +58,7 @@ fn log_unauthenticated(front: &Front, path: &str, refused: Option<AuthError>, an
         return;
     }
     if let Some(left_out) = front.counters.unauthenticated_log.admit(Instant::now()) {
-        let reason = refused.map_or("there is no token".to_owned(), |error| error.to_string());
+        let reason = refused.map_or("there is no token", AuthError::reason);
         tracing::info!(reason, path, left_out, "authentication failed");
     }
 }
@@ -68,7 +68,7 @@ async fn identity(front: &Front, parts: &Parts, now: Timestamp) -> Identity {
         return Identity::Guest;
     };
     let Some(token) = value.to_str().ok().and_then(bearer) else {
-        return Identity::Refused(AuthError::Unauthenticated);
+        return Identity::Refused(AuthError::Unauthenticated(Reason::Malformed));
     };
     match front.auth.verify(token, now).await {
         Ok(user) => Identity::User(Arc::new(user)),

@@ -65,11 +65,13 @@ impl Call {
 /// What a client is told about its token.
 pub fn refusal(error: AuthError) -> Problem {
     match error {
-        AuthError::Unauthenticated => {
-            Problem::new(Code::Unauthenticated, "The token is not valid here; sign in again.")
-        }
+        AuthError::Unauthenticated(reason) => Problem::new(
+            Code::Unauthenticated,
+            format!("The token is not valid here: {}. Sign in again.", reason.text()),
+        ),
         AuthError::Expired => Problem::new(Code::TokenExpired, "The token has expired; get a new one and try again."),
     }
+    .because(error.reason())
 }
 
 /// Somebody with a valid token; also a banned one.

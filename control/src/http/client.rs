@@ -1,17 +1,26 @@
-//! Where a call comes from, and under which address we were called.
+//! Who calls, and under which address we were called: the connection itself, or what proxies say of it.
 //!
-//! Headers of proxies are believed only from proxies that the configuration names: anybody can write them.
+//! This is the only place that reads what proxies add: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, `X-Real-IP`, and
+//! `Forwarded` (RFC 7239). Anybody can write these headers. So they are believed only of the proxies that the
+//! configuration names (`http.trusted_proxies`, by default those on this machine), hop by hop from the nearest one on.
+
+mod headers;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Version, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use signaling::http::ClientAddress;
+use tracing::warn;
 
-/// Addresses in `X-Forwarded-For` that are looked at, the nearest first.
-const HOPS_MAX: usize = 16;
+use headers::Hop;
 
 /// An address or a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,138 +80,167 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
-/// The proxies in front of us.
+/// Where a call comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Of the client, as far as trusted proxies tell; else of the last proxy.
+    pub address: IpAddr,
+    /// Scheme and authority under which the client called, without a port that is the scheme's own.
+    pub called: Option<String>,
+    /// From this machine, and not for somebody elsewhere as far as can be seen.
+    pub is_local: bool,
+}
+
+/// The text names no proxies.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("http.trusted_proxies: {0:?} is no address and no network such as 10.0.0.0/8")]
+pub struct NotAProxy(String);
+
+/// The proxies in front of us. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(Vec<Network>);
+pub struct Proxies(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    trusted: Vec<Network>,
+    /// Whether the operator was told of a proxy that is not trusted, and of one that does not say for whom it calls.
+    told_of_stranger: AtomicBool,
+    told_of_silence: AtomicBool,
+}
 
 impl Proxies {
     /// # Errors
-    /// The text that is no network.
-    pub fn new(texts: &[String]) -> Result<Self, String> {
-        texts.iter().map(|text| text.parse().map_err(|_| text.clone())).collect::<Result<_, _>>().map(Self)
+    /// [`NotAProxy`]
+    pub fn new(texts: &[String]) -> Result<Self, NotAProxy> {
+        let trusted = texts.iter().map(|text| text.trim().parse().map_err(|_| NotAProxy(text.clone())));
+        Ok(Self(Arc::new(Inner { trusted: trusted.collect::<Result<_, _>>()?, ..Inner::default() })))
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(address))
+        self.0.trusted.iter().any(|network| network.contains(address))
     }
 
-    /// The address of the client: the last one that no trusted proxy has.
-    pub fn client(&self, parts: &Parts) -> IpAddr {
-        self.client_of(peer(parts), &parts.headers)
+    /// Who sent a request.
+    pub fn client(&self, parts: &Parts) -> Client {
+        let client = self.client_of(peer(&parts.extensions), &parts.headers);
+        Client { is_local: client.is_local && !is_old(parts.version), ..client }
     }
 
     /// As [`Proxies::client`], of a TCP connection from `peer`.
-    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         let peer = peer.to_canonical();
-        if !self.trusts(peer) {
-            return peer;
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if !self.trusts(peer) || !headers::forwarded(headers) {
+            let is_local = peer.is_loopback() && !headers::forwarded(headers) && host.is_none_or(names_this_machine);
+            return Client { address: peer, called: called(None, host, None), is_local };
         }
-        let mut client = peer;
-        for address in forwarded_for(headers).take(HOPS_MAX) {
-            let Some(address) = address else { break };
-            client = address;
+        let hops = headers::hops(headers);
+        let (address, at) = self.origin(peer, &hops);
+        // What the proxy nearest to the client said comes first.
+        let of_hop = |read: fn(&Hop) -> Option<&str>| hops.iter().take(at + 1).rev().find_map(read);
+        let port = of_hop(|hop| hop.port.as_deref());
+        let proto = of_hop(|hop| hop.proto.as_deref()).or(port.filter(|port| *port == "443").map(|_| "https"));
+        let host = of_hop(|hop| hop.host.as_deref()).or(host);
+        Client { address, called: called(proto, host, port), is_local: false }
+    }
+
+    /// The last address that no trusted proxy has, and the number of the hop that told it, the nearest being 0.
+    fn origin(&self, peer: IpAddr, hops: &[Hop]) -> (IpAddr, usize) {
+        let mut found = (peer, 0);
+        for (at, hop) in hops.iter().enumerate() {
+            let Some(address) = hop.address else { break };
+            found = (address, at);
             if !self.trusts(address) {
                 break;
             }
         }
-        client
+        found
     }
 
-    /// Scheme and authority under which the client called.
-    pub fn called(&self, parts: &Parts) -> Option<String> {
-        let host = parts.headers.get(header::HOST)?.to_str().ok()?;
-        let authority: Authority = host.parse().ok()?;
-        let forwarded = parts.headers.get("x-forwarded-proto").filter(|_| self.trusts(peer(parts)));
-        let scheme = if forwarded.is_some_and(|proto| proto == "https") { "https" } else { "http" };
-        (!authority.as_str().contains('@')).then(|| format!("{scheme}://{authority}"))
+    /// Tells the operator once of what is probably a proxy that is not set up.
+    fn advise(&self, peer: IpAddr, headers: &HeaderMap, version: Version) {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let once = |told: &AtomicBool| !told.swap(true, Ordering::Relaxed);
+        let is_near = match peer {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_loopback(),
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_loopback(),
+        };
+        if headers::forwarded(headers) && !self.trusts(peer) {
+            // Strangers from afar may write what they like.
+            if is_near && once(&self.0.told_of_stranger) {
+                warn!(
+                    %peer,
+                    "somebody near by sends X-Forwarded-For or Forwarded and is not believed: if that is your proxy, name \
+                     it in http.trusted_proxies; until then all its clients share one address"
+                );
+            }
+        } else if peer.is_loopback()
+            && !headers::forwarded(headers)
+            && let Some(host) = host.filter(|host| !names_this_machine(host) || is_old(version))
+            && once(&self.0.told_of_silence)
+        {
+            warn!(
+                host,
+                "a proxy on this machine does not say for whom it calls: let it send X-Forwarded-For and \
+                 X-Forwarded-Proto; until then all its clients share one address and are given ws:// URLs"
+            );
+        }
     }
+}
+
+/// Adds the address of the client, for the signalling, which does not know of proxies, and looks for proxies that are not
+/// set up. All requests pass here.
+pub async fn identify(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
+    let peer = peer(request.extensions());
+    proxies.advise(peer, request.headers(), request.version());
+    let address = proxies.client_of(peer, request.headers()).address;
+    request.extensions_mut().insert(ClientAddress(address));
+    next.run(request).await
+}
+
+/// Whether only a proxy that was told nothing calls like that: nginx, which then also sends none of the headers.
+fn is_old(version: Version) -> bool {
+    version < Version::HTTP_11
 }
 
 /// Of the TCP connection.
-fn peer(parts: &Parts) -> IpAddr {
-    let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+fn peer(extensions: &axum::http::Extensions) -> IpAddr {
+    let info = extensions.get::<ConnectInfo<SocketAddr>>();
     info.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |info| info.0.ip().to_canonical())
 }
 
-/// From the nearest proxy on; `None` for what is no address.
-fn forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
-    let lines = headers.get_all("x-forwarded-for").into_iter().rev();
-    lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')).map(|text| {
-        let text = text.trim();
-        let socket = || text.parse::<SocketAddr>().map(|socket| socket.ip());
-        text.parse::<IpAddr>().or_else(|_| socket()).ok().map(|address| address.to_canonical())
-    })
+/// Scheme and authority, from what is known of them. `proto`: what the client spoke; else plain HTTP, as we do.
+fn called(proto: Option<&str>, host: Option<&str>, port: Option<&str>) -> Option<String> {
+    let secure = proto.is_some_and(|proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"));
+    let scheme = if secure { "https" } else { "http" };
+    let authority: Authority = host?.trim().parse().ok()?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return None;
+    }
+    let told = || port.and_then(|port| port.parse::<u16>().ok());
+    let port = authority.port_u16().or_else(told).filter(|port| Some(*port) != default_port(scheme));
+    let host = authority.host().to_ascii_lowercase();
+    Some(port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}")))
+}
+
+/// The port that a URL of this scheme need not name.
+pub(super) fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+/// Whether an authority names the machine that it is said on, whoever says it.
+pub(super) fn names_this_machine(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host().to_ascii_lowercase();
+    let is_loopback = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    is_loopback || host == "localhost" || host.ends_with(".localhost")
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::http::Request;
-
-    use super::*;
-
-    fn parts(peer: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder();
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        parts.extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4000)));
-        parts
-    }
-
-    fn proxies(texts: &[&str]) -> Proxies {
-        Proxies::new(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn a_stranger_cannot_say_where_it_comes_from() {
-        let parts = parts("203.0.113.5", &[("x-forwarded-for", "198.51.100.1")]);
-
-        assert_eq!(proxies(&["10.0.0.0/8"]).client(&parts), "203.0.113.5".parse::<IpAddr>().unwrap());
-    }
-
-    #[test]
-    fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
-        let proxies = proxies(&["10.0.0.0/8", "fd00::/8"]);
-        let seen = |list: &str| proxies.client(&parts("10.1.2.3", &[("x-forwarded-for", list)])).to_string();
-
-        assert_eq!(seen("198.51.100.1, 203.0.113.5, 10.9.9.9"), "203.0.113.5");
-        assert_eq!(seen("198.51.100.1:8080"), "198.51.100.1");
-        assert_eq!(seen("2001:db8::7, fd00::1"), "2001:db8::7");
-        assert_eq!(seen("forged, unknown"), "10.1.2.3");
-        assert_eq!(seen(""), "10.1.2.3");
-    }
-
-    #[test]
-    fn several_lines_are_one_list() {
-        let parts = parts("10.0.0.1", &[("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "203.0.113.5")]);
-
-        assert_eq!(proxies(&["10.0.0.1"]).client(&parts).to_string(), "203.0.113.5");
-    }
-
-    #[test]
-    fn an_ipv6_network_of_64_bits_is_one_client() {
-        let key = |text: &str| ClientKey::from(text.parse::<IpAddr>().unwrap());
-
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
-        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
-    }
-
-    #[test]
-    fn https_is_believed_of_a_trusted_proxy_only() {
-        let headers = [("host", "live.example"), ("x-forwarded-proto", "https")];
-        let called = |peer| proxies(&["10.0.0.1"]).called(&parts(peer, &headers));
-
-        assert_eq!(called("10.0.0.1").as_deref(), Some("https://live.example"));
-        assert_eq!(called("10.0.0.2").as_deref(), Some("http://live.example"));
-    }
-
-    #[test]
-    fn what_is_no_network_is_refused() {
-        for text in ["", "10.0.0.0/33", "10.0.0", "::/129", "a/8", "10.0.0.0/-1"] {
-            assert_eq!(text.parse::<Network>(), Err(NotANetwork), "{text}");
-        }
-    }
-}
+mod tests;

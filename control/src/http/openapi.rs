@@ -80,6 +80,8 @@ struct ProblemShape {
     code: String,
     /// For people; may change.
     detail: String,
+    /// With `unauthenticated` and `token_expired`: what is wrong with the token, such as `wrong_signature`.
+    reason: Option<String>,
     request_id: Option<String>,
     /// With `validation_failed` only.
     errors: Option<Vec<FieldErrorShape>>,

@@ -27,7 +27,7 @@ pub(super) async fn receive(State(front): State<Arc<Front>>, request: Request) -
     if !["application/webhook+json", "application/json"].iter().any(|known| kind.eq_ignore_ascii_case(known)) {
         return Err(Problem::new(Code::UnsupportedMediaType, "Send application/webhook+json."));
     }
-    let address = front.proxies.client(&parts);
+    let address = front.proxies.client(&parts).address;
     let client = ClientKey::from(address);
     let span = super::call_span(&parts, address, None);
     let headers = parts.headers.clone();

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use control::chat::{Limits, Rate};
 use control::config::product::GuestAccess;
+use control::http::origins::Origins;
 use control::store::SharedStore;
 
 use crate::server::{Options, Server, obey};
@@ -95,7 +96,7 @@ macro_rules! every_rule {
             fifty_refused_events_close_the_socket;
             oversized_packets_and_attachments_end_the_connection;
             pages_of_other_origins_are_kept_out with
-                Options { origins: vec!["https://app.example".into()], ..Options::default() };
+                Options { origins: Origins::new(&["https://app.example".into()], false).unwrap(), ..Options::default() };
             a_client_comes_back_by_itself_and_lacks_nothing;
             history_is_read_page_by_page with Options { limits: unlimited(), ..Options::default() };
             history_is_as_open_as_the_socket with Options { guest: GuestAccess::Off, ..Options::default() };

@@ -10,12 +10,13 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
-use control::auth::AuthError;
+use control::auth::{AuthError, Reason};
 use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, TokenFault, Verify};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
 use control::http::caller::{Call, Identity, RequestId};
-use control::http::client::ClientKey;
+use control::http::client::{ClientKey, Proxies};
+use control::http::origins::Origins;
 use control::live::Live;
 use control::problem::Problem;
 use control::serve::serve_with;
@@ -36,7 +37,7 @@ pub struct Options {
     pub config: product::Chat,
     pub guest: GuestAccess,
     pub enabled: bool,
-    pub origins: Vec<String>,
+    pub origins: Origins,
     pub unread_max: Duration,
     pub directory: Option<std::path::PathBuf>,
     /// Absent: a fresh one.
@@ -52,7 +53,7 @@ impl Default for Options {
             config: product::Chat::default(),
             guest: GuestAccess::Read,
             enabled: true,
-            origins: Vec::new(),
+            origins: Origins::default(),
             unread_max: Duration::from_secs(25),
             directory: None,
             store: None,
@@ -99,7 +100,7 @@ impl Server {
             store: Arc::clone(&store),
             live: live.clone(),
             verify: verify(),
-            address: Arc::new(|peer, _| peer.ip()),
+            proxies: Proxies::default(),
             directory: options.directory,
             node: StreamId::generate().to_string(),
         };
@@ -145,7 +146,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
         None => Identity::Guest,
         Some(token) => match verify()(token, Timestamp::now()).await {
             Ok(user) => Identity::User(Arc::new(user)),
-            Err(TokenFault::Unauthenticated) => Identity::Refused(AuthError::Unauthenticated),
+            Err(TokenFault::Unauthenticated) => Identity::Refused(AuthError::Unauthenticated(Reason::Signature)),
             Err(TokenFault::Expired) => Identity::Refused(AuthError::Expired),
         },
     };

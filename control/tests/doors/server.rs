@@ -18,7 +18,7 @@ use loadtest::media::{MediaOptions, MediaThread};
 use loadtest::sender::Source;
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
-use signaling::http::{Counters, Surface};
+use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::{Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
 use tokio::net::TcpListener;
@@ -55,6 +55,7 @@ impl Server {
             rooms: rooms.clone(),
             auto_create: true,
             admit: Some(admission(live.clone(), || true, Timestamp::now)),
+            sizes: Sizes::default(),
             counters: Arc::new(Counters::default()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -42,6 +42,23 @@ pub async fn a_token_must_be_signed_and_whole(store: SharedStore) {
     send(basic).await.refused(401, "unauthenticated");
 }
 
+/// Rule 1: whoever sets the identity service up is told what does not fit; whoever forges tokens learns nothing by it.
+pub async fn a_refused_token_comes_with_the_reason(store: SharedStore) {
+    let world = World::with(store, |settings| settings.auth.audience = "live".to_owned()).await;
+    let reason = async |token: &str| mine(&world, token).await.json()["reason"].clone();
+    let whole = with("aud", json!("live"));
+
+    mine(&world, &sign(&whole)).await.expect(200);
+    assert_eq!(reason("x").await, "malformed");
+    assert_eq!(reason(&sign_with(&whole, "another secret of more than 32 bytes")).await, "wrong_signature");
+    assert_eq!(reason(&sign(&claims())).await, "wrong_audience");
+    assert_eq!(reason(&sign(&json!({ "aud": "live", "userId": "u1", "exp": seconds_now() + 600 }))).await, "no_user");
+    assert_eq!(reason(&sign(&json!({ "aud": "live", "sub": "u1" }))).await, "no_expiry");
+    let expired = sign(&json!({ "aud": "live", "sub": "u1", "exp": seconds_now() - 60 }));
+    assert_eq!(reason(&expired).await, "expired");
+    assert_eq!(world.get("/api/live/mine", "").await.json().get("reason"), None);
+}
+
 /// Rule 2: the algorithm is not the token's choice; `none` least of all.
 pub async fn a_token_without_a_signature_is_refused(store: SharedStore) {
     let world = World::new(store).await;

@@ -137,6 +137,29 @@ pub async fn only_listed_origins_may_call_from_a_page(store: SharedStore) {
     }
 }
 
+/// Rule 9: the same origin is the same however it is written, in the list and by the page.
+pub async fn an_origin_has_one_reading(store: SharedStore) {
+    let list = ["https://App.example:443/", "https://*.shop.example", "capacitor://localhost"];
+    let world = World::with(store, |settings| settings.http.cors_origins = list.map(str::to_owned).to_vec()).await;
+
+    for (origin, is_allowed) in [
+        ("https://app.example", true),
+        ("https://eu.shop.example", true),
+        ("capacitor://localhost", true),
+        ("http://app.example", false),
+        ("https://shop.example", false),
+        ("http://localhost:3000", false),
+        ("null", false),
+    ] {
+        for method in ["OPTIONS", "POST"] {
+            let request = world.request(method, "/api/live/start").header("origin", origin);
+            let answer = send(request.header("access-control-request-method", "POST")).await;
+            let expected = is_allowed.then_some(origin);
+            assert_eq!(answer.header("access-control-allow-origin"), expected, "{method} {origin}");
+        }
+    }
+}
+
 /// Rule 9: without a list, only this server's own pages may.
 pub async fn without_a_list_no_other_origin_may_call(store: SharedStore) {
     let world = World::new(store).await;
@@ -167,20 +190,42 @@ pub async fn an_address_is_believed_of_a_trusted_proxy_only(store: SharedStore) 
     let call = async |world: &World, from: &str| {
         send(world.request("GET", "/api/live/active").header("x-forwarded-for", from)).await.status
     };
-    let strangers = World::with(store.clone(), |settings| settings.http.anonymous_calls_per_minute = 1).await;
+    let strangers = World::with(store.clone(), |settings| {
+        settings.http.anonymous_calls_per_minute = 1;
+        settings.http.trusted_proxies = Vec::new();
+    })
+    .await;
     assert_eq!(call(&strangers, "198.51.100.1").await, 200);
     assert_eq!(call(&strangers, "198.51.100.2").await, 429);
 
-    let behind_proxy = World::with(store, |settings| {
-        settings.http.anonymous_calls_per_minute = 1;
-        settings.http.trusted_proxies = vec!["127.0.0.0/8".to_owned()];
-    })
-    .await;
+    // Proxies on this machine are trusted by default.
+    let behind_proxy = World::with(store, |settings| settings.http.anonymous_calls_per_minute = 1).await;
     assert_eq!(call(&behind_proxy, "198.51.100.1").await, 200);
     assert_eq!(call(&behind_proxy, "198.51.100.1").await, 429);
     assert_eq!(call(&behind_proxy, "198.51.100.2").await, 200);
     assert_eq!(call(&behind_proxy, "2001:db8:0:1::1").await, 200);
     assert_eq!(call(&behind_proxy, "2001:db8:0:1:ffff::2").await, 429);
+}
+
+/// Section 4: behind a proxy that speaks TLS, apps are told of the proxy, in whichever form it says how it was called.
+pub async fn a_stream_is_reached_by_the_address_that_the_client_called(store: SharedStore) {
+    let world = World::new(store).await;
+    for (number, headers) in [
+        &[("host", "live.example"), ("x-forwarded-for", "198.51.100.1"), ("x-forwarded-proto", "https")][..],
+        &[("x-forwarded-host", "live.example"), ("x-forwarded-port", "443"), ("x-forwarded-proto", "https")],
+        &[("forwarded", "for=\"[2001:db8::7]:4711\";proto=https;host=live.example:443")],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut request = world.request("POST", "/api/live/start").bearer_auth(token(&format!("u{number}")));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let started = send(request.header("content-type", "application/json").body("{}")).await.expect(201);
+
+        assert_eq!(started["url"], "wss://live.example", "{headers:?}");
+    }
 }
 
 /// Section 1.1: the form of a refusal.

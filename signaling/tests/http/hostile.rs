@@ -9,7 +9,7 @@ use prost::Message as _;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use serde_json::json;
-use signaling::http::SIGNAL_MESSAGE_BYTES_MAX;
+use signaling::http::Sizes;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -86,7 +86,7 @@ async fn messages_that_nobody_can_read_end_their_connection_alone() {
         Message::Binary(vec![0xFF; 100].into()),
         Message::Text("{\"offer\":".into()),
         Message::Text("[]".into()),
-        Message::Binary(vec![0; SIGNAL_MESSAGE_BYTES_MAX + 1].into()),
+        Message::Binary(vec![0; Sizes::default().signal_message_max + 1].into()),
     ];
     let count = bad.len() as u64;
     for message in bad {

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
-use signaling::http::{Admit, Counters, Surface};
+use signaling::http::{Admit, Counters, Sizes, Surface};
 use signaling::rooms::{Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +43,8 @@ impl Server {
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let counters = Arc::new(Counters::default());
-        let surface = Surface { keys, rooms, auto_create, admit, counters: Arc::clone(&counters) };
+        let sizes = Sizes::default();
+        let surface = Surface { keys, rooms, auto_create, admit, sizes, counters: Arc::clone(&counters) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
