@@ -247,7 +247,7 @@ async fn packets_that_no_client_sends_close_their_socket_and_touch_no_other() {
         assert!(!witness.is_over(), "{packet:.60}");
     }
     let large = user(&product, &room, &token("mallory")).await;
-    large.emit("chat:message", json!({ "text": "x".repeat(20_000) }));
+    large.emit("chat:message", json!({ "text": "x".repeat(300_000) }));
     large.closed().await;
 
     let ack = witness.ask("chat:message", json!({ "text": "still here" })).await.expect("it is answered");
