@@ -21,6 +21,7 @@ test: setup ## Pass every test, real clients included
 
 test-clients: setup ## Pass every client and version of years past, and write docs/clients.md
 	control/tests/clients/versions/setup
+	$(CARGO) build --workspace --examples
 	ONAIR_WRITE_CLIENTS=1 $(CARGO) test --workspace --test stacks --test versions --no-fail-fast
 
 test-build: ## Build the tests without running them

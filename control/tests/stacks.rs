@@ -16,7 +16,7 @@ mod stack;
 #[path = "support/table.rs"]
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use script::directory;
@@ -58,6 +58,13 @@ fn aiortc_publishes_and_views() {
 #[test]
 fn libdatachannel_publishes_and_views() {
     stands(&client("libdatachannel", "libdatachannel", Program::Node(&["stack_libdatachannel.mjs"])));
+}
+
+#[test]
+fn webrtc_rs_publishes_and_views() {
+    let program = Path::new(env!("CARGO_BIN_EXE_onair")).with_file_name("examples").join("stack_webrtc_rs");
+    assert!(program.exists(), "build it first: cargo build -p onair --example stack_webrtc_rs");
+    stands(&client("webrtc-rs", "webrtc-rs", Program::Built(program)));
 }
 
 #[test]
