@@ -198,6 +198,7 @@ impl Client {
             protocol: options.protocol,
             auto_subscribe: options.auto_subscribe,
             offer,
+            from: None,
         };
         let mut socket = SignalSocket::connect(call).await?;
         let protocol = socket.protocol;
@@ -306,7 +307,7 @@ fn initial_sections(options: &ClientOptions) -> Vec<LocalSection> {
 }
 
 /// The address of this machine on the way to the server.
-async fn local_ip(url: &str) -> anyhow::Result<IpAddr> {
+pub(crate) async fn local_ip(url: &str) -> anyhow::Result<IpAddr> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or(rest);
     let with_port = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {

@@ -1,7 +1,7 @@
 //! Simulated publishers and subscribers for any LiveKit server.
 //!
-//! [`run`] is the whole load test; [`client::Client`] is one participant, for tests with a few of them. Signalling is
-//! asynchronous, media is on threads of its own ([`media`]), and nothing here is shared with a server's code.
+//! [`run`] is the whole load test; [`client::Client`] is one participant, for tests with a few of them; [`hostile`] attacks
+//! a server. Signalling is asynchronous, media is on threads of its own ([`media`]), and nothing here is shared with a server's code.
 
 pub mod channels;
 pub mod churn;
@@ -9,8 +9,10 @@ pub mod client;
 pub mod clock;
 pub mod codec;
 pub mod delays;
+mod dial;
 pub mod dtls;
 pub mod histogram;
+pub mod hostile;
 pub mod ice;
 mod load;
 mod marks;

@@ -48,7 +48,7 @@ fn parse_stat(stat: &str) -> Option<(u64, u64)> {
     Some((field(11)? + field(12)?, field(17)?))
 }
 
-fn status_value(status: &str, name: &str) -> Option<u64> {
+pub(crate) fn status_value(status: &str, name: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 

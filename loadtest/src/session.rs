@@ -65,7 +65,7 @@ impl Peer {
 }
 
 /// Text of `len` ice-chars (RFC 8839, section 5.4).
-fn random_text(len: usize) -> String {
+pub(crate) fn random_text(len: usize) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     (0..len).map(|_| char::from(LETTERS[usize::from(rand::random::<u8>() & 63)])).collect()
 }

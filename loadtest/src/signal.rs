@@ -1,5 +1,6 @@
 //! The signalling socket: joining over `/rtc/v1` or `/rtc`, protobuf frames both ways.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,13 +13,12 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::tls;
+use crate::{dial, tls};
 
 /// The signalling protocol version that clients of 2026 speak.
 const PROTOCOL: i32 = 17;
@@ -83,6 +83,8 @@ pub struct JoinCall<'a> {
     pub auto_subscribe: bool,
     /// The offer that goes with a v1 join.
     pub offer: proto::SessionDescription,
+    /// Local address to connect from; `None` leaves it to the kernel.
+    pub from: Option<IpAddr>,
 }
 
 impl SignalSocket {
@@ -95,11 +97,11 @@ impl SignalSocket {
         let base = websocket_base(call.url);
         let mut protocol = call.protocol;
         let socket = match protocol {
-            Protocol::V0 => open(&v0_url(&base, call.auto_subscribe), call.token).await?,
-            Protocol::V1 => match open(&v1_url(&base, &call), call.token).await {
+            Protocol::V0 => open(&v0_url(&base, call.auto_subscribe), call.token, call.from).await?,
+            Protocol::V1 => match open(&v1_url(&base, &call), call.token, call.from).await {
                 Err(Refusal::NotFound) => {
                     protocol = Protocol::V0;
-                    open(&v0_url(&base, call.auto_subscribe), call.token).await?
+                    open(&v0_url(&base, call.auto_subscribe), call.token, call.from).await?
                 }
                 other => other?,
             },
@@ -113,7 +115,15 @@ impl SignalSocket {
     ///
     /// When the socket is closed.
     pub async fn send(&mut self, request: Request) -> anyhow::Result<()> {
-        let bytes = proto::SignalRequest { message: Some(request) }.encode_to_vec();
+        self.send_bytes(proto::SignalRequest { message: Some(request) }.encode_to_vec()).await
+    }
+
+    /// Sends a binary message, whether it is a request or not.
+    ///
+    /// # Errors
+    ///
+    /// When the socket is closed.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> anyhow::Result<()> {
         self.socket.send(tungstenite::Message::Binary(bytes.into())).await.context("sending on the signal socket")
     }
 
@@ -198,9 +208,9 @@ impl From<Refusal> for anyhow::Error {
     }
 }
 
-async fn open(url: &str, token: &str) -> Result<WebSocket, Refusal> {
+async fn open(url: &str, token: &str, from: Option<IpAddr>) -> Result<WebSocket, Refusal> {
     let request = authorised(url, token).map_err(Refusal::Other)?;
-    let stream = stream_to(request.uri()).await.map_err(Refusal::Other)?;
+    let stream = stream_to(request.uri(), from).await.map_err(Refusal::Other)?;
     match tokio_tungstenite::client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) if response.status().as_u16() == 404 => Err(Refusal::NotFound),
@@ -212,11 +222,11 @@ async fn open(url: &str, token: &str) -> Result<WebSocket, Refusal> {
     }
 }
 
-async fn stream_to(uri: &Uri) -> anyhow::Result<Box<dyn Stream>> {
+async fn stream_to(uri: &Uri, from: Option<IpAddr>) -> anyhow::Result<Box<dyn Stream>> {
     let host = uri.host().context("the server's URL has no host")?.trim_matches(['[', ']']);
     let is_secure = uri.scheme_str() == Some("wss");
     let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-    let stream = TcpStream::connect((host, port)).await.context("connecting to the server")?;
+    let stream = dial::connect(host, port, from).await.context("connecting to the server")?;
     // Messages are small and answer each other.
     stream.set_nodelay(true).context("connecting to the server")?;
     Ok(if is_secure { Box::new(tls::connect(host, stream).await?) } else { Box::new(stream) })
@@ -263,6 +273,7 @@ mod tests {
             protocol: Protocol::V1,
             auto_subscribe: true,
             offer: proto::SessionDescription::default(),
+            from: None,
         };
         let error = SignalSocket::connect(call).await.err().unwrap().to_string();
         assert!(error.contains("401") && error.contains("nope"), "{error}");

@@ -1,0 +1,99 @@
+//! The attacks of `loadtest`'s program `hostile`, for a second each and all of a kind at once, on the whole server as a
+//! process: it lives on with all of its workers, keeps its memory, and nobody innocent is thrown out.
+//!
+//! Delays are not looked at here, since they are the machine's as well; `hostile` itself measures them.
+
+#[path = "support/ports.rs"]
+mod ports;
+
+use std::path::Path;
+use std::time::Duration;
+
+use loadtest::hostile::{self, Options, Row};
+use tokio::sync::Mutex;
+
+/// One server under attack at a time: the load of another one would show as its own.
+static MACHINE: Mutex<()> = Mutex::const_new(());
+
+/// Memory that all attacks of a kind together may cost at any moment.
+const GROWTH_MAX: u64 = 256 << 20;
+
+/// Runs these attacks at once.
+async fn attack(name: &str, attacks: &[&str]) -> Row {
+    let _machine = MACHINE.lock().await;
+    let [http, tcp, udp] = [(); 3].map(|()| ports::free());
+    let store = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hostile-{name}.store"));
+    // Of an earlier run.
+    let _ = std::fs::remove_dir_all(&store);
+    let config = format!(
+        "{{port: {http}, bind_addresses: [127.0.0.1], store: {{path: {}}}, logging: {{level: warn}}, \
+         rtc: {{workers: 2, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}",
+        store.display()
+    );
+    let binary = std::env::var("ONAIR_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_onair").into());
+    let options = Options {
+        url: format!("ws://127.0.0.1:{http}"),
+        start: Some(format!("{binary} --dev --config-body '{config}'")),
+        only: attacks.iter().map(|&attack| attack.to_owned()).collect(),
+        together: true,
+        duration: Duration::from_secs(1),
+        quiet_time: Duration::from_millis(300),
+        settle_time: Duration::from_millis(500),
+        tcp_port: tcp,
+        quiet: true,
+        ..Options::default()
+    };
+    let mut report = hostile::run(options, |_| ()).await.expect("the attacks run");
+    let row = report.rows.pop().expect("there is one row");
+    for attacker in &row.attackers {
+        assert!(attacker.sent + attacker.refused > 0, "it did not even begin: {attacker}");
+    }
+    row
+}
+
+/// Asserts what does not depend on the pace of the machine.
+fn holds(row: &Row) {
+    let told = || serde_json::to_string_pretty(row).expect("it can be shown");
+    assert!(!row.has_ended, "{}", told());
+    assert_eq!(row.afresh.0, row.afresh.1, "a worker takes nobody in\n{}", told());
+    assert_eq!(row.attack.lost.len() + row.after.lost.len(), 0, "innocents were thrown out\n{}", told());
+    assert!(row.after.packets > 0, "media stands still\n{}", told());
+    let (before, peak) = (row.before_bytes.expect("it is a child"), row.peak_bytes.expect("it is a child"));
+    assert!(peak.saturating_sub(before) < GROWTH_MAX, "memory rose from {before} to {peak}\n{}", told());
+}
+
+#[tokio::test]
+async fn nobody_with_a_data_channel_takes_the_server_down() {
+    holds(&attack("channels", &["channels"]).await);
+}
+
+#[tokio::test]
+async fn nobody_with_a_signal_socket_takes_the_server_down() {
+    let attacks = [
+        "signal-offer-sections",
+        "signal-flood",
+        "signal-noise",
+        "signal-endless-frame",
+        "signal-deaf",
+        "joins-of-one-identity",
+    ];
+    holds(&attack("signalling", &attacks).await);
+}
+
+#[tokio::test]
+async fn no_stranger_takes_the_server_down_by_http() {
+    let attacks =
+        ["validate-gzip", "request-heads", "webhook-bodies", "forged-tokens", "websocket-upgrades", "http-noise"];
+    holds(&attack("doors", &attacks).await);
+}
+
+#[tokio::test]
+async fn no_crowd_of_silent_connections_takes_the_server_down() {
+    holds(&attack("crowds", &["idle-connections", "slow-heads", "ice-tcp-silent"]).await);
+}
+
+#[tokio::test]
+async fn nobody_takes_the_server_down_by_the_media_ports() {
+    let attacks = ["ice-tcp-empty-frames", "check-from-elsewhere", "udp-noise", "replay", "rtcp-noise", "rtp-ssrcs"];
+    holds(&attack("paths", &attacks).await);
+}
