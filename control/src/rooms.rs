@@ -122,8 +122,8 @@ pub trait RoomDoor: Send + Sync + 'static {
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp);
 
     /// What an app connects to, `ws://…` or `wss://…`. `called` is the scheme and authority under which the client
-    /// called us (`http://host:port`).
-    fn url(&self, called: Option<&str>) -> String;
+    /// called us (`http://host:port`). `None`: it takes these, and they are not known.
+    fn url(&self, called: Option<&str>) -> Option<String>;
 
     /// Returns the `sid`. An existing room is as good.
     async fn create(&self, room: &str) -> Result<String, RoomsError>;

@@ -257,6 +257,15 @@ impl Streams {
         }
     }
 
+    /// What an app connects to.
+    fn url(&self, called: Option<&str>) -> Result<String, Problem> {
+        let unnamed = || {
+            let detail = "The Host header of this request names no host, so no URL can be made from it.";
+            Problem::new(Code::InvalidParameter, detail)
+        };
+        self.rooms().url(called).ok_or_else(unnamed)
+    }
+
     /// A stream of the caller's own. What others may not even see does not exist for them.
     async fn own_stream(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
         let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;

@@ -152,10 +152,11 @@ async fn apps_are_given_the_configured_address_or_the_one_they_called() {
     };
     let outside = |public| External::new("http://sfu:7880/", public, signer()).unwrap().url(Some("http://here:7880"));
 
-    assert_eq!(url(None), "ws://here:7880");
-    assert_eq!(url(Some("https://live.example/")), "wss://live.example");
-    assert_eq!(outside(None), "ws://sfu:7880");
-    assert_eq!(outside(Some("wss://sfu.example")), "wss://sfu.example");
+    assert_eq!(url(None).as_deref(), Some("ws://here:7880"));
+    assert_eq!(url(Some("https://live.example/")).as_deref(), Some("wss://live.example"));
+    assert_eq!(Builtin::new(server.rooms.clone(), signer(), None).url(None), None);
+    assert_eq!(outside(None).as_deref(), Some("ws://sfu:7880"));
+    assert_eq!(outside(Some("wss://sfu.example")).as_deref(), Some("wss://sfu.example"));
     assert!(External::new("sfu:7880", None, signer()).is_err());
 }
 

@@ -104,6 +104,7 @@ macro_rules! every_rule {
                 a_stream_id_is_an_object_id
                 the_token_of_a_start_may_publish
                 a_start_needs_no_body
+                a_host_header_that_names_no_host_is_refused
                 a_second_start_does_as_it_is_told
                 starts_are_limited
                 a_start_without_the_media_server_is_refused

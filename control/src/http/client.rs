@@ -214,13 +214,19 @@ fn called(proto: Option<&str>, host: Option<&str>, port: Option<&str>) -> Option
     let secure = proto.is_some_and(|proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"));
     let scheme = if secure { "https" } else { "http" };
     let authority: Authority = host?.trim().parse().ok()?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
+    if authority.as_str().contains('@') || authority.host().is_empty() || has_odd_port(&authority) {
         return None;
     }
     let told = || port.and_then(|port| port.parse::<u16>().ok());
     let port = authority.port_u16().or_else(told).filter(|port| Some(*port) != default_port(scheme));
     let host = authority.host().to_ascii_lowercase();
     Some(port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}")))
+}
+
+/// Whether something else than a port follows the host. None at all may follow the colon (RFC 3986, section 3.2.3).
+fn has_odd_port(authority: &Authority) -> bool {
+    let port = authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+    port.is_some_and(|port| !port.is_empty()) && authority.port_u16().is_none()
 }
 
 /// The port that a URL of this scheme need not name.

@@ -240,7 +240,8 @@ pub(super) struct ChatDoor {
     settings: crate::store::chat::ChatSettings,
 }
 
-refusals!(WatchRefusals = [USER, LIVE] Blocked, Banned, StreamNotFound, StreamFull, StreamEnded, SfuUnavailable);
+refusals!(WatchRefusals = [USER, LIVE]
+    InvalidParameter, Blocked, Banned, StreamNotFound, StreamFull, StreamEnded, SfuUnavailable);
 
 /// Get a token to watch.
 #[utoipa::path(

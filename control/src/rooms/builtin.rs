@@ -35,8 +35,8 @@ impl RoomDoor for Builtin {
         self.signer.join(request, now)
     }
 
-    fn url(&self, called: Option<&str>) -> String {
-        websocket_url(self.public_url.as_deref().or(called).unwrap_or_default())
+    fn url(&self, called: Option<&str>) -> Option<String> {
+        self.public_url.as_deref().or(called).map(websocket_url)
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {
@@ -172,7 +172,6 @@ mod tests {
             ("http://h:7880", "ws://h:7880"),
             ("https://h/", "wss://h"),
             ("wss://sfu.example", "wss://sfu.example"),
-            ("", ""),
         ] {
             assert_eq!(websocket_url(url), expected);
         }

@@ -126,8 +126,8 @@ impl RoomDoor for External {
         self.signer.join(request, now)
     }
 
-    fn url(&self, _called: Option<&str>) -> String {
-        self.public_url.clone()
+    fn url(&self, _called: Option<&str>) -> Option<String> {
+        Some(self.public_url.clone())
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {

@@ -69,15 +69,18 @@ impl Streams {
     ///
     /// # Errors
     /// `feature_disabled`, `banned`, `conflict`, `stream_not_found` or `not_startable` for a scheduled one,
-    /// `rate_limited`, `start_cooldown`, `idempotency_key_reused`, `sfu_unavailable`, `store_unavailable`.
+    /// `rate_limited`, `start_cooldown`, `idempotency_key_reused`, `sfu_unavailable`, `store_unavailable`,
+    /// `invalid_parameter` if it is not known under which address the client called and the URL is to be made from that.
     pub async fn start(&self, user: &User, request: StartRequest) -> Result<Started, Problem> {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;
+        // Before anything is written.
+        let url = self.url(request.called.as_deref())?;
         let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move { streams.start_once(user, request).await }).await
+        self.to_the_end(async move { streams.start_once(user, request, url).await }).await
     }
 
-    async fn start_once(&self, user: User, mut request: StartRequest) -> Result<Started, Problem> {
+    async fn start_once(&self, user: User, mut request: StartRequest, url: String) -> Result<Started, Problem> {
         // Another node's ban may not have been seen here yet.
         if let Some(ban) = self.store().ban(&user.id).await? {
             self.observe_ban(ban);
@@ -87,13 +90,13 @@ impl Streams {
         match Once::open::<StartAnswer>(self, &user.id, "start", key, &request.body_digest).await? {
             Turn::Repeat(answer) => {
                 let stream = self.stream(answer.stream_id).await?;
-                Ok(self.started(&user, &request, stream, answer.resumed, answer.created))
+                Ok(self.started(&user, url, stream, answer.resumed, answer.created))
             }
             Turn::First(once) => {
                 let result = self
                     .start_now(&user, &request)
                     .await
-                    .map(|begun| self.started(&user, &request, begun.stream, begun.resumed, !begun.resumed));
+                    .map(|begun| self.started(&user, url, begun.stream, begun.resumed, !begun.resumed));
                 once.close(self, &result, |started| StartAnswer {
                     stream_id: started.stream.id,
                     resumed: started.resumed,
@@ -367,14 +370,7 @@ impl Streams {
         Begun { stream, resumed: true }
     }
 
-    fn started(
-        &self,
-        user: &User,
-        request: &StartRequest,
-        stream: Arc<Stream>,
-        resumed: bool,
-        created: bool,
-    ) -> Started {
+    fn started(&self, user: &User, url: String, stream: Arc<Stream>, resumed: bool, created: bool) -> Started {
         let token = TokenRequest {
             room: stream.room_name.clone(),
             identity: user.id.to_string(),
@@ -386,7 +382,6 @@ impl Streams {
             life: PUBLISHER_TOKEN_LIFE,
         };
         let (token, token_expires_at) = self.rooms().token(&token, self.now());
-        let url = self.rooms().url(request.called.as_deref());
         Started { stream, token, token_expires_at, url, resumed, created }
     }
 }

@@ -36,7 +36,8 @@ impl Streams {
     ///
     /// # Errors
     /// `feature_disabled`, `banned`, `stream_not_found`, `blocked`, `stream_ended`, `conflict` for one that was not
-    /// started, `stream_full`, `store_unavailable`.
+    /// started, `stream_full`, `store_unavailable`, `invalid_parameter` if it is not known under which address the client
+    /// called and the URL is to be made from that.
     pub async fn watch(&self, user: &User, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;
@@ -49,7 +50,7 @@ impl Streams {
         Ok(Watching {
             token,
             token_expires_at,
-            url: self.rooms().url(called),
+            url: self.url(called)?,
             chat_settings: stream.chat_settings.clone(),
             stream,
         })

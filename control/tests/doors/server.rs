@@ -79,7 +79,7 @@ impl Server {
             config,
             store: Arc::new(Embedded::in_memory().unwrap()),
             live: self.live.clone(),
-            rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, None)),
+            rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, Some(self.url()))),
             chat: Chat::default(),
         })
     }

@@ -35,6 +35,22 @@ pub async fn a_stream_id_is_an_object_id(store: SharedStore) {
     assert!((before..before + 600).contains(&made), "{id} begins with {made}");
 }
 
+/// Without an address to connect to nothing is started, nor watched.
+pub async fn a_host_header_that_names_no_host_is_refused(store: SharedStore) {
+    let world = World::new(store).await;
+    let start = |host: &str| world.request("POST", "/api/live/start").bearer_auth(token("u1")).header("host", host);
+
+    for host in ["", "two words", "user@host", "a/b", "[::1", "host:port"] {
+        send(start(host)).await.refused(400, "invalid_parameter");
+    }
+    assert_eq!(world.get("/api/live/active", "u1").await.expect(200)["streams"], json!([]));
+    let started = send(start("live.example.com:7880")).await.expect(201);
+    assert_eq!(started["url"], "ws://live.example.com:7880");
+    let path = format!("/api/live/{}/watch", started["streamId"].as_str().unwrap());
+    let watch = world.request("GET", &path).bearer_auth(token("u2")).header("host", "?");
+    send(watch).await.refused(400, "invalid_parameter");
+}
+
 /// [S] The owner's token may join this room only, publish, subscribe and send data.
 pub async fn the_token_of_a_start_may_publish(store: SharedStore) {
     let world = World::new(store).await;

@@ -78,8 +78,8 @@ impl RoomDoor for Rooms {
         (text.to_string(), now.plus(request.life))
     }
 
-    fn url(&self, called: Option<&str>) -> String {
-        called.unwrap_or("http://unknown").replacen("http", "ws", 1)
+    fn url(&self, called: Option<&str>) -> Option<String> {
+        Some(called?.replacen("http", "ws", 1))
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {

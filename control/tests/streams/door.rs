@@ -95,8 +95,8 @@ impl RoomDoor for FakeDoor {
         (token, now.plus(request.life))
     }
 
-    fn url(&self, called: Option<&str>) -> String {
-        called.unwrap_or("ws://sfu.test").to_owned()
+    fn url(&self, called: Option<&str>) -> Option<String> {
+        Some(called.unwrap_or("ws://sfu.test").to_owned())
     }
 
     fn is_local(&self) -> bool {
