@@ -38,7 +38,7 @@ use crate::user::User;
 use crate::viewers::Desks;
 
 pub use counters::{Counters, END_REASONS};
-pub(crate) use room_name::PREFIX as ROOM_PREFIX;
+pub(crate) use room_name::{PREFIX as ROOM_PREFIX, named_at};
 pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
 pub(crate) use watch::is_visible;
 

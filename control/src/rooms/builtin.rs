@@ -1,6 +1,7 @@
 //! Rooms of this process, and the rules of their door.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use livekit_protocol as proto;
@@ -13,7 +14,11 @@ use tokio::sync::broadcast;
 use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of};
 use crate::clock::Timestamp;
 use crate::live::Live;
-use crate::streams::ROOM_PREFIX;
+use crate::streams::{ROOM_PREFIX, named_at};
+
+/// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
+/// differ.
+const UNSEEN_MAX: Duration = Duration::from_secs(10);
 
 /// A door to the rooms of this process.
 pub struct Builtin {
@@ -98,7 +103,8 @@ pub(super) fn websocket_url(url: &str) -> String {
 }
 
 /// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
-/// `known` who is blocked and banned. Rooms of nobody's stream are none of its business. Reads memory only.
+/// `known` who is blocked and banned. From then on all live streams are known, so a room that is named like a stream's and
+/// has none belonged to one that ended. Other rooms are none of its business. Reads memory only.
 pub fn admission(
     live: Live,
     known: impl Fn() -> bool + Send + Sync + 'static,
@@ -113,10 +119,17 @@ pub fn admission(
 }
 
 fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted> {
-    let Some(stream) = live.of_room(&grants.video.room) else {
-        return Ok(());
-    };
     let never = |reason: &'static str| Err(NotAdmitted::Never(reason.into()));
+    let room = grants.video.room.as_str();
+    let Some(stream) = live.of_room(room) else {
+        return match named_at(room) {
+            None => Ok(()),
+            Some(at) if now < at.plus(UNSEEN_MAX) => {
+                Err(NotAdmitted::NotYet("this stream is not known here yet: try again in a moment".into()))
+            }
+            Some(_) => never("this stream is over"),
+        };
+    };
     if !stream.is_live() {
         return never("this stream is over");
     }
@@ -163,16 +176,27 @@ mod tests {
         assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::NotYet(_))));
         assert_eq!(admit(&grants("board-meeting")), Ok(()), "a room of no stream");
         known.store(true, Ordering::Relaxed);
-        assert_eq!(admit(&grants("live_ben_1767323045678")), Ok(()));
+        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::Never(_))), "it ended long ago");
+    }
+
+    #[test]
+    fn a_room_named_like_a_streams_that_has_none_is_shut_and_at_first_only_for_a_moment() {
+        let started = Timestamp::from_millis(1_767_323_045_678);
+        let admit =
+            |room: &str, later: u64| admit(&Live::default(), started.plus(Duration::from_millis(later)), &grants(room));
+
+        assert!(matches!(admit("live_ben_1767323045678", 500), Err(NotAdmitted::NotYet(_))), "another node's");
+        assert!(matches!(admit("live_ben_1767323045678", 10_000), Err(NotAdmitted::Never(_))));
+        for room in ["live_show_2026", "live_", "live_ben", "board-meeting"] {
+            assert_eq!(admit(room, 10_000), Ok(()), "{room} is no stream's");
+        }
     }
 
     #[test]
     fn apps_are_given_websocket_urls() {
-        for (url, expected) in [
-            ("http://h:7880", "ws://h:7880"),
-            ("https://h/", "wss://h"),
-            ("wss://sfu.example", "wss://sfu.example"),
-        ] {
+        for (url, expected) in
+            [("http://h:7880", "ws://h:7880"), ("https://h/", "wss://h"), ("wss://sfu.example", "wss://sfu.example")]
+        {
             assert_eq!(websocket_url(url), expected);
         }
     }

@@ -22,6 +22,14 @@ pub(super) fn room_name(owner: &UserId, at: Timestamp) -> String {
     format!("{PREFIX}{}_{}", owner_part(owner.as_str()), at.millis())
 }
 
+/// When a room was named, if it has a name like these: what follows the last `_` are 13 digits, which milliseconds since
+/// 1970 have from 2001 to 2286.
+pub(crate) fn named_at(room: &str) -> Option<Timestamp> {
+    let (owner, at) = room.strip_prefix(PREFIX)?.rsplit_once('_')?;
+    let is_time = at.len() == 13 && at.bytes().all(|byte| byte.is_ascii_digit());
+    (is_time && !owner.is_empty()).then(|| at.parse().ok().map(Timestamp::from_millis)).flatten()
+}
+
 fn owner_part(owner: &str) -> String {
     let plain = owner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if plain && owner.len() <= OWNER_BYTES_MAX {
@@ -43,6 +51,18 @@ mod tests {
     #[test]
     fn a_name_shows_the_owner_and_the_time() {
         assert_eq!(name("6b02aa-x"), "live_6b02aa-x_1767323045678");
+        for owner in ["6b02aa-x", "u_42"] {
+            assert_eq!(named_at(&name(owner)), Some(Timestamp::from_millis(1_767_323_045_678)));
+        }
+    }
+
+    #[test]
+    fn rooms_of_others_may_begin_like_a_streams() {
+        for room in
+            ["live_", "live_show_2026", "live_1767323045678", "live__1767323045678", "live_a_176732304567x", "x"]
+        {
+            assert_eq!(named_at(room), None, "{room}");
+        }
     }
 
     #[test]

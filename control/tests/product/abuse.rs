@@ -301,3 +301,24 @@ fn the_forged_tokens_are_well_formed() {
     let header = jsonwebtoken::decode_header(forged(&json!({ "alg": "RS256" }), &json!({})));
     assert_eq!(header.expect("it is read"), Header { typ: None, ..Header::new(Algorithm::RS256) });
 }
+
+/// A process that starts reads live streams alone: it knows nothing of the one that the ban has ended.
+#[tokio::test]
+async fn a_banned_owners_old_token_opens_no_room_after_a_restart() {
+    let mut product = Product::start("old-token", json!({})).await;
+    let token = product.go_live("ana").await["token"].as_str().expect("it is told").to_owned();
+    let knock = async |product: &Product| {
+        let url = format!("{}/rtc/validate?access_token={token}", product.ports.url());
+        product.http().get(url).send().await.expect("it answers").status()
+    };
+    assert_eq!(knock(&product).await, StatusCode::OK);
+    let ban = json!({ "reason": "spam" });
+    product.call(Method::PUT, "/admin/users/ana/ban", Some(&admin("root")), Some(ban)).await.expect(200);
+    assert_eq!(knock(&product).await, StatusCode::FORBIDDEN);
+    product.kill();
+    product.start_again().await;
+
+    // So soon after its start it could be another node's, so 503 says the same for a few seconds.
+    let status = knock(&product).await;
+    assert!([StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{status}");
+}
