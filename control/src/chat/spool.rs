@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use crate::store::chat::{ChatMessage, StoredMessage};
+use crate::store::directory;
 use crate::store::stream::StreamId;
 use crate::store::{SharedStore, StoreError};
 
@@ -64,7 +65,7 @@ impl Spool {
         let (file, waiting) = match directory {
             None => (None, VecDeque::new()),
             Some(directory) => {
-                std::fs::create_dir_all(directory)?;
+                directory::make(directory)?;
                 let (file, waiting) = File::open(&directory.join(FILE_NAME))?;
                 (Some(file), waiting)
             }
@@ -277,7 +278,7 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+        let mut file = directory::private().append(true).open(path)?;
         if unread > 0 {
             // So that the next line does not join the torn one.
             file.write_all(b"\n")?;
@@ -330,6 +331,16 @@ mod tests {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
+    }
+
+    #[test]
+    fn nobody_else_may_read_what_waits() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = Directory::new();
+        drop(directory.open());
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+
+        assert_eq!((mode(&directory.0), mode(&directory.0.join(FILE_NAME))), (0o700, 0o600));
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! How far a migration is, in a small file that outlives it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::store::directory;
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +100,7 @@ impl Bookmark {
         let bytes = serde_json::to_vec(&self.content).expect("text and numbers can always be written");
         let new = self.file.with_extension("new");
         let write = || {
-            let mut file = File::create(&new)?;
+            let mut file = directory::private().write(true).truncate(true).open(&new)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, &self.file)

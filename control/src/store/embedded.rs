@@ -17,9 +17,7 @@ mod value;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +32,7 @@ use super::stream::{
     Transition, UserId,
 };
 use super::viewer::{Presence, PresenceChange};
-use super::{Claimed, CreateError, Exported, IdempotencyKey, Result, Store, StoreError, Taken};
+use super::{Claimed, CreateError, Exported, IdempotencyKey, Result, Store, StoreError, Taken, directory};
 use crate::clock::Timestamp;
 use readers::Readers;
 use writer::Writer;
@@ -131,10 +129,8 @@ impl Embedded {
 }
 
 fn create(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    path.parent().map_or(Ok(()), directory::make)?;
+    let file = directory::private().read(true).append(true).open(path)?;
     // SQLite takes a short file for an empty one, and would write over it.
     let mut start = Vec::new();
     file.take(HEADER.len() as u64).read_to_end(&mut start)?;
