@@ -38,11 +38,22 @@ impl From<String> for NotAcceptable {
     }
 }
 
-/// NFC, without control characters, trimmed. `None` if nothing is left.
+/// NFC, without characters that rule what is around them, trimmed. `None` if nothing is left.
 pub fn plain(text: &str) -> Option<String> {
-    let text: String = text.chars().filter(|c| !c.is_control()).nfc().collect();
+    let text: String = text.chars().filter(|c| !rules_others(*c)).nfc().collect();
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Whether a character has no shape and changes how others are shown: control characters, ends of lines and paragraphs,
+/// and those of bidirectional text (Unicode Standard Annex #9, sections 2.1 to 2.6), which would turn around what an app
+/// writes next to a name or a title. Text of right-to-left scripts needs none of them.
+fn rules_others(c: char) -> bool {
+    let line_ends = '\u{2028}'..='\u{2029}';
+    let embeddings = '\u{202a}'..='\u{202e}';
+    let isolates = '\u{2066}'..='\u{2069}';
+    let marks = ['\u{200e}', '\u{200f}', '\u{61c}'];
+    c.is_control() || line_ends.contains(&c) || embeddings.contains(&c) || isolates.contains(&c) || marks.contains(&c)
 }
 
 /// [`plain`], of at most so many characters of at most four bytes each.
@@ -144,6 +155,17 @@ mod tests {
     fn a_title_is_trimmed_composed_and_freed_of_control_characters() {
         assert_eq!(title("  Cafe\u{301}\u{7}\n! "), Ok(Some("Café!".to_owned())));
         assert_eq!(title("\u{1b}\t "), Ok(None));
+    }
+
+    #[test]
+    fn nobody_turns_around_what_is_written_next_to_their_name() {
+        let turned = "\u{202e}nimda\u{202c} \u{2066}x\u{2069}\u{200f}\u{200e}\u{61c}\u{2028}!";
+
+        assert_eq!(plain(turned).as_deref(), Some("nimda x!"));
+        assert_eq!(title(turned), Ok(Some("nimda x!".to_owned())));
+        assert!(tag("\u{202e}tag").is_err());
+        assert_eq!(plain("שלום سلام").as_deref(), Some("שלום سلام"));
+        assert_eq!(plain("👩\u{200d}💻").as_deref(), Some("👩\u{200d}💻"), "a joiner is part of an emoji");
     }
 
     #[test]
