@@ -17,7 +17,7 @@ use sfu::io::{UdpPorts, WorkerHandle, Workers};
 use shared::id::NodeId;
 use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::{Limits, Rooms, RoomsConfig};
-use signaling::token::{JoinToken, Keys, Secret};
+use signaling::token::{JoinToken, Keys, SECRET_BYTES_ADVISED, Secret};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -83,7 +83,7 @@ impl App {
     /// Says what is in the way and what to do.
     pub async fn start(config: Config) -> anyhow::Result<App> {
         let keys = keys(&config)?;
-        warn_of_weak(&keys, &config);
+        refuse_weak(&keys, &config)?;
         let listeners = listen(&config.bind_addresses, config.port, "port").await?;
         let metrics_listeners = match config.prometheus_port() {
             0 => Vec::new(),
@@ -335,13 +335,18 @@ fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
     all.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect()
 }
 
-fn warn_of_weak(keys: &Keys, config: &Config) {
-    if config.development {
-        return;
+/// Whoever finds a secret by trying, or knows that of development, makes tokens for every room.
+fn refuse_weak(keys: &Keys, config: &Config) -> anyhow::Result<()> {
+    let weak: Vec<_> = keys.weak().collect();
+    if config.development || weak.is_empty() {
+        return Ok(());
     }
-    for key in keys.weak() {
-        warn!(key, "the secret of this API key is shorter than 32 bytes; make a better one with `onair generate-keys`");
-    }
+    Err(anyhow!(
+        "the secret of an API key has at least {SECRET_BYTES_ADVISED} bytes, so that nobody finds it by trying; shorter is \
+         that of {}. Make another pair with `onair generate-keys` and set it as keys in the configuration file or as \
+         LIVEKIT_KEYS; to only try the server, start it with --dev",
+        weak.join(", ")
+    ))
 }
 
 /// Listens on every address; without any, or with `::` among them, on all of both families, or of IPv4 where there is no

@@ -126,6 +126,17 @@ fn without_keys_it_says_how_to_make_some() {
 }
 
 #[test]
+fn a_secret_that_can_be_guessed_stops_the_start_outside_of_development() {
+    let (_, yaml) = free_ports();
+    let keys = "{devkey: secret, APIshort: 0123456789012345678901234567890, APIlong: 01234567890123456789012345678901}";
+    let said = failure(&["--keys", keys, "--bind", "127.0.0.1", "--config-body", &yaml, "--sfu.mode", "only"]);
+
+    assert!(said.contains("devkey") && said.contains("APIshort") && !said.contains("APIlong"), "{said}");
+    assert!(said.contains("32 bytes") && said.contains("onair generate-keys") && said.contains("--dev"), "{said}");
+    assert!(!said.contains("0123456789"), "{said}");
+}
+
+#[test]
 fn a_taken_port_is_named_with_its_setting() {
     let (_, yaml) = free_ports();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
