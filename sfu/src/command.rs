@@ -306,6 +306,8 @@ pub struct ReceiveStats {
     pub packets: u64,
     pub bytes: u64,
     pub lost: u64,
+    /// Packets with a lower number than one before them, without those that were sent again.
+    pub out_of_order: u64,
     pub jitter_us: u32,
 }
 

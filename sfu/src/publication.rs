@@ -67,7 +67,8 @@ pub struct LayerState {
     keyframe_asked: Option<Instant>,
     expected_prior: u64,
     received_prior: u64,
-    stats_prior: (u64, u64, u64),
+    stats_prior: (u64, u64, u64, u64),
+    out_of_order: u64,
 }
 
 impl LayerState {
@@ -94,7 +95,8 @@ impl LayerState {
             keyframe_asked: None,
             expected_prior: 0,
             received_prior: 0,
-            stats_prior: (0, 0, 0),
+            stats_prior: (0, 0, 0, 0),
+            out_of_order: 0,
         }
     }
 
@@ -155,6 +157,9 @@ impl LayerState {
         }
         if info.keyframe_start && self.keyframe.is_none_or(|before| before < info.sequence) {
             self.keyframe = Some(info.sequence);
+        }
+        if !recovered {
+            self.out_of_order += u64::from(info.sequence < self.highest);
         }
         self.note_loss(now, info.sequence);
         if !recovered {
@@ -316,12 +321,14 @@ impl LayerState {
 
     fn stats_since_last(&mut self, clock_rate: u32) -> ReceiveStats {
         let lost = (self.highest + 1).saturating_sub(self.first).saturating_sub(self.received);
-        let total = (self.received, self.bytes, if self.received == 0 { 0 } else { lost });
+        let lost = if self.received == 0 { 0 } else { lost };
+        let total = (self.received, self.bytes, lost, self.out_of_order);
         let before = std::mem::replace(&mut self.stats_prior, total);
         ReceiveStats {
             packets: total.0 - before.0,
             bytes: total.1 - before.1,
             lost: total.2.saturating_sub(before.2),
+            out_of_order: total.3 - before.3,
             jitter_us: (self.jitter * 1e6 / f64::from(clock_rate)) as u32,
         }
     }
@@ -404,6 +411,7 @@ impl Publication {
                 packets: sum.packets + stats.packets,
                 bytes: sum.bytes + stats.bytes,
                 lost: sum.lost + stats.lost,
+                out_of_order: sum.out_of_order + stats.out_of_order,
                 jitter_us: sum.jitter_us.max(stats.jitter_us),
             }
         })

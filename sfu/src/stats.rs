@@ -71,7 +71,7 @@ impl Losses {
 }
 
 /// Bounds of [`StreamQuality`], those of LiveKit's metrics.
-const LOSS_PERCENT: [f64; 10] = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 5.0, 10.0, 40.0, 100.0];
+const PERCENT: [f64; 10] = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0, 5.0, 10.0, 40.0, 100.0];
 const JITTER_US: [f64; 9] = [1e3, 1e4, 3e4, 5e4, 7e4, 1e5, 3e5, 6e5, 1e6];
 const RTT_MS: [f64; 10] = [50.0, 100.0, 150.0, 200.0, 250.0, 500.0, 750.0, 1e3, 5e3, 1e4];
 
@@ -81,6 +81,9 @@ pub struct StreamQuality {
     /// Packets lost on the way.
     pub lost: u64,
     pub loss_percent: Histogram,
+    /// Packets overtaken by others.
+    pub out_of_order: u64,
+    pub out_of_order_percent: Histogram,
     pub jitter_us: Histogram,
     pub rtt_ms: Histogram,
 }
@@ -89,7 +92,9 @@ impl Default for StreamQuality {
     fn default() -> Self {
         Self {
             lost: 0,
-            loss_percent: Histogram::new(&LOSS_PERCENT),
+            loss_percent: Histogram::new(&PERCENT),
+            out_of_order: 0,
+            out_of_order_percent: Histogram::new(&PERCENT),
             jitter_us: Histogram::new(&JITTER_US),
             rtt_ms: Histogram::new(&RTT_MS),
         }
@@ -105,12 +110,16 @@ impl StreamQuality {
         }
         self.lost += stats.lost;
         self.loss_percent.observe(100.0 * stats.lost as f64 / expected as f64);
+        self.out_of_order += stats.out_of_order;
+        self.out_of_order_percent.observe(100.0 * stats.out_of_order as f64 / expected as f64);
         self.jitter_us.observe(stats.jitter_us.into());
     }
 
     pub fn add(&mut self, other: &StreamQuality) {
         self.lost += other.lost;
         self.loss_percent.add(&other.loss_percent);
+        self.out_of_order += other.out_of_order;
+        self.out_of_order_percent.add(&other.out_of_order_percent);
         self.jitter_us.add(&other.jitter_us);
         self.rtt_ms.add(&other.rtt_ms);
     }

@@ -106,6 +106,23 @@ fn a_gap_is_asked_for_again_until_it_is_filled_and_the_late_packet_is_forwarded_
 }
 
 #[test]
+fn packets_that_others_overtook_are_counted_and_those_sent_again_are_not() {
+    let (mut world, mut source) = world();
+    let mut frame = source.frame(true, 6);
+    let lost = frame.remove(4);
+    frame.swap(1, 2);
+    world.send(1, &frame);
+    let mut payload = lost.sequence.to_be_bytes().to_vec();
+    payload.extend_from_slice(&lost.payload);
+    world.send(1, &[Rtp { payload_type: VIDEO_RTX, ssrc: 101, sequence: 9, payload, ..lost }]);
+    world.pass(STATS_INTERVAL);
+
+    let video = &world.engine.stats.media.received.video;
+    assert_eq!((video.lost, video.out_of_order), (0, 1));
+    assert!((video.out_of_order_percent.sum() - 100.0 / 6.0).abs() < 0.01, "{}", video.out_of_order_percent.sum());
+}
+
+#[test]
 fn an_outage_asks_for_a_key_frame_instead_of_a_thousand_packets() {
     let (mut world, mut source) = world();
     world.send(1, &source.frame(true, 2));

@@ -40,6 +40,7 @@ use crate::event::{RoomEvent, RoomHappening};
 use crate::join::{Join, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
 use crate::participant::{HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::quality::Score;
 use crate::quirks::{Quirk, Quirks};
 use crate::rooms::{JoinError, RoomsConfig};
 use crate::session::ConnectionId;
@@ -74,6 +75,8 @@ pub enum RoomEffect {
     CloseConnection(ConnectionId),
     Event(Box<RoomEvent>),
     Delta(Box<RoomDelta>),
+    /// How good the connections of all its participants are, every so often.
+    Quality(Vec<Score>),
     /// The room is no more; no effect follows.
     Closed,
 }

@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use crate::event::RoomEvent;
 use crate::join::Join;
 use crate::media::{self, Route};
+use crate::quality::Score;
 use crate::room::task::{EVENTS_MAX, INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
 use crate::room::timer::Now;
 use crate::room::{Host, Room, RoomSettings};
@@ -608,6 +609,10 @@ impl CountedRoom {
 
     pub(crate) fn note(&self, event: &RoomEvent) {
         self.counters.stats.note(event);
+    }
+
+    pub(crate) fn judge(&self, scores: &[Score]) {
+        self.counters.stats.judge(scores);
     }
 
     pub(crate) fn update(&mut self, room: &Room) {

@@ -9,12 +9,15 @@ use livekit_protocol as proto;
 use shared::histogram::{Histogram, SharedHistogram};
 
 use crate::event::{RoomEvent, RoomHappening};
+use crate::quality::Score;
 
 /// Bounds of LiveKit's metrics, or close to them.
 const JOIN_MS: [f64; 12] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4];
 const START_MS: [f64; 10] = [100.0, 200.0, 300.0, 500.0, 750.0, 1e3, 2e3, 3e3, 5e3, 1e4];
 const SESSION_MS: [f64; 11] = [1e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6, 7.2e6, 1.44e7];
 const ROOM_SECONDS: [f64; 10] = [5.0, 10.0, 60.0, 300.0, 600.0, 1.8e3, 3.6e3, 7.2e3, 1.8e4, 3.6e4];
+const QUALITY_RATING: [f64; 3] = [0.0, 1.0, 2.0];
+const QUALITY_SCORE: [f64; 10] = [1.0, 2.0, 2.5, 3.0, 3.25, 3.5, 3.75, 4.0, 4.25, 4.5];
 const CALL_MS: [f64; 13] = [5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4];
 
 /// Since the process started.
@@ -27,6 +30,10 @@ pub struct SessionStats {
     /// From the join to the leave.
     pub session_ms: SharedHistogram,
     pub room_seconds: SharedHistogram,
+    /// Of connections, by the numbers of `ConnectionQuality`: poor is 0, good 1, excellent 2, lost 3.
+    pub quality_rating: SharedHistogram,
+    /// Of connections, 1 to 4.5.
+    pub quality_score: SharedHistogram,
     /// Participants whose media came up, and those who left before.
     pub active: AtomicU64,
     pub aborted: AtomicU64,
@@ -54,6 +61,8 @@ impl Default for SessionStats {
             start_ms: SharedHistogram::new(&START_MS),
             session_ms: SharedHistogram::new(&SESSION_MS),
             room_seconds: SharedHistogram::new(&ROOM_SECONDS),
+            quality_rating: SharedHistogram::new(&QUALITY_RATING),
+            quality_score: SharedHistogram::new(&QUALITY_SCORE),
             active: AtomicU64::new(0),
             aborted: AtomicU64::new(0),
             tracks: Default::default(),
@@ -94,6 +103,14 @@ impl SessionStats {
             RoomHappening::TrackUnpublished { track, .. } => {
                 self.tracks[kind_of(track)].fetch_sub(1, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Counts how good connections are.
+    pub(crate) fn judge(&self, scores: &[Score]) {
+        for Score { quality, score } in scores {
+            self.quality_rating.observe(f64::from(*quality as i32));
+            self.quality_score.observe(f64::from(*score));
         }
     }
 

@@ -23,6 +23,7 @@ pub(super) fn add(page: &mut Page<'_>, sources: &Sources, workers: &[Counter]) {
     rooms(page, sources);
     sessions(page, sources.rooms.stats(), sources);
     node(page, sources.rooms.stats(), sources);
+    operations(page, sources, workers);
 }
 
 /// The sum of a counter of the workers.
@@ -75,6 +76,13 @@ fn quality(page: &mut Page<'_>, media: &MediaStats) {
     let labels = labels.each_ref().map(|labels| &labels[..]);
     let lost: Vec<(Labels<'_>, u64)> = labels.into_iter().zip(streams.map(|(.., quality)| quality.lost)).collect();
     page.metric("livekit_packet_loss_total", "RTP packets lost.", MetricType::COUNTER, &lost);
+    // Subscribers report no order.
+    let incoming = || labels.into_iter().zip(streams).filter(|(_, (direction, ..))| *direction == "incoming");
+    let overtaken: Vec<_> = incoming().map(|(labels, (.., quality))| (labels, quality.out_of_order)).collect();
+    page.metric("livekit_packet_out_of_order_total", "RTP packets overtaken.", MetricType::COUNTER, &overtaken);
+    let overtaken: Vec<_> = incoming().map(|(labels, (.., quality))| (labels, quality.out_of_order_percent)).collect();
+    let help = "Packets of a stream that were overtaken between two reports, in percent.";
+    page.histogram("livekit_packet_out_of_order_percent", help, &overtaken);
     let histograms: [(&str, &str, Part); 3] = [
         ("livekit_packet_loss_percent", "Loss of a stream between two reports, in percent.", |it| it.loss_percent),
         ("livekit_jitter_us", "Jitter of a stream at a report, in microseconds.", |it| it.jitter_us),
@@ -136,6 +144,8 @@ fn sessions(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
         ("livekit_session_join_latency_ms", "From the request to join to the first message.", &stats.join_ms),
         ("livekit_session_start_time_ms", "From the join until media flows.", &stats.start_ms),
         ("livekit_session_duration_ms", "From the join to the leave.", &stats.session_ms),
+        ("livekit_quality_rating", "Quality of connections: 0 poor, 1 good, 2 excellent.", &stats.quality_rating),
+        ("livekit_quality_score", "Score of connections, 1 to 4.5.", &stats.quality_score),
     ];
     for (name, help, histogram) in histograms {
         page.histogram(name, help, &[(&[], histogram.snapshot())]);
@@ -156,6 +166,17 @@ fn node(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
     let help = "Messages between nodes: none, as a room lives on one.";
     page.metric("livekit_messagebus_messages", help, MetricType::COUNTER, &[(&sent, 0), (&failed, 0)]);
     calls(page, stats);
+}
+
+/// Of LiveKit's operations those that are counted here.
+fn operations(page: &mut Page<'_>, sources: &Sources, workers: &[Counter]) {
+    let done = [
+        ("participant_join", sources.surface.joins_accepted.load(Ordering::Relaxed)),
+        ("peer_connection", sum(workers, "handshakes_total")),
+    ];
+    let labels = done.map(|(operation, _)| [("type", operation), ("status", "success"), ("error_type", "")]);
+    let rows: Vec<(Labels<'_>, u64)> = labels.iter().map(|row| &row[..]).zip(done.map(|(_, count)| count)).collect();
+    page.metric("livekit_node_service_operation", "Joins, and connections for media.", MetricType::COUNTER, &rows);
 }
 
 /// A call that never happened has no row, so these are absent until the first one.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::product::{Product, eventually};
 
-/// The metrics of LiveKit's overview dashboard.
-const LIVEKITS: [&str; 10] = [
+/// The metrics of LiveKit's overview dashboard, and further ones of its server.
+const LIVEKITS: [&str; 15] = [
     "livekit_room_total",
     "livekit_participant_total",
     "livekit_node_messages",
@@ -20,6 +20,11 @@ const LIVEKITS: [&str; 10] = [
     "livekit_nack_total",
     "livekit_pli_total",
     "livekit_fir_total",
+    "livekit_packet_out_of_order_total",
+    "livekit_packet_out_of_order_percent_bucket",
+    "livekit_quality_rating_bucket",
+    "livekit_quality_score_bucket",
+    "livekit_node_service_operation",
 ];
 
 fn read(name: &str) -> String {

@@ -7,7 +7,7 @@ use sfu::command::{PublicationId, ReceiveStats};
 use shared::id::ParticipantSid;
 
 use super::timer::{Now, Timer};
-use super::{QUALITY_INTERVAL, Room};
+use super::{QUALITY_INTERVAL, Room, RoomEffect};
 use crate::participant::{Participant, Publication, SessionState};
 use crate::quality::{Score, worst};
 use crate::quirks::Quirk;
@@ -82,6 +82,7 @@ impl Room {
         self.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
         let scores: std::collections::BTreeMap<ParticipantSid, Score> =
             self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
+        self.out.0.push(RoomEffect::Quality(scores.values().copied().collect()));
         let hears = |p: &Participant| p.live.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
         for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| hears(p)) {
             let lost_is_poor = participant.state.quirks.has(Quirk::LostIsPoor);

@@ -155,6 +155,7 @@ impl RoomTask {
                 // Nobody listens: fine.
                 let _ = self.listeners.send(*event);
             }
+            RoomEffect::Quality(scores) => self.counted.judge(&scores),
             RoomEffect::Delta(_) | RoomEffect::Closed => {}
         }
     }

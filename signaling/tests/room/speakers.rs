@@ -99,6 +99,9 @@ fn quality_is_told_when_it_changes() {
     let publication = world.session(&alice).publications[track.as_str()].id;
     let stats = ReceiveStats { packets: 80, lost: 20, ..Default::default() };
     world.event(Event::PublicationStats { publication, stats });
+    world.scores.clear();
     world.pass(s(5));
     assert_eq!(told(world.take(&bob)), [proto::ConnectionQuality::Poor]);
+    let poor = world.scores.iter().filter(|score| score.quality == proto::ConnectionQuality::Poor).count();
+    assert_eq!((poor, world.scores.len()), (1, 3), "of all participants, for metrics: {:?}", world.scores);
 }

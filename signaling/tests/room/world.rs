@@ -12,6 +12,7 @@ use sfu::command::{Command, Event, Fingerprint, IceCredentials, RoomId, Transpor
 use shared::id::ParticipantSid;
 use signaling::event::RoomEvent;
 use signaling::join::{Join, Mode, Reconnect};
+use signaling::quality::Score;
 use signaling::room::timer::Now;
 use signaling::room::view::{RoomDelta, RoomView};
 use signaling::room::{Host, Room, RoomEffect, RoomSettings};
@@ -37,6 +38,7 @@ pub struct World {
     pub closed: BTreeSet<ConnectionId>,
     pub commands: Vec<Command>,
     pub deltas: Vec<RoomDelta>,
+    pub scores: Vec<Score>,
     pub events: Vec<RoomEvent>,
     pub finished: bool,
 }
@@ -72,6 +74,7 @@ impl World {
             closed: BTreeSet::new(),
             commands: Vec::new(),
             deltas: Vec::new(),
+            scores: Vec::new(),
             events: Vec::new(),
             finished: false,
         };
@@ -100,6 +103,7 @@ impl World {
                 }
                 RoomEffect::Event(event) => self.events.push(*event),
                 RoomEffect::Delta(delta) => self.deltas.push(*delta),
+                RoomEffect::Quality(scores) => self.scores.extend(scores),
                 RoomEffect::Closed => self.finished = true,
             }
         }
