@@ -195,6 +195,12 @@ fn surface(page: &mut Page<'_>, counters: &Counters) {
     let help = "Data messages dropped because they came faster than their room took them.";
     let dropped = signaling::media::data_dropped();
     page.metric("onair_data_overflow_total", help, MetricType::COUNTER, &[(&[], dropped)]);
+    let refused: Vec<_> = signaling::wire_bounds::refused()
+        .map(|(source, bound, count)| ([("source", source), ("bound", bound)], count))
+        .collect();
+    let rows: Vec<(Labels<'_>, u64)> = refused.iter().map(|(labels, count)| (&labels[..], *count)).collect();
+    let help = "Messages that were not decoded, as they would have cost too much.";
+    page.metric("onair_messages_refused_total", help, MetricType::COUNTER, &rows);
 }
 
 fn webhooks(page: &mut Page<'_>, counters: &webhook_sender::Counters) {

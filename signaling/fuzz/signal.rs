@@ -18,7 +18,7 @@ pub fn read(input: &[u8]) -> usize {
 fn is_for_a_room(frame: Frame) -> bool {
     let mut framing = Framing::default();
     match framing.read(frame, 1_000) {
-        Incoming::Request(request) => {
+        Incoming::Request(request, _) => {
             let again = proto::SignalRequest::decode(request.encode_to_vec().as_slice());
             assert_eq!(again.as_ref(), Ok(&*request));
             true
@@ -27,6 +27,6 @@ fn is_for_a_room(frame: Frame) -> bool {
             assert!(!matches!(framing.write(&Outgoing::new(*reply)), Frame::Close | Frame::Malformed));
             false
         }
-        Incoming::Nothing | Incoming::End | Incoming::Unreadable => false,
+        Incoming::Nothing | Incoming::End | Incoming::Unreadable(_) => false,
     }
 }

@@ -12,9 +12,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use prost::Message;
 
-use crate::protobuf_json::{self, ReadError, Readable};
+use crate::protobuf_json::{ReadError, Readable};
 use crate::rooms::{ApiError, Rooms};
 use crate::token::{Claims, VideoGrant};
+use crate::wire_bounds::{self, Refused, Source};
 
 pub(crate) use json::TwirpJson;
 
@@ -88,6 +89,14 @@ impl TwirpError {
             error => Some(error.to_string()),
         };
         Self { cause, ..Self::new(Code::Malformed, "the json request could not be decoded") }
+    }
+
+    fn undecodable(refused: Refused) -> Self {
+        let cause = match refused {
+            Refused::Malformed => None,
+            refused => Some(refused.to_string()),
+        };
+        Self { cause, ..Self::new(Code::Malformed, "the protobuf request could not be decoded") }
     }
 }
 
@@ -212,9 +221,12 @@ impl Call<'_> {
     /// Reads the request message.
     pub(crate) fn request<M: Readable>(&self) -> Result<M, TwirpError> {
         match self.encoding {
-            Encoding::Json => protobuf_json::read(&self.body).map_err(|error| TwirpError::unreadable(&error)),
-            Encoding::Protobuf => M::decode(self.body.clone())
-                .map_err(|_| TwirpError::new(Code::Malformed, "the protobuf request could not be decoded")),
+            Encoding::Json => {
+                wire_bounds::read_json(Source::Api, &self.body).map_err(|error| TwirpError::unreadable(&error))
+            }
+            Encoding::Protobuf => {
+                wire_bounds::decode(Source::Api, self.body.clone(), &wire_bounds::API).map_err(TwirpError::undecodable)
+            }
         }
     }
 

@@ -12,13 +12,17 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
-use prost::Message as _;
 use shared::id::ParticipantIdentity;
 
+use crate::protobuf_json::Readable;
 use crate::token::{Claims, Grants};
+use crate::wire_bounds::{self, Refused, Source};
 
 /// Longest join request, in bytes, encoded as well as unpacked.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// Most tracks that a join request announces. A participant publishes up to 64.
+const ADD_TRACKS_MAX: usize = 128;
 
 /// Longest identity and longest room name, in bytes.
 pub const NAME_BYTES_MAX: usize = 256;
@@ -270,12 +274,23 @@ fn unwrap_join_request(encoded: &str) -> Result<proto::JoinRequest, Refusal> {
         return Err(Refusal::TooLarge);
     }
     let bytes = BASE64_URL_SAFE.decode(encoded).map_err(|_| Refusal::Base64)?;
-    let wrapped = proto::WrappedJoinRequest::decode(bytes.as_slice()).map_err(|_| Refusal::Wrapper)?;
+    let wrapped: proto::WrappedJoinRequest = decode(bytes, Refusal::Wrapper)?;
     let unpacked = match wrapped.compression() {
         proto::wrapped_join_request::Compression::None => wrapped.join_request,
         proto::wrapped_join_request::Compression::Gzip => gunzip(&wrapped.join_request)?,
     };
-    proto::JoinRequest::decode(unpacked.as_slice()).map_err(|_| Refusal::JoinRequest)
+    let request: proto::JoinRequest = decode(unpacked, Refusal::JoinRequest)?;
+    if request.add_track_requests.len() > ADD_TRACKS_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    Ok(request)
+}
+
+fn decode<M: Readable>(bytes: Vec<u8>, malformed: Refusal) -> Result<M, Refusal> {
+    wire_bounds::decode(Source::Join, bytes.into(), &wire_bounds::JOIN).map_err(|refused| match refused {
+        Refused::Malformed => malformed,
+        Refused::Bytes(_) | Refused::Elements(_) | Refused::Memory(_) | Refused::Depth => Refusal::TooLarge,
+    })
 }
 
 /// RFC 1952, with a bound: a small request must not unpack into a large one.
@@ -455,6 +470,7 @@ fn os_of(user_agent: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prost::Message as _;
     use std::io::Write as _;
     use std::time::UNIX_EPOCH;
 

@@ -18,3 +18,5 @@ pub mod socket;
 pub mod token;
 mod websocket;
 pub mod wire;
+pub mod wire_bounds;
+mod wire_format;

@@ -31,6 +31,7 @@ use self::client_offers::ClientOffers;
 use self::codecs::EnabledCodecs;
 use self::description::Sort;
 use self::render::{Outline, Setup};
+pub(crate) use self::sdp::{BYTES_MAX as SDP_BYTES_MAX, SECTIONS_MAX};
 use self::server_offers::ServerOffers;
 use self::ssrcs::SsrcSource;
 use crate::quirks::Quirks;

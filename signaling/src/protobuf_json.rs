@@ -18,6 +18,8 @@ use livekit_protocol as proto;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Number, Value};
 
+use crate::wire_bounds::{Refused, measure_json};
+
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(include_bytes!("livekit.binpb").as_slice()).expect("the descriptors are made by protoc")
 });
@@ -34,6 +36,8 @@ pub enum ReadError {
     NotJson,
     #[error("not a JSON object")]
     NotAnObject,
+    #[error(transparent)]
+    Refused(Refused),
     #[error("{path}: {text} is not a whole number")]
     NotWhole { path: String, text: String },
     #[error("{path}: {text} is out of range")]
@@ -70,9 +74,11 @@ macro_rules! readable {
 readable!(
     CreateAgentDispatchRequest,
     CreateRoomRequest,
+    DataPacket,
     DeleteAgentDispatchRequest,
     DeleteRoomRequest,
     ForwardParticipantRequest,
+    JoinRequest,
     ListAgentDispatchRequest,
     ListParticipantsRequest,
     ListRoomsRequest,
@@ -86,6 +92,7 @@ readable!(
     UpdateParticipantRequest,
     UpdateRoomMetadataRequest,
     UpdateSubscriptionsRequest,
+    WrappedJoinRequest,
 );
 
 /// Reads a message. Keys that it does not know, and names of enum values that it does not know, count as absent.
@@ -93,6 +100,7 @@ readable!(
 /// # Errors
 /// [`ReadError`] says what is wrong with it, and where.
 pub fn read<M: Readable>(json: &[u8]) -> Result<M, ReadError> {
+    measure_json(json).map_err(ReadError::Refused)?;
     read_value(serde_json::from_slice(json).map_err(|_| ReadError::NotJson)?)
 }
 
@@ -117,6 +125,11 @@ pub fn write<M: Readable>(message: &M) -> Value {
     let mut dynamic = DynamicMessage::new(descriptor::<M>());
     dynamic.transcode_from(message).expect("the descriptors are those of the code");
     serde_json::to_value(&dynamic).expect("a message is plain JSON")
+}
+
+/// Descriptors of all messages.
+pub(crate) fn pool() -> &'static DescriptorPool {
+    &POOL
 }
 
 fn descriptor<M: Readable>() -> MessageDescriptor {

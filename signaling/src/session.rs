@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use livekit_protocol as proto;
-use prost::Message;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 
-use crate::protobuf_json;
 use crate::room::task::RoomInput;
 use crate::rooms::CountedSession;
 use crate::socket::Frame;
 use crate::wire::Outgoing;
+use crate::wire_bounds::{self, Cost, Refused};
 
 /// Batches of messages that wait for a client. A client that is further behind is disconnected and resumes.
 pub const OUTBOX_MAX: usize = 256;
@@ -85,9 +84,9 @@ impl Session {
 
 impl RoomLink {
     /// Waits when the room is busy. `Err`: the room is gone.
-    pub(crate) async fn request(&self, request: Box<proto::SignalRequest>) -> Result<(), RoomGone> {
+    pub(crate) async fn request(&self, request: Box<proto::SignalRequest>, cost: Cost) -> Result<(), RoomGone> {
         let Some(inputs) = &self.inputs else { return Ok(()) };
-        let input = RoomInput::Request { connection: self.connection, request };
+        let input = RoomInput::Request { connection: self.connection, request, cost };
         inputs.send(input).await.map_err(|_| RoomGone)
     }
 }
@@ -117,15 +116,15 @@ pub struct Framing {
 /// What a frame from a client means.
 #[derive(Debug, PartialEq)]
 pub enum Incoming {
-    /// For the room.
-    Request(Box<proto::SignalRequest>),
+    /// For the room, and what it costs.
+    Request(Box<proto::SignalRequest>, Cost),
     /// Answered at once.
     Reply(Box<Response>),
     Nothing,
     /// The client closed the connection.
     End,
-    /// It is no message of LiveKit's, so the connection ends.
-    Unreadable,
+    /// It is no message of LiveKit's, or beyond the bounds of its kind, so the connection ends.
+    Unreadable(Refused),
 }
 
 impl Framing {
@@ -134,17 +133,20 @@ impl Framing {
         let request = match frame {
             Frame::Binary(bytes) => {
                 self.json = false;
-                proto::SignalRequest::decode(bytes).ok()
+                wire_bounds::decode_signal(bytes)
             }
             Frame::Text(text) => {
                 self.json = true;
-                protobuf_json::read(text.as_bytes()).ok()
+                wire_bounds::read_signal(&text)
             }
             Frame::Ping(_) | Frame::Pong(_) => return Incoming::Nothing,
             Frame::Close => return Incoming::End,
-            Frame::Malformed => return Incoming::Unreadable,
+            Frame::Malformed => return Incoming::Unreadable(Refused::Malformed),
         };
-        let Some(request) = request else { return Incoming::Unreadable };
+        let (request, cost) = match request {
+            Ok(read) => read,
+            Err(refused) => return Incoming::Unreadable(refused),
+        };
         match request.message {
             Some(Request::Ping(_)) => Incoming::Reply(Box::new(Response::Pong(unix_ms))),
             Some(Request::PingReq(ping)) => {
@@ -153,7 +155,7 @@ impl Framing {
             }
             // A message of a newer protocol.
             None => Incoming::Nothing,
-            Some(_) => Incoming::Request(Box::new(request)),
+            Some(_) => Incoming::Request(Box::new(request), cost),
         }
     }
 
@@ -172,6 +174,7 @@ impl Framing {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     fn ping_req() -> proto::SignalRequest {
         proto::SignalRequest { message: Some(Request::PingReq(proto::Ping { timestamp: 7, rtt: 3 })) }

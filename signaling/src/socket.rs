@@ -91,17 +91,17 @@ impl Session {
     /// Hands a frame to the room, or answers it at once.
     async fn read(&mut self, frame: Frame) -> Answer {
         match self.framing.read(frame, unix_ms()) {
-            Incoming::Request(request) => {
+            Incoming::Request(request, cost) => {
                 self.counted.stats().requests.fetch_add(1, Ordering::Relaxed);
                 // A closed room still has its Leave in the outbox.
-                let _ = self.room.request(request).await;
+                let _ = self.room.request(request, cost).await;
                 Answer::Nothing
             }
             Incoming::Reply(reply) => Answer::Frame(self.framing.write(&Outgoing::new(*reply))),
             Incoming::Nothing => Answer::Nothing,
             Incoming::End => Answer::End(SessionEnd::Client),
-            Incoming::Unreadable => {
-                info!(connection = self.room.connection.0, "a message that cannot be read ends its connection");
+            Incoming::Unreadable(reason) => {
+                info!(connection = self.room.connection.0, %reason, "a message that cannot be read ends its connection");
                 Answer::End(SessionEnd::Unreadable)
             }
         }

@@ -7,9 +7,11 @@ use std::fmt::{self, Write as _};
 use super::SdpError;
 
 /// Longest description accepted, in bytes. A client with 100 tracks writes about 300 KiB.
-pub(super) const BYTES_MAX: usize = 1 << 20;
+pub(crate) const BYTES_MAX: usize = 1 << 20;
+/// Most attributes accepted before the first section; sections look through them. Clients write about four.
+const SESSION_ATTRIBUTES_MAX: usize = 64;
 /// Most media sections accepted, or written.
-pub(super) const SECTIONS_MAX: usize = 512;
+pub(crate) const SECTIONS_MAX: usize = 512;
 
 /// A description as lines; all text is borrowed from it.
 #[derive(Debug)]
@@ -125,12 +127,14 @@ impl<'a> Sdp<'a> {
             }
             b'a' => {
                 let (name, value) = split_at_byte(value, b':').unwrap_or((value, ""));
-                let attributes = match self.sections.last_mut() {
-                    Some(section) => &mut section.attributes,
-                    None => &mut self.attributes,
-                };
-                if let Some(name) = Name::from_text(name) {
-                    attributes.push(Attribute { name, value: value.trim_ascii() });
+                let Some(name) = Name::from_text(name) else { return Ok(()) };
+                let attribute = Attribute { name, value: value.trim_ascii() };
+                match self.sections.last_mut() {
+                    Some(section) => section.attributes.push(attribute),
+                    None if self.attributes.len() == SESSION_ATTRIBUTES_MAX => {
+                        return Err(SdpError(format!("more than {SESSION_ATTRIBUTES_MAX} attributes of the session")));
+                    }
+                    None => self.attributes.push(attribute),
                 }
             }
             _ => {}
@@ -236,5 +240,7 @@ mod tests {
         assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX))).is_ok());
         assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX + 1))).is_err());
         assert!(Sdp::parse(&format!("v=0\ns={}", "x".repeat(BYTES_MAX))).is_err());
+        assert!(Sdp::parse(&format!("v=0\n{}", "a=setup:active\n".repeat(SESSION_ATTRIBUTES_MAX))).is_ok());
+        assert!(Sdp::parse(&format!("v=0\n{}", "a=setup:active\n".repeat(SESSION_ATTRIBUTES_MAX + 1))).is_err());
     }
 }

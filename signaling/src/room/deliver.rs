@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use livekit_protocol as proto;
-use prost::Message;
 use proto::data_packet::Value;
 use proto::participant_info::Kind;
 use sfu::command::{Command, DataChannel, TransportId};
@@ -12,6 +11,7 @@ use super::Room;
 use super::data::{self, Routing};
 use super::timer::Now;
 use crate::participant::SessionState;
+use crate::wire_bounds::{self, Source};
 
 /// Destinations of one packet that are looked at.
 const DESTINATIONS_MAX: usize = 1_024;
@@ -29,7 +29,8 @@ impl Room {
         if !state.grants.video.may_publish_data() {
             return;
         }
-        let Ok(packet) = proto::DataPacket::decode(payload.clone()) else {
+        let packet = wire_bounds::decode(Source::Data, payload.clone(), &wire_bounds::DATA_PACKET);
+        let Ok(packet): Result<proto::DataPacket, _> = packet else {
             tracing::debug!(participant = %sid, "undecodable data packet");
             return;
         };

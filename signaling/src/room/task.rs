@@ -16,6 +16,7 @@ use crate::join::Join;
 use crate::rooms::{CountedRoom, JoinError};
 use crate::session::{ConnectionId, Outbound};
 use crate::wire::Outgoing;
+use crate::wire_bounds::Cost;
 
 /// Requests that wait for a room; their connections stop reading meanwhile.
 pub const INPUTS_MAX: usize = 256;
@@ -36,7 +37,7 @@ pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
 /// What comes into a room from the HTTP side and its sessions.
 pub enum RoomInput {
     Join { join: Box<Join>, outbox: mpsc::Sender<Outbound>, reply: oneshot::Sender<Result<ConnectionId, JoinError>> },
-    Request { connection: ConnectionId, request: Box<proto::SignalRequest> },
+    Request { connection: ConnectionId, request: Box<proto::SignalRequest>, cost: Cost },
     ConnectionClosed { connection: ConnectionId },
     Call(Call),
 }
@@ -106,7 +107,7 @@ impl RoomTask {
                     self.room.on_connection_closed(now, connection);
                 }
             }
-            RoomInput::Request { connection, request } => self.room.on_request(now, connection, *request),
+            RoomInput::Request { connection, request, cost: _ } => self.room.on_request(now, connection, *request),
             RoomInput::ConnectionClosed { connection } => {
                 self.outboxes.remove(&connection);
                 self.room.on_connection_closed(now, connection);

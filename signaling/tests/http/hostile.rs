@@ -87,6 +87,8 @@ async fn messages_that_nobody_can_read_end_their_connection_alone() {
         Message::Text("{\"offer\":".into()),
         Message::Text("[]".into()),
         Message::Binary(vec![0; Sizes::default().signal_message_max + 1].into()),
+        // A SyncState of 50,000 tracks.
+        Message::Binary([&[0x62, 0xA0, 0x8D, 0x06][..], &[0x1A, 0].repeat(50_000)].concat().into()),
     ];
     let count = bad.len() as u64;
     for message in bad {

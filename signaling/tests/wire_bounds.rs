@@ -1,0 +1,285 @@
+//! Messages that cost more than they look like: they are refused before the memory is spent.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::time::UNIX_EPOCH;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
+use livekit_protocol as proto;
+use prost::Message;
+use proto::signal_request::Message as Request;
+use signaling::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
+use signaling::protobuf_json::Readable;
+use signaling::session::{Framing, Incoming};
+use signaling::socket::Frame;
+use signaling::token::{Claims, SipGrant, VideoGrant};
+use signaling::wire_bounds::{self, API, Bounds, DATA_PACKET, DESCRIPTION, SIDS, SMALL, SYNC_STATE, Source};
+
+struct Counting;
+
+thread_local! {
+    /// Bytes that this thread has allocated and not freed, and the most there were.
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+// SAFETY: forwards to the system allocator; the counters are const-initialised and allocate nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.set(LIVE.get() + layout.size().cast_signed());
+        PEAK.set(PEAK.get().max(LIVE.get()));
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.set(LIVE.get() - layout.size().cast_signed());
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that a piece of work had beyond what there was, and those that it left.
+fn memory_of<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
+    let before = LIVE.get();
+    PEAK.set(before);
+    let done = work();
+    let (peak, left) = (PEAK.get() - before, LIVE.get() - before);
+    (done, peak.max(0).cast_unsigned(), left.max(0).cast_unsigned())
+}
+
+/// A field that holds `count` empty messages within others: the numbers of the fields, outermost first.
+fn empty_elements(path: &[u8], count: usize) -> Vec<u8> {
+    let [outer @ .., element] = path else { panic!("no field") };
+    let mut bytes = [element << 3 | 2, 0].repeat(count);
+    for number in outer.iter().rev() {
+        let mut around = vec![number << 3 | 2];
+        prost::encode_length_delimiter(bytes.len(), &mut around).unwrap();
+        around.append(&mut bytes);
+        bytes = around;
+    }
+    bytes
+}
+
+fn request(message: Request) -> Vec<u8> {
+    proto::SignalRequest { message: Some(message) }.encode_to_vec()
+}
+
+fn sids(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("TR_VC{number:012}")).collect()
+}
+
+/// Reads frames once, so that what is made once is there.
+fn warmed_up() -> Framing {
+    let mut framing = Framing::default();
+    let mute = Request::Mute(proto::MuteTrackRequest::default());
+    framing.read(Frame::Binary(request(mute.clone()).into()), 0);
+    framing.read(Frame::Text(serde_json::to_string(&proto::SignalRequest { message: Some(mute) }).unwrap()), 0);
+    framing
+}
+
+/// What refusing a message may cost: an error, and what is said of it.
+const REFUSAL_BYTES_MAX: usize = 16 << 10;
+
+#[test]
+fn lists_of_empty_elements_are_refused_before_memory_is_spent() {
+    let mut framing = warmed_up();
+    let lists = [
+        ("SyncState.publish_tracks", empty_elements(&[12, 3], 500_000)),
+        ("SyncState.data_channels", empty_elements(&[12, 4], 500_000)),
+        ("AddTrackRequest.layers", empty_elements(&[4, 9], 30_000)),
+        ("AddTrackRequest.simulcast_codecs.layers", empty_elements(&[4, 10, 4], 30_000)),
+        ("UpdateSubscription.participant_tracks", empty_elements(&[6, 3], 200_000)),
+        ("UpdateTrackSettings.track_sids", empty_elements(&[7, 1], 200_000)),
+        ("SubscriptionPermission.track_permissions", empty_elements(&[11, 2], 200_000)),
+        ("UpdateParticipantMetadata.attributes", empty_elements(&[15, 3], 400_000)),
+        ("SessionDescription.mid_to_track_id", empty_elements(&[1, 4], 400_000)),
+    ];
+    for (name, bytes) in lists {
+        let frame = Frame::Binary(bytes.into());
+        let (read, peak, _) = memory_of(|| framing.read(frame, 0));
+        println!("{name}: {read:?}, {peak} bytes");
+        assert!(matches!(read, Incoming::Unreadable(_)), "{name}");
+        assert!(peak < REFUSAL_BYTES_MAX, "{name}: {peak} bytes");
+    }
+}
+
+#[test]
+fn a_text_frame_of_many_values_is_refused_before_it_is_parsed() {
+    let mut framing = warmed_up();
+    let many = format!(r#"{{"syncState":{{"publishTracks":[{}{{}}]}}}}"#, "{},".repeat(600_000));
+    let deep = "[".repeat(100) + &"]".repeat(100);
+    for text in [many, format!(r#"{{"syncState":{deep}}}"#)] {
+        let (read, peak, _) = memory_of(|| framing.read(Frame::Text(text), 0));
+        assert!(matches!(read, Incoming::Unreadable(_)));
+        assert!(peak < REFUSAL_BYTES_MAX, "{peak} bytes");
+    }
+    // Few enough to be parsed, too many for their kind.
+    let sids = serde_json::to_string(&sids(20_000)).unwrap();
+    let read = framing.read(Frame::Text(format!(r#"{{"subscription":{{"trackSids":{sids}}}}}"#)), 0);
+    assert!(matches!(read, Incoming::Unreadable(_)));
+}
+
+#[test]
+#[expect(deprecated, reason = "clients still send fields that newer ones have other names for")]
+fn what_real_clients_send_in_large_rooms_is_within_bounds() {
+    let description = |sections: usize| proto::SessionDescription {
+        r#type: "offer".into(),
+        sdp: "x".repeat(1 << 20),
+        id: 1,
+        mid_to_track_id: (0..sections).map(|mid| (mid.to_string(), format!("TR_VC{mid:012}"))).collect(),
+    };
+    let subscription = |tracks: usize| proto::UpdateSubscription {
+        subscribe: true,
+        participant_tracks: sids(tracks)
+            .chunks(2)
+            .map(|sids| proto::ParticipantTracks {
+                participant_sid: "PA_123456789012".into(),
+                track_sids: sids.to_vec(),
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let listed = |number: usize| proto::TrackPermission {
+        participant_identity: format!("somebody with a long name {number}"),
+        all_tracks: true,
+        ..Default::default()
+    };
+    let track = |number: usize| proto::TrackPublishedResponse {
+        cid: format!("cid {number}"),
+        track: Some(proto::TrackInfo {
+            layers: vec![proto::VideoLayer::default(); 3],
+            codecs: vec![proto::SimulcastCodecInfo { layers: vec![Default::default(); 3], ..Default::default() }; 2],
+            ..Default::default()
+        }),
+    };
+    let sync_state = proto::SyncState {
+        answer: Some(proto::SessionDescription { sdp: "x".repeat(600 << 10), ..description(500) }),
+        offer: Some(proto::SessionDescription { sdp: "x".repeat(600 << 10), ..description(500) }),
+        subscription: Some(subscription(2_000)),
+        publish_tracks: (0..64).map(track).collect(),
+        track_sids_disabled: sids(2_000),
+        datachannel_receive_states: vec![Default::default(); 1_000],
+        ..Default::default()
+    };
+    let requests = [
+        Request::Offer(description(500)),
+        Request::Subscription(subscription(4_000)),
+        Request::TrackSetting(proto::UpdateTrackSettings { track_sids: sids(4_000), ..Default::default() }),
+        Request::SubscriptionPermission(proto::SubscriptionPermission {
+            track_permissions: (0..4_000).map(listed).collect(),
+            ..Default::default()
+        }),
+        Request::SyncState(sync_state),
+    ];
+    let mut framing = Framing::default();
+    for message in requests {
+        let read = framing.read(Frame::Binary(request(message).into()), 0);
+        let Incoming::Request(read, cost) = read else { panic!("{read:?}") };
+        println!("{cost:?}: {:.40}", format!("{read:?}"));
+    }
+}
+
+/// Decodes, and compares what it took with what was foretold.
+fn is_foretold<M: Readable>(message: &M, bounds: &Bounds) {
+    let bytes = message.encode_to_vec();
+    let cost = wire_bounds::measure::<M>(&bytes, bounds).expect("it is within bounds");
+    let (decoded, _, left) = memory_of(|| Box::new(M::decode(bytes.as_slice()).unwrap()));
+    black_box(&decoded);
+    println!("{}: {} bytes on the wire, {left} in memory, {cost:?}", M::NAME, bytes.len());
+    assert!(left <= cost.memory, "{left} > {}", cost.memory);
+    assert!(cost.memory < 4 * left + 4_096, "{} for {left}", cost.memory);
+}
+
+#[test]
+fn the_memory_of_a_message_is_foretold() {
+    let signal = |message| proto::SignalRequest { message: Some(message) };
+    let empty_tracks = proto::SyncState { publish_tracks: vec![Default::default(); 3_000], ..Default::default() };
+    is_foretold(&signal(Request::SyncState(empty_tracks)), &SYNC_STATE);
+    let settings = proto::UpdateTrackSettings { track_sids: sids(5_000), ..Default::default() };
+    is_foretold(&signal(Request::TrackSetting(settings)), &SIDS);
+    let attributes = (0..2_000).map(|number| (format!("key {number}"), "value".to_owned())).collect();
+    let profile = proto::UpdateParticipantMetadata { attributes, ..Default::default() };
+    is_foretold(&signal(Request::UpdateMetadata(profile)), &API);
+    let offer = proto::SessionDescription { sdp: "x".repeat(100_000), ..Default::default() };
+    is_foretold(&signal(Request::Offer(offer)), &DESCRIPTION);
+    is_foretold(&signal(Request::AddTrack(proto::AddTrackRequest::default())), &SMALL);
+    let samples = vec![proto::MetricSample::default(); 1_000];
+    let series = proto::TimeSeriesMetric { samples, ..Default::default() };
+    let metrics = proto::MetricsBatch { time_series: vec![series; 3], ..Default::default() };
+    let value = Some(proto::data_packet::Value::Metrics(metrics));
+    is_foretold(&proto::DataPacket { value, ..Default::default() }, &DATA_PACKET);
+    let add_track_requests = vec![proto::AddTrackRequest::default(); 1_000];
+    is_foretold(&proto::JoinRequest { add_track_requests, ..Default::default() }, &wire_bounds::JOIN);
+}
+
+#[test]
+fn bodies_and_data_packets_of_many_elements_are_refused_before_memory_is_spent() {
+    let (read, peak, _) = memory_of(|| {
+        let bytes = empty_elements(&[1], 5 << 20).into();
+        wire_bounds::decode::<proto::ListRoomsRequest>(Source::Api, bytes, &API).is_err()
+    });
+    assert!(read && peak < (10 << 20) + REFUSAL_BYTES_MAX, "{peak} bytes for a body of 10 MiB");
+    // Speakers.
+    let packet = empty_elements(&[3, 1], 30_000).into();
+    let (read, peak, _) =
+        memory_of(|| wire_bounds::decode::<proto::DataPacket>(Source::Data, packet, &DATA_PACKET).is_err());
+    assert!(read && peak < REFUSAL_BYTES_MAX, "{peak} bytes");
+}
+
+fn claims() -> Claims {
+    Claims {
+        api_key: "k".into(),
+        identity: "alice".into(),
+        name: String::new(),
+        metadata: String::new(),
+        attributes: HashMap::new(),
+        kind: proto::participant_info::Kind::Standard,
+        kind_details: Vec::new(),
+        video: Some(VideoGrant { room_join: true, room: "r".into(), ..VideoGrant::default() }),
+        sip: SipGrant::default(),
+        room_preset: String::new(),
+        room_config: None,
+        expires_at: UNIX_EPOCH,
+        not_before: None,
+    }
+}
+
+fn read_join(join_request: &[u8]) -> Result<Join, Refusal> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(join_request).unwrap();
+    let compression = proto::wrapped_join_request::Compression::Gzip as i32;
+    let wrapped = proto::WrappedJoinRequest { compression, join_request: encoder.finish().unwrap() };
+    let encoded = BASE64_URL_SAFE.encode(wrapped.encode_to_vec());
+    let (parameters, hints) = (Parameters(vec![("join_request".into(), encoded)]), ClientHints::default());
+    let claims = claims();
+    let input = JoinInput {
+        mode: Mode::V1,
+        purpose: Purpose::Validate,
+        claims: Some(&claims),
+        parameters: &parameters,
+        hints: &hints,
+    };
+    join::read(input)
+}
+
+#[test]
+fn a_small_join_request_cannot_unpack_into_much_memory() {
+    read_join(&[]).unwrap();
+    for path in [&[5][..], &[10, 3], &[4]] {
+        let packed = empty_elements(path, 500_000);
+        let (read, peak, _) = memory_of(|| read_join(&packed));
+        assert_eq!(read.err(), Some(Refusal::TooLarge), "{path:?}");
+        // The text as it is unpacked, and the room that it grows into.
+        assert!(peak < 4 << 20, "{path:?}: {peak} bytes");
+    }
+    let tracks = vec![proto::AddTrackRequest::default(); 200];
+    let request = proto::JoinRequest { add_track_requests: tracks, ..Default::default() };
+    assert_eq!(read_join(&request.encode_to_vec()).err(), Some(Refusal::TooLarge));
+}
