@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -263,4 +265,42 @@ async fn a_newcomer_may_be_told_a_lot_at_once() {
             _ => {}
         }
     }
+}
+
+/// Counts how often other tasks of the thread are polled.
+fn bystander() -> (Arc<AtomicUsize>, JoinHandle<()>) {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let task = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    (turns, task)
+}
+
+/// On one thread: whoever does not yield keeps everybody else waiting.
+#[tokio::test]
+async fn a_room_that_is_kept_busy_leaves_others_their_turns() {
+    const REQUESTS: usize = 60;
+    let server = start();
+    let mut hostile = Client::of(server.rooms.join(join("hostile")).await.unwrap());
+    hostile.first(|message| matches!(message, Response::Join(_)).then_some(())).await;
+    let track_sids: Vec<String> = (0..4_000).map(|number| format!("TR_VC{number:012}")).collect();
+    // Without an await: all are there before anybody takes one.
+    for _ in 0..REQUESTS {
+        let settings = proto::UpdateTrackSettings { track_sids: track_sids.clone(), ..Default::default() };
+        let request = proto::SignalRequest { message: Some(Request::TrackSetting(settings)) };
+        hostile.to.try_send(Frame::Binary(request.encode_to_vec().into())).unwrap();
+    }
+    let mute = Request::Mute(proto::MuteTrackRequest { sid: "TR_none".into(), muted: true });
+    let request = proto::SignalRequest { message: Some(mute) };
+    hostile.to.try_send(Frame::Binary(request.encode_to_vec().into())).unwrap();
+
+    let (turns, bystander) = bystander();
+    hostile.first(|message| matches!(message, Response::RequestResponse(_)).then_some(())).await;
+    bystander.abort();
+    let turns = turns.load(Ordering::Relaxed);
+    assert!(turns >= REQUESTS, "{turns} turns beside {REQUESTS} requests of 4,000 tracks");
 }

@@ -28,8 +28,12 @@ const WORKER_RETRY: Duration = Duration::from_millis(1);
 const WORKER_RETRIES_MAX: u32 = 10_000;
 /// Inputs handled in a row: what they cause goes out together, and other events get their turn after them.
 const INPUTS_IN_A_ROW: usize = 64;
-/// The same for worker events.
+/// Worker events handled in a row.
 const EVENTS_IN_A_ROW: usize = 64;
+/// Bytes of decoded requests that are handled before other tasks of the thread get their turn: some milliseconds.
+const WORK_IN_A_ROW: usize = 64 << 10;
+/// A join describes the room, and may offer.
+const WORK_OF_A_JOIN: usize = 16 << 10;
 
 /// Something done to a room by the server API.
 pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
@@ -40,6 +44,17 @@ pub enum RoomInput {
     Request { connection: ConnectionId, request: Box<proto::SignalRequest>, cost: Cost },
     ConnectionClosed { connection: ConnectionId },
     Call(Call),
+}
+
+impl RoomInput {
+    /// How much there is to do, by what asks for it, in bytes.
+    fn work(&self) -> usize {
+        match self {
+            RoomInput::Request { cost, .. } => cost.memory,
+            RoomInput::Join { .. } => WORK_OF_A_JOIN,
+            RoomInput::ConnectionClosed { .. } | RoomInput::Call(_) => 0,
+        }
+    }
 }
 
 /// A room with its channels.
@@ -81,7 +96,7 @@ impl RoomTask {
                     if count == 0 {
                         self.room.close(now(), proto::DisconnectReason::ServerShutdown);
                     }
-                    inputs.drain(..).for_each(|input| self.take(input));
+                    self.take_all(&mut inputs).await;
                 }
                 1.. = self.events.recv_many(&mut events, EVENTS_IN_A_ROW) => {
                     let now = now();
@@ -92,6 +107,20 @@ impl RoomTask {
             self.carry_out().await;
         }
         self.refuse_latecomers();
+    }
+
+    /// Other tasks of the thread get their turn after every bit of work, whatever one room is asked to do.
+    async fn take_all(&mut self, inputs: &mut Vec<RoomInput>) {
+        let mut work = 0;
+        for input in inputs.drain(..) {
+            work += input.work();
+            self.take(input);
+            if work > WORK_IN_A_ROW {
+                work = 0;
+                self.carry_out().await;
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     fn take(&mut self, input: RoomInput) {
