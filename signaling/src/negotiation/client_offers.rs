@@ -99,9 +99,12 @@ impl ClientOffers {
             }
         }
         let mut uses: Vec<(Mid, Use)> = uses.into_iter().collect();
-        uses.sort_by_key(|(mid, _)| offer.sections.iter().position(|section| section.mid == *mid));
+        let sections = offer.sections.iter().enumerate().map(|(at, section)| (section.mid, (at, section)));
+        let sections: HashMap<Mid, (usize, &ClientSection)> = sections.collect();
+        uses.sort_by_key(|(mid, _)| sections.get(mid).map(|(at, _)| *at));
         for (mid, used) in uses {
-            let section = offer.section(&mid).filter(|section| section.media_kind().is_some());
+            let section = sections.get(&mid).map(|(_, section)| *section);
+            let section = section.filter(|section| section.media_kind().is_some());
             let next = self.compare(mid, used, section, news);
             if let (Some(next), Some(_)) = (next, section) {
                 self.uses.insert(mid, next);
@@ -173,7 +176,8 @@ impl ClientOffers {
         let mut error = BindError::NoFreeSection;
         let free = offer.sections.iter().filter(|section| self.is_free(section, track.kind));
         for section in free {
-            if codecs::carry(&self.sending(section, track.kind, Some(track)).codecs, track.codec) {
+            let offers_it = codecs::carry(&section.codecs, track.codec);
+            if offers_it && codecs::carry(&self.sending(section, track.kind, Some(track)).codecs, track.codec) {
                 let bound = ssrcs.bound(track, |ssrc| offer.declares(ssrc));
                 let mid = section.mid;
                 let section = self.send(section, &bound).ok_or(BindError::CodecUnsupported)?;

@@ -2,6 +2,8 @@
 //!
 //! Everything that cannot be served is refused or marked unusable while reading, so that later steps need no doubts.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use sfu::command::{DtlsRole, Fingerprint, IceCredentials, Mid, Rid, Ssrc};
 use shared::media::{Codec, MediaKind};
@@ -15,6 +17,8 @@ use super::{Role, SdpError};
 const RIDS_MAX: usize = 8;
 /// SSRCs of a section that are read: three layers with retransmissions and FEC, twice.
 const SSRCS_MAX: usize = 18;
+/// Codecs of a section that are kept. Browsers list about two dozen.
+const CODECS_MAX: usize = 40;
 /// Kept length of a stream or track id, in bytes.
 const MSID_BYTES_MAX: usize = 256;
 
@@ -34,6 +38,8 @@ pub(super) struct Description {
     /// Ours, by the client's `a=setup`.
     pub dtls_role: DtlsRole,
     pub sections: Vec<ClientSection>,
+    /// That the client declares as its own, in all sections.
+    ssrcs: BTreeSet<Ssrc>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,6 +174,7 @@ impl Description {
             ice,
             fingerprint,
             dtls_role,
+            ssrcs: declared(&sections),
             sections,
         })
     }
@@ -179,9 +186,13 @@ impl Description {
 
     /// Whether the client declares this SSRC as its own.
     pub fn declares(&self, ssrc: Ssrc) -> bool {
-        let declared = |(media, rtx): &(Ssrc, Option<Ssrc>)| *media == ssrc || *rtx == Some(ssrc);
-        self.sections.iter().any(|section| section.ssrcs.iter().any(declared))
+        self.ssrcs.contains(&ssrc)
     }
+}
+
+fn declared(sections: &[ClientSection]) -> BTreeSet<Ssrc> {
+    let pairs = sections.iter().flat_map(|section| &section.ssrcs);
+    pairs.flat_map(|(media, rtx)| std::iter::once(*media).chain(*rtx)).collect()
 }
 
 /// An attribute of the section, else of the session.
@@ -384,6 +395,7 @@ fn read_codecs(section: &Section<'_>, kind: MediaKind) -> Vec<SectionCodec> {
             continue;
         }
         match Encoding::identify(kind, rtpmap, payload.fmtp) {
+            Some(Encoding::Codec(_)) if codecs.len() == CODECS_MAX => {}
             Some(Encoding::Codec(codec)) => codecs.push(SectionCodec {
                 payload_type,
                 codec,
@@ -406,6 +418,7 @@ fn read_codecs(section: &Section<'_>, kind: MediaKind) -> Vec<SectionCodec> {
 /// Collects the payload attributes by payload type, 0 to 127.
 fn read_payloads<'a>(section: &Section<'a>) -> Vec<Payload<'a>> {
     let mut payloads = vec![Payload::default(); 128];
+    let mut of_all: Vec<&str> = Vec::new();
     for attribute in &section.attributes {
         if !matches!(attribute.name, Name::Rtpmap | Name::Fmtp | Name::RtcpFb) {
             continue;
@@ -417,7 +430,8 @@ fn read_payloads<'a>(section: &Section<'a>) -> Vec<Payload<'a>> {
             (Name::Rtpmap, Some(payload)) => payload.rtpmap = payload.rtpmap.or(Some(text)),
             (Name::Fmtp, Some(payload)) if payload.fmtp.is_empty() => payload.fmtp = text,
             (Name::RtcpFb, Some(payload)) => add_feedback(payload, text),
-            (Name::RtcpFb, None) if target == "*" => {
+            (Name::RtcpFb, None) if target == "*" && Feedback::from_text(text).is_some() && !of_all.contains(&text) => {
+                of_all.push(text);
                 payloads.iter_mut().for_each(|payload| add_feedback(payload, text))
             }
             _ => {}

@@ -99,14 +99,15 @@ impl Room {
         let id = self.ids.subscription();
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let hears_speakers = !participant.state.quirks.has(Quirk::NoSpeakersChanged);
-        let first = !participant.state.subscriptions.values().any(|known| known.publisher == *publisher);
+        let is_first = |state: &SessionState| !state.subscriptions.values().any(|known| known.publisher == *publisher);
+        let hears_it = told > 0.0 && hears_speakers && is_first(&participant.state);
         participant.state.denied.remove(track);
         participant.live.missing.remove(track);
         let subscription = Subscription { id, publication, publisher: publisher.clone(), kind, stage: Stage::Waiting };
         participant.state.subscriptions.insert(track.clone(), subscription);
         let connection = participant.live.connection;
         self.out.send(connection, wire::subscription_permission(publisher.as_str(), track.as_str(), true));
-        if first && told > 0.0 && hears_speakers {
+        if hears_it {
             self.out.send(connection, super::speakers::changed(publisher, told));
         }
         if let Some(participant) = self.participants.get_mut(sid) {
@@ -228,7 +229,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let policy = match request.all_participants {
             true => SubscriptionPolicy::Everybody,
-            false => SubscriptionPolicy::Listed(request.track_permissions),
+            false => SubscriptionPolicy::Listed(request.track_permissions.into()),
         };
         if participant.state.policy == policy {
             return;
@@ -442,13 +443,27 @@ impl Room {
     pub(super) fn bind_waiting(&mut self, sid: &ParticipantSid) -> Vec<(TrackSid, SendSection)> {
         let Some(participant) = self.participants.get(sid) else { return Vec::new() };
         let subscriptions = participant.state.subscriptions.iter();
-        let waiting: Vec<_> =
-            subscriptions.filter(|(_, known)| known.stage == Stage::Waiting).map(|(track, _)| track.clone()).collect();
-        waiting.into_iter().filter_map(|track| self.bind(sid, &track).map(|section| (track, section))).collect()
+        let waiting: Vec<(TrackSid, MediaKind)> = subscriptions
+            .filter(|(_, known)| known.stage == Stage::Waiting)
+            .map(|(track, known)| (track.clone(), known.kind))
+            .collect();
+        let mut bound = Vec::new();
+        let mut without_sections = Vec::new();
+        for (track, kind) in waiting {
+            if without_sections.contains(&kind) {
+                continue;
+            }
+            match self.bind(sid, &track) {
+                Some(Ok(section)) => bound.push((track, section)),
+                Some(Err(BindError::NoFreeSection)) => without_sections.push(kind),
+                Some(Err(BindError::CodecUnsupported)) | None => {}
+            }
+        }
+        bound
     }
 
-    /// Gives a subscription a section. It may be sent in at once only in v1.
-    fn bind(&mut self, sid: &ParticipantSid, track: &TrackSid) -> Option<SendSection> {
+    /// Gives a subscription a section. It may be sent in at once only in v1. `None`: subscription or track is gone.
+    fn bind(&mut self, sid: &ParticipantSid, track: &TrackSid) -> Option<Result<SendSection, BindError>> {
         let subscription = self.participants.get(sid)?.state.subscriptions.get(track)?;
         let publisher = self.participants.get(&subscription.publisher)?;
         let publication = publisher.state.publications.get(track)?;
@@ -467,18 +482,16 @@ impl Room {
             strips_trailers: !publication.info.packet_trailer_features.is_empty() && quirks.has(Quirk::NoTrailers),
         };
         let participant = self.participants.get_mut(sid)?;
-        match participant.state.receiving().negotiation.bind(&outgoing) {
-            Ok(section) => {
+        let result = participant.state.receiving().negotiation.bind(&outgoing);
+        match result {
+            Ok(_) => {
                 participant.live.requests_in_vain = 0;
                 participant.state.subscriptions.get_mut(track)?.stage = Stage::Bound;
-                Some(section)
             }
-            Err(BindError::NoFreeSection) => None,
-            Err(BindError::CodecUnsupported) => {
-                self.refuse_subscription(sid, track);
-                None
-            }
+            Err(BindError::NoFreeSection) => {}
+            Err(BindError::CodecUnsupported) => self.refuse_subscription(sid, track),
         }
+        Some(result)
     }
 
     fn refuse_subscription(&mut self, sid: &ParticipantSid, track: &TrackSid) {
