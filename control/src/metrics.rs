@@ -192,9 +192,6 @@ fn surface(page: &mut Page<'_>, counters: &Counters) {
     counts(page, "onair_signal_ended_total", "Ended signalling connections.", "reason", &ends);
     let tokens = counters.tokens_refused.load(Ordering::Relaxed);
     page.metric("onair_tokens_refused_total", "Requests with a bad token.", MetricType::COUNTER, &[(&[], tokens)]);
-    let help = "Data messages dropped because they came faster than their room took them.";
-    let dropped = signaling::media::data_dropped();
-    page.metric("onair_data_overflow_total", help, MetricType::COUNTER, &[(&[], dropped)]);
     let refused: Vec<_> = signaling::wire_bounds::refused()
         .map(|(source, bound, count)| ([("source", source), ("bound", bound)], count))
         .collect();

@@ -219,10 +219,22 @@ pub enum Command {
     },
 
     /// One message to many transports. A transport whose channel is not open yet keeps reliable messages, bounded.
+    /// `from`: whose message it was; that client waits where one of these is behind.
     SendData {
+        from: Option<TransportId>,
         transports: Vec<TransportId>,
         channel: DataChannel,
         payload: Bytes,
+    },
+
+    /// The room has done with messages that [`Event::Data`] brought, and what follows from them is ordered: so much more
+    /// may come.
+    DataTaken {
+        room: RoomId,
+        transport: TransportId,
+        channel: DataChannel,
+        messages: usize,
+        bytes: usize,
     },
 
     /// Answered by [`Event::TransportExported`].
@@ -269,6 +281,7 @@ pub enum Event {
         transport: TransportId,
         channel: DataChannel,
     },
+    /// To be answered by [`Command::DataTaken`].
     Data {
         transport: TransportId,
         channel: DataChannel,

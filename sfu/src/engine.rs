@@ -7,9 +7,11 @@
 //! - `engine/receive.rs`: datagrams in, up to the layer's history
 //! - `engine/forward.rs`: fan-out into runs, retransmissions
 //! - `engine/feedback.rs`: RTCP in both directions, and its timers
+//! - `engine/data.rs`: data messages to rooms and to clients, and who waits for which
 //! - `engine/fault.rs`: what is closed after a panic
 //! - `engine/state.rs`: a session's state, written down and read back
 
+mod data;
 mod fault;
 mod feedback;
 mod forward;
@@ -25,6 +27,8 @@ use shared::media::{Codec, MediaKind};
 use slab::Slab;
 use tracing::debug;
 
+use self::data::{DataFlow, Load};
+pub use self::data::{ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
 use self::fault::Serving;
 pub use self::fault::Stage;
 use self::news::News;
@@ -46,8 +50,6 @@ use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.
 const STREAMS_MAX: usize = 64;
-/// Reliable data that waits for the clients of one worker: while there is more, only a MiB waits for each.
-const DATA_BACKLOG_MAX: usize = 256 * 1024 * 1024;
 /// Addresses from which one transport may have been checked.
 const PATHS_MAX: usize = 16;
 
@@ -77,8 +79,9 @@ struct Peer {
     scheduled: Option<Instant>,
     /// When it is closed. Its room knows it no more.
     closes_at: Option<Instant>,
-    /// Its part of [`Engine::data_backlog`].
+    /// Its part of [`DataFlow::backlog`].
     data_backlog: usize,
+    data: data::Sender,
 }
 
 /// What an SSRC of a publisher carries.
@@ -120,8 +123,7 @@ pub struct Engine {
     events: VecDeque<(RoomId, Event)>,
     /// Whom a panic would be the fault of.
     serving: Option<Serving>,
-    /// Bytes of reliable data that clients have not acknowledged.
-    data_backlog: usize,
+    data: DataFlow,
     pub stats: Stats,
     /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
     datagram: Vec<u8>,
@@ -150,7 +152,7 @@ impl Engine {
             clock: feedback::MediaClock::new(now),
             events: VecDeque::new(),
             serving: None,
-            data_backlog: 0,
+            data: DataFlow::default(),
             stats: Stats::default(),
             datagram: Vec::with_capacity(2048),
             rtcp: Vec::with_capacity(2048),
@@ -189,10 +191,7 @@ impl Engine {
     pub fn deadline(&self) -> Option<Instant> {
         let transport = self.timers.peek().map(|Reverse((at, ..))| *at);
         let media = (!self.publications.is_empty()).then(|| self.clock.next());
-        match (transport, media) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        transport.into_iter().chain(media).chain(self.data.deadline()).min()
     }
 
     /// Does what time brings.
@@ -212,8 +211,9 @@ impl Engine {
             if peer.transport.deadline().is_some_and(|due| due <= now) {
                 peer.transport.on_deadline(now);
             }
-            self.after_transport(slot, out);
+            self.after_transport(now, slot, out);
         }
+        self.serve_waiting(now, out);
         if !self.publications.is_empty() && now >= self.clock.next() {
             self.media_tick(now, out);
         }
@@ -231,7 +231,7 @@ impl Engine {
                 let Some(slot) = self.peer_slot(transport) else { return };
                 self.peers[slot].transport.set_dtls_role(now, role);
                 self.peers[slot].transport.set_fingerprint(now, fingerprint);
-                self.after_transport(slot, out);
+                self.after_transport(now, slot, out);
             }
             Command::RestartIce { transport, local } => self.restart_ice(transport, local),
             Command::CloseTransport { transport, after } => {
@@ -257,15 +257,11 @@ impl Engine {
                 Some(&slot) => self.remove_subscription(slot),
                 None => self.stats.count(Discard::StaleCommand),
             },
-            Command::SendData { transports, channel, payload } => {
-                for transport in transports {
-                    let Some(slot) = self.peer_slot(transport) else { continue };
-                    let spare = DATA_BACKLOG_MAX.saturating_sub(self.data_backlog);
-                    if let Err(why) = self.peers[slot].transport.send_data_within(now, channel, &payload, spare) {
-                        self.stats.data_dropped.count(why);
-                    }
-                    self.after_transport(slot, out);
-                }
+            Command::SendData { from, transports, channel, payload } => {
+                self.send_data(now, from, &transports, (channel, &payload), out);
+            }
+            Command::DataTaken { room, transport, channel, messages, bytes } => {
+                self.on_data_taken(room, transport, channel, Load { messages, bytes });
             }
             Command::ExportTransport { transport } => self.export(transport),
             Command::CloseRoom { room } => self.close_room(now, room, out),
@@ -335,6 +331,7 @@ impl Engine {
             scheduled: None,
             closes_at: None,
             data_backlog: 0,
+            data: data::Sender::default(),
         });
         self.peer_of.insert(id, slot);
         self.ufrags.insert(ufrag, slot);
@@ -528,7 +525,7 @@ impl Engine {
         self.remove_media_of(slot);
         let peer = self.peers.remove(slot);
         self.peer_of.remove(&peer.id);
-        self.data_backlog -= peer.data_backlog;
+        self.data.backlog -= peer.data_backlog;
         for path in peer.paths {
             if self.paths.get(&path) == Some(&slot) {
                 self.paths.remove(&path);
@@ -545,10 +542,11 @@ impl Engine {
         for slot in slots {
             self.close_now(now, slot, out);
         }
+        self.forget_data_of(room);
     }
 
     /// Takes from a transport what an input made it want: datagrams, outputs, a new deadline. May remove it.
-    fn after_transport<T: Transmit>(&mut self, slot: usize, out: &mut SendArena<T>) {
+    fn after_transport<T: Transmit>(&mut self, now: Instant, slot: usize, out: &mut SendArena<T>) {
         let mut ended = None;
         loop {
             self.flush_transport(slot, out);
@@ -568,11 +566,12 @@ impl Engine {
                 TransportOutput::ChannelOpen(channel) => {
                     self.events.push_back((room, Event::ChannelOpen { transport, channel }));
                 }
-                TransportOutput::Data(channel, payload) => {
-                    self.stats.data_received += 1;
-                    self.events.push_back((room, Event::Data { transport, channel, payload }));
-                }
+                TransportOutput::Data(channel, payload) => self.on_lossy_data(slot, channel, payload),
             }
+        }
+        if self.peers[slot].transport.has_reliable() {
+            self.on_reliable_data(now, slot);
+            self.flush_transport(slot, out);
         }
         let refused = self.peers[slot].transport.take_data_discards().total();
         if refused > 0 {
@@ -581,8 +580,9 @@ impl Engine {
         }
         let peer = &mut self.peers[slot];
         let backlog = peer.transport.data_backlog();
-        self.data_backlog = self.data_backlog + backlog - std::mem::replace(&mut peer.data_backlog, backlog);
+        self.data.backlog = self.data.backlog + backlog - std::mem::replace(&mut peer.data_backlog, backlog);
         if let Some(end) = ended {
+            self.on_last_data(now, slot);
             self.end_transport(slot, end);
             return;
         }

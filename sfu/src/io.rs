@@ -34,6 +34,9 @@ const COMMANDS_MAX: usize = 1024;
 /// Datagrams that may wait to be taken over.
 const HANDED_MAX: usize = 1024;
 
+/// Workers of a process at most: their number is a byte of the user fragments.
+pub const WORKERS_MAX: usize = 255;
+
 /// Which UDP ports the workers listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UdpPorts {
@@ -138,7 +141,7 @@ impl Workers {
     /// Fails if a port is taken or an address is not ours; the error names it.
     pub fn start(config: Config, on_event: impl Fn(RoomId, Event) + Clone + Send + 'static) -> io::Result<Workers> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.workers == 0 { cores } else { config.workers }.clamp(1, 255);
+        let count = if config.workers == 0 { cores } else { config.workers }.clamp(1, WORKERS_MAX);
         let addresses = bind_addresses(&config.bind)?;
         let advertised = advertised(&config, &addresses)?;
 

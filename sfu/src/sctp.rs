@@ -7,8 +7,10 @@
 //! DTLS client (RFC 8832, section 6).
 
 mod backlog;
+mod channel;
 mod inspect;
 mod pace;
+mod window;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,8 +30,10 @@ use rtc_shared::TransportProtocol;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 
 use self::backlog::Backlog;
-use self::inspect::{Inspector, Verdict};
+use self::channel::{CHANNELS, index_of, label_of, reliability_of, stream_of};
+use self::inspect::{Inspector, Verdict, has_data};
 use self::pace::Pace;
+use self::window::ReceiveWindow;
 use crate::command::{ChannelOpener, DataChannel, DtlsRole};
 
 /// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
@@ -42,6 +46,9 @@ const RELIABLE_BUFFER_MIN: usize = 1024 * 1024;
 const RELIABLE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 /// Reliable bytes that wait for a client below the threshold: two messages of the longest kind.
 const SLOW_BUFFER_MAX: usize = 128 * 1024;
+/// How much may still come for a client when those who send to it are told to wait, in bytes: twice what a room may have
+/// of them.
+const BEHIND_MARGIN: usize = 2 * 1024 * 1024;
 /// Above this many unacknowledged bytes a lossy message is dropped, unless the client is known to take them within
 /// [`LOSSY_LATENCY_MAX`]: late is as good as lost. LiveKit's figure.
 const LOSSY_BUFFER_MIN: usize = 8 * 1024;
@@ -51,7 +58,7 @@ const LOSSY_BUFFER_MAX: usize = 1024 * 1024;
 const LOSSY_LATENCY_MAX: Duration = Duration::from_millis(200);
 /// Reliable bytes kept for a channel that is not open yet. LiveKit's figure.
 const PENDING_BYTES_MAX: usize = 100 * 1024;
-/// Receive window, in bytes: the most a client can make us hold for reassembly.
+/// Receive window, in bytes: the most a client can make us hold for reassembly, and for who takes its messages.
 const RECEIVE_WINDOW: u32 = 256 * 1024;
 /// Streams that may exist at once: three channels, and room for some of other labels. `rtc-sctp` sets no limit, so a
 /// client that goes beyond loses its association.
@@ -61,10 +68,8 @@ const CANDIDATES_MAX: usize = 3;
 /// How long a DTLS client waits for the server's INIT before it sends one: longer than the round trip of nearly every
 /// network, since `rtc-sctp` does not merge two that cross (RFC 9260, section 5.2.1).
 const INIT_WAIT: Duration = Duration::from_millis(400);
-/// Data that has arrived and was not fetched. Fetched after every datagram, so a datagram's worth is the norm.
+/// Lossy data that has arrived and was not fetched. Fetched after every datagram, so a datagram's worth is the norm.
 const OUTPUTS_MAX: usize = 1_024;
-
-const CHANNELS: [DataChannel; 3] = [DataChannel::Reliable, DataChannel::Lossy, DataChannel::DataTrack];
 
 /// `rtc-sctp` wants addresses; over DTLS there are none.
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -76,36 +81,6 @@ fn transport_config() -> TransportConfig {
     TransportConfig::default()
         .with_max_receive_buffer_size(RECEIVE_WINDOW)
         .with_max_message_size(MESSAGE_BYTES_MAX as u32)
-}
-
-/// The label by which clients and servers know a channel.
-fn label_of(channel: DataChannel) -> &'static str {
-    match channel {
-        DataChannel::Reliable => "_reliable",
-        DataChannel::Lossy => "_lossy",
-        DataChannel::DataTrack => "_data_track",
-    }
-}
-
-/// The stream of a channel that we open.
-fn stream_of(channel: DataChannel, role: DtlsRole) -> StreamId {
-    let even = match channel {
-        DataChannel::Reliable => 0,
-        DataChannel::Lossy => 2,
-        DataChannel::DataTrack => 4,
-    };
-    match role {
-        DtlsRole::Client => even,
-        DtlsRole::Server => even + 1,
-    }
-}
-
-fn index_of(channel: DataChannel) -> usize {
-    match channel {
-        DataChannel::Reliable => 0,
-        DataChannel::Lossy => 1,
-        DataChannel::DataTrack => 2,
-    }
 }
 
 /// Why a message was not sent.
@@ -133,6 +108,7 @@ pub enum SendDataError {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SctpOutput {
     Open(DataChannel),
+    /// A message of a channel that is not reliable.
     Data(DataChannel, Bytes),
 }
 
@@ -147,13 +123,15 @@ pub struct DataDiscards {
     pub overflow: u64,
     /// Packets and DCEP messages that make no sense.
     pub malformed: u64,
+    /// Packets with data far beyond the receive window. What is reliable comes again.
+    pub beyond_window: u64,
 }
 
 impl DataDiscards {
     /// All of them.
     pub fn total(self) -> u64 {
-        let Self { too_long, unknown_channel, overflow, malformed } = self;
-        too_long + unknown_channel + overflow + malformed
+        let Self { too_long, unknown_channel, overflow, malformed, beyond_window } = self;
+        too_long + unknown_channel + overflow + malformed + beyond_window
     }
 }
 
@@ -175,8 +153,9 @@ pub(crate) struct Sctp {
     initiate_at: Option<Instant>,
     inspector: Inspector,
     association: Option<Box<Established>>,
-    /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes a new one of every repeated INIT,
-    /// and the client goes on with the first INIT-ACK that reaches it: whichever is established is kept.
+    /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes
+    /// a new one of every repeated INIT, and the client goes on with the first INIT-ACK that reaches it: whichever is
+    /// established is kept.
     candidates: Option<Box<Candidates>>,
     sending: [Sending; 3],
     /// Streams on which the client sends, by its OPEN or ours.
@@ -188,6 +167,8 @@ pub(crate) struct Sctp {
     /// What each channel of the association has unacknowledged, and how fast that goes.
     buffered: [usize; 3],
     paces: [Pace; 3],
+    /// Reliable messages of the client.
+    window: ReceiveWindow,
     outputs: VecDeque<SctpOutput>,
     transmits: VecDeque<Bytes>,
     discards: DataDiscards,
@@ -227,6 +208,7 @@ impl Sctp {
             backlog: Backlog::default(),
             buffered: [0; 3],
             paces: Default::default(),
+            window: ReceiveWindow::default(),
             outputs: VecDeque::new(),
             transmits: VecDeque::new(),
             discards: DataDiscards::default(),
@@ -269,6 +251,10 @@ impl Sctp {
                 self.on_association_lost();
                 return;
             }
+        }
+        if self.window.is_overrun() && has_data(&packet) {
+            self.discards.beyond_window += 1;
+            return;
         }
         if self.association.is_some() {
             self.on_established_packet(now, packet);
@@ -433,6 +419,7 @@ impl Sctp {
         self.backlog.clear();
         self.buffered = [0; 3];
         self.paces = Default::default();
+        self.window.forget_association();
         self.receiving.clear();
     }
 
@@ -486,6 +473,7 @@ impl Sctp {
     fn on_data(&mut self, id: StreamId, payload: Bytes) {
         match self.receiving.iter().find(|(stream, _)| *stream == id) {
             None => self.discards.unknown_channel += 1,
+            Some((_, DataChannel::Reliable)) => self.window.push(payload),
             Some(_) if self.outputs.len() >= OUTPUTS_MAX => self.discards.overflow += 1,
             Some(&(_, channel)) => self.outputs.push_back(SctpOutput::Data(channel, payload)),
         }
@@ -596,10 +584,20 @@ impl Sctp {
         if bytes > SLOW_BUFFER_MAX && pace.is_some_and(|bps| bps < self.slow_threshold_bps) {
             return Err(SendDataError::Slow);
         }
-        if bytes > RELIABLE_BUFFER_MIN.saturating_add(spare).min(RELIABLE_BUFFER_MAX) {
+        if bytes > reliable_buffer(spare) {
             return Err(SendDataError::Full);
         }
         Ok(())
+    }
+
+    /// Whether so much waits for a client that is fast enough that it would lose some of what is on its way to it.
+    pub(crate) fn is_behind(&mut self, now: Instant, spare: usize) -> bool {
+        if self.slow_threshold_bps == 0 || self.backlog.bytes() <= reliable_buffer(spare).saturating_sub(BEHIND_MARGIN)
+        {
+            return false;
+        }
+        self.note_pace(now);
+        self.paces[index_of(DataChannel::Reliable)].bps().is_none_or(|bps| bps >= self.slow_threshold_bps)
     }
 
     fn admit_lossy(&self, channel: DataChannel) -> Result<(), SendDataError> {
@@ -621,13 +619,25 @@ impl Sctp {
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
-        let packet = self.transmits.pop_front()?;
+        let packet = self.window.apply(self.transmits.pop_front()?);
         self.inspector.note_sent(&packet);
         Some(packet)
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<SctpOutput> {
         self.outputs.pop_front()
+    }
+
+    pub(crate) fn has_reliable(&self) -> bool {
+        !self.window.is_empty()
+    }
+
+    /// The next reliable message of the client. Until it is taken it keeps the receive window closed by as much as it
+    /// takes; afterwards there may be something to transmit.
+    pub(crate) fn take_reliable(&mut self) -> Option<Bytes> {
+        let payload = self.window.pop()?;
+        self.transmits.extend(self.window.take_repetition());
+        Some(payload)
     }
 
     /// When something is to be acknowledged or sent again; `None` while idle.
@@ -657,15 +667,9 @@ impl Sctp {
     }
 }
 
-fn reliability_of(channel: ChannelType) -> (bool, ReliabilityType) {
-    match channel {
-        ChannelType::ReliableUnordered => (true, ReliabilityType::Reliable),
-        ChannelType::PartialReliableRexmit => (false, ReliabilityType::Rexmit),
-        ChannelType::PartialReliableRexmitUnordered => (true, ReliabilityType::Rexmit),
-        ChannelType::PartialReliableTimed => (false, ReliabilityType::Timed),
-        ChannelType::PartialReliableTimedUnordered => (true, ReliabilityType::Timed),
-        _ => (false, ReliabilityType::Reliable),
-    }
+/// Reliable bytes that may wait for a client.
+fn reliable_buffer(spare: usize) -> usize {
+    RELIABLE_BUFFER_MIN.saturating_add(spare).min(RELIABLE_BUFFER_MAX)
 }
 
 /// Whether a packet is an INIT: alone in its packet, with a verification tag of zero (RFC 9260, section 8.5.1).

@@ -213,6 +213,8 @@ pub struct Stats {
     pub firs_received: u64,
     pub keyframe_requests_sent: u64,
     pub data_received: u64,
+    /// Data messages that their room was not given.
+    pub data_overflow: u64,
     pub data_dropped: DataDropped,
     /// Datagrams for a transport of another worker.
     pub handed_over: u64,
@@ -266,6 +268,11 @@ impl Stats {
             ("firs_received_total", "FIR of subscribers.", self.firs_received),
             ("keyframe_requests_sent_total", "PLI to publishers.", self.keyframe_requests_sent),
             ("data_received_total", "Data channel messages that arrived.", self.data_received),
+            (
+                "data_overflow_total",
+                "Data messages dropped because they came faster than their room took them.",
+                self.data_overflow,
+            ),
             ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
             ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),
             (

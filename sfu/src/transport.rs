@@ -49,6 +49,7 @@ pub enum TransportOutput {
     /// ICE and DTLS are up and the certificate is the one of the SDP. Comes once.
     Connected(KeyingMaterial),
     ChannelOpen(DataChannel),
+    /// A message of a channel that is not reliable; for the others see [`Transport::take_reliable`].
     Data(DataChannel, Bytes),
     /// Nothing comes after it. A transport that we close ourselves does not say so.
     Ended(TransportEnd),
@@ -269,9 +270,28 @@ impl Transport {
         result
     }
 
+    /// Whether the client has sent a reliable message that was not taken.
+    pub fn has_reliable(&self) -> bool {
+        self.sctp.has_reliable()
+    }
+
+    /// Takes the client's next reliable message. Those that are not taken close its receive window, so that it waits.
+    /// Afterwards there may be something to transmit.
+    pub fn take_reliable(&mut self, now: Instant) -> Option<Bytes> {
+        let payload = self.sctp.take_reliable()?;
+        self.take_from_sctp(now);
+        Some(payload)
+    }
+
     /// Bytes of reliable messages that the client has not acknowledged, with what they take beside their payload.
     pub fn data_backlog(&self) -> usize {
         self.sctp.backlog_bytes()
+    }
+
+    /// Whether those who send to this client should wait: it takes reliable messages at the threshold's pace or faster, if
+    /// there is a threshold, and nearly as much as may wait for it does. `spare` as in [`Self::send_data_within`].
+    pub fn is_behind(&mut self, now: Instant, spare: usize) -> bool {
+        self.sctp.is_behind(now, spare)
     }
 
     /// Where to send to. Known from the first valid check on.

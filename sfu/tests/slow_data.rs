@@ -140,10 +140,10 @@ fn subscriber(server: &mut Server, transport: u64) -> Peer {
 fn send_to_both(server: &Server, fast: &mut Peer, slow: &mut Peer, channel: DataChannel, batch: u32, count: u32) {
     for number in 0..count {
         let transports = vec![TransportId(1), TransportId(2)];
-        server.command(Command::SendData { transports, channel, payload: numbered(number, 1_000) });
+        server.command(Command::SendData { from: None, transports, channel, payload: numbered(number, 1_000) });
         if (number + 1) % batch == 0 {
             let (transports, mark) = (vec![TransportId(1)], numbered(MARK + number, 4));
-            server.command(Command::SendData { transports, channel: DataChannel::Reliable, payload: mark });
+            server.command(Command::SendData { from: None, transports, channel: DataChannel::Reliable, payload: mark });
             fast.run_until(|fast| numbers(&fast.client.seen.messages, RELIABLE).last() == Some(&(MARK + number)));
             slow.step();
             // Consent goes on (RFC 7675).

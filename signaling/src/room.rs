@@ -46,7 +46,7 @@ use crate::rooms::{JoinError, RoomsConfig};
 use crate::session::ConnectionId;
 use crate::wire::{self, Others, Outgoing};
 use broadcast::Urgency;
-use data::DataMemory;
+use data::{DataMemory, Taken};
 use timer::{Now, Timer, Timers};
 use view::{Change, Member, Presence, RoomDelta, RoomView};
 
@@ -118,6 +118,7 @@ pub struct Room {
     /// Tracks that others see, and who publishes them.
     tracks: BTreeMap<TrackSid, ParticipantSid>,
     data: DataMemory,
+    data_taken: Taken,
     broadcasts: broadcast::Broadcasts,
     timers: Timers,
     ids: Ids,
@@ -205,6 +206,7 @@ impl Room {
             publications: HashMap::new(),
             tracks: BTreeMap::new(),
             data: DataMemory::default(),
+            data_taken: Taken::default(),
             broadcasts: broadcast::Broadcasts::default(),
             timers: Timers::default(),
             ids: Ids { room: id.0, last: 0, last_connection: 0 },
@@ -236,6 +238,7 @@ impl Room {
 
     /// Effects of all inputs since the last call.
     pub fn take_effects(&mut self) -> Vec<RoomEffect> {
+        self.out.0.extend(self.data_taken.take(self.id).map(RoomEffect::Command));
         std::mem::take(&mut self.out.0)
     }
 
@@ -705,7 +708,10 @@ impl Room {
             Event::TransportEnded { transport, end } => self.on_transport_ended(now, transport, end),
             // The worker keeps reliable data until the channel is open, nothing is to be done here.
             Event::ChannelOpen { .. } => {}
-            Event::Data { transport, channel, payload } => self.on_data(now, transport, channel, payload),
+            Event::Data { transport, channel, payload } => {
+                self.data_taken.add(transport, channel, payload.len());
+                self.on_data(now, transport, channel, payload);
+            }
             Event::LayerStarted { publication, layer, ssrc, codec } => {
                 self.on_layer_started(now, publication, layer, ssrc, codec);
             }

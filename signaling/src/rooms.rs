@@ -18,7 +18,7 @@ use crate::event::RoomEvent;
 use crate::join::Join;
 use crate::media::{self, Route};
 use crate::quality::Score;
-use crate::room::task::{EVENTS_MAX, INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
+use crate::room::task::{INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
 use crate::room::timer::Now;
 use crate::room::{Host, Room, RoomSettings};
 use crate::session::{OUTBOX_MAX, Session};
@@ -558,7 +558,7 @@ impl Directory {
         self.last_id += 1;
         let id = RoomId(self.last_id);
         let (inputs, room_inputs) = mpsc::channel(INPUTS_MAX);
-        let (events, room_events) = mpsc::channel(EVENTS_MAX);
+        let (events, room_events) = media::room_events();
         self.routes.send(Route::Open { room: id, events }).await.ok()?;
         let minting = worker.clone();
         let host =

@@ -55,7 +55,7 @@ impl Engine {
             PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
             PacketKind::Dtls => {
                 let result = self.peers[slot].transport.on_dtls(now, datagram);
-                self.after_transport(slot, out);
+                self.after_transport(now, slot, out);
                 result.map_err(|_| Discard::DtlsMalformed)
             }
             PacketKind::Stun => Ok(()),
@@ -91,7 +91,7 @@ impl Engine {
         if outcome.is_ok() {
             self.know_path(slot, from);
         }
-        self.after_transport(slot, out);
+        self.after_transport(now, slot, out);
         outcome
     }
 

@@ -152,7 +152,8 @@ fn is_after(a: u32, b: u32) -> bool {
     a != b && a.wrapping_sub(b) < 1 << 31
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
+/// A number of four bytes.
+pub(super) fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4).map(|bytes| u32::from_be_bytes(bytes.try_into().expect("four bytes")))
 }
 
@@ -166,6 +167,22 @@ fn has_whole_causes(mut body: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Where the body of a packet's first SACK begins.
+pub(super) fn acknowledgement_in(packet: &[u8]) -> Option<usize> {
+    let mut chunks = Chunks::of(packet)?;
+    loop {
+        let at = packet.len() - chunks.0.len() + CHUNK_HEADER;
+        if chunks.next()??.kind == SACK {
+            return Some(at);
+        }
+    }
+}
+
+/// Whether a packet holds data of messages.
+pub(super) fn has_data(packet: &[u8]) -> bool {
+    Chunks::of(packet).into_iter().flatten().flatten().any(|chunk| chunk.kind == DATA)
 }
 
 struct Chunk<'a> {

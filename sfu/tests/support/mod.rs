@@ -33,7 +33,7 @@ use rtc_stun::integrity::MessageIntegrity;
 use rtc_stun::message::{BINDING_REQUEST, Message as StunMessage, Setter, TransactionId};
 use rtc_stun::textattrs::Username;
 use sfu::certificate::Certificate;
-use sfu::command::{ChannelOpener, DtlsRole, Fingerprint, IceCredentials, TransportId};
+use sfu::command::{ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportId};
 use sfu::ice;
 use sfu::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
 
@@ -399,6 +399,8 @@ impl Client {
             for packet in &packets {
                 self.sctp_header.copy_from_slice(&packet[..8]);
                 self.write_dtls(now, packet);
+                // What its DTLS keeps to be polled is bounded.
+                self.progress_dtls(now);
             }
         }
         self.progress_dtls(now);
@@ -487,7 +489,7 @@ impl Client {
 }
 
 /// The one real instant of a test; all others are counted from it.
-fn epoch() -> Instant {
+pub fn epoch() -> Instant {
     use std::sync::OnceLock;
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now)
@@ -502,7 +504,10 @@ pub struct World {
     pub transport: Transport,
     pub client: Client,
     pub local: IceCredentials,
+    /// What the transport has told, with the reliable messages that were taken from it.
     pub outputs: Vec<TransportOutput>,
+    /// Whether reliable messages are taken.
+    pub takes_data: bool,
     /// Share of datagrams that are lost, from 0 to 1.
     pub loss: f64,
     /// Share of datagrams that arrive after later ones, from 0 to 1.
@@ -543,6 +548,7 @@ impl World {
             client,
             local,
             outputs: Vec::new(),
+            takes_data: true,
             loss: 0.0,
             reordering: 0.0,
             link_bps: None,
@@ -674,6 +680,14 @@ impl World {
     /// Puts what both sides have to send on its way.
     fn exchange(&mut self) {
         let mut buffer = Vec::new();
+        while let Some(output) = self.transport.poll_output() {
+            self.outputs.push(output);
+        }
+        while self.takes_data
+            && let Some(payload) = self.transport.take_reliable(self.now)
+        {
+            self.outputs.push(TransportOutput::Data(DataChannel::Reliable, payload));
+        }
         while self.transport.poll_transmit(&mut buffer) {
             self.server_datagrams += 1;
             self.largest_datagram = self.largest_datagram.max(buffer.len());
@@ -695,9 +709,6 @@ impl World {
         }
         for queue in [&mut self.to_client, &mut self.to_server] {
             queue.make_contiguous().sort_by_key(|(arrival, _)| *arrival);
-        }
-        while let Some(output) = self.transport.poll_output() {
-            self.outputs.push(output);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message;
+use sfu::command::{Command, DataChannel, RoomId, TransportId};
 use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use crate::wire_format::Part;
@@ -204,6 +205,35 @@ impl DataMemory {
             self.recent_bytes -= oldest.payload.len();
             self.recent.pop_front();
         }
+    }
+}
+
+/// Messages that the room has done with, and has not told its worker of.
+#[derive(Debug, Default)]
+pub struct Taken(Vec<(TransportId, DataChannel, usize, usize)>);
+
+impl Taken {
+    /// A message of so many bytes.
+    pub fn add(&mut self, transport: TransportId, channel: DataChannel, length: usize) {
+        let known = self.0.iter_mut().find(|(of, on, ..)| (*of, *on) == (transport, channel));
+        match known {
+            Some((.., messages, bytes)) => {
+                *messages += 1;
+                *bytes += length;
+            }
+            None => self.0.push((transport, channel, 1, length)),
+        }
+    }
+
+    /// What the worker of `room` is to be told.
+    pub fn take(&mut self, room: RoomId) -> impl Iterator<Item = Command> {
+        self.0.drain(..).map(move |(transport, channel, messages, bytes)| Command::DataTaken {
+            room,
+            transport,
+            channel,
+            messages,
+            bytes,
+        })
     }
 }
 

@@ -49,19 +49,20 @@ impl Room {
         let routing =
             Routing { reliable, identity, sid: sid.as_str(), destinations: &destinations, generated: named.is_some() };
         let Some(routed) = data::route(&payload, &routing) else { return };
-        self.deliver(now, Some(&sid), &destinations, &user_destination_sids(&packet), reliable, routed);
+        self.deliver(now, Some((&sid, transport)), &destinations, &user_destination_sids(&packet), reliable, routed);
     }
 
-    /// Sends a packet to its destinations, or to all but its sender.
+    /// Sends a packet to its destinations, or to all but its sender, who has sent it on this transport.
     fn deliver(
         &mut self,
         now: Now,
-        sender: Option<&ParticipantSid>,
+        from: Option<(&ParticipantSid, TransportId)>,
         destinations: &[String],
         destination_sids: &[String],
         reliable: bool,
         payload: Bytes,
     ) {
+        let sender = from.map(|(sid, _)| sid);
         let addressees = self.addressees(destinations, destination_sids);
         if let Some(sender) = sender {
             self.introduce_sender(now, sender, addressees.as_deref());
@@ -76,7 +77,8 @@ impl Room {
         }
         if !transports.is_empty() {
             let channel = if reliable { DataChannel::Reliable } else { DataChannel::Lossy };
-            self.out.command(Command::SendData { transports, channel, payload });
+            let from = from.map(|(_, transport)| transport);
+            self.out.command(Command::SendData { from, transports, channel, payload });
         }
     }
 
@@ -110,6 +112,7 @@ impl Room {
             if meant {
                 senders.extend(recent.sender.clone());
                 self.out.command(Command::SendData {
+                    from: None,
                     transports: vec![transport],
                     channel: DataChannel::Reliable,
                     payload: recent.payload.clone(),

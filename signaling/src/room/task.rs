@@ -20,7 +20,7 @@ use crate::wire_bounds::Cost;
 
 /// Requests that wait for a room; their connections stop reading meanwhile.
 pub const INPUTS_MAX: usize = 256;
-/// Worker events that wait for a room.
+/// Worker events other than data that wait for a room.
 pub const EVENTS_MAX: usize = 4_096;
 /// How long to wait before a full worker queue is tried again; a worker drains all of it every turn.
 const WORKER_RETRY: Duration = Duration::from_millis(1);

@@ -27,7 +27,7 @@ fn sent(world: &mut World) -> Vec<(Vec<TransportId>, DataChannel, proto::DataPac
     std::mem::take(&mut world.commands)
         .into_iter()
         .filter_map(|command| match command {
-            Command::SendData { transports, channel, payload } => {
+            Command::SendData { transports, channel, payload, .. } => {
                 Some((transports, channel, proto::DataPacket::decode(payload).unwrap()))
             }
             _ => None,
@@ -99,6 +99,45 @@ fn garbage_and_data_track_frames_go_nowhere() {
     world.event(Event::Data { transport, channel: DataChannel::Reliable, payload: garbage.clone().into() });
     world.event(Event::Data { transport, channel: DataChannel::DataTrack, payload: garbage.into() });
     assert!(sent(&mut world).is_empty());
+}
+
+#[test]
+fn a_worker_is_told_of_all_data_that_its_room_has_done_with_after_what_follows_from_it() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    let mut request = join("mute", Mode::V1);
+    request.grants.video.can_publish_data = Some(false);
+    let mute = world.enter(request);
+    let hello = user("hello", &[], 1);
+    let length = hello.encoded_len();
+    send(&mut world, &alice, DataChannel::Reliable, &hello);
+    // Once more, which is old; of who may send none; of a transport that is gone; what is no message.
+    send(&mut world, &alice, DataChannel::Reliable, &hello);
+    send(&mut world, &mute, DataChannel::Lossy, &hello);
+    let (alice, mute, gone) =
+        (world.session(&alice).publisher.id, world.session(&mute).publisher.id, TransportId(u64::MAX));
+    world.event(Event::Data { transport: gone, channel: DataChannel::Reliable, payload: vec![0xff; 9].into() });
+    world.event(Event::Data { transport: alice, channel: DataChannel::DataTrack, payload: vec![0xff; 7].into() });
+
+    let order: Vec<&Command> = world.commands.iter().collect();
+    assert!(
+        matches!(order[..2], [Command::SendData { from: Some(from), .. }, Command::DataTaken { .. }] if *from == alice)
+    );
+    let mut taken = std::collections::HashMap::<_, (usize, usize)>::new();
+    for command in &world.commands {
+        if let Command::DataTaken { transport, channel, messages, bytes, .. } = command {
+            let sum = taken.entry((*transport, *channel)).or_default();
+            *sum = (sum.0 + messages, sum.1 + bytes);
+        }
+    }
+    let expected = [
+        ((alice, DataChannel::Reliable), (2, 2 * length)),
+        ((mute, DataChannel::Lossy), (1, length)),
+        ((gone, DataChannel::Reliable), (1, 9)),
+        ((alice, DataChannel::DataTrack), (1, 7)),
+    ];
+    assert_eq!(taken, expected.into());
 }
 
 #[test]

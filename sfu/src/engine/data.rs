@@ -1,0 +1,300 @@
+//! Data messages between clients and rooms.
+//!
+//! A room is given no more than it takes: what it has not said to have taken ([`Command::DataTaken`]) is bounded for each
+//! client, each room and the whole worker. Reliable messages beyond that stay with the transport, whose receive window
+//! closes; lossy ones are dropped and counted. So a client that sends faster than its room takes waits, and neither fills
+//! the queues to the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by
+//! nearly as much as may wait, though fast enough to lose nothing.
+//!
+//! [`Command::DataTaken`]: crate::command::Command::DataTaken
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Engine, Stage};
+use crate::command::{DataChannel, Event, RoomId, TransportId};
+use crate::run::{SendArena, Transmit};
+
+/// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds of
+/// the fastest client's, so that it does not wait for a room that takes it at once.
+const CLIENT_MAX: Load = Load { messages: 256, bytes: 256 * 1024 };
+/// The same of all clients of a room.
+const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 * 1024 };
+/// The same of all rooms of a worker.
+const WORKER_MAX: Load = Load { messages: WORKER_DATA_MESSAGES_MAX / 2, bytes: 64 * 1024 * 1024 };
+/// Data messages that a room has not taken, at most.
+pub const ROOM_DATA_MESSAGES_MAX: usize = 2_048;
+/// Data messages that the rooms of a worker have not taken, at most.
+pub const WORKER_DATA_MESSAGES_MAX: usize = 32_768;
+/// Reliable messages that one client may give to its room before the next one has its turn.
+const MESSAGES_A_TURN: usize = 64;
+/// How often a client that waits for slower ones is looked after: little against the time that these take for what waits
+/// for them.
+const BEHIND_CHECK: Duration = Duration::from_millis(50);
+/// Clients whose being behind one sender waits for at a time; later ones are found when it goes on.
+const BEHIND_MAX: usize = 16;
+/// Reliable data that waits for the clients of one worker, in bytes: while there is more, only a MiB waits for each.
+const BACKLOG_MAX: usize = 256 * 1024 * 1024;
+
+/// Messages and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Load {
+    fn is_below(&self, limit: Load) -> bool {
+        self.messages < limit.messages && self.bytes < limit.bytes
+    }
+
+    fn add(&mut self, other: Load) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
+    fn remove(&mut self, other: Load) {
+        self.messages = self.messages.saturating_sub(other.messages);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
+}
+
+/// The load of each kind of data: neither takes the other's room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Loads {
+    reliable: Load,
+    lossy: Load,
+}
+
+impl Loads {
+    fn of(&mut self, channel: DataChannel) -> &mut Load {
+        match channel {
+            DataChannel::Reliable => &mut self.reliable,
+            DataChannel::Lossy | DataChannel::DataTrack => &mut self.lossy,
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A client as a sender of data.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    /// What its room has not taken.
+    untaken: Loads,
+    /// It is in [`DataFlow::waiting`].
+    waits: bool,
+    /// Clients that were behind when it sent to them: slot and generation.
+    behind: Vec<(usize, u64)>,
+}
+
+/// What the rooms of a worker have not taken, and who waits for that.
+#[derive(Debug, Default)]
+pub(super) struct DataFlow {
+    rooms: HashMap<RoomId, Loads>,
+    all: Loads,
+    /// Clients with reliable messages for their room, in turn: slot and generation.
+    waiting: VecDeque<(usize, u64)>,
+    /// A room has taken something since they were last served.
+    taken: bool,
+    /// When those that wait for slower clients are looked after.
+    check: Option<Instant>,
+    /// Bytes of reliable data that clients have not acknowledged.
+    pub(super) backlog: usize,
+}
+
+impl DataFlow {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.check
+    }
+
+    fn spare(&self) -> usize {
+        BACKLOG_MAX.saturating_sub(self.backlog)
+    }
+}
+
+impl Engine {
+    /// Sends a message of `from`, or of nobody here, to clients.
+    pub(super) fn send_data<T: Transmit>(
+        &mut self,
+        now: Instant,
+        from: Option<TransportId>,
+        to: &[TransportId],
+        (channel, payload): (DataChannel, &Bytes),
+        out: &mut SendArena<T>,
+    ) {
+        let sender = from.and_then(|from| self.peer_of.get(&from).copied());
+        for transport in to {
+            let Some(slot) = self.peer_slot(*transport) else { continue };
+            let spare = self.data.spare();
+            let peer = &mut self.peers[slot];
+            if let Err(why) = peer.transport.send_data_within(now, channel, payload, spare) {
+                self.stats.data_dropped.count(why);
+            }
+            let is_behind = channel == DataChannel::Reliable && peer.transport.is_behind(now, spare);
+            let subscriber = (slot, peer.generation);
+            if is_behind && let Some(sender) = sender.and_then(|sender| self.peers.get_mut(sender)) {
+                let behind = &mut sender.data.behind;
+                if behind.len() < BEHIND_MAX && !behind.contains(&subscriber) {
+                    behind.push(subscriber);
+                }
+            }
+            self.after_transport(now, slot, out);
+        }
+    }
+
+    /// Gives a message of a channel that is not reliable to the room, or drops it.
+    pub(super) fn on_lossy_data(&mut self, slot: usize, channel: DataChannel, payload: Bytes) {
+        if self.may_give(slot, channel) {
+            self.give(slot, channel, payload);
+        } else {
+            self.stats.data_received += 1;
+            self.stats.data_overflow += 1;
+        }
+    }
+
+    /// Gives reliable messages of a client to its room, unless it waits for its turn.
+    pub(super) fn on_reliable_data(&mut self, now: Instant, slot: usize) {
+        if self.peers[slot].closes_at.is_some() {
+            // Nobody is there to hear of it.
+            while self.peers[slot].transport.take_reliable(now).is_some() {}
+        } else if !self.peers[slot].data.waits {
+            let given = self.read_data(now, slot);
+            let peer = &mut self.peers[slot];
+            if peer.transport.has_reliable() {
+                peer.data.waits = true;
+                self.data.waiting.push_back((slot, peer.generation));
+                // Its turn may have been all that it had to wait for.
+                self.data.taken |= given;
+            }
+        }
+    }
+
+    /// Gives as much as may be of what a client that ends has left, and drops the rest: nobody would ask for it again.
+    pub(super) fn on_last_data(&mut self, now: Instant, slot: usize) {
+        while let Some(payload) = self.peers[slot].transport.take_reliable(now) {
+            if self.may_give(slot, DataChannel::Reliable) {
+                self.give(slot, DataChannel::Reliable, payload);
+            } else {
+                self.stats.data_received += 1;
+                self.stats.data_overflow += 1;
+            }
+        }
+    }
+
+    /// The room has done with so much.
+    pub(super) fn on_data_taken(&mut self, room: RoomId, transport: TransportId, channel: DataChannel, taken: Load) {
+        if let Some(slot) = self.peer_of.get(&transport) {
+            self.peers[*slot].data.untaken.of(channel).remove(taken);
+        }
+        if let Some(loads) = self.data.rooms.get_mut(&room) {
+            loads.of(channel).remove(taken);
+            if loads.is_none() {
+                self.data.rooms.remove(&room);
+            }
+            self.data.all.of(channel).remove(taken);
+            self.data.taken = true;
+        }
+    }
+
+    /// What a room that is no more has not taken, it never will.
+    pub(super) fn forget_data_of(&mut self, room: RoomId) {
+        let Some(Loads { reliable, lossy }) = self.data.rooms.remove(&room) else { return };
+        self.data.all.reliable.remove(reliable);
+        self.data.all.lossy.remove(lossy);
+        self.data.taken = true;
+    }
+
+    /// Lets those who wait go on, in turn, as far as they may.
+    pub(super) fn serve_waiting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        let due = self.data.check.is_some_and(|at| at <= now);
+        if !due && !self.data.taken {
+            return;
+        }
+        self.data.taken = false;
+        if due {
+            self.data.check = None;
+        }
+        while self.serve_each(now, out) {}
+    }
+
+    /// Gives each who waits its turn; whether anybody had one. Who had none stays before those who had.
+    fn serve_each<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) -> bool {
+        let mut waiting = std::mem::take(&mut self.data.waiting);
+        let mut served = VecDeque::new();
+        let mut any = false;
+        waiting.retain(|&(slot, generation)| {
+            if self.peers.get(slot).is_none_or(|peer| peer.generation != generation) {
+                return false;
+            }
+            self.serves(slot, Stage::Dtls);
+            let given = self.read_data(now, slot);
+            self.flush_transport(slot, out);
+            let peer = &mut self.peers[slot];
+            peer.data.waits = peer.transport.has_reliable();
+            if peer.data.waits && given {
+                served.push_back((slot, generation));
+            }
+            any |= given;
+            peer.data.waits && !given
+        });
+        waiting.append(&mut served);
+        self.data.waiting = waiting;
+        any
+    }
+
+    /// Gives a turn's worth of reliable messages to the room; whether there was one that could be given.
+    fn read_data(&mut self, now: Instant, slot: usize) -> bool {
+        if self.waits_for_slower(now, slot) {
+            return false;
+        }
+        let mut given = 0;
+        while given < MESSAGES_A_TURN
+            && self.may_give(slot, DataChannel::Reliable)
+            && let Some(payload) = self.peers[slot].transport.take_reliable(now)
+        {
+            self.give(slot, DataChannel::Reliable, payload);
+            given += 1;
+        }
+        given > 0
+    }
+
+    /// Whether a client that this one has sent to is behind.
+    fn waits_for_slower(&mut self, now: Instant, slot: usize) -> bool {
+        if self.peers[slot].data.behind.is_empty() {
+            return false;
+        }
+        let spare = self.data.spare();
+        let mut behind = std::mem::take(&mut self.peers[slot].data.behind);
+        behind.retain(|(slot, generation)| {
+            let peer = self.peers.get_mut(*slot).filter(|peer| peer.generation == *generation);
+            peer.is_some_and(|peer| peer.transport.is_behind(now, spare))
+        });
+        let waits = !behind.is_empty();
+        self.peers[slot].data.behind = behind;
+        if waits {
+            self.data.check.get_or_insert(now + BEHIND_CHECK);
+        }
+        waits
+    }
+
+    fn may_give(&mut self, slot: usize, channel: DataChannel) -> bool {
+        let peer = &mut self.peers[slot];
+        let of_room = self.data.rooms.get_mut(&peer.room).is_none_or(|room| room.of(channel).is_below(ROOM_MAX));
+        of_room && peer.data.untaken.of(channel).is_below(CLIENT_MAX) && self.data.all.of(channel).is_below(WORKER_MAX)
+    }
+
+    fn give(&mut self, slot: usize, channel: DataChannel, payload: Bytes) {
+        let peer = &mut self.peers[slot];
+        let load = Load { messages: 1, bytes: payload.len() };
+        peer.data.untaken.of(channel).add(load);
+        self.data.rooms.entry(peer.room).or_default().of(channel).add(load);
+        self.data.all.of(channel).add(load);
+        self.stats.data_received += 1;
+        self.events.push_back((peer.room, Event::Data { transport: peer.id, channel, payload }));
+    }
+}
