@@ -77,6 +77,7 @@ pub struct AudioLevel {
     smoothed: f32,
     /// Steps last told; 0 is silence.
     told: u8,
+    told_at: Option<Instant>,
 }
 
 impl AudioLevel {
@@ -91,26 +92,41 @@ impl AudioLevel {
             loudest: SILENCE,
             smoothed: 0.0,
             told: 0,
+            told_at: None,
         }
     }
 
     /// A packet of this level, in -dBov. It stands for the audio since the newest packet before it, by its timestamp
-    /// at this clock rate, in Hz; a packet that comes late stands for nothing.
-    pub fn observe(&mut self, now: Instant, ssrc: Ssrc, timestamp: u32, clock_rate: u32, level: u8) {
+    /// at this clock rate, in Hz; a packet that comes late stands for nothing. Level from 0 to 1 and whether the
+    /// publication speaks, if this packet ends an interval and either changed; what changes within half an interval is
+    /// left to [`Self::update`].
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        ssrc: Ssrc,
+        timestamp: u32,
+        clock_rate: u32,
+        level: u8,
+    ) -> Option<(f32, bool)> {
         if self.config.update_interval.is_zero() {
-            return;
+            return None;
         }
-        let Some(duration) = self.advance(ssrc, timestamp, clock_rate) else { return };
+        let duration = self.advance(ssrc, timestamp, clock_rate)?;
         self.heard = Some(now);
         self.observed += duration;
         if level <= self.config.active_level {
             self.active += duration;
             self.loudest = self.loudest.min(level);
         }
-        if self.observed >= self.config.update_interval {
-            let smoothed = self.smooth();
-            self.begin(smoothed);
+        if self.observed < self.config.update_interval {
+            return None;
         }
+        let smoothed = self.smooth();
+        self.begin(smoothed);
+        // The publisher's clock may run as it likes.
+        let again = self.config.update_interval / 2;
+        let lately = self.told_at.is_some_and(|at| now.saturating_duration_since(at) < again);
+        if lately { None } else { self.tell(now) }
     }
 
     /// Moves on to a timestamp. An interval at most, so that a click after a long silence is not a long speech. `None`:
@@ -128,14 +144,14 @@ impl AudioLevel {
         Some(if ticks < 0 { Duration::ZERO } else { length.min(self.config.update_interval) })
     }
 
-    /// Looks at the level; to be called every [`AudioConfig::update_interval`]. Level from 0 to 1 and whether the
-    /// publication speaks, if either changed. Nothing changes in a single interval without packets.
+    /// Forgets a level for which no packet comes any more; to be called every [`AudioConfig::update_interval`]. As
+    /// [`Self::observe`] it says what changed. Nothing changes in a single interval without packets.
     pub fn update(&mut self, now: Instant) -> Option<(f32, bool)> {
         let stale_after = self.config.update_interval.saturating_mul(STALE_INTERVALS).saturating_sub(STALE_EARLY);
         if self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= stale_after) {
             self.begin(0.0);
         }
-        self.tell()
+        self.tell(now)
     }
 
     /// Forgets everything, also what was told: for a publication that is muted.
@@ -164,13 +180,14 @@ impl AudioLevel {
         }
     }
 
-    fn tell(&mut self) -> Option<(f32, bool)> {
+    fn tell(&mut self, now: Instant) -> Option<(f32, bool)> {
         let audible = if self.smoothed >= linear(self.config.active_level) { self.smoothed } else { 0.0 };
         let steps = (audible * STEPS).ceil().clamp(0.0, STEPS) as u8;
         if steps == self.told {
             return None;
         }
         self.told = steps;
+        self.told_at = Some(now);
         Some((f32::from(steps) / STEPS, steps > 0))
     }
 }
@@ -228,7 +245,19 @@ mod tests {
         }
 
         fn packet(&mut self, dbov: u8) {
-            self.level.observe(self.start + self.time, Ssrc(1), self.timestamp(), CLOCK, dbov);
+            self.packet_at(Ssrc(1), self.timestamp(), dbov);
+        }
+
+        fn packet_at(&mut self, ssrc: Ssrc, timestamp: u32, dbov: u8) {
+            let told = self.level.observe(self.start + self.time, ssrc, timestamp, CLOCK, dbov);
+            self.note(self.time, told);
+        }
+
+        fn note(&mut self, at: Duration, told: Option<(f32, bool)>) {
+            self.told.extend(told);
+            if told.is_some_and(|(_, speaks)| speaks) {
+                self.spoke.get_or_insert(at);
+            }
         }
 
         /// Nothing is sent: time passes.
@@ -236,12 +265,8 @@ mod tests {
             let end = self.time + time;
             while self.polled + INTERVAL <= end {
                 self.polled += INTERVAL;
-                if let Some(told) = self.level.update(self.start + self.polled) {
-                    self.told.push(told);
-                    if told.1 {
-                        self.spoke.get_or_insert(self.polled);
-                    }
-                }
+                let told = self.level.update(self.start + self.polled);
+                self.note(self.polled, told);
             }
             self.time = end;
         }
@@ -285,8 +310,19 @@ mod tests {
             mic.send(127, 10);
             mic.skip(ms(280));
         }
-        assert!(mic.spoke.is_some_and(|spoke| spoke <= ms(1_200)), "{:?}", mic.spoke);
+        // With the second beep, which is the first packet after 400 ms of audio.
+        assert_eq!(mic.spoke, Some(ms(520)));
         assert!(mic.told.last().unwrap().1);
+    }
+
+    #[test]
+    fn a_publisher_whose_clock_runs_fast_is_told_of_no_more_than_thrice_an_interval() {
+        let mut mic = Mic::new();
+        for number in 0..1_000_u32 {
+            mic.pass(ms(1));
+            mic.packet_at(Ssrc(1), number.wrapping_mul(CLOCK), if number % 2 == 0 { 0 } else { 127 });
+        }
+        assert!((2..=9).contains(&mic.told.len()), "{:?}", mic.told);
     }
 
     #[test]
@@ -320,7 +356,7 @@ mod tests {
         for _ in 0..20 {
             mic.send(127, 1);
             let late = mic.timestamp().wrapping_sub(4 * 960);
-            (0..20).for_each(|_| mic.level.observe(mic.start + mic.time, Ssrc(1), late, CLOCK, 0));
+            (0..20).for_each(|_| mic.packet_at(Ssrc(1), late, 0));
             mic.packet(0);
         }
         mic.pass(ms(400));
@@ -335,7 +371,7 @@ mod tests {
             for number in 1..=60_u32 {
                 mic.pass(ms(20));
                 let timestamp = mic.timestamp().wrapping_add(jump);
-                mic.level.observe(mic.start + mic.time, Ssrc(1), timestamp, CLOCK, 6);
+                mic.packet_at(Ssrc(1), timestamp, 6);
                 assert!(number < 60 || mic.told.last().is_some_and(|told| told.1), "{jump:x}");
             }
         }
@@ -346,7 +382,7 @@ mod tests {
         let mut mic = Mic::new();
         mic.send(127, 19);
         mic.pass(ms(20));
-        mic.level.observe(mic.start + mic.time, Ssrc(2), mic.timestamp().wrapping_add(96_000), CLOCK, 0);
+        mic.packet_at(Ssrc(2), mic.timestamp().wrapping_add(96_000), 0);
         mic.pass(ms(780));
         assert_eq!(mic.told, []);
     }

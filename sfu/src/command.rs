@@ -294,7 +294,8 @@ pub enum Event {
         ssrc: Ssrc,
         codec: Codec,
     },
-    /// A change of loudness (RFC 6464), at most every 400 ms; `level` from 0 to 1, 0 and not active when silent.
+    /// A change of loudness (RFC 6464), with the packet that brings it, at most three times an interval
+    /// ([`crate::audio::AudioConfig::update_interval`]); `level` from 0 to 1, 0 and not active when silent.
     AudioActivity {
         publication: PublicationId,
         level: f32,

@@ -72,6 +72,29 @@ fn chromiums_fake_microphone_becomes_a_speaker_within_two_beeps() {
     assert!(mic.told().iter().any(|level| *level > 0.0));
 }
 
+/// livekit-server's clock has to tick first: up to 400 ms more.
+#[test]
+fn a_speaker_is_told_with_the_packet_that_makes_it_one() {
+    for wait in 0..20 {
+        let mut mic = Mic::new();
+        mic.world.pass(PACKET * wait);
+        let mut first = None;
+        mic.send(13, 2);
+        let start = mic.world.now;
+        for _ in 0..3 {
+            mic.send(127, 10);
+            mic.fall_silent(13);
+            for _ in 0..2 {
+                mic.send(13, 1);
+                if first.is_none() && mic.told().iter().any(|level| *level > 0.0) {
+                    first = Some(mic.world.now - start);
+                }
+            }
+        }
+        assert_eq!(first, Some(Duration::from_millis(480)), "{wait}");
+    }
+}
+
 #[test]
 fn a_voice_is_told_while_it_lasts_and_silence_after_it() {
     let mut mic = Mic::new();

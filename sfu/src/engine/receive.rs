@@ -232,15 +232,19 @@ impl Engine {
             return Err(Discard::Duplicate);
         }
         let ssrc = layer.ssrc.unwrap_or(Ssrc(0));
+        let mut told = None;
         if let (Some(level), Some(activity)) = (info.audio_level, &mut publication.audio_level)
             && let Some((_, level)) = parse_audio_level(&[level])
             && !publication.muted
         {
-            activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
+            told = activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
         }
         if publication.news_since.is_none() {
             publication.news_since = Some(now);
             self.news.of(kind).push_back(stream.publication);
+        }
+        if let Some((level, active)) = told {
+            self.emit(stream.publication, |publication| Event::AudioActivity { publication, level, active });
         }
         if started {
             let layer = stream.layer;
