@@ -81,6 +81,15 @@ static ATTACKS: &[Attack] = &[
         "SubscriptionPermission with 60,000 participants"
     ),
     attack!(Signalling, "signal-offer-sections", signalling::offer_sections, "offers of 500 sections"),
+    attack!(Signalling, "signal-offer-lines", signalling::offer_lines, "offers of 40,000 lines of one kind"),
+    attack!(Signalling, "signal-ice-restarts", signalling::ice_restarts, "offers with other ICE credentials each"),
+    attack!(
+        Signalling,
+        "signal-add-track",
+        signalling::add_track,
+        "AddTrack with names of 250 KB, none of which is ever sent"
+    ),
+    attack!(Signalling, "signal-trickle", signalling::trickle, "candidates of 100 KB"),
     attack!(Signalling, "signal-flood", signalling::flood, "small requests as fast as they are read"),
     attack!(Signalling, "signal-noise", signalling::noise, "binary messages that are no requests"),
     attack!(
@@ -95,7 +104,7 @@ static ATTACKS: &[Attack] = &[
         Doors,
         "validate-gzip",
         doors::validate_gzip,
-        "join requests of half a million empty tracks in a kilobyte of gzip, without a token"
+        "join requests of half a million empty tracks in a kilobyte of gzip, with a viewer's token"
     ),
     attack!(Doors, "twirp-bodies", doors::twirp_bodies, "60 bodies of 10 MiB without a token"),
     attack!(Doors, "request-heads", doors::request_heads, "1,000 heads of 390 KiB"),
@@ -109,6 +118,9 @@ static ATTACKS: &[Attack] = &[
         doors::websocket_upgrades,
         "2,000 WebSocket upgrades of one Socket.IO session"
     ),
+    attack!(Doors, "polling-sessions", doors::polling_sessions, "Socket.IO sessions without end"),
+    attack!(Doors, "chat-packets", doors::chat_packets, "chat sockets with packets of every shape"),
+    attack!(Doors, "http-pipeline", doors::pipeline, "requests one behind the other, whose answers nobody reads"),
     attack!(Doors, "http-noise", doors::http_noise, "random bytes and broken requests"),
     attack!(Paths, "ice-tcp-silent", paths::silent_tcp, "4,000 ICE-TCP connections that say nothing"),
     attack!(
@@ -122,6 +134,18 @@ static ATTACKS: &[Attack] = &[
         "check-from-elsewhere",
         paths::check_from_elsewhere,
         "one check with USE-CANDIDATE from an address that then says nothing"
+    ),
+    attack!(
+        Paths,
+        "checks-from-everywhere",
+        paths::checks_from_everywhere,
+        "valid checks for one transport from thousands of ports"
+    ),
+    attack!(
+        Paths,
+        "dtls-noise",
+        paths::dtls_noise,
+        "DTLS handshake fragments that claim 16 MiB, epochs and numbers to come"
     ),
     attack!(Paths, "udp-noise", paths::udp_noise, "random datagrams of every kind on the media port"),
     attack!(Paths, "replay", paths::replay, "own datagrams sent again and again"),

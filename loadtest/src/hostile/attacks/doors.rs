@@ -104,7 +104,8 @@ pub(in crate::hostile) async fn validate_gzip(scene: &Scene<'_>) -> anyhow::Resu
         join_request: gzip.finish()?,
     };
     let wrapped = URL_SAFE.encode(wrapped.encode_to_vec()).replace('=', "%3D");
-    let path = format!("/rtc/v1/validate?access_token=none&join_request={wrapped}");
+    let token = scene.token(&scene.room(0))?;
+    let path = format!("/rtc/v1/validate?access_token={token}&join_request={wrapped}");
     let request = get(&scene.target, &path).into_bytes();
     ask(scene, |_| request.clone()).await
 }
@@ -218,6 +219,78 @@ pub(in crate::hostile) async fn websocket_upgrades(scene: &Scene<'_>) -> anyhow:
         let answer = line.ask(request.as_bytes()).await?;
         scene.answered(answer.status);
         if answer.status == 101 { Ok(()) } else { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+    })
+    .await;
+    Ok(())
+}
+
+/// Socket.IO sessions, a new one with each request.
+pub(in crate::hostile) async fn polling_sessions(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let request = get(&scene.target, "/socket.io/?EIO=4&transport=polling").into_bytes();
+    ask(scene, |_| request.clone()).await
+}
+
+/// A socket of the chat that sends packets of every shape (engine.io 4, Socket.IO 5).
+pub(in crate::hostile) async fn chat_packets(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let path = "/socket.io/?EIO=4&transport=websocket";
+    let deep = format!("42/live:x,[\"chat:message\",{}{}]", "[".repeat(20_000), "]".repeat(20_000));
+    let packets: Vec<String> = [
+        "40/live:x,".to_owned(),
+        format!("40/live:x,{{\"token\":\"{}\"}}", "x".repeat(60_000)),
+        format!("40/{},", "y".repeat(60_000)),
+        deep,
+        "42/live:x,18446744073709551616[\"chat:message\",{\"text\":\"x\"}]".to_owned(),
+        "459999999-/live:x,[\"chat:message\",{\"_placeholder\":true,\"num\":0}]".to_owned(),
+        "2probe".to_owned(),
+        "3".to_owned(),
+        "5".to_owned(),
+        "6".to_owned(),
+        "4".to_owned(),
+        "9".to_owned(),
+    ]
+    .into_iter()
+    .collect();
+    let attackers = (0..ASKING).map(|_| async {
+        while scene.goes_on() {
+            let Ok(mut line) = scene.line().await else { continue };
+            let Ok(answer) = line.ask(upgrade(&scene.target, path).as_bytes()).await else { continue };
+            scene.answered(answer.status);
+            if answer.status != 101 {
+                return scene.note("no Socket.IO there");
+            }
+            while scene.goes_on() && !line.is_closed() {
+                let packet = &packets[rand::random_range(0..packets.len())];
+                scene.sent(packet.len());
+                if line.stream.write_all(&text_frame(packet)).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            scene.refused();
+        }
+    });
+    join_all(attackers).await;
+    Ok(())
+}
+
+/// A text frame with a mask of zeros (RFC 6455, section 5.2).
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0xff];
+    frame.extend((text.len() as u64).to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(text.as_bytes());
+    frame
+}
+
+/// Requests one behind the other, whose answers nobody reads.
+pub(in crate::hostile) async fn pipeline(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let requests = get(&scene.target, "/openapi.json").repeat(200).into_bytes();
+    hold(scene, 200, async |line| {
+        loop {
+            line.stream.write_all(&requests).await?;
+            scene.sent(requests.len());
+            tokio::task::yield_now().await;
+        }
     })
     .await;
     Ok(())

@@ -150,6 +150,62 @@ pub(in crate::hostile) async fn check_from_elsewhere(scene: &Scene<'_>) -> anyho
     Ok(())
 }
 
+/// Checks that are in order, from thousands of addresses, for one transport.
+pub(in crate::hostile) async fn checks_from_everywhere(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let mut peer = well(scene, None, 0).await?;
+    let server = peer.server().context("no path")?;
+    let (mut sockets, mut pace) = (Vec::new(), Pace::per_second(RATE / 20));
+    while scene.goes_on() {
+        let socket = UdpSocket::bind(SocketAddr::new(scene.local_ip, 0)).await?;
+        let check = peer.check()?;
+        scene.sent(check.len());
+        socket.send_to(&check, server).await?;
+        sockets.push(socket);
+        if pace.step().await {
+            peer.pump().await;
+        }
+    }
+    let is_answered = |socket: &UdpSocket| socket.try_recv(&mut [0; 2_048]).is_ok();
+    scene.note(format!(
+        "{} of {} were answered",
+        sockets.iter().filter(|socket| is_answered(socket)).count(),
+        sockets.len()
+    ));
+    Ok(())
+}
+
+/// Records of DTLS before and after the handshake: fragments of messages that claim 16 MiB, epochs and numbers to come.
+pub(in crate::hostile) async fn dtls_noise(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let mut peer = well(scene, None, 0).await?;
+    let mut pace = Pace::per_second(RATE / 2);
+    while scene.goes_on() {
+        let number = scene.next();
+        let kind = [20, 21, 22, 22, 22, 23, 25][number as usize % 7];
+        let mut fragment = random_bytes(rand::random_range(0..1_200));
+        if kind == 22 && fragment.len() > 12 {
+            // Type, length, message number, offset, fragment length (RFC 6347, section 4.2.2).
+            let offset = rand::random_range(0..0x00ff_0000_u32).to_be_bytes();
+            let len = (fragment.len() as u32 - 12).to_be_bytes();
+            fragment[0] = [1, 11, 12, 14, 16, 20][rand::random_range(0..6)];
+            fragment[1..4].copy_from_slice(&[0xff; 3]);
+            fragment[4..6].copy_from_slice(&(number as u16 % 8).to_be_bytes());
+            fragment[6..9].copy_from_slice(&offset[1..]);
+            fragment[9..12].copy_from_slice(&len[1..]);
+        }
+        let mut record = vec![kind, 0xfe, 0xfd, 0, rand::random_range(0..3)];
+        record.extend(random_bytes(6));
+        record.extend((fragment.len() as u16).to_be_bytes());
+        record.extend(fragment);
+        scene.sent(record.len());
+        peer.send_datagram(&record).await?;
+        if pace.step().await {
+            peer.pump().await;
+            peer = well(scene, Some(peer), number).await?;
+        }
+    }
+    Ok(())
+}
+
 pub(in crate::hostile) async fn udp_noise(scene: &Scene<'_>) -> anyhow::Result<()> {
     let peer = well(scene, None, 0).await?;
     let (server, socket) =

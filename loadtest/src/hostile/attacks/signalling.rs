@@ -14,8 +14,10 @@ use super::random_bytes;
 use crate::hostile::peer::{description, well};
 use crate::hostile::scene::Scene;
 use crate::hostile::stranger::upgrade;
+use crate::ice::Credentials;
 use crate::receiver::MediaKind;
 use crate::sdp::{self, LocalSection, LocalTransport};
+use crate::session::random_text;
 use crate::signal::{JoinCall, Protocol, SignalSocket};
 
 /// Largest message that LiveKit takes by default, less a little for the heads of its parts.
@@ -73,8 +75,9 @@ pub(in crate::hostile) async fn sync_state(scene: &Scene<'_>) -> anyhow::Result<
     messages(scene, |_, _| message.clone(), Duration::ZERO).await
 }
 
-fn sids() -> Vec<String> {
-    (0..SIDS).map(|number| format!("TR_hostile{number:06}")).collect()
+/// Sids that no message before had.
+fn sids(message: u64) -> Vec<String> {
+    (0..SIDS).map(|number| format!("TR_{message:06x}{number:06}")).collect()
 }
 
 fn request(message: Request) -> Vec<u8> {
@@ -82,27 +85,84 @@ fn request(message: Request) -> Vec<u8> {
 }
 
 pub(in crate::hostile) async fn subscription_sids(scene: &Scene<'_>) -> anyhow::Result<()> {
-    let of = |subscribe| {
-        request(Request::Subscription(proto::UpdateSubscription {
-            track_sids: sids(),
-            subscribe,
-            ..Default::default()
-        }))
+    let wish = |_: &LocalTransport, number: u64| {
+        let (track_sids, subscribe) = (sids(number), number.is_multiple_of(2));
+        request(Request::Subscription(proto::UpdateSubscription { track_sids, subscribe, ..Default::default() }))
     };
-    let both = [of(true), of(false)];
-    messages(scene, |_, number| both[(number % 2) as usize].clone(), Duration::ZERO).await
+    messages(scene, wish, Duration::ZERO).await
 }
 
 pub(in crate::hostile) async fn track_settings(scene: &Scene<'_>) -> anyhow::Result<()> {
-    let of = |disabled| {
-        request(Request::TrackSetting(proto::UpdateTrackSettings {
-            track_sids: sids(),
-            disabled,
+    let wish = |_: &LocalTransport, number: u64| {
+        let (track_sids, disabled) = (sids(number), number.is_multiple_of(2));
+        request(Request::TrackSetting(proto::UpdateTrackSettings { track_sids, disabled, ..Default::default() }))
+    };
+    messages(scene, wish, Duration::ZERO).await
+}
+
+pub(in crate::hostile) async fn add_track(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let long = "x".repeat(250_000);
+    let add = |_: &LocalTransport, number: u64| {
+        let layer = proto::VideoLayer { width: number as u32, ..Default::default() };
+        request(Request::AddTrack(proto::AddTrackRequest {
+            cid: format!("{number}-{long}"),
+            name: long.clone(),
+            stream: long.clone(),
+            r#type: proto::TrackType::Video.into(),
+            layers: vec![layer; 100],
             ..Default::default()
         }))
     };
-    let both = [of(true), of(false)];
-    messages(scene, |_, number| both[(number % 2) as usize].clone(), Duration::ZERO).await
+    messages(scene, add, Duration::ZERO).await
+}
+
+pub(in crate::hostile) async fn trickle(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let long = "x".repeat(100_000);
+    let candidate = |_: &LocalTransport, number: u64| {
+        let line = format!("candidate:{number} 1 udp 1 10.0.{}.{} 9 typ host", number / 250 % 250, number % 250);
+        let candidate_init = format!(r#"{{"candidate":"{line} {long}","sdpMid":"0","sdpMLineIndex":0}}"#);
+        request(Request::Trickle(proto::TrickleRequest { candidate_init, target: 0, r#final: false }))
+    };
+    messages(scene, candidate, Duration::ZERO).await
+}
+
+/// Offers of many lines of one kind, or of one line that is long.
+pub(in crate::hostile) async fn offer_lines(scene: &Scene<'_>) -> anyhow::Result<()> {
+    const LINES: usize = 40_000;
+    let kinds: [fn(usize) -> String; 8] = [
+        |number| format!("a=candidate:{number} 1 udp 1 10.0.0.1 {} typ host\r\n", 1 + number % 65_000),
+        |number| format!("a=ssrc:{number} cname:x\r\na=ssrc-group:FID {number} {}\r\n", number + 1),
+        |number| format!("a=rid:r{number} send\r\n"),
+        |number| format!("a=extmap:{} urn:x:{number}\r\n", 1 + number % 255),
+        |number| format!("a=rtpmap:{} VP8/90000\r\na=fmtp:{} apt={}\r\n", number % 128, number % 128, number % 127),
+        |number| format!("a=mid:{number}\r\n"),
+        |number| format!("a=group:BUNDLE {number}\r\n"),
+        |_| "a=fingerprint:sha-256 00:11:22\r\na=ice-ufrag:xxxx\r\na=ice-pwd:yyyyyyyyyyyyyyyyyyyyyyyy\r\n".to_owned(),
+    ];
+    let sections = [LocalSection::Receive(MediaKind::Audio), LocalSection::Receive(MediaKind::Video)];
+    let offer = |transport: &LocalTransport, number: u64| {
+        let id = 2 + number as u32;
+        let mut sdp = sdp::offer(transport, id, &sections);
+        let kind = number as usize % (kinds.len() + 1);
+        match kinds.get(kind) {
+            Some(line) => sdp.extend((0..LINES).map(line)),
+            None => sdp.push_str(&format!("a=simulcast:send {}\r\n", "r1;".repeat(LINES))),
+        }
+        request(Request::Offer(description(sdp, id)))
+    };
+    messages(scene, offer, Duration::ZERO).await
+}
+
+/// Offers with other credentials each time.
+pub(in crate::hostile) async fn ice_restarts(scene: &Scene<'_>) -> anyhow::Result<()> {
+    let sections = [LocalSection::Receive(MediaKind::Audio), LocalSection::Receive(MediaKind::Video)];
+    let sections = [&sections[..], &[LocalSection::Application]].concat();
+    let offer = |transport: &LocalTransport, number: u64| {
+        let (id, mut transport) = (2 + number as u32, transport.clone());
+        transport.credentials = Credentials { ufrag: random_text(8), password: random_text(24) };
+        request(Request::Offer(description(sdp::offer(&transport, id, &sections), id)))
+    };
+    messages(scene, offer, Duration::ZERO).await
 }
 
 pub(in crate::hostile) async fn permissions(scene: &Scene<'_>) -> anyhow::Result<()> {
