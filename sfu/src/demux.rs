@@ -54,6 +54,8 @@ discards! {
     StunMalformed => "stun_malformed",
     StunIntegrity => "stun_integrity",
     StunRefused => "stun_refused",
+    /// A check from the address where another client is.
+    PathTaken => "path_taken",
     DtlsMalformed => "dtls_malformed",
     /// RTP or RTCP before the handshake was finished and the certificate matched.
     NoKeys => "no_keys",

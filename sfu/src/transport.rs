@@ -344,6 +344,11 @@ impl Transport {
         if self.is_connected() { None } else { self.ice.first_check().map(|check| check + HANDSHAKE_TIMEOUT) }
     }
 
+    /// When the last valid check arrived.
+    pub fn last_check(&self) -> Option<Instant> {
+        self.ice.last_check()
+    }
+
     fn consent_ends(&self) -> Option<Instant> {
         self.ice.last_check().map(|check| check + CONSENT_LOST)
     }

@@ -1,10 +1,15 @@
 //! Bytes from outside: counted, never a panic, no effect on others.
 
 mod media;
+mod support;
+
+use std::time::Duration;
 
 use media::*;
 use proptest::prelude::*;
+use sfu::command::IceCredentials;
 use sfu::demux::Discard;
+use support::{check, raw_attribute};
 
 fn world() -> (World, Source) {
     let mut world = World::new();
@@ -97,4 +102,36 @@ fn one_client_cannot_bind_streams_without_bound() {
         world.send(1, &[packet]);
     }
     assert!(world.engine.stats.discards(Discard::TooManyStreams) > 400);
+}
+
+/// A check with USE-CANDIDATE by somebody who knows the credentials of this client's transport.
+fn nomination(client: u64) -> Vec<u8> {
+    let local = IceCredentials { ufrag: format!("00ufrag{client}"), password: "p".repeat(32) };
+    check(&local, vec![raw_attribute(0x25, &[])])
+}
+
+#[test]
+fn nobody_takes_the_address_of_another_client_by_a_check_of_their_own() {
+    let (mut world, mut source) = world();
+    world.join(66);
+    world.arrive(1, nomination(1));
+    world.send(1, &source.frame(true, 3));
+    assert_eq!(world.media(10).len(), 3);
+
+    // An attacker who has joined, and forges the publisher's address.
+    world.arrive(1, nomination(66));
+    world.send(1, &source.frame(false, 3));
+    assert_eq!(world.media(10).len(), 3, "the publisher is still heard at its address");
+    assert_eq!(world.engine.stats.discards(Discard::PathTaken), 1);
+}
+
+#[test]
+fn an_address_that_a_client_has_left_is_the_next_ones() {
+    let (mut world, _) = world();
+    world.join(66);
+    world.arrive(1, nomination(1));
+    // The first one checks no more.
+    world.pass(Duration::from_secs(7));
+    world.arrive(1, nomination(66));
+    assert_eq!(world.engine.stats.discards(Discard::PathTaken), 0);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use arrayvec::ArrayString;
 use shared::media::Codec;
 
-use super::{Engine, PATHS_MAX, STREAMS_MAX, Stage, Stream, is_vp8};
+use super::{Engine, PATH_TAKEN, PATHS_MAX, STREAMS_MAX, Stage, Stream, is_vp8};
 use crate::audio::parse_audio_level;
 use crate::codec::{Vp8Descriptor, is_keyframe_start};
 use crate::command::{Event, Mid, Rid, Ssrc};
@@ -72,6 +72,9 @@ impl Engine {
     ) -> Result<(), Discard> {
         let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
         let slot = *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?;
+        if self.is_taken(now, &from, slot) {
+            return Err(Discard::PathTaken);
+        }
         self.serves(slot, Stage::ConnectivityCheck);
         self.datagram.clear();
         let mut reply = std::mem::take(&mut self.datagram);
@@ -93,6 +96,15 @@ impl Engine {
         }
         self.after_transport(now, slot, out);
         outcome
+    }
+
+    /// Whether another client is at this address. Datagrams tell clients apart by their address alone, so whoever joined
+    /// could silence any other one by a check of their own with a forged source.
+    fn is_taken(&self, now: Instant, path: &Path, slot: usize) -> bool {
+        let Some(owner) = self.paths.get(path).filter(|owner| **owner != slot) else { return false };
+        let owner = &self.peers[*owner];
+        let is_heard = owner.transport.last_check().is_some_and(|check| now < check + PATH_TAKEN);
+        owner.path == Some(*path) && owner.closes_at.is_none() && is_heard
     }
 
     /// From now on, what comes from this address belongs to this transport.
