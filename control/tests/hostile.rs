@@ -45,9 +45,9 @@ async fn attack(name: &str, attacks: &[&str]) -> Row {
     };
     let mut report = hostile::run(options, |_| ()).await.expect("the attacks run");
     let row = report.rows.pop().expect("there is one row");
-    for attacker in &row.attackers {
-        assert!(attacker.sent + attacker.refused > 0, "it did not even begin: {attacker}");
-    }
+    let begun = row.attackers.iter().filter(|attacker| attacker.sent + attacker.refused > 0).count();
+    // Who comes late to a crowd may find no place.
+    assert!(begun == attacks.len() || name == "crowds" && begun > 0, "some did not begin: {:#?}", row.attackers);
     row
 }
 
@@ -71,6 +71,9 @@ async fn nobody_with_a_data_channel_takes_the_server_down() {
 async fn nobody_with_a_signal_socket_takes_the_server_down() {
     let attacks = [
         "signal-offer-sections",
+        "signal-offer-lines",
+        "signal-ice-restarts",
+        "signal-trickle",
         "signal-flood",
         "signal-noise",
         "signal-endless-frame",
@@ -82,18 +85,35 @@ async fn nobody_with_a_signal_socket_takes_the_server_down() {
 
 #[tokio::test]
 async fn no_stranger_takes_the_server_down_by_http() {
-    let attacks =
-        ["validate-gzip", "request-heads", "webhook-bodies", "forged-tokens", "websocket-upgrades", "http-noise"];
+    let attacks = [
+        "request-heads",
+        "webhook-bodies",
+        "forged-tokens",
+        "polling-sessions",
+        "chat-packets",
+        "http-pipeline",
+        "http-noise",
+    ];
     holds(&attack("doors", &attacks).await);
 }
 
 #[tokio::test]
 async fn no_crowd_of_silent_connections_takes_the_server_down() {
-    holds(&attack("crowds", &["idle-connections", "slow-heads", "ice-tcp-silent"]).await);
+    let attacks = ["idle-connections", "slow-heads", "websocket-upgrades", "ice-tcp-silent"];
+    holds(&attack("crowds", &attacks).await);
 }
 
 #[tokio::test]
 async fn nobody_takes_the_server_down_by_the_media_ports() {
-    let attacks = ["ice-tcp-empty-frames", "check-from-elsewhere", "udp-noise", "replay", "rtcp-noise", "rtp-ssrcs"];
+    let attacks = [
+        "ice-tcp-empty-frames",
+        "check-from-elsewhere",
+        "checks-from-everywhere",
+        "dtls-noise",
+        "udp-noise",
+        "replay",
+        "rtcp-noise",
+        "rtp-ssrcs",
+    ];
     holds(&attack("paths", &attacks).await);
 }
