@@ -31,7 +31,7 @@ use rtc_shared::marshal::{Marshal, Unmarshal};
 
 use self::backlog::Backlog;
 use self::channel::{CHANNELS, index_of, label_of, reliability_of, stream_of};
-use self::inspect::{Inspector, Verdict, has_data};
+use self::inspect::{Inspector, Verdict, has_data, look_at_shape, number_of_init};
 use self::pace::Pace;
 use self::window::ReceiveWindow;
 use crate::command::{ChannelOpener, DataChannel, DtlsRole};
@@ -151,7 +151,6 @@ pub(crate) struct Sctp {
     role: DtlsRole,
     /// When we send INIT if the client has not.
     initiate_at: Option<Instant>,
-    inspector: Inspector,
     association: Option<Box<Established>>,
     /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes
     /// a new one of every repeated INIT, and the client goes on with the first INIT-ACK that reaches it: whichever is
@@ -178,11 +177,24 @@ struct Established {
     endpoint: Endpoint,
     handle: AssociationHandle,
     association: Association,
+    inspector: Inspector,
 }
 
 struct Candidates {
     endpoint: Endpoint,
-    associations: ArrayVec<(AssociationHandle, Association), CANDIDATES_MAX>,
+    associations: ArrayVec<Candidate, CANDIDATES_MAX>,
+}
+
+struct Candidate {
+    handle: AssociationHandle,
+    association: Association,
+    inspector: Inspector,
+}
+
+impl Established {
+    fn collect_transmits(&mut self, now: Instant, transmits: &mut VecDeque<Bytes>) {
+        collect_transmits(&mut self.association, &mut self.inspector, now, transmits);
+    }
 }
 
 impl Candidates {
@@ -199,7 +211,6 @@ impl Sctp {
             opener,
             role: DtlsRole::Server,
             initiate_at: None,
-            inspector: Inspector::default(),
             association: None,
             candidates: None,
             sending: [Sending::Closed; 3],
@@ -236,36 +247,30 @@ impl Sctp {
 
     /// Takes in an SCTP packet.
     pub(crate) fn on_packet(&mut self, now: Instant, packet: Bytes) {
-        if self.association.is_some() && is_init(&packet) {
+        match look_at_shape(&packet) {
             // A late copy of the INIT that opened this association; the crate would close over it.
-            return;
-        }
-        match self.inspector.look_at(&packet, self.association.is_some()) {
-            Verdict::Take => {}
-            Verdict::Drop => {
-                self.discards.malformed += 1;
-                return;
-            }
-            Verdict::Abort => {
-                self.discards.malformed += 1;
-                self.on_association_lost();
-                return;
-            }
-        }
-        if self.window.is_overrun() && has_data(&packet) {
-            self.discards.beyond_window += 1;
-            return;
-        }
-        if self.association.is_some() {
-            self.on_established_packet(now, packet);
-        } else {
-            self.on_handshake_packet(now, packet);
+            Verdict::Take if self.association.is_some() && number_of_init(&packet).is_some() => {}
+            Verdict::Take if self.window.is_overrun() && has_data(&packet) => self.discards.beyond_window += 1,
+            Verdict::Take if self.association.is_some() => self.on_established_packet(now, packet),
+            Verdict::Take => self.on_handshake_packet(now, packet),
+            verdict => self.refuse(verdict),
         }
         self.progress(now);
     }
 
+    fn refuse(&mut self, verdict: Verdict) {
+        self.discards.malformed += 1;
+        if verdict == Verdict::Abort {
+            self.on_association_lost();
+        }
+    }
+
     fn on_established_packet(&mut self, now: Instant, packet: Bytes) {
         let Some(established) = &mut self.association else { return };
+        let verdict = established.inspector.look_at(&packet, true);
+        if verdict != Verdict::Take {
+            return self.refuse(verdict);
+        }
         match established.endpoint.handle(now, PEER, None, packet) {
             Some((handle, DatagramEvent::AssociationEvent(event))) if handle == established.handle => {
                 established.association.handle_event(event);
@@ -280,29 +285,37 @@ impl Sctp {
         let candidates = self.candidates.get_or_insert_with(Candidates::new);
         let config = ClientConfig::new(transport_config());
         // Fails only when no more associations fit, and this is the first.
-        if let Ok(candidate) = candidates.endpoint.connect(now, config, PEER) {
-            let _ = candidates.associations.try_push(candidate);
+        if let Ok((handle, association)) = candidates.endpoint.connect(now, config, PEER) {
+            let _ =
+                candidates.associations.try_push(Candidate { handle, association, inspector: Inspector::default() });
         }
     }
 
     fn on_handshake_packet(&mut self, now: Instant, packet: Bytes) {
         self.initiate_at = None;
         let candidates = self.candidates.get_or_insert_with(Candidates::new);
-        if is_init(&packet) && candidates.associations.is_full() {
+        let init = number_of_init(&packet);
+        if init.is_some() && candidates.associations.is_full() {
             // A client that still sends INIT has had no answer: the oldest one is the least likely to be taken up.
-            let (oldest, _) = candidates.associations.remove(0);
-            candidates.endpoint.handle_event(oldest, EndpointEvent::drained());
+            let oldest = candidates.associations.remove(0);
+            candidates.endpoint.handle_event(oldest.handle, EndpointEvent::drained());
         }
-        match candidates.endpoint.handle(now, PEER, None, packet) {
-            Some((handle, DatagramEvent::NewAssociation(association))) => {
+        match (candidates.endpoint.handle(now, PEER, None, packet.clone()), init) {
+            (Some((handle, DatagramEvent::NewAssociation(association))), Some(first)) => {
+                let inspector = Inspector::after_init(first);
                 // Not full: there is room now, and only an INIT makes a new one.
-                let _ = candidates.associations.try_push((handle, association));
+                let _ = candidates.associations.try_push(Candidate { handle, association, inspector });
             }
-            Some((handle, DatagramEvent::AssociationEvent(event))) => {
-                if let Some((_, association)) = candidates.associations.iter_mut().find(|(known, _)| *known == handle) {
-                    association.handle_event(event);
+            (Some((handle, DatagramEvent::AssociationEvent(event))), None) => {
+                let Some(candidate) = candidates.associations.iter_mut().find(|known| known.handle == handle) else {
+                    return self.refuse(Verdict::Drop);
+                };
+                match candidate.inspector.look_at(&packet, false) {
+                    Verdict::Take => candidate.association.handle_event(event),
+                    verdict => return self.refuse(verdict),
                 }
             }
+            // Among them an INIT with the tag of a candidate, which would have it begin anew with other numbers.
             _ => self.discards.malformed += 1,
         }
         self.settle_candidates(now);
@@ -311,16 +324,15 @@ impl Sctp {
     /// Keeps the candidate that is established, and sends what the others have to say.
     fn settle_candidates(&mut self, now: Instant) {
         let Some(candidates) = &mut self.candidates else { return };
-        for (_, association) in &mut candidates.associations {
-            collect_transmits(association, now, &mut self.transmits);
+        for Candidate { association, inspector, .. } in &mut candidates.associations {
+            collect_transmits(association, inspector, now, &mut self.transmits);
         }
-        let Some(index) = candidates.associations.iter().position(|(_, association)| !association.is_handshaking())
-        else {
+        let Some(index) = candidates.associations.iter().position(|known| !known.association.is_handshaking()) else {
             return;
         };
-        let (handle, association) = candidates.associations.swap_remove(index);
-        if let Some(candidates) = self.candidates.take() {
-            self.association = Some(Box::new(Established { endpoint: candidates.endpoint, handle, association }));
+        let Candidate { handle, association, inspector } = candidates.associations.swap_remove(index);
+        if let Some(Candidates { endpoint, .. }) = self.candidates.take().map(|candidates| *candidates) {
+            self.association = Some(Box::new(Established { endpoint, handle, association, inspector }));
             self.on_established(now);
         }
     }
@@ -369,7 +381,7 @@ impl Sctp {
         }
         self.give_backlog(now);
         if let Some(established) = &mut self.association {
-            collect_transmits(&mut established.association, now, &mut self.transmits);
+            established.collect_transmits(now, &mut self.transmits);
             if established.association.is_closed() {
                 self.on_association_lost();
             }
@@ -414,7 +426,6 @@ impl Sctp {
     fn on_association_lost(&mut self) {
         self.association = None;
         self.candidates = None;
-        self.inspector = Inspector::default();
         self.sending = [Sending::Closed; 3];
         self.backlog.clear();
         self.buffered = [0; 3];
@@ -573,7 +584,7 @@ impl Sctp {
             }
         }
         if let Some(established) = &mut self.association {
-            collect_transmits(&mut established.association, now, &mut self.transmits);
+            established.collect_transmits(now, &mut self.transmits);
         }
         Ok(())
     }
@@ -619,9 +630,7 @@ impl Sctp {
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Bytes> {
-        let packet = self.window.apply(self.transmits.pop_front()?);
-        self.inspector.note_sent(&packet);
-        Some(packet)
+        Some(self.window.apply(self.transmits.pop_front()?))
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<SctpOutput> {
@@ -645,7 +654,7 @@ impl Sctp {
         let candidates = self.candidates.iter().flat_map(|candidates| &candidates.associations);
         let established = self.association.as_ref().map(|established| &established.association);
         candidates
-            .map(|(_, association)| association)
+            .map(|candidate| &candidate.association)
             .chain(established)
             .filter_map(|association| association.poll_timeout())
             .chain(self.initiate_at)
@@ -659,8 +668,8 @@ impl Sctp {
         if let Some(established) = &mut self.association {
             established.association.handle_timeout(now);
         }
-        for (_, association) in self.candidates.iter_mut().flat_map(|candidates| &mut candidates.associations) {
-            association.handle_timeout(now);
+        for candidate in self.candidates.iter_mut().flat_map(|candidates| &mut candidates.associations) {
+            candidate.association.handle_timeout(now);
         }
         self.settle_candidates(now);
         self.progress(now);
@@ -672,16 +681,18 @@ fn reliable_buffer(spare: usize) -> usize {
     RELIABLE_BUFFER_MIN.saturating_add(spare).min(RELIABLE_BUFFER_MAX)
 }
 
-/// Whether a packet is an INIT: alone in its packet, with a verification tag of zero (RFC 9260, section 8.5.1).
-fn is_init(packet: &[u8]) -> bool {
-    const CHUNK_INIT: u8 = 1;
-    packet.get(4..8) == Some(&[0; 4]) && packet.get(12) == Some(&CHUNK_INIT)
-}
-
-fn collect_transmits(association: &mut Association, now: Instant, transmits: &mut VecDeque<Bytes>) {
+fn collect_transmits(
+    association: &mut Association,
+    inspector: &mut Inspector,
+    now: Instant,
+    transmits: &mut VecDeque<Bytes>,
+) {
     while let Some(transmit) = association.poll_transmit(now) {
         match transmit.message {
-            Payload::RawEncode(packets) => transmits.extend(packets),
+            Payload::RawEncode(packets) => {
+                packets.iter().for_each(|packet| inspector.note_sent(packet));
+                transmits.extend(packets);
+            }
             _ => return,
         }
     }

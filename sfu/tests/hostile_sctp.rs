@@ -6,12 +6,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sfu::command::{ChannelOpener, DataChannel};
-use sfu::transport::TransportOutput;
-use support::World;
+use sfu::transport::{SendDataError, TransportOutput};
+use support::{Client, World};
 
 fn chunk(kind: u8, flags: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + body.len()).unwrap();
@@ -59,19 +60,161 @@ fn random_chunks(rng: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
+/// Whether the association still stands, for the server.
+fn stands(world: &mut World) -> bool {
+    let sent = world.transport.send_data(world.now, DataChannel::Lossy, &Bytes::from_static(b"are you there?"));
+    sent != Err(SendDataError::NotOpen)
+}
+
+/// Of 200 packets, those that an association gets which stands.
+const STANDING_MIN: usize = 150;
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn chunks_of_any_kind_and_length_panic_nowhere(seed: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut world = World::connected(ChannelOpener::Client, seed);
+        let mut standing = 0;
         for _ in 0..200 {
             let chunks = random_chunks(&mut rng);
             world.client.send_chunks(world.now, &chunks);
             world.run_for(Duration::from_millis(25));
+            if stands(&mut world) {
+                standing += 1;
+            } else {
+                world = World::connected(ChannelOpener::Client, rng.random());
+            }
+        }
+        prop_assert!(standing >= STANDING_MIN, "{standing}");
+    }
+
+    #[test]
+    fn chunks_before_an_association_is_up_panic_nowhere(seed: u64) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..10 {
+            let mut raw = RawAssociation::opened(rng.random());
+            for _ in 0..20 {
+                match rng.random_range(0..6) {
+                    0 => raw.send(0, &init(INIT, rng.random(), rng.random())),
+                    1 => raw.send(raw.tag, &init(INIT_ACK, rng.random(), rng.random())),
+                    2 => raw.echo_cookie(),
+                    _ => raw.send(raw.tag, &random_chunks(&mut rng)),
+                }
+                raw.world.run_for(Duration::from_millis(25));
+            }
         }
     }
+}
+
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
+const RE_CONFIG: u8 = 130;
+const FORWARD_TSN: u8 = 192;
+
+/// An INIT or INIT-ACK with this tag and first number, of a client that supports FORWARD-TSN and RE-CONFIG (RFC 5061,
+/// section 4.2.7).
+fn init(kind: u8, tag: u32, first: u32) -> Vec<u8> {
+    let window_and_streams = [0, 4, 0, 0, 0, 16, 0, 16];
+    let supported_extensions = [0x80, 8, 0, 6, FORWARD_TSN, RE_CONFIG];
+    chunk(kind, 0, &[&tag.to_be_bytes()[..], &window_and_streams, &first.to_be_bytes(), &supported_extensions].concat())
+}
+
+/// A client that makes its SCTP packets by hand, after a correct DTLS handshake.
+struct RawAssociation {
+    world: World,
+    /// The server's verification tag, and its cookie.
+    tag: u32,
+    cookie: Vec<u8>,
+}
+
+impl RawAssociation {
+    /// Whose INIT, with the first number 1, has been answered.
+    fn opened(seed: u64) -> Self {
+        let client = Client::robust(seed).waiting_for_init();
+        let mut world = World::with_client(ChannelOpener::Client, seed, client);
+        world.transport.set_fingerprint(world.now, world.client.fingerprint);
+        assert!(world.run_until(Duration::from_secs(5), |world| world.client.seen.dtls_connected));
+        let mut raw = Self { world, tag: 0, cookie: Vec::new() };
+        raw.send(0, &init(INIT, 0x1111, 1));
+        let answered = raw.world.run_until(Duration::from_secs(5), |world| !world.client.seen.sctp_packets.is_empty());
+        assert!(answered, "{} refused", raw.refused());
+        let answer = raw.world.client.seen.sctp_packets[0].clone();
+        assert_eq!(answer[12], INIT_ACK);
+        raw.tag = u32::from_be_bytes(answer[16..20].try_into().unwrap());
+        let mut parameters = &answer[32..];
+        while let [kind_high, kind_low, length_high, length_low, ..] = *parameters {
+            let length = usize::from(u16::from_be_bytes([length_high, length_low]));
+            if [kind_high, kind_low] == [0, 7] {
+                raw.cookie = parameters[4..length].to_vec();
+            }
+            parameters = parameters.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        assert!(!raw.cookie.is_empty());
+        raw
+    }
+
+    fn send(&mut self, tag: u32, chunks: &[u8]) {
+        let [a, b, c, d] = tag.to_be_bytes();
+        self.world.client.send_sctp_packet(self.world.now, [0x13, 0x88, 0x13, 0x88, a, b, c, d], chunks);
+    }
+
+    fn echo_cookie(&mut self) {
+        self.send(self.tag, &chunk(COOKIE_ECHO, 0, &self.cookie));
+    }
+
+    fn is_up(&self) -> bool {
+        self.world.client.seen.sctp_packets.iter().any(|packet| packet[12] == COOKIE_ACK)
+    }
+
+    fn refused(&mut self) -> u64 {
+        self.world.transport.take_data_discards().malformed
+    }
+}
+
+/// Whatever else opens an association must not move the number from which this one is measured.
+#[test]
+fn numbers_are_measured_from_those_of_the_association_that_is_established() {
+    let far = (1 << 31) - 10;
+    type Trick = fn(&mut RawAssociation, u32);
+    let tricks: [Trick; 3] = [
+        |raw, far| raw.send(raw.tag, &init(INIT_ACK, 0x2222, far)),
+        |raw, far| raw.send(0, &init(INIT, 0x2222, far)),
+        // The tag of the server's own.
+        |raw, far| raw.send(0, &init(INIT, raw.tag, far)),
+    ];
+    for (number, trick) in tricks.into_iter().enumerate() {
+        let begin = Instant::now();
+        let mut raw = RawAssociation::opened(number as u64);
+        trick(&mut raw, far);
+        raw.world.run_for(Duration::from_millis(50));
+        raw.echo_cookie();
+        raw.world.run_for(Duration::from_millis(100));
+        assert!(raw.is_up());
+        let before = raw.refused();
+        raw.send(raw.tag, &chunk(FORWARD_TSN, 0, &(far + 5).to_be_bytes()));
+        raw.world.run_for(Duration::from_millis(50));
+        assert_eq!(raw.refused(), 1, "trick {number}, refused before: {before}");
+        assert!(begin.elapsed() < Duration::from_secs(60));
+    }
+}
+
+/// For the library each would be an association of its own.
+#[test]
+fn an_init_with_a_tag_opens_nothing() {
+    let mut raw = RawAssociation::opened(1);
+    for number in 0..1_000_u32 {
+        raw.send(1, &init(INIT, 0x3333 + number, 1));
+        raw.world.run_for(Duration::from_millis(1));
+    }
+    raw.world.run_for(Duration::from_millis(50));
+    assert_eq!(raw.refused(), 1_000);
+    raw.echo_cookie();
+    raw.world.run_for(Duration::from_millis(100));
+    assert!(raw.is_up());
 }
 
 #[test]

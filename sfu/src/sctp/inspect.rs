@@ -45,45 +45,75 @@ pub(super) enum Verdict {
     Abort,
 }
 
-/// What is known of an association's numbers, from outside of the library.
+/// Looks at what a packet from the client is made of, whichever association it belongs to.
+pub(super) fn look_at_shape(packet: &[u8]) -> Verdict {
+    let Some(chunks) = Chunks::of(packet) else { return Verdict::Drop };
+    let (mut count, mut forwards, mut opens) = (0, 0, false);
+    for chunk in chunks {
+        let Some(Chunk { kind, body }) = chunk else { return Verdict::Drop };
+        count += 1;
+        forwards += usize::from(kind == FORWARD_TSN);
+        // Both are alone in their packets (RFC 9260, section 4.3).
+        opens |= matches!(kind, INIT | INIT_ACK);
+        if count > CHUNKS_MAX || forwards > 1 || (opens && count > 1) {
+            return Verdict::Drop;
+        }
+        match kind {
+            // For the library, one with a tag would open an association as well.
+            INIT if tag(packet) != Some(0) || first_number(body).is_none() => return Verdict::Drop,
+            INIT_ACK if first_number(body).is_none() => return Verdict::Drop,
+            ABORT if !has_whole_causes(body) => return Verdict::Abort,
+            ERROR if !has_whole_causes(body) => return Verdict::Drop,
+            DATA | INIT | INIT_ACK | SACK | HEARTBEAT | ABORT | SHUTDOWN | SHUTDOWN_ACK | ERROR | COOKIE_ECHO
+            | COOKIE_ACK | SHUTDOWN_COMPLETE | RE_CONFIG | FORWARD_TSN => {}
+            // Of the others, clients send none, or we ask for none that they would answer.
+            _ => return Verdict::Drop,
+        }
+    }
+    if count == 0 { Verdict::Drop } else { Verdict::Take }
+}
+
+/// The first transmission sequence number that an INIT names; `None` for other packets. The shape is sound.
+pub(super) fn number_of_init(packet: &[u8]) -> Option<u32> {
+    Chunks::of(packet)?.next()?.filter(|chunk| chunk.kind == INIT).and_then(|chunk| first_number(chunk.body))
+}
+
+/// What is known of the client's numbers in one association, from outside of the library.
 #[derive(Debug, Default)]
 pub(super) struct Inspector {
-    /// The cumulative number of our last acknowledgement; before the first, one less than the number that INIT names.
+    /// The cumulative number of our last acknowledgement; before the first, one less than the number that the client's
+    /// INIT or INIT-ACK names.
     acknowledged: Option<u32>,
     early_resets: u32,
 }
 
 impl Inspector {
-    /// Looks at a packet from the client. INIT and INIT-ACK begin anew, which an established association does not.
+    /// Of an association that the client's INIT opens.
+    pub(super) fn after_init(first: u32) -> Self {
+        Self { acknowledged: Some(first.wrapping_sub(1)), early_resets: 0 }
+    }
+
+    /// Looks at a packet of this association whose shape is sound.
     pub(super) fn look_at(&mut self, packet: &[u8], established: bool) -> Verdict {
-        let Some(chunks) = Chunks::of(packet) else { return Verdict::Drop };
-        let (mut count, mut forwards) = (0, 0);
-        for chunk in chunks {
-            let Some(Chunk { kind, body }) = chunk else { return Verdict::Drop };
-            count += 1;
-            forwards += usize::from(kind == FORWARD_TSN);
-            if count > CHUNKS_MAX || forwards > 1 {
-                return Verdict::Drop;
-            }
+        for Chunk { kind, body } in Chunks::of(packet).into_iter().flatten().flatten() {
             let verdict = match kind {
                 DATA => self.look_at_data(body),
                 FORWARD_TSN => self.look_at_forward(body),
                 RE_CONFIG => self.look_at_reconfig(body),
-                INIT | INIT_ACK if !established => self.look_at_init(body),
-                COOKIE_ACK if !established => Verdict::Take,
-                ABORT if !has_whole_causes(body) => Verdict::Abort,
-                ERROR if !has_whole_causes(body) => Verdict::Drop,
-                SACK | HEARTBEAT | ABORT | SHUTDOWN | SHUTDOWN_ACK | ERROR | COOKIE_ECHO | SHUTDOWN_COMPLETE => {
+                // A second one could name another number than the library goes by.
+                INIT_ACK if !established && self.acknowledged.is_none() => {
+                    self.acknowledged = first_number(body).map(|first| first.wrapping_sub(1));
                     Verdict::Take
                 }
-                // Of the others, clients send none, or we ask for none that they would answer.
-                _ => Verdict::Drop,
+                INIT | INIT_ACK => Verdict::Drop,
+                COOKIE_ACK if established => Verdict::Drop,
+                _ => Verdict::Take,
             };
             if verdict != Verdict::Take {
                 return verdict;
             }
         }
-        if count == 0 { Verdict::Drop } else { Verdict::Take }
+        Verdict::Take
     }
 
     /// Notes what a packet of ours acknowledges.
@@ -92,12 +122,6 @@ impl Inspector {
         for sack in sacks {
             self.acknowledged = number(sack.body, 0).or(self.acknowledged);
         }
-    }
-
-    fn look_at_init(&mut self, body: &[u8]) -> Verdict {
-        let Some(first) = number(body, 12) else { return Verdict::Drop };
-        self.acknowledged = Some(first.wrapping_sub(1));
-        Verdict::Take
     }
 
     fn look_at_data(&self, body: &[u8]) -> Verdict {
@@ -150,6 +174,16 @@ impl Inspector {
 /// Serial number arithmetic (RFC 1982).
 fn is_after(a: u32, b: u32) -> bool {
     a != b && a.wrapping_sub(b) < 1 << 31
+}
+
+/// The verification tag.
+fn tag(packet: &[u8]) -> Option<u32> {
+    number(packet, 4)
+}
+
+/// The first transmission sequence number, in the body of INIT or INIT-ACK.
+fn first_number(body: &[u8]) -> Option<u32> {
+    number(body, 12)
 }
 
 /// A number of four bytes.
@@ -241,75 +275,104 @@ mod tests {
         chunk(RE_CONFIG, &[head, last.to_be_bytes().to_vec(), vec![0; 2 * streams]].concat())
     }
 
-    /// Of an association whose INIT named this number.
-    fn begun(first: u32) -> Inspector {
-        let mut inspector = Inspector::default();
-        let init = chunk(INIT, &[&[0; 12][..], &first.to_be_bytes()].concat());
-        assert_eq!(inspector.look_at(&packet(&[init]), false), Verdict::Take);
-        inspector
+    fn init(kind: u8, first: u32) -> Vec<u8> {
+        chunk(kind, &[&[0; 12][..], &first.to_be_bytes()].concat())
+    }
+
+    /// What is said of a packet with these chunks within an association.
+    fn verdict(inspector: &mut Inspector, chunks: &[Vec<u8>]) -> Verdict {
+        let packet = packet(chunks);
+        match look_at_shape(&packet) {
+            Verdict::Take => inspector.look_at(&packet, true),
+            other => other,
+        }
     }
 
     #[test]
     fn numbers_may_be_as_far_ahead_as_the_window_and_no_farther_also_across_zero() {
         for first in [1, 100_000, u32::MAX - 10] {
-            let mut inspector = begun(first);
+            let mut inspector = Inspector::after_init(first);
             let last = first.wrapping_add(TSN_AHEAD_MAX - 1);
             for near in [data(first), data(last), forward(last), data(first.wrapping_sub(5))] {
-                assert_eq!(inspector.look_at(&packet(&[near]), true), Verdict::Take);
+                assert_eq!(verdict(&mut inspector, &[near]), Verdict::Take);
             }
-            assert_eq!(inspector.look_at(&packet(&[data(last.wrapping_add(1))]), true), Verdict::Drop);
-            assert_eq!(inspector.look_at(&packet(&[forward(last.wrapping_add(1))]), true), Verdict::Abort);
-            assert_eq!(inspector.look_at(&packet(&[forward(first.wrapping_add(1 << 30))]), true), Verdict::Abort);
+            assert_eq!(verdict(&mut inspector, &[data(last.wrapping_add(1))]), Verdict::Drop);
+            assert_eq!(verdict(&mut inspector, &[forward(last.wrapping_add(1))]), Verdict::Abort);
+            assert_eq!(verdict(&mut inspector, &[forward(first.wrapping_add(1 << 30))]), Verdict::Abort);
 
             let sack = chunk(SACK, &[&last.to_be_bytes()[..], &[0; 8]].concat());
             inspector.note_sent(&packet(&[sack]));
-            assert_eq!(inspector.look_at(&packet(&[data(last.wrapping_add(TSN_AHEAD_MAX))]), true), Verdict::Take);
+            assert_eq!(verdict(&mut inspector, &[data(last.wrapping_add(TSN_AHEAD_MAX))]), Verdict::Take);
         }
     }
 
     #[test]
     fn data_before_any_init_is_dropped() {
-        assert_eq!(Inspector::default().look_at(&packet(&[data(1)]), true), Verdict::Drop);
+        assert_eq!(verdict(&mut Inspector::default(), &[data(1)]), Verdict::Drop);
     }
 
     #[test]
     fn causes_beyond_their_chunk_are_not_taken() {
-        let mut inspector = begun(1);
+        let mut inspector = Inspector::after_init(1);
         let cause = |length: u16| [&[0, 1][..], &length.to_be_bytes(), &[7; 4]].concat();
         for length in [0, 3, 9, 100, u16::MAX] {
-            assert_eq!(inspector.look_at(&packet(&[chunk(ERROR, &cause(length))]), true), Verdict::Drop);
-            assert_eq!(inspector.look_at(&packet(&[chunk(ABORT, &cause(length))]), true), Verdict::Abort);
+            assert_eq!(verdict(&mut inspector, &[chunk(ERROR, &cause(length))]), Verdict::Drop);
+            assert_eq!(verdict(&mut inspector, &[chunk(ABORT, &cause(length))]), Verdict::Abort);
         }
         for kind in [ERROR, ABORT] {
-            assert_eq!(inspector.look_at(&packet(&[chunk(kind, &cause(8))]), true), Verdict::Take);
-            assert_eq!(inspector.look_at(&packet(&[chunk(kind, &[])]), true), Verdict::Take);
+            assert_eq!(verdict(&mut inspector, &[chunk(kind, &cause(8))]), Verdict::Take);
+            assert_eq!(verdict(&mut inspector, &[chunk(kind, &[])]), Verdict::Take);
         }
     }
 
     #[test]
     fn resets_of_what_has_not_arrived_are_few_and_name_few_streams() {
-        let mut inspector = begun(100);
-        assert_eq!(inspector.look_at(&packet(&[reset(0, 99, RESET_STREAMS_MAX)]), true), Verdict::Take);
-        assert_eq!(inspector.look_at(&packet(&[reset(1, 99, RESET_STREAMS_MAX + 1)]), true), Verdict::Drop);
+        let mut inspector = Inspector::after_init(100);
+        assert_eq!(verdict(&mut inspector, &[reset(0, 99, RESET_STREAMS_MAX)]), Verdict::Take);
+        assert_eq!(verdict(&mut inspector, &[reset(1, 99, RESET_STREAMS_MAX + 1)]), Verdict::Drop);
         for number in 0..EARLY_RESETS_MAX {
-            assert_eq!(inspector.look_at(&packet(&[reset(number, 5_000, 1)]), true), Verdict::Take);
+            assert_eq!(verdict(&mut inspector, &[reset(number, 5_000, 1)]), Verdict::Take);
         }
-        assert_eq!(inspector.look_at(&packet(&[reset(7_777, 5_000, 1)]), true), Verdict::Drop);
-        assert_eq!(inspector.look_at(&packet(&[reset(7_778, 99, 1)]), true), Verdict::Take);
+        assert_eq!(verdict(&mut inspector, &[reset(7_777, 5_000, 1)]), Verdict::Drop);
+        assert_eq!(verdict(&mut inspector, &[reset(7_778, 99, 1)]), Verdict::Take);
     }
 
     #[test]
     fn a_packet_has_whole_chunks_of_kinds_that_clients_send_and_few_of_them() {
-        let mut inspector = begun(1);
-        assert_eq!(inspector.look_at(&packet(&vec![data(1); CHUNKS_MAX]), true), Verdict::Take);
-        assert_eq!(inspector.look_at(&packet(&vec![data(1); CHUNKS_MAX + 1]), true), Verdict::Drop);
-        assert_eq!(inspector.look_at(&packet(&[forward(1), forward(2)]), true), Verdict::Drop);
+        let mut inspector = Inspector::after_init(1);
+        assert_eq!(verdict(&mut inspector, &vec![data(1); CHUNKS_MAX]), Verdict::Take);
+        assert_eq!(verdict(&mut inspector, &vec![data(1); CHUNKS_MAX + 1]), Verdict::Drop);
+        assert_eq!(verdict(&mut inspector, &[forward(1), forward(2)]), Verdict::Drop);
         for kind in [INIT, INIT_ACK, 5, COOKIE_ACK, 64, 255] {
-            assert_eq!(inspector.look_at(&packet(&[chunk(kind, &[0; 16])]), true), Verdict::Drop, "{kind}");
+            assert_eq!(verdict(&mut inspector, &[chunk(kind, &[0; 16])]), Verdict::Drop, "{kind}");
         }
         for bytes in [&[][..], &[0], &[0, 0, 0, 3], &[0, 0, 0, 200, 1]] {
-            assert_eq!(inspector.look_at(&[&[0; HEADER][..], bytes].concat(), true), Verdict::Drop, "{bytes:?}");
+            assert_eq!(look_at_shape(&[&[0; HEADER][..], bytes].concat()), Verdict::Drop, "{bytes:?}");
         }
-        assert_eq!(inspector.look_at(&[0; 11], true), Verdict::Drop);
+        assert_eq!(look_at_shape(&[0; 11]), Verdict::Drop);
+    }
+
+    #[test]
+    fn an_association_is_opened_once_by_a_packet_that_does_nothing_else() {
+        assert_eq!(number_of_init(&packet(&[init(INIT, 7)])), Some(7));
+        assert_eq!(number_of_init(&packet(&[data(7)])), None);
+        for kind in [INIT, INIT_ACK] {
+            assert_eq!(look_at_shape(&packet(&[init(kind, 7)])), Verdict::Take);
+            assert_eq!(look_at_shape(&packet(&[init(kind, 7), data(7)])), Verdict::Drop);
+            assert_eq!(look_at_shape(&packet(&[data(7), init(kind, 7)])), Verdict::Drop);
+            assert_eq!(look_at_shape(&packet(&[chunk(kind, &[0; 15])])), Verdict::Drop);
+        }
+        let mut tagged = packet(&[init(INIT, 7)]);
+        tagged[7] = 1;
+        assert_eq!(look_at_shape(&tagged), Verdict::Drop);
+
+        let mut ours = Inspector::default();
+        assert_eq!(ours.look_at(&packet(&[init(INIT_ACK, 7)]), false), Verdict::Take);
+        assert_eq!(ours.look_at(&packet(&[init(INIT_ACK, 9_000)]), false), Verdict::Drop);
+        assert_eq!(ours.look_at(&packet(&[data(7)]), false), Verdict::Take);
+        let mut theirs = Inspector::after_init(7);
+        for kind in [INIT, INIT_ACK] {
+            assert_eq!(theirs.look_at(&packet(&[init(kind, 9_000)]), false), Verdict::Drop);
+        }
     }
 }

@@ -100,6 +100,8 @@ pub struct Seen {
     pub opened: Vec<(StreamId, String)>,
     pub acknowledged: Vec<StreamId>,
     pub messages: Vec<(StreamId, Vec<u8>)>,
+    /// SCTP packets of the server.
+    pub sctp_packets: Vec<Bytes>,
 }
 
 /// The client's DTLS: `rtc-dtls` where the order of its profiles matters, `dimpl` where datagrams get lost, because
@@ -363,6 +365,7 @@ impl Client {
     }
 
     fn receive_sctp(&mut self, now: Instant, packet: Bytes) {
+        self.seen.sctp_packets.push(packet.clone());
         match self.sctp.handle(now, SERVER, None, packet) {
             Some((_, DatagramEvent::AssociationEvent(event))) => {
                 self.association.as_mut().unwrap().1.handle_event(event);
@@ -452,7 +455,12 @@ impl Client {
 
     /// Sends an SCTP packet of its association that holds these chunks, however they look.
     pub fn send_chunks(&mut self, now: Instant, chunks: &[u8]) {
-        let mut packet = [&self.sctp_header[..], &[0; 4], chunks].concat();
+        self.send_sctp_packet(now, self.sctp_header, chunks);
+    }
+
+    /// The same with these ports and this verification tag.
+    pub fn send_sctp_packet(&mut self, now: Instant, header: [u8; 8], chunks: &[u8]) {
+        let mut packet = [&header[..], &[0; 4], chunks].concat();
         let checksum = crc32c::crc32c(&packet).to_le_bytes();
         packet[8..12].copy_from_slice(&checksum);
         self.write_dtls(now, &packet);
