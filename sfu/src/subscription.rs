@@ -195,7 +195,7 @@ impl Subscription {
         Some(Outgoing { mapping, stretch, number, length })
     }
 
-    /// Notes that a packet of the current stretch went out.
+    /// Notes that a packet of the current stretch went out, with so many bytes of payload, padding not counted.
     pub fn sent(&mut self, now: Instant, packet: &PacketInfo, payload: usize) {
         self.rewriter.sent(now, packet);
         self.packets = self.packets.wrapping_add(1);

@@ -9,6 +9,16 @@ use sfu::command::*;
 
 const PUBLISHER: u64 = 1;
 
+/// The first one that a client has received since it was last looked at.
+fn sender_report(world: &mut World, client: u64) -> sfu::rtcp::SenderReport {
+    let reports: Vec<_> = world.received(client).1;
+    let found = reports.iter().flat_map(|compound| sfu::rtcp::parse(compound)).find_map(|feedback| match feedback {
+        Ok(sfu::rtcp::Feedback::SenderReport(report, _)) => Some(report),
+        _ => None,
+    });
+    found.expect("a sender report")
+}
+
 fn watched(subscribers: u64) -> (World, Source) {
     let mut world = World::new();
     world.join(PUBLISHER);
@@ -248,6 +258,26 @@ fn trailers_are_taken_off_the_last_packet_of_a_frame_for_those_who_ask_for_it() 
 }
 
 #[test]
+fn sender_reports_count_the_payload_that_went_out() {
+    let (mut world, mut source) = watched(0);
+    world.join(10);
+    let section = SendSection { strips_trailers: true, ..send_section(1010, video_codecs()) };
+    world.subscribe(10, 10, 1, section);
+    let mut frame = source.frame(true, 3);
+    for packet in &mut frame {
+        packet.payload.extend(b"12345678\xf2LKTS");
+    }
+    world.send(PUBLISHER, &frame);
+    let sent: usize = world.media(10).iter().map(|packet| packet.payload.len()).sum();
+    let mut report = Vec::new();
+    let theirs = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 3, octets: 9 };
+    sfu::rtcp::write_sender_report(&mut report, &theirs, &[]);
+    world.send_rtcp(PUBLISHER, &report);
+    world.pass(Duration::from_millis(400));
+    assert_eq!(sender_report(&mut world, 10).octets as usize, sent);
+}
+
+#[test]
 fn sender_reports_follow_the_publishers_clock() {
     let (mut world, mut source) = watched(1);
     world.send(PUBLISHER, &source.frame(true, 2));
@@ -257,12 +287,7 @@ fn sender_reports_follow_the_publishers_clock() {
     sfu::rtcp::write_sender_report(&mut report, &sent, &[]);
     world.send_rtcp(PUBLISHER, &report);
     world.pass(Duration::from_millis(400));
-    let reports: Vec<_> = world.received(10).1;
-    let found = reports.iter().flat_map(|compound| sfu::rtcp::parse(compound)).find_map(|feedback| match feedback {
-        Ok(sfu::rtcp::Feedback::SenderReport(report, _)) => Some(report),
-        _ => None,
-    });
-    let found = found.expect("a sender report");
+    let found = sender_report(&mut world, 10);
     assert_eq!(found.ssrc, 1000);
     let seconds = (found.ntp - sent.ntp) as f64 / (1u64 << 32) as f64;
     let ticks = found.rtp.wrapping_sub(sent.rtp.wrapping_add(offset));

@@ -57,7 +57,8 @@ impl Engine {
         fresh.stats.panics += 1;
         fresh.stats.restarts += 1;
         fresh.events = std::mem::take(&mut self.events);
-        for (_, peer) in &self.peers {
+        // Of those that are closing their rooms know already.
+        for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.closes_at.is_none()) {
             let end = TransportEnd::InternalError;
             fresh.stats.ended.count(end);
             fresh.events.push_back((peer.room, Event::TransportEnded { transport: peer.id, end }));

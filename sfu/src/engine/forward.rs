@@ -318,7 +318,7 @@ fn send_share<T: Transmit>(
             let written = subscription.write(space, packet, outgoing, padding, send_time);
             let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
             run.push(length);
-            subscription.sent(now, &packet.info, packet.payload.len());
+            subscription.sent(now, &packet.info, written.length - written.header - padding);
             stats.rtp_sent += 1;
             stats.bytes_sent += length as u64;
             pushed += 1;

@@ -33,6 +33,8 @@ const COMMANDS_A_TURN: usize = 256;
 const STRAYS_MAX: usize = 65_536;
 /// How long no connection is accepted after the process had no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two lines of the log that say so.
+const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// How often counters are shown and idle connections closed.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -54,6 +56,8 @@ pub(super) struct Worker {
     unread: VecDeque<ConnectionId>,
     /// Until when no connection is accepted: the process has no descriptor left.
     accept_after: Option<Instant>,
+    /// When that was last said in the log.
+    accept_warned_at: Option<Instant>,
     inboxes: Inboxes,
     neighbours: Vec<Neighbour>,
     /// Where strays belong: remote address to worker.
@@ -92,6 +96,7 @@ impl Worker {
             connections: Connections::default(),
             unread: VecDeque::new(),
             accept_after: None,
+            accept_warned_at: None,
             inboxes,
             neighbours,
             strays: HashMap::new(),
@@ -275,7 +280,8 @@ impl Worker {
     /// A listener that cannot accept stays ready: asking it again at once would take the whole core.
     fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
         self.engine.stats.accept_pauses += 1;
-        if self.accept_after.is_none() {
+        if self.accept_warned_at.is_none_or(|at| now >= at + ACCEPT_WARNING_PAUSE) {
+            self.accept_warned_at = Some(now);
             warn!(worker = self.index, %error, "no ICE-TCP connection is accepted: raise the limit of open files");
         }
         self.accept_after = Some(now + ACCEPT_PAUSE);
