@@ -11,7 +11,9 @@ use signaling::rooms::{ApiError, Rooms};
 use signaling::token::Grants;
 use tokio::sync::broadcast;
 
-use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of};
+use super::{
+    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of,
+};
 use crate::clock::Timestamp;
 use crate::live::Live;
 use crate::streams::{ROOM_PREFIX, named_at};
@@ -103,8 +105,9 @@ pub(super) fn websocket_url(url: &str) -> String {
 }
 
 /// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
-/// `known` who is blocked and banned. From then on all live streams are known, so a room that is named like a stream's and
-/// has none belonged to one that ended. Other rooms are none of its business. Reads memory only.
+/// `known` who is blocked and banned. From then on all live streams are known, so a token of ours for a room without one is
+/// of a stream that ended. Rooms of nobody's stream are none of its business, such as those of an app that makes tokens by
+/// itself, whatever it calls them. Reads memory only.
 pub fn admission(
     live: Live,
     known: impl Fn() -> bool + Send + Sync + 'static,
@@ -122,7 +125,8 @@ fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted
     let never = |reason: &'static str| Err(NotAdmitted::Never(reason.into()));
     let room = grants.video.room.as_str();
     let Some(stream) = live.of_room(room) else {
-        return match named_at(room) {
+        let is_ours = grants.attributes.get(ROLE_ATTRIBUTE).is_some_and(|role| RoomRole::named(role).is_some());
+        return match named_at(room).filter(|_| is_ours) {
             None => Ok(()),
             Some(at) if now < at.plus(UNSEEN_MAX) => {
                 Err(NotAdmitted::NotYet("this stream is not known here yet: try again in a moment".into()))
@@ -153,7 +157,7 @@ mod tests {
             identity: "ana".parse().unwrap(),
             name: String::new(),
             metadata: String::new(),
-            attributes: std::collections::HashMap::new(),
+            attributes: [(ROLE_ATTRIBUTE.to_owned(), RoomRole::Publisher.name().to_owned())].into(),
             kind: proto::participant_info::Kind::Standard,
             kind_details: Vec::new(),
             video: VideoGrant { room_join: true, room: room.into(), ..VideoGrant::default() },
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_named_like_a_streams_that_has_none_is_shut_and_at_first_only_for_a_moment() {
+    fn a_token_of_ours_for_a_room_without_a_stream_opens_nothing_and_at_first_only_for_a_moment() {
         let started = Timestamp::from_millis(1_767_323_045_678);
         let admit =
             |room: &str, later: u64| admit(&Live::default(), started.plus(Duration::from_millis(later)), &grants(room));
@@ -190,6 +194,9 @@ mod tests {
         for room in ["live_show_2026", "live_", "live_ben", "board-meeting"] {
             assert_eq!(admit(room, 10_000), Ok(()), "{room} is no stream's");
         }
+        let mut of_an_app = grants("live_ben_1767323045678");
+        of_an_app.attributes.clear();
+        assert_eq!(super::admit(&Live::default(), started, &of_an_app), Ok(()), "an app's own room of such a name");
     }
 
     #[test]
