@@ -1,19 +1,23 @@
 //! The log, on standard error: text for people, or one flat JSON object a line.
 //!
 //! What comes from clients can forge no line of its own: control characters are written as escapes. With
-//! `logging.addresses: false` fields named `address` are left out, in whatever line they stand.
+//! `logging.addresses: false` fields named `address` are left out, in whatever line they stand. Libraries may log what
+//! strangers send, as often as they send it: their lines are bounded.
 
 use std::fmt::{self, Write as _};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Stderr, stderr};
+use std::time::Instant;
 
 use serde_json::Value;
+use shared::log_limit::LogLimit;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber, error};
+use tracing::{Event, Metadata, Subscriber, error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::writer::OptionalWriter;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Config;
@@ -21,17 +25,20 @@ use crate::config::Config;
 /// The field that holds the address of a client.
 const ADDRESS: &str = "address";
 
+/// Our crates, as lines name where they come from.
+const OURS: [&str; 5] = ["onair", "control", "signaling", "sfu", "shared"];
+
 /// Starts the log. Libraries speak only when it matters.
 pub fn start(config: &Config) {
     let level = config.log_level().name();
     let others = if level == "error" { "error" } else { "warn" };
-    let ours = ["onair", "control", "signaling", "sfu", "shared"].map(|name| format!(",{name}={level}")).concat();
+    let ours = OURS.map(|name| format!(",{name}={level}")).concat();
     // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
     let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(format!("{others}{ours}")));
     let fields = Fields { json: config.logging.json, addresses: config.logging.addresses };
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Output::default())
+        .with_ansi(stderr().is_terminal())
         // A terminal or a collector that is gone must not end who logs.
         .log_internal_errors(false)
         .fmt_fields(fields)
@@ -45,6 +52,39 @@ pub fn start(config: &Config) {
             error!(cause, place, "a thread panicked");
         }));
     }
+}
+
+/// Standard error, for libraries as far as the limit goes.
+#[derive(Default)]
+struct Output {
+    libraries: LogLimit,
+}
+
+impl<'writer> MakeWriter<'writer> for Output {
+    type Writer = OptionalWriter<Stderr>;
+
+    fn make_writer(&'writer self) -> Self::Writer {
+        OptionalWriter::some(stderr())
+    }
+
+    fn make_writer_for(&'writer self, metadata: &Metadata<'_>) -> Self::Writer {
+        if is_ours(metadata.target()) {
+            return self.make_writer();
+        }
+        match self.libraries.admit(Instant::now()) {
+            Some(left_out) => {
+                if left_out > 0 {
+                    warn!(left_out, "lines of libraries were left out");
+                }
+                self.make_writer()
+            }
+            None => OptionalWriter::none(),
+        }
+    }
+}
+
+fn is_ours(target: &str) -> bool {
+    OURS.contains(&target.split("::").next().unwrap_or(target))
 }
 
 /// Writes the fields of an event or of a span.
@@ -217,6 +257,12 @@ mod tests {
         write_text(&mut text, &fields).unwrap();
 
         assert_eq!(text, r#"joined\nwe name="a b\u001b[1m" plain=x:1 n=3"#);
+    }
+
+    #[test]
+    fn a_line_is_ours_by_its_crate_alone() {
+        assert!(is_ours("control::http") && is_ours("sfu"));
+        assert!(!is_ours("socketioxide::client") && !is_ours("sfu_of_others::control"));
     }
 
     #[test]

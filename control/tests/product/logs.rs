@@ -140,6 +140,27 @@ async fn a_flood_of_bad_tokens_does_not_flood_the_log() {
     assert!((1..=granted).contains(&failures()), "{} lines", failures());
 }
 
+/// The library that speaks Socket.IO logs each refusal that finds no place in the queue to its client, as an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_who_knocks_at_thousands_of_chats_does_not_flood_the_log() {
+    let product = Product::start("flood-chats", json!({ "logging": { "json": true } })).await;
+    let errors = || lines(&product).iter().filter(|line| line["level"] == "ERROR").count();
+    let url = format!("{}/socket.io/?EIO=4&transport=polling", product.ports.url());
+    let begin = std::time::Instant::now();
+    for _ in 0..3 {
+        let opened = product.http().get(&url).send().await.expect("it answers").text().await.expect("it is text");
+        let opened: Value = serde_json::from_str(&opened[1..]).expect("it is JSON");
+        let packets = "40/live:x,\u{1e}".repeat(3_000) + "2";
+        let session = format!("{url}&sid={}", opened["sid"].as_str().expect("it is told"));
+        product.http().post(session).body(packets).send().await.expect("it answers");
+    }
+    product.get("/live/mine", Some("no.good.token")).await.refused(401, "unauthenticated");
+    says(&product, "authentication failed", &[]).await;
+
+    let granted = 20 + begin.elapsed().as_secs() as usize + 1;
+    assert!((1..=granted).contains(&errors()), "{} lines", errors());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_are_left_out_where_they_are_not_wanted() {
     for json in [true, false] {
