@@ -301,5 +301,8 @@ mod tests {
         assert!(has(Quirk::PublishesNoH264, &xiaomi, 13));
         xiaomi.os = "HyperOS".into();
         assert!(!has(Quirk::PublishesNoH264, &xiaomi, 13));
+        let mut other = client(Sdk::Android, "2.0.0", "", "Android");
+        other.device_model = "Pixel 8".into();
+        assert!(!has(Quirk::PublishesNoH264, &other, 13));
     }
 }

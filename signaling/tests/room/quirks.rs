@@ -252,7 +252,13 @@ fn sections_are_used_again_but_for_safari_and_before_protocol_4() {
 
 #[test]
 fn browsers_are_offered_what_they_can_play() {
-    for (name, red, av1) in [("Chrome/140", true, true), ("Firefox/140", false, true), ("Safari/17.4", false, false)] {
+    let cases = [
+        ("Chrome/140", true, true),
+        ("Firefox/140", false, true),
+        ("Firefox Mobile/140", false, true),
+        ("Safari/17.4", false, false),
+    ];
+    for (name, red, av1) in cases {
         let mut world = World::new();
         let alice = world.enter_v0("alice");
         let offer = Offer::default().application().audio("mic", 10);
