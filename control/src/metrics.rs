@@ -188,6 +188,7 @@ fn surface(page: &mut Page<'_>, counters: &Counters) {
         ("room", &counters.ended_by_room),
         ("state_mismatch", &counters.ended_in_mismatch),
         ("unreadable", &counters.ended_unreadable),
+        ("abusive", &counters.ended_abusive),
     ];
     counts(page, "onair_signal_ended_total", "Ended signalling connections.", "reason", &ends);
     let tokens = counters.tokens_refused.load(Ordering::Relaxed);

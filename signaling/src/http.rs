@@ -108,6 +108,8 @@ pub struct Counters {
     pub ended_by_room: AtomicU64,
     pub ended_in_mismatch: AtomicU64,
     pub ended_unreadable: AtomicU64,
+    /// Because its messages cost more than its budget, and went on.
+    pub ended_abusive: AtomicU64,
     tokens_refused_log: LogLimit,
 }
 
@@ -118,6 +120,7 @@ impl Counters {
             SessionEnd::Dismissed(DisconnectReason::StateMismatch) => &self.ended_in_mismatch,
             SessionEnd::Dismissed(_) | SessionEnd::Replaced => &self.ended_by_room,
             SessionEnd::Unreadable => &self.ended_unreadable,
+            SessionEnd::Abusive => &self.ended_abusive,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -647,6 +647,11 @@ impl CountedSession {
     pub(crate) fn stats(&self) -> &Arc<SessionStats> {
         &self.0.stats
     }
+
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        Self::new(&Arc::default())
+    }
 }
 
 impl Drop for CountedSession {

@@ -3,6 +3,7 @@
 //! [`Framing`] is its state machine: binary or JSON, pings. [`crate::socket`] drives it over a WebSocket.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use livekit_protocol as proto;
@@ -10,6 +11,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use tokio::sync::mpsc;
 
+use crate::budget::Budget;
 use crate::room::task::RoomInput;
 use crate::rooms::CountedSession;
 use crate::socket::Frame;
@@ -38,6 +40,7 @@ pub struct Session {
     pub(crate) outbox: mpsc::Receiver<Outbound>,
     pub(crate) room: RoomLink,
     pub(crate) framing: Framing,
+    pub(crate) budget: Budget,
     pub(crate) counted: CountedSession,
 }
 
@@ -52,6 +55,8 @@ pub enum SessionEnd {
     Replaced,
     /// The client sent what cannot be read.
     Unreadable,
+    /// The client asked for more than its budget, and went on.
+    Abusive,
 }
 
 /// A connection's way into its room.
@@ -68,7 +73,11 @@ impl Session {
         counted: CountedSession,
     ) -> Self {
         let room = RoomLink { connection, inputs: Some(inputs) };
-        Self { outbox, room, framing: Framing::default(), counted }
+        Self::with(outbox, room, counted)
+    }
+
+    fn with(outbox: mpsc::Receiver<Outbound>, room: RoomLink, counted: CountedSession) -> Self {
+        Self { outbox, room, framing: Framing::default(), budget: Budget::new(Instant::now()), counted }
     }
 
     /// A connection that says one thing and ends: the answer to a resume that cannot be.
@@ -78,7 +87,7 @@ impl Session {
             sender.try_send(outbound).expect("the channel holds two");
         }
         let room = RoomLink { connection: ConnectionId(0), inputs: None };
-        Self { outbox, room, framing: Framing::default(), counted }
+        Self::with(outbox, room, counted)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
@@ -25,6 +25,17 @@ pub enum Frame {
     Close,
     /// What the client sent is no WebSocket frame, or one beyond the size limit. Nothing follows it.
     Malformed,
+}
+
+impl Frame {
+    /// Bytes of its payload.
+    fn len(&self) -> usize {
+        match self {
+            Frame::Binary(bytes) | Frame::Ping(bytes) | Frame::Pong(bytes) => bytes.len(),
+            Frame::Text(text) => text.len(),
+            Frame::Close | Frame::Malformed => 0,
+        }
+    }
 }
 
 /// Between WebSocket pings, which keep middleboxes from forgetting the connection.
@@ -49,6 +60,7 @@ impl Session {
         ping.reset();
         let mut end = SessionEnd::Replaced;
         loop {
+            let held_back = self.budget.ready_at().filter(|ready| *ready > Instant::now());
             let frames = tokio::select! {
                 biased;
                 outbound = self.outbox.recv() => match outbound {
@@ -61,7 +73,8 @@ impl Session {
                     }
                     Some(Outbound::Close) | None => vec![Frame::Close],
                 },
-                incoming = socket.next() => match incoming {
+                () = until(held_back), if held_back.is_some() => continue,
+                incoming = socket.next(), if held_back.is_none() => match incoming {
                     Some(Ok(frame)) => match self.read(frame).await {
                         Answer::Frame(frame) => vec![frame],
                         Answer::Nothing => continue,
@@ -90,7 +103,18 @@ impl Session {
 
     /// Hands a frame to the room, or answers it at once.
     async fn read(&mut self, frame: Frame) -> Answer {
-        match self.framing.read(frame, unix_ms()) {
+        let (now, bytes) = (Instant::now(), frame.len());
+        let incoming = self.framing.read(frame, unix_ms());
+        let decoded = if let Incoming::Request(_, cost) = &incoming { cost.memory } else { 0 };
+        self.budget.spend(now, bytes + decoded);
+        if self.budget.is_abused(now) {
+            info!(
+                connection = self.room.connection.0,
+                "a client that asks for more than it may for too long is let go"
+            );
+            return Answer::End(SessionEnd::Abusive);
+        }
+        match incoming {
             Incoming::Request(request, cost) => {
                 self.counted.stats().requests.fetch_add(1, Ordering::Relaxed);
                 // A closed room still has its Leave in the outbox.
@@ -140,7 +164,83 @@ where
     }
 }
 
+async fn until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment.into()).await;
+    }
+}
+
 fn unix_ms() -> i64 {
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::budget::BURST;
+    use crate::rooms::CountedSession;
+    use crate::session::ConnectionId;
+    use futures_util::FutureExt as _;
+    use tokio::sync::mpsc;
+
+    /// Frames of the client that a session leaves unread.
+    async fn left_unread(spent: usize) -> usize {
+        let (room, _inputs) = mpsc::channel(8);
+        let (_outbox, outbound) = mpsc::channel(8);
+        let mut session = Session::new(ConnectionId(1), room, outbound, CountedSession::of_nobody());
+        session.budget.spend(Instant::now(), spent);
+        let (client, frames) = mpsc::channel(8);
+        for _ in 0..3 {
+            client.try_send(Frame::Pong(Bytes::new())).unwrap();
+        }
+        let socket = Socket(frames);
+        let mut running = pin!(session.run(socket));
+        for _ in 0..10 {
+            assert_eq!((&mut running).now_or_never(), None);
+            tokio::task::yield_now().await;
+        }
+        8 - client.capacity()
+    }
+
+    /// What a client sent, and nowhere for what it is sent.
+    struct Socket(mpsc::Receiver<Frame>);
+
+    impl Stream for Socket {
+        type Item = Result<Frame, Infallible>;
+
+        fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.0.poll_recv(context).map(|frame| frame.map(Ok))
+        }
+    }
+
+    impl Sink<Frame> for Socket {
+        type Error = Infallible;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(self: Pin<&mut Self>, _: Frame) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_budget_is_not_read() {
+        assert_eq!(left_unread(0).await, 0);
+        // In debt for more than a quarter of an hour.
+        assert_eq!(left_unread(usize::try_from(BURST).unwrap() * 128).await, 3);
+    }
 }

@@ -1,0 +1,110 @@
+//! How much one connection may ask of its room: a token bucket over what its messages cost.
+//!
+//! A connection whose budget is used up is not read until it has some again, so that TCP slows the client down. One that
+//! goes on like this without a pause is closed.
+
+use std::time::{Duration, Instant};
+
+/// What a connection may ask for at once, in bytes. A client that joins a room of 1,000 tracks subscribes to each and sets
+/// each up: some 2,000 messages; one that resumes there sends all its lists.
+pub const BURST: i64 = 32 << 20;
+/// What it may ask for from then on, in bytes per second: ten offers of a hundred sections.
+pub const RATE: i64 = 4 << 20;
+/// What a message costs beside its bytes: rooms tell all their members of what one does.
+pub const MESSAGE_COST: usize = 8 << 10;
+/// How long a client may go on asking for more than it may.
+pub const ABUSE_TIME: Duration = Duration::from_secs(60);
+
+/// What one connection may still ask for.
+#[derive(Debug)]
+pub struct Budget {
+    /// Bytes; below nothing after a message that cost more than was left.
+    balance: i64,
+    at: Instant,
+    /// Since when it has been used up again and again.
+    used_up_since: Option<Instant>,
+}
+
+impl Budget {
+    pub fn new(now: Instant) -> Self {
+        Self { balance: BURST, at: now, used_up_since: None }
+    }
+
+    /// Takes what a message of so many bytes, on the wire and decoded, costs.
+    pub fn spend(&mut self, now: Instant, bytes: usize) {
+        self.refill(now);
+        let cost = i64::try_from(bytes.saturating_add(MESSAGE_COST)).unwrap_or(i64::MAX);
+        self.balance = self.balance.saturating_sub(cost);
+        if self.balance < 0 {
+            self.used_up_since.get_or_insert(now);
+        }
+    }
+
+    /// When the next message may be read, if not now.
+    pub fn ready_at(&self) -> Option<Instant> {
+        let debt = u64::try_from(-self.balance).unwrap_or(0);
+        (debt > 0).then(|| self.at + Duration::from_micros(debt.saturating_mul(1_000_000) / RATE.cast_unsigned()))
+    }
+
+    /// Whether it has been used up for longer than anybody needs.
+    pub fn is_abused(&self, now: Instant) -> bool {
+        self.used_up_since.is_some_and(|since| now.saturating_duration_since(since) > ABUSE_TIME)
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at);
+        let gained = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX).saturating_mul(RATE) / 1_000_000;
+        self.balance = self.balance.saturating_add(gained).min(BURST);
+        self.at = now;
+        // It has paused.
+        if self.balance > BURST / 8 {
+            self.used_up_since = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Spends as soon as it may. Returns how long that took.
+    fn time_for(messages: usize, bytes: usize) -> (Duration, Budget) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut budget = Budget::new(start);
+        for _ in 0..messages {
+            now = budget.ready_at().unwrap_or(now);
+            budget.spend(now, bytes);
+        }
+        (now - start, budget)
+    }
+
+    #[test]
+    fn a_newcomer_to_a_room_of_a_thousand_tracks_is_not_held_back() {
+        assert_eq!(time_for(3_000, 100).0, Duration::ZERO);
+        // A resume with two descriptions of half a MiB, and an offer.
+        assert_eq!(time_for(4, 3 << 20).0, Duration::ZERO);
+    }
+
+    #[test]
+    fn whoever_asks_for_more_gets_it_at_the_rate() {
+        let mebibyte = (1 << 20) - MESSAGE_COST;
+        assert_eq!(time_for(33, mebibyte).0, Duration::ZERO);
+        assert_eq!(time_for(73, mebibyte).0, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn who_never_pauses_is_abusive_and_who_does_is_not() {
+        let (_, mut budget) = time_for(100, 1 << 20);
+        let mut now = budget.ready_at().unwrap();
+        while !budget.is_abused(now) {
+            budget.spend(now, 1 << 20);
+            now = budget.ready_at().unwrap_or(now);
+        }
+        let began = budget.used_up_since.unwrap();
+        assert!(now - began > ABUSE_TIME && now - began < ABUSE_TIME + Duration::from_secs(2));
+
+        budget.spend(now + Duration::from_secs(10), 100);
+        assert!(!budget.is_abused(now + Duration::from_secs(11)));
+    }
+}
