@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use sfu::command::{Event, Fingerprint, RoomId};
 use sfu::io::WorkerHandle;
 use shared::id::RoomName;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::event::RoomEvent;
 use crate::join::Join;
@@ -21,7 +22,7 @@ use crate::quality::Score;
 use crate::room::task::{INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
 use crate::room::timer::Now;
 use crate::room::{Host, Room, RoomSettings};
-use crate::session::{OUTBOX_MAX, Session};
+use crate::session::{self, Session};
 use crate::session_stats::SessionStats;
 use crate::token::Signer;
 use crate::wire;
@@ -168,8 +169,31 @@ pub struct Rooms {
 
 /// A way to one room.
 #[derive(Clone)]
-struct RoomHandle {
-    inputs: mpsc::Sender<RoomInput>,
+pub(crate) struct RoomHandle {
+    pub(crate) inputs: mpsc::Sender<RoomInput>,
+    /// Places for what waits to be handled, of [`PLACE_BYTES`] each.
+    places: Arc<Semaphore>,
+}
+
+/// What an input waits in; given back when it is dropped.
+pub(crate) type Place = Option<OwnedSemaphorePermit>;
+
+/// Of what requests that wait for a room take in memory.
+const PLACE_BYTES: usize = 1 << 10;
+/// Requests that wait for a room, in bytes once decoded; their connections stop reading meanwhile. Four of the largest.
+const INPUT_BYTES_MAX: usize = 16 << 20;
+
+impl RoomHandle {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<RoomInput>) {
+        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
+        (Self { inputs, places: Arc::new(Semaphore::new(INPUT_BYTES_MAX / PLACE_BYTES)) }, receiver)
+    }
+
+    /// Waits until there is room for an input of so many bytes.
+    pub(crate) async fn place_for(&self, bytes: usize) -> Place {
+        let places = u32::try_from((bytes.min(INPUT_BYTES_MAX)).div_ceil(PLACE_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.places).acquire_many_owned(places).await.ok()
+    }
 }
 
 /// What is asked of the directory.
@@ -233,16 +257,17 @@ impl Rooms {
                 Err(None) => return Ok(no_session(&self.counters)),
                 Err(Some(error)) => return Err(error),
             };
-            let (outbox, outbound) = mpsc::channel(OUTBOX_MAX);
+            let (outbox, unsent) = session::outbox();
             let (reply, answer) = oneshot::channel();
-            let input = RoomInput::Join { join: Box::new(join.clone()), outbox, reply };
+            let place = room.place_for(memory_of(&join)).await;
+            let input = RoomInput::Join { join: Box::new(join.clone()), outbox, reply, place };
             if room.inputs.send(input).await.is_err() {
                 continue;
             }
             match answer.await {
                 Ok(Ok(connection)) => {
                     let counted = CountedSession::new(&self.counters);
-                    return Ok(Session::new(connection, room.inputs, outbound, counted));
+                    return Ok(Session::new(connection, room, unsent, counted));
                 }
                 Ok(Err(JoinError::Unavailable)) | Err(_) => continue,
                 Ok(Err(error)) => return Err(error),
@@ -489,6 +514,16 @@ fn participant_call<T>(result: Result<Result<T, ApiError>, ApiError>) -> Result<
     }
 }
 
+/// About what a join takes while it waits, in bytes: what the client wrote.
+fn memory_of(join: &Join) -> usize {
+    let offer = join.publisher_offer.as_ref().map_or(0, |offer| offer.sdp.len());
+    let tracks: usize = join.add_tracks.iter().map(|track| size_of_val(track) + track.encoded_len()).sum();
+    let state = join.sync_state.as_ref().map_or(0, |state| {
+        state.encoded_len() + state.publish_tracks.len() * size_of::<proto::TrackPublishedResponse>()
+    });
+    offer + tracks + state + join.grants.metadata.len()
+}
+
 /// The answer to a resume when there is nothing to resume.
 fn no_session(counters: &Arc<Counters>) -> Session {
     let leave = wire::leave(Reason::StateMismatch, Action::Reconnect);
@@ -557,7 +592,7 @@ impl Directory {
         let worker = media::least_loaded(&self.workers)?.clone();
         self.last_id += 1;
         let id = RoomId(self.last_id);
-        let (inputs, room_inputs) = mpsc::channel(INPUTS_MAX);
+        let (handle, room_inputs) = RoomHandle::new();
         let (events, room_events) = media::room_events();
         self.routes.send(Route::Open { room: id, events }).await.ok()?;
         let minting = worker.clone();
@@ -578,7 +613,6 @@ impl Directory {
                 let _ = directory.send(Ask::Closed { name: room_name, id }).await;
             }
         });
-        let handle = RoomHandle { inputs };
         self.rooms.insert(name, (id, handle.clone()));
         Some(handle)
     }

@@ -3,6 +3,7 @@
 //! [`Framing`] is its state machine: binary or JSON, pings. [`crate::socket`] drives it over a WebSocket.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,13 +14,17 @@ use tokio::sync::mpsc;
 
 use crate::budget::Budget;
 use crate::room::task::RoomInput;
-use crate::rooms::CountedSession;
+use crate::rooms::{CountedSession, RoomHandle};
 use crate::socket::Frame;
 use crate::wire::Outgoing;
 use crate::wire_bounds::{self, Cost, Refused};
 
 /// Batches of messages that wait for a client. A client that is further behind is disconnected and resumes.
 pub const OUTBOX_MAX: usize = 256;
+
+/// Bytes of messages that wait for a client, beyond which no more may be added. Whoever is told of a large room at once
+/// is told of it whole.
+pub const OUTBOX_BYTES_MAX: usize = 32 << 20;
 
 /// A connection within its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,10 +39,66 @@ pub enum Outbound {
     Close,
 }
 
+impl Outbound {
+    fn bytes(&self) -> usize {
+        match self {
+            Outbound::Messages(messages) => messages.iter().map(|message| message.size()).sum(),
+            Outbound::Close => 0,
+        }
+    }
+}
+
+/// A way to a client, for its room.
+#[derive(Debug)]
+pub struct Outbox {
+    batches: mpsc::Sender<Outbound>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// What waits for a client.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    batches: mpsc::Receiver<Outbound>,
+    waiting: Arc<AtomicUsize>,
+    /// Of the batch that is being sent.
+    bytes: usize,
+}
+
+/// The client does not keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutboxFull;
+
+/// Both ends of an empty one.
+pub(crate) fn outbox() -> (Outbox, Unsent) {
+    let (sender, receiver) = mpsc::channel(OUTBOX_MAX);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (Outbox { batches: sender, waiting: Arc::clone(&waiting) }, Unsent { batches: receiver, waiting, bytes: 0 })
+}
+
+impl Outbox {
+    pub(crate) fn send(&self, outbound: Outbound) -> Result<(), OutboxFull> {
+        if self.waiting.load(Ordering::Relaxed) > OUTBOX_BYTES_MAX {
+            return Err(OutboxFull);
+        }
+        self.waiting.fetch_add(outbound.bytes(), Ordering::Relaxed);
+        self.batches.try_send(outbound).map_err(|_| OutboxFull)
+    }
+}
+
+impl Unsent {
+    /// The next batch, when the one before was sent. `None`: nothing will follow.
+    pub(crate) async fn next(&mut self) -> Option<Outbound> {
+        self.waiting.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        let outbound = self.batches.recv().await?;
+        self.bytes = outbound.bytes();
+        Some(outbound)
+    }
+}
+
 /// A joined or resumed connection: what the WebSocket task drives with [`Session::run`]. Dropping it is like losing the
 /// socket.
 pub struct Session {
-    pub(crate) outbox: mpsc::Receiver<Outbound>,
+    pub(crate) unsent: Unsent,
     pub(crate) room: RoomLink,
     pub(crate) framing: Framing,
     pub(crate) budget: Budget,
@@ -62,41 +123,35 @@ pub enum SessionEnd {
 /// A connection's way into its room.
 pub(crate) struct RoomLink {
     pub(crate) connection: ConnectionId,
-    inputs: Option<mpsc::Sender<RoomInput>>,
+    room: Option<RoomHandle>,
 }
 
 impl Session {
-    pub(crate) fn new(
-        connection: ConnectionId,
-        inputs: mpsc::Sender<RoomInput>,
-        outbox: mpsc::Receiver<Outbound>,
-        counted: CountedSession,
-    ) -> Self {
-        let room = RoomLink { connection, inputs: Some(inputs) };
-        Self::with(outbox, room, counted)
+    pub(crate) fn new(connection: ConnectionId, room: RoomHandle, unsent: Unsent, counted: CountedSession) -> Self {
+        Self::with(unsent, RoomLink { connection, room: Some(room) }, counted)
     }
 
-    fn with(outbox: mpsc::Receiver<Outbound>, room: RoomLink, counted: CountedSession) -> Self {
-        Self { outbox, room, framing: Framing::default(), budget: Budget::new(Instant::now()), counted }
+    fn with(unsent: Unsent, room: RoomLink, counted: CountedSession) -> Self {
+        Self { unsent, room, framing: Framing::default(), budget: Budget::new(Instant::now()), counted }
     }
 
     /// A connection that says one thing and ends: the answer to a resume that cannot be.
     pub(crate) fn of_one_message(message: Response, counted: CountedSession) -> Self {
-        let (sender, outbox) = mpsc::channel(2);
+        let (outbox, unsent) = outbox();
         for outbound in [Outbound::Messages(vec![Arc::new(Outgoing::new(message))]), Outbound::Close] {
-            sender.try_send(outbound).expect("the channel holds two");
+            outbox.send(outbound).expect("it holds more than two");
         }
-        let room = RoomLink { connection: ConnectionId(0), inputs: None };
-        Self::with(outbox, room, counted)
+        Self::with(unsent, RoomLink { connection: ConnectionId(0), room: None }, counted)
     }
 }
 
 impl RoomLink {
     /// Waits when the room is busy. `Err`: the room is gone.
     pub(crate) async fn request(&self, request: Box<proto::SignalRequest>, cost: Cost) -> Result<(), RoomGone> {
-        let Some(inputs) = &self.inputs else { return Ok(()) };
-        let input = RoomInput::Request { connection: self.connection, request, cost };
-        inputs.send(input).await.map_err(|_| RoomGone)
+        let Some(room) = &self.room else { return Ok(()) };
+        let place = room.place_for(cost.memory).await;
+        let input = RoomInput::Request { connection: self.connection, request, cost, place };
+        room.inputs.send(input).await.map_err(|_| RoomGone)
     }
 }
 
@@ -106,7 +161,7 @@ pub(crate) struct RoomGone;
 
 impl Drop for RoomLink {
     fn drop(&mut self) {
-        let Some(inputs) = self.inputs.take() else { return };
+        let Some(RoomHandle { inputs, .. }) = self.room.take() else { return };
         let closed = RoomInput::ConnectionClosed { connection: self.connection };
         if let Err(mpsc::error::TrySendError::Full(closed)) = inputs.try_send(closed)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -182,6 +237,7 @@ impl Framing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -217,6 +273,42 @@ mod tests {
 
         framing.read(Frame::Binary(ping_req().encode_to_vec().into()), 0);
         assert!(matches!(framing.write(&message), Frame::Binary(_)));
+    }
+
+    #[test]
+    fn an_outbox_is_full_by_its_bytes_before_it_is_by_its_messages() {
+        let (outbox, mut unsent) = outbox();
+        let mebibyte = || {
+            let offer = proto::SessionDescription { sdp: "x".repeat(1 << 20), ..Default::default() };
+            Outbound::Messages(vec![Arc::new(Outgoing::new(Response::Offer(offer)))])
+        };
+        let held = OUTBOX_BYTES_MAX >> 20;
+        assert!((0..held).all(|_| outbox.send(mebibyte()) == Ok(())));
+        assert_eq!(outbox.send(mebibyte()), Err(OutboxFull));
+
+        // What is being sent still counts.
+        assert!(unsent.next().now_or_never().is_some());
+        assert_eq!(outbox.send(mebibyte()), Err(OutboxFull));
+        assert!(unsent.next().now_or_never().is_some());
+        assert_eq!(outbox.send(mebibyte()), Ok(()));
+        while unsent.next().now_or_never().is_some() {}
+        assert_eq!(outbox.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn requests_wait_for_a_room_that_has_much_to_read() {
+        let (room, mut inputs) = RoomHandle::new();
+        let link = RoomLink { connection: ConnectionId(1), room: Some(room) };
+        let request = || {
+            let cost = Cost { elements: 0, memory: 4 << 20 };
+            link.request(Box::new(ping_req()), cost).now_or_never()
+        };
+        assert!((0..4).all(|_| request() == Some(Ok(()))));
+        assert_eq!(request(), None);
+        drop(inputs.try_recv().unwrap());
+        assert_eq!(request(), Some(Ok(())));
+        drop(inputs);
+        assert_eq!(request(), Some(Err(RoomGone)));
     }
 
     proptest! {

@@ -63,7 +63,7 @@ impl Session {
             let held_back = self.budget.ready_at().filter(|ready| *ready > Instant::now());
             let frames = tokio::select! {
                 biased;
-                outbound = self.outbox.recv() => match outbound {
+                outbound = self.unsent.next() => match outbound {
                     Some(Outbound::Messages(messages)) => {
                         if let Some(reason) = messages.iter().rev().find_map(|message| leave_reason(message)) {
                             end = SessionEnd::Dismissed(reason);
@@ -182,16 +182,16 @@ mod tests {
 
     use super::*;
     use crate::budget::BURST;
-    use crate::rooms::CountedSession;
-    use crate::session::ConnectionId;
+    use crate::rooms::{CountedSession, RoomHandle};
+    use crate::session::{ConnectionId, outbox};
     use futures_util::FutureExt as _;
     use tokio::sync::mpsc;
 
     /// Frames of the client that a session leaves unread.
     async fn left_unread(spent: usize) -> usize {
-        let (room, _inputs) = mpsc::channel(8);
-        let (_outbox, outbound) = mpsc::channel(8);
-        let mut session = Session::new(ConnectionId(1), room, outbound, CountedSession::of_nobody());
+        let (room, _inputs) = RoomHandle::new();
+        let (_outbox, unsent) = outbox();
+        let mut session = Session::new(ConnectionId(1), room, unsent, CountedSession::of_nobody());
         session.budget.spend(Instant::now(), spent);
         let (client, frames) = mpsc::channel(8);
         for _ in 0..3 {

@@ -31,6 +31,7 @@ pub struct Outgoing {
     others: Option<Arc<Others>>,
     binary: OnceLock<Bytes>,
     json: OnceLock<String>,
+    size: OnceLock<usize>,
 }
 
 /// Participants that many a newcomer is told of, described and encoded once for all.
@@ -52,7 +53,7 @@ impl Others {
 impl Outgoing {
     pub fn new(message: Response) -> Self {
         let response = proto::SignalResponse { message: Some(message) };
-        Self { response, others: None, binary: OnceLock::new(), json: OnceLock::new() }
+        Self { response, others: None, binary: OnceLock::new(), json: OnceLock::new(), size: OnceLock::new() }
     }
 
     /// A JoinResponse whose other participants are `others`.
@@ -76,6 +77,12 @@ impl Outgoing {
             Some(Response::Leave(leave)) => Some(leave),
             _ => None,
         }
+    }
+
+    /// Bytes that it takes encoded, near enough.
+    pub fn size(&self) -> usize {
+        let others = self.others.as_ref().map_or(0, |others| others.encoded.len());
+        *self.size.get_or_init(|| self.response.encoded_len() + others)
     }
 
     pub fn binary(&self) -> Bytes {

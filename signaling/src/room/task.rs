@@ -13,8 +13,8 @@ use super::timer::Now;
 use super::{Room, RoomEffect};
 use crate::event::RoomEvent;
 use crate::join::Join;
-use crate::rooms::{CountedRoom, JoinError};
-use crate::session::{ConnectionId, Outbound};
+use crate::rooms::{CountedRoom, JoinError, Place};
+use crate::session::{ConnectionId, Outbound, Outbox};
 use crate::wire::Outgoing;
 use crate::wire_bounds::Cost;
 
@@ -40,9 +40,22 @@ pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
 
 /// What comes into a room from the HTTP side and its sessions.
 pub enum RoomInput {
-    Join { join: Box<Join>, outbox: mpsc::Sender<Outbound>, reply: oneshot::Sender<Result<ConnectionId, JoinError>> },
-    Request { connection: ConnectionId, request: Box<proto::SignalRequest>, cost: Cost },
-    ConnectionClosed { connection: ConnectionId },
+    Join {
+        join: Box<Join>,
+        outbox: Outbox,
+        reply: oneshot::Sender<Result<ConnectionId, JoinError>>,
+        /// Held until the join was handled.
+        place: Place,
+    },
+    Request {
+        connection: ConnectionId,
+        request: Box<proto::SignalRequest>,
+        cost: Cost,
+        place: Place,
+    },
+    ConnectionClosed {
+        connection: ConnectionId,
+    },
     Call(Call),
 }
 
@@ -66,7 +79,7 @@ pub struct RoomTask {
     pub events: mpsc::Receiver<Event>,
     pub listeners: broadcast::Sender<RoomEvent>,
     pub counted: CountedRoom,
-    outboxes: HashMap<ConnectionId, mpsc::Sender<Outbound>>,
+    outboxes: HashMap<ConnectionId, Outbox>,
     worker_gone: bool,
 }
 
@@ -126,7 +139,7 @@ impl RoomTask {
     fn take(&mut self, input: RoomInput) {
         let now = now();
         match input {
-            RoomInput::Join { join, outbox, reply } => {
+            RoomInput::Join { join, outbox, reply, place: _place } => {
                 let result = self.room.join(now, *join);
                 if let Ok(connection) = result {
                     self.outboxes.insert(connection, outbox);
@@ -136,7 +149,9 @@ impl RoomTask {
                     self.room.on_connection_closed(now, connection);
                 }
             }
-            RoomInput::Request { connection, request, cost: _ } => self.room.on_request(now, connection, *request),
+            RoomInput::Request { connection, request, cost: _, place: _place } => {
+                self.room.on_request(now, connection, *request);
+            }
             RoomInput::ConnectionClosed { connection } => {
                 self.outboxes.remove(&connection);
                 self.room.on_connection_closed(now, connection);
@@ -199,7 +214,7 @@ impl RoomTask {
     /// A connection that does not keep up is closed; the client resumes.
     fn send(&mut self, connection: ConnectionId, message: Outbound) {
         let Some(outbox) = self.outboxes.get(&connection) else { return };
-        if outbox.try_send(message).is_err() {
+        if outbox.send(message).is_err() {
             self.outboxes.remove(&connection);
             self.room.on_connection_closed(now(), connection);
         }
