@@ -259,6 +259,10 @@ async fn documents_that_are_no_streams_are_passed_over_in_every_path_and_left_as
         assert!(matches!(store.presence_join(id, &session("PA_1", "ann")).await, Err(StoreError::NotFound)));
     }
     assert_eq!(store.stream_of_room("live_odd").await.unwrap(), None);
+    for limit in [1, 100] {
+        let carried = store.export("livestreams", None, limit).await.unwrap();
+        assert_eq!(carried.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), [id_of(&real).to_string()]);
+    }
     let found: Vec<Document> = streams.find(doc! { "startedAt": date(50) }).await.unwrap().try_collect().await.unwrap();
     assert_eq!(found.len(), 5);
     assert!(found.iter().all(|document| odd.contains(document)), "{found:?}");
@@ -266,6 +270,26 @@ async fn documents_that_are_no_streams_are_passed_over_in_every_path_and_left_as
     assert!(matches!(store.create(&starting("ann", "live_ann_2")).await, Err(CreateError::OwnerAlreadyLive)));
     assert!(matches!(store.create(&starting("bob", "live_ann_1")).await, Err(CreateError::RoomTaken)));
     connect(&uri, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_stream_without_a_date_is_taken_over_like_every_other() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let mut documents: Vec<Document> =
+        (1..=4).map(|n| document_of_the_seed(ObjectId::new(), &format!("live_{n}"), true, n)).collect();
+    documents[0].remove("createdAt");
+    documents[1].insert("createdAt", "2024-05-01");
+    documents[2].insert("createdAt", Bson::Null);
+    for (number, document) in documents.iter_mut().enumerate() {
+        document.insert("ownerId", format!("owner-{number}"));
+    }
+    streams.insert_many(&documents).await.expect("they are written");
+
+    let store = connect(&uri, &name).await;
+
+    let page = store.streams(&live(), StreamOrder::NewestFirst, None, 10).await.unwrap();
+    assert_eq!(page.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,7 @@ macro_rules! every_rule {
                 the_next_process_takes_over_and_corrects_what_it_missed
                 ends_that_were_missed_are_made_up_for_before_anybody_is_served
                 bans_of_an_earlier_process_hold
-                a_room_that_is_missing_twice_ends_its_stream
+                a_room_that_stays_missing_ends_its_stream_when_the_owner_has_had_the_time_to_come_back
                 an_owner_who_resumes_after_a_restart_of_the_media_server_is_live_again
                 while_the_media_server_is_away_a_stream_waits_for_its_owner
                 a_media_server_that_stays_away_ends_its_streams

@@ -193,7 +193,8 @@ impl Streams {
         let (id, now) = (stream.id, self.now());
         let found = self.inner().agenda.found(id);
         let since = found.missing_since.unwrap_or(now);
-        if since.plus(MISSING_MAX) <= now {
+        let patience = self.patience_with_missing_rooms();
+        if since.plus(patience) <= now {
             self.finish(id, &StreamState::LIVE, EndReason::ServerLost, None).await?;
             return Ok(self.reconcile_interval());
         }
@@ -203,7 +204,17 @@ impl Streams {
         self.count_difference(changed);
         let found = Found { missing_since: Some(since), sfu_failures: 0, ..found };
         self.inner().agenda.note(id, found);
-        Ok(since.plus(MISSING_MAX).since(now).min(self.reconcile_interval()))
+        Ok(since.plus(patience).since(now).min(self.reconcile_interval()))
+    }
+
+    pub(super) fn has_long_missed_room(&self, id: StreamId) -> bool {
+        self.inner().agenda.found(id).missing_since.is_some_and(|since| since.plus(MISSING_MAX) <= self.now())
+    }
+
+    /// A media server that began anew knows no rooms: owners have the same time to come back as after any loss (stream
+    /// API, section 6, rule 7).
+    fn patience_with_missing_rooms(&self) -> Duration {
+        MISSING_MAX.max(Duration::from_secs(self.config().reconnect_window.into()))
     }
 
     /// When to ask again. The owner's window begins once it is clear that the server is away.

@@ -71,6 +71,10 @@ impl Streams {
                         return self.turn(id, due.from, StreamState::Live).await.map(drop);
                     }
                 }
+                // Not the room that closes by itself when its owner's time is over.
+                Ok(None) if due.reason == EndReason::PublisherTimeout && self.has_long_missed_room(id) => {
+                    due.reason = EndReason::ServerLost;
+                }
                 Ok(None) => {}
                 // Nobody can say whether the owner is back.
                 Err(_) if due.reason == EndReason::PublisherTimeout => due.reason = EndReason::ServerLost,

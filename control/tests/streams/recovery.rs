@@ -68,7 +68,9 @@ pub async fn bans_of_an_earlier_process_hold(store: SharedStore) {
     assert_eq!(code(next.streams.watch(&user("bo"), stream.id, None).await), Code::Banned);
 }
 
-pub async fn a_room_that_is_missing_twice_ends_its_stream(store: SharedStore) {
+pub async fn a_room_that_stays_missing_ends_its_stream_when_the_owner_has_had_the_time_to_come_back(
+    store: SharedStore,
+) {
     let world = World::new(store);
     let stream = world.live("ana").await;
     world.enter(&stream, &world.viewer("bo")).await;
@@ -78,6 +80,9 @@ pub async fn a_room_that_is_missing_twice_ends_its_stream(store: SharedStore) {
     let stored = world.stored(stream.id).await;
     assert_eq!((stored.state, stored.viewers), (StreamState::Reconnecting, 0));
     world.compare().await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.pass(21).await;
+    eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
 }
@@ -247,6 +252,8 @@ pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(
     other.compare().await;
     assert_eq!(other.state(&stream).await, StreamState::Reconnecting);
     other.compare().await;
+    other.pass(61).await;
+    eventually("the window is over", async || other.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(other.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
 }

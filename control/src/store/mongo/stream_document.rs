@@ -173,7 +173,7 @@ fn state(document: &Document) -> StreamState {
 }
 
 /// When the id was made, to the second.
-fn born(id: StreamId) -> Timestamp {
+pub(super) fn born(id: StreamId) -> Timestamp {
     Timestamp::from_millis(id.0.timestamp().timestamp_millis())
 }
 

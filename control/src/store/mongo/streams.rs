@@ -8,7 +8,7 @@ use tracing::{debug, info};
 use super::collections::{OWNER_BLOCKS, STREAMS};
 use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
 use super::record::{date, document, forms, joined, object_id, record, user};
-use super::stream_document::{self, in_states};
+use super::stream_document::{self, born, in_states};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatSettings, Mute};
@@ -65,7 +65,7 @@ pub(super) fn peak(viewers: i64) -> Document {
 }
 
 /// What a document of `livestreams` must be to be a stream (see [`stream_document::read`]).
-fn is_stream() -> Document {
+pub(super) fn is_stream() -> Document {
     doc! { "_id": { "$type": "objectId" }, "ownerId": { "$type": ["objectId", "string"], "$ne": "" } }
 }
 
@@ -176,6 +176,9 @@ impl Mongo {
         let live = self.of(STREAMS);
         let live = live.find(page::all(vec![is_live(), is_stream()]));
         let live: Vec<_> = within(UPKEEP_MAX, async { live.await?.try_collect().await }).await?;
+        for undated in live.iter().filter(|found| found.get_datetime("createdAt").is_err()) {
+            self.date_by_id(undated).await?;
+        }
         let mut live: Vec<_> = live.iter().filter_map(readable).collect();
         live.sort_by_key(|stream| std::cmp::Reverse((stream.started_at, stream.id)));
         let (mut owners, now) = (std::collections::HashSet::new(), Timestamp::now());
@@ -194,6 +197,14 @@ impl Mongo {
                 info!(stream = %stream.id, "ended a live stream whose owner had started another later");
             }
         }
+        Ok(())
+    }
+
+    /// Gives a live stream of an earlier application the time of its id, as reads do: lists are sorted by it.
+    async fn date_by_id(&self, found: &Document) -> Result<()> {
+        let Ok(id) = found.get_object_id("_id") else { return Ok(()) };
+        let set = doc! { "$set": { "createdAt": date(born(StreamId(id))) } };
+        run(self.of(STREAMS).update_one(doc! { "_id": id, "createdAt": { "$not": { "$type": "date" } } }, set)).await?;
         Ok(())
     }
 
@@ -415,7 +426,7 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
 }
 
 /// The stream of a document; none, if it is one that an application wrote and that can be no stream.
-fn readable(found: &Document) -> Option<Stream> {
+pub(super) fn readable(found: &Document) -> Option<Stream> {
     stream_document::read(found).inspect_err(|error| debug!(%error, "passed over")).ok()
 }
 

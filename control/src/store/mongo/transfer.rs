@@ -56,6 +56,13 @@ fn carried(collection: &str, found: &Document) -> Result<Exported> {
     }
 }
 
+/// The application whose `livestreams` they are may keep there what is no stream: it stays behind, as the server passes
+/// it over.
+fn carried_of(collection: &str, found: &[Document]) -> Result<Vec<Exported>> {
+    let is_carried = |found: &&Document| collection != "livestreams" || streams::readable(found).is_some();
+    found.iter().filter(is_carried).map(|found| carried(collection, found)).collect()
+}
+
 fn written(collection: &str, document: &Exported) -> Result<Document> {
     match collection {
         "livestreams" => stream_document::write(&read(document)?),
@@ -95,14 +102,24 @@ impl Mongo {
         if collection == "chat_totals" {
             return self.export_totals(after, limit).await;
         }
-        let (kept, id) = kept_in(collection, after.unwrap_or_default())?;
-        let filter = if after.is_some() {
-            doc! { "_id": { "$gt": id } }
-        } else {
-            Document::new()
-        };
-        let found = collect(self.of(kept).find(filter).sort(doc! { "_id": 1 }).limit(rows)).await?;
-        found.iter().map(|found| carried(collection, found)).collect()
+        let mut after = after.map(str::to_owned);
+        loop {
+            let (kept, id) = kept_in(collection, after.as_deref().unwrap_or_default())?;
+            let mut filter = Vec::new();
+            if after.is_some() {
+                filter.push(doc! { "_id": { "$gt": id } });
+            }
+            if kept == STREAMS {
+                filter.push(streams::is_stream());
+            }
+            let found = collect(self.of(kept).find(page::all(filter)).sort(doc! { "_id": 1 }).limit(rows)).await?;
+            let carried = carried_of(collection, &found)?;
+            if !carried.is_empty() || found.is_empty() {
+                return Ok(carried);
+            }
+            // A whole page of documents that are no streams; behind them there may be some.
+            after = found.last().map(key_of);
+        }
     }
 
     /// Totals are of streams that have messages, or some kept of them, or both.
