@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use futures_util::future::OptionFuture;
 use sfu::certificate::Certificate;
 use sfu::engine::EngineConfig;
 use sfu::io::{UdpPorts, WorkerHandle, Workers};
@@ -221,46 +222,43 @@ impl App {
         ]
     }
 
-    /// Serves until `stop` ends, then tells everybody to leave and waits for them, at most until the configured
-    /// deadline or until `stop_now` ends.
+    /// Serves until `stop` ends, then tells everybody to come back elsewhere and waits for them, at most until the
+    /// configured deadline, and then for receivers of webhooks. `stop_now` ends all waiting.
     ///
     /// # Errors
     /// A server task that ended by itself.
     pub async fn run(
-        mut self,
+        self,
         stop: impl Future<Output = ()>,
         stop_now: impl Future<Output = ()>,
     ) -> anyhow::Result<Stopped> {
+        let App { config, rooms, workers, mut servers, webhooks, product, .. } = self;
         tokio::select! {
             () = stop => {}
-            Some(ended) = self.servers.join_next() => {
+            Some(ended) = servers.join_next() => {
                 match ended.context("a server task failed")? {}
             }
         }
-        let deadline = Duration::from_secs(self.config.drain_timeout);
-        info!(?deadline, participants = self.rooms.counts().participants, "draining");
-        let product = self.product.take();
-        let drained = async {
-            if let Some(product) = product {
-                product.stop().await;
-            }
-            self.rooms.drain(deadline).await;
+        let deadline = Duration::from_secs(config.drain_timeout);
+        info!(?deadline, participants = rooms.counts().participants, "draining");
+        let in_order = async {
+            // What rooms tell from here on is no event of a stream any more.
+            let letting_go = product.map(|product| product.stop(deadline));
+            tokio::join!(OptionFuture::from(letting_go), rooms.drain(deadline));
+            servers.shutdown().await;
+            webhooks.finish(WEBHOOKS_PATIENCE).await;
         };
         let stopped = tokio::select! {
-            () = drained => Stopped::Drained,
+            biased;
+            () = in_order => Stopped::Drained,
             () = stop_now => Stopped::AtOnce,
         };
-        self.stop().await;
-        Ok(stopped)
-    }
-
-    async fn stop(mut self) {
-        self.servers.shutdown().await;
-        self.webhooks.finish(WEBHOOKS_PATIENCE).await;
+        servers.shutdown().await;
         // Metrics held the other handle, and went with their server.
-        if let Some(workers) = Arc::into_inner(self.workers) {
+        if let Some(workers) = Arc::into_inner(workers) {
             let _ = tokio::task::spawn_blocking(move || workers.stop()).await;
         }
+        Ok(stopped)
     }
 }
 
@@ -356,8 +354,7 @@ async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Resul
         if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
             return Ok(vec![listener]);
         }
-        let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        return match TcpListener::bind(all).await {
+        return match bound {
             Ok(listener) => Ok(vec![listener]),
             Err(error) => Err(listen_error(all, setting, &error)),
         };

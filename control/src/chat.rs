@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use axum::Router;
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -210,11 +211,13 @@ impl Chat {
             let rooms = inner.rooms.read().expect("no one panics with this lock");
             rooms.iter().map(|(id, room)| (*id, room.orders.clone())).collect()
         };
-        for (id, orders) in closing {
+        // Side by side, since each may wait for the store.
+        let closing = closing.into_iter().map(async |(id, orders)| {
             if orders.send(Order::Stop).await.is_ok() {
                 self.closed(id).await;
             }
-        }
+        });
+        join_all(closing).await;
     }
 }
 

@@ -21,6 +21,9 @@ use crate::{logging, signals};
 /// How long `health` waits for the server.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long a stopped server waits for what cannot be cancelled, such as looking up a name.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A LiveKit-compatible live-streaming server.
 #[derive(Parser)]
 #[command(
@@ -234,13 +237,18 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
         let (stop, stop_now) = signals::listen()?;
-        let app = App::start(loaded.config).await?;
+        let mut stop = std::pin::pin!(stop);
+        let app = tokio::select! {
+            app = App::start(loaded.config) => app?,
+            () = &mut stop => return Ok(Stopped::Drained),
+        };
         app.log_listening();
         if !json {
             say(&app.greeting())?;
         }
         app.run(stop, stop_now).await
     });
+    runtime.shutdown_timeout(LAST_PATIENCE);
     match stopped {
         Ok(Stopped::Drained) => {
             info!("stopped");

@@ -144,15 +144,25 @@ impl Product {
         }
     }
 
-    /// Refuses what is new, and lets go of streams and chats without ending them: whoever starts next takes them over.
-    pub async fn stop(self) {
+    /// Refuses what is new from this call on. What it gives lets go of streams and chats without ending them, for at most
+    /// `patience`: whoever starts next takes them over.
+    pub fn stop(self, patience: Duration) -> impl Future<Output = ()> {
         self.phase.send_replace(Phase::Draining);
         // Before rooms are closed, so that their end is not taken for the end of the streams.
         self.shutdown.cancel();
-        if let Err(error) = self.running.await {
-            warn!(%error, "streams were not let go in order");
+        let Self { running, chat, _claim: claim, .. } = self;
+        async move {
+            let _until_all_is_written = claim;
+            let let_go = async {
+                if let Err(error) = running.await {
+                    warn!(%error, "streams were not let go in order");
+                }
+                chat.shut_down().await;
+            };
+            if tokio::time::timeout(patience, let_go).await.is_err() {
+                warn!(?patience, "what was under way is given up: the store or the media server does not answer");
+            }
         }
-        self.chat.shut_down().await;
     }
 }
 
@@ -205,17 +215,17 @@ async fn run(streams: Streams, moderation: Moderation, phase: watch::Sender<Phas
     tokio::join!(keeping, opening);
 }
 
-/// Removes what is past its time, now and then.
+/// Removes what is past its time, now and then, until `shutdown`.
 async fn keep_up(store: SharedStore, chat_retention: Duration, shutdown: CancellationToken) {
-    loop {
-        if let Err(error) = store.expire(Timestamp::now(), chat_retention).await {
-            warn!(%error, "what is past its time stays a while longer");
+    let for_ever = async {
+        loop {
+            if let Err(error) = store.expire(Timestamp::now(), chat_retention).await {
+                warn!(%error, "what is past its time stays a while longer");
+            }
+            tokio::time::sleep(UPKEEP).await;
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(UPKEEP) => {}
-        }
-    }
+    };
+    shutdown.run_until_cancelled(for_ever).await;
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {

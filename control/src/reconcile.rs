@@ -55,7 +55,8 @@ impl Streams {
                 self.watch_neighbours(&shutdown)
             );
         };
-        tokio::join!(self.listen(shutdown.clone()), recovered_then_kept);
+        // Dropped half-way, as by a crash: the next process makes it up.
+        tokio::join!(self.listen(shutdown.clone()), shutdown.run_until_cancelled(recovered_then_kept));
         self.tasks().close();
         let _ = tokio::time::timeout(END_PATIENCE, self.tasks().wait()).await;
     }

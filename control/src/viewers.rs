@@ -57,10 +57,12 @@ impl Streams {
     pub(crate) async fn listen(&self, shutdown: CancellationToken) {
         let Some(mut events) = self.take_room_events() else { return };
         loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                () = shutdown.cancelled() => return,
-            };
+            let event = events.recv();
+            let Some(event) = shutdown.run_until_cancelled(event).await else { return };
+            // It may have come after that, of a room that only closes with the process.
+            if shutdown.is_cancelled() {
+                return;
+            }
             match event {
                 Ok(event) => self.tell(event.into()),
                 Err(broadcast::error::RecvError::Lagged(count)) => {

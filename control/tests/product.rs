@@ -70,5 +70,7 @@ mod settings;
 mod shared_database;
 #[path = "product/socket.rs"]
 mod socket;
+#[path = "product/stopping.rs"]
+mod stopping;
 #[path = "product/usage.rs"]
 mod usage;

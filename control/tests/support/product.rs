@@ -191,8 +191,13 @@ impl Product {
 
     /// Tells it to end (SIGTERM), and waits for its exit.
     pub fn terminate(&mut self) -> ExitStatus {
+        signal("TERM", &self.process_id().to_string());
+        self.wait()
+    }
+
+    /// Waits for its exit after a signal.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("it runs");
-        signal("TERM", &process.id().to_string());
         let begin = Instant::now();
         while begin.elapsed() < STOP_MAX {
             if let Some(status) = process.try_wait().expect("a child can be waited for") {
