@@ -261,9 +261,10 @@ impl File {
     /// it is, and an error.
     fn open(path: &PathBuf) -> io::Result<(Self, VecDeque<StoredMessage>)> {
         let mut waiting = VecDeque::new();
-        let mut unread = 0;
+        let (mut unread, mut is_whole) = (0, true);
         match std::fs::read(path) {
             Ok(bytes) => {
+                is_whole = bytes.last().is_none_or(|last| *last == b'\n');
                 for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     match serde_json::from_slice(line) {
                         Ok(stored) => waiting.push_back(stored),
@@ -279,8 +280,8 @@ impl File {
             Err(error) => return Err(error),
         }
         let mut file = directory::private().append(true).open(path)?;
-        if unread > 0 {
-            // So that the next line does not join the torn one.
+        if !is_whole {
+            // So that the next line does not join the last one.
             file.write_all(b"\n")?;
         }
         let bytes = file.metadata()?.len();
@@ -291,9 +292,17 @@ impl File {
         if self.bytes + lines.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::other("the file is as long as it may be"));
         }
-        self.bytes += lines.len() as u64;
-        self.file.write_all(lines)?;
-        self.file.sync_data()
+        // What a write left that failed half-way would take the next line with it.
+        if self.file.metadata()?.len() != self.bytes {
+            self.file.set_len(self.bytes)?;
+        }
+        let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
+        match &written {
+            Ok(()) => self.bytes += lines.len() as u64,
+            // Nobody is told that it was taken. Should this fail, the next call does it.
+            Err(_) => drop(self.file.set_len(self.bytes)),
+        }
+        written
     }
 
     fn empty(&mut self) -> io::Result<()> {
@@ -367,6 +376,42 @@ mod tests {
 
         directory.open().push(vec![stored(stream, 2)]).await.unwrap();
         assert_eq!(directory.open().last_seq(stream), 2);
+        assert_eq!(directory.open().waiting().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_write_left_takes_no_later_message_with_it() {
+        let directory = Directory::new();
+        let stream = StreamId::generate();
+        let spool = directory.open();
+        spool.push(vec![stored(stream, 1)]).await.unwrap();
+        // As far as the disk took it.
+        let mut file = std::fs::File::options().append(true).open(directory.0.join(FILE_NAME)).unwrap();
+        file.write_all(br#"{"streamId":"65"#).unwrap();
+
+        spool.push(vec![stored(stream, 2)]).await.unwrap();
+        assert_eq!(directory.open().waiting().len(), 2);
+    }
+
+    #[test]
+    fn a_write_that_fails_does_not_count_as_written() {
+        let full = std::fs::File::options().append(true).open("/dev/full").unwrap();
+        let mut file = File { file: full, bytes: 0 };
+
+        assert_eq!(file.append(b"{}\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn a_last_line_without_its_end_is_read_and_the_next_one_does_not_join_it() {
+        let directory = Directory::new();
+        let stream = StreamId::generate();
+        directory.open().push(vec![stored(stream, 1)]).await.unwrap();
+        let path = directory.0.join(FILE_NAME);
+        let length = path.metadata().unwrap().len();
+        std::fs::File::options().write(true).open(path).unwrap().set_len(length - 1).unwrap();
+
+        directory.open().push(vec![stored(stream, 2)]).await.unwrap();
         assert_eq!(directory.open().waiting().len(), 2);
     }
 
