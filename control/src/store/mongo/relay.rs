@@ -1,5 +1,6 @@
 //! What nodes tell each other, and which ones there are.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
@@ -53,33 +54,47 @@ pub(super) fn is_note(document: &Document) -> bool {
     has_only(document, &["_id", "node", "streamId", "at", "note", "expiresAt"]) && read(document).is_ok()
 }
 
+/// Nodes that are looked at. A node is known for a day, and each start of a server is one.
+const NODES_MAX: i64 = 10_000;
+
 /// Between two looks whether a node is still there.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Whether no node says any more that it is there. `newest` gives when one said so last.
+/// When each node said last that it is there.
+pub(super) type Nodes = HashMap<String, Timestamp>;
+
+/// Whether no node says any more that it is there. `look` gives what the nodes said last.
 ///
-/// Waits while the last one may be alive, at most [`NODE_GONE`], also if clocks differ.
-pub(super) async fn falls_silent<F>(newest: impl Fn() -> F) -> std::result::Result<bool, Fault>
+/// Waits while the last one may be alive, at most [`NODE_GONE`], also if clocks differ. Each node is compared with itself,
+/// since one that is gone may have had a clock that was ahead.
+pub(super) async fn falls_silent<F>(look: impl Fn() -> F) -> std::result::Result<bool, Fault>
 where
-    F: Future<Output = std::result::Result<Option<Timestamp>, Fault>>,
+    F: Future<Output = std::result::Result<Nodes, Fault>>,
 {
-    let (first, begin) = (newest().await?, tokio::time::Instant::now());
-    while first.is_some_and(|at| Timestamp::now() < at.plus(NODE_GONE)) && begin.elapsed() < NODE_GONE {
+    let (first, begin) = (look().await?, tokio::time::Instant::now());
+    let newest = first.values().max().copied();
+    while newest.is_some_and(|at| Timestamp::now() < at.plus(NODE_GONE)) && begin.elapsed() < NODE_GONE {
         tokio::time::sleep(LOOK).await;
-        if newest().await? > first {
+        if look().await?.iter().any(|(node, at)| first.get(node) != Some(at)) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
+/// What a document about a node says.
+pub(super) fn read_node(document: &Document) -> Option<(String, Timestamp)> {
+    Some((text(document, "_id")?, time(document, "at")?))
+}
+
 impl Mongo {
     pub(super) async fn has_nodes_at_work(&self) -> Result<bool> {
-        let newest = || async {
-            let found = run(self.of(NODES).find_one(doc! {}).sort(doc! { "at": -1 })).await?;
-            Ok(found.and_then(|node| time(&node, "at")))
+        let look = || async {
+            let nodes = self.of(NODES);
+            let newest_first = nodes.find(doc! {}).sort(doc! { "at": -1 }).limit(NODES_MAX);
+            Ok(collect(newest_first).await?.iter().filter_map(read_node).collect())
         };
-        Ok(!falls_silent(newest).await?)
+        Ok(!falls_silent(look).await?)
     }
 
     pub(super) async fn write_notes(&self, notes: &[Relayed]) -> Result<()> {
@@ -113,5 +128,24 @@ impl Mongo {
         let others = doc! { "_id": { "$ne": node }, "at": { "$gte": date(now.minus(within)) } };
         let count = run(self.of(NODES).count_documents(others)).await?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_at_work_is_seen_beside_a_gone_one_whose_clock_was_ahead() {
+        let (beats, ahead) = (Cell::new(0), Timestamp::now().plus(Duration::from_secs(3600)));
+        let look = || {
+            beats.set(beats.get() + 1);
+            let at = Timestamp::default().plus(Duration::from_secs(beats.get()));
+            std::future::ready(Ok(Nodes::from([("gone".to_owned(), ahead), ("at work".to_owned(), at)])))
+        };
+
+        assert!(!falls_silent(look).await.unwrap());
     }
 }
