@@ -81,8 +81,8 @@ async fn copy(database: &Database, earlier: &'static str, own: &'static str) -> 
     }
     match rename(database, &under_way, own).await {
         Ok(()) => Ok(copied),
-        // Another process was quicker.
-        Err(fault) if fault.code() == Some(THERE_ALREADY) => {
+        // Another process was quicker. If it was at its end already, it took ours for remains.
+        Err(fault) if matches!(fault.code(), Some(THERE_ALREADY | NOT_THERE)) => {
             run(target.drop()).await?;
             Ok(0)
         }
