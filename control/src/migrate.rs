@@ -95,7 +95,8 @@ pub async fn command(store: &product::Store, from: Option<Place>, to: Option<Pla
     {
         bail!("there is no database at {}: give its file or its directory by --from", file.display());
     }
-    let (source, target) = (from.open(store).await.context("--from")?, to.open(store).await.context("--to")?);
+    let source = from.open_source(store).await.context("--from")?;
+    let target = to.open_target(store).await.context("--to")?;
     let file = bookmark_file(&from, &to);
     let mut bookmark = Bookmark::open(&file, &format!("{} {}", from.digest(), to.digest()))?;
     if !bookmark.is_new() {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{Hidden, product};
-use crate::store::SharedStore;
 use crate::store::directory::{self, Claim, ClaimError};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
+use crate::store::{SharedStore, Store};
 
 /// How long MongoDB may take to answer for the first time.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -85,41 +85,69 @@ impl Place {
         }
     }
 
-    /// Opens the store, which no server may be at work on.
+    /// Opens the store to read from, in which a server must have kept something, and none may be at work on it. A MongoDB
+    /// is left as it is.
     ///
     /// # Errors
-    /// What the store says, or that a server is at work on it.
-    pub async fn open(&self, store: &product::Store) -> anyhow::Result<Opened> {
+    /// What the store says, or what is in the way.
+    pub async fn open_source(&self, store: &product::Store) -> anyhow::Result<Opened> {
         match self {
-            Place::File(file) => {
-                // The directory of a bare name is the one where this was started.
-                let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
-                let claim = directory::claim(directory.unwrap_or(Path::new("."))).map_err(|error| match error {
-                    ClaimError::InUse(directory) => at_work(&directory.display()),
-                    ClaimError::Unusable { .. } => error.into(),
-                })?;
-                let options = embedded::Options { durability: Durability::Full };
-                Ok(Opened { store: Arc::new(Embedded::open(file, &options)?), _claim: Some(claim) })
-            }
+            Place::File(file) => open_file(file),
             Place::Mongo(uri) => {
-                let database = (!store.database.is_empty()).then_some(store.database.as_str());
-                let opened =
-                    Opened { store: Arc::new(Mongo::connect(&uri.0, database, CONNECT_MAX).await?), _claim: None };
-                opened.check_nobody_works().await?;
-                Ok(opened)
+                let source = reach(uri, store).await?;
+                source.require_data().await?;
+                Ok(Opened { store: Arc::new(source), _claim: None })
             }
         }
     }
+
+    /// Opens the store to write to, which no server may be at work on.
+    ///
+    /// # Errors
+    /// What the store says, or that a server is at work on it.
+    pub async fn open_target(&self, store: &product::Store) -> anyhow::Result<Opened> {
+        match self {
+            Place::File(file) => open_file(file),
+            Place::Mongo(uri) => {
+                let mut target = reach(uri, store).await?;
+                target.prepare().await?;
+                Ok(Opened { store: Arc::new(target), _claim: None })
+            }
+        }
+    }
+}
+
+fn open_file(file: &Path) -> anyhow::Result<Opened> {
+    // The directory of a bare name is the one where this was started.
+    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let claim = directory::claim(directory.unwrap_or(Path::new("."))).map_err(|error| match error {
+        ClaimError::InUse(directory) => at_work(&directory.display()),
+        ClaimError::Unusable { .. } => error.into(),
+    })?;
+    let options = embedded::Options { durability: Durability::Full };
+    Ok(Opened { store: Arc::new(Embedded::open(file, &options)?), _claim: Some(claim) })
+}
+
+/// A MongoDB that no server is at work on. Nothing is written yet.
+async fn reach(uri: &Hidden, store: &product::Store) -> anyhow::Result<Mongo> {
+    let database = (!store.database.is_empty()).then_some(store.database.as_str());
+    let reached = Mongo::reach(&uri.0, database, CONNECT_MAX).await?;
+    check_nobody_works(&reached).await?;
+    Ok(reached)
+}
+
+async fn check_nobody_works(store: &dyn Store) -> anyhow::Result<()> {
+    if store.is_served().await? {
+        return Err(at_work(&"this database"));
+    }
+    Ok(())
 }
 
 impl Opened {
     /// # Errors
     /// A server is at work on it.
     pub async fn check_nobody_works(&self) -> anyhow::Result<()> {
-        if self.store.is_served().await? {
-            return Err(at_work(&"this database"));
-        }
-        Ok(())
+        check_nobody_works(self.store.as_ref()).await
     }
 }
 

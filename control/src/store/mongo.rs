@@ -99,7 +99,24 @@ impl Mongo {
     /// [`StoreError::Failed`](super::StoreError::Failed) if the URI or the credentials are wrong, a collection with a
     /// name of ours is somebody else's, or an index cannot be made. The text says what to do, and holds no password.
     pub async fn connect(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
-        connection::connect(uri, database, time).await
+        let mut mongo = Self::reach(uri, database, time).await?;
+        mongo.prepare().await?;
+        Ok(mongo)
+    }
+
+    /// As [`Mongo::connect`], but writes nothing: to read what is there, or to look before [`Mongo::prepare`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) if no server answered in time, and
+    /// [`StoreError::Failed`](super::StoreError::Failed) if the URI or the credentials are wrong.
+    pub async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+        connection::reach(uri, database, time).await
+    }
+
+    /// # Errors
+    /// [`StoreError::Failed`](super::StoreError::Failed) if no server of this version has kept anything here.
+    pub async fn require_data(&self) -> Result<()> {
+        ownership::require_settled(&self.database).await
     }
 
     fn of(&self, collection: &str) -> Collection<Document> {

@@ -226,6 +226,28 @@ async fn the_command_refuses_while_a_server_is_at_work_on_the_database() {
     assert!(!served.is_served().await.unwrap(), "one that says nothing any more is gone");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_reads_from_no_database_that_holds_nothing_and_leaves_it_as_it_is() {
+    let uri = tokio::task::spawn_blocking(shared_uri).await.unwrap();
+    let client = mongodb::Client::with_uri_str(&uri).await.unwrap();
+    let (mistyped, others, folder) = (fresh_database(), fresh_database(), Folder::new());
+    // An application's own, in a database that no server was started on.
+    let streams = client.database(&others).collection::<mongodb::bson::Document>("livestreams");
+    streams.insert_one(mongodb::bson::doc! { "title": "mine" }).await.unwrap();
+    for name in [&mistyped, &others] {
+        let (from, to) = (format!("{}/{name}", uri.trim_end_matches('/')), folder.file().display().to_string());
+
+        let run = tokio::task::spawn_blocking(move || command(&["--from", &from, "--to", &to]));
+        let (success, text) = run.await.unwrap();
+
+        assert!(!success && text.contains("--from") && text.contains("has no data"), "{text}");
+    }
+    assert!(!client.list_database_names().await.unwrap().contains(&mistyped), "it was made by asking for it");
+    assert_eq!(client.database(&others).list_collection_names().await.unwrap(), ["livestreams"]);
+    let made = streams.list_index_names().await.unwrap();
+    assert!(made.iter().all(|name| name == "_id_"), "{made:?}");
+}
+
 #[test]
 fn a_bookmark_of_another_migration_is_left_alone() {
     let folder = Folder::new();

@@ -27,22 +27,15 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 /// The server's codes for wrong credentials, or none.
 const REFUSED: [i32; 3] = [13, 18, 8000];
 
-pub(super) async fn connect(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
     let options = options(uri).await?;
     let name = database.or(options.default_database.as_deref()).unwrap_or(DATABASE).to_owned();
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let client = Client::with_options(options).map_err(unusable)?;
     let database = client.database(&name);
     wait_for(&database, &hosts, time).await?;
-    if ownership::claim(&database).await? == Claim::EarlierVersions {
-        earlier::take_over(&database).await?;
-        ownership::note_taken_over(&database).await?;
-    }
-    let mut mongo = Mongo { database, unique: indexes::Unique::default(), recounts: presence::Recounts::default() };
-    mongo.end_all_but_the_newest().await?;
-    mongo.unique = indexes::ensure(&mongo.database).await?;
     info!(hosts, database = name, "connected to MongoDB");
-    Ok(mongo)
+    Ok(Mongo { database, unique: indexes::Unique::default(), recounts: presence::Recounts::default() })
 }
 
 /// What the URI says, and what is better than the driver's defaults where it says nothing.
@@ -111,6 +104,20 @@ fn is_refusal(fault: &Fault) -> bool {
 }
 
 impl Mongo {
+    /// Takes over what earlier versions kept, and makes the indexes that are missing.
+    ///
+    /// # Errors
+    /// As [`Mongo::connect`].
+    pub async fn prepare(&mut self) -> Result<()> {
+        if ownership::claim(&self.database).await? == Claim::EarlierVersions {
+            earlier::take_over(&self.database).await?;
+            ownership::note_taken_over(&self.database).await?;
+        }
+        self.end_all_but_the_newest().await?;
+        self.unique = indexes::ensure(&self.database).await?;
+        Ok(())
+    }
+
     pub(super) async fn ping_once(&self) -> Result<()> {
         Ok(ping(&self.database).await?)
     }

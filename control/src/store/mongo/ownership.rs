@@ -7,7 +7,7 @@
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 
-use super::collections::{META, OWN};
+use super::collections::{META, OWN, STREAMS};
 use super::fault::{Fault, TRIES_MAX, contended, run};
 use super::indexes;
 use crate::store::{Result, StoreError};
@@ -56,6 +56,22 @@ pub(super) async fn note_taken_over(database: &Database) -> Result<()> {
     Ok(())
 }
 
+/// # Errors
+/// [`StoreError::Failed`] unless a server of this version was here, and left nothing of an earlier one.
+pub(super) async fn require_settled(database: &Database) -> Result<()> {
+    let there = run(database.list_collection_names()).await?;
+    let has = |name: &str| there.iter().any(|one| one == name);
+    let taken_over = doc! { "_id": NAMES, "takenOver": true };
+    if has(META) && has(STREAMS) && run(meta(database).find_one(taken_over)).await?.is_some() {
+        return Ok(());
+    }
+    Err(StoreError::Failed(format!(
+        "the database {} has no data of this version of Onair ({META} and {STREAMS}): correct its name; if an earlier \
+         version kept its data there, start this one on it once",
+        database.name()
+    )))
+}
+
 fn meta(database: &Database) -> mongodb::Collection<Document> {
     database.collection(META)
 }
@@ -94,7 +110,7 @@ async fn refuse_others(database: &Database, there: &[String], known: Option<&Doc
 
 #[cfg(test)]
 mod tests {
-    use super::super::collections::{PREFIX, STREAMS};
+    use super::super::collections::PREFIX;
     use super::*;
 
     #[test]
