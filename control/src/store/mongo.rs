@@ -40,10 +40,10 @@ use crate::clock::Timestamp;
 
 /// The collections (stream API, section 13).
 mod collections {
-    /// Of the names of all collections but the seed's: the database may be the application's own.
+    /// Of the names of all collections but [`STREAMS`]: the database may be the application's own.
     pub const PREFIX: &str = "onair_";
 
-    /// Shared with the seed's application.
+    /// Shared with an application that keeps its streams there (docs/from-express.md).
     pub const STREAMS: &str = "livestreams";
     pub const PRESENCE: &str = "onair_presence";
     pub const WEBHOOKS: &str = "onair_webhook_events";

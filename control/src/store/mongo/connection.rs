@@ -8,7 +8,7 @@ use mongodb::{Client, Database};
 use tracing::{info, warn};
 
 use super::fault::{Fault, run, within};
-use super::ownership::{self, Claim};
+use super::ownership::{self, TakeOver};
 use super::{Mongo, earlier, indexes, presence};
 use crate::store::{Result, StoreError};
 
@@ -109,7 +109,7 @@ impl Mongo {
     /// # Errors
     /// As [`Mongo::connect`].
     pub async fn prepare(&mut self) -> Result<()> {
-        if ownership::claim(&self.database).await? == Claim::EarlierVersions {
+        if ownership::claim(&self.database).await? == TakeOver::EarlierVersions {
             earlier::take_over(&self.database).await?;
             ownership::note_taken_over(&self.database).await?;
         }

@@ -48,7 +48,7 @@ pub(super) async fn take_over(database: &Database) -> Result<()> {
     wait_until_nobody_works(database).await?;
     let there = run(database.list_collection_names()).await?;
     for own in OWN {
-        let earlier = own.strip_prefix(PREFIX).expect("all but the seed's have it");
+        let earlier = own.strip_prefix(PREFIX).expect("all but the application's have it");
         if there.iter().any(|name| name == earlier) {
             take_over_one(database, earlier, own).await?;
         }

@@ -1,4 +1,5 @@
-//! The indexes (stream API, section 13): the seed's, under the names that mongoose gives them, and ours.
+//! The indexes (stream API, section 13): the application's, under the names that mongoose gives
+//! them, and ours.
 //!
 //! A collection that another application made is used as it is: an index that does what is needed is accepted under
 //! any name.
@@ -118,7 +119,7 @@ fn wanted() -> Vec<Wanted> {
     let unique = Unique::default();
     vec![
         Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1 }),
-        // The seed's sorts by time alone; pages break ties by id, and this one gives them without sorting.
+        // The application's sorts by time alone; pages break ties by id, and this one gives them without sorting.
         Wanted::plain(STREAMS, doc! { "isLive": 1, "startedAt": -1, "_id": -1 }),
         Wanted::plain(STREAMS, doc! { "ownerId": 1, "isLive": 1 }),
         Wanted {

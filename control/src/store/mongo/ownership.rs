@@ -17,7 +17,7 @@ const NAMES: &str = "collections";
 
 /// Whose data is in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum TakeOver {
     /// Ours has our names, if there is any.
     Settled,
     /// An earlier version was here, and not all that it kept has our names yet.
@@ -28,7 +28,7 @@ pub(super) enum Claim {
 ///
 /// # Errors
 /// [`StoreError::Failed`] names the collections that are another's, and says what to do. Nothing was written then.
-pub(super) async fn claim(database: &Database) -> Result<Claim> {
+pub(super) async fn claim(database: &Database) -> Result<TakeOver> {
     // In this order, since another process may do the same now: it names collections before it makes them, and before
     // it makes the indexes of `livestreams`.
     let has_our_indexes = indexes::are_there(database).await?;
@@ -41,7 +41,7 @@ pub(super) async fn claim(database: &Database) -> Result<Claim> {
             None => !has_our_indexes,
         };
         match write_names(database, settled).await {
-            Ok(()) => return Ok(if settled { Claim::Settled } else { Claim::EarlierVersions }),
+            Ok(()) => return Ok(if settled { TakeOver::Settled } else { TakeOver::EarlierVersions }),
             // Another process wrote them at the same moment.
             Err(fault) if fault.duplicate().is_some() => {}
             Err(fault) => return Err(fault.into()),
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_collection_but_the_seeds_has_our_prefix() {
+    fn every_collection_but_the_applications_has_our_prefix() {
         assert!(OWN.iter().chain([&META]).all(|name| name.starts_with(PREFIX)), "{OWN:?}");
         assert!(!STREAMS.starts_with(PREFIX) && !OWN.contains(&STREAMS));
     }

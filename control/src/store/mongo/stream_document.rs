@@ -1,4 +1,4 @@
-//! A stream as a document of `livestreams`: the fields of the seed's schema under their names, and ours beside them.
+//! A stream as a document of `livestreams`: the fields of the application's schema under their names, and ours beside them.
 //!
 //! Documents that another application wrote are read with defaults for what they lack. Who is blocked is said by
 //! `blockedUserIds`, which that application knows; `blocks` has the details.
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_of_the_seed_is_read_with_defaults() {
+    fn a_document_of_the_application_is_read_with_defaults() {
         let (id, owner, blocked) = (ObjectId::new(), ObjectId::new(), ObjectId::new());
         let stream = read(&doc! {
             "_id": id, "ownerId": owner, "roomName": "live_x_1", "isLive": true,

@@ -69,7 +69,7 @@ pub(super) fn is_stream() -> Document {
     doc! { "_id": { "$type": "objectId" }, "ownerId": { "$type": ["objectId", "string"], "$ne": "" } }
 }
 
-/// Which streams are live, by the seed's index.
+/// Which streams are live, by the application's index.
 fn is_live() -> Document {
     let others: Vec<_> = StreamState::ALL.iter().filter(|state| !state.is_live()).map(|state| state.name()).collect();
     doc! { "isLive": true, "state": { "$nin": others } }
