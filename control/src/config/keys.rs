@@ -7,7 +7,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::Config;
 use super::livekit::{self, Standing};
-use super::load::{Remarks, get, set};
+use super::load::{Remarks, remove, set};
 use super::values::{scalar_text, truth};
 
 /// Maps whose keys are the operator's.
@@ -90,9 +90,11 @@ impl KnownKeys {
         for (name, text) in environment.iter().filter(|(_, text)| !text.is_empty()) {
             if let Some(path) = by_name.get(name) {
                 set(tree, path, self.value_of(path, text));
+            } else if OTHER_VARIABLES.contains(&name.as_str()) {
+                // `LIVEKIT_API_KEY` is none of LiveKit's section `api`.
             } else if let Some(path) = livekit::key_of_variable(name) {
                 set(tree, &path, self.value_of(&path, text));
-            } else if name.starts_with(VARIABLE_PREFIX) && !OTHER_VARIABLES.contains(&name.as_str()) {
+            } else if name.starts_with(VARIABLE_PREFIX) {
                 let bare = |name: &'_ str| name.strip_prefix(VARIABLE_PREFIX).unwrap_or(name).to_owned();
                 let known: Vec<_> = by_name.keys().map(|name| bare(name)).chain(OTHER_VARIABLES.map(bare)).collect();
                 let near = nearest(&bare(name), known.iter().map(String::as_str));
@@ -104,11 +106,6 @@ impl KnownKeys {
 
     /// Takes out what Onair does not know, with a remark on each.
     pub(super) fn check(&self, tree: &mut Mapping, strict: bool, remarks: &mut Remarks) {
-        for (from, to) in livekit::MOVED {
-            if let Some(value) = get(tree, from).filter(|value| !is_off(value)).cloned() {
-                set(tree, to, value);
-            }
-        }
         self.check_section("", tree, strict, remarks);
     }
 
@@ -144,13 +141,13 @@ impl KnownKeys {
 
     /// What is to be said of a key that is none of ours.
     fn remark(&self, path: &str, value: &Value, strict: bool, remarks: &mut Remarks) {
-        if livekit::MOVED.iter().any(|(from, _)| *from == path) || (livekit::standing(path).is_some() && is_off(value))
-        {
-            return;
-        }
         let refused = match livekit::standing(path) {
-            Some(Standing::WithoutEffect(reason)) => return remarks.warn(format!("{path} has no effect: {reason}")),
-            Some(Standing::Fixed(here)) if value.as_u64() == Some(here) => return,
+            Some(Standing::Fixed(here)) if value.is_null() || value.as_u64() == Some(here) => return,
+            Some(Standing::AlwaysOn(_)) if value.is_null() => return,
+            Some(Standing::WithoutEffect(_) | Standing::Refused(_)) if is_off(value) => return,
+            Some(Standing::WithoutEffect(reason) | Standing::AlwaysOn(reason)) => {
+                return remarks.warn(format!("{path} has no effect: {reason}"));
+            }
             Some(Standing::Fixed(here)) => format!("{path} is not supported: it is {here} here"),
             Some(Standing::Refused(reason)) => format!("{path} is not supported: {reason}"),
             None => format!("unknown key {path}{}", self.hint(path)),
@@ -163,6 +160,17 @@ impl KnownKeys {
         match nearest(path, known) {
             Some(known) => format!(": did you mean {known}?"),
             None => ": config/onair.yaml lists all keys".to_owned(),
+        }
+    }
+}
+
+/// Puts what stands at LiveKit's old places where it is read now. To be called before a stronger source is laid over the
+/// tree, so that this one does not win.
+pub(super) fn move_old(tree: &mut Mapping) {
+    for (from, to) in livekit::MOVED {
+        let moved = remove(tree, from);
+        if let Some(value) = moved.filter(|value| !is_off(value)) {
+            set(tree, to, value);
         }
     }
 }

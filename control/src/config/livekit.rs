@@ -6,6 +6,8 @@
 pub(super) enum Standing {
     /// Nothing that an operator counts on goes missing: accepted, and reported at the start.
     WithoutEffect(&'static str),
+    /// It is on here, whatever it says: accepted, and reported at the start, also if it is to be off.
+    AlwaysOn(&'static str),
     /// It has this value here, whatever it says: any other is refused.
     Fixed(u64),
     /// The operator counts on it: refuse to start.
@@ -15,7 +17,7 @@ pub(super) enum Standing {
 /// Paths, each with everything below it. A longer one counts before a shorter one.
 #[rustfmt::skip]
 const KEYS: &[(&str, Standing)] = {
-    use Standing::{Fixed, Refused, WithoutEffect};
+    use Standing::{AlwaysOn, Fixed, Refused, WithoutEffect};
     const TUNING: Standing = WithoutEffect("tunes a part that works otherwise here");
     const ONE_NODE: Standing = WithoutEffect("is for several nodes; this server is one");
     const LOGGING: Standing = WithoutEffect("is of LiveKit's logging library; logging.level is for all parts");
@@ -67,10 +69,10 @@ const KEYS: &[(&str, Standing)] = {
         ("room.create_room_timeout", ONE_NODE),
         ("room.enable_full_room_in_webhooks", WithoutEffect("webhooks hold the whole room already")),
         ("room.playout_delay", Refused("clients choose their playout delay themselves here")),
-        ("room.sync_streams", WithoutEffect("audio and video of a participant are in one stream already")),
+        ("room.sync_streams", WithoutEffect("every track is a stream of its own here; clients synchronize by sender reports")),
         ("room.update_batch_target_size", TUNING),
         ("rtc.advertise_internal_ip", NO_STUN),
-        ("rtc.allow_tcp_fallback", WithoutEffect("clients are always told of the TCP port")),
+        ("rtc.allow_tcp_fallback", AlwaysOn("clients are always told of the TCP port; rtc.tcp_port 0 closes it")),
         ("rtc.allow_timestamp_adjustment", TUNING),
         ("rtc.allow_udp_unstable_fallback", WithoutEffect("clients choose between UDP and TCP here")),
         ("rtc.batch_io", WithoutEffect("packets are always sent in runs")),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
-use super::keys::{KnownKeys, OPEN_MAPS, joined};
+use super::keys::{KnownKeys, OPEN_MAPS, joined, move_old};
 use super::values::{Addresses, KeyPairs, PortRange, truth};
 use super::{Config, DEV_KEY, DEV_SECRET, DEV_UDP_PORT, Level, product};
 
@@ -95,7 +95,9 @@ pub fn load(sources: Sources) -> anyhow::Result<Loaded> {
     let mut tree = parse_tree(sources.yaml.as_deref().unwrap_or_default())?;
     let known = KnownKeys::new();
     let mut remarks = Remarks::default();
+    move_old(&mut tree);
     known.read_environment(&sources.environment, &mut tree, &mut remarks);
+    move_old(&mut tree);
     product::read_environment(&sources.environment, &mut tree, &mut remarks);
     for (path, text) in &sources.overrides {
         set(&mut tree, path, known.value_of(path, text));
@@ -263,10 +265,12 @@ fn listen_on_loopback(config: &mut Config) {
     }
 }
 
-pub(super) fn get<'a>(tree: &'a Mapping, path: &str) -> Option<&'a Value> {
-    let mut parts = path.split('.');
-    let first = tree.get(parts.next()?)?;
-    parts.try_fold(first, |value, part| value.get(part))
+/// Takes a value out.
+pub(super) fn remove(tree: &mut Mapping, path: &str) -> Option<Value> {
+    match path.split_once('.') {
+        None => tree.remove(path),
+        Some((section, rest)) => remove(tree.get_mut(section)?.as_mapping_mut()?, rest),
+    }
 }
 
 pub(super) fn set(tree: &mut Mapping, path: &str, value: Value) {

@@ -289,6 +289,62 @@ fn old_places_of_limits_are_read() {
     assert!(error_of("room: {max_participant_identity_length: 9}").contains("limit.max_participant_identity_length"));
 }
 
+#[test]
+fn an_old_place_in_a_weaker_source_does_not_win() {
+    let limit = |environment: &[(&str, &str)], overrides: &[(&str, &str)]| {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+        let yaml = Some("room: {max_metadata_size: 10}".to_owned());
+        let sources =
+            Sources { yaml, environment: pairs(environment), overrides: pairs(overrides), ..Sources::default() };
+        load(sources).unwrap().config.limit.max_metadata_size
+    };
+    let (old, new) = (("LIVEKIT_ROOM_MAX_METADATA_SIZE", "20"), ("LIVEKIT_LIMIT_MAX_METADATA_SIZE", "30"));
+
+    assert_eq!(limit(&[], &[]), 10);
+    assert_eq!(limit(&[old], &[]), 20);
+    assert_eq!(limit(&[new], &[]), 30);
+    assert_eq!(limit(&[old], &[("limit.max_metadata_size", "40")]), 40);
+}
+
+#[test]
+fn what_is_to_be_off_and_is_not_off_here_is_told() {
+    let warnings = load_yaml("rtc: {allow_tcp_fallback: false}").unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.starts_with("rtc.allow_tcp_fallback has no effect")), "{warnings:?}");
+    for yaml in ["limit: {max_participant_identity_length: 0}", "limit: {max_participant_identity_length: -1}"] {
+        assert!(error_of(yaml).contains("limit.max_participant_identity_length is not supported: it is 256 here"));
+    }
+    assert!(load_yaml("{limit: {max_participant_identity_length: }, rtc: {allow_tcp_fallback: }}").is_ok());
+}
+
+#[test]
+fn secrets_may_be_digits_and_are_in_no_error() {
+    for yaml in ["prometheus: {password: 1234567}", "auth: {jwt_secret: 12345678901234567}", "keys: {1: 2}"] {
+        let told = load_yaml(yaml).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(!told.contains("invalid type") && !told.contains("text"), "{yaml}: {told}");
+    }
+    for yaml in [
+        "prometheus: {password: [1234567]}",
+        "auth: {jwt_secret: {a: 1234567}}",
+        "auth: {jwt_secret: 1234567.5}",
+        "sfu: {api_secret: 1234567e9}",
+        "store: {mongodb_uri: [1234567]}",
+        "keys: 'devkey:1234567'",
+        "keys: [1234567]",
+        "keys: {devkey: [1234567]}",
+    ] {
+        let error = error_of(yaml);
+        assert!(!error.contains("1234567"), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_the_media_servers_key_are_of_no_section() {
+    let secret = ("LIVEKIT_API_SECRET", "the-media-server-signs-with-this-0123456789");
+    let warnings = with_environment(&[("LIVEKIT_API_KEY", "key"), secret]).unwrap().warnings;
+
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
 fn with_environment(environment: &[(&str, &str)]) -> anyhow::Result<Loaded> {
     let environment = environment.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
     load(Sources { environment, strict: true, ..Sources::default() })

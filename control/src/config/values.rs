@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_yaml_ng::Value;
 use signaling::token::Secret;
@@ -20,40 +20,29 @@ impl Serialize for KeyPairs {
 }
 
 impl<'de> Deserialize<'de> for KeyPairs {
+    /// Errors quote nothing, since all of it may be a secret.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = KeyPairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a map of API keys to secrets, such as `name: secret`")
-            }
-
-            fn visit_unit<E>(self) -> Result<KeyPairs, E> {
-                Ok(KeyPairs::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeyPairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some((name, secret)) = map.next_entry::<Value, Value>()? {
-                    match (scalar_text(&name), scalar_text(&secret)) {
-                        (Some(name), Some(secret)) => pairs.push((name, Secret::new(&secret))),
-                        _ => return Err(A::Error::custom("an API key and its secret must be text")),
-                    }
-                }
-                Ok(KeyPairs(pairs))
-            }
+        let pair = |(name, secret): (Value, Value)| match (scalar_text(&name), scalar_text(&secret)) {
+            (Some(name), Some(secret)) => Ok((name, Secret::new(&secret))),
+            _ => Err(D::Error::custom("an API key and its secret must be text")),
+        };
+        match Value::deserialize(deserializer)? {
+            Value::Null => Ok(Self::default()),
+            Value::Mapping(pairs) => Ok(Self(pairs.into_iter().map(pair).collect::<Result<_, _>>()?)),
+            _ => Err(D::Error::custom("expected a map of API keys to secrets, such as `name: secret`")),
         }
-        deserializer.deserialize_any(Pairs)
     }
 }
 
-/// Keys and secrets made of digits alone are text too.
+/// Keys and secrets made of digits alone are text too. Numbers with fractions or exponents are not: they would not come
+/// out as they were written.
 pub(super) fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(_) | Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        Value::Number(_) | Value::Bool(_) | Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+            None
+        }
     }
 }
 
@@ -89,13 +78,20 @@ pub(super) fn bind_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
 }
 
 /// Text that is not shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Hidden(pub String);
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "Hidden()" } else { "Hidden(…)" })
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    /// Errors do not quote it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        scalar_text(&value).map(Self).ok_or_else(|| D::Error::custom("expected text: write it in quotes"))
     }
 }
 
