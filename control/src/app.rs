@@ -351,8 +351,11 @@ fn refuse_weak(keys: &Keys, config: &Config) -> anyhow::Result<()> {
 /// IPv6.
 async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
     if addresses.is_empty() || addresses.contains(&Ipv6Addr::UNSPECIFIED.into()) {
-        if let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            return Ok(vec![listener]);
+        let mut all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let mut bound = TcpListener::bind(all).await;
+        if bound.as_ref().is_err_and(no_such_address) {
+            all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            bound = TcpListener::bind(all).await;
         }
         return match bound {
             Ok(listener) => Ok(vec![listener]),
@@ -514,6 +517,17 @@ mod tests {
         assert!(reachable("0.0.0.0:1".parse().unwrap()).iter().all(SocketAddr::is_ipv4));
         let one: SocketAddr = "10.0.0.7:1".parse().unwrap();
         assert_eq!(reachable(one), [one]);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_in_ipv6_is_not_listened_on_in_ipv4_alone() {
+        // Without IPv6 there is nothing to tell apart.
+        let Ok(taken) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
+        let port = taken.local_addr().unwrap().port();
+
+        let error = listen(&[], port, "port").await.unwrap_err();
+
+        assert!(error.to_string().contains("is taken"), "{error}");
     }
 
     #[tokio::test]

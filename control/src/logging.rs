@@ -34,7 +34,8 @@ pub fn start(config: &Config) {
     let others = if level == "error" { "error" } else { "warn" };
     let ours = OURS.map(|name| format!(",{name}={level}")).concat();
     // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
-    let filter = EnvFilter::new(std::env::var("RUST_LOG").unwrap_or(format!("{others}{ours}")));
+    let wanted = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let filter = EnvFilter::new(wanted.unwrap_or(format!("{others}{ours}")));
     let fields = Fields { json: config.logging.json, addresses: config.logging.addresses };
     let log = tracing_subscriber::fmt()
         .with_writer(Output::default())
