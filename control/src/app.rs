@@ -138,7 +138,7 @@ impl App {
         let mut servers = JoinSet::new();
         let router = signaling::http::router(surface)
             .merge(product_routes.unwrap_or_default())
-            .merge(metrics::beside_the_api(sources.clone(), &config.prometheus, proxies.clone()))
+            .merge(metrics::beside_the_api(sources.clone(), &config.prometheus, proxies.clone(), config.development))
             .layer(from_fn_with_state(proxies, client::identify));
         let http = serve(&mut servers, listeners, &router)?;
         let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;

@@ -222,10 +222,13 @@ fn counts(page: &mut Page<'_>, name: &str, help: &str, label: &str, values: &[(&
     page.metric(name, help, MetricType::COUNTER, &rows);
 }
 
-/// Metrics beside the API, at `/metrics`: with the password where there is one, else for callers on this machine alone,
-/// but not for those whom a proxy on this machine serves.
-pub fn beside_the_api(sources: Sources, settings: &Prometheus, proxies: Proxies) -> Router {
+/// Metrics beside the API, at `/metrics`, which proxies pass on: with a password. In development they are there without
+/// one for callers on this machine; a proxy need not tell that it calls for somebody else, so nowhere else.
+pub fn beside_the_api(sources: Sources, settings: &Prometheus, proxies: Proxies, development: bool) -> Router {
     let open = settings.username.is_empty();
+    if open && !development {
+        return Router::new();
+    }
     let router = router(sources, settings);
     Router::new().route(
         "/metrics",

@@ -281,7 +281,27 @@ fn who_listens_beyond_loopback_gets_a_url_for_its_neighbours() {
     assert!(TcpStream::connect((address, port)).is_ok(), "{url}");
 }
 
-/// The default settings, and a proxy on the same machine.
+/// A proxy on the same machine may pass on nothing of the client, not even the host that it called.
+#[test]
+fn without_a_password_metrics_are_not_beside_the_api() {
+    let (port, yaml) = free_ports();
+    let yaml = format!("{{bind_addresses: [127.0.0.1], sfu: {{mode: only}}, {}", yaml.trim_start_matches('{'));
+    let (key, password) = ("API: the-media-server-signs-with-this-0123456789", "--prometheus.password=pass-word");
+    let arguments = ["--config-body", &yaml, "--keys", key];
+    let by_proxy = format!("Host: 127.0.0.1:{port}\r\nConnection: close\r\n");
+    let status = |headers: &str| get_with(port, "/metrics", headers).split(' ').nth(1).unwrap().to_owned();
+
+    let mut server = Running::of(&mut onair(&arguments));
+    server.line_with("media");
+    assert_eq!(status(&by_proxy), "404");
+    drop(server);
+    let mut server = Running::of(&mut onair(&[&arguments[..], &["--prometheus.username=scraper", password]].concat()));
+    server.line_with("media");
+    assert_eq!(status(&by_proxy), "401");
+    assert_eq!(status(&format!("{by_proxy}Authorization: Basic c2NyYXBlcjpwYXNzLXdvcmQ=\r\n")), "200");
+}
+
+/// Development mode, and a proxy on the same machine.
 #[test]
 fn whom_a_proxy_serves_sees_no_metrics() {
     let (port, yaml) = free_ports();
