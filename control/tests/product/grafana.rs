@@ -100,3 +100,38 @@ async fn each_family_is_there_once_with_its_help_and_type() {
     assert!(product.metric("process_resident_memory_bytes", "").await > 1e6);
     assert!(product.metric("onair_http_request_duration_seconds_count", "/api/live/start").await >= 1.0);
 }
+
+/// The expression of an alert.
+fn rule(name: &str) -> String {
+    let rules: Value = serde_yaml_ng::from_str(&read("alerts.yaml")).expect("it is YAML");
+    let groups = rules["groups"].as_array().expect("there are groups").iter();
+    let mut rules = groups.flat_map(|group| group["rules"].as_array().expect("there are rules"));
+    let found = rules.find(|rule| rule["alert"] == name).unwrap_or_else(|| panic!("there is no alert {name}"));
+    found["expr"].as_str().expect("it is text").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_are_counted_although_each_one_is_a_node_of_its_own() {
+    let mut product = Product::start("restarts", json!({})).await;
+    let node = |page: &str| {
+        let row = page.lines().find(|line| line.starts_with("process_start_time_seconds{")).expect("it is served");
+        row.split("node_id=").nth(1).expect("it names the node").split('"').nth(1).map(str::to_owned)
+    };
+    let before = node(&product.metrics_page().await);
+    product.terminate();
+    product.start_again().await;
+
+    assert_ne!(before, node(&product.metrics_page().await));
+    assert!(rule("OnairRestarts").starts_with("changes(max by (instance) (process_start_time_seconds"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_tokens_are_told_of_where_one_of_the_two_counters_is_not_served() {
+    let product = Product::start("refused-tokens", json!({ "sfu": { "mode": "only" } })).await;
+    let (page, rule) = (product.metrics_page().await, rule("OnairTokensRefused"));
+    let (served, mut summands) = (served(&page), rule.split('+'));
+
+    let fails = |summand: &&str| !summand.contains(" or ") && metrics(summand).any(|name| !served.contains(name));
+    assert!(!served.contains("onair_http_problems_total"), "a media server alone has no such calls");
+    assert_eq!(summands.find(fails), None);
+}
