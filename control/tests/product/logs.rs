@@ -182,10 +182,10 @@ async fn addresses_are_left_out_where_they_are_not_wanted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_can_forge_no_line() {
     let product = Kept::Embedded.product("forged-lines", json!({})).await;
-    let identity = "eve\n2026-01-01T00:00:00Z  INFO control: stream ended";
+    let identity = "eve\n2001-01-01T00:00:00Z  INFO control: stream ended";
     administer(&product, "CreateRoom", json!({ "name": identity })).await.expect(200);
     product.get("/live/mine", Some(&token("eve"))).await.expect(200);
 
     eventually("the room is logged", async || product.whole_log().contains("room started").then_some(())).await;
-    assert!(!product.whole_log().lines().any(|line| line.starts_with("2026-01-01")), "{}", product.whole_log());
+    assert!(!product.whole_log().lines().any(|line| line.starts_with("2001-01-01")), "{}", product.whole_log());
 }
