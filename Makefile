@@ -30,6 +30,7 @@ test-build: ## Build the tests without running them
 check: ## Format, lints, licences and advisories of the dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --test versions --locked -- -D warnings
 	.ci/licences
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
 	else echo "check: no cargo-deny here, so no look at advisories (see README.md)"; fi
