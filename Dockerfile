@@ -1,5 +1,5 @@
 # One binary on a small base. Build: docker build -t onair .
-# Run: docker run --read-only --cap-drop ALL --network host -v onair:/var/lib/onair \
+# Run: docker run --stop-timeout 20 --read-only --cap-drop ALL --network host -v onair:/var/lib/onair \
 #        -e LIVEKIT_KEYS='key: 32 bytes or more' -e JWT_SECRET='32 bytes or more' onair
 # Without --network host: -p 7880:7880 -p 7881:7881 -p 7882:7882/udp, and --node-ip ADDRESS-OF-THE-HOST --udp-port 7882
 # behind the image's name. deploy/README.md has the rest: compose, proxies, backup, upgrades.
