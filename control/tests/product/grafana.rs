@@ -51,8 +51,8 @@ fn metrics(query: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A server in which something was called, since rows of calls appear with the first one.
-async fn server() -> (Product, String) {
-    let product = Product::start("grafana", json!({})).await;
+async fn server(name: &str) -> (Product, String) {
+    let product = Product::start(name, json!({})).await;
     product.go_live("ana").await;
     let url = format!("{}/twirp/livekit.RoomService/ListRooms", product.ports.url());
     let call = product.http().post(url).header("content-type", "application/json").body("{}");
@@ -72,7 +72,7 @@ fn served(page: &str) -> BTreeSet<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_of_the_dashboard_and_the_alert_rules_is_served() {
-    let (_product, page) = server().await;
+    let (_product, page) = server("grafana").await;
     let dashboard: Value = serde_json::from_str(&read("onair.json")).expect("it is JSON");
     let rules: Value = serde_yaml_ng::from_str(&read("alerts.yaml")).expect("it is YAML");
     let mut queries = Vec::new();
@@ -90,7 +90,7 @@ async fn every_metric_of_the_dashboard_and_the_alert_rules_is_served() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_family_is_there_once_with_its_help_and_type() {
-    let (product, page) = server().await;
+    let (product, page) = server("grafana-families").await;
     let families: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let unique: BTreeSet<_> = families.iter().collect();
     assert_eq!(families.len(), unique.len());
