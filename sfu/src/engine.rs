@@ -53,7 +53,7 @@ const STREAMS_MAX: usize = 64;
 /// Addresses from which one transport may have been checked.
 const PATHS_MAX: usize = 16;
 /// After its last check a client has its address for so long: consent is renewed every 4 to 6 s (RFC 7675, section 5.1).
-const PATH_TAKEN: Duration = Duration::from_secs(6);
+pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);
 
 /// The state of one client's transport beside the transport itself.
 struct Peer {

@@ -6,6 +6,7 @@
 //! is handed over, and counted.
 
 mod epoll;
+mod strays;
 mod tcp;
 mod udp;
 mod worker;
@@ -80,10 +81,24 @@ impl Drop for Ending {
     }
 }
 
-/// What arrived at one worker and belongs to another.
+/// What arrived at one worker and belongs to another, and what that one says of it.
 enum Handed {
-    Datagram { from: Path, bytes: Vec<u8> },
-    Connection { stream: TcpStream, remote: SocketAddr, bytes: Vec<u8> },
+    Datagram {
+        /// Who has handed it over.
+        by: u8,
+        from: Path,
+        bytes: Vec<u8>,
+    },
+    /// A worker has authenticated a check from this address that was handed over to it.
+    Shown {
+        remote: SocketAddr,
+        worker: u8,
+    },
+    Connection {
+        stream: TcpStream,
+        remote: SocketAddr,
+        bytes: Vec<u8>,
+    },
 }
 
 /// A way to hand something over to a worker.

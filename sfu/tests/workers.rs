@@ -9,7 +9,7 @@ mod support;
 use std::io::{ErrorKind, Write as _};
 use std::net::Ipv4Addr;
 
-use media::{Source, send_section, video_codecs, video_section};
+use media::{ROOM, Source, send_section, video_codecs, video_section};
 use peer::{Link, Peer, Server};
 use sfu::certificate::Certificate;
 use sfu::command::*;
@@ -175,4 +175,24 @@ fn a_frame_may_come_byte_by_byte() {
         stream.write_all(&[byte]).unwrap();
     }
     assert!(link.hear().is_some_and(|reply| reply.starts_with(&BINDING_SUCCESS)));
+}
+
+#[test]
+fn nobody_takes_the_address_of_a_client_of_another_worker_by_a_check_of_their_own() {
+    let mut server = Server::start(2);
+    // Half of the clients come to the worker of the attacker, who has joined and forges their addresses.
+    let other = &server.workers().handles()[1];
+    let (transport, attacker) = (TransportId(1_000), other.new_credentials());
+    let local = attacker.clone();
+    other.try_send(Command::OpenTransport { transport, room: ROOM, local, opener: ChannelOpener::Client }).unwrap();
+    let mut expected = 0;
+    for client in 1..=16 {
+        let mut peer = Peer::connect(&mut server, client, Link::udp);
+        peer.check();
+        peer.link.send(&nomination(&attacker));
+        peer.send_media(&Source::new(100).frame(true, 3));
+        expected += 3;
+    }
+    assert_eq!(server.counted("rtp_received_total", "", expected), expected);
+    assert!(server.counted("discards_total", "path_taken", 1) > 0, "no socket came to the wrong worker");
 }

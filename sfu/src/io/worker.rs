@@ -1,8 +1,8 @@
 //! One worker: a loop of turns around an engine.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, trace, warn};
 
 use super::epoll::{Epoll, Interest};
+use super::strays::{Place, Strays};
 use super::tcp::{
     BadFrame, Connection, ConnectionId, Connections, FRAMES_A_TURN, ReadOutcome, UNAUTHENTICATED_FRAMES_MAX,
 };
@@ -29,8 +30,6 @@ use crate::transport::{Path, Via};
 const BATCHES_MAX: usize = 8;
 /// Commands carried out in a turn before media gets its turn again.
 const COMMANDS_A_TURN: usize = 256;
-/// Remote addresses known to belong to another worker; they are learned again from the next check.
-const STRAYS_MAX: usize = 65_536;
 /// How long no connection is accepted after the process had no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines of the log that say so.
@@ -60,8 +59,7 @@ pub(super) struct Worker {
     accept_warned_at: Option<Instant>,
     inboxes: Inboxes,
     neighbours: Vec<Neighbour>,
-    /// Where strays belong: remote address to worker.
-    strays: HashMap<SocketAddr, u8>,
+    strays: Strays,
     board: Arc<Board>,
     housekeeping: Instant,
     stopping: bool,
@@ -99,7 +97,7 @@ impl Worker {
             accept_warned_at: None,
             inboxes,
             neighbours,
-            strays: HashMap::new(),
+            strays: Strays::default(),
             board,
             housekeeping: now,
             stopping: false,
@@ -205,10 +203,12 @@ impl Worker {
             batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
                 let settled = neighbours.len() > 1 && engine.knows(&from);
-                match owner(*index, neighbours.len(), settled, strays, remote, datagram) {
-                    None => engine.receive(now, from, datagram, out),
-                    Some(worker) => {
-                        let handed = Handed::Datagram { from, bytes: datagram.to_vec() };
+                let place = Place { index: *index, workers: neighbours.len(), settled };
+                match strays.owner(now, place, remote, datagram) {
+                    Err(discard) => engine.stats.count(discard),
+                    Ok(None) => engine.receive(now, from, datagram, out),
+                    Ok(Some(worker)) => {
+                        let handed = Handed::Datagram { by: *index, from, bytes: datagram.to_vec() };
                         let taken = neighbours.get(usize::from(worker)).is_some_and(|other| other.hand_over(handed));
                         if taken {
                             engine.stats.handed_over += 1;
@@ -250,10 +250,20 @@ impl Worker {
     fn take_over(&mut self, now: Instant) {
         while let Ok(handed) = self.inboxes.handed.try_recv() {
             self.obey(now);
-            self.engine.stats.taken_over += 1;
             match handed {
-                Handed::Datagram { from, mut bytes } => self.engine.receive(now, from, &mut bytes, &mut self.out),
+                Handed::Datagram { by, from, mut bytes } => {
+                    self.engine.stats.taken_over += 1;
+                    let is_check = PacketKind::of(&bytes) == Some(PacketKind::Stun);
+                    self.engine.receive(now, from, &mut bytes, &mut self.out);
+                    if is_check && self.engine.knows(&from) {
+                        let shown = Handed::Shown { remote: from.remote, worker: self.index };
+                        // A queue that is full takes the word of the next check.
+                        let _ = self.neighbours.get(usize::from(by)).is_some_and(|other| other.hand_over(shown));
+                    }
+                }
+                Handed::Shown { remote, worker } => self.strays.show(now, remote, worker),
                 Handed::Connection { stream, remote, bytes } => {
+                    self.engine.stats.taken_over += 1;
                     if let Ok(connection) = Connection::new(now, stream, remote, bytes) {
                         self.adopt(now, connection);
                     }
@@ -455,33 +465,4 @@ impl Worker {
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// The other worker that a datagram belongs to, if any.
-fn owner(
-    index: u8,
-    workers: usize,
-    settled: bool,
-    strays: &mut HashMap<SocketAddr, u8>,
-    remote: SocketAddr,
-    datagram: &[u8],
-) -> Option<u8> {
-    if workers < 2 {
-        return None;
-    }
-    if PacketKind::of(datagram) != Some(PacketKind::Stun) {
-        // What an authenticated check has settled, a forged one for another worker must not divert.
-        return strays.get(&remote).copied().filter(|_| !settled);
-    }
-    // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by it.
-    let worker = local_ufrag_of(datagram).and_then(worker_of).filter(|worker| usize::from(*worker) < workers)?;
-    if worker == index {
-        strays.remove(&remote);
-        return None;
-    }
-    if strays.len() >= STRAYS_MAX {
-        strays.clear();
-    }
-    strays.insert(remote, worker);
-    Some(worker)
 }
