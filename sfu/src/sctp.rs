@@ -8,6 +8,7 @@
 
 mod backlog;
 mod channel;
+mod discards;
 mod inspect;
 mod pace;
 mod window;
@@ -31,7 +32,8 @@ use rtc_shared::marshal::{Marshal, Unmarshal};
 
 use self::backlog::Backlog;
 use self::channel::{CHANNELS, index_of, label_of, reliability_of, stream_of};
-use self::inspect::{Inspector, Verdict, has_data, look_at_shape, number_of_init};
+pub use self::discards::DataDiscards;
+use self::inspect::{Inspector, Verdict, look_at_shape, number_of_init};
 use self::pace::Pace;
 use self::window::ReceiveWindow;
 use crate::command::{ChannelOpener, DataChannel, DtlsRole};
@@ -110,29 +112,6 @@ pub(crate) enum SctpOutput {
     Open(DataChannel),
     /// A message of a channel that is not reliable.
     Data(DataChannel, Bytes),
-}
-
-/// What was dropped of what a client sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DataDiscards {
-    /// Messages longer than [`MESSAGE_BYTES_MAX`].
-    pub too_long: u64,
-    /// Messages on streams that are none of our channels.
-    pub unknown_channel: u64,
-    /// Messages beyond what is kept unfetched.
-    pub overflow: u64,
-    /// Packets and DCEP messages that make no sense.
-    pub malformed: u64,
-    /// Packets with data far beyond the receive window. What is reliable comes again.
-    pub beyond_window: u64,
-}
-
-impl DataDiscards {
-    /// All of them.
-    pub fn total(self) -> u64 {
-        let Self { too_long, unknown_channel, overflow, malformed, beyond_window } = self;
-        too_long + unknown_channel + overflow + malformed + beyond_window
-    }
 }
 
 /// A channel in our direction.
@@ -250,7 +229,9 @@ impl Sctp {
         match look_at_shape(&packet) {
             // A late copy of the INIT that opened this association; the crate would close over it.
             Verdict::Take if self.association.is_some() && number_of_init(&packet).is_some() => {}
-            Verdict::Take if self.window.is_overrun() && has_data(&packet) => self.discards.beyond_window += 1,
+            Verdict::Take if self.association.is_some() && self.window.parks(&packet) => {
+                self.discards.beyond_window += u64::from(!self.window.park(&packet));
+            }
             Verdict::Take if self.association.is_some() => self.on_established_packet(now, packet),
             Verdict::Take => self.on_handshake_packet(now, packet),
             verdict => self.refuse(verdict),
@@ -643,9 +624,14 @@ impl Sctp {
 
     /// The next reliable message of the client. Until it is taken it keeps the receive window closed by as much as it
     /// takes; afterwards there may be something to transmit.
-    pub(crate) fn take_reliable(&mut self) -> Option<Bytes> {
+    pub(crate) fn take_reliable(&mut self, now: Instant) -> Option<Bytes> {
         let payload = self.window.pop()?;
-        self.transmits.extend(self.window.take_repetition());
+        if self.window.reopens() {
+            while let Some(packet) = self.window.unpark() {
+                self.on_established_packet(now, packet);
+                self.progress(now);
+            }
+        }
         Some(payload)
     }
 

@@ -278,7 +278,7 @@ impl Transport {
     /// Takes the client's next reliable message. Those that are not taken close its receive window, so that it waits.
     /// Afterwards there may be something to transmit.
     pub fn take_reliable(&mut self, now: Instant) -> Option<Bytes> {
-        let payload = self.sctp.take_reliable()?;
+        let payload = self.sctp.take_reliable(now)?;
         self.take_from_sctp(now);
         Some(payload)
     }

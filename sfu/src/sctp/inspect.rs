@@ -205,18 +205,22 @@ fn has_whole_causes(mut body: &[u8]) -> bool {
 
 /// Where the body of a packet's first SACK begins.
 pub(super) fn acknowledgement_in(packet: &[u8]) -> Option<usize> {
+    first_of(SACK, packet).map(|at| at + CHUNK_HEADER)
+}
+
+/// Where a packet's first DATA chunk begins.
+pub(super) fn data_in(packet: &[u8]) -> Option<usize> {
+    first_of(DATA, packet)
+}
+
+fn first_of(kind: u8, packet: &[u8]) -> Option<usize> {
     let mut chunks = Chunks::of(packet)?;
     loop {
-        let at = packet.len() - chunks.0.len() + CHUNK_HEADER;
-        if chunks.next()??.kind == SACK {
+        let at = packet.len() - chunks.0.len();
+        if chunks.next()??.kind == kind {
             return Some(at);
         }
     }
-}
-
-/// Whether a packet holds data of messages.
-pub(super) fn has_data(packet: &[u8]) -> bool {
-    Chunks::of(packet).into_iter().flatten().flatten().any(|chunk| chunk.kind == DATA)
 }
 
 struct Chunk<'a> {

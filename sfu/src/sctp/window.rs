@@ -1,96 +1,125 @@
 //! Reliable messages that nobody has taken yet, and the receive window that they leave open (RFC 9260, section 6.2).
 //!
 //! `rtc-sctp` is read at once, so its acknowledgements offer all of its buffer. What waits here is taken off them on
-//! their way out: a client that sends faster than its messages are taken waits, and nothing of it is lost. When there is
-//! room again the last acknowledgement is repeated with it, since a client that waits may have nothing on its way that
-//! would be acknowledged.
+//! their way out: a client that sends faster than its messages are taken waits, and nothing of it is lost. A client may
+//! always have one packet on its way, however little is offered, and most send the next as soon as that is acknowledged.
+//! So what comes while the window is closed is parked, unacknowledged. It is taken in when half of the window is free,
+//! and acknowledged at once, which tells of the window; until then the client has neither lost it nor more to send.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::RECEIVE_WINDOW;
-use super::inspect::{acknowledgement_in, number};
+use super::inspect::{acknowledgement_in, data_in, number};
 
-/// Bytes that a message takes beside its payload, at most.
-const MESSAGE_OVERHEAD: usize = 128;
-/// What waits at most, in bytes: two windows, as a window that closes finds another on its way.
-const WAITING_MAX: usize = 2 * RECEIVE_WINDOW as usize;
+/// Bytes that a message or a packet takes beside its payload, at most.
+const OVERHEAD: usize = 128;
+/// Bytes of packets that are parked at most: as much as may be on its way when the window closes.
+const PARKED_MAX: usize = RECEIVE_WINDOW as usize;
 /// Where a SACK has its window, behind the cumulative number.
 const WINDOW_AT: usize = 4;
+/// In a DATA chunk's flags: to be acknowledged at once (RFC 7053).
+const IMMEDIATE: u8 = 0x08;
+
+/// Payloads or packets, oldest first, with what they take.
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Queue {
+    fn push(&mut self, item: Bytes) {
+        self.bytes += item.len() + OVERHEAD;
+        self.items.push_back(item);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let item = self.items.pop_front()?;
+        self.bytes -= item.len() + OVERHEAD;
+        Some(item)
+    }
+}
 
 #[derive(Default)]
 pub(super) struct ReceiveWindow {
-    waiting: VecDeque<Bytes>,
-    bytes: usize,
-    /// What the last acknowledgement offered.
-    offered: u32,
-    /// The last acknowledgement, as the association made it, if it offered less than half of the window.
-    repeatable: Option<Bytes>,
+    waiting: Queue,
+    parked: Queue,
 }
 
 impl ReceiveWindow {
     pub(super) fn push(&mut self, payload: Bytes) {
-        self.bytes += payload.len();
-        self.waiting.push_back(payload);
+        self.waiting.push(payload);
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let payload = self.waiting.pop_front()?;
-        self.bytes -= payload.len();
-        Some(payload)
+        self.waiting.pop()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.items.is_empty()
     }
 
-    /// Whether the client has sent so much beyond the window that no more of it is taken in.
-    pub(super) fn is_overrun(&self) -> bool {
-        self.used() >= WAITING_MAX
+    /// Whether this packet is to be parked: it holds data, and the window is closed.
+    pub(super) fn parks(&self, packet: &[u8]) -> bool {
+        self.is_closed() && data_in(packet).is_some()
     }
 
-    fn used(&self) -> usize {
-        self.bytes + self.waiting.len() * MESSAGE_OVERHEAD
+    fn is_closed(&self) -> bool {
+        self.is_full() || !self.parked.items.is_empty()
     }
 
-    /// What is left of a window that an association offers.
-    fn left_of(&self, window: u32) -> u32 {
-        window.saturating_sub(u32::try_from(self.used()).unwrap_or(u32::MAX))
+    fn is_full(&self) -> bool {
+        self.waiting.bytes >= RECEIVE_WINDOW as usize
     }
 
-    /// The association is gone; what it has received stays.
+    /// Keeps a packet with data for later. `false`: the client has sent far beyond the window, and this is dropped.
+    pub(super) fn park(&mut self, packet: &Bytes) -> bool {
+        let fits = self.parked.bytes < PARKED_MAX;
+        if fits {
+            self.parked.push(with_immediate_acknowledgement(packet));
+        }
+        fits
+    }
+
+    /// Whether parked packets are to be taken in, as far as [`Self::unpark`] gives them.
+    pub(super) fn reopens(&self) -> bool {
+        !self.parked.items.is_empty() && self.waiting.bytes <= RECEIVE_WINDOW as usize / 2
+    }
+
+    pub(super) fn unpark(&mut self) -> Option<Bytes> {
+        if self.is_full() { None } else { self.parked.pop() }
+    }
+
+    /// The association is gone, and its packets; what it has received stays.
     pub(super) fn forget_association(&mut self) {
-        self.repeatable = None;
+        self.parked = Queue::default();
     }
 
     /// Corrects the window of an acknowledgement; other packets stay as they are.
-    pub(super) fn apply(&mut self, packet: Bytes) -> Bytes {
-        let Some((at, window)) = window_of(&packet) else { return packet };
-        self.offered = self.left_of(window);
-        self.repeatable = (self.offered < RECEIVE_WINDOW / 2).then(|| Bytes::copy_from_slice(&packet));
-        if self.offered == window { packet } else { with_window(&packet, at, self.offered) }
-    }
-
-    /// The acknowledgement to be repeated, once there is that much more room (RFC 9260, section 6.2: not for every byte).
-    pub(super) fn take_repetition(&mut self) -> Option<Bytes> {
-        let (_, window) = window_of(self.repeatable.as_ref()?)?;
-        let more = self.left_of(window).saturating_sub(self.offered);
-        let enough = more >= RECEIVE_WINDOW / 2 || (self.is_empty() && more > 0);
-        enough.then(|| self.repeatable.take()).flatten()
+    pub(super) fn apply(&self, packet: Bytes) -> Bytes {
+        let Some(at) = acknowledgement_in(&packet).map(|at| at + WINDOW_AT).filter(|_| !self.is_empty()) else {
+            return packet;
+        };
+        let Some(offered) = number(&packet, at) else { return packet };
+        let left = offered.saturating_sub(u32::try_from(self.waiting.bytes).unwrap_or(u32::MAX));
+        with_checksum(&packet, |packet| packet[at..at + 4].copy_from_slice(&left.to_be_bytes()))
     }
 }
 
-/// Where an acknowledgement has its window, and the window.
-fn window_of(packet: &[u8]) -> Option<(usize, u32)> {
-    let at = acknowledgement_in(packet)? + WINDOW_AT;
-    Some((at, number(packet, at)?))
+/// So that the window that is offered with it is not held back until another packet comes (RFC 9260, section 6.2).
+fn with_immediate_acknowledgement(packet: &Bytes) -> Bytes {
+    match data_in(packet) {
+        Some(at) => with_checksum(packet, |packet| packet[at + 1] |= IMMEDIATE),
+        None => packet.clone(),
+    }
 }
 
-fn with_window(packet: &[u8], at: usize, window: u32) -> Bytes {
+/// A changed packet, with its checksum (RFC 9260, section 6.8): of the packet with zeros in its place.
+fn with_checksum(packet: &[u8], change: impl FnOnce(&mut [u8])) -> Bytes {
     let mut packet = packet.to_vec();
-    packet[at..at + 4].copy_from_slice(&window.to_be_bytes());
-    // The checksum is of the packet with zeros in its place (RFC 9260, section 6.8).
+    change(&mut packet);
     packet[8..12].fill(0);
     let checksum = crc32c::crc32c(&packet);
     packet[8..12].copy_from_slice(&checksum.to_le_bytes());
@@ -109,8 +138,16 @@ mod tests {
         packet.into()
     }
 
+    /// A packet with a DATA chunk, behind a heartbeat.
+    fn data() -> Bytes {
+        let mut packet = vec![0; 12];
+        packet.extend([4, 0, 0, 4, 0, 3, 0, 17]);
+        packet.extend([0; 16]);
+        packet.into()
+    }
+
     fn offer(packet: &[u8]) -> u32 {
-        window_of(packet).expect("an acknowledgement").1
+        number(packet, acknowledgement_in(packet).expect("an acknowledgement") + WINDOW_AT).expect("a window")
     }
 
     #[test]
@@ -119,45 +156,37 @@ mod tests {
         assert_eq!(window.apply(acknowledgement(RECEIVE_WINDOW)), acknowledgement(RECEIVE_WINDOW));
         window.push(Bytes::from(vec![0; 60_000]));
         let packet = window.apply(acknowledgement(RECEIVE_WINDOW));
-        assert_eq!(offer(&packet), RECEIVE_WINDOW - 60_000 - MESSAGE_OVERHEAD as u32);
+        assert_eq!(offer(&packet), RECEIVE_WINDOW - 60_000 - OVERHEAD as u32);
         assert_eq!(offer(&window.apply(acknowledgement(10))), 0);
-        let data = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 20, 0, 0]);
-        assert_eq!(window.apply(data.clone()), data);
+        assert_eq!(window.apply(data()), data());
     }
 
     #[test]
-    fn a_window_that_was_closed_is_offered_again_once_half_of_it_is_free() {
+    fn what_comes_while_the_window_is_closed_is_parked_until_half_of_it_is_free() {
         let mut window = ReceiveWindow::default();
-        (0..8).for_each(|_| window.push(Bytes::from(vec![0; 40_000])));
-        assert_eq!(offer(&window.apply(acknowledgement(RECEIVE_WINDOW))), 0);
-        let mut taken = 0;
-        let repeated = loop {
+        while !window.is_closed() {
+            window.push(Bytes::from(vec![0; 10_000]));
+        }
+        assert!(window.park(&data()) && window.park(&data()));
+        while !window.reopens() {
+            assert!(window.is_closed());
             window.pop().expect("half of it is free before it is empty");
-            taken += 1;
-            if let Some(packet) = window.take_repetition() {
-                break packet;
-            }
-        };
-        assert_eq!(taken, 5);
-        assert!(offer(&window.apply(repeated)) >= RECEIVE_WINDOW / 2);
-        assert!(window.take_repetition().is_none());
+        }
+        assert!((RECEIVE_WINDOW as usize / 2).abs_diff(window.waiting.bytes) <= 10_000 + OVERHEAD);
+        let packet = window.unpark().expect("the first");
+        assert_eq!((packet[16], packet[17], packet.len()), (0, 3 | IMMEDIATE, data().len()));
+        assert!(window.is_closed() && window.unpark().is_some());
+        assert!(!window.is_closed() && window.unpark().is_none());
     }
 
     #[test]
-    fn a_window_is_offered_again_though_a_long_message_has_half_of_it() {
+    fn messages_and_packets_of_a_byte_are_as_few_as_what_they_take() {
         let mut window = ReceiveWindow::default();
-        window.push(Bytes::from(vec![0; 100_000]));
-        assert_eq!(offer(&window.apply(acknowledgement(100_000))), 0);
-        window.pop();
-        assert_eq!(offer(&window.take_repetition().expect("offered again")), 100_000);
-    }
-
-    #[test]
-    fn messages_of_a_byte_are_as_few_as_what_they_take() {
-        let mut window = ReceiveWindow::default();
-        while !window.is_overrun() {
+        while !window.is_closed() {
             window.push(Bytes::from_static(b"x"));
         }
-        assert_eq!(window.waiting.len(), WAITING_MAX.div_ceil(MESSAGE_OVERHEAD + 1));
+        while window.park(&data()) {}
+        assert_eq!(window.waiting.items.len(), (RECEIVE_WINDOW as usize).div_ceil(OVERHEAD + 1));
+        assert_eq!(window.parked.items.len(), PARKED_MAX.div_ceil(OVERHEAD + data().len()));
     }
 }

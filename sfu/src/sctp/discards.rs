@@ -1,0 +1,24 @@
+//! What data channels drop on arrival.
+
+/// What was dropped of what a client sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataDiscards {
+    /// Messages longer than [`super::MESSAGE_BYTES_MAX`].
+    pub too_long: u64,
+    /// Messages on streams that are none of our channels.
+    pub unknown_channel: u64,
+    /// Messages beyond what is kept unfetched.
+    pub overflow: u64,
+    /// Packets and DCEP messages that make no sense.
+    pub malformed: u64,
+    /// Packets with data far beyond the receive window. What is reliable is sent again.
+    pub beyond_window: u64,
+}
+
+impl DataDiscards {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        let Self { too_long, unknown_channel, overflow, malformed, beyond_window } = self;
+        too_long + unknown_channel + overflow + malformed + beyond_window
+    }
+}
