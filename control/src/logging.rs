@@ -1,6 +1,6 @@
 //! The log, on standard error: text for people, or one flat JSON object a line.
 //!
-//! What comes from clients can forge no line of its own: control characters are written as escapes. With
+//! What comes from clients can forge no line of its own, nor turn one around: such characters are written as escapes. With
 //! `logging.addresses: false` fields named `address` are left out, in whatever line they stand. Libraries may log what
 //! strangers send, as often as they send it: their lines are bounded.
 
@@ -21,6 +21,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFi
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Config;
+use crate::text::rules_others;
 
 /// The field that holds the address of a client.
 const ADDRESS: &str = "address";
@@ -170,13 +171,14 @@ fn write_text(writer: &mut impl fmt::Write, fields: &[(&'static str, Value)]) ->
 
 /// Whether a value can stand without quotes.
 fn is_plain(text: &str) -> bool {
-    let is_apart = |character: char| character.is_whitespace() || character.is_control() || "\"\\=".contains(character);
+    let is_apart =
+        |character: char| character.is_whitespace() || rules_others(character) || "\"\\=".contains(character);
     !text.is_empty() && !text.contains(is_apart)
 }
 
 fn write_escaped(writer: &mut impl fmt::Write, text: &str) -> fmt::Result {
     for character in text.chars() {
-        match character.is_control() {
+        match rules_others(character) {
             true => write!(writer, "{}", character.escape_default())?,
             false => writer.write_char(character)?,
         }
@@ -253,11 +255,12 @@ mod tests {
             ("message", "joined\nwe".into()),
             ("name", "a b\u{1b}[1m".into()),
             ("plain", "x:1".into()),
+            ("user", "a\u{202e}b".into()),
             ("n", 3.into()),
         ];
         write_text(&mut text, &fields).unwrap();
 
-        assert_eq!(text, r#"joined\nwe name="a b\u001b[1m" plain=x:1 n=3"#);
+        assert_eq!(text, r#"joined\nwe name="a b\u001b[1m" plain=x:1 user="a\u{202e}b" n=3"#);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub fn plain(text: &str) -> Option<String> {
 /// Whether a character has no shape and changes how others are shown: control characters, ends of lines and paragraphs,
 /// and those of bidirectional text (Unicode Standard Annex #9, sections 2.1 to 2.6), which would turn around what an app
 /// writes next to a name or a title. Text of right-to-left scripts needs none of them.
-fn rules_others(c: char) -> bool {
+pub fn rules_others(c: char) -> bool {
     let line_ends = '\u{2028}'..='\u{2029}';
     let embeddings = '\u{202a}'..='\u{202e}';
     let isolates = '\u{2066}'..='\u{2069}';
