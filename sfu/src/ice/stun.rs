@@ -1,0 +1,255 @@
+//! STUN messages (RFC 8489), read and written in place. Only the binding method exists.
+
+use std::net::{IpAddr, SocketAddr};
+
+use arrayvec::ArrayVec;
+use ring::hmac;
+
+use super::StunRefusal;
+
+pub(super) const MAGIC_COOKIE: u32 = 0x2112_A442;
+const HEADER_LENGTH: usize = 20;
+/// Longest message we read. Checks are about 100 bytes; RFC 8489 wants them below the path's MTU.
+const MESSAGE_BYTES_MAX: usize = 1_500;
+
+pub(super) const BINDING_REQUEST: u16 = 0x0001;
+pub(super) const BINDING_SUCCESS: u16 = 0x0101;
+pub(super) const BINDING_ERROR: u16 = 0x0111;
+
+const USERNAME: u16 = 0x0006;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
+const ERROR_CODE: u16 = 0x0009;
+const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+const PRIORITY: u16 = 0x0024;
+const USE_CANDIDATE: u16 = 0x0025;
+const FINGERPRINT: u16 = 0x8028;
+const ICE_CONTROLLED: u16 = 0x8029;
+
+const INTEGRITY_LENGTH: usize = 20;
+const FINGERPRINT_XOR: u32 = 0x5354_554E;
+/// Attribute types from here on may be ignored when unknown (section 14).
+const COMPREHENSION_OPTIONAL: u16 = 0x8000;
+/// Unknown attributes named in a 420; a client that sends more learns of the rest later.
+const UNKNOWN_MAX: usize = 8;
+
+/// What an agent needs to know of a message.
+pub(super) struct StunMessage<'a> {
+    pub kind: u16,
+    pub transaction: [u8; 12],
+    username: Option<&'a str>,
+    pub integrity: Option<Integrity<'a>>,
+    pub use_candidate: bool,
+    pub controlled: bool,
+    pub unknown: ArrayVec<u16, UNKNOWN_MAX>,
+}
+
+/// A MESSAGE-INTEGRITY and the bytes it covers.
+pub(super) struct Integrity<'a> {
+    /// The message before the attribute, header included.
+    covered: &'a [u8],
+    tag: &'a [u8],
+}
+
+impl Integrity<'_> {
+    pub fn verify(&self, key: &hmac::Key) -> bool {
+        // Covered is the message as if it ended with this attribute (section 14.5), so the length is another one.
+        let length = self.covered.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH;
+        let Ok(length) = u16::try_from(length) else { return false };
+        let mut message = ArrayVec::<u8, MESSAGE_BYTES_MAX>::new();
+        if message.try_extend_from_slice(self.covered).is_err() {
+            return false;
+        }
+        let Some(field) = message.get_mut(2..4) else { return false };
+        field.copy_from_slice(&length.to_be_bytes());
+        hmac::verify(key, &message, self.tag).is_ok()
+    }
+}
+
+impl<'a> StunMessage<'a> {
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunRefusal> {
+        let (header, mut attributes) = datagram.split_first_chunk::<HEADER_LENGTH>().ok_or(StunRefusal::Malformed)?;
+        let [k0, k1, l0, l1, c0, c1, c2, c3, transaction @ ..] = *header;
+        let kind = u16::from_be_bytes([k0, k1]);
+        let length = usize::from(u16::from_be_bytes([l0, l1]));
+        let has_cookie = [c0, c1, c2, c3] == MAGIC_COOKIE.to_be_bytes();
+        if kind >= 0x4000
+            || !has_cookie
+            || length != attributes.len()
+            || !length.is_multiple_of(4)
+            || datagram.len() > MESSAGE_BYTES_MAX
+        {
+            return Err(StunRefusal::Malformed);
+        }
+        let mut message = Self {
+            kind,
+            transaction,
+            username: None,
+            integrity: None,
+            use_candidate: false,
+            controlled: false,
+            unknown: ArrayVec::new(),
+        };
+        while !attributes.is_empty() {
+            let covered = datagram.get(..datagram.len() - attributes.len()).ok_or(StunRefusal::Malformed)?;
+            let (attribute, value, rest) = split_attribute(attributes).ok_or(StunRefusal::Malformed)?;
+            message.take_attribute(attribute, value, covered)?;
+            attributes = rest;
+            if attribute == FINGERPRINT && !attributes.is_empty() {
+                return Err(StunRefusal::Malformed);
+            }
+        }
+        Ok(message)
+    }
+
+    fn take_attribute(&mut self, attribute: u16, value: &'a [u8], covered: &'a [u8]) -> Result<(), StunRefusal> {
+        if attribute == FINGERPRINT {
+            let expected = fingerprint_of_message(covered).to_be_bytes();
+            return if value == expected { Ok(()) } else { Err(StunRefusal::WrongFingerprint) };
+        }
+        if self.integrity.is_some() {
+            // Nothing after MESSAGE-INTEGRITY but FINGERPRINT counts (section 14.5).
+            return Ok(());
+        }
+        match attribute {
+            USERNAME => self.username = Some(std::str::from_utf8(value).map_err(|_| StunRefusal::Malformed)?),
+            MESSAGE_INTEGRITY if value.len() == INTEGRITY_LENGTH => {
+                self.integrity = Some(Integrity { covered, tag: value });
+            }
+            MESSAGE_INTEGRITY => return Err(StunRefusal::Malformed),
+            USE_CANDIDATE => self.use_candidate = true,
+            ICE_CONTROLLED => self.controlled = true,
+            PRIORITY => {}
+            other if other < COMPREHENSION_OPTIONAL => {
+                // Full: the list is cut, the request refused all the same.
+                let _ = self.unknown.try_push(other);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub fn local_ufrag(&self) -> Option<&'a str> {
+        let (local, _) = self.username?.split_once(':')?;
+        Some(local)
+    }
+}
+
+fn split_attribute(attributes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (header, rest) = attributes.split_first_chunk::<4>()?;
+    let [t0, t1, l0, l1] = *header;
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    let (padded, rest) = rest.split_at_checked(length.next_multiple_of(4))?;
+    Some((u16::from_be_bytes([t0, t1]), padded.get(..length)?, rest))
+}
+
+/// FINGERPRINT over a message without it. Its length field already counts the attribute (section 14.7).
+fn fingerprint_of_message(covered: &[u8]) -> u32 {
+    crc32(covered) ^ FINGERPRINT_XOR
+}
+
+const CRC32_TABLE: [u32; 256] = crc32_table();
+
+const fn crc32_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut value = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { 0xEDB8_8320 ^ (value >> 1) } else { value >> 1 };
+            bit += 1;
+        }
+        table[index] = value;
+        index += 1;
+    }
+    table
+}
+
+/// CRC-32 of ITU V.42.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, &byte: &u8| {
+        let [low, ..] = crc.to_le_bytes();
+        CRC32_TABLE[usize::from(low ^ byte)] ^ (crc >> 8)
+    };
+    !bytes.iter().fold(u32::MAX, step)
+}
+
+/// Writes a response.
+pub(super) struct Response<'a> {
+    out: &'a mut Vec<u8>,
+    transaction: [u8; 12],
+}
+
+impl<'a> Response<'a> {
+    pub fn new(kind: u16, transaction: [u8; 12], out: &'a mut Vec<u8>) -> Self {
+        out.clear();
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
+        out.extend_from_slice(&transaction);
+        Self { out, transaction }
+    }
+
+    fn attribute(&mut self, attribute: u16, value: &[u8]) {
+        let length = u16::try_from(value.len()).expect("we write only short attributes");
+        self.out.extend_from_slice(&attribute.to_be_bytes());
+        self.out.extend_from_slice(&length.to_be_bytes());
+        self.out.extend_from_slice(value);
+        self.out.resize(self.out.len().next_multiple_of(4), 0);
+    }
+
+    pub fn error(mut self, code: u16, reason: &str) -> Self {
+        let mut value = ArrayVec::<u8, 64>::new();
+        value.extend([0, 0, (code / 100) as u8, (code % 100) as u8]);
+        value.extend(reason.bytes().take(60));
+        self.attribute(ERROR_CODE, &value);
+        self
+    }
+
+    pub fn unknown_attributes(mut self, unknown: &[u16]) -> Self {
+        let value: ArrayVec<u8, { 2 * UNKNOWN_MAX }> =
+            unknown.iter().take(UNKNOWN_MAX).flat_map(|attribute| attribute.to_be_bytes()).collect();
+        self.attribute(UNKNOWN_ATTRIBUTES, &value);
+        self
+    }
+
+    pub fn mapped_address(mut self, address: SocketAddr) -> Self {
+        let [c0, c1, c2, c3] = MAGIC_COOKIE.to_be_bytes();
+        let [p0, p1] = address.port().to_be_bytes();
+        let mut value = ArrayVec::<u8, 20>::new();
+        // A socket for both families names IPv4 peers by mapped addresses; on the wire they are IPv4.
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                value.extend([0, 1, p0 ^ c0, p1 ^ c1, a ^ c0, b ^ c1, c ^ c2, d ^ c3]);
+            }
+            IpAddr::V6(ip) => {
+                value.extend([0, 2, p0 ^ c0, p1 ^ c1]);
+                let mask = [c0, c1, c2, c3].into_iter().chain(self.transaction);
+                value.extend(ip.octets().into_iter().zip(mask).map(|(byte, mask)| byte ^ mask));
+            }
+        }
+        self.attribute(XOR_MAPPED_ADDRESS, &value);
+        self
+    }
+
+    fn set_length(&mut self, length: usize) {
+        let length = u16::try_from(length).expect("a response has about 100 bytes");
+        if let Some(field) = self.out.get_mut(2..4) {
+            field.copy_from_slice(&length.to_be_bytes());
+        }
+    }
+
+    /// Adds MESSAGE-INTEGRITY if the requester proved to know the password, and FINGERPRINT.
+    pub fn finish(mut self, key: Option<&hmac::Key>) {
+        if let Some(key) = key {
+            self.set_length(self.out.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH);
+            let tag = hmac::sign(key, self.out);
+            self.attribute(MESSAGE_INTEGRITY, tag.as_ref());
+        }
+        self.set_length(self.out.len() - HEADER_LENGTH + 8);
+        let fingerprint = fingerprint_of_message(self.out);
+        self.attribute(FINGERPRINT, &fingerprint.to_be_bytes());
+    }
+}
