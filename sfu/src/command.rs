@@ -175,6 +175,12 @@ pub enum Command {
         fingerprint: Fingerprint,
         role: DtlsRole,
     },
+    /// The client's ICE credentials, known with its certificate and again after each ICE restart: an address that it moves
+    /// to is checked with them.
+    SetRemoteCredentials {
+        transport: TransportId,
+        remote: IceCredentials,
+    },
     /// New local credentials (RFC 8445, section 9). The old ones serve until a check with the new ones nominates.
     RestartIce {
         transport: TransportId,

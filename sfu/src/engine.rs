@@ -235,6 +235,11 @@ impl Engine {
                 self.peers[slot].transport.set_fingerprint(now, fingerprint);
                 self.after_transport(now, slot, out);
             }
+            Command::SetRemoteCredentials { transport, remote } => {
+                let Some(slot) = self.peer_slot(transport) else { return };
+                self.peers[slot].transport.set_remote_credentials(now, remote);
+                self.after_transport(now, slot, out);
+            }
             Command::RestartIce { transport, local } => self.restart_ice(transport, local),
             Command::CloseTransport { transport, after } => {
                 let Some(slot) = self.peer_slot(transport) else { return };
@@ -275,6 +280,7 @@ impl Engine {
     pub fn establish(&mut self, transport: TransportId, path: Path, keys: &KeyingMaterial) {
         let Some(slot) = self.peer_slot(transport) else { return };
         let peer = &mut self.peers[slot];
+        peer.transport.assume_path(path);
         peer.path = Some(path);
         peer.paths.push(path);
         self.paths.insert(path, slot);
@@ -619,6 +625,10 @@ impl Engine {
 
     fn flush_transport<T: Transmit>(&mut self, slot: usize, out: &mut SendArena<T>) {
         let peer = &mut self.peers[slot];
+        while let Some((path, check)) = peer.transport.poll_check() {
+            self.stats.path_checks_sent += 1;
+            out.single(path, &check);
+        }
         let Some(path) = peer.transport.path() else { return };
         loop {
             self.datagram.clear();

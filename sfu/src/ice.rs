@@ -1,8 +1,13 @@
 //! ICE-lite (RFC 8445, section 2.5): answers a client's connectivity checks and follows its nominations.
 //!
-//! A lite agent sends no checks. The client is always controlling: it tries our host candidates and names the pair to
-//! use by USE-CANDIDATE; the newest valid nomination wins. The arrival of checks is the client's consent (RFC 7675).
+//! The client is always controlling: it tries our host candidates and names the pair to use by USE-CANDIDATE; the newest
+//! valid nomination wins. The arrival of checks from there is the client's consent (RFC 7675).
+//!
+//! Whoever knows our password can nominate any address by a check with a forged sender. So once something has been sent
+//! beyond replies, a nomination of another address takes effect when that address has answered a check of ours
+//! ([`path_check`]). Until then all goes where it went.
 
+mod path_check;
 mod stun;
 
 use std::time::Instant;
@@ -10,9 +15,10 @@ use std::time::Instant;
 use rand::RngExt;
 use ring::hmac;
 
-use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, MAGIC_COOKIE, Response, StunMessage};
+use self::path_check::PathCheck;
+use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, MAGIC_COOKIE, StunMessage, StunWriter};
 use crate::command::IceCredentials;
-use crate::transport::Path;
+use crate::transport::{Path, Via};
 
 /// Characters of ICE credentials (RFC 8839, section 5.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -52,6 +58,11 @@ pub fn local_ufrag_of(datagram: &[u8]) -> Option<&str> {
     message.local_ufrag()
 }
 
+/// Whether a datagram says that it answers a check of ours. Nothing about the sender is verified.
+pub fn is_response(datagram: &[u8]) -> bool {
+    matches!(datagram, [1, 0x01 | 0x11, ..])
+}
+
 /// Why a STUN message was not accepted as a check. For some there is a reply all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StunRefusal {
@@ -59,9 +70,12 @@ pub enum StunRefusal {
     Malformed,
     #[error("wrong FINGERPRINT")]
     WrongFingerprint,
-    /// A response, an indication, or another method. We send no requests, so we expect no answers.
+    /// An error response, an indication, or another method.
     #[error("not a binding request")]
     NotARequest,
+    /// A response to no check of ours.
+    #[error("an answer to nothing")]
+    NotAsked,
     /// Answered 400.
     #[error("USERNAME or MESSAGE-INTEGRITY is missing")]
     Unauthenticated,
@@ -84,6 +98,8 @@ pub enum StunRefusal {
 pub struct StunOutcome {
     /// The path to send on is another one than before (or there was none).
     pub path_changed: bool,
+    /// Another address was nominated, which has to answer a check first.
+    pub waits_for_proof: bool,
 }
 
 /// One set of our credentials, with the key of its password.
@@ -94,7 +110,7 @@ struct Local {
 
 impl Local {
     fn new(credentials: IceCredentials) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, credentials.password.as_bytes());
+        let key = key_of(&credentials.password);
         Self { credentials, key }
     }
 }
@@ -111,14 +127,29 @@ pub(crate) struct IceAgent {
     current: Local,
     /// Credentials from before a restart: they serve until a check with the current ones nominates.
     previous: Option<Local>,
+    /// The client's, by its description.
+    remote: Option<Box<IceCredentials>>,
     path: Option<(Path, Nomination)>,
+    /// More than replies was sent to the path: from now on another one needs proof.
+    settled: bool,
+    /// A nominated address that has not answered yet.
+    unproven: Option<Box<PathCheck>>,
     first_check: Option<Instant>,
     last_check: Option<Instant>,
 }
 
 impl IceAgent {
     pub(crate) fn new(local: IceCredentials) -> Self {
-        Self { current: Local::new(local), previous: None, path: None, first_check: None, last_check: None }
+        Self {
+            current: Local::new(local),
+            previous: None,
+            remote: None,
+            path: None,
+            settled: false,
+            unproven: None,
+            first_check: None,
+            last_check: None,
+        }
     }
 
     /// Takes new credentials (RFC 8445, section 9). Those in use go on serving; a second restart before the first was
@@ -136,6 +167,25 @@ impl IceAgent {
         std::iter::once(&self.current).chain(&self.previous).map(|local| local.credentials.ufrag.as_str())
     }
 
+    /// Takes the client's credentials, which its description has told.
+    pub(crate) fn set_remote(&mut self, remote: IceCredentials) {
+        self.remote = Some(Box::new(remote));
+    }
+
+    pub(crate) fn remote(&self) -> Option<&IceCredentials> {
+        self.remote.as_deref()
+    }
+
+    /// Notes that more than replies goes to the path.
+    pub(crate) fn settle(&mut self) {
+        self.settled |= self.path.is_some();
+    }
+
+    /// Takes a path without a check: for simulations.
+    pub(crate) fn assume(&mut self, path: Path) {
+        (self.path, self.settled) = (Some((path, Nomination::Nominated)), true);
+    }
+
     pub(crate) fn path(&self) -> Option<Path> {
         self.path.map(|(path, _)| path)
     }
@@ -144,9 +194,25 @@ impl IceAgent {
         self.first_check
     }
 
-    /// When the last valid check arrived.
+    /// When the last valid check from the path arrived.
     pub(crate) fn last_check(&self) -> Option<Instant> {
         self.last_check
+    }
+
+    /// When [`IceAgent::poll_check`] is next due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.unproven.as_ref().filter(|_| self.remote.is_some())?.due()
+    }
+
+    /// Writes the next check of ours, if one is due, and tells where to.
+    pub(crate) fn poll_check(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Path> {
+        let (check, remote) = (self.unproven.as_mut()?, self.remote.as_deref()?);
+        check.due().filter(|due| *due <= now)?;
+        let username = format!("{}:{}", remote.ufrag, self.current.credentials.ufrag);
+        StunWriter::new(BINDING_REQUEST, check.transaction, out)
+            .check(&username, rand::random())
+            .finish(Some(&key_of(&remote.password)));
+        check.transmit(now, out.len()).then_some(check.path)
     }
 
     /// Takes in a STUN message and writes the reply, if there is one, into `reply` (cleared first).
@@ -161,57 +227,97 @@ impl IceAgent {
     ) -> Result<StunOutcome, StunRefusal> {
         reply.clear();
         let message = StunMessage::parse(datagram)?;
-        if message.kind != BINDING_REQUEST {
-            return Err(StunRefusal::NotARequest);
+        match message.kind {
+            BINDING_REQUEST => {}
+            BINDING_SUCCESS => return self.on_answer(now, from, &message),
+            _ => return Err(StunRefusal::NotARequest),
         }
         let (Some(ufrag), Some(integrity)) = (message.local_ufrag(), &message.integrity) else {
-            Response::new(BINDING_ERROR, message.transaction, reply).error(400, "Bad Request").finish(None);
+            StunWriter::new(BINDING_ERROR, message.transaction, reply).error(400, "Bad Request").finish(None);
             return Err(StunRefusal::Unauthenticated);
         };
         let is_current = ufrag == self.current.credentials.ufrag;
         let previous = self.previous.as_ref().filter(|previous| ufrag == previous.credentials.ufrag);
         let Some(local) = is_current.then_some(&self.current).or(previous) else {
-            Response::new(BINDING_ERROR, message.transaction, reply).error(401, "Unauthorized").finish(None);
+            StunWriter::new(BINDING_ERROR, message.transaction, reply).error(401, "Unauthorized").finish(None);
             return Err(StunRefusal::UnknownUsername);
         };
         if !integrity.verify(&local.key) {
-            Response::new(BINDING_ERROR, message.transaction, reply).error(401, "Unauthorized").finish(None);
+            StunWriter::new(BINDING_ERROR, message.transaction, reply).error(401, "Unauthorized").finish(None);
             return Err(StunRefusal::WrongIntegrity);
         }
         if !message.unknown.is_empty() {
-            Response::new(BINDING_ERROR, message.transaction, reply)
+            StunWriter::new(BINDING_ERROR, message.transaction, reply)
                 .error(420, "Unknown Attribute")
                 .unknown_attributes(&message.unknown)
                 .finish(Some(&local.key));
             return Err(StunRefusal::UnknownAttribute);
         }
         if message.controlled {
-            Response::new(BINDING_ERROR, message.transaction, reply)
+            StunWriter::new(BINDING_ERROR, message.transaction, reply)
                 .error(487, "Role Conflict")
                 .finish(Some(&local.key));
             return Err(StunRefusal::RoleConflict);
         }
-        Response::new(BINDING_SUCCESS, message.transaction, reply).mapped_address(from.remote).finish(Some(&local.key));
+        StunWriter::new(BINDING_SUCCESS, message.transaction, reply)
+            .mapped_address(from.remote)
+            .finish(Some(&local.key));
 
         self.first_check.get_or_insert(now);
-        self.last_check = Some(now);
-        let use_candidate = message.use_candidate;
-        Ok(StunOutcome { path_changed: self.follow(from, use_candidate, is_current) })
+        let before = self.path();
+        let waited = self.unproven.as_ref().map(|check| check.path);
+        if message.use_candidate {
+            self.nominate(from);
+            if is_current {
+                self.previous = None;
+            }
+        } else if before.is_none() {
+            self.path = Some((from, Nomination::Provisional));
+        }
+        if let Some(check) = self.unproven.as_mut().filter(|check| check.path == from) {
+            check.on_check(now, datagram.len(), reply.len());
+        }
+        if self.path() == Some(from) {
+            self.last_check = Some(now);
+        }
+        let waits = self.unproven.as_ref().map(|check| check.path);
+        Ok(StunOutcome { path_changed: self.path() != before, waits_for_proof: waits == Some(from) && waits != waited })
     }
 
-    /// Decides on the path after a valid check; true if it changed.
-    fn follow(&mut self, from: Path, use_candidate: bool, is_current: bool) -> bool {
-        let before = self.path();
-        match (use_candidate, self.path) {
-            (true, _) => {
-                self.path = Some((from, Nomination::Nominated));
-                if is_current {
-                    self.previous = None;
-                }
-            }
-            (false, None) => self.path = Some((from, Nomination::Provisional)),
-            (false, Some((_, Nomination::Provisional | Nomination::Nominated))) => {}
+    /// Follows a nomination, at once or when the address has answered.
+    fn nominate(&mut self, from: Path) {
+        let is_elsewhere = self.path().is_some_and(|path| path != from);
+        if !(is_elsewhere && self.settled && needs_proof(from)) {
+            (self.path, self.unproven) = (Some((from, Nomination::Nominated)), None);
+        } else if self.unproven.as_ref().is_none_or(|check| check.path != from) {
+            self.unproven = Some(Box::new(PathCheck::new(from)));
         }
-        self.path() != before
     }
+
+    /// The answer to a check of ours (RFC 8445, section 7.2.5.2).
+    fn on_answer(&mut self, now: Instant, from: Path, answer: &StunMessage<'_>) -> Result<StunOutcome, StunRefusal> {
+        let (Some(check), Some(remote)) = (&self.unproven, &self.remote) else { return Err(StunRefusal::NotAsked) };
+        if check.path != from || check.transaction != answer.transaction {
+            return Err(StunRefusal::NotAsked);
+        }
+        let integrity = answer.integrity.as_ref().ok_or(StunRefusal::Unauthenticated)?;
+        if !integrity.verify(&key_of(&remote.password)) {
+            return Err(StunRefusal::WrongIntegrity);
+        }
+        (self.path, self.unproven) = (Some((from, Nomination::Nominated)), None);
+        self.last_check = Some(now);
+        Ok(StunOutcome { path_changed: true, waits_for_proof: false })
+    }
+}
+
+/// The handshake of a TCP connection has shown that its client receives.
+fn needs_proof(path: Path) -> bool {
+    match path.via {
+        Via::Udp(_) => true,
+        Via::Tcp(_) => false,
+    }
+}
+
+fn key_of(password: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes())
 }

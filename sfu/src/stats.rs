@@ -221,6 +221,10 @@ pub struct Stats {
     /// Datagrams that came to another worker's socket.
     pub taken_over: u64,
     pub accept_pauses: u64,
+    /// Nominations of another address, which has to answer a check first.
+    pub nominations_unproven: u64,
+    pub path_checks_sent: u64,
+    pub paths_moved: u64,
     pub panics: u64,
     pub restarts: u64,
     pub handshakes: Handshakes,
@@ -280,6 +284,13 @@ impl Stats {
                 "Times that no ICE-TCP connection was accepted for want of file descriptors.",
                 self.accept_pauses,
             ),
+            (
+                "nominations_unproven_total",
+                "Nominations of an address that had to show first that it receives.",
+                self.nominations_unproven,
+            ),
+            ("path_checks_sent_total", "Checks that nominated addresses had to answer.", self.path_checks_sent),
+            ("paths_moved_total", "Transports that went on at another address.", self.paths_moved),
             ("panics_total", "Faults in the program that a worker went on after.", self.panics),
             ("worker_restarts_total", "Faults after which a worker closed all of its transports.", self.restarts),
         ];

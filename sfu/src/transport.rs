@@ -77,6 +77,8 @@ pub struct Transport {
     security: Security,
     /// The client's certificate by its SDP.
     fingerprint: Option<Fingerprint>,
+    /// A check of ours to send, and where to.
+    check: Option<Box<(Path, Vec<u8>)>>,
     outputs: VecDeque<TransportOutput>,
 }
 
@@ -99,6 +101,7 @@ impl Transport {
             sctp: Sctp::new(opener),
             security: Security::Handshaking,
             fingerprint: None,
+            check: None,
             outputs: VecDeque::new(),
         }
     }
@@ -116,6 +119,18 @@ impl Transport {
     /// nominates; DTLS goes on as if nothing had happened.
     pub fn restart_ice(&mut self, local: IceCredentials) {
         self.ice.restart(local);
+    }
+
+    /// Takes the client's ICE credentials, as its description tells them: a nominated address may wait for a check that
+    /// is made with them.
+    pub fn set_remote_credentials(&mut self, now: Instant, remote: IceCredentials) {
+        self.ice.set_remote(remote);
+        self.make_check(now);
+    }
+
+    /// The client's ICE credentials, if its description has told them.
+    pub fn remote_credentials(&self) -> Option<&IceCredentials> {
+        self.ice.remote()
     }
 
     /// Takes the DTLS role that an answer leaves to us. A client sends its ClientHello as soon as a check has shown the
@@ -150,7 +165,9 @@ impl Transport {
     /// Takes in a STUN datagram from `from`.
     ///
     /// `reply` is cleared; what is in it afterwards is to be sent to `from`, also when the message was refused. `Ok`
-    /// means that the sender knows our password: from now on DTLS may be taken from this path.
+    /// means that the sender knows our password: from now on DTLS may be taken from this path. A nomination of another
+    /// path takes effect at once until there is something to transmit, and from then on when the address there has
+    /// answered a check of ours ([`Self::poll_check`]).
     ///
     /// # Errors
     ///
@@ -163,8 +180,26 @@ impl Transport {
         reply: &mut Vec<u8>,
     ) -> Result<StunOutcome, StunRefusal> {
         let outcome = self.ice.on_stun(now, from, datagram, reply)?;
+        self.make_check(now);
         self.start_dtls(now);
         Ok(outcome)
+    }
+
+    fn make_check(&mut self, now: Instant) {
+        let mut datagram = Vec::new();
+        if let Some(path) = self.ice.poll_check(now, &mut datagram) {
+            self.check = Some(Box::new((path, datagram)));
+        }
+    }
+
+    /// The next check of ours, and where to send it.
+    pub fn poll_check(&mut self) -> Option<(Path, Vec<u8>)> {
+        self.check.take().map(|check| *check)
+    }
+
+    /// Takes a path without ICE: for simulations of the media path.
+    pub(crate) fn assume_path(&mut self, path: Path) {
+        self.ice.assume(path);
     }
 
     /// Takes in a DTLS datagram. Afterwards there may be something to transmit and to tell.
@@ -318,6 +353,7 @@ impl Transport {
         buf.clear();
         match self.dtls.poll_transmit() {
             Some(datagram) => {
+                self.ice.settle();
                 buf.extend_from_slice(&datagram);
                 true
             }
@@ -329,12 +365,12 @@ impl Transport {
         self.outputs.pop_front()
     }
 
-    /// When [`Self::on_deadline`] is due: a retransmission, the end of a handshake's patience, or of consent.
+    /// When [`Self::on_deadline`] is due: a retransmission, the end of a handshake's patience, or of consent, a check.
     pub fn deadline(&self) -> Option<Instant> {
         if self.has_ended() {
             return None;
         }
-        [self.patience_ends(), self.consent_ends(), self.dtls.deadline(), self.sctp.deadline()]
+        [self.patience_ends(), self.consent_ends(), self.ice.deadline(), self.dtls.deadline(), self.sctp.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -368,6 +404,7 @@ impl Transport {
             self.end(TransportEnd::HandshakeFailed);
             return;
         }
+        self.make_check(now);
         if self.dtls.deadline().is_some_and(|deadline| now >= deadline) {
             self.dtls.on_deadline(now);
             self.take_from_dtls(now);

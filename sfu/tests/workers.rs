@@ -157,6 +157,31 @@ fn media_flows_over_udp_whichever_worker_the_kernel_chooses() {
 }
 
 #[test]
+fn media_goes_on_at_another_address_whichever_worker_hears_from_there() {
+    let mut server = Server::start(2);
+    let mut publisher = Peer::connect(&mut server, 1, Link::udp);
+    let (publication, transport) = (PublicationId(1), TransportId(1));
+    server.command(Command::Publish { publication, transport, section: video_section(100) });
+    let mut viewer = Peer::connect(&mut server, 2, Link::udp);
+    let (subscription, section) = (SubscriptionId(1), send_section(1_000, video_codecs()));
+    server.command(Command::Subscribe { subscription, publication, transport: TransportId(2), section });
+    let mut source = Source::new(100);
+    let mut moves = 0;
+    while moves < 4 || server.counter("taken_over_total", "") == 0 {
+        assert!(moves < SOCKETS as u64, "no socket of {SOCKETS} came to the wrong worker");
+        viewer.link = Link::udp(&server);
+        viewer.check();
+        moves += 1;
+        while server.counter("paths_moved_total", "") < moves {
+            viewer.step();
+        }
+        let before = viewer.media.len();
+        publisher.send_media(&source.frame(moves == 1, 5));
+        viewer.run_until(|viewer| viewer.media.len() == before + 5);
+    }
+}
+
+#[test]
 fn media_flows_over_ice_tcp() {
     let mut server = Server::start(2);
     media_arrives(&mut server, Link::tcp, |_, subscribers| subscribers == 4);

@@ -79,7 +79,9 @@ pub struct SendingSection {
 pub struct OfferNews {
     /// Set when it is new or has changed.
     pub fingerprint: Option<Fingerprint>,
-    /// The client's ICE credentials changed against the last offer: new local ones are due before the answer.
+    /// The client's ICE credentials, when they are new or have changed.
+    pub remote: Option<IceCredentials>,
+    /// They changed against the last offer: new local ones are due before the answer.
     pub ice_restart: bool,
     /// Sections that send and are not published yet.
     pub sending: Vec<SendingSection>,
@@ -99,6 +101,8 @@ pub struct OfferNews {
 pub struct AnswerNews {
     /// The client's certificate and our DTLS role, when they are new.
     pub dtls: Option<(Fingerprint, DtlsRole)>,
+    /// The client's ICE credentials, when they are new or have changed.
+    pub remote: Option<IceCredentials>,
     /// Bound sections as the client accepted them: send from now on.
     pub accepted: Vec<(TrackSid, SendSection)>,
     /// Tracks whose section was refused, or has no codec in common: they are released already.
@@ -210,6 +214,7 @@ impl Negotiation {
         let old = sections.offer.as_ref();
         let mut news = OfferNews {
             fingerprint: Some(offer.fingerprint).filter(|new| old.is_none_or(|old| old.fingerprint != *new)),
+            remote: Some(&offer.ice).filter(|new| old.is_none_or(|old| old.ice != **new)).cloned(),
             ice_restart: old.is_some_and(|old| old.ice != offer.ice),
             ..OfferNews::default()
         };

@@ -426,7 +426,13 @@ fn bindings_of_v1_outlast_offers_and_freed_slots_are_inactive_until_used_again()
     negotiation.write_answer().unwrap();
 
     let news = negotiation.read_offer(&recorded("v1-chromium-11-offer")).unwrap();
-    assert!(news.lost.is_empty() && news.rebound.is_empty() && news.fingerprint.is_none() && !news.ice_restart);
+    assert!(
+        news.lost.is_empty()
+            && news.rebound.is_empty()
+            && news.fingerprint.is_none()
+            && news.remote.is_none()
+            && !news.ice_restart
+    );
     let answer = negotiation.write_answer().unwrap();
     assert_eq!(answer.mid_to_track_id.len(), 2);
     assert_shown(View::of(&answer.sdp).section("0"), &audio, "PA_x|TR_a", "TR_a");
@@ -497,7 +503,7 @@ fn a_resume_of_v1_restarts_ice_and_changes_nothing_else() {
     let before = View::of(&negotiation.write_answer().unwrap().sdp);
 
     let news = negotiation.read_offer(&recorded("v1-chromium-resume-16-offer")).unwrap();
-    assert!(news.ice_restart && news.fingerprint.is_none());
+    assert!(news.ice_restart && news.remote.is_some() && news.fingerprint.is_none());
     negotiation.restart_ice(credentials("second"));
     let answer = negotiation.write_answer().unwrap();
     let view = View::of(&answer.sdp);

@@ -11,7 +11,7 @@ use crate::codec::{Vp8Descriptor, is_keyframe_start};
 use crate::command::{Event, Mid, Rid, Ssrc};
 use crate::demux::{Discard, PacketKind};
 use crate::history::PacketInfo;
-use crate::ice::{StunRefusal, local_ufrag_of};
+use crate::ice::{StunRefusal, is_response, local_ufrag_of};
 use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
 use crate::transport::Path;
@@ -62,7 +62,8 @@ impl Engine {
         }
     }
 
-    /// A connectivity check (RFC 8445, section 7.3). The user fragment names the transport.
+    /// A connectivity check (RFC 8445, section 7.3), whose user fragment names the transport, or the answer to one of ours,
+    /// which comes from an address that is known.
     fn receive_stun<T: Transmit>(
         &mut self,
         now: Instant,
@@ -70,8 +71,12 @@ impl Engine {
         datagram: &[u8],
         out: &mut SendArena<T>,
     ) -> Result<(), Discard> {
-        let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
-        let slot = *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?;
+        let slot = if is_response(datagram) {
+            *self.paths.get(&from).ok_or(Discard::UnknownSender)?
+        } else {
+            let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
+            *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?
+        };
         if self.is_taken(now, &from, slot) {
             return Err(Discard::PathTaken);
         }
@@ -84,7 +89,11 @@ impl Engine {
         }
         self.datagram = reply;
         let outcome = match outcome {
-            Ok(_) => Ok(()),
+            Ok(outcome) => {
+                self.stats.nominations_unproven += u64::from(outcome.waits_for_proof);
+                self.stats.paths_moved += u64::from(outcome.path_changed && self.peers[slot].path.is_some());
+                Ok(())
+            }
             Err(StunRefusal::WrongIntegrity | StunRefusal::UnknownUsername | StunRefusal::Unauthenticated) => {
                 Err(Discard::StunIntegrity)
             }
@@ -115,7 +124,8 @@ impl Engine {
             return;
         }
         if peer.paths.len() >= PATHS_MAX {
-            let oldest = peer.paths.remove(0);
+            // The oldest that is not in use.
+            let oldest = peer.paths.remove(usize::from(peer.paths.first() == peer.path.as_ref()));
             if self.paths.get(&oldest) == Some(&slot) {
                 self.paths.remove(&oldest);
             }

@@ -20,6 +20,8 @@ pub struct TransportState {
     pub room: RoomId,
     /// The client's certificate, if its description has come.
     pub fingerprint: Option<Fingerprint>,
+    /// The client's, by that description.
+    pub remote: Option<IceCredentials>,
     /// Ours. DTLS starts anew elsewhere, in the role that the descriptions agreed on.
     pub role: DtlsRole,
     pub publications: Vec<PublicationState>,
@@ -88,6 +90,7 @@ impl Engine {
             transport,
             room: peer.room,
             fingerprint: peer.transport.fingerprint(),
+            remote: peer.transport.remote_credentials().cloned(),
             role: peer.transport.dtls_role(),
             publications: publications.collect(),
             subscriptions: subscriptions.collect(),
@@ -108,6 +111,9 @@ impl Engine {
         self.handle(now, Command::OpenTransport { transport, room: state.room, local, opener }, out);
         if let Some(fingerprint) = state.fingerprint {
             self.handle(now, Command::SetFingerprint { transport, fingerprint, role: state.role }, out);
+        }
+        if let Some(remote) = state.remote {
+            self.handle(now, Command::SetRemoteCredentials { transport, remote }, out);
         }
         for publication in state.publications {
             self.restore_publication(transport, publication);

@@ -30,6 +30,8 @@ const INTEGRITY_LENGTH: usize = 20;
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 /// Attribute types from here on may be ignored when unknown (section 14).
 const COMPREHENSION_OPTIONAL: u16 = 0x8000;
+/// Of a peer-reflexive candidate of component 1 (RFC 8445, section 5.1.2.1), which is what a check announces.
+const CHECK_PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
 /// Unknown attributes named in a 420; a client that sends more learns of the rest later.
 const UNKNOWN_MAX: usize = 8;
 
@@ -175,13 +177,13 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
-/// Writes a response.
-pub(super) struct Response<'a> {
+/// Writes a message.
+pub(super) struct StunWriter<'a> {
     out: &'a mut Vec<u8>,
     transaction: [u8; 12],
 }
 
-impl<'a> Response<'a> {
+impl<'a> StunWriter<'a> {
     pub fn new(kind: u16, transaction: [u8; 12], out: &'a mut Vec<u8>) -> Self {
         out.clear();
         out.extend_from_slice(&kind.to_be_bytes());
@@ -234,14 +236,22 @@ impl<'a> Response<'a> {
         self
     }
 
+    /// What a check says beside its integrity (RFC 8445, section 7.2.2). We are lite, and so always controlled.
+    pub fn check(mut self, username: &str, tie_breaker: u64) -> Self {
+        self.attribute(USERNAME, username.as_bytes());
+        self.attribute(PRIORITY, &CHECK_PRIORITY.to_be_bytes());
+        self.attribute(ICE_CONTROLLED, &tie_breaker.to_be_bytes());
+        self
+    }
+
     fn set_length(&mut self, length: usize) {
-        let length = u16::try_from(length).expect("a response has about 100 bytes");
+        let length = u16::try_from(length).expect("a message has a few hundred bytes");
         if let Some(field) = self.out.get_mut(2..4) {
             field.copy_from_slice(&length.to_be_bytes());
         }
     }
 
-    /// Adds MESSAGE-INTEGRITY if the requester proved to know the password, and FINGERPRINT.
+    /// Adds MESSAGE-INTEGRITY, if a key is shared with the receiver, and FINGERPRINT.
     pub fn finish(mut self, key: Option<&hmac::Key>) {
         if let Some(key) = key {
             self.set_length(self.out.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::demux::{Discard, PacketKind};
 use crate::engine::PATH_TAKEN;
-use crate::ice::{local_ufrag_of, worker_of};
+use crate::ice::{is_response, local_ufrag_of, worker_of};
 
 /// Remote addresses known to belong to another worker; they are learned again from the next check.
 const STRAYS_MAX: usize = 65_536;
@@ -50,7 +50,8 @@ impl Strays {
         if workers < 2 {
             return Ok(None);
         }
-        if PacketKind::of(datagram) != Some(PacketKind::Stun) {
+        // An answer to a check of ours names nobody either.
+        if PacketKind::of(datagram) != Some(PacketKind::Stun) || is_response(datagram) {
             // What an authenticated check has settled, a forged one for another worker must not divert.
             let shown = self.shown.get(&remote).map(|(worker, _)| worker);
             return Ok(shown.or_else(|| self.named.get(&remote)).copied().filter(|_| !settled));

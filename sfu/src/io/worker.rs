@@ -22,7 +22,7 @@ use super::{Board, Config, Handed, Inboxes, Instruction, Neighbour};
 use crate::command::{Event, RoomId};
 use crate::demux::{Discard, PacketKind};
 use crate::engine::Engine;
-use crate::ice::{local_ufrag_of, worker_of};
+use crate::ice::{is_response, local_ufrag_of, worker_of};
 use crate::run::SendArena;
 use crate::transport::{Path, Via};
 
@@ -253,7 +253,7 @@ impl Worker {
             match handed {
                 Handed::Datagram { by, from, mut bytes } => {
                     self.engine.stats.taken_over += 1;
-                    let is_check = PacketKind::of(&bytes) == Some(PacketKind::Stun);
+                    let is_check = PacketKind::of(&bytes) == Some(PacketKind::Stun) && !is_response(&bytes);
                     self.engine.receive(now, from, &mut bytes, &mut self.out);
                     if is_check && self.engine.knows(&from) {
                         let shown = Handed::Shown { remote: from.remote, worker: self.index };

@@ -66,6 +66,11 @@ fn path(client: u64) -> Path {
     Path { remote: address(client), via: Via::Udp(0) }
 }
 
+/// Those that the server has for a client.
+pub fn credentials(client: u64) -> IceCredentials {
+    IceCredentials { ufrag: format!("00ufrag{client}"), password: "p".repeat(32) }
+}
+
 pub fn keys(client: u64) -> KeyingMaterial {
     let bytes = |salt: u8, length: usize| -> Vec<u8> { (0..length).map(|n| n as u8 ^ salt ^ client as u8).collect() };
     let key = |salt| ArrayVec::try_from(&bytes(salt, 16)[..]).expect("fits");
@@ -223,7 +228,7 @@ impl World {
 
     /// A connected client.
     pub fn join(&mut self, client: u64) {
-        let local = IceCredentials { ufrag: format!("00ufrag{client}"), password: "p".repeat(32) };
+        let local = credentials(client);
         let transport = TransportId(client);
         self.command(Command::OpenTransport { transport, room: ROOM, local, opener: ChannelOpener::Client });
         self.connect(client);
@@ -288,6 +293,16 @@ impl World {
         let again = self.engine.forward_some(self.now, &mut self.out);
         self.settle();
         again
+    }
+
+    /// Datagrams to an address since the last call, as they are.
+    pub fn sent_to(&mut self, client: u64) -> Vec<Vec<u8>> {
+        let wire = self.out.transmitter();
+        let (there, others) =
+            std::mem::take(&mut wire.datagrams).into_iter().partition(|(to, _)| *to == address(client));
+        wire.datagrams = others;
+        let there: Vec<(SocketAddr, Vec<u8>)> = there;
+        there.into_iter().map(|(_, datagram)| datagram).collect()
     }
 
     fn settle(&mut self) {

@@ -16,7 +16,7 @@ use sfu::engine::EngineConfig;
 use sfu::io::{Config, UdpPorts, Workers};
 
 use crate::media::{ROOM, Rtp};
-use crate::support::{Client, nomination};
+use crate::support::{Client, answer_to, nomination, remote_credentials};
 
 /// Longest wait for anything that must happen: far more than it takes, for a machine with other work.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,6 +79,7 @@ impl Server {
         let opener = ChannelOpener::Client;
         self.command(Command::OpenTransport { transport, room: ROOM, local: local.clone(), opener });
         self.command(Command::SetFingerprint { transport, fingerprint, role: DtlsRole::Server });
+        self.command(Command::SetRemoteCredentials { transport, remote: remote_credentials() });
         local
     }
 
@@ -266,6 +267,11 @@ impl Peer {
                 self.media.push(Rtp::parse(&from_server.decrypt_rtp(&datagram).expect("opens")));
             }
             Some(1) if datagram[1] == 1 => self.answers += 1,
+            Some(0) => {
+                if let Some(answer) = answer_to(&datagram, &remote_credentials()) {
+                    self.link.send(&answer);
+                }
+            }
             _ => {}
         }
     }

@@ -30,8 +30,9 @@ use rtc_shared::marshal::{Marshal, Unmarshal};
 use rtc_stun::attributes::{ATTR_USE_CANDIDATE, ATTR_USERNAME};
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::integrity::MessageIntegrity;
-use rtc_stun::message::{BINDING_REQUEST, Message as StunMessage, Setter, TransactionId};
-use rtc_stun::textattrs::Username;
+use rtc_stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message as StunMessage, Setter, TransactionId};
+use rtc_stun::textattrs::{TextAttribute, Username};
+use rtc_stun::xoraddr::XorMappedAddress;
 use sfu::certificate::Certificate;
 use sfu::command::{ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportId};
 use sfu::ice;
@@ -76,6 +77,34 @@ pub fn check(local: &IceCredentials, setters: Vec<Box<dyn Setter>>) -> Vec<u8> {
 /// A check that nominates.
 pub fn nomination(local: &IceCredentials) -> Vec<u8> {
     check(local, vec![raw_attribute(ATTR_USE_CANDIDATE.0, &[])])
+}
+
+/// What a client's description says of its ICE.
+pub fn remote_credentials() -> IceCredentials {
+    IceCredentials { ufrag: "theirs".into(), password: "the password of the client".into() }
+}
+
+/// What a full ICE agent answers a check of the server's with (RFC 8445, section 7.3); `None` if it is none for it.
+pub fn answer_to(datagram: &[u8], remote: &IceCredentials) -> Option<Vec<u8>> {
+    let provider = RingProvider::new();
+    let key = MessageIntegrity::new_short_term_integrity_with_provider(remote.password.clone(), provider.crypto());
+    let mut check = StunMessage::new();
+    check.unmarshal_binary(datagram).ok().filter(|()| check.typ == BINDING_REQUEST)?;
+    FINGERPRINT.check(&check).expect("a check has a fingerprint");
+    MessageIntegrity::check(&mut check, remote.password.as_bytes(), provider.crypto()).ok()?;
+    let username = TextAttribute::get_from_as(&check, ATTR_USERNAME).expect("a check has a user name");
+    if username.text.split(':').next() != Some(&remote.ufrag) {
+        return None;
+    }
+    let attributes: Vec<u16> = check.attributes.0.iter().map(|attribute| attribute.typ.0).collect();
+    assert!(attributes.contains(&0x24) && attributes.contains(&0x8029), "PRIORITY and ICE-CONTROLLED: {attributes:x?}");
+    let mapped = XorMappedAddress { ip: SERVER.ip(), port: SERVER.port() };
+    let id = check.transaction_id;
+    let all: Vec<Box<dyn Setter + '_>> =
+        vec![Box::new(BINDING_SUCCESS), Box::new(id), Box::new(mapped), Box::new(key), Box::new(FINGERPRINT)];
+    let mut answer = StunMessage::new();
+    answer.build(&all).expect("an answer can be built");
+    Some(answer.raw)
 }
 
 struct RawAttribute(u16, Vec<u8>);
@@ -547,6 +576,7 @@ impl World {
         let now = epoch();
         let local = ice::new_credentials(0);
         let mut transport = Transport::new(TransportId(1), local.clone(), opener, &Certificate::generate(), now);
+        transport.set_remote_credentials(now, remote_credentials());
         if client.setup == Setup::Passive {
             transport.set_dtls_role(now, DtlsRole::Client);
         }
@@ -695,6 +725,12 @@ impl World {
             && let Some(payload) = self.transport.take_reliable(self.now)
         {
             self.outputs.push(TransportOutput::Data(DataChannel::Reliable, payload));
+        }
+        while let Some((path, check)) = self.transport.poll_check() {
+            let answer = answer_to(&check, &remote_credentials()).filter(|_| self.checks_from == Some(path));
+            if let Some(answer) = answer {
+                self.transport.on_stun(self.now, path, &answer, &mut buffer).expect("an answer to this check");
+            }
         }
         while self.transport.poll_transmit(&mut buffer) {
             self.server_datagrams += 1;

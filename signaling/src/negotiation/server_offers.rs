@@ -213,8 +213,9 @@ impl ServerOffers {
             self.note_refusals(offered, section);
             self.take_section(index, offered, section, &mut news);
         }
-        let (fingerprint, dtls_role) = (answer.fingerprint, answer.dtls_role);
-        let old = self.client.replace(Client { ice: answer.ice, fingerprint, dtls_role });
+        let (ice, fingerprint, dtls_role) = (answer.ice, answer.fingerprint, answer.dtls_role);
+        let old = self.client.replace(Client { ice: ice.clone(), fingerprint, dtls_role });
+        news.remote = Some(ice).filter(|ice| old.as_ref().is_none_or(|old| old.ice != *ice));
         news.dtls = Some((fingerprint, dtls_role)).filter(|_| old.is_none_or(|old| old.fingerprint != fingerprint));
         Ok(news)
     }

@@ -154,6 +154,9 @@ impl Room {
             let role = DtlsRole::Server;
             self.out.command(Command::SetFingerprint { transport: transport.id, fingerprint, role });
         }
+        if let Some(remote) = news.remote.clone() {
+            self.out.command(Command::SetRemoteCredentials { transport: transport.id, remote });
+        }
         if news.ice_restart {
             let local = (self.host.new_credentials)();
             transport.local = local.clone();

@@ -366,6 +366,9 @@ impl Room {
         if let Some((fingerprint, role)) = news.dtls {
             self.out.command(Command::SetFingerprint { transport, fingerprint, role });
         }
+        if let Some(remote) = news.remote {
+            self.out.command(Command::SetRemoteCredentials { transport, remote });
+        }
         for (track, section) in news.accepted {
             self.go_live(sid, &track, section);
         }

@@ -262,7 +262,11 @@ impl Turn {
     /// Whether the worker need not be woken: the client of a transport that was opened in this turn has not heard of it
     /// yet, and its first datagram will wake the worker.
     fn is_awaited_by_nobody(&self, command: &Command) -> bool {
-        matches!(command, Command::SetFingerprint { transport, .. } if self.opened.contains(transport))
+        matches!(
+            command,
+            Command::SetFingerprint { transport, .. } | Command::SetRemoteCredentials { transport, .. }
+                if self.opened.contains(transport)
+        )
     }
 }
 

@@ -72,6 +72,8 @@ fn who_answers_passive_makes_us_the_dtls_client_of_that_transport_alone() {
             _ => None,
         });
         assert_eq!(roles.collect::<Vec<_>>(), [role, DtlsRole::Server]);
+        let told = |command: &&Command| matches!(command, Command::SetRemoteCredentials { .. });
+        assert_eq!(world.commands.iter().filter(told).count(), 2, "the client's ICE credentials");
     }
 }
 

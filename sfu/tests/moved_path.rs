@@ -1,0 +1,174 @@
+//! A client that moves to another address, and one that only says so: media goes where somebody was shown to receive.
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
+
+mod media;
+mod support;
+
+use std::time::Duration;
+
+use media::*;
+use sfu::command::*;
+use sfu::demux::Discard;
+use support::{answer_to, check, raw_attribute, remote_credentials};
+
+const PUBLISHER: u64 = 1;
+/// The viewer, and the address where it is.
+const VIEWER: u64 = 10;
+/// An address where nobody is, or where the viewer goes.
+const ELSEWHERE: u64 = 20;
+
+const FRAME: Duration = Duration::from_millis(33);
+
+/// A stream with a viewer, in the middle of it.
+fn watched() -> (World, Source) {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, video_section(100));
+    world.join(VIEWER);
+    world.command(Command::SetRemoteCredentials { transport: TransportId(VIEWER), remote: remote_credentials() });
+    world.subscribe(VIEWER, 1, 1, send_section(1000, video_codecs()));
+    let mut source = Source::new(100);
+    world.send(PUBLISHER, &source.frame(true, 3));
+    assert_eq!(world.media(VIEWER).len(), 3);
+    (world, source)
+}
+
+/// A check as full agents send it: USE-CANDIDATE, PRIORITY and ICE-CONTROLLING.
+fn nomination(client: u64) -> Vec<u8> {
+    let attributes = [(0x25, &[][..]), (0x24, &[110, 0, 30, 255]), (0x802a, &[7; 8])];
+    check(&credentials(client), attributes.map(|(kind, value)| raw_attribute(kind, value)).into())
+}
+
+/// A nomination of an address by somebody who knows the viewer's credentials; its length.
+fn nominate(world: &mut World, address: u64) -> usize {
+    let check = nomination(VIEWER);
+    world.arrive(address, check.clone());
+    world.turn();
+    check.len()
+}
+
+fn is_stun(datagram: &[u8]) -> bool {
+    datagram[0] < 4
+}
+
+fn is_media(datagram: &[u8]) -> bool {
+    datagram[0] >= 128 && !(192..224).contains(&datagram[1])
+}
+
+/// The checks of ours among datagrams.
+fn checks(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    datagrams.iter().filter(|datagram| datagram.starts_with(&[0, 1])).cloned().collect()
+}
+
+#[test]
+fn an_address_that_does_not_answer_gets_no_media_and_three_times_what_came_from_there() {
+    let (mut world, mut source) = watched();
+    let (mut from, mut to) = (0, 0);
+    for number in 0..300 {
+        if number % 6 == 0 {
+            from += nominate(&mut world, ELSEWHERE);
+        }
+        if number % 60 == 0 {
+            nominate(&mut world, VIEWER);
+            from += nominate(&mut world, ELSEWHERE);
+        }
+        world.pass(FRAME);
+        world.send(PUBLISHER, &source.frame(false, 5));
+        let there = world.sent_to(ELSEWHERE);
+        assert!(there.iter().all(|datagram| is_stun(datagram)), "frame {number}: more than checks");
+        to += there.iter().map(Vec::len).sum::<usize>();
+        let here = world.sent_to(VIEWER);
+        assert_eq!(here.iter().filter(|datagram| is_media(datagram)).count(), 5, "frame {number}");
+    }
+
+    assert!(to <= 3 * from, "{to} bytes for {from}");
+    assert_eq!(world.engine.stats.paths_moved, 0);
+    assert!(world.engine.stats.nominations_unproven > 0 && world.engine.stats.path_checks_sent > 0);
+}
+
+#[test]
+fn a_client_that_moves_goes_on_when_its_new_address_has_answered() {
+    let (mut world, mut source) = watched();
+    nominate(&mut world, ELSEWHERE);
+    let sent = world.sent_to(ELSEWHERE);
+    let [check] = &checks(&sent)[..] else { panic!("no check of ours in {sent:?}") };
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (5, 0), "a round trip long as before");
+
+    world.arrive(ELSEWHERE, answer_to(check, &remote_credentials()).expect("it is for the client"));
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (0, 5));
+    assert_eq!(world.engine.stats.paths_moved, 1);
+}
+
+#[test]
+fn a_check_that_is_lost_is_sent_again_without_the_clients_help() {
+    let (mut world, mut source) = watched();
+    nominate(&mut world, ELSEWHERE);
+    world.sent_to(ELSEWHERE);
+    world.pass(Duration::from_millis(150));
+    let sent = world.sent_to(ELSEWHERE);
+    let [again] = &checks(&sent)[..] else { panic!("no check of ours in {sent:?}") };
+
+    world.arrive(ELSEWHERE, answer_to(again, &remote_credentials()).expect("it is for the client"));
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!(world.sent_to(ELSEWHERE).len(), 5);
+}
+
+#[test]
+fn credentials_that_come_after_the_nomination_bring_the_check() {
+    let (mut world, _) = watched();
+    world.join(11);
+    world.arrive(ELSEWHERE, nomination(11));
+    world.turn();
+    assert!(checks(&world.sent_to(ELSEWHERE)).is_empty());
+
+    world.command(Command::SetRemoteCredentials { transport: TransportId(11), remote: remote_credentials() });
+    assert_eq!(checks(&world.sent_to(ELSEWHERE)).len(), 1);
+}
+
+#[test]
+fn an_answer_from_elsewhere_or_with_another_key_or_to_nothing_proves_nothing() {
+    let (mut world, mut source) = watched();
+    nominate(&mut world, ELSEWHERE);
+    let check = checks(&world.sent_to(ELSEWHERE)).remove(0);
+    let answer = answer_to(&check, &remote_credentials()).expect("it is for the client");
+    let mut other_id = answer.clone();
+    other_id[19] ^= 1;
+    let crc = crc32_of(&other_id);
+    let end = other_id.len();
+    other_id[end - 4..].copy_from_slice(&crc.to_be_bytes());
+
+    world.arrive(VIEWER, answer.clone());
+    world.arrive(ELSEWHERE, other_id);
+    world.arrive(99, answer.clone());
+    assert_eq!(world.engine.stats.discards(Discard::StunRefused), 2);
+    assert_eq!(world.engine.stats.discards(Discard::UnknownSender), 1);
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (5, 0));
+
+    world.arrive(ELSEWHERE, answer);
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!(world.sent_to(ELSEWHERE).len(), 5, "the right one does");
+}
+
+/// FINGERPRINT of a message that ends with one (RFC 8489, section 14.7).
+fn crc32_of(message: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 })
+    };
+    !message[..message.len() - 8].iter().fold(u32::MAX, step) ^ 0x5354_554E
+}
+
+#[test]
+fn checks_from_an_address_that_does_not_answer_are_no_consent_for_the_one_before() {
+    let (mut world, _) = watched();
+    nominate(&mut world, VIEWER);
+    for _ in 0..CONSENT_LOST.as_secs() + 1 {
+        world.pass(Duration::from_secs(1));
+        nominate(&mut world, ELSEWHERE);
+    }
+    let transport = TransportId(VIEWER);
+    let lost = |event: &Event| matches!(event, Event::TransportEnded { transport: ended, end: TransportEnd::ConsentLost } if *ended == transport);
+    assert!(world.events.iter().any(lost));
+}
