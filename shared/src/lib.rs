@@ -4,3 +4,4 @@ pub mod histogram;
 pub mod id;
 pub mod log_limit;
 pub mod media;
+pub mod rate;

@@ -185,6 +185,18 @@ impl Route {
         }
     }
 
+    /// Refuses who may not call this method whatever the request says, so that nothing is read for them.
+    pub(crate) fn check_grant(&self, claims: Option<&Claims>) -> Result<(), TwirpError> {
+        let granted = match (self.service, claims) {
+            (Some(Service::Room(method)), Some(claims)) => {
+                claims.video.as_ref().is_some_and(|video| method.may_be_granted(video))
+            }
+            (Some(Service::Absent(method)), Some(claims)) => method.may_be_granted(claims),
+            (None, _) | (_, None) => false,
+        };
+        if granted { Ok(()) } else { Err(TwirpError::denied()) }
+    }
+
     fn bad(&self, verb: &str, message: String) -> TwirpError {
         let invalid_route = Some(format!("{verb} {}", self.path));
         TwirpError { code: Code::BadRoute, message, invalid_route, cause: None }

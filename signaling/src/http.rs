@@ -10,18 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ORIGIN, UPGRADE, USER_AGENT, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, ORIGIN, RETRY_AFTER, UPGRADE, USER_AGENT, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use livekit_protocol::DisconnectReason;
+use sfu::io::WorkerHandle;
 use shared::log_limit::LogLimit;
 use tower::Service as _;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -99,6 +100,8 @@ pub struct Counters {
     pub joins_refused: AtomicU64,
     /// Of those refused: by [`Surface::admit`].
     pub joins_not_admitted: AtomicU64,
+    /// Of those refused: because the same identity came too often ([`crate::rooms::JOINS_BURST`]).
+    pub joins_too_often: AtomicU64,
     pub tokens_refused: AtomicU64,
     pub api_answered: AtomicU64,
     pub api_refused: AtomicU64,
@@ -130,7 +133,7 @@ impl Counters {
 /// [`ClientAddress`], so that clients have an address.
 pub fn router(surface: Surface) -> Router {
     let routes = Router::new()
-        .route("/", get(async || "OK"))
+        .route("/", get(health))
         .route("/rtc", any(connect_v0))
         .route("/rtc/v1", any(connect_v1))
         .route("/rtc/validate", get(validate_v0))
@@ -149,6 +152,15 @@ pub fn router(surface: Surface) -> Router {
 /// A plain-text answer.
 pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Response {
     (status, body.into()).into_response()
+}
+
+/// Whether the server is well: whatever probes LiveKit's servers asks here.
+async fn health(State(surface): State<Surface>) -> Response {
+    if surface.rooms.workers().iter().all(WorkerHandle::is_running) {
+        return text(StatusCode::OK, "OK");
+    }
+    // LiveKit's status for a node that does not report.
+    text(StatusCode::NOT_ACCEPTABLE, "Not Ready: a media worker is not running")
 }
 
 /// What an unknown path gets.
@@ -306,6 +318,11 @@ impl IntoResponse for Unjoined {
                 text(status, reason.to_string())
             }
             Unjoined::Failed(error @ JoinError::RoomMissing) => text(StatusCode::NOT_FOUND, error.to_string()),
+            // Not 429: clients take 4xx for final, and come back after this.
+            Unjoined::Failed(error @ JoinError::TooOften(wait)) => {
+                let seconds = HeaderValue::from(wait.as_secs() + 1);
+                (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], error.to_string()).into_response()
+            }
             Unjoined::Failed(error @ JoinError::ShuttingDown) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
@@ -345,6 +362,9 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
             surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
             if matches!(unjoined, Unjoined::NotAdmitted(_)) {
                 surface.counters.joins_not_admitted.fetch_add(1, Ordering::Relaxed);
+            }
+            if matches!(unjoined, Unjoined::Failed(JoinError::TooOften(_))) {
+                surface.counters.joins_too_often.fetch_add(1, Ordering::Relaxed);
             }
             log_refusal(&unjoined);
             unjoined.into_response()
@@ -434,11 +454,14 @@ async fn call(surface: &Surface, route: &api::Route, request: Request) -> Respon
         Ok(encoding) => encoding,
         Err(error) => return error.into_response(),
     };
+    let claims = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
+    if let Err(error) = route.check_grant(claims.as_deref()) {
+        return error.into_response();
+    }
     let body = match read_body(body, limit(surface.sizes.request_body_max)).await {
         Ok(body) => body,
         Err(response) => return response,
     };
-    let claims = parts.extensions.get::<Caller>().and_then(|caller| caller.0.clone());
     let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body, address };
     api::answer(route, call).await
 }
@@ -451,6 +474,9 @@ fn counted(surface: &Surface, response: Response) -> Response {
 }
 
 async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"));
+    }
     match tokio::time::timeout(REQUEST_BODY_PATIENCE, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),

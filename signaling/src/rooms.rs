@@ -1,8 +1,8 @@
 //! The directory of rooms: name → room task. Everything the HTTP side asks of rooms goes through [`Rooms`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +12,8 @@ use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use sfu::command::{Event, Fingerprint, RoomId};
 use sfu::io::WorkerHandle;
-use shared::id::RoomName;
+use shared::id::{ParticipantIdentity, RoomName};
+use shared::rate::Buckets;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
 
 use crate::event::RoomEvent;
@@ -50,6 +51,9 @@ pub enum JoinError {
     RoomMissing,
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The same identity came more often than [`JOINS_BURST`]; how long to wait.
+    #[error("this identity joins too often")]
+    TooOften(Duration),
     /// Names what exceeds its limit.
     #[error("{0} exceeds its size limit")]
     TooLarge(&'static str),
@@ -154,6 +158,13 @@ const LISTENER_EVENTS_MAX: usize = 4_096;
 const DIRECTORY_MAX: usize = 1_024;
 /// A room may close while somebody is on the way to it; a new one is made then, so often.
 const JOIN_ATTEMPTS: usize = 5;
+/// Joins and resumes of one identity in a room that may follow each other at once; clients that lost their connection try
+/// ten times in half a minute.
+pub const JOINS_BURST: u32 = 60;
+/// Time in which one more is granted after them.
+pub const JOINS_REFILL: Duration = Duration::from_secs(1);
+/// Identities whose joins are counted; more of them in a minute share one count.
+const JOINERS_MAX: usize = 20_000;
 /// How often a drain looks whether all are gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
@@ -165,6 +176,8 @@ pub struct Rooms {
     events: broadcast::Sender<RoomEvent>,
     counters: Arc<Counters>,
     draining: Arc<AtomicBool>,
+    workers: Arc<[WorkerHandle]>,
+    joins: Arc<Mutex<Buckets<(String, ParticipantIdentity)>>>,
 }
 
 /// A way to one room.
@@ -226,6 +239,7 @@ impl Rooms {
         worker_events: mpsc::Receiver<(RoomId, Event)>,
     ) -> Rooms {
         let config = Arc::new(config);
+        let workers: Arc<[WorkerHandle]> = workers.into();
         let (directory, asks) = mpsc::channel(DIRECTORY_MAX);
         let (routes, routed) = mpsc::channel(DIRECTORY_MAX);
         let events = broadcast::channel(LISTENER_EVENTS_MAX).0;
@@ -233,7 +247,7 @@ impl Rooms {
         tokio::spawn(media::dispatch(routed, worker_events));
         let task = Directory {
             config: Arc::clone(&config),
-            workers,
+            workers: Arc::clone(&workers),
             routes,
             events: events.clone(),
             counters: Arc::clone(&counters),
@@ -242,7 +256,13 @@ impl Rooms {
             last_id: 0,
         };
         tokio::spawn(task.run(asks));
-        Rooms { config, directory, events, counters, draining: Arc::default() }
+        let joins = Arc::new(Mutex::new(Buckets::new(JOINS_BURST, JOINS_REFILL, JOINERS_MAX)));
+        Rooms { config, directory, events, counters, draining: Arc::default(), workers, joins }
+    }
+
+    /// The workers that carry the media of these rooms.
+    pub fn workers(&self) -> &[WorkerHandle] {
+        &self.workers
     }
 
     /// Joins or resumes. The session's first message is queued when this returns.
@@ -250,6 +270,7 @@ impl Rooms {
         if self.draining.load(Ordering::Relaxed) {
             return Err(JoinError::ShuttingDown);
         }
+        self.note_join(&join)?;
         let name: RoomName = join.grants.video.room.parse().map_err(|_| JoinError::RoomMissing)?;
         for _ in 0..JOIN_ATTEMPTS {
             let room = match self.room_for(&name, &join).await {
@@ -274,6 +295,13 @@ impl Rooms {
             }
         }
         Err(JoinError::Unavailable)
+    }
+
+    /// One token in many hands, or in those of a broken client, would have its room do nothing but let it in.
+    fn note_join(&self, join: &Join) -> Result<(), JoinError> {
+        let who = (join.grants.video.room.clone(), join.grants.identity.clone());
+        let mut joins = self.joins.lock().expect("no one panics with this lock");
+        joins.take(who, now().at).map_err(JoinError::TooOften)
     }
 
     /// `Err(None)`: a resume in a room that is no more.
@@ -545,7 +573,7 @@ fn exceeds(size: usize, limit: usize) -> bool {
 /// The task that knows all rooms.
 struct Directory {
     config: Arc<RoomsConfig>,
-    workers: Vec<WorkerHandle>,
+    workers: Arc<[WorkerHandle]>,
     routes: mpsc::Sender<Route>,
     events: broadcast::Sender<RoomEvent>,
     counters: Arc<Counters>,

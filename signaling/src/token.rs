@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use livekit_protocol as proto;
 use ring::hmac;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::id::{ParticipantIdentity, RoomName};
 
@@ -36,6 +37,9 @@ pub enum TokenError {
     UnknownKey,
     #[error("invalid authorization token: token signature is invalid: signing method is not HS256")]
     Algorithm,
+    /// RFC 7515, section 4.1.11.
+    #[error("invalid authorization token: its header has crit, and no extension is known here")]
+    Extension,
     #[error("invalid authorization token: token signature is invalid: signature is invalid")]
     Signature,
     #[error(
@@ -302,7 +306,7 @@ impl Keys {
     ///
     /// # Errors
     /// In this order: [`TokenError::Malformed`], [`TokenError::UnknownKey`], [`TokenError::Algorithm`],
-    /// [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`], [`TokenError::NotYetValid`],
+    /// [`TokenError::Extension`], [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`], [`TokenError::NotYetValid`],
     /// [`TokenError::RoomConfig`].
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let header: RawHeader = read_part(token, 0)?;
@@ -310,6 +314,9 @@ impl Keys {
         let secret = self.secret(&issuer.iss).ok_or(TokenError::UnknownKey)?;
         if header.alg != "HS256" {
             return Err(TokenError::Algorithm);
+        }
+        if header.crit {
+            return Err(TokenError::Extension);
         }
         check_signature(token, &secret.key())?;
         let raw: RawClaims = read_part(token, 1)?;
@@ -338,6 +345,13 @@ fn read_part<T: for<'de> Deserialize<'de>>(token: &str, index: usize) -> Result<
 #[derive(Deserialize)]
 struct RawHeader {
     alg: String,
+    /// Whether the header names extensions that must be understood.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
 }
 
 #[derive(Deserialize)]
@@ -637,6 +651,19 @@ mod tests {
         assert_eq!(keys().verify(&signed_as(Algorithm::HS256, "one", &claims), now()), Err(TokenError::Signature));
         assert_eq!(verify(&json!({ "iss": "third", "exp": NOW_S + 1 })), Err(TokenError::UnknownKey));
         assert_eq!(verify(&json!({ "exp": NOW_S + 1 })), Err(TokenError::UnknownKey));
+    }
+
+    #[test]
+    fn a_header_that_demands_an_extension_is_refused() {
+        let claims = json!({ "iss": "first", "sub": "a", "exp": NOW_S + 1 });
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        for crit in [json!(["exp"]), json!(["urn:example:unknown"]), json!([]), Value::Null] {
+            let header = json!({ "alg": "HS256", "typ": "JWT", "crit": crit, "urn:example:unknown": 1 });
+            let signed = format!("{}.{}", part(&header), part(&claims));
+            let key = hmac::Key::new(hmac::HMAC_SHA256, b"one");
+            let signature = BASE64_URL_SAFE_NO_PAD.encode(hmac::sign(&key, signed.as_bytes()));
+            assert_eq!(keys().verify(&format!("{signed}.{signature}"), now()), Err(TokenError::Extension), "{crit}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use axum::response::Response;
 use livekit_protocol as proto;
 
 use super::{Call, Code, TwirpError};
-use crate::token::SipGrant;
+use crate::token::{Claims, SipGrant, VideoGrant};
 
 /// A method of a service that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,20 @@ impl Method {
                 _ => one_of(&SIP_ADMIN, Self::SipAdmin),
             }),
             _ => None,
+        }
+    }
+}
+
+impl Method {
+    /// What can be said of a token before the request names its room.
+    pub(super) fn may_be_granted(self, claims: &Claims) -> bool {
+        let video = |granted: fn(&VideoGrant) -> bool| claims.video.as_ref().is_some_and(granted);
+        match self {
+            Self::CreateDispatch | Self::DeleteDispatch | Self::ListDispatch => video(|video| video.room_admin),
+            Self::Egress => video(|video| video.room_record),
+            Self::Ingress => video(|video| video.ingress_admin),
+            Self::SipAdmin => claims.sip.admin,
+            Self::SipCall => claims.sip.call,
         }
     }
 }

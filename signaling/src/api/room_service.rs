@@ -4,6 +4,7 @@ use axum::response::Response;
 use livekit_protocol as proto;
 
 use super::{Call, Code, TwirpError};
+use crate::token::VideoGrant;
 
 /// Length of a nonce that keeps a message from being delivered twice.
 const NONCE_BYTES: usize = 16;
@@ -45,6 +46,26 @@ impl Method {
             "PerformRpc" => Self::PerformRpc,
             _ => return None,
         })
+    }
+}
+
+impl Method {
+    /// What can be said of a grant before the request names its room: whether there is any for which it suffices.
+    pub(super) fn may_be_granted(self, video: &VideoGrant) -> bool {
+        match self {
+            Self::CreateRoom | Self::DeleteRoom => video.room_create,
+            Self::ListRooms => video.room_list,
+            Self::ListParticipants
+            | Self::GetParticipant
+            | Self::RemoveParticipant
+            | Self::MutePublishedTrack
+            | Self::UpdateParticipant
+            | Self::UpdateSubscriptions
+            | Self::SendData
+            | Self::UpdateRoomMetadata
+            | Self::PerformRpc => video.room_admin,
+            Self::ForwardParticipant | Self::MoveParticipant => video.room_admin && !video.destination_room.is_empty(),
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! Twirp: routes, encodings, grants, errors.
 
+use std::time::Duration;
+
 use livekit_protocol as proto;
 use prost::Message as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::server::{Request, Server, granting, token};
 
@@ -46,7 +50,8 @@ async fn what_cannot_be_decoded_is_malformed_in_both_encodings() {
         ("application/json", &b"{not json"[..], "the json request could not be decoded"),
         ("application/protobuf", &[0xff; 3][..], "the protobuf request could not be decoded"),
     ] {
-        let headers = [("Content-Type", content_type)];
+        let authorization = format!("Bearer {}", granting(json!({ "roomCreate": true })));
+        let headers = [("Content-Type", content_type), ("Authorization", &authorization)];
         let answer = server.send(Request { method: "POST", path, headers: &headers, body }).await;
 
         assert_eq!(answer.status, 400);
@@ -110,6 +115,37 @@ async fn every_method_is_denied_without_its_grant() {
             assert_eq!(answer.header("content-type"), Some("application/json"));
             assert_eq!(answer.json(), json!({ "code": "unauthenticated", "msg": "permissions denied" }), "{method}");
         }
+    }
+}
+
+/// The head of a request with ten million bytes to come, and the status of the answer before any of them.
+async fn status_before_the_body(server: &Server, method: &str, token: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /twirp/livekit.{method} HTTP/1.1\r\nHost: a\r\nContent-Type: application/protobuf\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: 10000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    // Less than the server waits for a body.
+    tokio::time::timeout(Duration::from_secs(20), stream.read_exact(&mut answer)).await.ok()?.ok()?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test]
+async fn a_request_is_not_read_for_those_who_may_not_call_its_method() {
+    let server = Server::start().await;
+    let admin = granting(json!({ "roomAdmin": true, "room": "r" }));
+    for (method, token) in [
+        ("RoomService/CreateRoom", String::new()),
+        ("RoomService/CreateRoom", admin.clone()),
+        ("RoomService/SendData", granting(json!({ "roomCreate": true, "roomList": true }))),
+        ("RoomService/MoveParticipant", admin.clone()),
+        ("Egress/ListEgress", admin),
+        ("SIP/CreateSIPParticipant", token(json!({ "sip": { "admin": true } }))),
+    ] {
+        let status = status_before_the_body(&server, method, &token).await;
+        assert_eq!(status.as_deref(), Some("HTTP/1.1 401"), "{method}");
     }
 }
 

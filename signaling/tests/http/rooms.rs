@@ -5,6 +5,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use proto::signal_response::Message as Response;
 use serde_json::{Value, json};
+use signaling::rooms::JOINS_BURST;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -200,4 +201,24 @@ async fn requests_to_a_room_that_is_missing_are_not_found() {
         let answer = server.call(&format!("RoomService/{method}"), &creator(), &body).await;
         assert_eq!(answer.code(), (404, "not_found".into()), "{method}");
     }
+}
+
+/// A token in many hands: each join replaces the one before.
+#[tokio::test]
+async fn one_identity_joins_a_room_so_many_times_at_once_and_others_beside_it() {
+    let server = Server::start().await;
+    let join_token =
+        |identity: &str, room: &str| token(json!({ "sub": identity, "video": { "roomJoin": true, "room": room } }));
+    let token = join_token("many", "r");
+    let all: Vec<_> = futures_util::future::join_all((0..4 * JOINS_BURST).map(|_| join(&server, &token))).await;
+    let joined = all.iter().filter(|answer| answer.is_ok()).count();
+    let refusals: Vec<_> = all.iter().filter_map(|answer| answer.as_ref().err()).collect();
+
+    assert!(joined >= JOINS_BURST as usize, "{joined}");
+    assert!(!refusals.is_empty());
+    assert!(refusals.iter().all(|refusal| **refusal == (503, "this identity joins too often".into())), "{refusals:?}");
+    let counted = server.counters.joins_too_often.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counted, refusals.len() as u64);
+    join(&server, &join_token("another", "r")).await.expect("another identity joins");
+    join(&server, &join_token("many", "r2")).await.expect("another room is joined");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{Request, Server, join_token, now_s, token, token_signed};
+use crate::server::{Request, Server, granting, join_token, now_s, token, token_signed};
 
 #[tokio::test]
 async fn the_root_tells_that_the_server_is_well() {
@@ -129,7 +129,8 @@ async fn the_authorization_header_must_be_a_bearers_and_wins_over_the_query() {
 #[tokio::test]
 async fn a_body_over_ten_mebibytes_is_refused() {
     let server = Server::start().await;
-    let headers = [("Content-Type", "application/json")];
+    let authorization = format!("Bearer {}", granting(json!({ "roomList": true })));
+    let headers = [("Content-Type", "application/json"), ("Authorization", authorization.as_str())];
     let body = vec![b' '; (10 << 20) + 1];
     let path = "/twirp/livekit.RoomService/ListRooms";
     let answer = server.send(Request { method: "POST", path, headers: &headers, body: &body }).await;
