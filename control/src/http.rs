@@ -40,6 +40,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::any;
+use sfu::io::WorkerHandle;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
@@ -90,6 +91,8 @@ pub struct Api {
     pub development: bool,
     pub phase: watch::Receiver<Phase>,
     pub store_health: StoreHealth,
+    /// Those that carry the media of this process.
+    pub workers: Vec<WorkerHandle>,
     pub counters: Arc<Counters>,
 }
 

@@ -100,6 +100,7 @@ impl Product {
             development: config.development,
             phase: phases,
             store_health: store_health.clone(),
+            workers: rooms.workers().to_vec(),
             counters: Arc::clone(&counters),
         };
         let observing = streams.clone();

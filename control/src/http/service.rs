@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use sfu::io::WorkerHandle;
 use utoipa::ToSchema;
 
 use super::body::Body;
@@ -159,10 +160,11 @@ pub(super) struct Readiness {
     store: &'static str,
 }
 
-refusals!(ReadyRefusals = [] StoreUnavailable, ShuttingDown);
+refusals!(ReadyRefusals = [] StoreUnavailable, SfuUnavailable, ShuttingDown);
 
 /// Whether calls should come here: not before the store was read for the first time, not while the store is away for more
-/// than half a minute, and not while the server stops. Streams and chats under way go on without their store.
+/// than half a minute, not while one of the workers that carry media does not run, and not while the server stops. Streams
+/// and chats under way go on without their store.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "getReadiness",
     responses((status = 200, description = "It serves", body = Readiness), ReadyRefusals)
@@ -171,6 +173,9 @@ pub(super) async fn readyz(State(front): State<Arc<Front>>) -> Result<Json<Readi
     match front.phase() {
         Phase::Starting => Err(admission::starting()),
         Phase::Draining => Err(draining()),
+        Phase::Serving if !front.workers.iter().all(WorkerHandle::is_running) => {
+            Err(Problem::new(Code::SfuUnavailable, "A media worker of this server is not running; restart the server."))
+        }
         Phase::Serving => match front.store_health.away_for(Instant::now()) {
             None => Ok(Json(Readiness { status: "ready", store: "available" })),
             Some(away) if away < AWAY_MAX => Ok(Json(Readiness { status: "ready", store: "unavailable" })),

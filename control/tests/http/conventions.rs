@@ -1,14 +1,19 @@
 //! Section 1: what all routes have in common.
 
+use std::future::ready;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::world::{World, send, token};
+use super::world::{World, eventually, send, token};
 use control::http::Phase;
 use control::store::SharedStore;
+use sfu::certificate::Certificate;
+use sfu::command::{ChannelOpener, Command, RoomId, TransportId};
+use sfu::engine::EngineConfig;
+use sfu::io::{UdpPorts, Workers};
 
 /// [S] The base path is `/api`, bodies are JSON in camelCase.
 pub async fn answers_are_json_in_camel_case(store: SharedStore) {
@@ -297,6 +302,48 @@ pub async fn a_store_that_is_away_for_half_a_minute_makes_the_server_unready(sto
 
     world.store_health.note(true, Instant::now());
     world.get("/readyz", "").await.expect(200);
+}
+
+/// Panics once more when it is dropped, so that nothing can catch it in time.
+struct Fatal;
+
+impl Drop for Fatal {
+    fn drop(&mut self) {
+        panic!("a fault that ends the thread, made by the test");
+    }
+}
+
+/// Workers of which the first ends as soon as it has something to tell.
+fn mortal_workers() -> Workers {
+    let config = sfu::io::Config {
+        workers: 2,
+        bind: vec![[127, 0, 0, 1].into()],
+        advertise: Vec::new(),
+        udp: UdpPorts::Single(0),
+        tcp_port: None,
+        certificate: Certificate::generate(),
+        engine: EngineConfig::default(),
+    };
+    Workers::start(config, |_, _| std::panic::panic_any(Fatal)).unwrap()
+}
+
+/// Section 1.1: a node one of whose media workers has ended asks to be left alone, whatever else is well.
+pub async fn a_media_worker_that_does_not_run_makes_the_server_unready(store: SharedStore) {
+    let workers = mortal_workers();
+    let world = World::with(store, |settings| settings.workers = workers.handles().to_vec()).await;
+    world.get("/readyz", "").await.expect(200);
+
+    let (transport, worker) = (TransportId(1), &workers.handles()[0]);
+    let (local, opener) = (worker.new_credentials(), ChannelOpener::Client);
+    worker.try_send(Command::OpenTransport { transport, room: RoomId(1), local, opener }).unwrap();
+    worker.try_send(Command::ExportTransport { transport }).unwrap();
+    eventually("the worker has ended", || ready(!worker.is_running())).await;
+
+    let refused = world.get("/readyz", "").await;
+    refused.refused(503, "sfu_unavailable");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("media worker"));
+    world.get("/healthz", "").await.expect(200);
+    workers.stop();
 }
 
 /// Section 1.1: a body that never ends is not waited for.

@@ -22,6 +22,7 @@ use control::webhooks::WebhookKeys;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sfu::io::WorkerHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -119,6 +120,7 @@ pub struct Settings {
     pub live: product::Live,
     pub http: product::Http,
     pub development: bool,
+    pub workers: Vec<WorkerHandle>,
 }
 
 pub struct World {
@@ -198,7 +200,7 @@ impl World {
     }
 
     async fn build(store: SharedStore, settings: Settings) -> Self {
-        let Settings { auth, live, http, development } = settings;
+        let Settings { auth, live, http, development, workers } = settings;
         let rooms = Arc::new(Rooms::default());
         let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
         let parts = Parts { config: live.clone(), store, live: Live::default(), rooms: door, chat: Chat::default() };
@@ -222,6 +224,7 @@ impl World {
             development,
             phase: phases,
             store_health: store_health.clone(),
+            workers,
             counters: Arc::clone(&counters),
         };
         let router = control::http::router(api, utoipa_axum::router::OpenApiRouter::new()).unwrap();
