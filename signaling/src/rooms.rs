@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use livekit_protocol as proto;
-use prost::Message as _;
 use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use sfu::command::{Event, Fingerprint, RoomId};
@@ -27,6 +26,7 @@ use crate::session::{self, Session};
 use crate::session_stats::SessionStats;
 use crate::token::Signer;
 use crate::wire;
+use crate::wire_bounds::join_memory;
 
 /// Why a server API call was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,13 +188,15 @@ pub(crate) struct RoomHandle {
     places: Arc<Semaphore>,
 }
 
-/// What an input waits in; given back when it is dropped.
-pub(crate) type Place = Option<OwnedSemaphorePermit>;
+/// What an input waits in, of its connection's share and of the room's; given back when it is dropped.
+pub(crate) type Place = [Option<OwnedSemaphorePermit>; 2];
 
 /// Of what requests that wait for a room take in memory.
 const PLACE_BYTES: usize = 1 << 10;
 /// Requests that wait for a room, in bytes once decoded; their connections stop reading meanwhile. Four of the largest.
 const INPUT_BYTES_MAX: usize = 16 << 20;
+/// Of those, what one connection may have waiting beside one request, so that others of its room get their turn.
+const SHARE_BYTES_MAX: usize = 1 << 20;
 
 impl RoomHandle {
     pub(crate) fn new() -> (Self, mpsc::Receiver<RoomInput>) {
@@ -202,10 +204,18 @@ impl RoomHandle {
         (Self { inputs, places: Arc::new(Semaphore::new(INPUT_BYTES_MAX / PLACE_BYTES)) }, receiver)
     }
 
+    /// One connection's part of what may wait.
+    pub(crate) fn share() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(SHARE_BYTES_MAX / PLACE_BYTES))
+    }
+
     /// Waits until there is room for an input of so many bytes.
-    pub(crate) async fn place_for(&self, bytes: usize) -> Place {
-        let places = u32::try_from((bytes.min(INPUT_BYTES_MAX)).div_ceil(PLACE_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.places).acquire_many_owned(places).await.ok()
+    pub(crate) async fn place_for(&self, share: &Arc<Semaphore>, bytes: usize) -> Place {
+        let places =
+            |most: usize| u32::try_from(bytes.min(most).div_ceil(PLACE_BYTES)).expect("the bounds are far below");
+        let of_share = Arc::clone(share).acquire_many_owned(places(SHARE_BYTES_MAX)).await.ok();
+        let of_room = Arc::clone(&self.places).acquire_many_owned(places(INPUT_BYTES_MAX)).await.ok();
+        [of_share, of_room]
     }
 }
 
@@ -280,7 +290,7 @@ impl Rooms {
             };
             let (outbox, unsent) = session::outbox();
             let (reply, answer) = oneshot::channel();
-            let place = room.place_for(memory_of(&join)).await;
+            let place = room.place_for(&RoomHandle::share(), join_memory(&join)).await;
             let input = RoomInput::Join { join: Box::new(join.clone()), outbox, reply, place };
             if room.inputs.send(input).await.is_err() {
                 continue;
@@ -540,16 +550,6 @@ fn participant_call<T>(result: Result<Result<T, ApiError>, ApiError>) -> Result<
         Err(ApiError::NotFound(_)) => Err(ApiError::NotFound("participant does not exist".into())),
         Err(error) => Err(error),
     }
-}
-
-/// About what a join takes while it waits, in bytes: what the client wrote.
-fn memory_of(join: &Join) -> usize {
-    let offer = join.publisher_offer.as_ref().map_or(0, |offer| offer.sdp.len());
-    let tracks: usize = join.add_tracks.iter().map(|track| size_of_val(track) + track.encoded_len()).sum();
-    let state = join.sync_state.as_ref().map_or(0, |state| {
-        state.encoded_len() + state.publish_tracks.len() * size_of::<proto::TrackPublishedResponse>()
-    });
-    offer + tracks + state + join.grants.metadata.len()
 }
 
 /// The answer to a resume when there is nothing to resume.

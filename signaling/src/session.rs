@@ -10,7 +10,7 @@ use bytes::Bytes;
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
 use crate::room::task::RoomInput;
@@ -124,11 +124,12 @@ pub enum SessionEnd {
 pub(crate) struct RoomLink {
     pub(crate) connection: ConnectionId,
     room: Option<RoomHandle>,
+    share: Arc<Semaphore>,
 }
 
 impl Session {
     pub(crate) fn new(connection: ConnectionId, room: RoomHandle, unsent: Unsent, counted: CountedSession) -> Self {
-        Self::with(unsent, RoomLink { connection, room: Some(room) }, counted)
+        Self::with(unsent, RoomLink::new(connection, Some(room)), counted)
     }
 
     fn with(unsent: Unsent, room: RoomLink, counted: CountedSession) -> Self {
@@ -141,15 +142,19 @@ impl Session {
         for outbound in [Outbound::Messages(vec![Arc::new(Outgoing::new(message))]), Outbound::Close] {
             outbox.send(outbound).expect("it holds more than two");
         }
-        Self::with(unsent, RoomLink { connection: ConnectionId(0), room: None }, counted)
+        Self::with(unsent, RoomLink::new(ConnectionId(0), None), counted)
     }
 }
 
 impl RoomLink {
+    fn new(connection: ConnectionId, room: Option<RoomHandle>) -> Self {
+        Self { connection, room, share: RoomHandle::share() }
+    }
+
     /// Waits when the room is busy. `Err`: the room is gone.
     pub(crate) async fn request(&self, request: Box<proto::SignalRequest>, cost: Cost) -> Result<(), RoomGone> {
         let Some(room) = &self.room else { return Ok(()) };
-        let place = room.place_for(cost.memory).await;
+        let place = room.place_for(&self.share, cost.memory).await;
         let input = RoomInput::Request { connection: self.connection, request, cost, place };
         room.inputs.send(input).await.map_err(|_| RoomGone)
     }
@@ -298,17 +303,29 @@ mod tests {
     #[test]
     fn requests_wait_for_a_room_that_has_much_to_read() {
         let (room, mut inputs) = RoomHandle::new();
-        let link = RoomLink { connection: ConnectionId(1), room: Some(room) };
-        let request = || {
-            let cost = Cost { elements: 0, memory: 4 << 20 };
+        let links: Vec<_> = (0..6).map(|number| RoomLink::new(ConnectionId(number), Some(room.clone()))).collect();
+        let request = |link: &RoomLink, memory: usize| {
+            let cost = Cost { elements: 0, memory };
             link.request(Box::new(ping_req()), cost).now_or_never()
         };
-        assert!((0..4).all(|_| request() == Some(Ok(()))));
-        assert_eq!(request(), None);
+        assert!(links.iter().take(4).all(|link| request(link, 4 << 20) == Some(Ok(()))));
+        assert_eq!(request(&links[4], 1), None);
         drop(inputs.try_recv().unwrap());
-        assert_eq!(request(), Some(Ok(())));
+        assert_eq!(request(&links[5], 4 << 20), Some(Ok(())));
         drop(inputs);
-        assert_eq!(request(), Some(Err(RoomGone)));
+        assert_eq!(request(&links[0], 4 << 20), Some(Err(RoomGone)));
+    }
+
+    #[test]
+    fn a_connection_that_asks_for_much_leaves_others_of_its_room_their_turn() {
+        let (room, _inputs) = RoomHandle::new();
+        let links = [1, 2].map(|number| RoomLink::new(ConnectionId(number), Some(room.clone())));
+        let request = |link: &RoomLink| {
+            let cost = Cost { elements: 0, memory: 600 << 10 };
+            link.request(Box::new(ping_req()), cost).now_or_never()
+        };
+        assert_eq!([request(&links[0]), request(&links[0])], [Some(Ok(())), None]);
+        assert_eq!(request(&links[1]), Some(Ok(())));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::join::JOIN_REQUEST_BYTES_MAX;
+use crate::join::{JOIN_REQUEST_BYTES_MAX, Join};
 use crate::negotiation::{SDP_BYTES_MAX, SECTIONS_MAX};
 use crate::protobuf_json::{self, ReadError, Readable};
 use crate::wire_format::Part;
@@ -183,6 +183,16 @@ pub fn measure<M: Readable>(bytes: &[u8], bounds: &Bounds) -> Result<Cost, Refus
     let mut walk = Walk { shapes: &SHAPES.shapes, bounds: *bounds, cost: Cost::default() };
     walk.message(SHAPES.of::<M>(), bytes)?;
     Ok(walk.cost)
+}
+
+/// About what a join takes while it waits, in bytes: what the client wrote.
+pub(crate) fn join_memory(join: &Join) -> usize {
+    let offer = join.publisher_offer.as_ref().map_or(0, |offer| offer.sdp.len());
+    let tracks: usize = join.add_tracks.iter().map(|track| size_of_val(track) + track.encoded_len()).sum();
+    let state = join.sync_state.as_ref().map_or(0, |state| {
+        state.encoded_len() + state.publish_tracks.len() * size_of::<proto::TrackPublishedResponse>()
+    });
+    offer + tracks + state + join.grants.metadata.len()
 }
 
 fn measure_signal(bytes: &[u8]) -> Result<Cost, Refused> {
