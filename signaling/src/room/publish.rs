@@ -21,7 +21,7 @@ use crate::event::RoomHappening;
 use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
 use crate::participant::{
     DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
-    UnclaimedSection,
+    UnclaimedSection, WITHDRAWN_TRACKS_MAX,
 };
 use crate::quirks::Quirk;
 
@@ -104,10 +104,12 @@ impl Room {
         let info = track_info(&track, &request, &enabled);
         self.send_track_published(sid, &request.cid, info.clone());
         let Some(participant) = self.participants.get_mut(sid) else { return };
+        let state = &mut participant.state;
+        state.withdrawn.retain(|withdrawn| withdrawn.request.cid != request.cid);
         let pending = PendingTrack { sid: track, request, info };
-        match take_unclaimed(&mut participant.state.unclaimed, &pending) {
+        match take_unclaimed(&mut state.unclaimed, &pending, state.names_agree) {
             Some(unclaimed) => self.publish(now, sid, pending, unclaimed.section),
-            None => participant.state.pending.push(pending),
+            None => state.pending.push(pending),
         }
     }
 
@@ -135,6 +137,7 @@ impl Room {
         publisher.last_offer = Some(DescriptionId(offer.id));
         self.take_transport_news(sid, &news);
         self.lose_sections(sid, &news.lost);
+        self.withdraw_moved(now, sid, &news);
         let mut live = news.rebound.clone();
         let ended = self.take_sections(now, sid, news);
         live.extend(self.bind_waiting(sid));
@@ -143,8 +146,38 @@ impl Room {
             self.go_live(sid, &track, section);
         }
         for track in ended {
+            self.withdraw(sid, &track);
             self.unpublish(now, sid, &track);
         }
+    }
+
+    /// Ends the tracks that the same offer has in another section.
+    fn withdraw_moved(&mut self, now: Now, sid: &ParticipantSid, news: &OfferNews) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let is_moved = |publication: &Publication| {
+            news.ended.contains(&publication.mid)
+                && news.sending.iter().any(|section| is_named(&publication.request, &section.track_id))
+        };
+        let publications = participant.state.publications.iter();
+        let moved: Vec<_> = publications.filter(|(_, known)| is_moved(known)).map(|(track, _)| track.clone()).collect();
+        for track in moved {
+            self.withdraw(sid, &track);
+            if self.end_track(now, sid, &track) {
+                self.announce(now, sid, Urgency::Now);
+            }
+        }
+    }
+
+    fn withdraw(&mut self, sid: &ParticipantSid, track: &TrackSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let SessionState { publications, withdrawn, .. } = &mut participant.state;
+        let Some(publication) = publications.get(track) else { return };
+        let (request, info) = (publication.request.clone(), publication.info.clone());
+        withdrawn.retain(|withdrawn| withdrawn.request.cid != request.cid);
+        if withdrawn.len() >= WITHDRAWN_TRACKS_MAX {
+            withdrawn.remove(0);
+        }
+        withdrawn.push(PendingTrack { sid: track.clone(), request, info });
     }
 
     fn take_transport_news(&mut self, sid: &ParticipantSid, news: &OfferNews) {
@@ -184,8 +217,10 @@ impl Room {
     }
 
     fn names_pending(&self, sid: &ParticipantSid, section: &SendingSection) -> bool {
-        let pending = self.participants.get(sid).map(|participant| participant.state.pending.as_slice());
-        pending.unwrap_or_default().iter().any(|pending| is_named(&pending.request, &section.track_id))
+        self.participants.get(sid).is_some_and(|participant| {
+            let SessionState { pending, withdrawn, .. } = &participant.state;
+            pending.iter().chain(withdrawn).any(|pending| is_named(&pending.request, &section.track_id))
+        })
     }
 
     fn take_section(&mut self, now: Now, sid: &ParticipantSid, sending: &SendingSection) {
@@ -194,7 +229,9 @@ impl Room {
         if !state.grants.video.may_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
             return;
         }
-        let matching = find_pending(&state.pending, sending);
+        state.revive(&sending.track_id);
+        state.names_agree |= state.pending.iter().any(|pending| is_named(&pending.request, &sending.track_id));
+        let matching = find_pending(&state.pending, sending, state.names_agree);
         let settings = matching
             .and_then(|at| state.pending.get(at))
             .map_or_else(PublishSettings::default, |pending| publish_settings(&pending.request, &sending.track_id));
@@ -501,6 +538,20 @@ impl Room {
     }
 }
 
+impl SessionState {
+    /// A track that an offer ended and that is sent again without a request goes on.
+    fn revive(&mut self, track_id: &str) {
+        let is_it = |track: &PendingTrack| is_named(&track.request, track_id);
+        if self.pending.iter().any(is_it) || self.pending.len() >= PENDING_TRACKS_MAX {
+            return;
+        }
+        let Some(at) = self.withdrawn.iter().position(is_it) else { return };
+        if self.grants.video.may_publish_source(self.withdrawn[at].info.source()) {
+            self.pending.push(self.withdrawn.remove(at));
+        }
+    }
+}
+
 enum AddTrack {
     Accept,
     /// An own track that is named again, for a backup codec.
@@ -519,18 +570,23 @@ fn is_named(request: &proto::AddTrackRequest, track_id: &str) -> bool {
 }
 
 /// By name; some browsers have other names in their SDP, then the first of its kind.
-fn find_pending(pending: &[PendingTrack], section: &SendingSection) -> Option<usize> {
+fn find_pending(pending: &[PendingTrack], section: &SendingSection, names_agree: bool) -> Option<usize> {
+    let is_likely = |pending: &PendingTrack| !names_agree && kind_of(pending.request.r#type()) == Some(section.kind);
     pending
         .iter()
         .position(|pending| is_named(&pending.request, &section.track_id))
-        .or_else(|| pending.iter().position(|pending| kind_of(pending.request.r#type()) == Some(section.kind)))
+        .or_else(|| pending.iter().position(is_likely))
 }
 
-fn take_unclaimed(unclaimed: &mut Vec<UnclaimedSection>, pending: &PendingTrack) -> Option<UnclaimedSection> {
+fn take_unclaimed(
+    unclaimed: &mut Vec<UnclaimedSection>,
+    pending: &PendingTrack,
+    names_agree: bool,
+) -> Option<UnclaimedSection> {
     let kind = kind_of(pending.request.r#type());
     let at = unclaimed
         .iter()
         .position(|section| is_named(&pending.request, &section.track_id))
-        .or_else(|| unclaimed.iter().position(|section| Some(section.section.kind) == kind))?;
+        .or_else(|| unclaimed.iter().position(|section| !names_agree && Some(section.section.kind) == kind))?;
     Some(unclaimed.remove(at))
 }
