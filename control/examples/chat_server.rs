@@ -34,7 +34,7 @@ async fn main() -> std::io::Result<()> {
     live.observe(stream(), |change| chat.observe(change));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
-    match control::serve::serve(listener, chat.router()).await {}
+    match control::serve::serve(listener, chat.router(), control::serve::Settings::default()).await {}
 }
 
 /// The token is the user's name.

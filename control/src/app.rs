@@ -129,19 +129,26 @@ impl App {
             node_id: node_id.to_string(),
             began: SystemTime::now(),
             refusals: Arc::default(),
+            serving: Arc::default(),
             rooms: rooms.clone(),
             workers: Arc::clone(&workers),
             surface: counters,
             webhooks: webhooks.counters(),
             product: product.as_ref().map(Product::sources),
         };
+        let front = serve::Settings {
+            per_address: config.http.max_connections_per_ip,
+            proxies: proxies.clone(),
+            counters: Arc::clone(&sources.serving),
+            ..serve::Settings::default()
+        };
         let mut servers = JoinSet::new();
         let router = signaling::http::router(surface)
             .merge(product_routes.unwrap_or_default())
             .merge(metrics::beside_the_api(sources.clone(), &config.prometheus, proxies.clone(), config.development))
             .layer(from_fn_with_state(proxies, client::identify));
-        let http = serve(&mut servers, listeners, &router)?;
-        let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus))?;
+        let http = serve(&mut servers, listeners, &router, &front)?;
+        let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus), &front)?;
         Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks, product })
     }
 
@@ -399,11 +406,12 @@ fn serve(
     servers: &mut JoinSet<Infallible>,
     listeners: Vec<TcpListener>,
     router: &Router,
+    settings: &serve::Settings,
 ) -> anyhow::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::with_capacity(listeners.len());
     for listener in listeners {
         addresses.push(listener.local_addr().context("a listener has no address")?);
-        servers.spawn(serve::serve(listener, router.clone()));
+        servers.spawn(serve::serve(listener, router.clone(), settings.clone()));
     }
     Ok(addresses)
 }

@@ -31,6 +31,10 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// Keys of the set that may have signed one token. A token that names no key id, of a service with more keys, is refused:
+/// each try costs as much as a valid token.
+const KEYS_TRIED_MAX: usize = 4;
+
 /// Why a token says nothing about who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -60,6 +64,8 @@ pub enum Reason {
     /// `JWT_JWKS_URL`.
     Key,
     Signature,
+    /// Its header names extensions that must be understood (RFC 7515, section 4.1.11): none is.
+    Extension,
     /// A token for rooms.
     MediaToken,
     Issuer,
@@ -77,6 +83,7 @@ impl Reason {
             Reason::Malformed => "malformed",
             Reason::Key => "unknown_key",
             Reason::Signature => "wrong_signature",
+            Reason::Extension => "unknown_extension",
             Reason::MediaToken => "media_token",
             Reason::Issuer => "wrong_issuer",
             Reason::Audience => "wrong_audience",
@@ -92,6 +99,7 @@ impl Reason {
             Reason::Malformed => "it is no JSON Web Token",
             Reason::Key => "there is no key here for its algorithm and key id",
             Reason::Signature => "its signature is wrong",
+            Reason::Extension => "its header demands an extension (crit) that is not known here",
             Reason::MediaToken => "it is a token for rooms, not one of a user",
             Reason::Issuer => "it is of another issuer (iss)",
             Reason::Audience => "it is for another audience (aud)",
@@ -196,6 +204,9 @@ impl Authenticator {
             ErrorKind::Json(_) | ErrorKind::InvalidAlgorithmName => Reason::Key,
             _ => Reason::Malformed,
         })?;
+        if header.crit.is_some() {
+            return Err(Reason::Extension);
+        }
         if header.alg == Algorithm::HS256 {
             let secret = self.secret.as_ref().ok_or(Reason::Key)?;
             return decode(token, secret, Algorithm::HS256);
@@ -204,9 +215,13 @@ impl Authenticator {
             Some(jwks) => jwks.keys(header.kid.as_deref(), instant).await,
             None => return Err(Reason::Key),
         };
-        let mut refused = Reason::Key;
         // One algorithm for each type of key.
-        for key in keys.iter().filter(|key| key.algorithm == header.alg) {
+        let fitting: Vec<_> = keys.iter().filter(|key| key.algorithm == header.alg).collect();
+        if fitting.len() > KEYS_TRIED_MAX {
+            return Err(Reason::Key);
+        }
+        let mut refused = Reason::Key;
+        for key in fitting {
             match decode(token, &key.decoding, key.algorithm) {
                 Ok(claims) => return Ok(claims),
                 Err(reason) => refused = reason,

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use crate::app::{self, App, Stopped};
 use crate::config::{self, Addresses, Config, Flag, Flags, Loaded, PortRange, Sources};
 use crate::migrate::{self, Place};
-use crate::{logging, signals};
+use crate::{descriptors, logging, signals};
 
 /// How long `health` waits for the server.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
@@ -236,6 +236,10 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
+        match descriptors::raise_limit() {
+            Ok((from, to)) => info!(from, to, "open files that this process may have"),
+            Err(error) => warn!(%error, "the limit of open files stays as it is"),
+        }
         let (stop, stop_now) = signals::listen()?;
         let mut stop = std::pin::pin!(stop);
         let app = tokio::select! {

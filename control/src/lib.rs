@@ -7,6 +7,7 @@ pub mod chat;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod descriptors;
 mod event_log;
 pub mod http;
 pub mod live;

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 
 use crate::config::Prometheus;
 use crate::http::client::Proxies;
-use crate::webhook_sender;
+use crate::{serve, webhook_sender};
 
 /// Where the numbers come from.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub struct Sources {
     pub webhooks: Arc<webhook_sender::Counters>,
     /// Bounds what is logged of callers without the password.
     pub refusals: Arc<LogLimit>,
+    /// Of the listeners.
+    pub serving: Arc<serve::Counters>,
     /// Absent in a media server alone.
     pub product: Option<crate::product::Sources>,
 }
@@ -150,6 +152,7 @@ pub fn render(sources: &Sources) -> String {
     livekit::add(&mut page, sources, &counters);
     let transports = sources.workers.handles().iter().map(|worker| worker.load() as u64).sum();
     page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
+    connections(&mut page, &sources.serving);
     surface(&mut page, &sources.surface);
     webhooks(&mut page, &sources.webhooks);
     if let Some(sources) = &sources.product {
@@ -175,12 +178,29 @@ fn split(label: &str) -> impl Iterator<Item = (&str, &str)> {
     label.split_once('=').map(|(name, value)| (name, value.trim_matches('"'))).into_iter()
 }
 
+fn connections(page: &mut Page<'_>, counters: &serve::Counters) {
+    let refused = [
+        ("address", &counters.refused_share),
+        ("full", &counters.refused_full),
+        ("bytes", &counters.over_budget),
+        ("slow", &counters.slow_heads),
+    ];
+    let help = "HTTP connections that were not served, or not to the end of a request's head.";
+    counts(page, "onair_http_connections_refused_total", help, "reason", &refused);
+    let pauses = counters.accept_pauses.load(Ordering::Relaxed);
+    let help = "Times that no HTTP connection was accepted for want of file descriptors.";
+    page.metric("onair_http_accept_pauses_total", help, MetricType::COUNTER, &[(&[], pauses)]);
+}
+
 fn surface(page: &mut Page<'_>, counters: &Counters) {
     let joins = [("accepted", &counters.joins_accepted), ("refused", &counters.joins_refused)];
     counts(page, "onair_joins_total", "Requests to join or resume.", "result", &joins);
     let not_admitted = counters.joins_not_admitted.load(Ordering::Relaxed);
     let help = "Joins refused though the token is good: users blocked or banned, streams that ended.";
     page.metric("onair_joins_not_admitted_total", help, MetricType::COUNTER, &[(&[], not_admitted)]);
+    let too_often = counters.joins_too_often.load(Ordering::Relaxed);
+    let help = "Joins refused because the same identity came too often.";
+    page.metric("onair_joins_too_often_total", help, MetricType::COUNTER, &[(&[], too_often)]);
     let calls = [("answered", &counters.api_answered), ("refused", &counters.api_refused)];
     counts(page, "onair_api_requests_total", "Calls of the server APIs.", "result", &calls);
     let ends = [

@@ -1,26 +1,44 @@
-//! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections that say nothing, and their number.
+//! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections by number and address, heads by size
+//! and time.
+
+mod connections;
+mod head;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::log_limit::LogLimit;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::Service as _;
 use tracing::{debug, warn};
 
-/// How long a connection may take for the head of a request, and stay idle between two.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+use crate::http::client::Proxies;
+use connections::{Connections, Place, Refused};
+use head::{BUSY, Progress, Watched};
 
-/// Connections of one listener that are not (or not yet) WebSockets. Idle ones end after [`HEAD_PATIENCE`], so a full
-/// house clears by itself; until then new ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 4096;
+pub use connections::CONNECTIONS_MAX;
+pub use head::HEADS_BYTES_MAX;
+
+/// How long the head of a request may take.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection may stay idle between two requests.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Longest head of a request: a URL has up to 64 KiB, as a join brings a description in it. A head of more than a hundred
+/// lines is refused as well, which is the library's bound.
+const HEAD_BYTES_MAX: usize = 96 << 10;
 
 /// How long what was sent may stay unacknowledged, or a full window closed, until the connection counts as dead. A client
 /// that stops reading would else hold what waits for it for ever: a WebSocket's writer waits without a limit of its own.
@@ -33,56 +51,138 @@ const UNSENT_MAX: usize = 128 * 1024;
 /// Pause after an error of `accept`, such as too many open files: the next try would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves until it is dropped, and with it the connections that are no WebSockets.
-pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
-    serve_with(listener, router, UNREAD_MAX).await
+/// What may be set.
+#[derive(Clone)]
+pub struct Settings {
+    /// How long a head may take from its first byte, and the first one from the connection on.
+    pub head_patience: Duration,
+    /// How long what was sent may stay unread.
+    pub unread_max: Duration,
+    /// Connections of one address (of IPv6: one /64) that are no WebSockets; 0 means any number.
+    pub per_address: u32,
+    /// Whose connections are those of many clients.
+    pub proxies: Proxies,
+    pub counters: Arc<Counters>,
 }
 
-/// The same with another patience for clients that do not read.
-pub async fn serve_with(listener: TcpListener, router: Router, unread_max: Duration) -> Infallible {
-    let mut connections = JoinSet::new();
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            head_patience: HEAD_PATIENCE,
+            unread_max: UNREAD_MAX,
+            per_address: 0,
+            proxies: Proxies::default(),
+            counters: Arc::default(),
+        }
+    }
+}
+
+/// What happened at the listeners, for metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that were not served: their address had its share, or all others were at work.
+    pub refused_share: AtomicU64,
+    pub refused_full: AtomicU64,
+    /// Heads given up: beyond [`HEADS_BYTES_MAX`], or too slow.
+    pub over_budget: AtomicU64,
+    pub slow_heads: AtomicU64,
+    /// Times that no connection was accepted for want of file descriptors.
+    pub accept_pauses: AtomicU64,
+    /// Of unfinished heads, now.
+    head_bytes: AtomicUsize,
+    accept_log: LogLimit,
+}
+
+/// Serves until it is dropped, and with it the connections that are no WebSockets.
+pub async fn serve(listener: TcpListener, router: Router, settings: Settings) -> Infallible {
+    let (connections, mut tasks) = (Connections::default(), JoinSet::new());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => accepted,
-            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(serve_connection(stream, peer, router.clone(), unread_max));
-            }
+            Ok((stream, peer)) => admit(stream, peer, &router, &settings, &connections, &mut tasks),
             Err(error) => {
-                warn!(%error, "cannot accept connections");
+                settings.counters.accept_pauses.fetch_add(1, Ordering::Relaxed);
+                if let Some(left_out) = settings.counters.accept_log.admit(Instant::now()) {
+                    warn!(%error, left_out, "cannot accept connections: raise the limit of open files");
+                }
+                connections.end_oldest();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, unread_max: Duration) {
-    prepare(&stream, unread_max);
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: &Router,
+    settings: &Settings,
+    connections: &Connections,
+    tasks: &mut JoinSet<()>,
+) {
+    let progress = Arc::new(Progress::default());
+    let counters = &settings.counters;
+    match connections.enter(peer, &progress, &settings.proxies, settings.per_address) {
+        Ok(place) => {
+            let id = place.id();
+            let stream = prepared(stream, settings.unread_max);
+            let stream = Watched::new(stream, Arc::clone(&progress), Arc::clone(counters), settings.head_patience);
+            connections.runs_as(id, tasks.spawn(serve_connection(stream, peer, router.clone(), progress, place)));
+        }
+        Err(refused) => {
+            let counter = match refused {
+                Refused::Share => &counters.refused_share,
+                Refused::Full => &counters.refused_full,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            debug!(%peer, ?refused, "a connection is not served");
+            // As much of it as the socket takes: the connection ends.
+            let _ = stream.try_write(BUSY);
+        }
+    }
+}
+
+async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, progress: Arc<Progress>, place: Place) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        progress.head_is_read();
+        let progress = Arc::clone(&progress);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().call(request)
+        let answer = router.clone().call(request);
+        async move {
+            let answer = answer.await;
+            let status = answer.as_ref().map(axum::response::Response::status);
+            progress.is_answered(status == Ok(StatusCode::SWITCHING_PROTOCOLS));
+            answer
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(IDLE_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
     if let Err(error) = served {
         debug!(%error, "connection ended");
     }
+    drop(place);
 }
 
 /// A socket without one of these options works, only slower or longer.
-fn prepare(stream: &TcpStream, unread_max: Duration) {
+fn prepared(stream: TcpStream, unread_max: Duration) -> TcpStream {
     // Signalling messages are small and answer each other.
     let _ = stream.set_nodelay(true);
-    let socket = socket2::SockRef::from(stream);
+    let socket = socket2::SockRef::from(&stream);
     if let Err(error) = socket.set_tcp_user_timeout(Some(unread_max)) {
         debug!(%error, "clients that do not read are not noticed");
     }
     let _ = socket.set_send_buffer_size(UNSENT_MAX);
+    stream
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Webhooks of a LiveKit-compatible server (stream API, section 5): who signed them, what they say.
 //!
-//! [`verify`] and [`read`] are pure; [`Streams::webhook`] does both and waits until the effect is in the store.
+//! [`verify`] and [`read`] are pure; [`Streams::webhook_token`] and [`Streams::webhook`] do both, and wait until the effect
+//! is in the store.
 
 mod event;
 
@@ -63,6 +64,9 @@ pub enum Unbelieved {
     Malformed,
     #[error("the token is signed by an unknown key")]
     UnknownKey,
+    /// RFC 7515, section 4.1.11.
+    #[error("the token's header has crit, and no extension is known here")]
+    Extension,
     #[error("the token is not signed with HMAC-SHA-256 by that key")]
     Signature,
     #[error("the token is expired or not valid yet")]
@@ -71,11 +75,26 @@ pub enum Unbelieved {
     Body,
 }
 
-/// Checks that a body was signed by one of `keys`.
+/// The hash of the body that a valid token names, in base64.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHash(String);
+
+impl SignedHash {
+    /// Checks that this is the body that was signed.
+    ///
+    /// # Errors
+    /// [`Unbelieved::Body`]
+    pub fn check(&self, body: &[u8]) -> Result<(), Unbelieved> {
+        let hash = BASE64_STANDARD.encode(Sha256::digest(body));
+        if is_equal(self.0.as_bytes(), hash.as_bytes()) { Ok(()) } else { Err(Unbelieved::Body) }
+    }
+}
+
+/// Checks that a webhook's token was signed by one of `keys`, before its body has come.
 ///
 /// # Errors
 /// The first [`Unbelieved`] that applies, in the order of its variants.
-pub fn verify(keys: &WebhookKeys, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Unbelieved> {
+pub fn verify(keys: &WebhookKeys, headers: &HeaderMap, now: Timestamp) -> Result<SignedHash, Unbelieved> {
     let token = headers.get(AUTHORIZATION).ok_or(Unbelieved::NoToken)?.to_str().map_err(|_| Unbelieved::Malformed)?;
     let token = token.strip_prefix("Bearer ").unwrap_or(token).trim();
     if token.is_empty() {
@@ -90,6 +109,9 @@ pub fn verify(keys: &WebhookKeys, headers: &HeaderMap, body: &[u8], now: Timesta
     if header.alg != "HS256" {
         return Err(Unbelieved::Signature);
     }
+    if header.crit.is_some() {
+        return Err(Unbelieved::Extension);
+    }
     let claims = jsonwebtoken::decode::<Claims>(token, secret, &signature_only())
         .map_err(|error| match error.kind() {
             jsonwebtoken::errors::ErrorKind::InvalidSignature => Unbelieved::Signature,
@@ -97,13 +119,14 @@ pub fn verify(keys: &WebhookKeys, headers: &HeaderMap, body: &[u8], now: Timesta
         })?
         .claims;
     check_time(&claims, now)?;
-    let hash = BASE64_STANDARD.encode(Sha256::digest(body));
-    if is_equal(claims.sha256.as_bytes(), hash.as_bytes()) { Ok(()) } else { Err(Unbelieved::Body) }
+    Ok(SignedHash(claims.sha256))
 }
 
 #[derive(Deserialize)]
 struct Header {
     alg: String,
+    #[serde(default)]
+    crit: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -165,21 +188,31 @@ fn complete_times(news: &mut RoomNews, now: Timestamp) {
 }
 
 impl Streams {
+    /// Looks at a webhook's token, before its body has come.
+    ///
+    /// # Errors
+    /// `unauthenticated`
+    pub fn webhook_token(&self, keys: &WebhookKeys, headers: &HeaderMap) -> Result<SignedHash, Problem> {
+        verify(keys, headers, self.now()).map_err(|cause| self.unbelieved(cause))
+    }
+
+    fn unbelieved(&self, cause: Unbelieved) -> Problem {
+        Counters::add(&self.counters().webhooks_refused);
+        if let Some(left_out) = self.counters().webhooks_refused_log.admit(Instant::now()) {
+            tracing::info!(reason = %cause, of = "webhook", left_out, "authentication failed");
+        }
+        Problem::new(Code::Unauthenticated, "This webhook is not signed with a key of this server.")
+    }
+
     /// Takes a webhook in. `Ok`: answer 200; its effect is in the store, or it is a repeat, or none of our business.
     ///
     /// # Errors
     /// `unauthenticated`, `body_too_large`, `malformed_body`; `store_unavailable`, so that the sender tries again.
-    pub async fn webhook(&self, keys: &WebhookKeys, headers: &HeaderMap, body: &[u8]) -> Result<Handled, Problem> {
+    pub async fn webhook(&self, hash: &SignedHash, body: &[u8]) -> Result<Handled, Problem> {
         if body.len() > BODY_BYTES_MAX {
             return Err(Problem::new(Code::BodyTooLarge, "A webhook has at most 256 KiB."));
         }
-        if let Err(cause) = verify(keys, headers, body, self.now()) {
-            Counters::add(&self.counters().webhooks_refused);
-            if let Some(left_out) = self.counters().webhooks_refused_log.admit(Instant::now()) {
-                tracing::info!(reason = %cause, of = "webhook", left_out, "authentication failed");
-            }
-            return Err(Problem::new(Code::Unauthenticated, "This webhook is not signed with a key of this server."));
-        }
+        hash.check(body).map_err(|cause| self.unbelieved(cause))?;
         let mut news = read(body).map_err(|error| {
             Counters::add(&self.counters().webhooks_malformed);
             tracing::info!(%error, "a signed webhook cannot be read");

@@ -72,6 +72,7 @@ macro_rules! every_rule {
                 unknown_addresses_and_methods_are_refused_in_the_same_form
                 a_server_that_starts_or_stops_says_so
                 a_store_that_is_away_for_half_a_minute_makes_the_server_unready
+                a_media_worker_that_does_not_run_makes_the_server_unready
                 pages_follow_each_other
                 bad_pages_are_refused
                 a_slow_body_is_given_up
@@ -129,6 +130,7 @@ macro_rules! every_rule {
                 a_finished_room_ends_its_stream
                 a_webhook_must_be_signed
                 a_webhook_must_be_readable
+                a_webhooks_token_is_looked_at_before_its_body
                 forged_webhooks_are_limited
             }
             moderation {

@@ -247,3 +247,16 @@ async fn a_service_that_is_away_at_first_is_asked_again_soon() {
     verifier.wait(5);
     assert!(verifier.verify(&ed().token()).await.is_ok());
 }
+
+/// Each key that is tried costs as much as a valid token, and forged ones are free.
+#[tokio::test]
+async fn a_token_that_names_no_key_is_tried_with_four_keys_at_most() {
+    let keys: Vec<Key> = ["a", "b", "c", "d", "e"].into_iter().map(|id| Key { id, ..ec() }).collect();
+    let keys_of: Vec<&Key> = keys.iter().collect();
+    let (four, five) = (Service::with(&keys_of[..4]).await, Service::with(&keys_of).await);
+    let (four, five) = (four.verifier(), five.verifier());
+
+    assert!(four.verify(&keys[0].sign(None)).await.is_ok());
+    assert_eq!(five.verify(&keys[0].sign(None)).await, Err(Reason::Key.into()));
+    assert!(five.verify(&keys[0].token()).await.is_ok(), "one that names its key is tried with that one");
+}

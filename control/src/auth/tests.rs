@@ -238,3 +238,12 @@ fn a_random_secret_is_long_enough_and_never_the_same() {
     assert!(random_secret().len() >= SECRET_BYTES_MIN);
     assert_ne!(random_secret(), random_secret());
 }
+
+#[tokio::test]
+async fn a_header_that_demands_an_extension_is_refused() {
+    for crit in [vec![], vec!["exp".to_owned()], vec!["urn:example:unknown".to_owned()]] {
+        let header = Header { crit: Some(crit), ..Header::new(Algorithm::HS256) };
+        let token = sign(&header, &claims(), SECRET);
+        assert_eq!(authenticator(&config()).verify(&token, now()).await, Err(Reason::Extension.into()));
+    }
+}

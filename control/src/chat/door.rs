@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::UPGRADE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
+use super::admission::{Place, Tally};
 use super::counters::{Counters, add, subtract};
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
@@ -22,6 +24,12 @@ const REFUSALS_MAX: u32 = 20;
 
 /// Of those over a limit, so many are let in to be told.
 const TOLD_MAX: u32 = 16;
+
+/// WebSockets that one polling connection may ask for at the same time: one, and another try.
+const UPGRADES_PER_CONNECTION_MAX: u32 = 2;
+
+/// Longest connection id, in bytes; the library's have 16.
+const SID_BYTES_MAX: usize = 64;
 
 #[derive(Clone)]
 pub(crate) struct Door(Arc<Inner>);
@@ -33,8 +41,15 @@ struct Inner {
     max_per_address: u32,
     proxies: Proxies,
     count: Mutex<Count>,
+    /// WebSockets of connections that began by polling.
+    upgrades: Tally<String>,
+    upgrades_of_address: Tally<IpAddr>,
     counters: Arc<Counters>,
 }
+
+/// A WebSocket of a connection that began by polling, until the last copy is gone: with the WebSocket.
+#[derive(Clone)]
+struct Upgrade(#[expect(dead_code, reason = "held, not read")] Arc<[Place; 2]>);
 
 #[derive(Default)]
 struct Count {
@@ -76,12 +91,35 @@ impl Pass {
 
 impl Door {
     pub fn new(origins: Origins, max: u32, max_per_address: u32, proxies: Proxies, counters: Arc<Counters>) -> Self {
-        Self(Arc::new(Inner { origins, max, max_per_address, proxies, count: Mutex::default(), counters }))
+        Self(Arc::new(Inner {
+            origins,
+            max,
+            max_per_address,
+            proxies,
+            count: Mutex::default(),
+            upgrades: Tally::default(),
+            upgrades_of_address: Tally::default(),
+            counters,
+        }))
+    }
+
+    /// Lets a connection that exists have a WebSocket. `None`: it, or its address, has too many.
+    fn upgrade(&self, sid: &str, address: IpAddr) -> Option<Upgrade> {
+        if sid.len() > SID_BYTES_MAX {
+            return None;
+        }
+        let of_connection = self.0.upgrades.enter(sid.to_owned(), UPGRADES_PER_CONNECTION_MAX)?;
+        let of_address = self.0.upgrades_of_address.enter(network(address), self.per_address())?;
+        Some(Upgrade(Arc::new([of_connection, of_address])))
+    }
+
+    fn per_address(&self) -> u32 {
+        if self.0.max_per_address == 0 { u32::MAX } else { self.0.max_per_address }
     }
 
     fn enter(&self, address: IpAddr) -> Option<Pass> {
         let address = network(address);
-        let per_address = if self.0.max_per_address == 0 { u32::MAX } else { self.0.max_per_address };
+        let per_address = self.per_address();
         let mut count = self.0.count.lock().expect("no one panics with this lock");
         let here = count.of_address.get(&address).copied().unwrap_or(0);
         let beyond = |count: u32, max: u32| count >= max.saturating_add(TOLD_MAX);
@@ -127,20 +165,25 @@ pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: 
         add(&door.0.counters.refused_at_door, 1);
         return (StatusCode::FORBIDDEN, "This origin may not connect; add it to http.cors_origins.").into_response();
     }
-    if !continues(&request) {
-        let Some(pass) = door.enter(client.address) else {
-            add(&door.0.counters.refused_at_door, 1);
-            return (StatusCode::TOO_MANY_REQUESTS, "too_many_connections").into_response();
-        };
-        request.extensions_mut().insert(pass);
+    let admitted = match connection_id(&request) {
+        None => door.enter(client.address).map(|pass| drop(request.extensions_mut().insert(pass))),
+        Some(sid) if request.headers().contains_key(UPGRADE) => {
+            let upgrade = door.upgrade(sid, client.address);
+            upgrade.map(|upgrade| drop(request.extensions_mut().insert(upgrade)))
+        }
+        Some(_) => Some(()),
+    };
+    if admitted.is_none() {
+        add(&door.0.counters.refused_at_door, 1);
+        return (StatusCode::TOO_MANY_REQUESTS, "too_many_connections").into_response();
     }
     next.run(request).await
 }
 
-/// Whether a request belongs to a connection that exists.
-fn continues(request: &Request) -> bool {
+/// Of the connection that a request belongs to, if it exists.
+fn connection_id(request: &Request) -> Option<&str> {
     let query = request.uri().query().unwrap_or_default();
-    query.split('&').any(|pair| pair.starts_with("sid="))
+    query.split('&').find_map(|pair| pair.strip_prefix("sid="))
 }
 
 #[cfg(test)]
@@ -173,6 +216,45 @@ mod tests {
 
         assert_eq!(passes.len(), 26);
         assert_eq!(passes.iter().filter(|pass| pass.is_over()).count(), 16);
+    }
+
+    #[test]
+    fn a_polling_connection_has_few_websockets_and_so_has_an_address() {
+        let door = door(1000, 3);
+        let [one, other]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
+        let first: Vec<_> = (0..3).filter_map(|_| door.upgrade("a", one)).collect();
+        assert_eq!(first.len(), 2);
+        let _more = door.upgrade("b", one).unwrap();
+        assert!(door.upgrade("c", one).is_none());
+        assert!(door.upgrade("c", other).is_some());
+        assert!(door.upgrade(&"x".repeat(65), other).is_none());
+
+        drop(first);
+        assert!(door.upgrade("c", one).is_some());
+    }
+
+    #[tokio::test]
+    async fn websockets_of_a_polling_connection_are_counted_while_they_are_open() {
+        use axum::body::Body;
+        use tower::ServiceExt as _;
+        // Keeps the heads of requests, as the library does with those of open WebSockets.
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&kept);
+        let handler = move |request: Request| async move {
+            keep.lock().unwrap().push(request.into_parts().0);
+        };
+        let router = axum::Router::new()
+            .route("/socket.io/", axum::routing::get(handler))
+            .layer(axum::middleware::from_fn_with_state(door(1000, 100), guard));
+        let upgrade = async || {
+            let uri = "/socket.io/?EIO=4&transport=websocket&sid=AAAAAAAAAAAAAAAA";
+            let request = Request::get(uri).header("upgrade", "websocket").body(Body::empty()).unwrap();
+            router.clone().oneshot(request).await.unwrap().status().as_u16()
+        };
+
+        assert_eq!([upgrade().await, upgrade().await, upgrade().await], [200, 200, 429]);
+        kept.lock().unwrap().clear();
+        assert_eq!(upgrade().await, 200);
     }
 
     #[test]

@@ -261,8 +261,10 @@ pub struct Http {
     pub trusted_proxies: Vec<String>,
     /// Calls of a user in a minute.
     pub calls_per_minute: u32,
-    /// Calls without a token from one address in a minute.
+    /// Calls without a token from one address in a minute; refused tokens as well.
     pub anonymous_calls_per_minute: u32,
+    /// Connections from one address that are no WebSockets; 0 means any number.
+    pub max_connections_per_ip: u32,
 }
 
 impl Default for Http {
@@ -272,6 +274,7 @@ impl Default for Http {
             trusted_proxies: vec!["127.0.0.0/8".into(), "::1".into()],
             calls_per_minute: 300,
             anonymous_calls_per_minute: 120,
+            max_connections_per_ip: 256,
         }
     }
 }

@@ -25,9 +25,9 @@ pub(super) async fn identify(
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
     let now = Timestamp::now();
-    let identity = identity(&front, &parts, now).await;
     let caller = front.proxies.client(&parts);
     let client = ClientKey::from(caller.address);
+    let identity = identity(&front, &parts, client, now).await?;
     let user = if let Identity::User(user) = &identity { Some(&user.id) } else { None };
     let span = super::call_span(&parts, caller.address, user);
     let refused = if let Identity::Refused(error) = &identity { Some(*error) } else { None };
@@ -63,16 +63,22 @@ fn log_unauthenticated(front: &Front, path: &str, refused: Option<AuthError>, an
     }
 }
 
-async fn identity(front: &Front, parts: &Parts, now: Timestamp) -> Identity {
+/// # Errors
+/// Too many tokens from there were refused: no further one is looked at for a while.
+async fn identity(front: &Front, parts: &Parts, client: ClientKey, now: Timestamp) -> Result<Identity, Problem> {
     let Some(value) = parts.headers.get(AUTHORIZATION) else {
-        return Identity::Guest;
+        return Ok(Identity::Guest);
     };
     let Some(token) = value.to_str().ok().and_then(bearer) else {
-        return Identity::Refused(AuthError::Unauthenticated(Reason::Malformed));
+        return Ok(Identity::Refused(AuthError::Unauthenticated(Reason::Malformed)));
     };
+    front.limits.may_verify(client, Instant::now())?;
     match front.auth.verify(token, now).await {
-        Ok(user) => Identity::User(Arc::new(user)),
-        Err(error) => Identity::Refused(error),
+        Ok(user) => Ok(Identity::User(Arc::new(user))),
+        Err(error) => {
+            front.limits.note_refused(client, Instant::now());
+            Ok(Identity::Refused(error))
+        }
     }
 }
 

@@ -120,6 +120,12 @@ impl Proxies {
         self.0.trusted.iter().any(|network| network.contains(address))
     }
 
+    /// Whether a TCP connection is one of this machine, or of a proxy, which brings many clients.
+    pub fn is_near(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        peer.is_loopback() || self.trusts(peer)
+    }
+
     /// Who sent a request.
     pub fn client(&self, parts: &Parts) -> Client {
         let client = self.client_of(peer(&parts.extensions), &parts.headers);

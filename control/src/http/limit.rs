@@ -2,11 +2,13 @@
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use shared::rate;
 
 use super::client::ClientKey;
 use crate::problem::{Code, Problem};
@@ -26,6 +28,8 @@ pub(super) struct Limits {
     users: Buckets<UserId>,
     clients: Buckets<ClientKey>,
     forgers: Buckets<ClientKey>,
+    /// Refused tokens.
+    refused: Option<Mutex<rate::Buckets<ClientKey>>>,
 }
 
 impl Limits {
@@ -35,6 +39,10 @@ impl Limits {
             users: Buckets::new(user_per_minute),
             clients: Buckets::new(client_per_minute),
             forgers: Buckets::new(FORGED_PER_MINUTE),
+            refused: NonZeroU32::new(client_per_minute).map(|units| {
+                let refill = Duration::from_secs(60) / units.get();
+                Mutex::new(rate::Buckets::new(units.get(), refill, BUCKETS_MAX))
+            }),
         }
     }
 
@@ -44,6 +52,20 @@ impl Limits {
 
     pub(super) fn call_of_client(&self, client: ClientKey) -> Result<(), Problem> {
         self.clients.take(&client).map_err(too_often)
+    }
+
+    /// Whether a token from there is looked at, which costs a verification: not after too many that were refused.
+    pub(super) fn may_verify(&self, client: ClientKey, now: Instant) -> Result<(), Problem> {
+        let Some(refused) = &self.refused else { return Ok(()) };
+        refused.lock().expect("no one panics with this lock").wait(&client, now).map_err(too_often)
+    }
+
+    /// A token from there was refused.
+    pub(super) fn note_refused(&self, client: ClientKey, now: Instant) {
+        if let Some(refused) = &self.refused {
+            // It was refused anyway.
+            let _ = refused.lock().expect("no one panics with this lock").take(client, now);
+        }
     }
 
     /// A webhook whose signature is wrong.
@@ -114,10 +136,25 @@ mod tests {
     }
 
     #[test]
+    fn after_too_many_refused_tokens_an_address_waits_and_no_other() {
+        let (limits, now) = (Limits::new(0, 3), Instant::now());
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<std::net::IpAddr>().unwrap().into());
+        for _ in 0..3 {
+            assert!(limits.may_verify(one, now).is_ok());
+            limits.note_refused(one, now);
+        }
+
+        assert_eq!(limits.may_verify(one, now).unwrap_err().code, Code::RateLimited);
+        assert!(limits.may_verify(other, now).is_ok());
+        assert!(limits.may_verify(one, now + Duration::from_secs(20)).is_ok());
+    }
+
+    #[test]
     fn zero_means_unlimited() {
         let limits = Limits::new(0, 0);
 
         assert!((0..10_000).all(|_| limits.call_of_user(&user("a")).is_ok()));
+        assert!(limits.refused.is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use control::http::client::{ClientKey, Proxies};
 use control::http::origins::Origins;
 use control::live::Live;
 use control::problem::Problem;
-use control::serve::serve_with;
+use control::serve::{Settings, serve};
 use control::store::SharedStore;
 use control::store::embedded::Embedded;
 use control::store::moderation::Ban;
@@ -119,7 +119,8 @@ impl Server {
         let router = chat.router().merge(api.layer(from_fn(identify))).merge(orders(Arc::clone(&world)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move { match serve_with(listener, router, options.unread_max).await {} });
+        let settings = Settings { unread_max: options.unread_max, ..Settings::default() };
+        let task = tokio::spawn(async move { match serve(listener, router, settings).await {} });
         Self { address, world, task }
     }
 }

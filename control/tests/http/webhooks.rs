@@ -2,8 +2,11 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::world::{Answer, SFU_KEY, SFU_SECRET, World, seconds_now, send, sign_with};
 use control::store::SharedStore;
@@ -65,6 +68,28 @@ pub async fn a_webhook_must_be_readable(store: SharedStore) {
     tell_signed(&"x".repeat(300 * 1024), KIND).await.refused(413, "body_too_large");
     let unknown = json!({ "event": "something_new", "id": "EV_1", "newField": 7 }).to_string();
     tell_signed(&unknown, KIND).await.expect(200);
+}
+
+/// A stranger's webhook is refused before its body has come.
+pub async fn a_webhooks_token_is_looked_at_before_its_body(store: SharedStore) {
+    let world = World::new(store).await;
+    let now = seconds_now();
+    let expired = sign_with(&json!({ "iss": SFU_KEY, "exp": now - 300, "sha256": "x" }), SFU_SECRET);
+    let stranger = signature("{}", "another secret of more than 32 bytes");
+    let key = EncodingKey::from_secret(SFU_SECRET.as_bytes());
+    let header = Header { crit: Some(vec!["exp".into()]), ..Header::new(Algorithm::HS256) };
+    let extended = jsonwebtoken::encode(&header, &json!({ "iss": SFU_KEY, "exp": now + 300 }), &key).unwrap();
+    for token in ["", "x", &expired, &stranger, &extended] {
+        let mut socket = TcpStream::connect(world.address).await.unwrap();
+        let head = format!(
+            "POST /api/webhooks/livekit HTTP/1.1\r\nhost: a\r\nauthorization: {token}\r\ncontent-type: {KIND}\r\n\
+             content-length: 200000\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 401", "{token}");
+    }
 }
 
 /// Who sends forged webhooks all the time is slowed down.

@@ -201,7 +201,13 @@ impl World {
 
     pub async fn send(&self, body: &Value) -> Result<Handled, Problem> {
         let body = body.to_string();
-        self.streams.webhook(&keys(), &signed(body.as_bytes(), self.clock.now()), body.as_bytes()).await
+        self.webhook(&signed(body.as_bytes(), self.clock.now()), body.as_bytes()).await
+    }
+
+    /// A webhook with these headers and this body.
+    pub async fn webhook(&self, headers: &HeaderMap, body: &[u8]) -> Result<Handled, Problem> {
+        let hash = self.streams.webhook_token(&keys(), headers)?;
+        self.streams.webhook(&hash, body).await
     }
 
     // ---- time

@@ -1,0 +1,161 @@
+//! The stream of a connection, watched while the head of a request arrives: nobody is known yet, so its time is short and
+//! its bytes are counted with those of all others.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::Counters;
+
+/// Bytes of unfinished heads of all connections.
+pub const HEADS_BYTES_MAX: usize = 32 << 20;
+
+/// What a client gets whose connection is not served, without a look at what it sends.
+pub const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+const HEAD: u8 = 0;
+const REQUEST: u8 = 1;
+const IDLE: u8 = 2;
+const UPGRADED: u8 = 3;
+
+/// What a connection is at.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// One of the above.
+    state: AtomicU8,
+    /// Of the head so far, part of [`Counters::head_bytes`].
+    bytes: AtomicUsize,
+}
+
+impl Progress {
+    /// Whether it waits for a request, the first or the next.
+    pub fn waits(&self) -> bool {
+        matches!(self.state.load(Ordering::Relaxed), HEAD | IDLE)
+    }
+
+    /// The request can be handled.
+    pub fn head_is_read(&self) {
+        self.state.store(REQUEST, Ordering::Relaxed);
+    }
+
+    /// It was answered; `upgraded`: what follows is no HTTP.
+    pub fn is_answered(&self, upgraded: bool) {
+        self.state.store(if upgraded { UPGRADED } else { IDLE }, Ordering::Relaxed);
+    }
+}
+
+/// A connection's stream.
+pub struct Watched {
+    stream: TcpStream,
+    /// Absent once what follows is no HTTP.
+    watch: Option<Watch>,
+}
+
+struct Watch {
+    progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    patience: Duration,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    pub fn new(stream: TcpStream, progress: Arc<Progress>, counters: Arc<Counters>, patience: Duration) -> Self {
+        let deadline = Some(Box::pin(sleep(patience)));
+        Self { stream, watch: Some(Watch { progress, counters, patience, deadline }) }
+    }
+}
+
+impl Watch {
+    /// Notes what was read; an error ends the connection.
+    fn on_read(&mut self, read: usize, context: &mut Context<'_>) -> Result<(), io::ErrorKind> {
+        if read > 0 && self.progress.state.load(Ordering::Relaxed) == IDLE {
+            self.progress.state.store(HEAD, Ordering::Relaxed);
+            self.deadline = Some(Box::pin(sleep(self.patience)));
+        }
+        if self.progress.state.load(Ordering::Relaxed) != HEAD {
+            self.deadline = None;
+            self.forget();
+            return Ok(());
+        }
+        self.progress.bytes.fetch_add(read, Ordering::Relaxed);
+        if self.counters.head_bytes.fetch_add(read, Ordering::Relaxed) + read > HEADS_BYTES_MAX {
+            self.counters.over_budget.fetch_add(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::OutOfMemory);
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+            self.counters.slow_heads.fetch_add(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::TimedOut);
+        }
+        Ok(())
+    }
+
+    fn forget(&self) {
+        let bytes = self.progress.bytes.swap(0, Ordering::Relaxed);
+        if bytes > 0 {
+            self.counters.head_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        let Some(watch) = &mut this.watch else { return polled };
+        if watch.progress.state.load(Ordering::Relaxed) == UPGRADED {
+            this.watch = None;
+            return polled;
+        }
+        match watch.on_read(buffer.filled().len() - before, context) {
+            Ok(()) => polled,
+            Err(kind) => {
+                if kind == io::ErrorKind::OutOfMemory {
+                    // As much of it as the socket takes: the connection ends.
+                    let _ = this.stream.try_write(BUSY);
+                }
+                Poll::Ready(Err(kind.into()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

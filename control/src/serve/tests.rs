@@ -1,0 +1,78 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// A server of nothing but `OK`: where it is, and what it counts.
+async fn server() -> (SocketAddr, Arc<Counters>, JoinHandle<()>) {
+    server_with(HEAD_PATIENCE).await
+}
+
+async fn server_with(head_patience: Duration) -> (SocketAddr, Arc<Counters>, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, settings) = (listener.local_addr().unwrap(), Settings { head_patience, ..Settings::default() });
+    let counters = Arc::clone(&settings.counters);
+    let router = Router::new().fallback(async || "OK");
+    let task = tokio::spawn(async move { match serve(listener, router, settings).await {} });
+    (address, counters, task)
+}
+
+/// What comes of these bytes until the server closes.
+async fn answer(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    // It may close before it has read all.
+    let _ = socket.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn a_head_that_does_not_come_to_its_end_is_given_up() {
+    let (address, counters, _server) = server_with(Duration::from_millis(50)).await;
+    for (slow, given_up) in [&b""[..], b"GET / HTTP/1.1\r\nHost: "].into_iter().zip([1, 2]) {
+        assert_eq!(answer(address, slow).await, "");
+        assert_eq!(counters.slow_heads.load(Ordering::Relaxed), given_up);
+    }
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert!(socket.read(&mut [0; 1024]).await.unwrap() > 0);
+    socket.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let _ = socket.read_to_end(&mut Vec::new()).await;
+    assert_eq!(counters.slow_heads.load(Ordering::Relaxed), 3);
+    assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_head_of_more_than_96_kib_is_refused() {
+    let (address, ..) = server().await;
+    let long = [b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: ", &vec![b'x'; HEAD_BYTES_MAX][..], b"\r\n\r\n"].concat();
+    // The connection ends before all of it was read, so that the answer, 431, may be lost on its way.
+    let answer = answer(address, &long).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn unfinished_heads_beyond_the_bytes_for_all_are_told_to_come_back() {
+    let (address, counters, _server) = server().await;
+    counters.head_bytes.store(HEADS_BYTES_MAX - 10, Ordering::Relaxed);
+    let refused = answer(address, REQUEST).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("Retry-After"), "{refused}");
+    assert_eq!(counters.over_budget.load(Ordering::Relaxed), 1);
+
+    counters.head_bytes.store(0, Ordering::Relaxed);
+    assert!(answer(address, REQUEST).await.ends_with("OK"));
+    assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0, "what was read is given back");
+}
+
+/// A head is short-lived; a connection may wait for the next one, and a body for its handler.
+#[tokio::test]
+async fn a_connection_serves_one_request_after_the_other() {
+    let (address, counters, _server) = server().await;
+    let requests = [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], REQUEST].concat();
+    let answers = answer(address, &requests).await;
+    assert_eq!(answers.matches("200 OK").count(), 2, "{answers}");
+    assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0);
+}
