@@ -36,8 +36,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may stay idle between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Longest head of a request: a URL has up to 64 KiB, as a join brings a description in it. A head of more than a hundred
-/// lines is refused as well, which is the library's bound.
+/// Longest head of a request, to within one read: a URL has up to 64 KiB, as a join brings a description in it. A head of
+/// more than a hundred lines is refused as well, which is the library's bound.
 const HEAD_BYTES_MAX: usize = 96 << 10;
 
 /// How long what was sent may stay unacknowledged, or a full window closed, until the connection counts as dead. A client
