@@ -1,5 +1,4 @@
 //! A client that moves to another address, and one that only says so: media goes where somebody was shown to receive.
-#![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 mod media;
 mod support;
