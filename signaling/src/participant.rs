@@ -25,9 +25,6 @@ use crate::token::Grants;
 pub const PENDING_TRACKS_MAX: usize = 20;
 /// AddTracks that wait for an earlier track with their cid to end.
 pub const QUEUED_TRACKS_MAX: usize = 3;
-/// Tracks that are remembered after an offer ended them. An offer may have been made before the client gave a track up
-/// and announced it again; it is taken for the new one, and the next offer ends that and has the track elsewhere.
-pub const WITHDRAWN_TRACKS_MAX: usize = 8;
 /// Tracks published by one participant.
 pub const PUBLICATIONS_MAX: usize = 64;
 /// Participants that one of an audience may send data to before everybody is told of it.
@@ -61,10 +58,6 @@ pub struct SessionState {
     pub pending: Vec<PendingTrack>,
     /// AddTracks whose cid an earlier track still uses.
     pub queued: Vec<proto::AddTrackRequest>,
-    /// Tracks that the client's offers ended, the last ones; see [`WITHDRAWN_TRACKS_MAX`].
-    pub withdrawn: Vec<PendingTrack>,
-    /// Whether the names of its tracks are the same in AddTrack and SDP, as a section has shown.
-    pub names_agree: bool,
     /// Sections that send and that no AddTrack has claimed yet.
     pub unclaimed: Vec<UnclaimedSection>,
     pub publications: BTreeMap<TrackSid, Publication>,
@@ -165,6 +158,8 @@ pub struct PendingTrack {
     pub sid: TrackSid,
     pub request: proto::AddTrackRequest,
     pub info: proto::TrackInfo,
+    /// Offers of the client since then, none of which had it.
+    pub offers: u32,
 }
 
 /// A section that sends, received but not shown to anybody.

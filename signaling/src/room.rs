@@ -397,8 +397,6 @@ impl Room {
             subscriber,
             pending: Vec::new(),
             queued: Vec::new(),
-            withdrawn: Vec::new(),
-            names_agree: false,
             unclaimed: Vec::new(),
             publications: BTreeMap::new(),
             subscriptions: BTreeMap::new(),

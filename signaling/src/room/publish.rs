@@ -21,7 +21,7 @@ use crate::event::RoomHappening;
 use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
 use crate::participant::{
     DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
-    UnclaimedSection, WITHDRAWN_TRACKS_MAX,
+    UnclaimedSection,
 };
 use crate::quirks::Quirk;
 
@@ -104,12 +104,10 @@ impl Room {
         let info = track_info(&track, &request, &enabled);
         self.send_track_published(sid, &request.cid, info.clone());
         let Some(participant) = self.participants.get_mut(sid) else { return };
-        let state = &mut participant.state;
-        state.withdrawn.retain(|withdrawn| withdrawn.request.cid != request.cid);
-        let pending = PendingTrack { sid: track, request, info };
-        match take_unclaimed(&mut state.unclaimed, &pending, state.names_agree) {
+        let pending = PendingTrack { sid: track, request, info, offers: 0 };
+        match take_unclaimed(&mut participant.state.unclaimed, &pending) {
             Some(unclaimed) => self.publish(now, sid, pending, unclaimed.section),
-            None => state.pending.push(pending),
+            None => participant.state.pending.push(pending),
         }
     }
 
@@ -137,7 +135,6 @@ impl Room {
         publisher.last_offer = Some(DescriptionId(offer.id));
         self.take_transport_news(sid, &news);
         self.lose_sections(sid, &news.lost);
-        self.withdraw_moved(now, sid, &news);
         let mut live = news.rebound.clone();
         let ended = self.take_sections(now, sid, news);
         live.extend(self.bind_waiting(sid));
@@ -146,38 +143,8 @@ impl Room {
             self.go_live(sid, &track, section);
         }
         for track in ended {
-            self.withdraw(sid, &track);
             self.unpublish(now, sid, &track);
         }
-    }
-
-    /// Ends the tracks that the same offer has in another section.
-    fn withdraw_moved(&mut self, now: Now, sid: &ParticipantSid, news: &OfferNews) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let is_moved = |publication: &Publication| {
-            news.ended.contains(&publication.mid)
-                && news.sending.iter().any(|section| is_named(&publication.request, &section.track_id))
-        };
-        let publications = participant.state.publications.iter();
-        let moved: Vec<_> = publications.filter(|(_, known)| is_moved(known)).map(|(track, _)| track.clone()).collect();
-        for track in moved {
-            self.withdraw(sid, &track);
-            if self.end_track(now, sid, &track) {
-                self.announce(now, sid, Urgency::Now);
-            }
-        }
-    }
-
-    fn withdraw(&mut self, sid: &ParticipantSid, track: &TrackSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let SessionState { publications, withdrawn, .. } = &mut participant.state;
-        let Some(publication) = publications.get(track) else { return };
-        let (request, info) = (publication.request.clone(), publication.info.clone());
-        withdrawn.retain(|withdrawn| withdrawn.request.cid != request.cid);
-        if withdrawn.len() >= WITHDRAWN_TRACKS_MAX {
-            withdrawn.remove(0);
-        }
-        withdrawn.push(PendingTrack { sid: track.clone(), request, info });
     }
 
     fn take_transport_news(&mut self, sid: &ParticipantSid, news: &OfferNews) {
@@ -212,15 +179,14 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return Vec::new() };
         let state = &mut participant.state;
         state.unclaimed.retain(|unclaimed| !news.ended.contains(&unclaimed.mid));
+        state.pending.iter_mut().for_each(|pending| pending.offers = pending.offers.saturating_add(1));
         let publications = state.publications.iter();
         publications.filter(|(_, p)| news.ended.contains(&p.mid)).map(|(track, _)| track.clone()).collect()
     }
 
     fn names_pending(&self, sid: &ParticipantSid, section: &SendingSection) -> bool {
-        self.participants.get(sid).is_some_and(|participant| {
-            let SessionState { pending, withdrawn, .. } = &participant.state;
-            pending.iter().chain(withdrawn).any(|pending| is_named(&pending.request, &section.track_id))
-        })
+        let pending = self.participants.get(sid).map(|participant| participant.state.pending.as_slice());
+        pending.unwrap_or_default().iter().any(|pending| is_named(&pending.request, &section.track_id))
     }
 
     fn take_section(&mut self, now: Now, sid: &ParticipantSid, sending: &SendingSection) {
@@ -229,9 +195,7 @@ impl Room {
         if !state.grants.video.may_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
             return;
         }
-        state.revive(&sending.track_id);
-        state.names_agree |= state.pending.iter().any(|pending| is_named(&pending.request, &sending.track_id));
-        let matching = find_pending(&state.pending, sending, state.names_agree);
+        let matching = find_pending(&state.pending, sending);
         let settings = matching
             .and_then(|at| state.pending.get(at))
             .map_or_else(PublishSettings::default, |pending| publish_settings(&pending.request, &sending.track_id));
@@ -538,20 +502,6 @@ impl Room {
     }
 }
 
-impl SessionState {
-    /// A track that an offer ended and that is sent again without a request goes on.
-    fn revive(&mut self, track_id: &str) {
-        let is_it = |track: &PendingTrack| is_named(&track.request, track_id);
-        if self.pending.iter().any(is_it) || self.pending.len() >= PENDING_TRACKS_MAX {
-            return;
-        }
-        let Some(at) = self.withdrawn.iter().position(is_it) else { return };
-        if self.grants.video.may_publish_source(self.withdrawn[at].info.source()) {
-            self.pending.push(self.withdrawn.remove(at));
-        }
-    }
-}
-
 enum AddTrack {
     Accept,
     /// An own track that is named again, for a backup codec.
@@ -569,24 +519,22 @@ fn is_named(request: &proto::AddTrackRequest, track_id: &str) -> bool {
         && (request.cid == track_id || request.simulcast_codecs.iter().any(|codec| codec.cid == track_id))
 }
 
-/// By name; some browsers have other names in their SDP, then the first of its kind.
-fn find_pending(pending: &[PendingTrack], section: &SendingSection, names_agree: bool) -> Option<usize> {
-    let is_likely = |pending: &PendingTrack| !names_agree && kind_of(pending.request.r#type()) == Some(section.kind);
-    pending
-        .iter()
-        .position(|pending| is_named(&pending.request, &section.track_id))
-        .or_else(|| pending.iter().position(is_likely))
+/// By name. Some browsers have other names in their SDP, and so has libwebrtc for a track that is published again: then
+/// the first of its kind, those last that earlier offers did not have, since the client may have given them up.
+fn find_pending(pending: &[PendingTrack], section: &SendingSection) -> Option<usize> {
+    let of_its_kind = || {
+        let all = pending.iter().enumerate();
+        let likely = all.filter(|(_, pending)| kind_of(pending.request.r#type()) == Some(section.kind));
+        likely.min_by_key(|(_, pending)| pending.offers).map(|(at, _)| at)
+    };
+    pending.iter().position(|pending| is_named(&pending.request, &section.track_id)).or_else(of_its_kind)
 }
 
-fn take_unclaimed(
-    unclaimed: &mut Vec<UnclaimedSection>,
-    pending: &PendingTrack,
-    names_agree: bool,
-) -> Option<UnclaimedSection> {
+fn take_unclaimed(unclaimed: &mut Vec<UnclaimedSection>, pending: &PendingTrack) -> Option<UnclaimedSection> {
     let kind = kind_of(pending.request.r#type());
     let at = unclaimed
         .iter()
         .position(|section| is_named(&pending.request, &section.track_id))
-        .or_else(|| unclaimed.iter().position(|section| !names_agree && Some(section.section.kind) == kind))?;
+        .or_else(|| unclaimed.iter().position(|section| Some(section.section.kind) == kind))?;
     Some(unclaimed.remove(at))
 }
