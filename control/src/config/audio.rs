@@ -6,6 +6,9 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 use sfu::audio::{AudioConfig, SILENCE};
 
+/// Milliseconds: two packets of audio.
+const UPDATE_INTERVAL_MIN: u32 = 40;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Audio {
@@ -40,6 +43,12 @@ impl Audio {
         if self.min_percentile > 100 {
             bail!("audio.min_percentile is {}, but is a percentage: 0 to 100", self.min_percentile);
         }
+        if (1..UPDATE_INTERVAL_MIN).contains(&self.update_interval) {
+            let interval = self.update_interval;
+            bail!(
+                "audio.update_interval is {interval}, but levels come every 20 ms: {UPDATE_INTERVAL_MIN} ms at least, or 0"
+            );
+        }
         Ok(())
     }
 }
@@ -55,5 +64,9 @@ mod tests {
         assert!(loud.check().unwrap_err().to_string().contains("audio.active_level"));
         let much = Audio { min_percentile: 101, ..Audio::default() };
         assert!(much.check().unwrap_err().to_string().contains("audio.min_percentile"));
+        for (update_interval, refused) in [(0, false), (1, true), (39, true), (40, false)] {
+            let check = Audio { update_interval, ..Audio::default() }.check();
+            assert_eq!(check.is_err_and(|error| error.to_string().contains("audio.update_interval")), refused);
+        }
     }
 }
