@@ -1,8 +1,8 @@
 // A stream outlives a restart of its media server: the Python SDK publishes and watches, a page watches and chats, the
 // server ends and is started again; all come back by themselves, and the stream is live, with the same viewers.
 //
-// product_restart.mjs kill|terminate. Runs alone as well: PRODUCT_URL names a running product, PRODUCT_JWT_SECRET the
-// secret of its users' tokens.
+// product_restart.mjs kill|terminate builtin|external: how the server ends, and whether its rooms are in the product.
+// Runs alone as well: PRODUCT_URL names a running product, PRODUCT_JWT_SECRET the secret of its users' tokens.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHmac } from 'node:crypto';

@@ -62,7 +62,7 @@ impl Backlog {
         Some(payload)
     }
 
-    /// Messages that are not acknowledged; forgets them.
+    /// Forgets the messages that are not acknowledged: their association is gone.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
