@@ -23,6 +23,7 @@ class PythonSdk(Client):
         self._tasks = []
 
     async def join(self, role: str) -> None:
+        self.room.on("participant_connected", lambda *_: setattr(self, "other_left", False))
         self.room.on("participant_disconnected", lambda *_: setattr(self, "other_left", True))
         self.room.on("data_received", lambda packet: self.exchange.received(packet.topic, bytes(packet.data)))
         self.room.on("reconnected", lambda *_: self.reconnected.set())
