@@ -192,7 +192,9 @@ fn stun_check(bencher: Bencher) {
     });
 }
 
-/// What a join costs as the DTLS server: its flight up to ServerHelloDone.
+// What the handshake of a join costs: `dtls_server_*` in the one role, `dtls_client_*` in the other.
+
+/// As the DTLS server: the flight up to ServerHelloDone.
 #[divan::bench]
 fn dtls_server_hello(bencher: Bencher) {
     let certificate = Certificate::generate();
@@ -218,7 +220,14 @@ fn dtls_server_finished(bencher: Bencher) {
         .bench_local_values(|(server, flight)| answer(server, &flight));
 }
 
-/// What a join costs as the DTLS client: ClientHello and path aside, its answer to the server's flight.
+/// As the DTLS client: the connectivity check that starts it, and the ClientHello. Of the check alone see `stun_check`.
+#[divan::bench]
+fn dtls_client_hello(bencher: Bencher) {
+    let certificate = Certificate::generate();
+    bencher.bench_local(|| sent_by(&mut dtls(DtlsRole::Client, black_box(&certificate))).len());
+}
+
+/// Its flight up to Finished.
 #[divan::bench]
 fn dtls_client_flight(bencher: Bencher) {
     let certificate = Certificate::generate();
@@ -229,6 +238,24 @@ fn dtls_client_flight(bencher: Bencher) {
             (client, sent_by(&mut server))
         })
         .bench_local_values(|(client, flight)| answer(client, &flight));
+}
+
+/// And the server's Finished.
+#[divan::bench]
+fn dtls_client_finished(bencher: Bencher) {
+    let certificate = Certificate::generate();
+    bencher
+        .with_inputs(|| {
+            let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
+            let deliver = |from: &mut Transport, to: &mut Transport| {
+                sent_by(from).iter().for_each(|datagram| to.on_dtls(Instant::now(), datagram).expect("due"));
+            };
+            deliver(&mut client, &mut server);
+            deliver(&mut server, &mut client);
+            deliver(&mut client, &mut server);
+            (client, sent_by(&mut server))
+        })
+        .bench_local_values(|(client, finished)| answer(client, &finished));
 }
 
 /// A transport that a check has reached, so that a DTLS client has said its ClientHello.

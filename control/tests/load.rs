@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use control::app::App;
 use control::config::{Config, Flags, Sources};
+use loadtest::sdp::Setup;
 use loadtest::signal::Protocol;
 use loadtest::{Options, Report};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -117,21 +118,26 @@ fn nothing_is_missing(report: &Report, metrics: &Metrics) {
     }
 }
 
-async fn everybody_gets_every_packet(protocol: Protocol) {
+async fn everybody_gets_every_packet(protocol: Protocol, setup: Setup) {
     let server = Server::start().await;
-    let report = server.load(|options| options.protocol = protocol).await;
+    let report = server.load(|options| (options.protocol, options.setup) = (protocol, setup)).await;
     nothing_is_missing(&report, &server.metrics().await);
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_gets_every_packet_over_one_peer_connection() {
-    everybody_gets_every_packet(Protocol::V1).await;
+    everybody_gets_every_packet(Protocol::V1, Setup::Active).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_gets_every_packet_over_two_peer_connections() {
-    everybody_gets_every_packet(Protocol::V0).await;
+    everybody_gets_every_packet(Protocol::V0, Setup::Active).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_gets_every_packet_with_the_server_as_dtls_client() {
+    everybody_gets_every_packet(Protocol::V0, Setup::Passive).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ use crate::codec::VideoCodec;
 use crate::dtls::{Identity, SrtpProfile};
 use crate::media::{MediaThread, TransportId};
 use crate::receiver::MediaKind;
-use crate::sdp::LocalSection;
+use crate::sdp::{LocalSection, Setup};
 use crate::sender::Source;
 use crate::session::{self, Session};
 use crate::signal::{JoinCall, Protocol, SignalCounts, SignalSocket};
@@ -48,6 +48,8 @@ pub struct ClientOptions {
     pub verify: bool,
     /// Loss to simulate on every transport.
     pub loss: Loss,
+    /// Of answers to the server's offers, in v0.
+    pub setup: Setup,
     /// Receiving sections of the first v1 offer; browsers offer three of each.
     pub audio_sections: usize,
     pub video_sections: usize,
@@ -63,6 +65,7 @@ impl ClientOptions {
             auto_subscribe: true,
             verify: true,
             loss: Loss::default(),
+            setup: Setup::default(),
             audio_sections: 3,
             video_sections: 3,
         }
@@ -188,7 +191,12 @@ impl Client {
         started_ns: u64,
     ) -> anyhow::Result<Self> {
         let local_ip = local_ip(&options.url).await?;
-        let transport = TransportOptions { verify: options.verify, loss: options.loss, ..TransportOptions::default() };
+        let transport = TransportOptions {
+            verify: options.verify,
+            loss: options.loss,
+            setup: options.setup,
+            ..TransportOptions::default()
+        };
         let mut session = Session::new(media.clone(), identity.clone(), local_ip, transport);
         let end_reason = session.end_reason();
         let offer = session.first_offer(&initial_sections(&options))?;

@@ -111,6 +111,7 @@ impl Test {
         let token = self.key.token(room, identity)?;
         let mut client = ClientOptions::new(&self.options.url, token);
         client.protocol = self.options.protocol;
+        client.setup = self.options.setup;
         client.loss = Loss { down: self.options.loss_down, up: self.options.loss_up };
         // As many sections as browsers offer, or as there are tracks.
         client.audio_sections = client.audio_sections.max(self.publishers.audio);

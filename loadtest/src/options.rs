@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::codec::VideoCodec;
 use crate::dtls::SrtpProfile;
+use crate::sdp::Setup;
 use crate::signal::Protocol;
 
 /// Which SRTP profiles are offered, in which order.
@@ -92,6 +93,9 @@ pub struct Options {
     pub protocol: Protocol,
     #[arg(long, value_enum, default_value_t)]
     pub srtp: SrtpOffer,
+    /// Of answers to the server's offers (v0, subscribers): with `passive` the server is the DTLS client.
+    #[arg(long, value_enum, default_value_t)]
+    pub setup: Setup,
     /// Share of the received RTP packets that every subscriber throws away, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     pub loss_down: f64,

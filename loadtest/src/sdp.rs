@@ -72,6 +72,32 @@ pub enum LocalSection {
     Application,
 }
 
+/// `a=setup` of an answer to an offer with `actpass`: the active side is the DTLS client (RFC 8842, section 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Setup {
+    /// What browsers answer.
+    #[default]
+    Active,
+    /// What Pion answers to an ICE-lite server.
+    Passive,
+}
+
+impl Setup {
+    pub fn role(self) -> DtlsRole {
+        match self {
+            Self::Active => DtlsRole::Client,
+            Self::Passive => DtlsRole::Server,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
+}
+
 /// What is the same in every description of one transport.
 #[derive(Debug, Clone)]
 pub struct LocalTransport {
@@ -227,19 +253,19 @@ fn write_rids(sdp: &mut String, rids: &[&str]) {
     line(sdp, format_args!("a=simulcast:send {}", rids.join(";")));
 }
 
-/// Answers an offer of the server (v0's subscriber transport): everything it sends is taken, as DTLS client.
-pub fn answer(transport: &LocalTransport, offer: &Description) -> String {
+/// Answers an offer of the server (v0's subscriber transport): everything it sends is taken.
+pub fn answer(transport: &LocalTransport, setup: Setup, offer: &Description) -> String {
     let mids = offer.sections.iter().map(|section| section.mid.clone());
     let mut sdp = session_head(transport, 1, mids);
     for section in &offer.sections {
         let Some(kind) = section.kind else {
-            write_application(&mut sdp, transport, &section.mid, "active");
+            write_application(&mut sdp, transport, &section.mid, setup.name());
             continue;
         };
         let accepted = section.accepted_payloads();
         let list: Vec<u8> = accepted.iter().map(|(payload_type, _)| *payload_type).collect();
         write_media_head(&mut sdp, kind, &list);
-        write_transport(&mut sdp, transport, &section.mid, "active");
+        write_transport(&mut sdp, transport, &section.mid, setup.name());
         for text in section.attributes.iter().filter(|text| text.starts_with("extmap:")) {
             if [AUDIO_LEVEL, ABS_SEND_TIME, TRANSPORT_SEQUENCE, MID].iter().any(|uri| text.contains(uri)) {
                 line(&mut sdp, format_args!("a={text}"));
@@ -599,8 +625,9 @@ mod tests {
 
     #[test]
     fn an_offer_of_the_server_is_answered_section_by_section() {
-        let text = answer(&transport(), &Description::parse(ANSWER).unwrap());
+        let text = answer(&transport(), Setup::Passive, &Description::parse(ANSWER).unwrap());
         let parsed = Description::parse(&text).unwrap();
+        assert_eq!((text.matches("a=setup:passive").count(), text.matches("a=setup:").count()), (3, 3));
         assert_eq!(parsed.sections.len(), 3);
         assert!(parsed.sections[0].has("recvonly") && parsed.sections[1].has("recvonly"));
         assert!(parsed.sections[2].has("inactive"));

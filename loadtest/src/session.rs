@@ -282,12 +282,13 @@ impl Session {
             // Who offers controls, but a lite server never does (RFC 8445, section 6.1.1).
             remote.ice_role = IceRole::Controlled;
         }
+        remote.role = self.transport.setup.role();
         self.media.set_remote(peer.id, remote);
         for address in description.candidates() {
             self.media.add_candidate(peer.id, address);
         }
         self.media.set_reception(peer.id, description.reception(|mid| offer.mid_to_track_id.get(mid).cloned()));
-        let sdp = sdp::answer(&peer.local, &description);
+        let sdp = sdp::answer(&peer.local, self.transport.setup, &description);
         self.requests.push(Request::Answer(proto::SessionDescription {
             r#type: "answer".to_owned(),
             sdp,

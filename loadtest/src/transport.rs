@@ -20,6 +20,7 @@ use crate::playback::PlaybackCounts;
 use crate::receiver::{Arrival, MediaKind, Stream, StreamCounts};
 use crate::rtcp;
 use crate::rtp::Header;
+use crate::sdp::Setup;
 use crate::sender::{Encoding, Outbound, Sender, SenderCounts, Source};
 use crate::stamp::Stamp;
 
@@ -87,6 +88,8 @@ pub struct TransportOptions {
     /// Labels of the data channels to open.
     pub channels: Vec<String>,
     pub loss: Loss,
+    /// Of its answers.
+    pub setup: Setup,
 }
 
 /// Shares of RTP packets, 0 to 1, that get lost on purpose.
@@ -834,7 +837,7 @@ mod tests {
             let profiles = [SrtpProfile::Aes128CmSha1, SrtpProfile::Aes128Gcm];
             let identities = [Identity::generate(&profiles).unwrap(), Identity::generate(&profiles).unwrap()];
             let addresses = [SocketAddr::from(([127, 0, 0, 1], 1_000)), SocketAddr::from(([127, 0, 0, 1], 2_000))];
-            let options = |channels: Vec<String>| TransportOptions { verify, channels, loss: Loss::default() };
+            let options = |channels: Vec<String>| TransportOptions { verify, channels, ..TransportOptions::default() };
             let mut ends = [
                 Transport::new(identities[0].clone(), credentials("one"), options(vec!["_reliable".into()]), now),
                 Transport::new(identities[1].clone(), credentials("two"), options(vec![]), now),
