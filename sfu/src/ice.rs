@@ -55,7 +55,7 @@ pub fn local_ufrag_of(datagram: &[u8]) -> Option<&str> {
     if message.kind != BINDING_REQUEST {
         return None;
     }
-    message.local_ufrag()
+    message.ufrags().map(|(ours, _)| ours)
 }
 
 /// Whether a datagram says that it answers a check of ours. Nothing about the sender is verified.
@@ -129,6 +129,8 @@ pub(crate) struct IceAgent {
     previous: Option<Local>,
     /// The client's, by its description.
     remote: Option<Box<IceCredentials>>,
+    /// The client's from before its last restart: addresses that it had then still check with them.
+    previous_remote: Option<Box<IceCredentials>>,
     path: Option<(Path, Nomination)>,
     /// More than replies was sent to the path: from now on another one needs proof.
     settled: bool,
@@ -144,6 +146,7 @@ impl IceAgent {
             current: Local::new(local),
             previous: None,
             remote: None,
+            previous_remote: None,
             path: None,
             settled: false,
             unproven: None,
@@ -169,7 +172,9 @@ impl IceAgent {
 
     /// Takes the client's credentials, which its description has told.
     pub(crate) fn set_remote(&mut self, remote: IceCredentials) {
-        self.remote = Some(Box::new(remote));
+        if self.remote() != Some(&remote) {
+            self.previous_remote = self.remote.replace(Box::new(remote));
+        }
     }
 
     pub(crate) fn remote(&self) -> Option<&IceCredentials> {
@@ -201,17 +206,25 @@ impl IceAgent {
 
     /// When [`IceAgent::poll_check`] is next due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.unproven.as_ref().filter(|_| self.remote.is_some())?.due()
+        self.unproven.as_ref().filter(|check| self.remote_of(check).is_some())?.due()
+    }
+
+    /// The client's credentials that an address is checked with, once its description has told them.
+    fn remote_of(&self, check: &PathCheck) -> Option<&IceCredentials> {
+        let known = self.remote.iter().chain(&self.previous_remote);
+        known.map(Box::as_ref).find(|remote| remote.ufrag == check.ufrags.1)
     }
 
     /// Writes the next check of ours, if one is due, and tells where to.
     pub(crate) fn poll_check(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Path> {
-        let (check, remote) = (self.unproven.as_mut()?, self.remote.as_deref()?);
-        check.due().filter(|due| *due <= now)?;
-        let username = format!("{}:{}", remote.ufrag, self.current.credentials.ufrag);
+        self.deadline().filter(|due| *due <= now)?;
+        let check = self.unproven.as_deref()?;
+        let key = key_of(&self.remote_of(check)?.password);
+        let (ours, theirs) = &check.ufrags;
         StunWriter::new(BINDING_REQUEST, check.transaction, out)
-            .check(&username, rand::random())
-            .finish(Some(&key_of(&remote.password)));
+            .check(&format!("{theirs}:{ours}"), rand::random())
+            .finish(Some(&key));
+        let check = self.unproven.as_mut()?;
         check.transmit(now, out.len()).then_some(check.path)
     }
 
@@ -232,7 +245,7 @@ impl IceAgent {
             BINDING_SUCCESS => return self.on_answer(now, from, &message),
             _ => return Err(StunRefusal::NotARequest),
         }
-        let (Some(ufrag), Some(integrity)) = (message.local_ufrag(), &message.integrity) else {
+        let (Some((ufrag, theirs)), Some(integrity)) = (message.ufrags(), &message.integrity) else {
             StunWriter::new(BINDING_ERROR, message.transaction, reply).error(400, "Bad Request").finish(None);
             return Err(StunRefusal::Unauthenticated);
         };
@@ -275,7 +288,7 @@ impl IceAgent {
             self.path = Some((from, Nomination::Provisional));
         }
         if let Some(check) = self.unproven.as_mut().filter(|check| check.path == from) {
-            check.on_check(now, datagram.len(), reply.len());
+            check.on_check(now, (ufrag, theirs), datagram.len(), reply.len());
         }
         if self.path() == Some(from) {
             self.last_check = Some(now);
@@ -296,7 +309,8 @@ impl IceAgent {
 
     /// The answer to a check of ours (RFC 8445, section 7.2.5.2).
     fn on_answer(&mut self, now: Instant, from: Path, answer: &StunMessage<'_>) -> Result<StunOutcome, StunRefusal> {
-        let (Some(check), Some(remote)) = (&self.unproven, &self.remote) else { return Err(StunRefusal::NotAsked) };
+        let check = self.unproven.as_deref().ok_or(StunRefusal::NotAsked)?;
+        let remote = self.remote_of(check).ok_or(StunRefusal::NotAsked)?;
         if check.path != from || check.transaction != answer.transaction {
             return Err(StunRefusal::NotAsked);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use media::*;
 use sfu::command::*;
 use sfu::demux::Discard;
-use support::{answer_to, check, raw_attribute, remote_credentials};
+use support::{answer_to, check_of, raw_attribute, remote_credentials};
 
 const PUBLISHER: u64 = 1;
 /// The viewer, and the address where it is.
@@ -34,8 +34,12 @@ fn watched() -> (World, Source) {
 
 /// A check as full agents send it: USE-CANDIDATE, PRIORITY and ICE-CONTROLLING.
 fn nomination(client: u64) -> Vec<u8> {
+    nomination_of(&credentials(client), &remote_credentials())
+}
+
+fn nomination_of(local: &IceCredentials, remote: &IceCredentials) -> Vec<u8> {
     let attributes = [(0x25, &[][..]), (0x24, &[110, 0, 30, 255]), (0x802a, &[7; 8])];
-    check(&credentials(client), attributes.map(|(kind, value)| raw_attribute(kind, value)).into())
+    check_of(local, &remote.ufrag, attributes.map(|(kind, value)| raw_attribute(kind, value)).into())
 }
 
 /// A nomination of an address by somebody who knows the viewer's credentials; its length.
@@ -98,6 +102,36 @@ fn a_client_that_moves_goes_on_when_its_new_address_has_answered() {
     world.send(PUBLISHER, &source.frame(false, 5));
     assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (0, 5));
     assert_eq!(world.engine.stats.paths_moved, 1);
+}
+
+/// A new interface during an ICE restart: libwebrtc checks from it with the server's old ufrag until the answer is there,
+/// and from its old sockets with its own old one. It refuses a check with the other of either.
+#[test]
+fn a_client_that_moves_during_an_ice_restart_is_checked_with_the_ufrags_that_it_checks_with() {
+    let new = |ufrag: &str| IceCredentials { ufrag: ufrag.to_owned(), password: ufrag.repeat(4) };
+    let ours = [credentials(VIEWER), new("00restarted")];
+    let theirs = [remote_credentials(), new("restarted")];
+    for (local, remote) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let (mut world, mut source) = watched();
+        let transport = TransportId(VIEWER);
+        world.command(Command::RestartIce { transport, local: ours[1].clone() });
+        world.command(Command::SetRemoteCredentials { transport, remote: theirs[1].clone() });
+        world.arrive(ELSEWHERE, nomination_of(&ours[local], &theirs[remote]));
+        world.turn();
+        let check = checks(&world.sent_to(ELSEWHERE)).remove(0);
+        assert_eq!(username_of(&check), format!("{}:{}", theirs[remote].ufrag, ours[local].ufrag));
+
+        world.arrive(ELSEWHERE, answer_to(&check, &theirs[remote]).expect("it is for the client"));
+        world.send(PUBLISHER, &source.frame(false, 5));
+        assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (0, 5));
+    }
+}
+
+/// USERNAME, the first attribute of our checks.
+fn username_of(check: &[u8]) -> String {
+    let length = usize::from(u16::from_be_bytes([check[22], check[23]]));
+    assert_eq!(check[20..22], [0, 6]);
+    String::from_utf8(check[24..24 + length].to_vec()).expect("of ice-chars")
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub(super) type TransactionId = [u8; 12];
 pub(super) struct PathCheck {
     pub path: Path,
     pub transaction: TransactionId,
+    /// Ours and the client's, as its last check from there had them. During an ICE restart each side may be a generation
+    /// behind, and the client refuses a check with others than those of its pair.
+    pub ufrags: (String, String),
     /// Bytes that may still go there.
     allowance: usize,
     /// Transmissions since the client's last check.
@@ -33,11 +36,22 @@ pub(super) struct PathCheck {
 
 impl PathCheck {
     pub fn new(path: Path) -> Self {
-        Self { path, transaction: rand::random(), allowance: 0, transmissions: 0, last: None, due: None }
+        Self {
+            path,
+            transaction: rand::random(),
+            ufrags: Default::default(),
+            allowance: 0,
+            transmissions: 0,
+            last: None,
+            due: None,
+        }
     }
 
     /// Notes a valid check of so many bytes from the address, which was answered with so many.
-    pub fn on_check(&mut self, now: Instant, received: usize, replied: usize) {
+    pub fn on_check(&mut self, now: Instant, (ours, theirs): (&str, &str), received: usize, replied: usize) {
+        if (self.ufrags.0.as_str(), self.ufrags.1.as_str()) != (ours, theirs) {
+            self.ufrags = (ours.to_owned(), theirs.to_owned());
+        }
         self.allowance = (self.allowance + AMPLIFICATION_MAX * received).saturating_sub(replied);
         self.transmissions = 0;
         let earliest = self.last.map_or(now, |last| last + RETRANSMISSION);
@@ -73,6 +87,8 @@ mod tests {
     use super::*;
     use crate::transport::Via;
 
+    const UFRAGS: (&str, &str) = ("ours", "theirs");
+
     fn check() -> PathCheck {
         PathCheck::new(Path { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), via: Via::Udp(0) })
     }
@@ -91,11 +107,11 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
         let now = Instant::now();
         let mut check = check();
-        check.on_check(now, 110, 64);
+        check.on_check(now, UFRAGS, 110, 64);
 
         assert_eq!(sent(&mut check, now, 100).1, 1);
         assert_eq!(sent(&mut check, now + Duration::from_secs(10), 100).1, 1, "266 bytes are allowed");
-        check.on_check(now + Duration::from_secs(10), 110, 64);
+        check.on_check(now + Duration::from_secs(10), UFRAGS, 110, 64);
         assert_eq!(sent(&mut check, now + Duration::from_secs(20), 100).1, 3);
     }
 
@@ -107,7 +123,7 @@ mod tests {
         let (mut bytes, mut count) = (0, 0);
         for millisecond in 0..1_000 {
             let now = now + Duration::from_millis(millisecond);
-            check.on_check(now, 72, 64);
+            check.on_check(now, UFRAGS, 72, 64);
             let (more, transmissions) = sent(&mut check, now, 100);
             bytes += more;
             count += transmissions;

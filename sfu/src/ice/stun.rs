@@ -131,9 +131,9 @@ impl<'a> StunMessage<'a> {
         Ok(())
     }
 
-    pub fn local_ufrag(&self) -> Option<&'a str> {
-        let (local, _) = self.username?.split_once(':')?;
-        Some(local)
+    /// The ufrag of the receiver, and that of the sender (RFC 8445, section 7.2.2).
+    pub fn ufrags(&self) -> Option<(&'a str, &'a str)> {
+        self.username?.split_once(':')
     }
 }
 

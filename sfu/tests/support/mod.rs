@@ -57,11 +57,16 @@ pub const LIBWEBRTC_PROFILES: [SrtpProtectionProfile; 3] = [
 
 /// A connectivity check, with `setters` before its MESSAGE-INTEGRITY.
 pub fn check(local: &IceCredentials, setters: Vec<Box<dyn Setter>>) -> Vec<u8> {
+    check_of(local, &remote_credentials().ufrag, setters)
+}
+
+/// The same by a client with another ufrag.
+pub fn check_of(local: &IceCredentials, ufrag: &str, setters: Vec<Box<dyn Setter>>) -> Vec<u8> {
     let provider = RingProvider::new();
     let mut all: Vec<Box<dyn Setter + '_>> = vec![
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId::new()),
-        Box::new(Username::new(ATTR_USERNAME, format!("{}:theirs", local.ufrag))),
+        Box::new(Username::new(ATTR_USERNAME, format!("{}:{ufrag}", local.ufrag))),
     ];
     all.extend(setters.into_iter().map(|setter| setter as Box<dyn Setter + '_>));
     all.push(Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
