@@ -12,6 +12,7 @@ mod discards;
 mod inspect;
 mod pace;
 mod window;
+mod work;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -248,7 +249,7 @@ impl Sctp {
 
     fn on_established_packet(&mut self, now: Instant, packet: Bytes) {
         let Some(established) = &mut self.association else { return };
-        let verdict = established.inspector.look_at(&packet, true);
+        let verdict = established.inspector.look_at(now, &packet, true);
         if verdict != Verdict::Take {
             return self.refuse(verdict);
         }
@@ -291,7 +292,7 @@ impl Sctp {
                 let Some(candidate) = candidates.associations.iter_mut().find(|known| known.handle == handle) else {
                     return self.refuse(Verdict::Drop);
                 };
-                match candidate.inspector.look_at(&packet, false) {
+                match candidate.inspector.look_at(now, &packet, false) {
                     Verdict::Take => candidate.association.handle_event(event),
                     verdict => return self.refuse(verdict),
                 }
@@ -440,6 +441,7 @@ impl Sctp {
         while let Some(established) = &mut self.association {
             let Ok(mut stream) = established.association.stream(id) else { return };
             let Ok(Some(chunks)) = stream.read() else { return };
+            established.inspector.note_read(chunks.chunks.len());
             self.on_message(now, id, &chunks);
         }
     }

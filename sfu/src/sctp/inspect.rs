@@ -4,6 +4,10 @@
 //! What a client may make us do is bounded here: how far ahead its numbers may run, how many requests it may leave open.
 //! Whatever is no business of a peer of ours is refused as well, so that less code is reached from outside.
 
+use std::time::Instant;
+
+use super::work::{ANSWER, Held, Steps};
+
 /// Chunks of one packet. A packet of the smallest messages has some sixty.
 const CHUNKS_MAX: usize = 128;
 /// How far a transmission sequence number may be ahead of what we have acknowledged: more chunks than fit into the
@@ -11,12 +15,16 @@ const CHUNKS_MAX: usize = 128;
 const TSN_AHEAD_MAX: u32 = 16_384;
 /// Streams of one reset (RFC 6525, section 4.1): as many as there may be.
 const RESET_STREAMS_MAX: usize = super::STREAMS_MAX;
-/// Stream resets that an association may ask for before all that it has sent has arrived. The library keeps each until
-/// then; a client that closes a channel asks once, and repeats the same request.
-const EARLY_RESETS_MAX: u32 = 256;
+/// Stream resets that may wait until all that the client has sent before has arrived. The library answers each of them
+/// anew at every chunk until then; a client has one at a time (RFC 6525, section 5.1.1), and repeats it.
+const EARLY_RESETS_MAX: usize = 8;
 
 const HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;
+/// Number, stream, sequence number and protocol before a chunk's data (RFC 9260, section 3.3.1).
+const DATA_HEADER: usize = 12;
+/// Cumulative number, window and two counts before an acknowledgement's gaps (section 3.3.4).
+const SACK_HEADER: usize = 12;
 
 const DATA: u8 = 0;
 const INIT: u8 = 1;
@@ -84,17 +92,29 @@ pub(super) struct Inspector {
     /// The cumulative number of our last acknowledgement; before the first, one less than the number that the client's
     /// INIT or INIT-ACK names.
     acknowledged: Option<u32>,
-    early_resets: u32,
+    early_resets: Vec<EarlyReset>,
+    held: Held,
+    steps: Steps,
+}
+
+/// A request to reset streams once all up to a number has arrived.
+#[derive(Debug)]
+struct EarlyReset {
+    request: u32,
+    last: u32,
 }
 
 impl Inspector {
     /// Of an association that the client's INIT opens.
     pub(super) fn after_init(first: u32) -> Self {
-        Self { acknowledged: Some(first.wrapping_sub(1)), early_resets: 0 }
+        Self { acknowledged: Some(first.wrapping_sub(1)), ..Self::default() }
     }
 
     /// Looks at a packet of this association whose shape is sound.
-    pub(super) fn look_at(&mut self, packet: &[u8], established: bool) -> Verdict {
+    pub(super) fn look_at(&mut self, now: Instant, packet: &[u8], established: bool) -> Verdict {
+        if !self.steps.take(now, self.cost(packet)) {
+            return Verdict::Drop;
+        }
         for Chunk { kind, body } in Chunks::of(packet).into_iter().flatten().flatten() {
             let verdict = match kind {
                 DATA => self.look_at_data(body),
@@ -116,19 +136,53 @@ impl Inspector {
         Verdict::Take
     }
 
+    /// What the library will do for a packet, in steps.
+    fn cost(&self, packet: &[u8]) -> u64 {
+        let of_chunk = |Chunk { kind, body }: Chunk<'_>| match kind {
+            DATA => self.held.steps() + ANSWER * self.early_resets.len() as u64,
+            // Each stream that is named is looked through, however often.
+            FORWARD_TSN => (self.held.steps() + 1) * (body.len() as u64 / 4),
+            // Each number is looked up, however often it is named.
+            SACK => gaps(body).map(|(first, last)| u64::from(last.saturating_sub(first)) + 1).sum(),
+            _ => ANSWER,
+        };
+        Chunks::of(packet).into_iter().flatten().flatten().map(of_chunk).sum()
+    }
+
     /// Notes what a packet of ours acknowledges.
     pub(super) fn note_sent(&mut self, packet: &[u8]) {
         let sacks = Chunks::of(packet).into_iter().flatten().flatten().filter(|chunk| chunk.kind == SACK);
         for sack in sacks {
-            self.acknowledged = number(sack.body, 0).or(self.acknowledged);
+            let (Some(acknowledged), Some(window)) = (number(sack.body, 0), number(sack.body, 4)) else { continue };
+            self.acknowledged = Some(acknowledged);
+            self.early_resets.retain(|reset| is_after(reset.last, acknowledged));
+            self.held.note_acknowledgement(window, gaps(sack.body));
         }
     }
 
-    fn look_at_data(&self, body: &[u8]) -> Verdict {
-        match number(body, 0) {
-            Some(tsn) if self.is_near(tsn) => Verdict::Take,
-            _ => Verdict::Drop,
+    /// Notes that a message of so many chunks was read.
+    pub(super) fn note_read(&mut self, chunks: usize) {
+        self.held.note_read(chunks);
+    }
+
+    fn look_at_data(&mut self, body: &[u8]) -> Verdict {
+        let (Some(tsn), Some(acknowledged)) = (number(body, 0), self.acknowledged) else { return Verdict::Drop };
+        if body.len() < DATA_HEADER || !self.is_near(tsn) {
+            return Verdict::Drop;
         }
+        // Data without any ends the association (section 6.2); it would be held without filling the window.
+        if body.len() == DATA_HEADER || self.held.is_full() {
+            return Verdict::Abort;
+        }
+        let distance = tsn.wrapping_sub(acknowledged);
+        if !is_after(tsn, acknowledged) {
+            return Verdict::Take;
+        }
+        if self.held.has_too_many_gaps(distance) {
+            return Verdict::Drop;
+        }
+        self.held.note_data(distance);
+        Verdict::Take
     }
 
     fn look_at_forward(&self, body: &[u8]) -> Verdict {
@@ -148,15 +202,11 @@ impl Inspector {
             let length = usize::from(u16::from_be_bytes([length_high, length_low]));
             let Some(parameter) = rest.get(4..length) else { return Verdict::Drop };
             if u16::from_be_bytes([kind_high, kind_low]) == OUTGOING_RESET {
-                let Some(last) = number(parameter, 8) else { return Verdict::Drop };
-                if parameter.len() > 12 + 2 * RESET_STREAMS_MAX {
+                let (Some(request), Some(last)) = (number(parameter, 0), number(parameter, 8)) else {
                     return Verdict::Drop;
-                }
-                if self.acknowledged.is_none_or(|acknowledged| is_after(last, acknowledged)) {
-                    if self.early_resets >= EARLY_RESETS_MAX {
-                        return Verdict::Drop;
-                    }
-                    self.early_resets += 1;
+                };
+                if parameter.len() > 12 + 2 * RESET_STREAMS_MAX || !self.note_reset(request, last) {
+                    return Verdict::Drop;
                 }
             }
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -164,11 +214,35 @@ impl Inspector {
         Verdict::Take
     }
 
+    /// `false`: too many wait already.
+    fn note_reset(&mut self, request: u32, last: u32) -> bool {
+        if self.acknowledged.is_some_and(|acknowledged| !is_after(last, acknowledged)) {
+            return true;
+        }
+        if let Some(known) = self.early_resets.iter_mut().find(|known| known.request == request) {
+            // Which of the two the library goes by is not known.
+            known.last = if is_after(last, known.last) { last } else { known.last };
+            return true;
+        }
+        let fits = self.early_resets.len() < EARLY_RESETS_MAX;
+        if fits {
+            self.early_resets.push(EarlyReset { request, last });
+        }
+        fits
+    }
+
     /// Whether a number is within reach, or behind us.
     fn is_near(&self, tsn: u32) -> bool {
         self.acknowledged
             .is_some_and(|acknowledged| !is_after(tsn, acknowledged) || tsn.wrapping_sub(acknowledged) <= TSN_AHEAD_MAX)
     }
+}
+
+/// What an acknowledgement names beyond its cumulative number, as distances: first and last.
+fn gaps(sack: &[u8]) -> impl Iterator<Item = (u16, u16)> {
+    let count = sack.get(8..10).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]));
+    let blocks = sack.get(SACK_HEADER..).unwrap_or_default().chunks_exact(4).take(count.into());
+    blocks.map(|block| (u16::from_be_bytes([block[0], block[1]]), u16::from_be_bytes([block[2], block[3]])))
 }
 
 /// Serial number arithmetic (RFC 1982).
@@ -287,7 +361,7 @@ mod tests {
     fn verdict(inspector: &mut Inspector, chunks: &[Vec<u8>]) -> Verdict {
         let packet = packet(chunks);
         match look_at_shape(&packet) {
-            Verdict::Take => inspector.look_at(&packet, true),
+            Verdict::Take => inspector.look_at(Instant::now(), &packet, true),
             other => other,
         }
     }
@@ -334,11 +408,15 @@ mod tests {
         let mut inspector = Inspector::after_init(100);
         assert_eq!(verdict(&mut inspector, &[reset(0, 99, RESET_STREAMS_MAX)]), Verdict::Take);
         assert_eq!(verdict(&mut inspector, &[reset(1, 99, RESET_STREAMS_MAX + 1)]), Verdict::Drop);
-        for number in 0..EARLY_RESETS_MAX {
+        for number in 0..8 {
             assert_eq!(verdict(&mut inspector, &[reset(number, 5_000, 1)]), Verdict::Take);
+            assert_eq!(verdict(&mut inspector, &[reset(number, 5_000, 1)]), Verdict::Take, "the same once more");
         }
         assert_eq!(verdict(&mut inspector, &[reset(7_777, 5_000, 1)]), Verdict::Drop);
         assert_eq!(verdict(&mut inspector, &[reset(7_778, 99, 1)]), Verdict::Take);
+        let all = chunk(SACK, &[&5_000_u32.to_be_bytes()[..], &[0; 8]].concat());
+        inspector.note_sent(&packet(&[all]));
+        assert_eq!(verdict(&mut inspector, &[reset(7_779, 6_000, 1)]), Verdict::Take, "the others are done");
     }
 
     #[test]
@@ -371,12 +449,12 @@ mod tests {
         assert_eq!(look_at_shape(&tagged), Verdict::Drop);
 
         let mut ours = Inspector::default();
-        assert_eq!(ours.look_at(&packet(&[init(INIT_ACK, 7)]), false), Verdict::Take);
-        assert_eq!(ours.look_at(&packet(&[init(INIT_ACK, 9_000)]), false), Verdict::Drop);
-        assert_eq!(ours.look_at(&packet(&[data(7)]), false), Verdict::Take);
+        assert_eq!(ours.look_at(Instant::now(), &packet(&[init(INIT_ACK, 7)]), false), Verdict::Take);
+        assert_eq!(ours.look_at(Instant::now(), &packet(&[init(INIT_ACK, 9_000)]), false), Verdict::Drop);
+        assert_eq!(ours.look_at(Instant::now(), &packet(&[data(7)]), false), Verdict::Take);
         let mut theirs = Inspector::after_init(7);
         for kind in [INIT, INIT_ACK] {
-            assert_eq!(theirs.look_at(&packet(&[init(kind, 9_000)]), false), Verdict::Drop);
+            assert_eq!(theirs.look_at(Instant::now(), &packet(&[init(kind, 9_000)]), false), Verdict::Drop);
         }
     }
 }
