@@ -37,8 +37,10 @@ pub struct Limits {
     /// Messages in `chat:state` for somebody who comes back, and messages kept in memory.
     pub history_max: usize,
     pub reaction_window: Duration,
-    /// Different emoji that are counted in one room.
+    /// Different emoji that are counted in one room: all of Unicode's list.
     pub emoji_kinds: usize,
+    /// Different emoji whose counts an event tells: the most frequent ones.
+    pub emoji_told: usize,
     pub viewers_interval: Duration,
     /// Numbers taken from the store at once.
     pub block: u32,
@@ -76,7 +78,8 @@ impl Default for Limits {
             history: 50,
             history_max: 200,
             reaction_window: Duration::from_millis(500),
-            emoji_kinds: 200,
+            emoji_kinds: 8_000,
+            emoji_told: 50,
             viewers_interval: Duration::from_secs(2),
             block: 100,
             hold: Duration::from_millis(500),

@@ -162,7 +162,7 @@ impl Room {
             history: recent.messages,
             last_seq: self.history.last(),
             gap: recent.gap,
-            reaction_totals: self.reactions.totals().clone(),
+            reaction_totals: self.reactions.totals(&self.limits),
         };
         self.members.insert(key, member);
         Out::One(key, Event::State(Box::new(state)))
@@ -446,7 +446,7 @@ impl Room {
 
     pub fn on_time(&mut self, now: Now) -> Vec<Out> {
         let mut out = self.released(now);
-        if let Some((counts, totals)) = self.reactions.take_window(now.at) {
+        if let Some((counts, totals)) = self.reactions.take_window(&self.limits, now.at) {
             let window_ms = u64::try_from(self.limits.reaction_window.as_millis()).unwrap_or(u64::MAX);
             out.push(Out::All(Event::Reactions { window_ms, counts, totals }));
         }

@@ -12,8 +12,8 @@ use super::refusal::{Refusal, RefusalCode};
 /// Of a message: a bound on bytes as well, since a character may bring any number of marks.
 const TEXT_BYTES_MAX: usize = 2000;
 
-/// Of one emoji. The longest of the Unicode emoji list takes 35: two persons with skin tones, a heart and a kiss.
-const EMOJI_BYTES_MAX: usize = 64;
+/// Asks for the picture rather than the letter (U+FE0F).
+const VARIATION_SELECTOR: char = '\u{fe0f}';
 
 /// Endings that make a word with a dot a link. Others would hit sentences without a space after the full stop.
 const LINK_ENDINGS: [&str; 30] = [
@@ -67,13 +67,19 @@ fn is_visible(text: &str) -> bool {
     text.chars().any(|c| !c.is_whitespace() && !shapeless(c))
 }
 
-/// One emoji: a single grapheme cluster that is shown as a picture.
+/// One emoji of Unicode's list (UTS #51, with and without variation selectors), or a single character that is one: a newer
+/// one too, or a skin tone. Sequences beyond the list have no end, and each of them would be counted by itself.
 pub(crate) fn is_one_emoji(text: &str) -> bool {
-    if text.len() > EMOJI_BYTES_MAX {
-        return false;
-    }
-    let mut graphemes = text.graphemes(true);
-    graphemes.next().is_some_and(is_emoji) && graphemes.next().is_none()
+    let mut characters = text.trim_end_matches(VARIATION_SELECTOR).chars();
+    let is_single = match (characters.next(), characters.next()) {
+        (Some(only), None) => !only.is_ascii() && !is_flag_letter(only) && only.is_emoji_char(),
+        _ => false,
+    };
+    is_single || emojis::get(text).is_some()
+}
+
+fn is_flag_letter(c: char) -> bool {
+    ('\u{1f1e6}'..='\u{1f1ff}').contains(&c)
 }
 
 fn is_emoji_only(text: &str) -> bool {
@@ -82,8 +88,7 @@ fn is_emoji_only(text: &str) -> bool {
 
 fn is_emoji(grapheme: &str) -> bool {
     const KEYCAP: char = '\u{20e3}';
-    let is_flag_letter = |c: char| ('\u{1f1e6}'..='\u{1f1ff}').contains(&c);
-    let is_joiner = |c: char| matches!(c, '\u{200d}' | '\u{fe0f}' | KEYCAP | '\u{e0020}'..='\u{e007f}');
+    let is_joiner = |c: char| matches!(c, '\u{200d}' | VARIATION_SELECTOR | KEYCAP | '\u{e0020}'..='\u{e007f}');
     let Some(first) = grapheme.chars().next() else {
         return false;
     };
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_standard_emoji_is_a_reaction_with_room_to_spare() {
+    fn every_standard_emoji_is_a_reaction() {
         // All sequences that are recommended for general interchange, of Unicode 17 (RGI_Emoji).
         let all: Vec<_> = include_str!("../../tests/chat/emoji.txt").lines().collect();
 
@@ -197,8 +202,16 @@ mod tests {
         for emoji in &all {
             assert!(is_one_emoji(emoji), "{emoji} {}", emoji.escape_unicode());
         }
-        let longest = all.iter().map(|emoji| emoji.len()).max().expect("there are some");
-        assert!(longest + 16 <= EMOJI_BYTES_MAX, "{longest}");
+    }
+
+    #[test]
+    fn a_sequence_that_is_no_standard_emoji_is_no_reaction() {
+        let tones = format!("👋{}", "🏻🏿".repeat(3));
+        for text in [&tones, "🔥\u{200d}👀", "❤️\u{fe0f}\u{200d}❤️", "🇽🇽", "🏴\u{e0061}\u{e007f}", "👍🏽🏽"]
+        {
+            assert_eq!(text.graphemes(true).count(), 1, "{text} is one grapheme cluster");
+            assert!(!is_one_emoji(text), "{text}");
+        }
     }
 
     #[test]

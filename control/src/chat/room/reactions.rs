@@ -1,5 +1,6 @@
 //! Reactions: counted, summed up twice a second, and a sample of them passed on one by one.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -58,15 +59,23 @@ impl Reactions {
         self.due
     }
 
-    /// What came since the last call, once it is time.
-    pub fn take_window(&mut self, now: Instant) -> Option<(Counts, Counts)> {
+    /// What came since the last call, once it is time, and the totals of that and of the most frequent ones.
+    pub fn take_window(&mut self, limits: &Limits, now: Instant) -> Option<(Counts, Counts)> {
         self.due.filter(|due| *due <= now)?;
         self.due = None;
-        Some((std::mem::take(&mut self.window), self.totals.clone()))
+        let counts = most_frequent(&std::mem::take(&mut self.window), limits.emoji_told);
+        let mut totals = self.totals(limits);
+        for emoji in counts.keys() {
+            if let Some(total) = self.totals.get(emoji) {
+                totals.insert(emoji.clone(), *total);
+            }
+        }
+        Some((counts, totals))
     }
 
-    pub fn totals(&self) -> &Counts {
-        &self.totals
+    /// Of the most frequent ones: everybody in the room is sent them.
+    pub fn totals(&self, limits: &Limits) -> Counts {
+        most_frequent(&self.totals, limits.emoji_told)
     }
 
     pub fn take_unsaved(&mut self) -> Counts {
@@ -81,6 +90,15 @@ impl Reactions {
     pub fn take_untold(&mut self) -> Counts {
         std::mem::take(&mut self.untold)
     }
+}
+
+fn most_frequent(counts: &Counts, number: usize) -> Counts {
+    if counts.len() <= number {
+        return counts.clone();
+    }
+    let mut sorted: Vec<_> = counts.iter().collect();
+    sorted.select_nth_unstable_by_key(number, |(_, count)| Reverse(**count));
+    sorted.into_iter().take(number).map(|(emoji, count)| (emoji.clone(), *count)).collect()
 }
 
 fn increase(counts: &mut Counts, emoji: &str, by: u64) {
@@ -113,12 +131,27 @@ mod tests {
         reactions.add("❤️", &limits, start + Duration::from_millis(100));
 
         assert_eq!(reactions.due(), Some(start + Duration::from_millis(500)));
-        assert_eq!(reactions.take_window(start + Duration::from_millis(499)), None);
-        let (counts, totals) = reactions.take_window(start + Duration::from_millis(500)).unwrap();
+        assert_eq!(reactions.take_window(&limits, start + Duration::from_millis(499)), None);
+        let (counts, totals) = reactions.take_window(&limits, start + Duration::from_millis(500)).unwrap();
         assert_eq!(counts, [("❤️".to_owned(), 1), ("🔥".to_owned(), 1)].into());
         assert_eq!(totals, [("❤️".to_owned(), 1), ("🔥".to_owned(), 6)].into());
         assert_eq!(reactions.due(), None);
         assert_eq!(reactions.take_unsaved(), counts);
+    }
+
+    #[test]
+    fn of_many_kinds_the_most_frequent_are_told_and_those_that_came() {
+        let (limits, start) = (Limits { emoji_told: 2, ..Limits::default() }, Instant::now());
+        let mut reactions = Reactions::default();
+        reactions.load([("🔥".to_owned(), 5), ("👏".to_owned(), 3), ("😀".to_owned(), 1), ("🎉".to_owned(), 2)].into());
+        for emoji in ["🎉", "❤️", "❤️", "👀", "🎉"] {
+            reactions.add(emoji, &limits, start);
+        }
+
+        let (counts, totals) = reactions.take_window(&limits, start + limits.reaction_window).unwrap();
+        assert_eq!(counts, [("🎉".to_owned(), 2), ("❤️".to_owned(), 2)].into());
+        assert_eq!(totals, [("🔥".to_owned(), 5), ("🎉".to_owned(), 4), ("❤️".to_owned(), 2)].into());
+        assert_eq!(reactions.take_unsaved().values().sum::<u64>(), 5, "all are kept");
     }
 
     #[test]
@@ -128,7 +161,7 @@ mod tests {
         let singles = (0..1000).filter(|n| reactions.add("🔥", &limits, start + Duration::from_millis(2) * *n)).count();
 
         assert!((20..=30).contains(&singles), "{singles} in two seconds after a burst of ten");
-        assert_eq!(reactions.totals()["🔥"], 1000);
+        assert_eq!(reactions.totals(&limits)["🔥"], 1000);
     }
 
     #[test]
@@ -139,6 +172,6 @@ mod tests {
             assert!(reactions.add(emoji, &limits, now), "{emoji} is passed on, counted or not");
         }
 
-        assert_eq!(reactions.totals(), &[("❤️".to_owned(), 1), ("🔥".to_owned(), 2)].into());
+        assert_eq!(reactions.totals(&limits), [("❤️".to_owned(), 1), ("🔥".to_owned(), 2)].into());
     }
 }
