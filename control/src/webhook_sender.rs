@@ -1,7 +1,7 @@
 //! Tells other servers what happens in this server's rooms, as LiveKit's webhooks do (livekit-surface 9).
 //!
 //! Each URL has a courier: a task that takes every [`RoomEvent`], keeps those of one room in order, tries again for
-//! [`PATIENCE`], and holds at most [`queue::WAITING_MAX`] events. What an event looks like is in [`message`], which one
+//! [`PATIENCE`], and holds at most [`queue::WAITING_MAX`] events of [`queue::WAITING_BYTES_MAX`]. What an event looks like is in [`message`], which one
 //! goes next in [`queue`].
 
 mod message;
@@ -62,7 +62,7 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Given up after [`PATIENCE`].
     pub expired: AtomicU64,
-    /// The oldest that waited, dropped for newer ones.
+    /// Dropped for newer ones while too many, or too many bytes, waited.
     pub overflowed: AtomicU64,
     /// Waiting or on the way now.
     pub pending: AtomicU64,
@@ -205,9 +205,10 @@ impl Sender {
             since: Instant::now(),
         };
         self.counters.pending.fetch_add(1, Ordering::Relaxed);
-        if queue.push(parcel).is_some() {
-            self.counters.pending.fetch_sub(1, Ordering::Relaxed);
-            self.overflowed(1);
+        let dropped = queue.push(parcel) as u64;
+        if dropped > 0 {
+            self.counters.pending.fetch_sub(dropped, Ordering::Relaxed);
+            self.overflowed(dropped);
         }
     }
 
