@@ -148,6 +148,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let other = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            // Closed with the request unread, the connection would be reset, and the answer might be lost.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         });
         let error = Server::start("true", &format!("ws://{address}"), 0).err().unwrap().to_string();
