@@ -1,11 +1,12 @@
 //! The stream of a connection, watched while the head of a request arrives: nobody is known yet, so its time is short and
-//! its bytes are counted with those of all others.
+//! its bytes are counted with those of all others. Once it is a WebSocket, a client that does not read is not read from:
+//! each of its pings would be answered into memory.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -57,6 +58,11 @@ pub struct Watched {
     stream: TcpStream,
     /// Absent once what follows is no HTTP.
     watch: Option<Watch>,
+    /// The client did not take what was last written.
+    blocked: bool,
+    /// Who waits for it to take more, so as to read or to write.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
 }
 
 struct Watch {
@@ -69,7 +75,39 @@ struct Watch {
 impl Watched {
     pub fn new(stream: TcpStream, progress: Arc<Progress>, counters: Arc<Counters>, patience: Duration) -> Self {
         let deadline = Some(Box::pin(sleep(patience)));
-        Self { stream, watch: Some(Watch { progress, counters, patience, deadline }) }
+        let watch = Some(Watch { progress, counters, patience, deadline });
+        Self { stream, watch, blocked: false, reader: None, writer: None }
+    }
+
+    /// Waits until the client takes what is written. The socket wakes only who asked last, so that the others are woken
+    /// from here.
+    fn poll_unblocked(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.blocked {
+            self.reader = Some(context.waker().clone());
+            // An error shows when it is read.
+            if self.stream.poll_write_ready(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.unblock();
+        }
+        Poll::Ready(())
+    }
+
+    fn note_write<T>(&mut self, written: Poll<T>, context: &Context<'_>) -> Poll<T> {
+        if written.is_pending() {
+            self.blocked = true;
+            self.writer = Some(context.waker().clone());
+        } else {
+            self.unblock();
+        }
+        written
+    }
+
+    fn unblock(&mut self) {
+        if self.blocked {
+            self.blocked = false;
+            [self.reader.take(), self.writer.take()].into_iter().flatten().for_each(Waker::wake);
+        }
     }
 }
 
@@ -114,6 +152,9 @@ impl Drop for Watch {
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.watch.is_none() && this.poll_unblocked(context).is_pending() {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
         let Some(watch) = &mut this.watch else { return polled };
@@ -136,7 +177,9 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.note_write(written, context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,7 +195,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.note_write(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,8 @@
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
 
@@ -75,4 +78,63 @@ async fn a_connection_serves_one_request_after_the_other() {
     let answers = answer(address, &requests).await;
     assert_eq!(answers.matches("200 OK").count(), 2, "{answers}");
     assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0);
+}
+
+/// A server of a WebSocket at any path, which answers pings and takes everything else.
+async fn websockets() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(async |mut request: axum::extract::Request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let stream = TokioIo::new(upgrade.await.unwrap());
+            let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            while let Some(Ok(_)) = socket.next().await {}
+        });
+        let upgraded = [("Connection", "upgrade"), ("Upgrade", "websocket")];
+        (StatusCode::SWITCHING_PROTOCOLS, upgraded)
+    });
+    tokio::spawn(async move { match serve(listener, router, Settings::default()).await {} });
+    address
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_answers_to_pings_is_not_read_from() {
+    const MOST: usize = 32 << 20;
+    let mut socket = TcpStream::connect(websockets().await).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+
+    // Pings of 125 bytes, masked with zeros.
+    let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'p'; 125]].concat();
+    let pings = ping.repeat(500);
+    let (mut reader, mut writer) = socket.into_split();
+    let mut written = 0;
+    let flood = async {
+        while written < MOST {
+            written += writer.write(&pings[written % ping.len()..]).await.unwrap();
+        }
+    };
+    // It comes to a stop, in a while whose length does not matter.
+    let stopped = tokio::time::timeout(Duration::from_secs(3), flood).await;
+    assert!(stopped.is_err(), "{written} bytes of pings were taken");
+
+    // Goes on as soon as the answers are read: without the mask each has four bytes less.
+    let read_all = async {
+        let mut answer = vec![0; 1 << 16];
+        let mut read = 0;
+        while read < MOST / ping.len() * (ping.len() - 4) {
+            read += reader.read(&mut answer).await.unwrap();
+        }
+    };
+    let write_rest = async {
+        while written < MOST {
+            written += writer.write(&pings[written % ping.len()..]).await.unwrap();
+        }
+    };
+    tokio::join!(read_all, write_rest);
 }
