@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Handled, RoomNews};
 use crate::store::stream::StreamId;
@@ -25,6 +25,11 @@ const WAITING_MAX: usize = 4_096;
 
 /// What a desk takes up at once.
 const TAKEN_MAX: usize = 256;
+
+/// Comings and goings of viewers that are with the store at the same time, of all desks: enough to keep the connections
+/// to a database busy. An operation's time runs while it waits for a connection, so that a large audience which comes
+/// at once would make a store that is slow look like one that is away.
+const COUNTED_AT_ONCE: usize = 64;
 
 /// What is to be done for one room.
 pub(crate) enum Job {
@@ -67,13 +72,15 @@ impl Desks {
 impl DeskQueues {
     /// Works until the last handle of `streams` is gone.
     pub(crate) fn serve(self, streams: &Streams) {
+        let places = Arc::new(Semaphore::new(COUNTED_AT_ONCE));
         for queue in self.0 {
-            tokio::spawn(work(queue, Arc::downgrade(streams.inner())));
+            tokio::spawn(work(queue, Arc::downgrade(streams.inner()), Arc::clone(&places)));
         }
     }
 }
 
-async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>) {
+async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>, places: Arc<Semaphore>) {
+    let places = &*places;
     let mut taken = Vec::with_capacity(TAKEN_MAX);
     // What waits for each room that is worked on.
     let mut waiting: HashMap<String, Vec<Job>> = HashMap::new();
@@ -94,7 +101,7 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>) {
                 let jobs = waiting.get_mut(&room).map(std::mem::take).unwrap_or_default();
                 waiting_count -= jobs.len();
                 let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
-                at_work.push(work_on_room(streams, room, jobs));
+                at_work.push(work_on_room(streams, room, jobs, places));
             }
         }
         let mut fresh: HashMap<String, Vec<Job>> = HashMap::new();
@@ -110,13 +117,13 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>) {
         for (room, jobs) in fresh {
             let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
             waiting.insert(room.clone(), Vec::new());
-            at_work.push(work_on_room(streams, room, jobs));
+            at_work.push(work_on_room(streams, room, jobs, places));
         }
     }
 }
 
 /// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room back.
-async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>) -> String {
+async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
     let streams = &streams;
     let mut run = Vec::new();
     for job in jobs {
@@ -126,15 +133,19 @@ async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>) -> String 
             run.push(do_job(streams, job));
             continue;
         }
-        finish_run(&mut run).await;
+        finish_run(&mut run, places).await;
         do_job(streams, job).await;
     }
-    finish_run(&mut run).await;
+    finish_run(&mut run, places).await;
     room
 }
 
-async fn finish_run(run: &mut Vec<impl Future<Output = ()>>) {
-    join_all(run.drain(..)).await;
+async fn finish_run(run: &mut Vec<impl Future<Output = ()>>, places: &Semaphore) {
+    join_all(run.drain(..).map(async |job| {
+        let _place = places.acquire().await.expect("it is never closed");
+        job.await;
+    }))
+    .await;
 }
 
 async fn do_job(streams: &Streams, job: Job) {
@@ -162,5 +173,29 @@ async fn do_job(streams: &Streams, job: Job) {
 fn say(done: Option<oneshot::Sender<()>>) {
     if let Some(done) = done {
         let _ = done.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_all_rooms_a_few_viewers_are_counted_at_a_time() {
+        let (places, under_way, most) = (Semaphore::new(COUNTED_AT_ONCE), Cell::new(0), Cell::new(0));
+        let job = async || {
+            under_way.set(under_way.get() + 1);
+            most.set(most.get().max(under_way.get()));
+            tokio::task::yield_now().await;
+            under_way.set(under_way.get() - 1);
+        };
+        let (mut one, mut other): (Vec<_>, Vec<_>) =
+            ((0..200).map(|_| job()).collect(), (0..200).map(|_| job()).collect());
+
+        tokio::join!(finish_run(&mut one, &places), finish_run(&mut other, &places));
+
+        assert_eq!((most.get(), under_way.get()), (COUNTED_AT_ONCE, 0));
     }
 }
