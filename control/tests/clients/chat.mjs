@@ -526,7 +526,7 @@ const cases = {
     const { namespace } = await live();
     for (const transports of [["websocket"], ["polling"]]) {
       const ana = await join(namespace, "ana", { transports });
-      const answer = await ana.timeout(10_000).emitWithAck("chat:message", { text: "x".repeat(100_000) });
+      const answer = await ana.timeout(10_000).emitWithAck("chat:message", { text: "x".repeat(250_000) });
       assert.deepEqual([answer.ok, answer.error.code], [false, "validation_failed"]);
       ana.emit("reaction", "x".repeat(17_000));
       assert.match((await next(ana, "chat:error")).message, /bytes/);
@@ -537,6 +537,8 @@ const cases = {
 
   async oversized_packets_and_attachments_end_the_connection() {
     const { namespace } = await live();
+    const opened = await (await fetch(`${url}/socket.io/?EIO=4&transport=polling`)).text();
+    assert.equal(JSON.parse(opened.slice(1)).maxPayload, 256 * 1024);
     const ben = await join(namespace, "ben");
     for (const payload of [{ text: "x".repeat(300_000) }, { text: Buffer.from("binary") }]) {
       const ana = await join(namespace, "ana");
