@@ -212,7 +212,7 @@ async fn a_scheduled_stream_competes_with_a_live_one_of_the_same_owner_in_anothe
     assert!(matches!(refused, Err(CreateError::OwnerAlreadyLive)), "{refused:?}");
 }
 
-/// Live documents that are no streams, since no user can be their owner.
+/// Documents that are no streams, since no user can be their owner, or they have no room.
 fn documents_that_are_no_streams() -> Vec<Document> {
     let mut all = Vec::new();
     for owner in [Some(Bson::Int32(7)), Some(Bson::Int32(7)), Some(Bson::from("")), Some(Bson::Null), None] {
@@ -222,6 +222,12 @@ fn documents_that_are_no_streams() -> Vec<Document> {
         if let Some(owner) = owner {
             document.insert("ownerId", owner);
         }
+        all.push(document);
+    }
+    // Of no room. A unique index would let none but one of each be there.
+    for room in ["", ""] {
+        let mut document = document_of_the_seed(ObjectId::new(), room, true, 50);
+        document.insert("isLive", all.len() % 2 == 0);
         all.push(document);
     }
     let mut odd_id = document_of_the_seed(ObjectId::new(), "live_odd", true, 60);
@@ -259,12 +265,14 @@ async fn documents_that_are_no_streams_are_passed_over_in_every_path_and_left_as
         assert!(matches!(store.presence_join(id, &session("PA_1", "ann")).await, Err(StoreError::NotFound)));
     }
     assert_eq!(store.stream_of_room("live_odd").await.unwrap(), None);
+    let all = StreamFilter::default();
+    assert_eq!(store.streams(&all, StreamOrder::NewestFirst, None, 10).await.unwrap().len(), 1);
     for limit in [1, 100] {
         let carried = store.export("livestreams", None, limit).await.unwrap();
         assert_eq!(carried.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), [id_of(&real).to_string()]);
     }
     let found: Vec<Document> = streams.find(doc! { "startedAt": date(50) }).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(found.len(), 5);
+    assert_eq!(found.len(), 7);
     assert!(found.iter().all(|document| odd.contains(document)), "{found:?}");
     store.create(&starting("ann", "live_ann_1")).await.unwrap();
     assert!(matches!(store.create(&starting("ann", "live_ann_2")).await, Err(CreateError::OwnerAlreadyLive)));
@@ -290,6 +298,25 @@ async fn a_live_stream_without_a_date_is_taken_over_like_every_other() {
 
     let page = store.streams(&live(), StreamOrder::NewestFirst, None, 10).await.unwrap();
     assert_eq!(page.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_documents_of_one_room_stop_the_start_with_their_names_and_what_to_do() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let documents: Vec<_> = ["live_a", "live_b", "live_b"]
+        .map(|room| document_of_the_seed(ObjectId::new(), room, false, 1))
+        .into_iter()
+        .collect();
+    streams.insert_many(&documents).await.expect("they are written");
+
+    let refused = Mongo::connect(&uri, Some(&name), CONNECT_MAX).await;
+
+    let Err(StoreError::Failed(text)) = refused else { panic!("it was taken: {refused:?}") };
+    for part in [&id_of(&documents[1]).to_string(), &id_of(&documents[2]).to_string(), "live_b", "roomName", "remove"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains(&id_of(&documents[0]).to_string()), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,9 @@
 //! any name.
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::IndexOptions;
-use mongodb::{Database, IndexModel};
+use mongodb::{Collection, Database, IndexModel};
 use tracing::{info, warn};
 
 use super::fault::{Fault, UPKEEP_MAX, run, within};
@@ -124,7 +124,7 @@ fn wanted() -> Vec<Wanted> {
         Wanted::plain(STREAMS, doc! { "ownerId": 1, "isLive": 1 }),
         Wanted {
             name: unique.room,
-            among: Some(doc! { "roomName": { "$type": "string" } }),
+            among: Some(doc! { "roomName": { "$type": "string", "$gt": "" } }),
             ..Wanted::unique(STREAMS, doc! { "roomName": 1 })
         },
         Wanted {
@@ -276,8 +276,34 @@ async fn ensure_one(database: &Database, wanted: &Wanted, names: &mut Unique) ->
             warn!(collection = wanted.collection, index = wanted.name, "an index is left out: another is in its place");
             Ok(())
         }
+        Err(fault) if fault.duplicate().is_some() => Err(not_unique(&collection, wanted).await?),
         Err(fault) => Err(explained(wanted, fault)),
     }
+}
+
+/// Names two documents with one value, of which there may be more.
+async fn not_unique(collection: &Collection<Document>, wanted: &Wanted) -> Result<StoreError> {
+    let Wanted { name, keys, .. } = wanted;
+    let mut only = wanted.only.clone().unwrap_or_default();
+    only.extend(wanted.among.clone().unwrap_or_default());
+    let value: Document = keys.keys().map(|field| (field.clone(), Bson::from(format!("${field}")))).collect();
+    let groups = collection.aggregate([
+        doc! { "$match": only },
+        doc! { "$group": { "_id": value, "one": { "$min": "$_id" }, "other": { "$max": "$_id" }, "count": { "$sum": 1 } } },
+        doc! { "$match": { "count": { "$gt": 1 } } },
+        doc! { "$limit": 1 },
+    ]);
+    let found: Vec<Document> = within(UPKEEP_MAX, async { groups.await?.try_collect().await }).await?;
+    let collection = collection.name();
+    let named = found.first().and_then(|group| {
+        let (value, one, other) = (group.get_document("_id").ok()?, group.get("one")?, group.get("other")?);
+        Some(format!("the documents {one} and {other} of {collection} have the same {value}"))
+    });
+    Ok(StoreError::Failed(format!(
+        "the unique index {name} of {collection} on {keys} cannot be made: {}. Give one another value, or remove it, then \
+         start again",
+        named.as_deref().unwrap_or("several documents have the same value there")
+    )))
 }
 
 fn name_of(index: &IndexModel) -> Option<&str> {
@@ -295,9 +321,7 @@ fn remember(wanted: &Wanted, name: &str, names: &mut Unique) {
 
 fn explained(wanted: &Wanted, fault: Fault) -> StoreError {
     let Wanted { collection, name, keys, .. } = wanted;
-    let advice = if fault.duplicate().is_some() {
-        "several documents have the same value there: correct them, then start again"
-    } else if fault.code().is_some_and(is_in_the_way) {
+    let advice = if fault.code().is_some_and(is_in_the_way) {
         "an index with the same name or keys, but other options, is there: drop it, then start again"
     } else {
         return fault.into();

@@ -92,13 +92,16 @@ fn visibility(visibility: Visibility) -> &'static str {
 }
 
 /// # Errors
-/// [`StoreError::Failed`] if it has no id or no owner.
+/// [`StoreError::Failed`] if it has no id, no owner, or no room.
 pub(super) fn read(document: &Document) -> Result<Stream> {
     let Ok(id) = document.get_object_id("_id").map(StreamId) else {
         return Err(StoreError::Failed("a stream's _id is no ObjectId".into()));
     };
     let Some(owner_id) = document.get("ownerId").and_then(read_user) else {
         return Err(StoreError::Failed(format!("the stream {id} has no ownerId that is an ObjectId or a string")));
+    };
+    let Some(room_name) = optional(document, "roomName") else {
+        return Err(StoreError::Failed(format!("the stream {id} has no roomName")));
     };
     let state = state(document);
     let started_at = time(document, "startedAt");
@@ -109,7 +112,7 @@ pub(super) fn read(document: &Document) -> Result<Stream> {
     Ok(Stream {
         id,
         owner_profile: nested(document, "ownerProfile").unwrap_or_else(OwnerProfile::default),
-        room_name: text(document, "roomName").filter(|name| *name != no_room(id)).unwrap_or_default(),
+        room_name: Some(room_name).filter(|name| *name != no_room(id)).unwrap_or_default(),
         room_sid: optional(document, "roomSid"),
         title: optional(document, "title"),
         cover_url: optional(document, "coverUrl"),
@@ -278,15 +281,17 @@ mod tests {
     fn a_document_that_is_hardly_one_of_a_stream_is_no_panic() {
         let id = ObjectId::new();
         let odd = doc! {
-            "_id": id, "ownerId": "u", "viewers": -4, "tags": "no", "state": "dreaming", "blocks": [1], "pinned": 7,
-            "blockedUserIds": [1, "v"], "endReason": "tired", "chatSettings": { "enabled": 1 },
+            "_id": id, "ownerId": "u", "roomName": "r", "viewers": -4, "tags": "no", "state": "dreaming", "blocks": [1],
+            "pinned": 7, "blockedUserIds": [1, "v"], "endReason": "tired", "chatSettings": { "enabled": 1 },
         };
 
-        let stream = read(&odd).expect("it has an owner");
+        let stream = read(&odd).expect("it has an owner and a room");
 
         assert_eq!((stream.state, stream.viewers), (StreamState::Ended, 0));
         assert_eq!(stream.blocks.len(), 1);
-        assert!(matches!(read(&doc! { "_id": id }), Err(StoreError::Failed(_))));
+        for lacking in [doc! { "_id": id }, doc! { "_id": id, "ownerId": "u", "roomName": "" }] {
+            assert!(matches!(read(&lacking), Err(StoreError::Failed(_))), "{lacking}");
+        }
         assert!(matches!(read(&doc! {}), Err(StoreError::Failed(_))));
     }
 

@@ -66,7 +66,11 @@ pub(super) fn peak(viewers: i64) -> Document {
 
 /// What a document of `livestreams` must be to be a stream (see [`stream_document::read`]).
 pub(super) fn is_stream() -> Document {
-    doc! { "_id": { "$type": "objectId" }, "ownerId": { "$type": ["objectId", "string"], "$ne": "" } }
+    doc! {
+        "_id": { "$type": "objectId" },
+        "ownerId": { "$type": ["objectId", "string"], "$ne": "" },
+        "roomName": { "$type": "string", "$ne": "" },
+    }
 }
 
 /// Which streams are live, by the application's index.
