@@ -13,8 +13,8 @@ use control::clock::Timestamp;
 use control::store::chat::Mute;
 use control::store::mongo::Mongo;
 use control::store::stream::{
-    Block, Edit, EndReason, Outcome, OwnerProfile, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder,
-    StreamState, Transition, UserId,
+    Block, Edit, EndReason, Outcome, OwnerProfile, PageEnd, StartScheduled, Stream, StreamFilter, StreamId,
+    StreamOrder, StreamState, Transition, UserId,
 };
 use control::store::viewer::Presence;
 use control::store::{CreateError, Store, StoreError};
@@ -298,6 +298,45 @@ async fn a_live_stream_without_a_date_is_taken_over_like_every_other() {
 
     let page = store.streams(&live(), StreamOrder::NewestFirst, None, 10).await.unwrap();
     assert_eq!(page.len(), 4);
+}
+
+/// Whether live or over: it is read with the date of its id, and so it is listed by that, and stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_without_a_date_are_listed_among_the_others_by_their_ids() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
+    let mut documents = Vec::new();
+    for n in 0..24_u32 {
+        let mut bytes = [u8::try_from(n).unwrap(); 12];
+        bytes[..4].copy_from_slice(&(u32::try_from(at(0).millis() / 1000).unwrap() + n / 2).to_be_bytes());
+        let mut document = document_of_the_seed(ObjectId::new(), &format!("live_{n}"), n % 3 == 0, i64::from(n));
+        document.insert("_id", ObjectId::from_bytes(bytes));
+        document.insert("ownerId", format!("owner-{n}"));
+        match n % 4 {
+            0 => document.insert("createdAt", date(i64::from(n / 2) * 1000)),
+            1 => document.insert("createdAt", "2024-05-01"),
+            2 => document.insert("createdAt", Bson::Null),
+            _ => document.remove("createdAt"),
+        };
+        documents.push(document);
+    }
+    streams.insert_many(&documents).await.expect("they are written");
+
+    let store = connect(&uri, &name).await;
+
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.streams(&StreamFilter::default(), StreamOrder::NewestFirst, after.as_ref(), 5).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(PageEnd { key: last.created_at.millis(), id: last.id.to_string() });
+        listed.extend(page.iter().map(|stream| stream.id));
+    }
+    let expected: Vec<_> = documents.iter().rev().map(id_of).collect();
+    assert_eq!(listed, expected);
+    for document in &documents {
+        let left = streams.find_one(doc! { "_id": document.get("_id") }).await.unwrap();
+        assert_eq!(left.as_ref(), Some(document));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

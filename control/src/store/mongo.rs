@@ -86,6 +86,8 @@ pub struct Mongo {
     database: Database,
     unique: indexes::Unique,
     recounts: presence::Recounts,
+    /// Whether there were streams whose `createdAt` is no date when this process began: lists look for them then.
+    has_undated: bool,
 }
 
 impl Mongo {

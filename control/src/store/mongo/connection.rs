@@ -35,7 +35,8 @@ pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> 
     let database = client.database(&name);
     wait_for(&database, &hosts, time).await?;
     info!(hosts, database = name, "connected to MongoDB");
-    Ok(Mongo { database, unique: indexes::Unique::default(), recounts: presence::Recounts::default() })
+    let (unique, recounts) = (indexes::Unique::default(), presence::Recounts::default());
+    Ok(Mongo { database, unique, recounts, has_undated: false })
 }
 
 /// What the URI says, and what is better than the driver's defaults where it says nothing.
@@ -115,7 +116,7 @@ impl Mongo {
         }
         self.end_all_but_the_newest().await?;
         self.unique = indexes::ensure(&self.database).await?;
-        Ok(())
+        self.note_undated().await
     }
 
     pub(super) async fn ping_once(&self) -> Result<()> {

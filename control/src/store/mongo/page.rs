@@ -1,5 +1,6 @@
 //! Pages of lists that are sorted by a time, ties by `_id`.
 
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 pub(super) fn sort(field: &str, rising: bool) -> Document {
@@ -12,6 +13,22 @@ pub(super) fn after(field: &str, rising: bool, millis: i64, id: Bson) -> Documen
     let beyond = if rising { "$gt" } else { "$lt" };
     let time = DateTime::from_millis(millis);
     doc! { "$or": [{ field: { beyond: time } }, { field: time, "_id": { beyond: id } }] }
+}
+
+/// Of documents that count as made with their id, sorted from the newest on: the lowest id that is not after the document
+/// with that time and id.
+pub(super) fn first_not_older(millis: i64, id: ObjectId) -> ObjectId {
+    let (second, begun) = (millis.div_euclid(1000), millis.rem_euclid(1000) > 0);
+    let made = id.timestamp().timestamp_millis() / 1000;
+    if !begun && made == second {
+        return id;
+    }
+    // Ids of that second are older if the document is of a later moment, or has a higher id.
+    let first = if begun || made > second { second.saturating_add(1) } else { second };
+    let mut bytes = [0; 12];
+    let seconds = u32::try_from(first.max(0)).unwrap_or(u32::MAX);
+    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+    ObjectId::from_bytes(bytes)
 }
 
 /// One condition of several, side by side where they are about different fields: not every server looks for an index
@@ -42,6 +59,28 @@ pub(super) fn limit(limit: usize) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_counts_as_made_with_its_id_comes_after_the_end_of_a_page_by_time_and_id() {
+        let id = |second: u32, rest: u8| {
+            let mut bytes = [rest; 12];
+            bytes[..4].copy_from_slice(&second.to_be_bytes());
+            ObjectId::from_bytes(bytes)
+        };
+        let ids: Vec<_> = (4..=6).flat_map(|second| [id(second, 0), id(second, 7), id(second, 255)]).collect();
+        for end in &ids {
+            for millis in [3_999, 4_000, 4_001, 5_000, 5_999, 6_000, 7_000] {
+                for other in &ids {
+                    let made = other.timestamp().timestamp_millis();
+                    let is_after = (made, other) < (millis, end);
+                    assert_eq!(*other < first_not_older(millis, *end), is_after, "{other} after {millis} {end}");
+                }
+            }
+        }
+        for millis in [i64::MIN, -1, i64::MAX] {
+            first_not_older(millis, ids[0]);
+        }
+    }
 
     #[test]
     fn conditions_on_one_field_hold_together() {

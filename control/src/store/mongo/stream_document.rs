@@ -176,7 +176,7 @@ fn state(document: &Document) -> StreamState {
 }
 
 /// When the id was made, to the second.
-pub(super) fn born(id: StreamId) -> Timestamp {
+fn born(id: StreamId) -> Timestamp {
     Timestamp::from_millis(id.0.timestamp().timestamp_millis())
 }
 

@@ -1,6 +1,7 @@
 //! Streams: each change is one conditional write that raises `rev`.
 
 use futures_util::TryStreamExt;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ReturnDocument, UpdateModifications};
 use tracing::{debug, info};
@@ -8,7 +9,7 @@ use tracing::{debug, info};
 use super::collections::{OWNER_BLOCKS, STREAMS};
 use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
 use super::record::{date, document, forms, joined, object_id, record, user};
-use super::stream_document::{self, born, in_states};
+use super::stream_document::{self, in_states};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::{ChatMessage, ChatSettings, Mute};
@@ -71,6 +72,11 @@ pub(super) fn is_stream() -> Document {
         "ownerId": { "$type": ["objectId", "string"], "$ne": "" },
         "roomName": { "$type": "string", "$ne": "" },
     }
+}
+
+/// What a document without a date of its own is: it counts as made with its id.
+fn is_undated() -> Document {
+    doc! { "createdAt": { "$not": { "$type": "date" } } }
 }
 
 /// Which streams are live, by the application's index.
@@ -155,14 +161,42 @@ impl Mongo {
             StreamOrder::StartedLast => ("startedAt", false),
             StreamOrder::SoonestFirst => ("scheduledFor", true),
         };
-        let mut all = conditions(filter);
-        all.push(doc! { field: { "$type": "date" } });
-        match after.map(|end| object_id(&end.id).map(|id| page::after(field, rising, end.key, Bson::ObjectId(id)))) {
-            Some(Some(rest)) => all.push(rest),
+        let after = match after.map(|end| object_id(&end.id).map(|id| (end.key, id))) {
             Some(None) => return Ok(Vec::new()),
-            None => {}
+            Some(Some(end)) => Some(end),
+            None => None,
+        };
+        let mut dated = conditions(filter);
+        dated.push(doc! { field: { "$type": "date" } });
+        dated.extend(after.map(|(millis, id)| page::after(field, rising, millis, Bson::ObjectId(id))));
+        let mut streams = self.list(page::all(dated), page::sort(field, rising), limit).await?;
+        if order == StreamOrder::NewestFirst && self.has_undated {
+            streams.extend(self.page_of_undated(filter, after, limit).await?);
+            streams.sort_by_key(|stream| std::cmp::Reverse((stream.created_at, stream.id)));
+            streams.truncate(limit);
         }
-        self.list(page::all(all), page::sort(field, rising), limit).await
+        Ok(streams)
+    }
+
+    /// Of the streams that have no date but that of their id.
+    async fn page_of_undated(
+        &self,
+        filter: &StreamFilter,
+        after: Option<(i64, ObjectId)>,
+        limit: usize,
+    ) -> Result<Vec<Stream>> {
+        let mut undated = conditions(filter);
+        undated.push(is_undated());
+        undated.extend(after.map(|(millis, id)| doc! { "_id": { "$lt": page::first_not_older(millis, id) } }));
+        self.list(page::all(undated), doc! { "_id": -1 }, limit).await
+    }
+
+    /// Looks whether an application that was here before left streams without a date.
+    pub(super) async fn note_undated(&mut self) -> Result<()> {
+        let undated = page::all(vec![is_undated(), is_stream()]);
+        let streams = self.of(STREAMS);
+        self.has_undated = within(UPKEEP_MAX, streams.find_one(undated).into_future()).await?.is_some();
+        Ok(())
     }
 
     /// Documents that are no streams are passed over: one of them must hide no others, and end no list.
@@ -180,9 +214,6 @@ impl Mongo {
         let live = self.of(STREAMS);
         let live = live.find(page::all(vec![is_live(), is_stream()]));
         let live: Vec<_> = within(UPKEEP_MAX, async { live.await?.try_collect().await }).await?;
-        for undated in live.iter().filter(|found| found.get_datetime("createdAt").is_err()) {
-            self.date_by_id(undated).await?;
-        }
         let mut live: Vec<_> = live.iter().filter_map(readable).collect();
         live.sort_by_key(|stream| std::cmp::Reverse((stream.started_at, stream.id)));
         let (mut owners, now) = (std::collections::HashSet::new(), Timestamp::now());
@@ -201,14 +232,6 @@ impl Mongo {
                 info!(stream = %stream.id, "ended a live stream whose owner had started another later");
             }
         }
-        Ok(())
-    }
-
-    /// Gives a live stream of an earlier application the time of its id, as reads do: lists are sorted by it.
-    async fn date_by_id(&self, found: &Document) -> Result<()> {
-        let Ok(id) = found.get_object_id("_id") else { return Ok(()) };
-        let set = doc! { "$set": { "createdAt": date(born(StreamId(id))) } };
-        run(self.of(STREAMS).update_one(doc! { "_id": id, "createdAt": { "$not": { "$type": "date" } } }, set)).await?;
         Ok(())
     }
 
