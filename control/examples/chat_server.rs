@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use control::chat::{Chat, Limits, Parts, TokenFault};
+use control::auth::{AuthError, Reason};
+use control::chat::{Chat, Limits, Parts};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
 use control::http::client::Proxies;
@@ -38,8 +39,8 @@ async fn main() -> std::io::Result<()> {
 }
 
 /// The token is the user's name.
-fn user(token: &str, now: Timestamp) -> Result<User, TokenFault> {
-    let id = token.parse().map_err(|_| TokenFault::Unauthenticated)?;
+fn user(token: &str, now: Timestamp) -> Result<User, AuthError> {
+    let id = token.parse().map_err(|_| Reason::User)?;
     let expires_at = now.plus(std::time::Duration::from_secs(3600));
     Ok(User { id, role: Role::User, name: Some(token.to_owned()), picture: None, expires_at })
 }

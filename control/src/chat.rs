@@ -35,7 +35,7 @@ use crate::store::SharedStore;
 use crate::store::chat::ChatNote;
 use crate::store::stream::{Stream, StreamId, UserId};
 
-pub use admission::{TokenFault, Verify};
+pub use admission::Verify;
 pub use counters::Counters;
 pub use limits::{Limits, Rate};
 pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};

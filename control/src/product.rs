@@ -5,14 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use shared::log_limit::LogLimit;
 use signaling::http::Admit;
 use signaling::rooms::Rooms;
 use tokio::sync::watch;
@@ -20,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::auth::{AuthError, Authenticator, DevTokens, random_secret};
-use crate::chat::{self, Chat, ChatModeration, TokenFault, Verify};
+use crate::auth::{Authenticator, DevTokens, random_secret};
+use crate::chat::{self, Chat, ChatModeration, Verify};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::config::product::{self as settings, SfuMode};
@@ -335,20 +334,10 @@ fn start_chat(
     auth: &Arc<Authenticator>,
     node: &str,
 ) -> anyhow::Result<Chat> {
-    let (auth, log_limit) = (Arc::clone(auth), Arc::new(LogLimit::default()));
+    let auth = Arc::clone(auth);
     let verify: Verify = Arc::new(move |token, now| {
-        let (auth, log_limit) = (Arc::clone(&auth), Arc::clone(&log_limit));
-        Box::pin(async move {
-            auth.verify(&token, now).await.map_err(|error| {
-                if let Some(left_out) = log_limit.admit(Instant::now()) {
-                    info!(reason = error.reason(), left_out, "the chat refused a token");
-                }
-                match error {
-                    AuthError::Unauthenticated(_) => TokenFault::Unauthenticated,
-                    AuthError::Expired => TokenFault::Expired,
-                }
-            })
-        })
+        let auth = Arc::clone(&auth);
+        Box::pin(async move { auth.verify(&token, now).await })
     });
     let directory = own_directory(config);
     Chat::start(chat::Parts {

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use crate::auth::AuthError;
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
 use crate::live::Live;
@@ -16,16 +17,34 @@ use crate::user::User;
 use super::refusal::ConnectRefusal;
 use super::room::Member;
 
-/// Why a token is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenFault {
-    Unauthenticated,
-    Expired,
-}
-
 /// Finds the user of a token.
 pub type Verify =
-    Arc<dyn Fn(String, Timestamp) -> Pin<Box<dyn Future<Output = Result<User, TokenFault>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(String, Timestamp) -> Pin<Box<dyn Future<Output = Result<User, AuthError>> + Send>> + Send + Sync>;
+
+/// Why somebody may not connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotAdmitted {
+    /// What the client is told.
+    pub code: ConnectRefusal,
+    /// What is wrong with the token, if it is that.
+    pub token: Option<AuthError>,
+}
+
+impl From<ConnectRefusal> for NotAdmitted {
+    fn from(code: ConnectRefusal) -> Self {
+        Self { code, token: None }
+    }
+}
+
+impl From<AuthError> for NotAdmitted {
+    fn from(error: AuthError) -> Self {
+        let code = match error {
+            AuthError::Unauthenticated(_) => ConnectRefusal::Unauthenticated,
+            AuthError::Expired => ConnectRefusal::TokenExpired,
+        };
+        Self { code, token: Some(error) }
+    }
+}
 
 pub(crate) struct Admission {
     pub verify: Verify,
@@ -49,33 +68,30 @@ pub(crate) struct Admitted {
 
 impl Admission {
     /// # Errors
-    /// What the client is told.
+    /// [`NotAdmitted`]
     pub async fn admit(
         &self,
         stream: StreamId,
         connection: &str,
         token: Option<String>,
-    ) -> Result<Admitted, ConnectRefusal> {
+    ) -> Result<Admitted, NotAdmitted> {
         if !self.enabled {
-            return Err(ConnectRefusal::FeatureDisabled);
+            return Err(ConnectRefusal::FeatureDisabled.into());
         }
         // Before the token, whose check costs more.
         let place = self.connections.enter(connection.to_owned(), self.per_connection);
         let of_connection = place.ok_or(ConnectRefusal::TooManyConnections)?;
         let Some(token) = token else {
-            return self.admit_guest(stream, of_connection);
+            return Ok(self.admit_guest(stream, of_connection)?);
         };
-        let user = (self.verify)(token, Timestamp::now()).await.map_err(|fault| match fault {
-            TokenFault::Unauthenticated => ConnectRefusal::Unauthenticated,
-            TokenFault::Expired => ConnectRefusal::TokenExpired,
-        })?;
+        let user = (self.verify)(token, Timestamp::now()).await?;
         if self.is_banned(&user.id) {
-            return Err(ConnectRefusal::Banned);
+            return Err(ConnectRefusal::Banned.into());
         }
         // After the wait, so that what happened meanwhile counts.
         let stream = self.live_stream(stream)?;
         if stream.blocks(&user.id) {
-            return Err(ConnectRefusal::Blocked);
+            return Err(ConnectRefusal::Blocked.into());
         }
         let of_user = self.users.enter((stream.id, user.id.clone()), self.per_user);
         let of_user = of_user.ok_or(ConnectRefusal::TooManyConnections)?;
@@ -165,6 +181,7 @@ impl Drop for Place {
 mod tests {
     use super::super::room::tests::live_stream;
     use super::*;
+    use crate::auth::Reason;
     use crate::store::moderation::Ban;
     use crate::user::Role;
 
@@ -193,8 +210,8 @@ mod tests {
             Box::pin(async move {
                 let role = if token == "admin" { Role::Admin } else { Role::User };
                 match token.as_str() {
-                    "old" => Err(TokenFault::Expired),
-                    "bad" => Err(TokenFault::Unauthenticated),
+                    "old" => Err(AuthError::Expired),
+                    "bad" => Err(Reason::Signature.into()),
                     id => Ok(User { id: id.parse().unwrap(), role, name: None, picture: None, expires_at: now }),
                 }
             })
@@ -204,7 +221,7 @@ mod tests {
     }
 
     async fn refusal(admission: &Admission, stream: StreamId, token: Option<&str>) -> Option<ConnectRefusal> {
-        admission.admit(stream, "c", token.map(str::to_owned)).await.err()
+        admission.admit(stream, "c", token.map(str::to_owned)).await.err().map(|refused| refused.code)
     }
 
     #[tokio::test]
@@ -273,7 +290,7 @@ mod tests {
             places.push(admission.admit(id, "one", None).await.ok().unwrap());
         }
         let refused = admission.admit(id, "one", None).await.err();
-        assert_eq!(refused, Some(ConnectRefusal::TooManyConnections));
+        assert_eq!(refused, Some(ConnectRefusal::TooManyConnections.into()));
         drop(places);
         assert!(admission.users.0.lock().unwrap().is_empty());
         assert!(admission.connections.0.lock().unwrap().is_empty());

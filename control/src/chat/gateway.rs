@@ -29,10 +29,11 @@ use tower_http::cors::CorsLayer;
 use tracing::field::display;
 use tracing::{debug, info};
 
+use crate::auth::AuthError;
 use crate::http::origins::Origins;
 use crate::store::stream::{StreamId, UserId};
 
-use super::admission::{Admission, Place};
+use super::admission::{Admission, NotAdmitted, Place};
 use super::counters::{Counters, add, subtract};
 use super::door::{Door, Pass, guard};
 use super::limits::{Faults, Limits};
@@ -162,7 +163,7 @@ impl Gateway {
             let gateway = gateway.clone();
             async move {
                 let admitted = gateway.admit(&socket, stream, auth.ok()).await;
-                admitted.inspect_err(|code| gateway.refused(&socket, stream, *code))
+                admitted.map_err(|refused| gateway.refused(&socket, stream, refused))
             }
         };
         let joined = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
@@ -172,13 +173,13 @@ impl Gateway {
         self.io.ns(path.to_owned(), joined.with(admit));
     }
 
-    async fn admit(&self, socket: &SocketRef, stream: StreamId, auth: Option<Auth>) -> Result<(), ConnectRefusal> {
+    async fn admit(&self, socket: &SocketRef, stream: StreamId, auth: Option<Auth>) -> Result<(), NotAdmitted> {
         let pass = socket.req_parts().extensions.get::<Pass>();
         if pass.is_some_and(Pass::is_over) {
-            return Err(ConnectRefusal::TooManyConnections);
+            return Err(ConnectRefusal::TooManyConnections.into());
         }
         if pass.is_some_and(Pass::is_spent) {
-            return Err(ConnectRefusal::ServerBusy);
+            return Err(ConnectRefusal::ServerBusy.into());
         }
         let auth = auth.ok_or(ConnectRefusal::Unauthenticated)?;
         let admitted = self.admission.admit(stream, socket.id.as_str(), auth.token).await;
@@ -197,15 +198,19 @@ impl Gateway {
         Ok(())
     }
 
-    fn refused(&self, socket: &SocketRef, stream: StreamId, code: ConnectRefusal) {
+    /// What the client is told.
+    fn refused(&self, socket: &SocketRef, stream: StreamId, refused: NotAdmitted) -> ConnectRefusal {
+        let NotAdmitted { code, token } = refused;
         self.counters.count_not_connected(code);
         if !matches!(code, ConnectRefusal::Unauthenticated | ConnectRefusal::TokenExpired) {
-            return;
+            return code;
         }
+        let reason = token.map_or(code.name(), AuthError::reason);
         if let Some(left_out) = self.counters.unauthenticated_log.admit(Instant::now()) {
             let address = socket.req_parts().extensions.get::<Pass>().map(|pass| display(pass.address()));
-            info!(reason = code.name(), stream = %stream, chat = socket.ns(), address, left_out, "authentication failed");
+            info!(reason, stream = %stream, chat = socket.ns(), address, left_out, "authentication failed");
         }
+        code
     }
 
     pub fn is_banned(&self, user: &UserId) -> bool {

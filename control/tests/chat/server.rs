@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use control::auth::{AuthError, Reason};
-use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, TokenFault, Verify};
+use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, Verify};
 use control::clock::Timestamp;
 use control::config::product::{self, GuestAccess};
 use control::http::caller::{Call, Identity, RequestId};
@@ -131,8 +131,8 @@ fn verify() -> Verify {
         Box::pin(async move {
             let (user, what) = token.split_once(':').unwrap_or((&token, ""));
             let life = match what {
-                "bad" => return Err(TokenFault::Unauthenticated),
-                "expired" => return Err(TokenFault::Expired),
+                "bad" => return Err(Reason::Signature.into()),
+                "expired" => return Err(AuthError::Expired),
                 seconds => Duration::from_millis((seconds.parse::<f64>().unwrap_or(3600.0) * 1000.0) as u64),
             };
             Ok(user_named(user, what == "admin", now.plus(life)))
@@ -147,8 +147,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
         None => Identity::Guest,
         Some(token) => match verify()(token, Timestamp::now()).await {
             Ok(user) => Identity::User(Arc::new(user)),
-            Err(TokenFault::Unauthenticated) => Identity::Refused(AuthError::Unauthenticated(Reason::Signature)),
-            Err(TokenFault::Expired) => Identity::Refused(AuthError::Expired),
+            Err(error) => Identity::Refused(error),
         },
     };
     let client = ClientKey::from(IpAddr::from(Ipv4Addr::LOCALHOST));

@@ -122,7 +122,12 @@ async fn each_authentication_failure_is_a_line_with_its_reason_and_never_the_tok
     }
     says(&product, "authentication failed", &[("reason", "there is no token")]).await;
     let chat = format!("/live:{room}");
-    has(&says(&product, "authentication failed", &[("chat", &chat), address]).await, &["reason", "stream"]);
+    let of_chat = [("chat", chat.as_str()), ("reason", "wrong_signature"), address];
+    has(&says(&product, "authentication failed", &of_chat).await, &["stream"]);
+    let lines = lines(&product);
+    let is_told = |line: &&Line| line.get("reason").is_some_and(|reason| reason == "wrong_signature");
+    let told = lines.iter().filter(is_told).filter(|line| !line.contains_key("path"));
+    assert_eq!(told.count(), 1, "a token is refused in one line");
     let (log, parts) = (product.whole_log(), forged.split('.').collect::<BTreeSet<_>>());
     assert!(parts.iter().all(|part| !log.contains(part)), "a part of a token is in the log");
 }
