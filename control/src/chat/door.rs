@@ -4,7 +4,7 @@
 //! comes beyond that again gets an HTTP status.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::admission::{Place, Tally};
 use super::counters::{Counters, add, subtract};
-use crate::http::client::Proxies;
+use crate::http::client::{ClientKey, Proxies};
 use crate::http::origins::Origins;
 
 /// Refused tokens of one connection.
@@ -43,7 +43,7 @@ struct Inner {
     count: Mutex<Count>,
     /// WebSockets of connections that began by polling.
     upgrades: Tally<String>,
-    upgrades_of_address: Tally<IpAddr>,
+    upgrades_of_address: Tally<ClientKey>,
     counters: Arc<Counters>,
 }
 
@@ -54,7 +54,7 @@ struct Upgrade(#[expect(dead_code, reason = "held, not read")] Arc<[Place; 2]>);
 #[derive(Default)]
 struct Count {
     all: u32,
-    of_address: HashMap<IpAddr, u32>,
+    of_address: HashMap<ClientKey, u32>,
 }
 
 /// A connection, counted until the last copy is gone. It travels with the request that opened the connection.
@@ -74,7 +74,7 @@ impl Pass {
         self.0.over
     }
 
-    /// Where it comes from; of IPv6 the network.
+    /// Where it comes from.
     pub fn address(&self) -> IpAddr {
         self.0.address
     }
@@ -109,7 +109,7 @@ impl Door {
             return None;
         }
         let of_connection = self.0.upgrades.enter(sid.to_owned(), UPGRADES_PER_CONNECTION_MAX)?;
-        let of_address = self.0.upgrades_of_address.enter(network(address), self.per_address())?;
+        let of_address = self.0.upgrades_of_address.enter(address.into(), self.per_address())?;
         Some(Upgrade(Arc::new([of_connection, of_address])))
     }
 
@@ -118,17 +118,17 @@ impl Door {
     }
 
     fn enter(&self, address: IpAddr) -> Option<Pass> {
-        let address = network(address);
+        let key = ClientKey::from(address);
         let per_address = self.per_address();
         let mut count = self.0.count.lock().expect("no one panics with this lock");
-        let here = count.of_address.get(&address).copied().unwrap_or(0);
+        let here = count.of_address.get(&key).copied().unwrap_or(0);
         let beyond = |count: u32, max: u32| count >= max.saturating_add(TOLD_MAX);
         if beyond(count.all, self.0.max) || beyond(here, per_address) {
             return None;
         }
         let over = count.all >= self.0.max || here >= per_address;
         count.all += 1;
-        count.of_address.insert(address, here + 1);
+        count.of_address.insert(key, here + 1);
         add(&self.0.counters.connections, 1);
         Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, refusals: AtomicU32::new(0) })))
     }
@@ -138,21 +138,14 @@ impl Drop for PassInner {
     fn drop(&mut self) {
         let mut count = self.door.0.count.lock().expect("no one panics with this lock");
         count.all = count.all.saturating_sub(1);
-        match count.of_address.get_mut(&self.address) {
+        let key = ClientKey::from(self.address);
+        match count.of_address.get_mut(&key) {
             Some(here) if *here > 1 => *here -= 1,
             _ => {
-                count.of_address.remove(&self.address);
+                count.of_address.remove(&key);
             }
         }
         subtract(&self.door.0.counters.connections, 1);
-    }
-}
-
-/// One client: an IPv4 address, or an IPv6 /64, of which every household has at least one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -259,10 +252,11 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        let door = door(1000, 1);
+        let is_over = |text: &str| door.enter(text.parse().unwrap()).unwrap().is_over();
+        let _pass = door.enter("2001:db8:1:2::1".parse().unwrap()).unwrap();
 
-        assert_eq!(network(parse("2001:db8:1:2::1")), network(parse("2001:db8:1:2:ffff::9")));
-        assert_ne!(network(parse("2001:db8:1:2::1")), network(parse("2001:db8:1:3::1")));
-        assert_eq!(network(parse("::ffff:192.0.2.1")), parse("192.0.2.1"));
+        assert!(is_over("2001:db8:1:2:ffff::9"));
+        assert!(!is_over("2001:db8:1:3::1"));
     }
 }
