@@ -9,6 +9,7 @@ use signaling::token::Secret;
 use super::load::{Remarks, set};
 use super::values::truth;
 use super::{Config, Hidden};
+use crate::chat::is_one_emoji;
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
 
@@ -102,6 +103,21 @@ pub(super) fn check(config: &Config, remarks: &mut Remarks) {
                 "{key} is {url:?}, where apps would not get anywhere: write it like https://sfu.example"
             ));
         }
+    }
+    for (key, path) in [("auth.user_claim", &config.auth.user_claim), ("auth.role_claim", &config.auth.role_claim)] {
+        let names_nothing = path.is_empty() && key == "auth.role_claim";
+        if !names_nothing && path.split('.').any(|part| part.trim() != part || part.is_empty()) {
+            remarks.refuse(format!(
+                "{key} is {path:?}, which names no claim: write the name of one, such as sub, or the names on the way to \
+                 it with a dot between them, such as user.id"
+            ));
+        }
+    }
+    for reaction in chat.reactions.iter().filter(|text| !is_one_emoji(text)) {
+        remarks.refuse(format!(
+            "chat.reactions has {reaction:?}, which is not one emoji, so that nobody could send it: take it out, or \
+             write the emoji itself"
+        ));
     }
     if let Err(error) = Origins::new(&http.cors_origins, *development) {
         remarks.refuse(error.to_string());
@@ -474,6 +490,28 @@ mod tests {
             assert!(error_of(yaml).contains("in development only"));
             assert!(loaded(yaml, &[], true).is_ok());
         }
+    }
+
+    #[test]
+    fn a_claim_that_no_token_can_hold_is_refused() {
+        for path in ["a..b", ".a", "a.", "a. b", ".", ""] {
+            assert!(error_of(&format!("auth: {{user_claim: '{path}'}}")).contains("auth.user_claim"), "{path:?}");
+            let role = loaded(&format!("auth: {{role_claim: '{path}'}}"), &[], false);
+            assert_eq!(role.is_ok(), path.is_empty(), "{path:?}: nobody is an administrator without one");
+        }
+        for path in ["sub", "user.id", "https://app.example/user id", "_id"] {
+            assert!(loaded(&format!("auth: {{user_claim: '{path}', role_claim: '{path}'}}"), &[], false).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_reaction_that_is_no_emoji_is_refused() {
+        let error = error_of("chat: {reactions: ['👏', abc, '', '👏👏', '1', ' 👏']}");
+
+        for bad in ["\"abc\"", "\"\"", "\"👏👏\"", "\"1\"", "\" 👏\""] {
+            assert!(error.contains(&format!("chat.reactions has {bad}, which is not one emoji")), "{bad}: {error}");
+        }
+        assert!(loaded("chat: {reactions: ['👏', '❤️', '1️⃣', '🇨🇭']}", &[], false).is_ok());
     }
 
     #[test]
