@@ -26,7 +26,7 @@ use claims::{Claims, Rules};
 use jwks::Jwks;
 
 /// Shortest shared secret: as long as the digest of HS256 (RFC 7518, section 3.2).
-pub const SECRET_BYTES_MIN: usize = 32;
+const SECRET_BYTES_MIN: usize = 32;
 
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -125,8 +125,8 @@ pub enum AuthConfigError {
     )]
     ShortSecret(usize),
     #[error(
-        "JWT_SECRET (auth.jwt_secret) is also the secret of API key {0}: a token for a room would pass as a user's; \
-         make another secret"
+        "JWT_SECRET (auth.jwt_secret) is also the secret of API key {0}: a user could then make tokens for the media \
+         server; take two different secrets"
     )]
     SharedSecret(String),
     #[error("JWT_JWKS_URL (auth.jwks_url) is not usable: {0}")]
@@ -149,7 +149,10 @@ impl Authenticator {
     pub fn new(config: &product::Auth, sfu_keys: &[(String, String)]) -> Result<Self, AuthConfigError> {
         let secret = match config.jwt_secret.0.as_str() {
             "" => None,
-            secret => Some(checked_secret(secret, sfu_keys)?),
+            secret => {
+                check_secret(secret, sfu_keys)?;
+                Some(DecodingKey::from_secret(secret.as_bytes()))
+            }
         };
         let jwks = match config.jwks_url.as_str() {
             "" => None,
@@ -231,14 +234,22 @@ impl Authenticator {
     }
 }
 
-fn checked_secret(secret: &str, sfu_keys: &[(String, String)]) -> Result<DecodingKey, AuthConfigError> {
+/// Whether a shared secret may be the one of users' tokens, beside the API keys (name, secret) of the media server. An
+/// empty one stands for none.
+///
+/// # Errors
+/// [`AuthConfigError`]
+pub fn check_secret(secret: &str, sfu_keys: &[(String, String)]) -> Result<(), AuthConfigError> {
+    if secret.is_empty() {
+        return Ok(());
+    }
     if secret.len() < SECRET_BYTES_MIN {
         return Err(AuthConfigError::ShortSecret(secret.len()));
     }
     if let Some((name, _)) = sfu_keys.iter().find(|(_, sfu)| sfu == secret) {
         return Err(AuthConfigError::SharedSecret(name.clone()));
     }
-    Ok(DecodingKey::from_secret(secret.as_bytes()))
+    Ok(())
 }
 
 /// The signature alone; times and names are judged by [`Rules`], with the clock of the caller.

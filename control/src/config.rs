@@ -285,6 +285,17 @@ impl Config {
         self.keys.0.iter().find(|(name, _)| name == key).map(|(_, secret)| secret)
     }
 
+    /// Names and secrets of all keys that open rooms: this server's, and that of an external one.
+    pub fn secrets_of_rooms(&self) -> Vec<(String, String)> {
+        let own = self.keys.0.iter().map(|(name, secret)| (name.clone(), text_of(secret)));
+        own.chain(self.sfu.key()).collect()
+    }
+
+    /// Name and secret of the key that signs the tokens of streams. `None`: there are no keys.
+    pub fn key_of_streams(&self) -> Option<(String, String)> {
+        self.sfu.key().or_else(|| self.keys.0.first().map(|(name, secret)| (name.clone(), text_of(secret))))
+    }
+
     /// What does not go together.
     fn check(&self, remarks: &mut Remarks) {
         let PortRange { first, last } = self.udp_ports();
@@ -306,4 +317,8 @@ impl Config {
         }
         product::check(self, remarks);
     }
+}
+
+fn text_of(secret: &Secret) -> String {
+    String::from_utf8_lossy(secret.bytes()).into_owned()
 }

@@ -286,28 +286,15 @@ fn users(config: &Config) -> anyhow::Result<(Arc<Authenticator>, Option<DevToken
              server alone with --sfu.mode only"
         );
     }
-    let mut keys: Vec<_> = config.keys.0.iter().map(|(name, secret)| (name.clone(), text_of(secret.bytes()))).collect();
-    keys.extend(external_key(config).map(|(name, secret)| (name.to_owned(), secret.to_owned())));
-    let authenticator = Arc::new(Authenticator::new(&auth, &keys)?);
+    let authenticator = Arc::new(Authenticator::new(&auth, &config.secrets_of_rooms())?);
     Ok((authenticator, config.development.then(|| DevTokens::new(&auth))))
-}
-
-fn text_of(secret: &[u8]) -> String {
-    String::from_utf8_lossy(secret).into_owned()
-}
-
-fn external_key(config: &Config) -> Option<(&str, &str)> {
-    let settings::Sfu { api_key, api_secret, .. } = &config.sfu;
-    (!api_key.is_empty()).then_some((api_key, &api_secret.0))
 }
 
 /// The door to the rooms of streams.
 fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
     let times = RoomTimes::of(&config.live);
-    let own = config.keys.0.first().map(|(name, secret)| (name.clone(), text_of(secret.bytes())));
-    let given = external_key(config).map(|(name, secret)| (name.to_owned(), secret.to_owned()));
     let (key, secret) =
-        given.or(own).context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;
+        config.key_of_streams().context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;
     let signer = TokenSigner::new(&key, &secret, times);
     let settings::Sfu { mode, url, public_url, .. } = &config.sfu;
     let public_url = (!public_url.is_empty()).then_some(public_url.as_str());
@@ -322,9 +309,8 @@ fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
 
 /// Keys of servers whose webhooks are believed: the external one's, or ours.
 fn webhook_keys(config: &Config) -> WebhookKeys {
-    let own: Vec<_> = config.keys.0.iter().map(|(name, secret)| (name.as_str(), text_of(secret.bytes()))).collect();
-    let own = own.iter().map(|(name, secret)| (*name, secret.as_str()));
-    WebhookKeys::new(own.chain(external_key(config)))
+    let keys = config.secrets_of_rooms();
+    WebhookKeys::new(keys.iter().map(|(name, secret)| (name.as_str(), secret.as_str())))
 }
 
 fn start_chat(

@@ -9,6 +9,7 @@ use signaling::token::Secret;
 use super::load::{Remarks, set};
 use super::values::truth;
 use super::{Config, Hidden};
+use crate::auth;
 use crate::chat::is_one_emoji;
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
@@ -28,9 +29,6 @@ const VARIABLES: [(&str, &str); 8] = [
 
 /// On, unless it says no.
 const FEATURE_FLAG: &str = "FEATURE_GO_LIVE";
-
-/// HMAC-SHA-256 wants a key as long as its hash (RFC 2104).
-const JWT_SECRET_BYTES_MIN: usize = 32;
 
 /// Sets what the environment sets under names of the product's. A variable that is empty counts as not set.
 pub(super) fn read_environment(environment: &[(String, String)], tree: &mut Mapping, remarks: &mut Remarks) {
@@ -56,20 +54,9 @@ pub(super) fn adopt_key(config: &mut Config) {
 
 /// What does not go together.
 pub(super) fn check(config: &Config, remarks: &mut Remarks) {
-    let Config { auth, chat, http, sfu, development, .. } = config;
-    let secret = &auth.jwt_secret.0;
-    if !secret.is_empty() && secret.len() < JWT_SECRET_BYTES_MIN {
-        remarks.refuse(format!(
-            "auth.jwt_secret (JWT_SECRET) has {} bytes, but must have {JWT_SECRET_BYTES_MIN} or more",
-            secret.len()
-        ));
-    }
-    let taken = config.keys.0.iter().any(|(_, other)| *other == Secret::new(secret)) || (*secret == sfu.api_secret.0);
-    if !secret.is_empty() && taken {
-        remarks.refuse(
-            "auth.jwt_secret (JWT_SECRET) is also the secret of an API key: a user could then make tokens for the \
-             media server. Take two different secrets",
-        );
+    let Config { chat, http, sfu, development, .. } = config;
+    if let Err(error) = auth::check_secret(&config.auth.jwt_secret.0, &config.secrets_of_rooms()) {
+        remarks.refuse(error.to_string());
     }
     if sfu.api_key.is_empty() != sfu.api_secret.0.is_empty() {
         remarks.refuse(
@@ -347,6 +334,13 @@ pub struct Sfu {
     pub api_key: String,
     /// `LIVEKIT_API_SECRET`.
     pub api_secret: Hidden,
+}
+
+impl Sfu {
+    /// Its key and secret, if there are any.
+    pub(super) fn key(&self) -> Option<(String, String)> {
+        (!self.api_key.is_empty()).then(|| (self.api_key.clone(), self.api_secret.0.clone()))
+    }
 }
 
 impl Chat {
