@@ -150,9 +150,12 @@ impl KnownKeys {
             }
             Some(Standing::Fixed(here)) => format!("{path} is not supported: it is {here} here"),
             Some(Standing::Refused(reason)) => format!("{path} is not supported: {reason}"),
-            None => format!("unknown key {path}{}", self.hint(path)),
+            None => {
+                let unknown = format!("unknown key {path}{}", self.hint(path));
+                return if strict { remarks.refuse(unknown) } else { remarks.warn(unknown) };
+            }
         };
-        if strict { remarks.refuse(refused) } else { remarks.warn(refused) }
+        if strict { remarks.refuse_unsupported(refused) } else { remarks.warn(refused) }
     }
 
     fn hint(&self, path: &str) -> String {

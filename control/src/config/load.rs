@@ -49,6 +49,8 @@ pub struct Loaded {
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
     refusals: Vec<String>,
+    /// How many of the refusals are of keys that Onair does not support.
+    unsupported: usize,
     warnings: Vec<String>,
 }
 
@@ -56,6 +58,12 @@ impl Remarks {
     /// It cannot be used.
     pub(super) fn refuse(&mut self, text: impl Into<String>) {
         self.refusals.push(text.into());
+    }
+
+    /// It has a key of LiveKit's that Onair does not support, and could go on without.
+    pub(super) fn refuse_unsupported(&mut self, text: impl Into<String>) {
+        self.unsupported += 1;
+        self.refuse(text);
     }
 
     pub(super) fn warn(&mut self, text: impl Into<String>) {
@@ -79,7 +87,7 @@ impl Remarks {
 
     /// What helps against unsupported keys alone.
     fn way_out(&self) -> &'static str {
-        if self.refusals.iter().all(|text| text.contains(" is not supported: ")) {
+        if self.unsupported == self.refusals.len() {
             "\nTake it out, or start with --disable-strict-config to go on without it"
         } else {
             ""
