@@ -104,10 +104,11 @@ impl App {
         let webhooks = WebhookSender::start(&config.webhook, &secret, || rooms.events())?;
         let live = Live::default();
         tokio::spawn(event_log::run(rooms.events(), live.clone()));
+        let proxies = Proxies::new(&config.http.trusted_proxies)?;
         let product = match config.sfu.mode {
             SfuMode::Only => None,
             SfuMode::Builtin | SfuMode::External => {
-                Some(Product::start(&config, &rooms, live.clone(), node_id.as_ref()).await?)
+                Some(Product::start(&config, &proxies, &rooms, live.clone(), node_id.as_ref()).await?)
             }
         };
         let (product, product_routes) = product.unzip();
@@ -124,7 +125,6 @@ impl App {
             },
             counters: Arc::clone(&counters),
         };
-        let proxies = Proxies::new(&config.http.trusted_proxies)?;
         let sources = metrics::Sources {
             node_id: node_id.to_string(),
             began: SystemTime::now(),

@@ -60,9 +60,9 @@ use crate::store::stream::UserId;
 use crate::store_watch::StoreHealth;
 use crate::streams::Streams;
 use crate::webhooks::WebhookKeys;
-use client::{NotAProxy, Proxies};
+use client::Proxies;
 use limit::Limits;
-use origins::{NotAnOrigin, Origins};
+use origins::Origins;
 
 /// Analyses that are computed at the same time; others wait.
 const ANALYSES_MAX: usize = 2;
@@ -86,6 +86,9 @@ pub struct Api {
     pub dev: Option<DevTokens>,
     pub webhook_keys: WebhookKeys,
     pub http: product::Http,
+    /// Of `http`, read.
+    pub origins: Origins,
+    pub proxies: Proxies,
     pub live: product::Live,
     pub chat: product::Chat,
     pub development: bool,
@@ -96,19 +99,9 @@ pub struct Api {
     pub counters: Arc<Counters>,
 }
 
-/// Why the settings of the API make no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HttpConfigError {
-    #[error(transparent)]
-    Proxy(#[from] NotAProxy),
-    #[error(transparent)]
-    Origin(#[from] NotAnOrigin),
-}
-
 /// What handlers have.
 struct Front {
     api: Api,
-    proxies: Proxies,
     limits: Limits,
     snapshots: active::Snapshots,
     analyses: Semaphore,
@@ -149,14 +142,10 @@ pub(crate) fn draining() -> Problem {
 
 /// All routes of the API, `/healthz`, `/readyz`, `/openapi.json` and `/docs`. `chat` are the routes of section 8.5, with
 /// their full paths; they get the same layers.
-///
-/// # Errors
-/// [`HttpConfigError`]
-pub fn router(api: Api, chat: OpenApiRouter) -> Result<Router, HttpConfigError> {
-    let cors = cors(&Origins::new(&api.http.cors_origins, api.development)?);
+pub fn router(api: Api, chat: OpenApiRouter) -> Router {
+    let cors = cors(&api.origins);
     let counters = Arc::clone(&api.counters);
     let front = Arc::new(Front {
-        proxies: Proxies::new(&api.http.trusted_proxies)?,
         limits: Limits::new(api.http.calls_per_minute, api.http.anonymous_calls_per_minute),
         snapshots: active::Snapshots::default(),
         analyses: Semaphore::new(ANALYSES_MAX),
@@ -175,7 +164,7 @@ pub fn router(api: Api, chat: OpenApiRouter) -> Result<Router, HttpConfigError> 
     if let Some(cors) = cors {
         router = router.layer(cors);
     }
-    Ok(router.layer(from_fn_with_state(counters, envelope::wrap)))
+    router.layer(from_fn_with_state(counters, envelope::wrap))
 }
 
 /// The routes that describe themselves, with their layers.

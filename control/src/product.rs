@@ -67,7 +67,13 @@ impl Product {
     ///
     /// # Errors
     /// Says what is in the way and what to do.
-    pub async fn start(config: &Config, rooms: &Rooms, live: Live, node: &str) -> anyhow::Result<(Self, Router)> {
+    pub async fn start(
+        config: &Config,
+        proxies: &Proxies,
+        rooms: &Rooms,
+        live: Live,
+        node: &str,
+    ) -> anyhow::Result<(Self, Router)> {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
             warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
         }
@@ -75,7 +81,8 @@ impl Product {
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
-        let chat = start_chat(config, &store, &live, &auth, node)?;
+        let origins = Origins::new(&config.http.cors_origins, config.development)?;
+        let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, node)?;
         let streams = Streams::new(streams::Parts {
             config: config.live.clone(),
             store: Arc::clone(&store),
@@ -94,6 +101,8 @@ impl Product {
             dev,
             webhook_keys: webhook_keys(config),
             http: config.http.clone(),
+            origins,
+            proxies: proxies.clone(),
             live: config.live.clone(),
             chat: config.chat.clone(),
             development: config.development,
@@ -113,7 +122,7 @@ impl Product {
             guest: config.chat.guest_access(config.development),
         });
         let sockets = chat.router().layer(from_fn_with_state(phase.subscribe(), while_serving));
-        let router = http::router(api, chat_routes)?.merge(sockets);
+        let router = http::router(api, chat_routes).merge(sockets);
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
         let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
@@ -315,6 +324,7 @@ fn webhook_keys(config: &Config) -> WebhookKeys {
 
 fn start_chat(
     config: &Config,
+    (origins, proxies): (&Origins, &Proxies),
     store: &SharedStore,
     live: &Live,
     auth: &Arc<Authenticator>,
@@ -330,12 +340,12 @@ fn start_chat(
         config: config.chat.clone(),
         guest: config.chat.guest_access(config.development),
         enabled: config.live.enabled,
-        origins: Origins::new(&config.http.cors_origins, config.development)?,
+        origins: origins.clone(),
         limits: chat::Limits::default(),
         store: Arc::clone(store),
         live: live.clone(),
         verify,
-        proxies: Proxies::new(&config.http.trusted_proxies)?,
+        proxies: proxies.clone(),
         directory: directory.clone(),
         node: node.to_owned(),
     })

@@ -11,6 +11,8 @@ use control::auth::{Authenticator, DevTokens};
 use control::chat::Chat;
 use control::clock::Timestamp;
 use control::config::{Hidden, product};
+use control::http::client::Proxies;
+use control::http::origins::Origins;
 use control::http::{Api, Counters, Phase};
 use control::live::Live;
 use control::moderation::Moderation;
@@ -218,6 +220,8 @@ impl World {
             auth,
             dev,
             webhook_keys: WebhookKeys::new([(SFU_KEY, SFU_SECRET)]),
+            origins: Origins::new(&http.cors_origins, development).unwrap(),
+            proxies: Proxies::new(&http.trusted_proxies).unwrap(),
             http,
             live,
             chat: product::Chat::default(),
@@ -227,7 +231,7 @@ impl World {
             workers,
             counters: Arc::clone(&counters),
         };
-        let router = control::http::router(api, utoipa_axum::router::OpenApiRouter::new()).unwrap();
+        let router = control::http::router(api, utoipa_axum::router::OpenApiRouter::new());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
