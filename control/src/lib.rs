@@ -15,6 +15,7 @@ mod logging;
 pub mod metrics;
 pub mod migrate;
 pub mod moderation;
+mod nodes;
 pub mod outbound;
 pub mod problem;
 pub mod product;

@@ -89,6 +89,7 @@ impl Product {
             live: live.clone(),
             rooms: door,
             chat: chat.clone(),
+            node: node.to_owned(),
         });
         let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
         let (phase, phases) = watch::channel(Phase::Starting);

@@ -111,8 +111,21 @@ pub const CLAIM_MAX: Duration = Duration::from_secs(60);
 /// A node that said nothing for so long is gone.
 pub const NODE_GONE: Duration = Duration::from_secs(10);
 
+/// How far clocks of nodes are apart at most, so that each hears of the others at once. Beyond, it takes a moment longer.
+pub const CLOCKS_APART: Duration = Duration::from_secs(60);
+
 /// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
 pub const RELAYED_KEPT: Duration = Duration::from_secs(300);
+
+/// A node, and a moment by its own clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSign {
+    pub node: String,
+    pub at: Timestamp,
+}
+
+/// Most nodes that one hears of.
+pub(crate) const SIGNS_MAX: usize = 1_000;
 
 /// Everything that outlives the process.
 ///
@@ -256,11 +269,11 @@ pub trait Store: Send + Sync + 'static {
 
     async fn relay(&self, notes: &[Relayed]) -> Result<()>;
 
-    /// Notes of other nodes with `at` at or after `since`, oldest first, at most `limit`.
-    async fn relayed_since(&self, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>>;
+    /// Notes of these nodes, of each with `at` at or after the time beside it, oldest first, at most `limit`.
+    async fn relayed_since(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>>;
 
-    /// Says that this node is there, and how many others said so within `within`.
-    async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32>;
+    /// Says that this node is there; what others said last, at most a thousand.
+    async fn announce_node(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>>;
 
     /// Whether a server is at work on this store. It takes up to [`NODE_GONE`] to know that one is not any more. A
     /// store of one process is kept from others by a lock.

@@ -128,6 +128,8 @@ pub struct Parts {
     pub live: Live,
     pub rooms: Arc<dyn RoomDoor>,
     pub chat: Chat,
+    /// Tells this process from others on the same store.
+    pub node: String,
 }
 
 pub(crate) struct Inner {
@@ -175,6 +177,10 @@ impl Streams {
 
     pub fn live(&self) -> &Live {
         &self.0.parts.live
+    }
+
+    pub(crate) fn node(&self) -> &str {
+        &self.0.parts.node
     }
 
     pub fn store(&self) -> &SharedStore {

@@ -142,7 +142,7 @@ macro_rules! every_rule {
                 a_limit_is_exact_under_concurrency
                 a_handled_webhook_is_known_for_a_day
                 nodes_read_what_others_noted
-                nodes_know_how_many_others_there_are
+                nodes_hear_what_each_other_one_said_last
                 upkeep_removes_nothing_that_is_still_needed
                 a_retention_beyond_all_time_does_no_harm
             }

@@ -110,6 +110,7 @@ macro_rules! every_rule {
                 planned_streams_that_nobody_started_are_cancelled
                 without_the_store_streams_go_on_and_all_is_made_up_for
                 a_room_of_another_process_is_not_missed_until_that_process_is_gone
+                a_room_of_another_process_is_not_missed_though_its_clock_lags
                 what_one_node_changes_another_sees
             }
         })*

@@ -1,8 +1,9 @@
 //! What nodes on one store tell each other of a chat: through the store, looked at several times a second.
 //!
-//! A node says every other second that it is there. As long as it hears of no other, nothing is written or read.
+//! A node says every other second that it is there. As long as it hears of no other, nothing is written or read. What each
+//! node writes is read by the times that it wrote: clocks of two machines are not compared.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,17 +13,15 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info};
 
 use crate::clock::Timestamp;
+use crate::nodes::{LOOK_INTERVAL as ANNOUNCE, Nodes};
 use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
-use crate::store::{NODE_GONE as GONE, SharedStore, StoreError};
+use crate::store::{NODE_GONE as GONE, NodeSign, SharedStore, StoreError};
 
 /// Between two looks for news of others.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Between two words that this node is there.
-const ANNOUNCE: Duration = Duration::from_secs(2);
-
-/// How far back each look goes: clocks of nodes differ, and writes take their time.
+/// How far back each look goes: writes take their time.
 const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Notes read at once.
@@ -56,7 +55,9 @@ pub(crate) struct RelayTask {
     /// Taken from there, and kept until the store has them.
     outbox: VecDeque<Relayed>,
     seen: Seen,
-    since: Timestamp,
+    nodes: Nodes,
+    /// Up to when the notes of each node are read, by its clock.
+    read: HashMap<String, Timestamp>,
     announced_at: Option<Instant>,
 }
 
@@ -64,10 +65,9 @@ impl Relay {
     pub fn new(node: String, store: SharedStore) -> (Self, RelayTask) {
         let (sender, unwritten) = mpsc::channel(UNWRITTEN_MAX);
         let neighbours = Arc::new(Neighbours::default());
-        let since = Timestamp::now();
         let handle = Self { neighbours: Arc::clone(&neighbours), unwritten: sender };
-        let (outbox, seen) = (VecDeque::new(), Seen::default());
-        (handle, RelayTask { node, store, neighbours, unwritten, outbox, seen, since, announced_at: None })
+        let (outbox, seen, nodes, read) = (VecDeque::new(), Seen::default(), Nodes::default(), HashMap::new());
+        (handle, RelayTask { node, store, neighbours, unwritten, outbox, seen, nodes, read, announced_at: None })
     }
 
     /// Whether no other node uses the store now.
@@ -133,17 +133,20 @@ impl RelayTask {
             return;
         }
         let now = Timestamp::now();
-        match self.store.announce_node(&self.node, now, GONE).await {
-            Ok(others) => {
+        match self.store.announce_node(&self.node, now).await {
+            Ok(signs) => {
                 self.announced_at = Some(Instant::now());
+                self.nodes.look(signs, now);
+                self.read.retain(|node, _| self.nodes.has(node));
+                for (node, at) in self.nodes.there() {
+                    self.read.entry(node.to_owned()).or_insert(at);
+                }
+                let others = u32::try_from(self.nodes.there().count()).unwrap_or(u32::MAX);
                 let before = self.neighbours.count.swap(others, Ordering::Relaxed);
                 if before == others {
                     return;
                 }
                 info!(others, "other nodes use the same store");
-                if before == 0 {
-                    self.since = now;
-                }
                 if others > before {
                     *self.neighbours.news.lock().expect("no one panics with this lock") = Some(Instant::now());
                 }
@@ -185,18 +188,19 @@ impl RelayTask {
     }
 
     async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
-        let since = self.since.minus(OVERLAP);
-        let notes = match self.store.relayed_since(since, &self.node, PAGE).await {
+        let read = self.nodes.there().filter_map(|(node, _)| self.read.get_key_value(node));
+        let since: Vec<_> = read.map(|(node, at)| NodeSign { node: node.clone(), at: at.minus(OVERLAP) }).collect();
+        let notes = match self.store.relayed_since(&since, PAGE).await {
             Ok(notes) => notes,
             Err(cause) => return debug!(%cause, "cannot look for news of other nodes"),
         };
         // A full page is followed by the next from where it ended, else the same would be read for ever.
-        let newest = notes.last().map(|note| note.at);
-        self.since = match newest {
-            Some(at) if notes.len() == PAGE => at.plus(OVERLAP),
-            Some(at) => self.since.max(at),
-            None => self.since,
-        };
+        let is_full = notes.len() == PAGE;
+        for note in &notes {
+            if let Some(read) = self.read.get_mut(&note.node) {
+                *read = if is_full { note.at.plus(OVERLAP) } else { note.at.max(*read) };
+            }
+        }
         for note in notes {
             if self.seen.is_new(note.id) && inlet.send((note.stream_id, note.note)).await.is_err() {
                 return;

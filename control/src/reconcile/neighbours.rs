@@ -1,10 +1,8 @@
 //! Whether other processes with rooms of their own use the same store.
 //!
-//! A room that is missing here may be there. So every process that is alive takes a unit of one shared limit now and
-//! then; if there are more units than it took itself, it is not alone, and asks each room's lease ([`HOST_LEASE`])
-//! before it judges.
+//! A room that is missing here may be there. So every process says now and then that it is alive; while there are others
+//! ([`Nodes`]), it asks each room's lease ([`HOST_LEASE`]) before it judges.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,23 +10,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::pause;
-use crate::clock::Timestamp;
+use crate::nodes::{LOOK_INTERVAL, Nodes};
 use crate::store::stream::Stream;
 use crate::store::{StoreError, Taken};
 use crate::streams::Streams;
 
-/// How often a process says that it is alive.
-const BEAT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long it counts as alive after that.
-const ALIVE: Duration = Duration::from_secs(6);
-
-/// Beats of all processes within [`ALIVE`], at most.
-const BEATS_MAX: u32 = 4_096;
-
-const BEATS_KEY: &str = "alive:rooms";
-
-/// How long a process is taken for the host of a room after it saw it.
+/// How long a process is taken for the host of a room after it saw it. It sees each of its rooms every half a minute; the
+/// rest is for clocks that differ.
 const HOST_LEASE: Duration = Duration::from_secs(120);
 
 /// Times that a host may note within [`HOST_LEASE`].
@@ -37,23 +25,8 @@ const HOST_NOTES_MAX: u32 = 1_024;
 /// What is known of other processes.
 #[derive(Default)]
 pub(crate) struct Neighbours {
-    own: Mutex<VecDeque<Timestamp>>,
+    nodes: Mutex<Nodes>,
     exist: AtomicBool,
-}
-
-impl Neighbours {
-    /// Own beats that still count.
-    fn own_count(&self, now: Timestamp) -> u32 {
-        let mut own = self.own.lock().expect("no one panics with this lock");
-        while own.front().is_some_and(|&at| at.plus(ALIVE) <= now) {
-            own.pop_front();
-        }
-        u32::try_from(own.len()).unwrap_or(u32::MAX)
-    }
-
-    fn note_own(&self, at: Timestamp) {
-        self.own.lock().expect("no one panics with this lock").push_back(at);
-    }
 }
 
 impl Streams {
@@ -61,7 +34,7 @@ impl Streams {
         if !self.rooms_are_per_process() {
             return;
         }
-        while pause(BEAT_INTERVAL, shutdown).await {
+        while pause(LOOK_INTERVAL, shutdown).await {
             if let Err(error) = self.beat().await {
                 self.inner().agenda.store_failed(&error, self.now());
             }
@@ -74,16 +47,10 @@ impl Streams {
             return Ok(());
         }
         let (neighbours, now) = (&self.inner().neighbours, self.now());
-        let alone_max = neighbours.own_count(now) + 1;
-        let exist = match self.store().limit_take(BEATS_KEY, alone_max, ALIVE, now).await? {
-            Taken::Granted => false,
-            Taken::Refused { .. } => {
-                self.store().limit_take(BEATS_KEY, BEATS_MAX, ALIVE, now).await?;
-                true
-            }
-        };
-        neighbours.note_own(now);
-        neighbours.exist.store(exist, Ordering::Relaxed);
+        let signs = self.store().announce_node(self.node(), now).await?;
+        let mut nodes = neighbours.nodes.lock().expect("no one panics with this lock");
+        nodes.look(signs, now);
+        neighbours.exist.store(nodes.there().next().is_some(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use super::stream::{
     Transition, UserId,
 };
 use super::viewer::{Presence, PresenceChange};
-use super::{Claimed, CreateError, Exported, IdempotencyKey, Result, Store, StoreError, Taken, directory};
+use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, StoreError, Taken, directory};
 use crate::clock::Timestamp;
 use readers::Readers;
 use writer::Writer;
@@ -344,14 +344,14 @@ impl Store for Embedded {
         self.write(move |c| requests::relay(c, &notes)).await
     }
 
-    async fn relayed_since(&self, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>> {
-        let node = node.to_owned();
-        self.read(move |c| requests::relayed_since(c, since, &node, limit)).await
+    async fn relayed_since(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
+        let since = since.to_vec();
+        self.read(move |c| requests::relayed_since(c, &since, limit)).await
     }
 
-    async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
+    async fn announce_node(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
         let node = node.to_owned();
-        self.write(move |c| requests::announce_node(c, &node, now, within)).await
+        self.write(move |c| requests::announce_node(c, &node, now)).await
     }
 
     async fn set_ban(&self, ban: &Ban) -> Result<()> {

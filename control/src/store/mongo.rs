@@ -35,7 +35,7 @@ use super::stream::{
     Transition, UserId,
 };
 use super::viewer::{Presence, PresenceChange};
-use super::{Claimed, CreateError, Exported, IdempotencyKey, Result, Store, Taken};
+use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, Taken};
 use crate::clock::Timestamp;
 
 /// The collections (stream API, section 13).
@@ -304,12 +304,12 @@ impl Store for Mongo {
         self.write_notes(notes).await
     }
 
-    async fn relayed_since(&self, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>> {
-        self.read_notes(since, node, limit).await
+    async fn relayed_since(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
+        self.read_notes(since, limit).await
     }
 
-    async fn announce_node(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
-        self.announce(node, now, within).await
+    async fn announce_node(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
+        self.announce(node, now).await
     }
 
     async fn is_served(&self) -> Result<bool> {

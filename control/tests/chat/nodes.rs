@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::chat::{Limits, Rate};
+use control::clock::Timestamp;
 use control::store::SharedStore;
-use control::store::chat::ChatRange;
+use control::store::chat::{ChatNote, ChatRange, Relayed};
 use control::store::stream::{Stream, UserId};
 use serde_json::{Value, json};
 
@@ -203,6 +204,29 @@ async fn what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later(st
 }
 
 /// Makes a test of each rule, in the store of that name.
+/// Clocks of two machines are not compared: it is there as it goes on saying so, and is read by its own times.
+async fn a_node_whose_clock_lags_is_heard(store: SharedStore) {
+    const LAG: Duration = Duration::from_secs(30);
+    let pair = Pair::on(Arc::clone(&store)).await;
+    let mut ana = pair.join(0, "ana").await;
+    let stream_id = pair.stream.id;
+    let lagging = tokio::spawn(async move {
+        for n in 0.. {
+            let at = Timestamp::now().minus(LAG);
+            store.announce_node("lagging", at).await.unwrap();
+            let note = ChatNote::Cleared { user_id: "eve".parse().unwrap() };
+            let note = Relayed { id: format!("lagging-{n}"), node: "lagging".into(), stream_id, at, note };
+            store.relay(&[note]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+
+    let heard = ana.event("chat:cleared").await;
+
+    lagging.abort();
+    assert_eq!(heard.unwrap()["userId"], "eve");
+}
+
 macro_rules! rules {
     ($store:ident: $($rule:ident)*) => {
         mod $store {
@@ -223,6 +247,7 @@ macro_rules! every_rule {
             deletions_and_reactions_cross_over
             the_end_reaches_the_other_node_with_the_stream
             a_node_that_is_written_on_all_the_time_hears_of_the_other
+            a_node_whose_clock_lags_is_heard
             nodes_without_the_store_give_out_no_number_twice
             what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later
         })*

@@ -81,6 +81,7 @@ impl Server {
             live: self.live.clone(),
             rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, Some(self.url()))),
             chat: Chat::default(),
+            node: "this one".to_owned(),
         })
     }
 

@@ -205,7 +205,8 @@ impl World {
         let Settings { auth, live, http, development, workers } = settings;
         let rooms = Arc::new(Rooms::default());
         let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
-        let parts = Parts { config: live.clone(), store, live: Live::default(), rooms: door, chat: Chat::default() };
+        let (known, chat, node) = (Live::default(), Chat::default(), "this one".to_owned());
+        let parts = Parts { config: live.clone(), store, live: known, rooms: door, chat, node };
         let streams = Streams::new(parts);
         let dev = development.then(|| DevTokens::new(&auth));
         let keys = [(SFU_KEY.to_owned(), SFU_SECRET.to_owned())];

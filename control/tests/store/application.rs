@@ -9,7 +9,9 @@ use std::time::Duration;
 use control::clock::Timestamp;
 use control::store::chat::Relayed;
 use control::store::mongo::Mongo;
-use control::store::{COLLECTIONS, Claimed, Exported, IdempotencyKey, Result, SharedStore, StoreError, Taken};
+use control::store::{
+    COLLECTIONS, Claimed, Exported, IdempotencyKey, NodeSign, Result, SharedStore, StoreError, Taken,
+};
 use mongodb::Database;
 use mongodb::bson::{Document, doc};
 use mongodb::options::IndexOptions;
@@ -54,7 +56,7 @@ async fn use_everything(store: &SharedStore) {
     let note = Relayed { id: unique("note"), node: "n1".into(), stream_id: starting("u").id, at: now, note };
     store.relay(&[note]).await.unwrap();
     // Long gone, so that nobody waits for it.
-    store.announce_node("n1", now.minus(HOUR), HOUR).await.unwrap();
+    store.announce_node("n1", now.minus(HOUR)).await.unwrap();
 }
 
 /// All that a migration carries.
@@ -73,7 +75,8 @@ async fn assert_that_requests_are_known(store: &SharedStore) {
     assert_eq!(claimed, Claimed::Finished(serde_json::json!({ "a": 1 })));
     assert!(matches!(store.limit_take("start:u_1", 1, HOUR, now).await.unwrap(), Taken::Refused { .. }));
     assert!(store.webhook_handled("EV_1", now).await.unwrap());
-    assert_eq!(store.relayed_since(now.minus(HOUR), "n2", 10).await.unwrap().len(), 1);
+    let of_n1 = [NodeSign { node: "n1".into(), at: now.minus(HOUR) }];
+    assert_eq!(store.relayed_since(&of_n1, 10).await.unwrap().len(), 1);
 }
 
 /// Renames our collections as earlier versions named them; their indexes come along.

@@ -11,6 +11,7 @@ use control::store::directory;
 use control::store::embedded::{self, Embedded};
 use control::store::mongo::Mongo;
 use control::store::{COLLECTIONS, SharedStore, Store};
+use tokio_util::sync::CancellationToken;
 
 use super::fixture::*;
 use super::place::Folder;
@@ -205,10 +206,11 @@ async fn the_command_refuses_while_a_server_is_at_work_on_the_database() {
     let place = format!("{}/{}", uri.trim_end_matches('/'), fresh_database());
     let served = Arc::new(Mongo::connect(&place, None, Duration::from_secs(30)).await.unwrap());
     // As every server does, so that others know of it.
-    let node = Arc::clone(&served);
+    let (node, stop) = (Arc::clone(&served), CancellationToken::new());
+    let stopped = stop.clone();
     let serving = tokio::spawn(async move {
-        loop {
-            node.announce_node("n1", Timestamp::now(), Duration::from_secs(10)).await.unwrap();
+        while !stopped.is_cancelled() {
+            node.announce_node("n1", Timestamp::now()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
@@ -222,7 +224,8 @@ async fn the_command_refuses_while_a_server_is_at_work_on_the_database() {
 
         assert!(!success && text.contains("at work") && text.contains("stop it"), "{text}");
     }
-    serving.abort();
+    stop.cancel();
+    serving.await.unwrap();
     assert!(!served.is_served().await.unwrap(), "one that says nothing any more is gone");
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use control::clock::Timestamp;
 use control::store::chat::{ChatNote, ChatRange, Relayed};
 use control::store::stream::Stream;
-use control::store::{Claimed, IdempotencyKey, SharedStore, Taken};
+use control::store::{Claimed, IdempotencyKey, NodeSign, SharedStore, Taken};
 use serde_json::json;
 
 use super::fixture::*;
@@ -161,24 +161,32 @@ pub async fn nodes_read_what_others_noted(store: SharedStore) {
     store.relay(&notes[..1]).await.unwrap();
     store.relay(&[]).await.unwrap();
     let [first, cleared, reactions, last] = notes;
-    let since = async |when, node: &str, limit| store.relayed_since(at(when), node, limit).await.unwrap();
+    let since = async |signs: &[(&str, i64)], limit| {
+        let signs: Vec<_> = signs.iter().map(|(node, when)| sign(node, *when)).collect();
+        store.relayed_since(&signs, limit).await.unwrap()
+    };
 
-    assert_eq!(since(0, "n2", 10).await, [first.clone(), reactions.clone(), last.clone()]);
-    assert_eq!(since(0, "n1", 10).await, std::slice::from_ref(&cleared));
-    assert_eq!(since(2, "n3", 10).await, [reactions.clone(), cleared.clone(), last]);
-    assert_eq!(since(0, "n3", 2).await, [first, reactions]);
-    assert_eq!(since(4, "n3", 2).await, []);
+    assert_eq!(since(&[("n1", 0)], 10).await, [first.clone(), reactions.clone(), last.clone()]);
+    assert_eq!(since(&[("n2", 0)], 10).await, std::slice::from_ref(&cleared));
+    assert_eq!(since(&[("n1", 2), ("n2", 2)], 10).await, [reactions.clone(), cleared.clone(), last.clone()]);
+    assert_eq!(since(&[("n1", 3), ("n2", 0)], 10).await, [cleared, last], "of each from a time of its own on");
+    assert_eq!(since(&[("n1", 0), ("n2", 0)], 2).await, [first, reactions]);
+    assert_eq!(since(&[("n1", 4), ("n2", 3), ("n3", 0)], 2).await, []);
+    assert_eq!(since(&[], 2).await, []);
 }
 
-pub async fn nodes_know_how_many_others_there_are(store: SharedStore) {
-    let within = Duration::from_millis(100);
-    let announce = async |node: &str, now| store.announce_node(node, at(now), within).await.unwrap();
+fn sign(node: &str, when: i64) -> NodeSign {
+    NodeSign { node: node.to_owned(), at: at(when) }
+}
 
-    assert_eq!(announce("n1", 0).await, 0);
-    assert_eq!(announce("n1", 10).await, 0);
-    assert_eq!(announce("n2", 50).await, 1);
-    assert_eq!(announce("n3", 60).await, 2);
-    assert_eq!(announce("n1", 155).await, 1, "n2 has been silent for too long");
+pub async fn nodes_hear_what_each_other_one_said_last(store: SharedStore) {
+    let announce = async |node: &str, now| store.announce_node(node, at(now)).await.unwrap();
+
+    assert_eq!(announce("n1", 0).await, []);
+    assert_eq!(announce("n1", 10).await, []);
+    assert_eq!(announce("n2", 50).await, [sign("n1", 10)]);
+    assert_eq!(announce("n3", -60_000).await, [sign("n2", 50), sign("n1", 10)]);
+    assert_eq!(announce("n1", 155).await, [sign("n2", 50), sign("n3", -60_000)]);
 }
 
 /// What is past its time counts as gone whether or not it was removed; what is not past its time is never removed.
@@ -204,7 +212,7 @@ pub async fn upkeep_removes_nothing_that_is_still_needed(store: SharedStore) {
     let taken = store.limit_take("k", 1, Duration::from_secs(3600), at(now)).await.unwrap();
     assert_eq!(taken, refused(now - 1_000 + 3_600_000));
     assert!(store.webhook_handled("EV_1", at(now)).await.unwrap());
-    assert_eq!(store.relayed_since(at(0), "n2", 10).await.unwrap().len(), 1);
+    assert_eq!(store.relayed_since(&[sign("n1", 0)], 10).await.unwrap().len(), 1);
 }
 
 pub async fn a_retention_beyond_all_time_does_no_harm(store: SharedStore) {

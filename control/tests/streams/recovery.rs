@@ -258,6 +258,19 @@ pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(
     assert_eq!(other.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
 }
 
+pub async fn a_room_of_another_process_is_not_missed_though_its_clock_lags(store: SharedStore) {
+    let world = World::sharing(store);
+    let stream = world.live("ana").await;
+    world.streams.recover().await.unwrap();
+    let ahead = world.node_with_rooms_of_its_own_and_a_clock_ahead(30);
+    ahead.streams.recover().await.unwrap();
+
+    ahead.compare().await;
+    ahead.compare().await;
+
+    assert_eq!(ahead.state(&stream).await, StreamState::Live);
+}
+
 pub async fn what_one_node_changes_another_sees(store: SharedStore) {
     let world = World::sharing(store);
     let other = world.node();

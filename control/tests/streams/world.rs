@@ -94,6 +94,15 @@ impl World {
         Self { streams, door, ..self.node() }
     }
 
+    /// The same, with a clock that is so many seconds ahead.
+    pub fn node_with_rooms_of_its_own_and_a_clock_ahead(&self, seconds: u64) -> Self {
+        let (door, clock) =
+            (Arc::new(FakeDoor::default()), ManualClock(Arc::new(AtomicI64::new(self.clock.now().millis()))));
+        clock.advance(seconds);
+        let streams = streams(&self.config, &self.store, &door, &clock);
+        Self { streams, door, clock, ..self.node() }
+    }
+
     /// Another process, which compares every second.
     pub fn hasty_node(&self) -> Self {
         let config = product::Live { reconcile_interval: 1, ..self.config.clone() };
@@ -241,6 +250,7 @@ fn streams(config: &product::Live, store: &Arc<Switched>, door: &Arc<FakeDoor>, 
         live: Live::default(),
         rooms: door.clone(),
         chat: Chat::default(),
+        node: sid(),
     };
     Streams::with_clock(parts, Arc::new(move || clock.now()))
 }

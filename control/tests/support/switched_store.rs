@@ -14,7 +14,9 @@ use control::store::stream::{
     Transition, UserId,
 };
 use control::store::viewer::{Presence, PresenceChange};
-use control::store::{Claimed, CreateError, Exported, IdempotencyKey, Result, SharedStore, Store, StoreError, Taken};
+use control::store::{
+    Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, SharedStore, Store, StoreError, Taken,
+};
 
 /// Passes everything on, unless it is away.
 pub struct Switched {
@@ -107,8 +109,8 @@ pass_on! {
     unmute(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
     pin(id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome>;
     relay(notes: &[Relayed]) -> Result<()>;
-    relayed_since(since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>>;
-    announce_node(node: &str, now: Timestamp, within: Duration) -> Result<u32>;
+    relayed_since(since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>>;
+    announce_node(node: &str, now: Timestamp) -> Result<Vec<NodeSign>>;
     set_ban(ban: &Ban) -> Result<()>;
     lift_ban(user: &UserId, at: Timestamp) -> Result<bool>;
     ban(user: &UserId) -> Result<Option<Ban>>;

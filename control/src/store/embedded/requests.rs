@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::value::{Json, rows};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
-use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, Taken};
+use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, Taken};
 
 /// Rows that one transaction of [`expire`] removes from a table, so that others get their turn.
 const EXPIRED_AT_ONCE: usize = 2_000;
@@ -90,27 +90,35 @@ pub fn relay(connection: &Connection, notes: &[Relayed]) -> Result<()> {
     Ok(())
 }
 
-pub fn relayed_since(connection: &Connection, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>> {
-    let sql =
-        "SELECT id, node, stream_id, at, note FROM relayed WHERE at >= ?1 AND node <> ?2 ORDER BY at, id LIMIT ?3";
+pub fn relayed_since(connection: &Connection, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
+    let sql = "SELECT id, node, stream_id, at, note FROM relayed WHERE at >= ?1 AND node = ?2 ORDER BY at, id LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
-    let notes = statement.query_map(params![since, node, rows(limit)], |row| {
-        Ok(Relayed {
-            id: row.get(0)?,
-            node: row.get(1)?,
-            stream_id: row.get(2)?,
-            at: row.get(3)?,
-            note: row.get::<_, Json<_>>(4)?.0,
-        })
-    })?;
-    Ok(notes.collect::<rusqlite::Result<_>>()?)
+    let mut all = Vec::new();
+    for NodeSign { node, at } in since {
+        let notes = statement.query_map(params![at, node, rows(limit)], |row| {
+            Ok(Relayed {
+                id: row.get(0)?,
+                node: row.get(1)?,
+                stream_id: row.get(2)?,
+                at: row.get(3)?,
+                note: row.get::<_, Json<_>>(4)?.0,
+            })
+        })?;
+        all.extend(notes.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    all.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
+    all.truncate(limit);
+    Ok(all)
 }
 
-pub fn announce_node(connection: &Connection, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
+pub fn announce_node(connection: &Connection, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
     let sql = "INSERT OR REPLACE INTO nodes (node, at) VALUES (?1, ?2)";
     connection.prepare_cached(sql)?.execute(params![node, now])?;
-    let others = "SELECT count(*) FROM nodes WHERE node <> ?1 AND at >= ?2";
-    Ok(connection.prepare_cached(others)?.query_row(params![node, now.minus(within)], |row| row.get(0))?)
+    let mut others =
+        connection.prepare_cached("SELECT node, at FROM nodes WHERE node <> ?1 ORDER BY at DESC LIMIT ?2")?;
+    let signs =
+        others.query_map(params![node, rows(SIGNS_MAX)], |row| Ok(NodeSign { node: row.get(0)?, at: row.get(1)? }))?;
+    Ok(signs.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Removes some of what is past its time. True: there is more.

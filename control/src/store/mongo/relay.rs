@@ -14,7 +14,7 @@ use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
 use crate::store::stream::StreamId;
-use crate::store::{DAY, NODE_GONE, RELAYED_KEPT, Result, StoreError};
+use crate::store::{CLOCKS_APART, DAY, NODE_GONE, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, StoreError};
 
 /// When the database removes a document by itself, should nobody have done it before.
 ///
@@ -65,15 +65,16 @@ pub(super) type Nodes = HashMap<String, Timestamp>;
 
 /// Whether no node says any more that it is there. `look` gives what the nodes said last.
 ///
-/// Waits while the last one may be alive, at most [`NODE_GONE`], also if clocks differ. Each node is compared with itself,
-/// since one that is gone may have had a clock that was ahead.
+/// Waits while one may be alive, which is for [`NODE_GONE`] if any said so lately, as far as clocks may be apart. Each node
+/// is compared with itself, since one that is gone may have had a clock that was ahead.
 pub(super) async fn falls_silent<F>(look: impl Fn() -> F) -> std::result::Result<bool, Fault>
 where
     F: Future<Output = std::result::Result<Nodes, Fault>>,
 {
     let (first, begin) = (look().await?, tokio::time::Instant::now());
     let newest = first.values().max().copied();
-    while newest.is_some_and(|at| Timestamp::now() < at.plus(NODE_GONE)) && begin.elapsed() < NODE_GONE {
+    let is_lately = newest.is_some_and(|at| Timestamp::now() < at.plus(NODE_GONE + CLOCKS_APART));
+    while is_lately && begin.elapsed() < NODE_GONE {
         tokio::time::sleep(LOOK).await;
         if look().await?.iter().any(|(node, at)| first.get(node) != Some(at)) {
             return Ok(false);
@@ -109,15 +110,18 @@ impl Mongo {
         }
     }
 
-    pub(super) async fn read_notes(&self, since: Timestamp, node: &str, limit: usize) -> Result<Vec<Relayed>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
-        let of_others = doc! { "at": { "$gte": date(since) }, "node": { "$ne": node } };
-        let notes = collect(self.of(RELAY).find(of_others).sort(page::sort("at", true)).limit(limit)).await?;
+    pub(super) async fn read_notes(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
+        let Some(limit) = page::limit(limit).filter(|_| !since.is_empty()) else { return Ok(Vec::new()) };
+        // The earliest of all as well, for servers that look for no index behind `$or`.
+        let earliest = since.iter().map(|sign| sign.at).min().unwrap_or_default();
+        let of_node = |sign: &NodeSign| doc! { "node": &sign.node, "at": { "$gte": date(sign.at) } };
+        let of_these = doc! { "at": { "$gte": date(earliest) }, "$or": since.iter().map(of_node).collect::<Vec<_>>() };
+        let notes = collect(self.of(RELAY).find(of_these).sort(page::sort("at", true)).limit(limit)).await?;
         // A newer release may know notes that this one does not.
         Ok(notes.iter().filter_map(|note| read(note).ok()).collect())
     }
 
-    pub(super) async fn announce(&self, node: &str, now: Timestamp, within: Duration) -> Result<u32> {
+    pub(super) async fn announce(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
         let here = doc! { "$set": { "at": date(now), "expiresAt": expires_at(now, DAY) } };
         match run(self.of(NODES).update_one(doc! { "_id": node }, here).upsert(true)).await {
             Ok(_) => {}
@@ -125,9 +129,10 @@ impl Mongo {
             Err(fault) if fault.duplicate().is_some() => {}
             Err(fault) => return Err(fault.into()),
         }
-        let others = doc! { "_id": { "$ne": node }, "at": { "$gte": date(now.minus(within)) } };
-        let count = run(self.of(NODES).count_documents(others)).await?;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+        let others = self.of(NODES);
+        let others = others.find(doc! { "_id": { "$ne": node } }).sort(doc! { "at": -1 });
+        let signs = collect(others.limit(page::limit(SIGNS_MAX).unwrap_or(1))).await?;
+        Ok(signs.iter().filter_map(read_node).map(|(node, at)| NodeSign { node, at }).collect())
     }
 }
 
@@ -144,6 +149,18 @@ mod tests {
             beats.set(beats.get() + 1);
             let at = Timestamp::default().plus(Duration::from_secs(beats.get()));
             std::future::ready(Ok(Nodes::from([("gone".to_owned(), ahead), ("at work".to_owned(), at)])))
+        };
+
+        assert!(!falls_silent(look).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_node_at_work_is_seen_though_its_clock_lags() {
+        let (beats, begin) = (Cell::new(0), Timestamp::now().minus(Duration::from_secs(30)));
+        let look = || {
+            beats.set(beats.get() + 1);
+            let at = begin.plus(Duration::from_secs(beats.get()));
+            std::future::ready(Ok(Nodes::from([("at work".to_owned(), at)])))
         };
 
         assert!(!falls_silent(look).await.unwrap());
