@@ -50,6 +50,8 @@ use webrtc::peer_connection::{
 };
 use webrtc::rtp_transceiver::RtpSender;
 
+/// What tells a program that is older than its source.
+const MADE_FROM: &str = concat!(include_str!("stack_webrtc_rs.rs"), include_str!("../../../Cargo.lock"));
 /// What a viewer has to receive before a step counts.
 const FRAMES_MIN: u32 = 30;
 const PACKETS_MIN: u32 = 50;
@@ -94,6 +96,10 @@ enum Mode {
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "made-from") {
+        print!("{MADE_FROM}");
+        return std::process::ExitCode::SUCCESS;
+    }
     let arguments = Arguments::parse();
     let mut report = Report { resume: (!arguments.no_resume).then_some(false), ..Report::default() };
     let shared = Arc::new(Shared::default());

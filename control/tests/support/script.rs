@@ -49,6 +49,15 @@ impl Keeper for Server {
     }
 }
 
+/// Fails if a part of `tests/clients` is not made from what is there now: a test with an old one would say nothing of the
+/// new. `mark` holds what it was made from.
+pub fn assert_made(part: &str, mark: &str, sources: &[&str]) {
+    let read = |name: &str| std::fs::read(directory().join(name)).ok();
+    let now: Option<Vec<u8>> =
+        sources.iter().map(|source| read(source)).collect::<Option<Vec<_>>>().map(|all| all.concat());
+    assert!(now.is_some() && read(mark) == now, "{part} are missing or older than {sources:?}: run `make setup`");
+}
+
 /// A program under `tests/clients` that judges a server with a LiveKit client, and exits with 0 if it stands.
 pub struct Script {
     command: Command,
@@ -58,6 +67,7 @@ pub struct Script {
 impl Script {
     /// A script for the Python SDK.
     pub fn python(file: &str, arguments: &[&str]) -> Self {
+        assert_made("the Python packages", ".venv/made-from", &["requirements.txt"]);
         Self::python_of(".venv", file, arguments)
     }
 
@@ -68,7 +78,7 @@ impl Script {
 
     /// A script for the JavaScript SDKs.
     pub fn node(file: &str, arguments: &[&str]) -> Self {
-        assert!(directory().join("node_modules").is_dir(), "no npm packages yet: run `make setup`");
+        assert_made("the npm packages", "node_modules/made-from", &["package-lock.json"]);
         Self::new(Path::new("node"), file, arguments)
     }
 

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::script::{Keeper, Run, directory};
+use crate::script::{Keeper, Run, assert_made, directory};
 use crate::server::{API_KEY, API_SECRET, Server};
 use crate::table::{Row, Seen};
 
@@ -60,6 +60,11 @@ pub enum Program {
 
 impl Program {
     fn command(&self) -> Command {
+        match self {
+            Self::Python(".venv", _) => assert_made("the Python packages", ".venv/made-from", &["requirements.txt"]),
+            Self::Node(_) => assert_made("the npm packages", "node_modules/made-from", &["package-lock.json"]),
+            Self::Python(..) | Self::Built(_) => {}
+        }
         let mut command = match self {
             Self::Python(environment, _) => Command::new(directory().join(environment).join("bin/python")),
             Self::Node(_) => Command::new("node"),
