@@ -72,10 +72,7 @@ impl Place {
 
     /// Whether both are one store.
     pub fn is(&self, other: &Self) -> bool {
-        let real = |file: &PathBuf| {
-            let directory = file.parent().map(Path::canonicalize)?.ok()?;
-            Some(directory.join(file.file_name()?))
-        };
+        let real = |file: &PathBuf| Some(directory_of(file).canonicalize().ok()?.join(file.file_name()?));
         match (self, other) {
             (Place::File(file), Place::File(other)) => {
                 file == other || real(file).is_some_and(|file| Some(file) == real(other))
@@ -117,10 +114,13 @@ impl Place {
     }
 }
 
+/// That of a bare name is the one where this was started.
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn open_file(file: &Path) -> anyhow::Result<Opened> {
-    // The directory of a bare name is the one where this was started.
-    let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
-    let claim = directory::claim(directory.unwrap_or(Path::new("."))).map_err(|error| match error {
+    let claim = directory::claim(directory_of(file)).map_err(|error| match error {
         ClaimError::InUse(directory) => at_work(&directory.display()),
         ClaimError::Unusable { .. } => error.into(),
     })?;
@@ -178,11 +178,18 @@ mod tests {
 
     #[test]
     fn one_store_under_two_names_is_one() {
+        let root = std::env::temp_dir().join(format!("onair-place-{}", ulid::Ulid::generate()));
+        std::fs::create_dir_all(root.join("one")).unwrap();
+        std::fs::create_dir(root.join("other")).unwrap();
         let place = |text: &str| text.parse::<Place>().unwrap();
+        let below = |path: &str| place(root.join(path).to_str().unwrap());
 
-        assert!(place("src").is(&place("./src/onair.db")));
-        assert!(!place("src").is(&place("tests")));
-        assert!(!place("src").is(&place("mongodb://db/src")));
+        assert!(below("one").is(&below("other/../one/onair.db")));
+        assert!(!below("one").is(&below("other")));
+        assert!(!below("one").is(&place("mongodb://db/one")));
+        // Whatever is where this was started.
+        assert!(place("onair.db").is(&place("./onair.db")));
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
