@@ -40,6 +40,7 @@ pub use counters::Counters;
 pub use limits::{Limits, Rate};
 pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};
 pub use refusal::{ConnectRefusal, RefusalCode};
+pub(crate) use spool::FILE_NAME as QUEUE_FILE;
 pub(crate) use words::is_one_emoji;
 
 use admission::{Admission, Tally};

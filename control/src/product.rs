@@ -83,6 +83,7 @@ impl Product {
         let door = door(config, rooms)?;
         let origins = Origins::new(&config.http.cors_origins, config.development)?;
         let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, node)?;
+        tighten(config);
         let streams = Streams::new(streams::Parts {
             config: config.live.clone(),
             store: Arc::clone(&store),
@@ -272,6 +273,17 @@ fn own_directory(config: &Config) -> Option<PathBuf> {
         "" => Some(PathBuf::from(embedded::DIRECTORY)),
         path => Some(Path::new(path).to_owned()),
     }
+}
+
+/// Of what is opened by now, and so is known to be ours.
+fn tighten(config: &Config) {
+    let Some(directory) = own_directory(config) else { return };
+    let mut files = vec![chat::QUEUE_FILE];
+    if config.store.mongodb_uri.0.is_empty() {
+        files.push(embedded::FILE);
+        files.extend(embedded::FILES_BESIDE);
+    }
+    directory::tighten(&directory, &files);
 }
 
 /// Keeps a directory to this process.

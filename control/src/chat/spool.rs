@@ -21,7 +21,7 @@ use crate::store::{SharedStore, StoreError};
 use super::counters::{Counters, add, subtract};
 
 /// In the directory of the store.
-const FILE_NAME: &str = "chat-queue.jsonl";
+pub(crate) const FILE_NAME: &str = "chat-queue.jsonl";
 
 /// Longest file; its start may be lines that were stored since.
 const FILE_BYTES_MAX: u64 = 64 << 20;

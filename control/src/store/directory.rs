@@ -4,10 +4,15 @@
 //! Two would empty each other's queue of messages, and in the embedded store know nothing of each other's streams.
 //! Files of others in it are left alone.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, DirEntry, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use tracing::{debug, info};
+
+/// What all users may do with a file.
+const FOR_ALL: u32 = 0o007;
 
 /// A file that is locked as long as a process uses its directory. Nothing is ever written into it.
 const LOCK: &str = "onair.lock";
@@ -59,10 +64,33 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
+/// Takes `files` in the directory from all other users, and the directory too if nothing else is in it: earlier versions
+/// made them for everybody to read. What is for a group was made so by somebody on purpose, and stays.
+pub(crate) fn tighten(directory: &Path, files: &[&str]) {
+    let ours = || files.iter().copied().chain([LOCK]);
+    let mut tightened: Vec<_> = ours().filter(|file| take_from_all(&directory.join(file), 0o600)).collect();
+    let is_ours = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| ours().any(|file| entry.file_name() == file));
+    if directory.read_dir().is_ok_and(|mut entries| entries.all(is_ours)) && take_from_all(directory, 0o700) {
+        tightened.push(".");
+    }
+    if !tightened.is_empty() {
+        let files = tightened.join(" ");
+        info!(directory = %directory.display(), files, "what all users of this machine could read is this user's alone now");
+    }
+}
+
+/// True: others could use it before. Of a link nothing changes.
+fn take_from_all(path: &Path, mode: u32) -> bool {
+    let Ok(there) = path.symlink_metadata() else { return false };
+    if there.is_symlink() || there.mode() & FOR_ALL == 0 {
+        return false;
+    }
+    let taken = std::fs::set_permissions(path, Permissions::from_mode(mode));
+    taken.inspect_err(|error| debug!(%error, path = %path.display(), "all users may read it")).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -77,6 +105,35 @@ mod tests {
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o750)).unwrap();
         drop(claim(&directory).unwrap());
         assert_eq!(mode(&directory), 0o750);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+    #[test]
+    fn what_an_earlier_version_made_for_all_is_taken_from_them() {
+        let root = std::env::temp_dir().join(format!("onair-directory-{}", ulid::Ulid::generate()));
+        let mode = |name: &str| root.join(name).metadata().unwrap().permissions().mode() & 0o777;
+        let set = |name: &str, mode| std::fs::set_permissions(root.join(name), Permissions::from_mode(mode)).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        for (name, mode) in
+            [("", 0o755), ("onair.db", 0o644), ("onair.lock", 0o664), ("queue", 0o640), ("theirs", 0o644)]
+        {
+            if !name.is_empty() {
+                std::fs::write(root.join(name), "").unwrap();
+            }
+            set(name, mode);
+        }
+        std::os::unix::fs::symlink(root.join("theirs"), root.join("link")).unwrap();
+        let files = ["onair.db", "queue", "link", "not-there"];
+
+        tighten(&root, &files);
+
+        let modes = ["onair.db", "onair.lock", "queue", "theirs", ""].map(mode);
+        assert_eq!(modes, [0o600, 0o600, 0o640, 0o644, 0o755], "somebody else has a file in the directory");
+        std::fs::remove_file(root.join("theirs")).unwrap();
+        tighten(&root, &files);
+        assert_eq!(mode(""), 0o700);
+        set("", 0o750);
+        tighten(&root, &files);
+        assert_eq!(mode(""), 0o750);
         std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -43,6 +43,9 @@ pub const DIRECTORY: &str = "onair-data";
 /// Name of the file in the directory that the configuration names.
 pub const FILE: &str = "onair.db";
 
+/// What SQLite puts beside it.
+pub(crate) const FILES_BESIDE: [&str; 2] = ["onair.db-wal", "onair.db-shm"];
+
 /// How every database of SQLite begins (its file format, section 1.3.1).
 const HEADER: &[u8] = b"SQLite format 3\0";
 
