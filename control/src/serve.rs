@@ -48,7 +48,7 @@ const UNREAD_MAX: Duration = Duration::from_secs(25);
 /// megabytes for a client that does not read.
 const UNSENT_MAX: usize = 128 * 1024;
 
-/// Pause after an error of `accept`, such as too many open files: the next try would fail as well.
+/// Longest pause after an error of `accept`, such as too many open files: the next try would fail as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What may be set.
@@ -108,8 +108,12 @@ pub async fn serve(listener: TcpListener, router: Router, settings: Settings) ->
                 if let Some(left_out) = settings.counters.accept_log.admit(Instant::now()) {
                     warn!(%error, left_out, "cannot accept connections: raise the limit of open files");
                 }
-                connections.end_oldest();
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if connections.end_oldest() {
+                    // Its descriptor is free once its task is over.
+                    let _ = tokio::time::timeout(ACCEPT_PAUSE, tasks.join_next()).await;
+                } else {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }

@@ -6,10 +6,26 @@ mod ports;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+/// Longest wait for an answer, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn onair(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onair"));
     command.args(arguments);
+    without_settings(command)
+}
+
+/// As [`onair`], with so few files that may be open.
+fn onair_with_files(files: u32, arguments: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_onair")]);
+    command.args(arguments);
+    without_settings(command)
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("LIVEKIT_") || ["NODE_IP", "UDP_PORT", "FEATURE_GO_LIVE"].contains(&&*text) {
@@ -112,10 +128,55 @@ fn get(port: u16, path: &str) -> String {
 
 fn get_with(port: u16, path: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// The value of a counter on a page of metrics.
+fn counter(page: &str, name: &str) -> u64 {
+    let line = page.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {page}"));
+    line.rsplit(' ').next().unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_server_that_runs_out_of_files_still_answers_and_takes_everybody_in_afterwards() {
+    let [http, media, metrics, udp] = [(); 4].map(|()| ports::free());
+    let yaml = format!(
+        "{{port: {http}, bind_addresses: [127.0.0.1], prometheus: {{port: {metrics}}}, \
+         rtc: {{tcp_port: {media}, udp_port: {udp}, node_ip: 127.0.0.1, workers: 1}}}}"
+    );
+    let mut server = Running::of(&mut onair_with_files(100, &["--dev", "--config-body", &yaml]));
+    server.line_with("token for a day");
+    let connect = |port: u16| {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let ran_out = |page: &str| {
+        ["onair_http_accept_pauses_total", "onair_accept_pauses_total"].map(|name| counter(page, name) > 0)
+    };
+    // When connections are accepted is the server's affair: once more, if it was quicker or slower than we.
+    let ran_out = (0..10).any(|_| {
+        let _silent: Vec<_> = (0..300).map(|_| connect(http)).collect();
+        let mut known = connect(http);
+        known.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        known.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let waiting: Vec<_> = (0..16).map(|_| connect(media)).collect();
+        drop((_silent, known));
+        for mut connection in waiting {
+            // The end comes to those who say nothing, once they were accepted.
+            assert!(matches!(connection.read(&mut [0]), Ok(0)), "it was never accepted");
+        }
+        ran_out(&get(metrics, "/metrics")) == [true, true]
+    });
+
+    assert!(ran_out);
+    assert!(get(http, "/healthz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
