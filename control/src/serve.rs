@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +24,7 @@ use tower::Service as _;
 use tracing::{debug, warn};
 
 use crate::http::client::Proxies;
+use crate::problem::{Code, Problem};
 use connections::{Connections, Place, Refused};
 use head::{BUSY, Progress, Watched};
 
@@ -153,11 +154,15 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         progress.head_is_read();
         let progress = Arc::clone(&progress);
+        let names_its_host = names_its_host(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = router.clone().call(request);
+        let answer = names_its_host.then(|| router.clone().call(request));
         async move {
-            let answer = answer.await;
+            let answer = match answer {
+                Some(answer) => answer.await,
+                None => Ok(Problem::new(Code::InvalidParameter, "Send one header Host.").response(None)),
+            };
             let status = answer.as_ref().map(axum::response::Response::status);
             progress.is_answered(status == Ok(StatusCode::SWITCHING_PROTOCOLS));
             answer
@@ -174,6 +179,13 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
         debug!(%error, "connection ended");
     }
     drop(place);
+}
+
+/// Whether a request has the one header that it must have, and once (RFC 9112, section 3.2): else who is in front of this
+/// server may take it for another host's.
+fn names_its_host(request: &hyper::Request<Incoming>) -> bool {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
 }
 
 /// A socket without one of these options works, only slower or longer.

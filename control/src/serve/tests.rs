@@ -138,3 +138,17 @@ async fn who_does_not_read_the_answers_to_pings_is_not_read_from() {
     };
     tokio::join!(read_all, write_rest);
 }
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let (address, ..) = server().await;
+    let status = async |head: &str| {
+        let answer = answer(address, format!("{head}Connection: close\r\n\r\n").as_bytes()).await;
+        answer.split(' ').nth(1).map(str::to_owned).unwrap_or(answer)
+    };
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\n").await, "200");
+    assert_eq!(status("GET / HTTP/1.0\r\n").await, "200");
+    assert_eq!(status("GET / HTTP/1.1\r\n").await, "400");
+    assert_eq!(status("GET http://a/ HTTP/1.1\r\n").await, "400");
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n").await, "400");
+}
