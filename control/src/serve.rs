@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::log_limit::LogLimit;
@@ -155,6 +155,7 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
         progress.head_is_read();
         let progress = Arc::clone(&progress);
         let names_its_host = names_its_host(&request);
+        let body = request.body().size_hint().exact();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = names_its_host.then(|| router.clone().call(request));
@@ -163,8 +164,10 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
                 Some(answer) => answer.await,
                 None => Ok(Problem::new(Code::InvalidParameter, "Send one header Host.").response(None)),
             };
-            let status = answer.as_ref().map(axum::response::Response::status);
-            progress.is_answered(status == Ok(StatusCode::SWITCHING_PROTOCOLS));
+            match answer.as_ref().map(axum::response::Response::status) {
+                Ok(StatusCode::SWITCHING_PROTOCOLS) => progress.is_upgraded(),
+                _ => progress.is_answered(body),
+            }
             answer
         }
     });

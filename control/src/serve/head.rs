@@ -34,6 +34,10 @@ pub struct Progress {
     state: AtomicU8,
     /// Of the head so far, part of [`Counters::head_bytes`].
     bytes: AtomicUsize,
+    /// Read after the end of the head: its body, and whatever follows.
+    beyond: AtomicUsize,
+    /// Of the next head, read along with the last request, and not counted yet.
+    early: AtomicUsize,
 }
 
 impl Progress {
@@ -44,12 +48,25 @@ impl Progress {
 
     /// The request can be handled.
     pub fn head_is_read(&self) {
+        let early = self.early.swap(0, Ordering::Relaxed);
+        if early > 0 {
+            // It came along with the last one. How much of it is another one's is not known.
+            self.beyond.store(early, Ordering::Relaxed);
+        }
         self.state.store(REQUEST, Ordering::Relaxed);
     }
 
-    /// It was answered; `upgraded`: what follows is no HTTP.
-    pub fn is_answered(&self, upgraded: bool) {
-        self.state.store(if upgraded { UPGRADED } else { IDLE }, Ordering::Relaxed);
+    /// It was answered; `body`: bytes of its body, if that is known.
+    pub fn is_answered(&self, body: Option<u64>) {
+        let body = body.map_or(usize::MAX, |body| usize::try_from(body).unwrap_or(usize::MAX));
+        let early = self.beyond.swap(0, Ordering::Relaxed).saturating_sub(body);
+        self.early.store(early, Ordering::Relaxed);
+        self.state.store(if early > 0 { HEAD } else { IDLE }, Ordering::Relaxed);
+    }
+
+    /// What follows is no HTTP.
+    pub fn is_upgraded(&self) {
+        self.state.store(UPGRADED, Ordering::Relaxed);
     }
 }
 
@@ -70,12 +87,23 @@ struct Watch {
     counters: Arc<Counters>,
     patience: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Of the head that arrives, the last line so far.
+    line: Line,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Line {
+    #[default]
+    Text,
+    Empty,
+    /// It was the last.
+    Ended,
 }
 
 impl Watched {
     pub fn new(stream: TcpStream, progress: Arc<Progress>, counters: Arc<Counters>, patience: Duration) -> Self {
         let deadline = Some(Box::pin(sleep(patience)));
-        let watch = Some(Watch { progress, counters, patience, deadline });
+        let watch = Some(Watch { progress, counters, patience, deadline, line: Line::Text });
         Self { stream, watch, blocked: false, reader: None, writer: None }
     }
 
@@ -113,26 +141,51 @@ impl Watched {
 
 impl Watch {
     /// Notes what was read; an error ends the connection.
-    fn on_read(&mut self, read: usize, context: &mut Context<'_>) -> Result<(), io::ErrorKind> {
-        if read > 0 && self.progress.state.load(Ordering::Relaxed) == IDLE {
+    fn on_read(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Result<(), io::ErrorKind> {
+        if !bytes.is_empty() && self.progress.state.load(Ordering::Relaxed) == IDLE {
             self.progress.state.store(HEAD, Ordering::Relaxed);
-            self.deadline = Some(Box::pin(sleep(self.patience)));
+            self.line = Line::Text;
         }
         if self.progress.state.load(Ordering::Relaxed) != HEAD {
             self.deadline = None;
+            self.progress.beyond.fetch_add(bytes.len(), Ordering::Relaxed);
             self.forget();
             return Ok(());
         }
+        let early = self.progress.early.swap(0, Ordering::Relaxed);
+        if early > 0 {
+            // What its last line has is not known: rather too much is taken for the next head than too little.
+            self.line = Line::Empty;
+        }
+        self.look_for_the_end(bytes);
+        let read = bytes.len() + early;
         self.progress.bytes.fetch_add(read, Ordering::Relaxed);
         if self.counters.head_bytes.fetch_add(read, Ordering::Relaxed) + read > HEADS_BYTES_MAX {
             self.counters.over_budget.fetch_add(1, Ordering::Relaxed);
             return Err(io::ErrorKind::OutOfMemory);
         }
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+        if deadline.as_mut().poll(context).is_ready() {
             self.counters.slow_heads.fetch_add(1, Ordering::Relaxed);
             return Err(io::ErrorKind::TimedOut);
         }
         Ok(())
+    }
+
+    /// Notes how much was read after the empty line that ends the head.
+    fn look_for_the_end(&mut self, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().enumerate() {
+            self.line = match (byte, self.line) {
+                (_, Line::Ended) => {
+                    self.progress.beyond.fetch_add(bytes.len() - at, Ordering::Relaxed);
+                    return;
+                }
+                (b'\n', Line::Empty) => Line::Ended,
+                (b'\n', Line::Text) => Line::Empty,
+                (b'\r', line) => line,
+                _ => Line::Text,
+            };
+        }
     }
 
     fn forget(&self) {
@@ -162,7 +215,7 @@ impl AsyncRead for Watched {
             this.watch = None;
             return polled;
         }
-        match watch.on_read(buffer.filled().len() - before, context) {
+        match watch.on_read(&buffer.filled()[before..], context) {
             Ok(()) => polled,
             Err(kind) => {
                 if kind == io::ErrorKind::OutOfMemory {
@@ -202,5 +255,33 @@ impl AsyncWrite for Watched {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a connection is at after these bytes were read and the request was answered.
+    fn state_after(bytes: &[u8], body: Option<u64>) -> (u8, usize) {
+        let (progress, counters) = (Arc::new(Progress::default()), Arc::new(Counters::default()));
+        let patience = Duration::from_secs(3600);
+        let mut watch = Watch { progress: Arc::clone(&progress), counters, patience, deadline: None, line: Line::Text };
+        for read in bytes.chunks(7) {
+            watch.on_read(read, &mut Context::from_waker(Waker::noop())).unwrap();
+        }
+        progress.head_is_read();
+        progress.is_answered(body);
+        (progress.state.load(Ordering::Relaxed), progress.early.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn what_was_read_beyond_a_request_belongs_to_the_next_head() {
+        assert_eq!(state_after(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(0)), (IDLE, 0));
+        assert_eq!(state_after(b"GET / HTTP/1.1\nHost: a\n\nGET", Some(0)), (HEAD, 3));
+        let with_body = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n\r\n\r\n\r\n\r\n";
+        assert_eq!(state_after(with_body, Some(8)), (IDLE, 0));
+        assert_eq!(state_after(with_body, Some(6)), (HEAD, 2));
+        assert_eq!(state_after(with_body, None), (IDLE, 0));
     }
 }

@@ -48,6 +48,22 @@ async fn a_head_that_does_not_come_to_its_end_is_given_up() {
     assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0);
 }
 
+/// What comes along with a request is no request yet, and has no more time than any other.
+#[tokio::test]
+async fn a_head_that_begins_behind_another_request_is_given_up_as_soon() {
+    let (address, counters, _server) = server_with(Duration::from_secs(3)).await;
+    let bodiless = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let with_body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\n\r\n\r";
+    let begun = async |first: &str| {
+        let answer = answer(address, format!("{first}GET / HTTP/1.1\r\nHost: ").as_bytes()).await;
+        assert!(answer.contains("200 OK"), "{answer}");
+    };
+    let twice = bodiless.repeat(2);
+    tokio::join!(begun(bodiless), begun(with_body), begun(&twice));
+    assert_eq!(counters.slow_heads.load(Ordering::Relaxed), 3);
+    assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0);
+}
+
 #[tokio::test]
 async fn a_head_much_longer_than_any_client_sends_is_refused() {
     let (address, ..) = server().await;
