@@ -238,8 +238,19 @@ impl Line {
                 continue;
             }
             let comma = if self.names.is_empty() { "" } else { "," };
-            let _ = write!(self.text, "{comma}{}:{value}", Value::from(name.as_str()));
+            let _ = write!(self.text, "{comma}{}:", Value::from(name.as_str()));
+            self.add_value(&value);
             self.names.push(name);
+        }
+    }
+
+    /// JSON itself escapes the control characters of ASCII alone. The others can only stand in a string.
+    fn add_value(&mut self, value: &Value) {
+        for character in value.to_string().chars() {
+            let _ = match rules_others(character) {
+                true => write!(self.text, "\\u{:04x}", u32::from(character)),
+                false => self.text.write_char(character),
+            };
         }
     }
 }
@@ -261,6 +272,16 @@ mod tests {
         write_text(&mut text, &fields).unwrap();
 
         assert_eq!(text, r#"joined\nwe name="a b\u001b[1m" plain=x:1 user="a\u{202e}b" n=3"#);
+    }
+
+    #[test]
+    fn what_turns_text_around_is_escaped_in_json_as_well() {
+        let name = "a\u{202e}b\u{2066}\u{61c}\u{9b}\u{2028}\n\"é🦀";
+        let mut text = String::new();
+        write_json(&mut text, vec![("name", name.into())]).unwrap();
+
+        assert_eq!(text, r#"{"name":"a\u202eb\u2066\u061c\u009b\u2028\n\"é🦀"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["name"], name);
     }
 
     #[test]
