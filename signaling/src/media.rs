@@ -131,6 +131,25 @@ mod tests {
         Event::PublicationStats { publication: PublicationId(3), stats: ReceiveStats::default() }
     }
 
+    /// So their number bounds their bytes: five megabytes for all workers.
+    #[test]
+    fn events_other_than_data_hold_nothing_that_a_client_makes_longer() {
+        let holds_nothing_of_clients = |event: &Event| match event {
+            Event::TransportConnected { transport: TransportId(_) }
+            | Event::TransportEnded { transport: TransportId(_), end: _ }
+            | Event::ChannelOpen { transport: TransportId(_), channel: _ }
+            | Event::LayerStarted { publication: PublicationId(_), layer: _, ssrc: _, codec: _ }
+            | Event::AudioActivity { publication: PublicationId(_), level: _, active: _ }
+            | Event::PublicationStats { publication: PublicationId(_), stats: ReceiveStats { .. } } => true,
+            // One for each time that a room asks.
+            Event::TransportExported { transport: TransportId(_), state: _ } => true,
+            Event::Data { .. } => false,
+        };
+        assert!(holds_nothing_of_clients(&stats()) && holds_nothing_of_clients(&ended()));
+        assert!(!holds_nothing_of_clients(&data()));
+        assert!(size_of::<(RoomId, Event)>() <= 80, "{}", size_of::<(RoomId, Event)>());
+    }
+
     #[test]
     fn a_flood_of_statistics_leaves_space_for_data_and_for_what_rooms_must_know() {
         let (on_event, mut events) = worker_events();

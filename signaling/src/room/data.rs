@@ -4,6 +4,7 @@
 //! clients put in. Only fields that route are taken out and written anew; everything else passes as it came.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -137,7 +138,8 @@ fn put_text(out: &mut Vec<u8>, number: u64, text: &str) {
     }
 }
 
-/// Nonces of user packets that are remembered to drop repetitions.
+/// Nonces of user packets that are remembered to drop repetitions. Clients choose them, up to a packet long: of each
+/// eight bytes are kept.
 const NONCES_MAX: usize = 100;
 /// How long a reliable packet waits for participants who are just joining.
 const REPLAY_TIME: Duration = Duration::from_secs(2);
@@ -157,7 +159,9 @@ pub struct Recent {
 /// Data packets a room remembers.
 #[derive(Debug, Default)]
 pub struct DataMemory {
-    nonces: VecDeque<Vec<u8>>,
+    /// Their hashes, with a key of this room's: nobody finds another nonce with the same.
+    nonces: VecDeque<u64>,
+    hashes: RandomState,
     recent: VecDeque<Recent>,
     recent_bytes: usize,
 }
@@ -168,13 +172,14 @@ impl DataMemory {
         if nonce.is_empty() {
             return false;
         }
-        if self.nonces.iter().any(|known| known == nonce) {
+        let nonce = self.hashes.hash_one(nonce);
+        if self.nonces.contains(&nonce) {
             return true;
         }
         if self.nonces.len() == NONCES_MAX {
             self.nonces.pop_front();
         }
-        self.nonces.push_back(nonce.to_vec());
+        self.nonces.push_back(nonce);
         false
     }
 
