@@ -162,6 +162,7 @@ macro_rules! every_rule {
                 public_announcements_are_listed_soonest_first
                 announcements_are_checked
                 a_user_announces_at_most_twenty
+                a_user_announces_and_calls_off_at_most_forty_in_a_day
                 an_announcement_is_called_off
                 an_announcement_is_edited
                 a_private_announcement_exists_for_nobody_else

@@ -56,7 +56,7 @@ pub(super) struct ScheduleBody {
 
 refusals!(ScheduleRefusals = [USER, BODY, LIVE] InvalidParameter, Banned, Conflict, IdempotencyKeyReused, ShuttingDown);
 
-/// Announce a stream.
+/// Announce a stream. A user has at most 20 to come, and announces at most 40 within a day.
 #[utoipa::path(
     post, path = "/api/live/scheduled", tag = "scheduled", operation_id = "scheduleStream",
     security(("user" = [])),

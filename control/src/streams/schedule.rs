@@ -7,12 +7,17 @@ use super::once::{Once, Turn};
 use super::{Counters, ScheduleRequest, Streams};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
-use crate::store::StoreError;
 use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition};
+use crate::store::{StoreError, Taken};
 use crate::user::User;
 
 /// Scheduled streams of one user that are still to come.
 pub const SCHEDULED_MAX: u32 = 20;
+
+/// Streams that one user schedules within [`SCHEDULES_WINDOW`]: those that were called off stay in the store.
+const SCHEDULES_MAX: u32 = 2 * SCHEDULED_MAX;
+
+const SCHEDULES_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// A scheduled stream can be started so long before its time.
 pub const START_EARLY: Duration = Duration::from_secs(30 * 60);
@@ -31,8 +36,8 @@ impl Streams {
     /// Plans a stream.
     ///
     /// # Errors
-    /// `feature_disabled`, `banned`, `conflict` when too many are planned, `idempotency_key_reused`,
-    /// `store_unavailable`.
+    /// `feature_disabled`, `banned`, `conflict` when too many are planned, `rate_limited` when too many were within a
+    /// day, `idempotency_key_reused`, `store_unavailable`.
     pub async fn schedule(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;
@@ -63,6 +68,15 @@ impl Streams {
                 format!("You have {SCHEDULED_MAX} scheduled streams already; cancel one first."),
             ));
         }
+        let now = self.now();
+        let key = format!("schedules:{}", user.id);
+        if !user.is_admin()
+            && let Taken::Refused { until } =
+                self.store().limit_take(&key, SCHEDULES_MAX, SCHEDULES_WINDOW, now).await?
+        {
+            let detail = format!("You scheduled {SCHEDULES_MAX} streams within a day; edit one of them, or wait.");
+            return Err(Problem::new(Code::RateLimited, detail).retry_after(until.since(now)));
+        }
         let stream = Stream {
             state: StreamState::Scheduled,
             title: Some(request.title),
@@ -70,7 +84,7 @@ impl Streams {
             cover_url: request.cover_url,
             scheduled_for: Some(request.scheduled_for),
             visibility: request.visibility,
-            ..blank(user, self.now())
+            ..blank(user, now)
         };
         self.store().create(&stream).await.map_err(|error| match error {
             crate::store::CreateError::Store(error) => Problem::from(error),

@@ -94,6 +94,24 @@ pub async fn a_user_announces_at_most_twenty(store: SharedStore) {
     world.post("/api/live/scheduled", "u2", body).await.expect(201);
 }
 
+/// Those that are called off stay in the store: there is a limit for them as well, forty within a day.
+pub async fn a_user_announces_and_calls_off_at_most_forty_in_a_day(store: SharedStore) {
+    let world = World::new(store).await;
+    for _ in 0..40 {
+        let id = world.schedule("u1", "public").await;
+        world.delete(&format!("/api/live/{id}"), "u1").await.expect(204);
+    }
+    let body = json!({ "title": "T", "scheduledFor": in_seconds(3600) });
+
+    let refused = world.post("/api/live/scheduled", "u1", body.clone()).await;
+
+    refused.refused(429, "rate_limited");
+    assert!(refused.json()["retryAfterMs"].as_u64().is_some_and(|wait| wait > 0), "{refused:?}");
+    for user in ["u2", "admin"] {
+        world.post("/api/live/scheduled", user, body.clone()).await.expect(201);
+    }
+}
+
 /// The owner calls it off, as often as it likes, but not once it has started.
 pub async fn an_announcement_is_called_off(store: SharedStore) {
     let world = World::new(store).await;
