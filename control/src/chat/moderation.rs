@@ -18,6 +18,9 @@ use crate::user::{Caller, User};
 
 use super::Chat;
 
+/// Users who are muted in one chat at a time: a stream is read and written as a whole.
+const MUTES_MAX: usize = 1_000;
+
 /// Hands a stream that was written to whoever watches streams.
 pub type Observe = Arc<dyn Fn(Stream) + Send + Sync>;
 
@@ -136,7 +139,8 @@ impl ChatModeration {
     /// Keeps a user from writing until then.
     ///
     /// # Errors
-    /// `stream_not_found`, `not_owner`, `stream_ended`, `forbidden`, `store_unavailable`
+    /// `stream_not_found`, `not_owner`, `stream_ended`, `forbidden`, `conflict` when too many are muted,
+    /// `store_unavailable`
     pub async fn mute(
         &self,
         caller: &Caller,
@@ -150,6 +154,11 @@ impl ChatModeration {
             return Err(Problem::new(Code::Forbidden, "The owner of a stream can't be muted in it."));
         }
         let now = Timestamp::now();
+        let others = stream.mutes.iter().filter(|mute| mute.user_id != *user && now < mute.until);
+        if others.count() >= MUTES_MAX {
+            let detail = format!("{MUTES_MAX} users are muted already; unmute some first, or block this one.");
+            return Err(Problem::new(Code::Conflict, detail));
+        }
         let mute = Mute { user_id: user.clone(), until: now.plus(length) };
         let outcome = self.store.mute(stream.id, &mute, now).await?;
         let details = serde_json::json!({ "until": mute.until, "deleteMessages": delete_messages });

@@ -259,9 +259,10 @@ struct MutedShape {
     until: Timestamp,
 }
 
-refusals!(MuteRefusals = [USER, BODY, LIVE] Forbidden, NotOwner, Banned, StreamNotFound, NotFound, StreamEnded);
+refusals!(MuteRefusals = [USER, BODY, LIVE]
+    Forbidden, NotOwner, Banned, StreamNotFound, NotFound, StreamEnded, Conflict);
 
-/// Keep a user from writing for a while.
+/// Keep a user from writing for a while; at most 1,000 at a time.
 #[utoipa::path(
     put, path = "/api/live/{id}/chat/mutes/{userId}", tag = "chat", operation_id = "muteUser",
     security(("user" = [])),

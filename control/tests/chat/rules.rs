@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use control::chat::{Limits, Rate};
+use control::clock::Timestamp;
 use control::config::product::GuestAccess;
 use control::http::origins::Origins;
 use control::store::SharedStore;
+use control::store::chat::Mute;
 
 use crate::server::{Options, Server, obey};
 
@@ -114,6 +117,30 @@ every_rule!(mongodb);
 async fn moderation_is_in_the_audit_log() {
     is_in_the_audit_log(crate::stores::embedded().await).await;
     is_in_the_audit_log(crate::stores::mongodb().await).await;
+}
+
+/// A stream is read and written as a whole: what its owner writes into it has a bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_users_are_muted_at_a_time() {
+    let store = crate::stores::embedded().await;
+    let server = Server::start(Options { store: Some(store.clone()), ..Options::default() }).await;
+    let stream = server.world.go_live("owner").await;
+    let now = Timestamp::now();
+    for n in 0..999 {
+        let mute = Mute { user_id: format!("x{n}").parse().unwrap(), until: now.plus(Duration::from_secs(3600)) };
+        store.mute(stream.id, &mute, now).await.unwrap();
+    }
+    let order = async |order: &str, user: &str| {
+        let body = serde_json::json!({ "streamId": stream.id, "userId": user, "seconds": 60 });
+        obey(&server.world, order, &body).await
+    };
+
+    order("mute", "ana").await.unwrap();
+    let refused = order("mute", "bo").await.unwrap_err();
+    assert!(format!("{refused:?}").contains("Conflict"), "{refused:?}");
+    order("mute", "ana").await.unwrap();
+    order("unmute", "x1").await.unwrap();
+    order("mute", "bo").await.unwrap();
 }
 
 async fn is_in_the_audit_log(store: SharedStore) {
