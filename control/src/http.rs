@@ -172,8 +172,13 @@ fn describe(front: &Arc<Front>, chat: OpenApiRouter) -> OpenApiRouter {
     let identify = from_fn_with_state(Arc::clone(front), admission::identify);
     let recovered = from_fn_with_state(Arc::clone(front), admission::wait_for_recovery);
     let enabled = from_fn_with_state(Arc::clone(front), admission::check_feature);
-    let live = live_routes().with_state(Arc::clone(front)).merge(chat).layer(enabled);
-    let known = live.merge(lasting_routes().with_state(Arc::clone(front))).layer(recovered.clone());
+    let limited = from_fn_with_state(Arc::clone(front), admission::limit_acts);
+    let live_acts = OpenApiRouter::new().routes(routes!(blocks::block, blocks::unblock)).with_state(Arc::clone(front));
+    let live = live_routes().with_state(Arc::clone(front));
+    let live = live.merge(live_acts.merge(chat).layer(limited.clone())).layer(enabled);
+    let own_acts = OpenApiRouter::new().routes(routes!(blocks::own_block, blocks::own_unblock));
+    let lasting = lasting_routes().merge(own_acts.layer(limited)).with_state(Arc::clone(front));
+    let known = live.merge(lasting).layer(recovered.clone());
     let anybody =
         OpenApiRouter::new().routes(routes!(service::config)).merge(dev_routes(front)).with_state(Arc::clone(front));
     let outside = OpenApiRouter::new()
@@ -198,7 +203,6 @@ fn live_routes() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(streams::read, streams::edit, scheduled::cancel))
         .routes(routes!(streams::watch))
         .routes(routes!(blocks::blocks))
-        .routes(routes!(blocks::block, blocks::unblock))
         .routes(routes!(reports::file))
         .routes(routes!(figures::analytics))
 }
@@ -209,7 +213,6 @@ fn lasting_routes() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(streams::stop))
         .routes(routes!(streams::end))
         .routes(routes!(blocks::own_blocks))
-        .routes(routes!(blocks::own_block, blocks::own_unblock))
         .routes(routes!(reports::list))
         .routes(routes!(reports::review))
         .routes(routes!(admin::ban, admin::lift_ban))

@@ -144,6 +144,7 @@ macro_rules! every_rule {
                 any_user_id_can_be_blocked
                 the_own_list_holds_for_new_streams
                 the_reasons_of_a_list_are_bounded
+                the_acts_of_a_user_are_limited
                 a_report_is_reviewed
                 the_same_report_again_is_the_first_one
                 reports_are_checked

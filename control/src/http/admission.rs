@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -49,6 +50,21 @@ pub(super) async fn identify(
     }
     .instrument(span)
     .await
+}
+
+/// Takes a unit for an act of moderation. Administrators have as many as they need, and to look is no act.
+pub(super) async fn limit_acts(
+    State(front): State<Arc<Front>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if let Some(Call { identity: Identity::User(user), .. }) = request.extensions().get()
+        && !user.is_admin()
+        && request.method() != Method::GET
+    {
+        front.limits.act_of_user(&user.id)?;
+    }
+    Ok(next.run(request).await)
 }
 
 /// Says why nobody is known to call, where somebody has to be.

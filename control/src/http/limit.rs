@@ -23,11 +23,15 @@ const SWEEP_EVERY: u64 = 16_384;
 /// Webhooks of one address in a minute whose signature is wrong.
 const FORGED_PER_MINUTE: u32 = 60;
 
+/// Acts of moderation of one user within an hour, and as many at once. Each is a line of the audit log, which stays.
+const ACTS_PER_HOUR: NonZeroU32 = NonZeroU32::new(600).expect("it is not zero");
+
 /// The limits of one process.
 pub(super) struct Limits {
     users: Buckets<UserId>,
     clients: Buckets<ClientKey>,
     forgers: Buckets<ClientKey>,
+    acts: Buckets<UserId>,
     /// Refused tokens.
     refused: Option<Mutex<rate::Buckets<ClientKey>>>,
 }
@@ -39,6 +43,7 @@ impl Limits {
             users: Buckets::new(user_per_minute),
             clients: Buckets::new(client_per_minute),
             forgers: Buckets::new(FORGED_PER_MINUTE),
+            acts: Buckets::of(Some(Quota::per_hour(ACTS_PER_HOUR))),
             refused: NonZeroU32::new(client_per_minute).map(|units| {
                 let refill = Duration::from_secs(60) / units.get();
                 Mutex::new(rate::Buckets::new(units.get(), refill, BUCKETS_MAX))
@@ -68,6 +73,14 @@ impl Limits {
         }
     }
 
+    /// Somebody blocks, mutes, deletes, or takes it back.
+    pub(super) fn act_of_user(&self, user: &UserId) -> Result<(), Problem> {
+        self.acts.take(user).map_err(|wait| {
+            let detail = format!("Not more than {ACTS_PER_HOUR} acts of moderation within an hour; wait a little.");
+            Problem::new(Code::RateLimited, detail).retry_after(wait)
+        })
+    }
+
     /// A webhook whose signature is wrong.
     pub(super) fn forged(&self, client: ClientKey) -> Result<(), Problem> {
         self.forgers.take(&client).map_err(too_often)
@@ -87,9 +100,14 @@ struct Kept<K: Hash + Eq + Clone> {
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
+    /// 0 means unlimited.
     fn new(per_minute: u32) -> Self {
-        Self(NonZeroU32::new(per_minute).map(|units| Kept {
-            buckets: RateLimiter::keyed(Quota::per_minute(units)),
+        Self::of(NonZeroU32::new(per_minute).map(Quota::per_minute))
+    }
+
+    fn of(quota: Option<Quota>) -> Self {
+        Self(quota.map(|quota| Kept {
+            buckets: RateLimiter::keyed(quota),
             clock: DefaultClock::default(),
             calls: AtomicU64::new(0),
         }))

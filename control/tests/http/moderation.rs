@@ -188,6 +188,29 @@ pub async fn the_reasons_of_a_list_are_bounded(store: SharedStore) {
     }
 }
 
+/// Each act is a line of the audit log for ever: six hundred within an hour, but for administrators.
+pub async fn the_acts_of_a_user_are_limited(store: SharedStore) {
+    let world = World::new(store).await;
+    let act = async |user: &str| world.delete("/api/me/blocks/nobody", user).await;
+    let mut acts = 0;
+    let refused = loop {
+        let answer = act("u1").await;
+        if answer.status != 204 {
+            break answer;
+        }
+        acts += 1;
+        assert!(acts < 2_000, "there is no limit");
+    };
+
+    assert!(acts >= 600);
+    refused.refused(429, "rate_limited");
+    world.get("/api/me/blocks", "u1").await.expect(200);
+    let id = world.start("u1").await;
+    world.put(&path(&id, "bad"), "u1", Value::Null).await.refused(429, "rate_limited");
+    act("u2").await.expect(204);
+    act("admin").await.expect(204);
+}
+
 async fn report(world: &World, id: &str, user: &str, body: Value) -> Answer {
     world.post(&format!("/api/live/{id}/reports"), user, body).await
 }
