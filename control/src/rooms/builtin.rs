@@ -1,10 +1,11 @@
 //! Rooms of this process, and the rules of their door.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use livekit_protocol as proto;
+use shared::rate::Buckets;
 use signaling::event::RoomEvent;
 use signaling::http::{Admit, NotAdmitted};
 use signaling::rooms::{ApiError, Rooms};
@@ -21,6 +22,13 @@ use crate::streams::{ROOM_PREFIX, named_at};
 /// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
 /// differ.
 const UNSEEN_MAX: Duration = Duration::from_secs(10);
+
+/// How often one user joins streams, under whatever identities: so often at once, then once more after each
+/// [`USER_JOINS_REFILL`]. Each join leaves a record of presence in the store, also one that never gets through.
+const USER_JOINS_BURST: u32 = 120;
+const USER_JOINS_REFILL: Duration = Duration::from_secs(1);
+/// Users whose joins are counted.
+const USERS_MAX: usize = 100_000;
 
 /// A door to the rooms of this process.
 pub struct Builtin {
@@ -107,17 +115,27 @@ pub(super) fn websocket_url(url: &str) -> String {
 /// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
 /// `known` who is blocked and banned. From then on all live streams are known, so a token of ours for a room without one is
 /// of a stream that ended. Rooms of nobody's stream are none of its business, such as those of an app that makes tokens by
-/// itself, whatever it calls them. Reads memory only.
+/// itself, whatever it calls them. Reads memory only. And a user who has joined too often waits ([`USER_JOINS_BURST`]).
 pub fn admission(
     live: Live,
     known: impl Fn() -> bool + Send + Sync + 'static,
     now: impl Fn() -> Timestamp + Send + Sync + 'static,
 ) -> Admit {
+    let joins = Mutex::new(Buckets::new(USER_JOINS_BURST, USER_JOINS_REFILL, USERS_MAX));
     Arc::new(move |grants: &Grants| {
         if grants.video.room.starts_with(ROOM_PREFIX) && !known() {
             return Err(NotAdmitted::NotYet("the server is starting: try again in a moment".into()));
         }
-        admit(&live, now(), grants)
+        admit(&live, now(), grants)?;
+        let of_stream = live.of_room(&grants.video.room).is_some();
+        match user_of(grants.identity.as_str(), &grants.attributes).filter(|_| of_stream) {
+            Some(user) => joins
+                .lock()
+                .expect("no one panics with this lock")
+                .take(user, Instant::now())
+                .map_err(|_| NotAdmitted::NotYet("you have joined streams too often: try again in a moment".into())),
+            None => Ok(()),
+        }
     })
 }
 
@@ -151,6 +169,7 @@ mod tests {
     use signaling::token::VideoGrant;
 
     use super::*;
+    use crate::store::stream::Stream;
 
     fn grants(room: &str) -> Grants {
         Grants {
@@ -181,6 +200,24 @@ mod tests {
         assert_eq!(admit(&grants("board-meeting")), Ok(()), "a room of no stream");
         known.store(true, Ordering::Relaxed);
         assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::Never(_))), "it ended long ago");
+    }
+
+    #[test]
+    fn a_user_joins_streams_so_often_under_whatever_identities() {
+        let live = Live::default();
+        let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
+        live.observe(stream, |_| ());
+        let admit = admission(live, || true, Timestamp::now);
+        let of = |user: &str, room: &str, number: usize| {
+            let identity = format!("{user}:{number}").parse().unwrap();
+            admit(&Grants { identity, ..grants(room) })
+        };
+
+        let admitted = (0..10_000).filter(|number| of("ana", "live_ben_1", *number).is_ok()).count();
+        assert!((120..1_000).contains(&admitted), "{admitted}");
+        assert!(matches!(of("ana", "live_ben_1", 1), Err(NotAdmitted::NotYet(_))));
+        assert_eq!(of("cy", "live_ben_1", 1), Ok(()));
+        assert_eq!(of("ana", "board-meeting", 1), Ok(()), "a room of no stream");
     }
 
     #[test]
