@@ -78,7 +78,14 @@ impl Raw {
     }
 
     /// The payload of the next event of that name; others are passed over.
+    ///
+    /// # Errors
+    /// The connection ended, or the event did not come, whatever else did.
     pub async fn event(&mut self, name: &str) -> Result<Value, String> {
+        timeout(PATIENCE, self.next_event(name)).await.map_err(|_| format!("no {name} in time"))?
+    }
+
+    async fn next_event(&mut self, name: &str) -> Result<Value, String> {
         loop {
             let text = self.text().await?;
             if text.starts_with("44") {
