@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
+use crate::heap;
 use crate::http::client::{self, Proxies};
 use crate::live::Live;
 use crate::product::Product;
@@ -143,12 +144,18 @@ impl App {
             ..serve::Settings::default()
         };
         let mut servers = JoinSet::new();
+        servers.spawn(heap::keep_small());
         let router = signaling::http::router(surface)
             .merge(product_routes.unwrap_or_default())
             .merge(metrics::beside_the_api(sources.clone(), &config.prometheus, proxies.clone(), config.development))
-            .layer(from_fn_with_state(proxies, client::identify));
+            .layer(from_fn_with_state(proxies.clone(), client::identify));
         let http = serve(&mut servers, listeners, &router, &front)?;
-        let metrics = serve(&mut servers, metrics_listeners, &metrics::router(sources, &config.prometheus), &front)?;
+        let metrics = serve(
+            &mut servers,
+            metrics_listeners,
+            &metrics::router(sources, &config.prometheus, proxies.clone()),
+            &front,
+        )?;
         Ok(App { config, keys, rooms, workers, http, metrics, servers, webhooks, product })
     }
 

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 mod descriptors;
 mod event_log;
+pub mod heap;
 pub mod http;
 pub mod live;
 mod logging;
