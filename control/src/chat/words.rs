@@ -1,6 +1,9 @@
 //! What may be written in a chat: text, links, emoji, words that are filtered.
 
+use std::net::Ipv4Addr;
+
 use rustrict::{Censor, Type};
+use unicode_normalization::UnicodeNormalization as _;
 use unicode_properties::UnicodeEmoji as _;
 use unicode_segmentation::UnicodeSegmentation as _;
 
@@ -106,14 +109,17 @@ fn has_link(text: &str) -> bool {
 }
 
 fn is_link(word: &str) -> bool {
-    let word = word.to_lowercase();
-    if word.contains("://") || word.starts_with("www.") {
+    // As browsers read it: wide letters as plain ones, and each of the characters that they take for a dot (UTS #46).
+    let word = word.nfkc().map(|c| if c == '。' { '.' } else { c }).collect::<String>().to_lowercase();
+    if word.contains("://") || word.starts_with("www.") || word.contains("mailto:") {
         return true;
     }
     let host = word.split(['/', '?', '#', ':']).next().unwrap_or_default();
     let host = host.trim_matches(|c: char| !c.is_alphanumeric());
-    host.rsplit_once('.')
-        .is_some_and(|(name, ending)| name.ends_with(char::is_alphanumeric) && LINK_ENDINGS.contains(&ending))
+    let is_name = |(name, ending): (&str, &str)| {
+        name.ends_with(char::is_alphanumeric) && (LINK_ENDINGS.contains(&ending) || ending.starts_with("xn--"))
+    };
+    host.rsplit_once('.').is_some_and(is_name) || host.parse::<Ipv4Addr>().is_ok()
 }
 
 fn masked(text: &str) -> String {
@@ -161,7 +167,10 @@ mod tests {
     #[test]
     fn links_are_refused_where_they_are_not_allowed() {
         let strict = ChatSettings { links_allowed: false, ..settings() };
-        for link in ["see https://example.test/x", "www.example", "(example.com)", "evil.RU/path?x", "a.b.link"] {
+        let plain = ["see https://example.test/x", "www.example", "(example.com)", "evil.RU/path?x", "a.b.link"];
+        let disguised =
+            ["evil。com", "ｅｖｉｌ．ｃｏｍ", "evil․com", "evil｡com", "evil.xn--p1ai", "1.1.1.1", "mailto:a@b.c"];
+        for link in plain.into_iter().chain(disguised) {
             assert_eq!(code(link, &strict), Some(RefusalCode::Filtered), "{link}");
             assert_eq!(code(link, &settings()), None, "{link}");
         }
