@@ -231,10 +231,11 @@ impl Inspector {
         fits
     }
 
-    /// Whether a number is within reach, or behind us.
+    /// Whether a number is within reach, ahead or behind. What is half of all numbers behind our acknowledgement is ahead
+    /// of it once the library has taken one more.
     fn is_near(&self, tsn: u32) -> bool {
-        self.acknowledged
-            .is_some_and(|acknowledged| !is_after(tsn, acknowledged) || tsn.wrapping_sub(acknowledged) <= TSN_AHEAD_MAX)
+        let distance = |acknowledged: u32| (tsn.wrapping_sub(acknowledged)).cast_signed().unsigned_abs();
+        self.acknowledged.is_some_and(|acknowledged| distance(acknowledged) <= TSN_AHEAD_MAX)
     }
 }
 
@@ -381,6 +382,19 @@ mod tests {
             let sack = chunk(SACK, &[&last.to_be_bytes()[..], &[0; 8]].concat());
             inspector.note_sent(&packet(&[sack]));
             assert_eq!(verdict(&mut inspector, &[data(last.wrapping_add(TSN_AHEAD_MAX))]), Verdict::Take);
+        }
+    }
+
+    /// It is behind until the data before it in the packet was taken in, and then ahead by half of all numbers.
+    #[test]
+    fn forwarding_by_half_of_all_numbers_after_data_ends_the_association() {
+        for far in [1 << 31, (1 << 31) + 1, (1 << 31) + 100] {
+            let mut inspector = Inspector::after_init(1);
+            assert_eq!(verdict(&mut inspector, &[data(1), data(2), forward(far)]), Verdict::Abort, "{far:x}");
+        }
+        let mut inspector = Inspector::after_init(1);
+        for near in [data(1), forward(1), forward(0)] {
+            assert_eq!(verdict(&mut inspector, &[near]), Verdict::Take, "a little ahead, and behind");
         }
     }
 
