@@ -120,6 +120,7 @@ impl App {
             rooms: rooms.clone(),
             auto_create: config.room.auto_create,
             admit,
+            bodies: Arc::default(),
             sizes: Sizes {
                 signal_message_max: config.limit.signal_message_size_limit,
                 request_body_max: config.limit.max_api_request_body_size,

@@ -7,10 +7,9 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
-use axum::body::{Body, HttpBody as _};
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -29,6 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{debug, info, warn};
 
 use crate::api;
+use crate::bodies::{Bodies, BodyError};
 use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use crate::rooms::{JoinError, Rooms};
 use crate::session::SessionEnd;
@@ -61,9 +61,6 @@ fn limit(bytes: usize) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
-/// How long a request body may take to arrive. Server SDKs give up on a whole call after 10 s.
-const REQUEST_BODY_PATIENCE: Duration = Duration::from_secs(30);
-
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE_MAX_S: &str = "86400";
 
@@ -90,6 +87,7 @@ pub struct Surface {
     /// Rules beyond the token, of whoever owns the rooms. Absent: a good token suffices.
     pub admit: Option<Admit>,
     pub sizes: Sizes,
+    pub bodies: Arc<Bodies>,
     pub counters: Arc<Counters>,
 }
 
@@ -458,9 +456,9 @@ async fn call(surface: &Surface, route: &api::Route, request: Request) -> Respon
     if let Err(error) = route.check_grant(claims.as_deref()) {
         return error.into_response();
     }
-    let body = match read_body(body, limit(surface.sizes.request_body_max)).await {
+    let body = match surface.bodies.read(&address, body, limit(surface.sizes.request_body_max)).await {
         Ok(body) => body,
-        Err(response) => return response,
+        Err(error) => return unread(error),
     };
     let call = api::Call { rooms: &surface.rooms, claims: claims.as_deref(), encoding, body, address };
     api::answer(route, call).await
@@ -473,13 +471,10 @@ fn counted(surface: &Surface, response: Response) -> Response {
     response
 }
 
-async fn read_body(body: Body, bytes_max: usize) -> Result<bytes::Bytes, Response> {
-    if body.size_hint().lower() > bytes_max as u64 {
-        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"));
-    }
-    match tokio::time::timeout(REQUEST_BODY_PATIENCE, axum::body::to_bytes(body, bytes_max)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")),
-        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "request body too slow")),
+fn unread(error: BodyError) -> Response {
+    match error {
+        BodyError::TooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
+        BodyError::TooSlow => text(StatusCode::REQUEST_TIMEOUT, "request body too slow"),
+        BodyError::Busy => text(StatusCode::SERVICE_UNAVAILABLE, "too many unfinished request bodies; try again"),
     }
 }

@@ -1,6 +1,7 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
 mod api;
+pub mod bodies;
 mod budget;
 pub mod event;
 pub mod http;

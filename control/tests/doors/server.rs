@@ -55,6 +55,7 @@ impl Server {
             rooms: rooms.clone(),
             auto_create: true,
             admit: Some(admission(live.clone(), || true, Timestamp::now)),
+            bodies: Arc::default(),
             sizes: Sizes::default(),
             counters: Arc::new(Counters::default()),
         };

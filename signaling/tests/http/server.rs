@@ -44,7 +44,8 @@ impl Server {
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let counters = Arc::new(Counters::default());
         let sizes = Sizes::default();
-        let surface = Surface { keys, rooms, auto_create, admit, sizes, counters: Arc::clone(&counters) };
+        let surface =
+            Surface { keys, rooms, auto_create, admit, sizes, bodies: Arc::default(), counters: Arc::clone(&counters) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
