@@ -12,7 +12,7 @@ use peer::{Link, Peer, Server};
 use proptest::prelude::*;
 use rtc_datachannel::message::message_channel_open::ChannelType;
 use sfu::command::*;
-use support::nomination;
+use support::{check, nomination};
 
 /// Type of an error response, and its code (RFC 8489, section 14.8).
 fn error_code(reply: &[u8]) -> Option<u16> {
@@ -165,6 +165,22 @@ fn one_address_holds_no_more_than_its_share_of_silent_connections() {
     for transport in 1..=4 {
         Peer::connect(&mut server, transport, Link::tcp).check();
     }
+}
+
+#[test]
+fn one_transport_holds_few_connections() {
+    let mut server = Server::start(1);
+    let mut peer = Peer::connect(&mut server, 1, Link::tcp);
+    let more: Vec<Link> = (0..8)
+        .map(|_| {
+            let mut link = Link::tcp(&server);
+            link.send(&check(&peer.local, Vec::new()));
+            link
+        })
+        .collect();
+    assert_eq!(server.counted("discards_total", "tcp_connections_full", 1), 1);
+    peer.check();
+    drop(more);
 }
 
 /// ERROR and ABORT whose cause claims more bytes than the chunk has (RFC 9260, section 3.3.10).

@@ -27,6 +27,9 @@ pub const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
 /// Connections from one address (IPv6: one /64) that have not shown an authenticated check yet. Those that have are not
 /// counted: a whole office may be behind one address.
 pub const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
+/// Connections with an authenticated check of one transport. A client uses one; those of a network that it has left stay
+/// for [`IDLE_MAX`].
+pub const PER_TRANSPORT_MAX: usize = 8;
 /// Frames of one connection that a turn takes, so that it leaves time for the others.
 pub const FRAMES_A_TURN: usize = 64;
 /// Reads in one go, of 16 KiB each. Nothing is read while frames of the last time are left.
@@ -56,8 +59,8 @@ pub struct Connection {
     last_read: Instant,
     /// It has been seen to name a transport of this worker.
     pub settled: bool,
-    /// A check that came over it was valid.
-    pub authenticated: bool,
+    /// A check that came over it was valid: the ufrag of ours that it named.
+    authenticated: Option<Box<str>>,
     /// Frames taken before that.
     pub unauthenticated_frames: u32,
 }
@@ -78,6 +81,11 @@ pub enum BadFrame {
 }
 
 impl Connection {
+    /// Whether a check that came over it was valid.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated.is_some()
+    }
+
     pub fn new(now: Instant, stream: TcpStream, remote: SocketAddr, received: Vec<u8>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Media does not wait for acknowledgements.
@@ -91,7 +99,7 @@ impl Connection {
             opened: now,
             last_read: now,
             settled: false,
-            authenticated: false,
+            authenticated: None,
             unauthenticated_frames: 0,
         })
     }
@@ -182,7 +190,7 @@ impl Connection {
     /// Whether it has been silent, or unknown, for too long.
     pub fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_read) > IDLE_MAX
-            || (!self.authenticated && now.saturating_duration_since(self.opened) > AUTHENTICATION_TIMEOUT)
+            || (!self.is_authenticated() && now.saturating_duration_since(self.opened) > AUTHENTICATION_TIMEOUT)
     }
 
     /// Gives the connection away, with what was read and not used.
@@ -211,8 +219,9 @@ impl ConnectionId {
 pub struct Connections {
     slots: Slab<(ConnectionId, Connection)>,
     uses: u32,
-    /// Of the unauthenticated ones, how many each address has.
+    /// Of the unauthenticated ones, how many each address has; of the others, how many each ufrag of ours.
     unauthenticated: HashMap<IpAddr, u32>,
+    authenticated: HashMap<Box<str>, usize>,
 }
 
 impl Connections {
@@ -237,26 +246,46 @@ impl Connections {
         (*known == id).then_some(connection)
     }
 
-    /// Notes that a valid check has come over it.
-    pub fn authenticate(&mut self, id: ConnectionId) {
-        let Some(connection) = self.get_mut(id) else { return };
-        if !std::mem::replace(&mut connection.authenticated, true) {
-            let address = prefix_of(connection.remote.ip());
-            self.uncount(address);
+    /// Notes that a valid check has come over it, for the transport with this ufrag. `false`: that has as many already.
+    pub fn authenticate(&mut self, id: ConnectionId, ufrag: &str) -> bool {
+        let Some((_, connection)) = self.slots.get_mut(id.slot()).filter(|(known, _)| *known == id) else {
+            return true;
+        };
+        if connection.is_authenticated() {
+            return true;
         }
+        let others = self.authenticated.entry(ufrag.into()).or_default();
+        if *others >= PER_TRANSPORT_MAX {
+            return false;
+        }
+        *others += 1;
+        connection.authenticated = Some(ufrag.into());
+        let address = prefix_of(connection.remote.ip());
+        self.uncount(address);
+        true
     }
 
     pub fn remove(&mut self, id: ConnectionId) -> Option<(TcpStream, SocketAddr, Vec<u8>)> {
         self.get_mut(id)?;
         let (_, connection) = self.slots.remove(id.slot());
-        if !connection.authenticated {
-            self.uncount(prefix_of(connection.remote.ip()));
+        match &connection.authenticated {
+            None => self.uncount(prefix_of(connection.remote.ip())),
+            Some(ufrag) => self.uncount_authenticated(ufrag),
         }
         Some(connection.into_parts())
     }
 
     pub fn overdue(&self, now: Instant) -> Vec<ConnectionId> {
         self.slots.iter().filter(|(_, (_, connection))| connection.is_overdue(now)).map(|(_, (id, _))| *id).collect()
+    }
+
+    fn uncount_authenticated(&mut self, ufrag: &str) {
+        if let Some(count) = self.authenticated.get_mut(ufrag) {
+            *count -= 1;
+            if *count == 0 {
+                self.authenticated.remove(ufrag);
+            }
+        }
     }
 
     fn uncount(&mut self, address: IpAddr) {
@@ -314,12 +343,31 @@ mod tests {
             (0..UNAUTHENTICATED_PER_ADDRESS_MAX).map(|_| insert(&mut connections).expect("room")).collect();
         assert_eq!(insert(&mut connections), None);
 
-        connections.authenticate(ids[0]);
-        connections.authenticate(ids[0]);
+        assert!(connections.authenticate(ids[0], "ufrag"));
+        assert!(connections.authenticate(ids[0], "ufrag"));
         let one_more = insert(&mut connections).expect("a valid check frees its share");
         assert_eq!(insert(&mut connections), None);
         connections.remove(one_more);
         assert!(insert(&mut connections).is_some());
+    }
+
+    #[test]
+    fn a_transport_has_few_connections_and_takes_none_from_others() {
+        let mut connections = Connections::default();
+        let mut insert = || connections.insert(pair().1).expect("room");
+        let ids: Vec<_> = (0..=PER_TRANSPORT_MAX).map(|_| insert()).collect();
+        let (last, ids) = ids.split_last().expect("some");
+        assert!(ids.iter().all(|id| connections.authenticate(*id, "one")));
+        assert!(!connections.authenticate(*last, "one"));
+        connections.remove(ids[0]);
+        assert!(connections.authenticate(*last, "one"), "one that is closed makes room");
+        let other = connections.insert(pair().1).expect("room");
+        assert!(connections.authenticate(other, "other"));
+
+        for id in ids[1..].iter().chain([last, &other]) {
+            connections.remove(*id);
+        }
+        assert!(connections.authenticated.is_empty() && connections.unauthenticated.is_empty());
     }
 
     #[test]

@@ -370,7 +370,7 @@ impl Worker {
             return Ok(false);
         };
         let from = Path { remote: connection.remote, via: Via::Tcp(id.0) };
-        if connection.authenticated {
+        if connection.is_authenticated() {
             engine.receive(now, from, connection.frame_mut(range), out);
             return Ok(true);
         }
@@ -379,9 +379,12 @@ impl Worker {
         if PacketKind::of(frame) != Some(PacketKind::Stun) {
             return Err(Discard::FrameRefused);
         }
+        let ufrag = local_ufrag_of(frame).map(str::to_owned);
         engine.receive(now, from, frame, out);
         if engine.knows(&from) {
-            connections.authenticate(id);
+            if !connections.authenticate(id, &ufrag.unwrap_or_default()) {
+                return Err(Discard::TcpConnectionsFull);
+            }
         } else if connection.unauthenticated_frames >= UNAUTHENTICATED_FRAMES_MAX {
             return Err(Discard::Unauthenticated);
         }
@@ -441,7 +444,7 @@ impl Worker {
     fn keep_house(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
         for id in self.connections.overdue(now) {
-            let unauthenticated = self.connections.get_mut(id).is_some_and(|connection| !connection.authenticated);
+            let unauthenticated = self.connections.get_mut(id).is_some_and(|connection| !connection.is_authenticated());
             if unauthenticated {
                 self.engine.stats.count(Discard::Unauthenticated);
             }
