@@ -1,6 +1,7 @@
 //! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections by number and address, heads by size
 //! and time.
 
+mod body;
 mod connections;
 mod head;
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{StatusCode, Version, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,7 @@ use tracing::{debug, warn};
 
 use crate::http::client::Proxies;
 use crate::problem::{Code, Problem};
+use body::Noted;
 use connections::{Connections, Place, Refused};
 use head::{BUSY, Progress, Watched};
 
@@ -156,17 +158,26 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
         let progress = Arc::clone(&progress);
         let names_its_host = names_its_host(&request);
         let body = request.body().size_hint().exact();
-        let mut request = request.map(Body::new);
+        let (head, content) = request.into_parts();
+        let (content, ended) = Noted::new(content);
+        let mut request = axum::extract::Request::from_parts(head, Body::new(content));
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = names_its_host.then(|| router.clone().call(request));
         async move {
-            let answer = match answer {
+            let mut answer = match answer {
                 Some(answer) => answer.await,
                 None => Ok(Problem::new(Code::InvalidParameter, "Send one header Host.").response(None)),
             };
             match answer.as_ref().map(axum::response::Response::status) {
                 Ok(StatusCode::SWITCHING_PROTOCOLS) => progress.is_upgraded(),
-                _ => progress.is_answered(body),
+                _ => {
+                    progress.is_answered(body);
+                    if !ended.load(Ordering::Relaxed)
+                        && let Ok(answer) = &mut answer
+                    {
+                        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    }
+                }
             }
             answer
         }

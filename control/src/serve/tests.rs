@@ -15,7 +15,7 @@ async fn server_with(head_patience: Duration) -> (SocketAddr, Arc<Counters>, Joi
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, settings) = (listener.local_addr().unwrap(), Settings { head_patience, ..Settings::default() });
     let counters = Arc::clone(&settings.counters);
-    let router = Router::new().fallback(async || "OK");
+    let router = Router::new().fallback(async |_: axum::body::Bytes| "OK");
     let task = tokio::spawn(async move { match serve(listener, router, settings).await {} });
     (address, counters, task)
 }
@@ -167,4 +167,27 @@ async fn a_request_names_one_host() {
     assert_eq!(status("GET / HTTP/1.1\r\n").await, "400");
     assert_eq!(status("GET http://a/ HTTP/1.1\r\n").await, "400");
     assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n").await, "400");
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_says_that_the_connection_closes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/reads", axum::routing::post(async |_: axum::body::Bytes| "OK"))
+        .fallback(async || StatusCode::FORBIDDEN);
+    tokio::spawn(async move { match serve(listener, router, Settings::default()).await {} });
+    for (path, closes) in [("/reads", false), ("/refuses", true)] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        if !closes {
+            socket.write_all(b"12345").await.unwrap();
+        }
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            answer.push(socket.read_u8().await.unwrap().into());
+        }
+        assert_eq!(answer.to_lowercase().contains("connection: close"), closes, "{answer}");
+    }
 }
