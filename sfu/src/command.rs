@@ -256,7 +256,7 @@ pub enum Command {
 /// Why a transport is no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TransportEnd {
-    /// No connectivity check for [`CONSENT_LOST`] (RFC 7675).
+    /// Nothing authentic from the client for [`CONSENT_LOST`] (cf. RFC 7675).
     ConsentLost,
     /// The handshake failed, or timed out.
     HandshakeFailed,

@@ -1,7 +1,7 @@
 //! ICE-lite (RFC 8445, section 2.5): answers a client's connectivity checks and follows its nominations.
 //!
 //! The client is always controlling: it tries our host candidates and names the pair to use by USE-CANDIDATE; the newest
-//! valid nomination wins. The arrival of checks from there is the client's consent (RFC 7675).
+//! valid nomination wins. What it sends from there, checks or authentic media and data, is its consent (cf. RFC 7675).
 //!
 //! Whoever knows our password can nominate any address by a check with a forged sender. So once something has been sent
 //! beyond replies, a nomination of another address takes effect when that address has answered a check of ours
@@ -137,7 +137,7 @@ pub(crate) struct IceAgent {
     /// A nominated address that has not answered yet.
     unproven: Option<Box<PathCheck>>,
     first_check: Option<Instant>,
-    last_check: Option<Instant>,
+    last_heard: Option<Instant>,
 }
 
 impl IceAgent {
@@ -151,7 +151,7 @@ impl IceAgent {
             settled: false,
             unproven: None,
             first_check: None,
-            last_check: None,
+            last_heard: None,
         }
     }
 
@@ -199,9 +199,17 @@ impl IceAgent {
         self.first_check
     }
 
-    /// When the last valid check from the path arrived.
-    pub(crate) fn last_check(&self) -> Option<Instant> {
-        self.last_check
+    /// When the client was last heard on the path: by a valid check, or by [`Self::note_heard`].
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
+    }
+
+    /// Notes that something authentic came by the path. Full agents need not check it once it is nominated: libnice sends
+    /// nothing but indications then (RFC 8445, section 11), and media.
+    pub(crate) fn note_heard(&mut self, now: Instant) {
+        if self.last_heard.is_some() {
+            self.last_heard = Some(now);
+        }
     }
 
     /// When [`IceAgent::poll_check`] is next due.
@@ -291,7 +299,7 @@ impl IceAgent {
             check.on_check(now, (ufrag, theirs), datagram.len(), reply.len());
         }
         if self.path() == Some(from) {
-            self.last_check = Some(now);
+            self.last_heard = Some(now);
         }
         let waits = self.unproven.as_ref().map(|check| check.path);
         Ok(StunOutcome { path_changed: self.path() != before, waits_for_proof: waits == Some(from) && waits != waited })
@@ -319,7 +327,7 @@ impl IceAgent {
             return Err(StunRefusal::WrongIntegrity);
         }
         (self.path, self.unproven) = (Some((from, Nomination::Nominated)), None);
-        self.last_check = Some(now);
+        self.last_heard = Some(now);
         Ok(StunOutcome { path_changed: true, waits_for_proof: false })
     }
 }

@@ -223,7 +223,10 @@ impl Transport {
                     self.security = Security::Unverified { peer, keys: Box::new(keys), packets: Vec::new() };
                     self.verify(now);
                 }
-                DtlsOutput::Data(packet) => self.on_sctp(now, packet),
+                DtlsOutput::Data(packet) => {
+                    self.ice.note_heard(now);
+                    self.on_sctp(now, packet);
+                }
                 DtlsOutput::ClosedByPeer => self.end(TransportEnd::ClosedByPeer),
                 DtlsOutput::Failed => self.end(TransportEnd::HandshakeFailed),
             }
@@ -380,13 +383,18 @@ impl Transport {
         if self.is_connected() { None } else { self.ice.first_check().map(|check| check + HANDSHAKE_TIMEOUT) }
     }
 
-    /// When the last valid check arrived.
-    pub fn last_check(&self) -> Option<Instant> {
-        self.ice.last_check()
+    /// When the client was last heard on its path.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.ice.last_heard()
+    }
+
+    /// Notes that an authentic packet of media came by the path.
+    pub fn note_heard(&mut self, now: Instant) {
+        self.ice.note_heard(now);
     }
 
     fn consent_ends(&self) -> Option<Instant> {
-        self.ice.last_check().map(|check| check + CONSENT_LOST)
+        self.ice.last_heard().map(|heard| heard + CONSENT_LOST)
     }
 
     /// Does what is due at `now`. Early calls do nothing.

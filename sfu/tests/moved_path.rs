@@ -205,3 +205,34 @@ fn checks_from_an_address_that_does_not_answer_are_no_consent_for_the_one_before
     let lost = |event: &Event| matches!(event, Event::TransportEnded { transport: ended, end: TransportEnd::ConsentLost } if *ended == transport);
     assert!(world.events.iter().any(lost));
 }
+
+/// libnice sends neither checks nor answers to silence once a path is nominated, only media.
+#[test]
+fn media_and_reports_are_consent_and_silence_is_not() {
+    let (mut world, mut source) = watched();
+    world.join(11);
+    for client in [PUBLISHER, VIEWER, 11] {
+        nominate_as(&mut world, client);
+    }
+    let mut report = Vec::new();
+    sfu::rtcp::write_receiver_report(&mut report, 1, &[]);
+    for _ in 0..2 * CONSENT_LOST.as_secs() {
+        world.pass(Duration::from_secs(1));
+        world.send(PUBLISHER, &source.frame(false, 1));
+        world.send_rtcp(VIEWER, &report);
+    }
+    let ended: Vec<u64> = world.events.iter().filter_map(lost).collect();
+    assert_eq!(ended, [11]);
+}
+
+fn nominate_as(world: &mut World, client: u64) {
+    world.arrive(client, nomination(client));
+    world.turn();
+}
+
+fn lost(event: &Event) -> Option<u64> {
+    match event {
+        Event::TransportEnded { transport, end: TransportEnd::ConsentLost } => Some(transport.0),
+        _ => None,
+    }
+}

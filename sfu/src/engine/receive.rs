@@ -50,16 +50,22 @@ impl Engine {
             PacketKind::Dtls | PacketKind::Stun => Stage::Dtls,
         };
         self.serves(slot, stage);
-        match kind {
+        let received = match kind {
             PacketKind::Rtp => self.receive_rtp(now, slot, datagram),
             PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
             PacketKind::Dtls => {
                 let result = self.peers[slot].transport.on_dtls(now, datagram);
                 self.after_transport(now, slot, out);
-                result.map_err(|_| Discard::DtlsMalformed)
+                return result.map_err(|_| Discard::DtlsMalformed);
             }
             PacketKind::Stun => Ok(()),
+        };
+        if received.is_ok()
+            && let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.path == Some(from))
+        {
+            peer.transport.note_heard(now);
         }
+        received
     }
 
     /// A connectivity check (RFC 8445, section 7.3), whose user fragment names the transport, or the answer to one of ours,
@@ -112,7 +118,7 @@ impl Engine {
     fn is_taken(&self, now: Instant, path: &Path, slot: usize) -> bool {
         let Some(owner) = self.paths.get(path).filter(|owner| **owner != slot) else { return false };
         let owner = &self.peers[*owner];
-        let is_heard = owner.transport.last_check().is_some_and(|check| now < check + PATH_TAKEN);
+        let is_heard = owner.transport.last_heard().is_some_and(|heard| now < heard + PATH_TAKEN);
         owner.path == Some(*path) && owner.closes_at.is_none() && is_heard
     }
 
