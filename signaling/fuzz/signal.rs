@@ -27,6 +27,6 @@ fn is_for_a_room(frame: Frame) -> bool {
             assert!(!matches!(framing.write(&Outgoing::new(*reply)), Frame::Close | Frame::Malformed));
             false
         }
-        Incoming::Nothing | Incoming::End | Incoming::Unreadable(_) => false,
+        Incoming::Receipt(_) | Incoming::Nothing | Incoming::End | Incoming::Unreadable(_) => false,
     }
 }

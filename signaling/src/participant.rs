@@ -202,7 +202,7 @@ pub struct Subscription {
 pub enum Stage {
     /// No section yet.
     Waiting,
-    /// In our next or outstanding offer (v0).
+    /// In our next or outstanding offer (v0), or answered and perhaps not read yet (v1).
     Bound,
     /// The worker sends.
     Live(SendSection),

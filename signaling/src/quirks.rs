@@ -59,6 +59,9 @@ pub enum Quirk {
     NoCodecChange,
     /// The codec of a video that it publishes is known with the first packet, and so is the track shown.
     VideoShownByPacket,
+    /// What overtakes the answer that names it is lost to it, and with it the track (v1): media waits until the answer was
+    /// read.
+    NoEarlyMedia,
 }
 
 /// Clients for which all of this holds. Names are compared without regard to case.
@@ -125,6 +128,9 @@ const RULES: &[(Quirk, Clients)] = &[
     // Pion gives a track the codec of its first packet.
     (Quirk::NoCodecChange, Clients { sdks: &[Sdk::Go, Sdk::Unknown], ..ANY }),
     (Quirk::VideoShownByPacket, Clients { sdks: &[Sdk::Go], ..ANY }),
+    // Pion looks into a stream that it does not know for the rids of simulcast, and takes it from the track that it later
+    // is. RFC 3264, section 5.1, would have it ready from its offer on; LiveKit's server loses the track there too.
+    (Quirk::NoEarlyMedia, Clients { sdks: &[Sdk::Go], ..ANY }),
 ];
 
 impl Clients {

@@ -39,7 +39,9 @@ use shared::id::{ParticipantIdentity, ParticipantSid, RoomName, RoomSid, TrackSi
 use crate::event::{RoomEvent, RoomHappening};
 use crate::join::{Join, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
-use crate::participant::{HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::participant::{
+    DescriptionId, HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport,
+};
 use crate::quality::Score;
 use crate::quirks::{Quirk, Quirks};
 use crate::rooms::{JoinError, RoomsConfig};
@@ -71,6 +73,8 @@ pub enum RoomEffect {
         to: Vec<ConnectionId>,
         message: Arc<Outgoing>,
     },
+    /// After what was sent to it before: the client is to say when it has read that. With the id of its offer.
+    AskReceipt(ConnectionId, DescriptionId),
     /// After what was sent to it before.
     CloseConnection(ConnectionId),
     Event(Box<RoomEvent>),
@@ -141,6 +145,12 @@ impl Effects {
     fn send_all(&mut self, to: Vec<ConnectionId>, message: Response) {
         if !to.is_empty() {
             self.0.push(RoomEffect::Send { to, message: Arc::new(Outgoing::new(message)) });
+        }
+    }
+
+    fn ask_receipt(&mut self, of: Option<ConnectionId>, offer: Option<DescriptionId>) {
+        if let (Some(connection), Some(offer)) = (of, offer) {
+            self.0.push(RoomEffect::AskReceipt(connection, offer));
         }
     }
 
@@ -817,6 +827,7 @@ impl Room {
             Timer::RefreshToken(sid) => self.send_refresh_token(now, &sid),
             Timer::Negotiate(sid) => self.negotiate(now, &sid),
             Timer::Answer(sid) => self.remove(now, &sid, Reason::StateMismatch, Some(Action::Reconnect)),
+            Timer::Receipt(sid) => self.send_in_bound(&sid),
             Timer::MissingTracks(sid) => self.give_up_missing(now, &sid),
             Timer::Speaker(sid) => self.stop_simulated_speaker(&sid),
         }

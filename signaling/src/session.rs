@@ -13,6 +13,7 @@ use proto::signal_response::Message as Response;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
+use crate::participant::DescriptionId;
 use crate::room::task::RoomInput;
 use crate::rooms::{CountedSession, RoomHandle};
 use crate::socket::Frame;
@@ -35,6 +36,8 @@ pub struct ConnectionId(pub u64);
 pub enum Outbound {
     /// In order; what one input to the room caused.
     Messages(Vec<Arc<Outgoing>>),
+    /// Have the client say when it has read what came before, the answer to this offer of its.
+    AskReceipt(DescriptionId),
     /// Close the socket after what came before.
     Close,
 }
@@ -43,7 +46,7 @@ impl Outbound {
     fn bytes(&self) -> usize {
         match self {
             Outbound::Messages(messages) => messages.iter().map(|message| message.size()).sum(),
-            Outbound::Close => 0,
+            Outbound::AskReceipt(_) | Outbound::Close => 0,
         }
     }
 }
@@ -158,6 +161,13 @@ impl RoomLink {
         let input = RoomInput::Request { connection: self.connection, request, cost, place };
         room.inputs.send(input).await.map_err(|_| RoomGone)
     }
+
+    /// Waits when the room is busy. `Err`: the room is gone.
+    pub(crate) async fn receipt(&self, offer: DescriptionId) -> Result<(), RoomGone> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let input = RoomInput::Receipt { connection: self.connection, offer };
+        room.inputs.send(input).await.map_err(|_| RoomGone)
+    }
 }
 
 /// The room was closed.
@@ -180,6 +190,8 @@ impl Drop for RoomLink {
 #[derive(Debug, Default)]
 pub struct Framing {
     json: bool,
+    /// The receipt that the client owes.
+    receipt: Option<DescriptionId>,
 }
 
 /// What a frame from a client means.
@@ -189,6 +201,8 @@ pub enum Incoming {
     Request(Box<proto::SignalRequest>, Cost),
     /// Answered at once.
     Reply(Box<Response>),
+    /// What was sent until the receipt was asked for has been read.
+    Receipt(DescriptionId),
     Nothing,
     /// The client closed the connection.
     End,
@@ -208,7 +222,8 @@ impl Framing {
                 self.json = true;
                 wire_bounds::read_signal(&text)
             }
-            Frame::Ping(_) | Frame::Pong(_) => return Incoming::Nothing,
+            Frame::Pong(payload) => return self.read_receipt(&payload),
+            Frame::Ping(_) => return Incoming::Nothing,
             Frame::Close => return Incoming::End,
             Frame::Malformed => return Incoming::Unreadable(Refused::Malformed),
         };
@@ -237,6 +252,18 @@ impl Framing {
     pub fn ping(&self) -> Frame {
         Frame::Ping(Bytes::new())
     }
+
+    /// A WebSocket ping that asks for a receipt. It is answered once everything before it has been read (RFC 6455, section
+    /// 5.5.3), and its payload comes back with the answer.
+    pub fn ask_receipt(&mut self, offer: DescriptionId) -> Frame {
+        self.receipt = Some(offer);
+        Frame::Ping(Bytes::copy_from_slice(&offer.0.to_be_bytes()))
+    }
+
+    fn read_receipt(&mut self, payload: &[u8]) -> Incoming {
+        let receipt = self.receipt.take_if(|offer| payload == offer.0.to_be_bytes());
+        receipt.map_or(Incoming::Nothing, Incoming::Receipt)
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +282,17 @@ mod tests {
         let frame = Frame::Binary(ping_req().encode_to_vec().into());
         let pong = proto::Pong { last_ping_timestamp: 7, timestamp: 1_000 };
         assert_eq!(Framing::default().read(frame, 1_000), Incoming::Reply(Box::new(Response::PongResp(pong))));
+    }
+
+    #[test]
+    fn a_receipt_is_the_pong_that_was_asked_for() {
+        let mut framing = Framing::default();
+        let Frame::Ping(payload) = framing.ask_receipt(DescriptionId(7)) else { panic!("not a ping") };
+        let pong = |payload: &[u8]| Frame::Pong(Bytes::copy_from_slice(payload));
+        assert_eq!(framing.read(pong(&[]), 0), Incoming::Nothing);
+        assert_eq!(framing.read(pong(&8_u32.to_be_bytes()), 0), Incoming::Nothing);
+        assert_eq!(framing.read(pong(&payload), 0), Incoming::Receipt(DescriptionId(7)));
+        assert_eq!(framing.read(pong(&payload), 0), Incoming::Nothing);
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Session {
                         stats.responses.fetch_add(messages.len() as u64, Ordering::Relaxed);
                         messages.iter().map(|message| self.framing.write(message)).collect()
                     }
+                    Some(Outbound::AskReceipt(offer)) => vec![self.framing.ask_receipt(offer)],
                     Some(Outbound::Close) | None => vec![Frame::Close],
                 },
                 () = until(held_back), if held_back.is_some() => continue,
@@ -119,6 +120,10 @@ impl Session {
                 self.counted.stats().requests.fetch_add(1, Ordering::Relaxed);
                 // A closed room still has its Leave in the outbox.
                 let _ = self.room.request(request, cost).await;
+                Answer::Nothing
+            }
+            Incoming::Receipt(offer) => {
+                let _ = self.room.receipt(offer).await;
                 Answer::Nothing
             }
             Incoming::Reply(reply) => Answer::Frame(self.framing.write(&Outgoing::new(*reply))),

@@ -135,13 +135,11 @@ impl Room {
         publisher.last_offer = Some(DescriptionId(offer.id));
         self.take_transport_news(sid, &news);
         self.lose_sections(sid, &news.lost);
-        let mut live = news.rebound.clone();
+        let mut answered = news.rebound.clone();
         let ended = self.take_sections(now, sid, news);
-        live.extend(self.bind_waiting(sid));
+        answered.extend(self.bind_waiting(sid));
         self.answer(now, sid, offer.id);
-        for (track, section) in live {
-            self.go_live(sid, &track, section);
-        }
+        self.send_in_answered(now, sid, answered);
         for track in ended {
             self.unpublish(now, sid, &track);
         }

@@ -22,6 +22,7 @@ use crate::participant::{
     DescriptionId, SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX,
 };
 use crate::quirks::Quirk;
+use crate::session::ConnectionId;
 use crate::wire;
 
 /// From a change to the offer that carries it, so that changes come together.
@@ -30,6 +31,9 @@ const NEGOTIATION_DELAY: Duration = Duration::from_millis(10);
 const NEGOTIATION_INTERVAL: Duration = Duration::from_millis(150);
 /// An offer must be answered after this time (livekit-surface 3.10).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Media is sent after this time whether the client has said that it has read our answer or not: something on the way may
+/// keep pings from it.
+pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an explicit subscription waits for a track that does not exist (livekit-surface 4.3).
 const MISSING_TRACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests for sections in a row that brought none, until we stop asking.
@@ -400,6 +404,47 @@ impl Room {
         let answer = session_description("answer", description.sdp, id, description.mid_to_track_id);
         self.out.send(participant.live.connection, Response::Answer(answer));
         self.after_answer(now, sid);
+    }
+
+    /// Sends in sections that were just answered, or has the client say when it has read of them.
+    pub(super) fn send_in_answered(&mut self, now: Now, sid: &ParticipantSid, sections: Vec<(TrackSid, SendSection)>) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let SessionState { quirks, subscriptions, publisher, .. } = &participant.state;
+        let waits = |track: &TrackSid| {
+            let is_new = subscriptions.get(track).is_some_and(|known| known.stage == Stage::Bound);
+            is_new && quirks.has(Quirk::NoEarlyMedia)
+        };
+        let (waiting, sent): (Vec<_>, Vec<_>) = sections.into_iter().partition(|(track, _)| waits(track));
+        if !waiting.is_empty() {
+            self.out.ask_receipt(participant.live.connection, publisher.last_offer);
+            self.timers.set(Timer::Receipt(sid.clone()), now.at + RECEIPT_TIMEOUT);
+        }
+        for (track, section) in sent {
+            self.go_live(sid, &track, section);
+        }
+    }
+
+    /// A client has read the answer to this offer of its.
+    pub fn on_receipt(&mut self, connection: ConnectionId, offer: DescriptionId) {
+        let Some(sid) = self.connections.get(&connection).cloned() else { return };
+        let Some(participant) = self.participants.get(&sid) else { return };
+        let is_last = participant.state.publisher.last_offer == Some(offer);
+        if is_last && self.timers.is_set(&Timer::Receipt(sid.clone())) {
+            self.timers.clear(&Timer::Receipt(sid.clone()));
+            self.send_in_bound(&sid);
+        }
+    }
+
+    /// v1: sends in sections that were answered.
+    pub(super) fn send_in_bound(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let subscriptions = participant.state.subscriptions.iter();
+        let bound = subscriptions.filter(|(_, known)| known.stage == Stage::Bound).map(|(track, _)| track.clone());
+        for track in bound.collect::<Vec<_>>() {
+            if let Some(Ok(section)) = self.bind(sid, &track) {
+                self.go_live(sid, &track, section);
+            }
+        }
     }
 
     /// v1: whether sections are still lacking, or nothing waits any more.

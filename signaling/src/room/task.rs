@@ -13,6 +13,7 @@ use super::timer::Now;
 use super::{Room, RoomEffect};
 use crate::event::RoomEvent;
 use crate::join::Join;
+use crate::participant::DescriptionId;
 use crate::rooms::{CountedRoom, JoinError, Place};
 use crate::session::{ConnectionId, Outbound, Outbox};
 use crate::wire::Outgoing;
@@ -53,6 +54,11 @@ pub enum RoomInput {
         cost: Cost,
         place: Place,
     },
+    /// The client has read what was sent to it until the receipt was asked for.
+    Receipt {
+        connection: ConnectionId,
+        offer: DescriptionId,
+    },
     ConnectionClosed {
         connection: ConnectionId,
     },
@@ -65,7 +71,7 @@ impl RoomInput {
         match self {
             RoomInput::Request { cost, .. } => cost.memory,
             RoomInput::Join { .. } => WORK_OF_A_JOIN,
-            RoomInput::ConnectionClosed { .. } | RoomInput::Call(_) => 0,
+            RoomInput::Receipt { .. } | RoomInput::ConnectionClosed { .. } | RoomInput::Call(_) => 0,
         }
     }
 }
@@ -152,6 +158,7 @@ impl RoomTask {
             RoomInput::Request { connection, request, cost: _, place: _place } => {
                 self.room.on_request(now, connection, *request);
             }
+            RoomInput::Receipt { connection, offer } => self.room.on_receipt(connection, offer),
             RoomInput::ConnectionClosed { connection } => {
                 self.outboxes.remove(&connection);
                 self.room.on_connection_closed(now, connection);
@@ -190,6 +197,10 @@ impl RoomTask {
             // A client hears of a section before the worker sends in it.
             RoomEffect::Command(command) => turn.commands.push(command),
             RoomEffect::Send { to, message } => turn.batch.add(to, &message),
+            RoomEffect::AskReceipt(connection, offer) => {
+                self.flush(&mut turn.batch);
+                self.send(connection, Outbound::AskReceipt(offer));
+            }
             RoomEffect::CloseConnection(connection) => {
                 self.flush(&mut turn.batch);
                 self.send(connection, Outbound::Close);

@@ -48,6 +48,8 @@ pub enum Timer {
     Negotiate(ParticipantSid),
     /// Our offer should be answered by now.
     Answer(ParticipantSid),
+    /// Our answer should have been read by now.
+    Receipt(ParticipantSid),
     /// Subscriptions wait for tracks nobody knows.
     MissingTracks(ParticipantSid),
     /// A simulated speaker stops.
@@ -94,6 +96,7 @@ impl Timers {
             Timer::RefreshToken,
             Timer::Negotiate,
             Timer::Answer,
+            Timer::Receipt,
             Timer::MissingTracks,
             Timer::Speaker,
         ] {

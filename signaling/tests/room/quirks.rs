@@ -410,3 +410,64 @@ fn a_leave_reads_alike_in_every_protocol_version() {
         assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
     }
 }
+
+/// The Go SDK and another one in v1, connected, and a track that both have answered sections for.
+fn a_track_for_two_on_one_connection() -> (World, Client, Client) {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let [go, js] = [("go", Sdk::Go), ("js", Sdk::Js)].map(|(identity, sdk)| {
+        let Join { client, .. } = of(identity, sdk, "2.19.0", 17);
+        world.enter(Join { client, ..join(identity, Mode::V1) })
+    });
+    world.pass(s(1));
+    world.forget();
+    world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    world.pass(ms(10));
+    for client in [&go, &js] {
+        world.offer(client, 2, &Offer::v1());
+    }
+    (world, go, js)
+}
+
+fn is_sent_to(world: &World, client: &Client) -> bool {
+    let receiving = world.session(client).publisher.id;
+    world
+        .commands
+        .iter()
+        .any(|command| matches!(command, Command::Subscribe { transport, .. } if *transport == receiving))
+}
+
+#[test]
+fn media_waits_until_a_client_that_would_lose_it_has_read_the_answer() {
+    let (mut world, go, js) = a_track_for_two_on_one_connection();
+    assert_eq!((is_sent_to(&world, &go), is_sent_to(&world, &js)), (false, true));
+    assert_eq!(world.receipts, [(go.connection, signaling::participant::DescriptionId(2))]);
+    world.receive(&go, 1);
+    assert!(!is_sent_to(&world, &go), "it has read of an older one alone");
+    world.receive(&go, 2);
+    assert!(is_sent_to(&world, &go));
+    world.forget();
+    world.receive(&go, 2);
+    world.pass(s(5));
+    assert!(!is_sent_to(&world, &go), "it is sent already");
+}
+
+#[test]
+fn media_does_not_wait_for_ever_for_a_receipt() {
+    let (mut world, go, _) = a_track_for_two_on_one_connection();
+    world.pass(ms(1_900));
+    assert!(!is_sent_to(&world, &go));
+    world.pass(ms(100));
+    assert!(is_sent_to(&world, &go));
+}
+
+#[test]
+fn a_track_that_is_unsubscribed_before_the_receipt_is_not_sent() {
+    let (mut world, go, _) = a_track_for_two_on_one_connection();
+    let track = world.session(&go).subscriptions.keys().next().unwrap().to_string();
+    let request = proto::UpdateSubscription { track_sids: vec![track], subscribe: false, ..Default::default() };
+    world.request(&go, Request::Subscription(request));
+    world.receive(&go, 2);
+    world.pass(s(5));
+    assert!(!is_sent_to(&world, &go));
+}

@@ -12,6 +12,7 @@ use sfu::command::{Command, Event, Fingerprint, IceCredentials, RoomId, Transpor
 use shared::id::ParticipantSid;
 use signaling::event::RoomEvent;
 use signaling::join::{Join, Mode, Reconnect};
+use signaling::participant::DescriptionId;
 use signaling::quality::Score;
 use signaling::room::timer::Now;
 use signaling::room::view::{RoomDelta, RoomView};
@@ -36,6 +37,8 @@ pub struct World {
     elapsed: Duration,
     inboxes: BTreeMap<ConnectionId, Vec<Response>>,
     pub closed: BTreeSet<ConnectionId>,
+    /// That were asked for.
+    pub receipts: Vec<(ConnectionId, DescriptionId)>,
     pub commands: Vec<Command>,
     pub deltas: Vec<RoomDelta>,
     pub scores: Vec<Score>,
@@ -72,6 +75,7 @@ impl World {
             elapsed: Duration::ZERO,
             inboxes: BTreeMap::new(),
             closed: BTreeSet::new(),
+            receipts: Vec::new(),
             commands: Vec::new(),
             deltas: Vec::new(),
             scores: Vec::new(),
@@ -98,6 +102,7 @@ impl World {
                         self.inboxes.entry(connection).or_default().push(response);
                     }
                 }
+                RoomEffect::AskReceipt(connection, offer) => self.receipts.push((connection, offer)),
                 RoomEffect::CloseConnection(connection) => {
                     self.closed.insert(connection);
                 }
@@ -190,6 +195,12 @@ impl World {
         for transport in transports {
             self.event(Event::TransportConnected { transport });
         }
+    }
+
+    /// A client has read the answer to the offer with this id.
+    pub fn receive(&mut self, client: &Client, offer: u32) {
+        self.room.on_receipt(client.connection, DescriptionId(offer));
+        self.collect();
     }
 
     pub fn lose_socket(&mut self, client: &Client) {
