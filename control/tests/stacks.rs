@@ -4,6 +4,8 @@
 //! it was received. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test stacks` runs them against LiveKit's
 //! server. A stack that is not on this machine is skipped, which is said on the terminal.
 
+#[path = "support/late.rs"]
+mod late;
 #[path = "support/ports.rs"]
 mod ports;
 #[expect(dead_code, reason = "scripts of LiveKit's SDKs are run elsewhere")]
@@ -20,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use script::{assert_made, directory};
-use stack::{Client, Mode, Program, skip, stands};
+use stack::{Client, Mode, Program, skip, stands, views_early_media};
 
 const LIBWEBRTC: &str = "libwebrtc";
 
@@ -73,14 +75,27 @@ fn webrtc_rs_publishes_and_views() {
 
 #[test]
 fn pion_publishes_and_views() {
+    if let Some(client) = pion() {
+        stands(&Client { views_without_resume: &[Mode::V1], ..client });
+    }
+}
+
+#[test]
+fn pion_views_media_that_comes_before_its_description() {
+    if let Some(client) = pion() {
+        views_early_media(&client, Mode::V1);
+    }
+}
+
+fn pion() -> Option<Client> {
     let program: PathBuf = directory().join("pion/client");
     if !program.exists() {
-        return skip("Go SDK", "`make setup` found no Go to build it with");
+        skip("Go SDK", "`make setup` found no Go to build it with");
+        return None;
     }
     let sources = ["pion/go.mod", "pion/go.sum", "pion/client.go", "pion/main.go", "pion/media.go"];
     assert_made("the programs on Pion", "pion/made-from", &sources);
-    let client = client("Go SDK", "Pion", Program::Built(program));
-    stands(&Client { views_without_resume: &[Mode::V1], ..client });
+    Some(client("Go SDK", "Pion", Program::Built(program)))
 }
 
 fn runs(program: &str, argument: &str) -> bool {

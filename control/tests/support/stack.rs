@@ -4,17 +4,22 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
+use crate::late;
 use crate::script::{Keeper, Run, assert_made, directory};
 use crate::server::{API_KEY, API_SECRET, Server};
 use crate::table::{Row, Seen};
 
 /// After how many seconds a program gives up: far above what it takes, as others load the machine.
 const SECONDS: &str = "150";
+/// How much later than media descriptions come where they are late.
+const LATE: Duration = Duration::from_millis(300);
+/// Far above what joining takes.
+const JOIN_MAX: Duration = Duration::from_secs(60);
 /// How long a token of a test is good for, in seconds.
 const TOKEN_SECONDS: u64 = 3600;
 
@@ -101,12 +106,12 @@ pub fn stands(client: &Client) {
     let mut failures = Vec::new();
     for &mode in client.modes {
         let server = Server::start(&format!("stack-{}-{}", client.name.replace(' ', "-"), mode.name()));
-        let rooms = Rooms { server: &server, mode };
+        let rooms = Rooms { viewers_url: server.url(), server: &server, mode };
+        let other = partner(client.without_topics);
         let (published, viewed) = thread::scope(|scope| {
-            let other = partner(client.without_topics);
-            let published = scope.spawn(move || rooms.pair("publish", &[], &client.program, &other));
+            let published = scope.spawn(|| rooms.pair("publish", &[], &client.program, &other));
             let more: &[_] = if client.views_without_resume.contains(&mode) { &["--no-resume"] } else { &[] };
-            let viewed = rooms.pair("view", more, &partner(client.without_topics), &client.program);
+            let viewed = rooms.pair("view", more, &other, &client.program);
             (published.join().expect("it does not panic"), viewed)
         });
         row.saw(mode, Seen::of(&published.publisher, &published.viewer, &viewed.viewer));
@@ -116,6 +121,35 @@ pub fn stands(client: &Client) {
         }
     }
     row.is_as_committed(&failures.join("\n"));
+}
+
+/// Has the client view over a connection on which each description of ours comes after the media that it is of.
+///
+/// # Panics
+///
+/// When it is shown nothing.
+pub fn views_early_media(client: &Client, mode: Mode) {
+    let server = Server::start(&format!("early-{}-{}", client.name.replace(' ', "-"), mode.name()));
+    let viewers_url = format!("ws://127.0.0.1:{}", late::way_to(server.http_port(), LATE));
+    let rooms = Rooms { viewers_url, server: &server, mode };
+    let pair = thread::scope(|scope| {
+        let viewer = scope.spawn(|| rooms.run("view", "early", &["--no-resume"], &client.program));
+        // What is there when it comes stands in its first answer, without which it is not connected.
+        await_joined(&server, "view");
+        let publisher = rooms.run("publish", "early", &[], &partner(client.without_topics));
+        rooms.judge("early", &publisher, &viewer.join().expect("it does not panic"))
+    });
+    assert!(pair.passed(), "{}\n--- the server logged\n{}", pair.said, server.log_tail());
+}
+
+/// Waits until the log says that a participant is there.
+fn await_joined(server: &Server, identity: &str) {
+    let begin = Instant::now();
+    let is_joined = |line: &str| line.contains("participant joined") && line.contains(identity);
+    while !server.log_tail().lines().any(is_joined) {
+        assert!(begin.elapsed() < JOIN_MAX, "{identity} has not joined:\n{}", server.log_tail());
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Says on the terminal that a client is not here, and goes on: a bare machine passes without it.
@@ -134,9 +168,10 @@ fn version(report: &Value) -> Option<String> {
 }
 
 /// Where pairs meet.
-#[derive(Clone, Copy)]
 struct Rooms<'a> {
     server: &'a Server,
+    /// Where viewers reach it.
+    viewers_url: String,
     mode: Mode,
 }
 
@@ -161,14 +196,20 @@ impl Rooms<'_> {
             let viewer = self.run("view", name, more, viewer);
             (publisher.join().expect("it does not panic"), viewer)
         });
-        let said = [("publisher", &publisher), ("viewer", &viewer)]
-            .map(|(role, output)| format!("--- {name}, {}: the {role} said\n{}", self.mode.name(), output.join("\n")));
-        Pair { publisher: report(&publisher), viewer: report(&viewer), said: said.join("\n") }
+        self.judge(name, &publisher, &viewer)
+    }
+
+    /// What they said in this room.
+    fn judge(&self, room: &str, publisher: &[String], viewer: &[String]) -> Pair {
+        let said = [("publisher", publisher), ("viewer", viewer)]
+            .map(|(role, output)| format!("--- {room}, {}: the {role} said\n{}", self.mode.name(), output.join("\n")));
+        Pair { publisher: report(publisher), viewer: report(viewer), said: said.join("\n") }
     }
 
     fn run(&self, role: &str, room: &str, more: &[&str], program: &Program) -> Vec<String> {
+        let url = if role == "view" { &self.viewers_url } else { &self.server.url() };
         let mut command = program.command();
-        command.args([role, "--url", &self.server.url(), "--token", &token(room, role)]);
+        command.args([role, "--url", url, "--token", &token(room, role)]);
         command.args(["--mode", self.mode.name(), "--seconds", SECONDS]).args(more);
         let mut run = Run::start(command);
         // Its report says more than its exit status.
