@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 /// Bytes that are read at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Listens on a port of loopback, whose number it returns, for as long as the process lives.
-pub fn way_to(server: u16, delay: Duration) -> u16 {
+/// The URL of another way to a server on loopback, which is open for as long as the process lives.
+pub fn way_to(url: &str, delay: Duration) -> String {
+    let server = url.trim_start_matches("ws://").to_owned();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     let port = listener.local_addr().expect("it listens").port();
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).expect("the server listens");
+            let server = TcpStream::connect(&server).expect("the server listens");
             let (to_client, to_server) =
                 (client.try_clone().expect("files are left"), server.try_clone().expect("too"));
             let (late, due) = mpsc::channel();
@@ -27,7 +28,7 @@ pub fn way_to(server: u16, delay: Duration) -> u16 {
             });
         }
     });
-    port
+    format!("ws://127.0.0.1:{port}")
 }
 
 /// Hands on what comes until it ends, or nobody takes it.

@@ -59,11 +59,6 @@ impl Server {
         format!("ws://127.0.0.1:{}", self.ports.http)
     }
 
-    /// The port that clients join on.
-    pub fn http_port(&self) -> u16 {
-        self.ports.http
-    }
-
     /// The end of the server's log, long lines cut.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();

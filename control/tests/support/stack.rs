@@ -130,7 +130,7 @@ pub fn stands(client: &Client) {
 /// When it is shown nothing.
 pub fn views_early_media(client: &Client, mode: Mode) {
     let server = Server::start(&format!("early-{}-{}", client.name.replace(' ', "-"), mode.name()));
-    let viewers_url = format!("ws://127.0.0.1:{}", late::way_to(server.http_port(), LATE));
+    let viewers_url = late::way_to(&server.url(), LATE);
     let rooms = Rooms { viewers_url, server: &server, mode };
     let pair = thread::scope(|scope| {
         let viewer = scope.spawn(|| rooms.run("view", "early", &["--no-resume"], &client.program));
