@@ -3,6 +3,8 @@
 //! Not part of `cargo test`, as it brings some hundred megabytes of old packages: `make test-clients` runs it. What each
 //! does is in the table of `docs/clients.md`.
 
+#[path = "support/late.rs"]
+mod late;
 #[path = "support/ports.rs"]
 mod ports;
 #[expect(dead_code, reason = "scripts for the newest SDKs are run elsewhere")]
@@ -10,7 +12,7 @@ mod ports;
 mod script;
 #[path = "support/server.rs"]
 mod server;
-#[expect(dead_code, reason = "nothing is skipped here")]
+#[expect(dead_code, reason = "nothing is skipped here, and nothing is late")]
 #[path = "support/stack.rs"]
 mod stack;
 #[path = "support/table.rs"]
