@@ -9,6 +9,7 @@ pub mod client;
 pub mod clock;
 pub mod codec;
 pub mod delays;
+pub mod delivery;
 mod dial;
 pub mod dtls;
 pub mod histogram;

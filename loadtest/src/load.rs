@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::churn::{self, Churn, ChurnReport};
 use crate::client::{Client, ClientOptions, TrackSpec};
 use crate::clock::monotonic_ns;
+use crate::delivery::Published;
 use crate::dtls::Identity;
 use crate::marks::{Mark, Marks};
 use crate::media::{MediaOptions, MediaThread, Snapshot};
@@ -41,7 +42,7 @@ const DRAIN: Duration = Duration::from_millis(800);
 /// in the report.
 pub async fn run(options: Options) -> anyhow::Result<Report> {
     let test = Test::new(options)?;
-    let publishers = test.start_publishers().await?;
+    let (publishers, published) = test.start_publishers().await?;
     sleep(SETTLE).await;
     let before = test.mark().await?;
     let started_ns = monotonic_ns();
@@ -60,6 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     let findings = Findings {
         options: &test.options,
         publishers: &publishers,
+        published,
         clients: &audience.clients,
         join_errors: audience.errors.into_iter().collect(),
         without_media: test.without_media(&audience.clients, &end.subscribers),
@@ -119,8 +121,9 @@ impl Test {
         Ok(client)
     }
 
-    async fn start_publishers(&self) -> anyhow::Result<Vec<Client>> {
+    async fn start_publishers(&self) -> anyhow::Result<(Vec<Client>, Published)> {
         let mut publishers = Vec::new();
+        let mut published = Published::default();
         let a_room = self.publishers.video.max(self.publishers.audio);
         for (room, number) in (0..self.options.rooms()).flat_map(|room| (0..a_room).map(move |number| (room, number))) {
             let name = format!("{}-pub-{number}", self.options.identity_prefix);
@@ -131,11 +134,12 @@ impl Test {
                 .with_context(|| format!("joining as {name}"))?;
             for track in self.tracks(number) {
                 let kind = track.name.clone();
-                client.publish(track).await.with_context(|| format!("publishing {kind} as {name}"))?;
+                let track = client.publish(track).await.with_context(|| format!("publishing {kind} as {name}"))?;
+                published.add(track);
             }
             publishers.push(client);
         }
-        Ok(publishers)
+        Ok((publishers, published))
     }
 
     fn tracks(&self, publisher: usize) -> Vec<TrackSpec> {
@@ -219,7 +223,7 @@ impl Test {
     }
 
     fn without_media(&self, clients: &[Client], snapshot: &Snapshot) -> usize {
-        let wanted = self.publishers.video + self.publishers.audio;
+        let wanted = self.options.tracks();
         let complete = |stats: &TransportStats| stats.streams.len() >= wanted;
         clients.iter().filter(|client| !snapshot.transport(client.receiving).is_some_and(complete)).count()
     }

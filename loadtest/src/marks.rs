@@ -2,14 +2,18 @@
 
 use std::time::Instant;
 
+use crate::clock::monotonic_ns;
 use crate::media::{MediaThread, Snapshot};
 use crate::procfs::{ProcessUsage, machine_ticks};
 use crate::sender::SenderCounts;
+use crate::sender::SenderStats;
 use crate::transport::{StreamStats, TransportStats};
 
 /// The counters of both ends, the server's process and the machine.
 pub(crate) struct Mark {
     pub at: Instant,
+    /// The same by `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
     pub subscribers: Snapshot,
     pub publishers: Snapshot,
     pub server: Option<ProcessUsage>,
@@ -28,6 +32,7 @@ impl Mark {
         Ok(Self {
             server: server_pid.map(ProcessUsage::read).transpose()?,
             at: Instant::now(),
+            at_ns: monotonic_ns(),
             machine: machine_ticks(),
             client: ProcessUsage::read(std::process::id())?,
             subscribers: subscribers.snapshot().await,
@@ -49,9 +54,14 @@ impl Mark {
         self.streams().map(|stream| stream.counts.received).sum()
     }
 
+    /// Of every publisher.
+    pub(crate) fn senders(&self) -> impl Iterator<Item = &SenderStats> {
+        self.publishers.transports.iter().flat_map(|(_, stats)| &stats.senders)
+    }
+
     pub(crate) fn sent(&self) -> SenderCounts {
         let mut sum = SenderCounts::default();
-        for counts in self.publishers.transports.iter().flat_map(|(_, stats)| &stats.senders) {
+        for SenderStats { counts, .. } in self.senders() {
             sum.packets += counts.packets;
             sum.bytes += counts.bytes;
             sum.key_frames += counts.key_frames;

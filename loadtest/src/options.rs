@@ -150,6 +150,12 @@ impl Options {
         }
     }
 
+    /// Tracks in a room.
+    pub(crate) fn tracks(&self) -> usize {
+        let Publishers { video, audio } = self.publishers();
+        video + audio
+    }
+
     pub(crate) fn rooms(&self) -> usize {
         self.rooms.max(1)
     }

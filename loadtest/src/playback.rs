@@ -16,8 +16,18 @@ pub struct PlaybackCounts {
     pub freezes: u64,
     /// Time of all freezes.
     pub frozen_ns: u64,
-    /// From the first frame to the newest.
+    /// From the first frame on.
     pub span_ns: u64,
+}
+
+impl PlaybackCounts {
+    fn take_interval(&mut self, interval_ns: u64, usual_ns: f64) {
+        self.span_ns += interval_ns;
+        if interval_ns as f64 > (3.0 * usual_ns).max(usual_ns + FREEZE_NS) {
+            self.freezes += 1;
+            self.frozen_ns += interval_ns;
+        }
+    }
 }
 
 /// Watches the frames of one stream.
@@ -30,8 +40,13 @@ pub struct Playback {
 }
 
 impl Playback {
-    pub fn counts(&self) -> PlaybackCounts {
-        self.counts
+    /// Up to that moment (`CLOCK_MONOTONIC`): a stream that has stood still until then is in a freeze.
+    pub fn counts_at(&self, now_ns: u64) -> PlaybackCounts {
+        let mut counts = self.counts;
+        if let (Some(newest_ns), Some(usual_ns)) = (self.newest_ns, self.usual_ns) {
+            counts.take_interval(now_ns.saturating_sub(newest_ns), usual_ns);
+        }
+        counts
     }
 
     /// Takes the first packet of a frame.
@@ -39,12 +54,8 @@ impl Playback {
         self.counts.frames += 1;
         let Some(before_ns) = self.newest_ns.replace(arrival_ns) else { return };
         let interval_ns = arrival_ns.saturating_sub(before_ns);
-        self.counts.span_ns += interval_ns;
         let usual = *self.usual_ns.get_or_insert(interval_ns as f64);
-        if interval_ns as f64 > (3.0 * usual).max(usual + FREEZE_NS) {
-            self.counts.freezes += 1;
-            self.counts.frozen_ns += interval_ns;
-        }
+        self.counts.take_interval(interval_ns, usual);
         self.usual_ns = Some(usual + (interval_ns as f64 - usual) * INTERVAL_WEIGHT);
     }
 }
@@ -56,24 +67,35 @@ mod tests {
     const FRAME_NS: u64 = 33_333_333;
 
     /// Plays so many frames, those from the 30th on later by `pause_ns`.
-    fn play(frames: u64, pause_ns: u64) -> PlaybackCounts {
+    fn play(frames: u64, pause_ns: u64) -> Playback {
         let mut playback = Playback::default();
         for number in 0..frames {
             playback.on_frame(number * FRAME_NS + if number >= 30 { pause_ns } else { 0 });
         }
-        playback.counts()
+        playback
     }
 
     #[test]
     fn frames_at_their_rate_never_freeze() {
-        let counts = play(90, 0);
+        let counts = play(90, 0).counts_at(89 * FRAME_NS);
         assert_eq!(counts, PlaybackCounts { frames: 90, span_ns: 89 * FRAME_NS, ..PlaybackCounts::default() });
     }
 
     #[test]
     fn half_a_second_without_a_frame_is_a_freeze_and_140_ms_are_none() {
-        let counts = play(60, 500_000_000);
+        let counts = play(60, 500_000_000).counts_at(0);
         assert_eq!((counts.freezes, counts.frozen_ns), (1, 500_000_000 + FRAME_NS));
-        assert_eq!(play(60, 140_000_000).freezes, 0);
+        assert_eq!(play(60, 140_000_000).counts_at(0).freezes, 0);
+    }
+
+    #[test]
+    fn a_stream_that_ends_stands_still_from_then_on() {
+        let playback = play(30, 0);
+        let counts = playback.counts_at(29 * FRAME_NS + 2_000_000_000);
+        assert_eq!(
+            (counts.freezes, counts.frozen_ns, counts.span_ns),
+            (1, 2_000_000_000, 29 * FRAME_NS + 2_000_000_000)
+        );
+        assert_eq!(playback.counts_at(29 * FRAME_NS + 140_000_000).freezes, 0);
     }
 }

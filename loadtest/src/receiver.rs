@@ -215,9 +215,9 @@ impl Stream {
         self.jitter * 1_000.0 / self.clock_rate() as f64
     }
 
-    /// How the frames of a video stream came.
-    pub fn playback(&self) -> PlaybackCounts {
-        self.playback.counts()
+    /// How the frames of a video stream came, up to that moment (`CLOCK_MONOTONIC`).
+    pub fn playback_at(&self, now_ns: u64) -> PlaybackCounts {
+        self.playback.counts_at(now_ns)
     }
 
     /// Takes the timing of a packet that came in order: jitter and, for video, frames.
@@ -357,7 +357,7 @@ mod tests {
             }
         }
         assert!((1.9..2.1).contains(&stream.jitter_ms()), "{}", stream.jitter_ms());
-        assert_eq!(stream.playback().frames, 300);
+        assert_eq!(stream.playback_at(0).frames, 300);
     }
 
     #[test]

@@ -5,12 +5,19 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::churn::ChurnReport;
+use crate::delivery::DeliveryReport;
 use crate::histogram::Percentiles;
 use crate::timeline::Second;
 
 /// What a load test found. Times are in milliseconds.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
+    /// Why the server did not do well, in words. Empty: it did.
+    pub faults: Vec<String>,
+    /// Everybody joined, stayed, and had every track to the end, whatever of it was lost on the way.
+    pub complete: bool,
+    /// Of what was published, 0 to 1: the worse of `delivery`'s.
+    pub lost_share: f64,
     /// Subscribers that joined.
     pub subscribers: usize,
     pub subscribers_wanted: usize,
@@ -35,9 +42,9 @@ pub struct Report {
     /// Different packets that arrived, retransmissions included.
     pub packets_received: u64,
     pub packets_missing: u64,
-    /// Of these, dropped by the kernel at our own sockets.
+    /// Dropped by the kernel at our own sockets; some of them came again.
     pub kernel_drops: u64,
-    /// Missing beyond the kernel's drops.
+    /// Missing beyond the kernel's drops. What a server leaves out and renumbers is not among them: see `delivery`.
     pub packets_lost: u64,
     /// Thrown away because of `--loss-down`, retransmissions included.
     pub packets_dropped_on_purpose: u64,
@@ -58,6 +65,8 @@ pub struct Report {
     pub playback: PlaybackReport,
     pub bytes_received: u64,
     pub publishers: PublisherReport,
+    /// What came of it, by the publishers' own numbers.
+    pub delivery: DeliveryReport,
     /// Delay, where payloads were decrypted.
     pub verification: VerificationReport,
     pub join_ms: Option<Percentiles>,
@@ -114,7 +123,7 @@ pub struct JoinSample {
     pub join_ms: f64,
 }
 
-/// What the publishers sent, and whether it agrees with what subscribers expected.
+/// What the publishers sent.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PublisherReport {
     pub packets_sent: u64,
@@ -122,10 +131,6 @@ pub struct PublisherReport {
     pub key_frame_requests: u64,
     pub packets_nacked: u64,
     pub retransmitted: u64,
-    /// Packets sent in the measured time, times subscribers; unknown with simulcast.
-    pub window_expected: Option<u64>,
-    /// Packets that subscribers received meanwhile; differs by what is under way at both ends.
-    pub window_received: u64,
 }
 
 /// What decrypting subscribers saw.
@@ -135,9 +140,6 @@ pub struct VerificationReport {
     pub packets: u64,
     /// Failed authentication.
     pub forged: u64,
-    /// Packets of the sources, by the number inside, and those that arrived.
-    pub source_expected: u64,
-    pub source_received: u64,
     /// Packets without our stamp, for example padding.
     pub unstamped: u64,
 }
@@ -178,7 +180,32 @@ pub struct ServerReport {
     pub context_switches_per_second: f64,
 }
 
+/// Share of what was published that may be lost before a run counts as a bad one.
+const LOST_SHARE_MAX: f64 = 0.001;
+/// Share of the time that video may stand still.
+const FREEZE_SHARE_MAX: f64 = 0.01;
+
 impl Report {
+    /// What a viewer would complain of, in words.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let (lost, frozen) = (self.lost_share, self.playback.freeze_share);
+        let forged = self.verification.forged;
+        let mut faults = Vec::new();
+        let mut check = |is_fault: bool, fault: String| faults.extend(is_fault.then_some(fault));
+        check(!self.is_complete(), "not everybody joined, received every track and stayed".to_owned());
+        let (still, wanted) = (self.streams_still(), self.delivery.streams_wanted);
+        check(still > 0, format!("{still} of {wanted} streams stood still at the end"));
+        check(lost > LOST_SHARE_MAX, format!("{:.3} % of what was published never came", lost * 100.0));
+        check(forged > 0, format!("{forged} packets were not authentic"));
+        check(frozen > FREEZE_SHARE_MAX, format!("video stood still for {:.3} % of the time", frozen * 100.0));
+        faults
+    }
+
+    /// Streams in which nothing came any more at the end.
+    pub(crate) fn streams_still(&self) -> usize {
+        self.delivery.streams_wanted.saturating_sub(self.delivery.streams_alive)
+    }
+
     /// Whether everybody joined and received.
     pub fn is_complete(&self) -> bool {
         self.subscribers == self.subscribers_wanted
@@ -220,21 +247,10 @@ impl fmt::Display for Report {
         writeln!(f, "  gaps               {gaps} with {share:.3} % of the packets")?;
         let (nacks, requested, plis) = (self.nacks_sent, self.packets_requested, self.plis_sent);
         writeln!(f, "  asked for          {requested} packets by {nacks} NACKs, {plis} PLIs")?;
-        let publishers = &self.publishers;
-        if let Some(expected) = publishers.window_expected {
-            let received = publishers.window_received;
-            writeln!(f, "  by publishers      {expected} expected, {received} received in the measured time")?;
-        }
         let PlaybackReport { frames, freezes, streams_frozen, freeze_share } = &self.playback;
         let share = freeze_share * 100.0;
         writeln!(f, "frames               {frames}; {freezes} freezes in {streams_frozen} streams, {share:.3} %")?;
-        let verified = &self.verification;
-        let (seen, sent) = (verified.source_received, verified.source_expected);
-        writeln!(
-            f,
-            "verified             {} by {} subscribers, {seen} of {sent} of the source, {} forged",
-            verified.packets, verified.subscribers, verified.forged
-        )?;
+        self.write_delivery(f)?;
         for (name, value) in [
             ("join", self.join_ms),
             ("first packet", self.first_packet_ms),
@@ -254,11 +270,32 @@ impl fmt::Display for Report {
             write_churn(f, churn)?;
         }
         self.write_machine(f)?;
-        self.server.as_ref().map_or(Ok(()), |server| write_server(f, server))
+        if let Some(server) = &self.server {
+            write_server(f, server)?;
+        }
+        self.faults.iter().try_for_each(|fault| writeln!(f, "FAULT                {fault}"))
     }
 }
 
 impl Report {
+    fn write_delivery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let VerificationReport { subscribers, packets, forged, .. } = self.verification;
+        writeln!(f, "verified             {packets} by {subscribers} subscribers, {forged} forged")?;
+        let delivery = &self.delivery;
+        writeln!(f, "streams              {} of {} alive at the end", delivery.streams_alive, delivery.streams_wanted)?;
+        let (received, expected, lost) = (delivery.source_received, delivery.source_expected, delivery.source_lost);
+        let worst = delivery.worst_stream_missing * 100.0;
+        writeln!(
+            f,
+            "  of the source      {received} of {expected}, {lost} lost; {worst:.3} % missing in the worst stream"
+        )?;
+        if let Some(expected) = delivery.window_expected {
+            let (received, lost) = (delivery.window_received, delivery.window_lost);
+            writeln!(f, "  in the window      {received} of {expected}, {lost} lost")?;
+        }
+        Ok(())
+    }
+
     fn write_machine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let machine = &self.machine;
         let limits = if self.client_saturated { "; SATURATED: the figures may be its own" } else { "" };

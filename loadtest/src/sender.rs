@@ -78,6 +78,16 @@ pub struct SenderCounts {
     pub key_frame_requests: u64,
 }
 
+/// One published layer.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct SenderStats {
+    pub ssrc: u32,
+    /// As stamps name it.
+    pub layer: u8,
+    #[serde(flatten)]
+    pub counts: SenderCounts,
+}
+
 #[derive(Debug, Clone)]
 struct Packet {
     sequence: u16,
@@ -141,8 +151,13 @@ impl Sender {
         }
     }
 
-    pub fn counts(&self) -> SenderCounts {
-        self.counts
+    pub fn stats(&self) -> SenderStats {
+        SenderStats { ssrc: self.ssrc(), layer: self.layer(), counts: self.counts }
+    }
+
+    /// As stamps name it.
+    fn layer(&self) -> u8 {
+        self.source.layer().index() as u8
     }
 
     pub fn ssrc(&self) -> u32 {
@@ -244,8 +259,7 @@ impl Sender {
             let Some(mut packet) = self.queue.pop_front() else { return };
             packet.sequence = self.sequence;
             self.sequence = self.sequence.wrapping_add(1);
-            let stamp =
-                Stamp { layer: self.source.layer().index() as u8, number: self.number, sent_ns: monotonic_ns() };
+            let stamp = Stamp { layer: self.layer(), number: self.number, sent_ns: monotonic_ns() };
             stamp.write(&mut packet.payload);
             self.number = self.number.wrapping_add(1);
             self.budget -= packet.payload.len() as f64;
@@ -441,7 +455,7 @@ mod tests {
             sender.on_key_frame_request();
             run(&mut sender, now + Duration::from_millis(400 + 34 * turn), Duration::from_millis(34), &mut 0);
         }
-        assert_eq!(sender.counts().key_frames, 2);
+        assert_eq!(sender.counts.key_frames, 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::churn::ChurnReport;
 use crate::client::Client;
+use crate::delivery::{self, DeliveryReport, Published};
 use crate::histogram::{Histogram, Percentiles};
 use crate::marks::Marks;
 use crate::options::Options;
@@ -23,6 +24,7 @@ const SATURATED: f64 = 0.9;
 pub(crate) struct Findings<'a> {
     pub options: &'a Options,
     pub publishers: &'a [Client],
+    pub published: Published,
     pub clients: &'a [Client],
     pub join_errors: Vec<(String, usize)>,
     pub without_media: usize,
@@ -51,6 +53,7 @@ impl Findings<'_> {
             gro: self.options.gro,
             duration_s: self.marks.seconds(),
             publishers: self.publishers(),
+            delivery: self.delivery(),
             verification: self.verification(),
             delay_ms: end.subscribers.delays.all().percentiles(1e6),
             delay_by_kind_ms: KindReport {
@@ -72,7 +75,10 @@ impl Findings<'_> {
         };
         self.count_packets(&mut report);
         self.time_clients(&mut report);
-        Report { join_errors: self.join_errors, churn: self.churn, timeline: self.timeline, ..report }
+        let report = Report { join_errors: self.join_errors, churn: self.churn, timeline: self.timeline, ..report };
+        let complete = report.is_complete() && report.streams_still() == 0;
+        let report = Report { complete, lost_share: report.delivery.lost_share(), ..report };
+        Report { faults: report.faults(), ..report }
     }
 
     fn end_reasons(&self) -> Vec<(String, usize)> {
@@ -96,19 +102,24 @@ impl Findings<'_> {
     }
 
     fn publishers(&self) -> PublisherReport {
-        let (start, last) = (self.marks.start.sent(), self.marks.last.sent());
-        let window_expected =
-            last.packets.saturating_sub(start.packets) * self.clients.len() as u64 / self.options.rooms() as u64;
+        let sent = self.marks.last.sent();
         PublisherReport {
-            packets_sent: last.packets,
-            key_frames: last.key_frames,
-            key_frame_requests: last.key_frame_requests,
-            packets_nacked: last.packets_nacked,
-            retransmitted: last.retransmitted,
-            // Of a simulcast track each subscriber gets one layer.
-            window_expected: (!self.options.is_simulcast()).then_some(window_expected),
-            window_received: self.marks.last.received().saturating_sub(self.marks.start.received()),
+            packets_sent: sent.packets,
+            key_frames: sent.key_frames,
+            key_frame_requests: sent.key_frame_requests,
+            packets_nacked: sent.packets_nacked,
+            retransmitted: sent.retransmitted,
         }
+    }
+
+    fn delivery(&self) -> DeliveryReport {
+        let audience = delivery::Audience {
+            subscribers: self.clients.len(),
+            rooms: self.options.rooms(),
+            tracks: self.options.tracks(),
+            is_simulcast: self.options.is_simulcast(),
+        };
+        delivery::compare(&self.marks, &self.published, audience)
     }
 
     fn verification(&self) -> VerificationReport {
@@ -118,11 +129,8 @@ impl Findings<'_> {
             report.packets += stats.verified;
             report.forged += stats.forged;
             // Others decrypt single packets only.
-            for stream in stats.streams.iter().filter(|_| stats.verifies) {
-                report.source_expected += stream.source_expected;
-                report.source_received += stream.source_received;
-                report.unstamped += stream.unstamped;
-            }
+            report.unstamped +=
+                stats.streams.iter().filter(|_| stats.verifies).map(|stream| stream.unstamped).sum::<u64>();
         }
         report
     }
@@ -176,7 +184,9 @@ impl Findings<'_> {
         report.gap_share = share(gap_packets, report.packets_expected);
         report.packets_reordered = report.packets_late.saturating_sub(report.packets_recovered);
         report.packets_missing = report.packets_expected - report.packets_received;
-        report.packets_lost = report.packets_missing.saturating_sub(report.kernel_drops);
+        // What came again was not missing.
+        let kernel_missing = report.kernel_drops.saturating_sub(report.packets_recovered);
+        report.packets_lost = report.packets_missing.saturating_sub(kernel_missing);
     }
 
     fn time_clients(&self, report: &mut Report) {

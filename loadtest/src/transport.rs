@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::channels::{ChannelEvent, Channels};
+use crate::clock::monotonic_ns;
 use crate::codec::{VideoCodec, starts_key_frame};
 use crate::delays::Delays;
 use crate::dtls::{Dtls, DtlsEvent, DtlsRole, Identity, SrtpProfile, SrtpSession};
@@ -21,7 +22,7 @@ use crate::receiver::{Arrival, MediaKind, Stream, StreamCounts};
 use crate::rtcp;
 use crate::rtp::Header;
 use crate::sdp::Setup;
-use crate::sender::{Encoding, Outbound, Sender, SenderCounts, Source};
+use crate::sender::{Encoding, Outbound, Sender, SenderStats, Source};
 use crate::stamp::Stamp;
 
 /// Streams that a server may send on one transport.
@@ -130,10 +131,34 @@ pub struct StreamStats {
     /// Padding and other packets of ours without a stamp, where payloads were decrypted.
     pub unstamped: u64,
     pub first_packet_ns: Option<u64>,
+    pub newest_packet_ns: Option<u64>,
     pub first_key_frame_ns: Option<u64>,
-    /// Packets of the source between the first and the last one seen, and those of them seen.
-    pub source_expected: u64,
-    pub source_received: u64,
+    pub source: SourceStats,
+}
+
+/// Which packets of its source came, by the numbers inside them, where payloads were decrypted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SourceStats {
+    pub received: u64,
+    /// That were published from the first on that came, in layers that were left again.
+    pub expected_before: u64,
+    /// What comes now.
+    pub run: Option<SourceRun>,
+}
+
+/// Packets of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SourceRun {
+    pub layer: u8,
+    /// Numbers of the lowest and of the highest packet that came.
+    pub first: u32,
+    pub last: u32,
+}
+
+impl SourceRun {
+    fn expected(self) -> u64 {
+        u64::from(self.last - self.first) + 1
+    }
 }
 
 /// What a transport counted since it began.
@@ -143,7 +168,7 @@ pub struct TransportStats {
     /// `CLOCK_MONOTONIC` when DTLS was established.
     pub connected_ns: Option<u64>,
     pub streams: Vec<StreamStats>,
-    pub senders: Vec<SenderCounts>,
+    pub senders: Vec<SenderStats>,
     pub verified: u64,
     /// Packets that failed authentication.
     pub forged: u64,
@@ -166,36 +191,28 @@ pub struct TransportStats {
 struct StreamMedia {
     unstamped: u64,
     first_packet_ns: Option<u64>,
+    newest_packet_ns: Option<u64>,
     first_key_frame_ns: Option<u64>,
     first_packet_at: Option<Instant>,
     key_frame_asked: Option<Instant>,
-    /// Layer, first and last number of the run that is coming.
-    source: Option<(u8, u32, u32)>,
-    /// Packets of the source in the runs of other layers before.
-    source_before: u64,
-    source_received: u64,
+    source: SourceStats,
 }
 
-impl StreamMedia {
-    fn source_expected(&self) -> u64 {
-        self.source_before + self.source.map_or(0, |(_, first, last)| u64::from(last - first) + 1)
-    }
-
+impl SourceStats {
     /// Counts a packet of the source; a server may change the layer in between.
     fn on_stamp(&mut self, stamp: Stamp, timely: bool) {
-        let (layer, first, last) = self.source.get_or_insert((stamp.layer, stamp.number, stamp.number));
-        if *layer != stamp.layer {
+        let begun = SourceRun { layer: stamp.layer, first: stamp.number, last: stamp.number };
+        let run = self.run.get_or_insert(begun);
+        if run.layer != stamp.layer {
             if !timely {
                 // Of a run that has been closed already.
                 return;
             }
-            let expected = self.source_expected();
-            self.source_before = expected;
-            self.source = Some((stamp.layer, stamp.number, stamp.number));
+            self.expected_before += std::mem::replace(run, begun).expected();
         } else {
-            (*first, *last) = ((*first).min(stamp.number), (*last).max(stamp.number));
+            (run.first, run.last) = (run.first.min(stamp.number), run.last.max(stamp.number));
         }
-        self.source_received += 1;
+        self.received += 1;
     }
 }
 
@@ -351,6 +368,7 @@ impl Transport {
 
     /// The counters; `kernel_drops` is the socket's.
     pub fn stats(&self) -> TransportStats {
+        let now_ns = monotonic_ns();
         let streams = self
             .streams
             .iter()
@@ -360,16 +378,16 @@ impl Transport {
                 ssrc: stream.ssrc,
                 track: stream.track.clone(),
                 counts: stream.counts(),
-                playback: stream.playback(),
+                playback: stream.playback_at(now_ns),
                 jitter_ms: stream.jitter_ms(),
                 unstamped: media.unstamped,
                 first_packet_ns: media.first_packet_ns,
+                newest_packet_ns: media.newest_packet_ns,
                 first_key_frame_ns: media.first_key_frame_ns,
-                source_expected: media.source_expected(),
-                source_received: media.source_received,
+                source: media.source,
             })
             .collect();
-        let senders = self.senders.iter().map(Sender::counts).collect();
+        let senders = self.senders.iter().map(Sender::stats).collect();
         TransportStats { streams, senders, verifies: self.options.verify, ..self.stats.clone() }
     }
 
@@ -563,6 +581,7 @@ impl Transport {
         if arrival == Arrival::Duplicate {
             return;
         }
+        media.newest_packet_ns = Some(now_ns);
         if media.first_packet_ns.is_none() {
             media.first_packet_ns = Some(now_ns);
             media.first_packet_at = Some(now);
@@ -616,7 +635,7 @@ impl Transport {
             media.unstamped += 1;
             return;
         };
-        media.on_stamp(stamp, timely);
+        media.source.on_stamp(stamp, timely);
         if timely && self.options.verify {
             let kind = if payload == PayloadKind::Audio { MediaKind::Audio } else { MediaKind::Video };
             delays.record(kind, now_ns.saturating_sub(stamp.sent_ns));
@@ -932,10 +951,11 @@ mod tests {
         }
         let (sent, received) = (pair.ends[0].stats(), pair.ends[1].stats());
         let stream = &received.streams[0];
-        assert!(sent.senders[0].packets > 400);
-        assert_eq!(stream.counts.received, sent.senders[0].packets);
-        assert_eq!(stream.counts.expected, sent.senders[0].packets);
-        assert_eq!((stream.source_expected, stream.source_received), (stream.counts.expected, stream.counts.received));
+        assert!(sent.senders[0].counts.packets > 400);
+        assert_eq!(stream.counts.received, sent.senders[0].counts.packets);
+        assert_eq!(stream.counts.expected, sent.senders[0].counts.packets);
+        let run = SourceRun { layer: 2, first: 0, last: stream.counts.expected as u32 - 1 };
+        assert_eq!((stream.source.run, stream.source.received), (Some(run), stream.counts.received));
         assert_eq!(stream.track.as_deref(), Some("TR_V"));
         assert!(stream.first_key_frame_ns.is_some() && received.sender_reports > 0);
         assert!(sent.feedback_received > 20, "{}", sent.feedback_received);
@@ -954,7 +974,7 @@ mod tests {
         // The newest loss may still be unnoticed.
         assert!(counts.expected - counts.received <= 1, "{counts:?}");
         assert_eq!(counts.duplicates, 0);
-        assert_eq!(sent.senders[0].retransmitted, counts.recovered);
+        assert_eq!(sent.senders[0].counts.retransmitted, counts.recovered);
     }
 
     #[test]
@@ -968,7 +988,7 @@ mod tests {
         pair.run(Duration::from_secs(2));
         let (sent, received) = (pair.ends[0].stats(), pair.ends[1].stats());
         assert_eq!(received.key_frame_requests_sent, 1);
-        assert_eq!((sent.senders[0].key_frame_requests, sent.senders[0].key_frames), (1, 2));
+        assert_eq!((sent.senders[0].counts.key_frame_requests, sent.senders[0].counts.key_frames), (1, 2));
         assert!(received.streams[0].first_key_frame_ns.is_some());
     }
 

@@ -42,7 +42,7 @@ pub struct Metrics {
     pub delay_ms_p99: Option<f64>,
     pub audio_delay_ms_p99: Option<f64>,
     pub video_delay_ms_p99: Option<f64>,
-    /// Missing at the subscribers beyond what the kernel dropped at their sockets.
+    /// Of what was published, beyond what the kernel dropped at the subscribers' sockets.
     pub loss_percent: Option<f64>,
     pub kernel_drops_percent: Option<f64>,
     /// Of the load itself, to see that it was not the bottleneck.
@@ -51,12 +51,14 @@ pub struct Metrics {
     pub subscribers: Option<f64>,
     pub protocol: String,
     pub srtp_profile: String,
-    /// Whether everybody joined and received everything.
+    /// Whether everybody joined and had every track to the end.
     pub complete: bool,
+    /// The load lacked CPU: its delays and losses may be its own.
+    pub saturated: bool,
 }
 
 impl Metrics {
-    fn read(report: &Value, complete: bool) -> Self {
+    fn read(report: &Value, is_success: bool) -> Self {
         let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_f64);
         let text = |pointer: &str| report.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
         let expected = number("/packets_expected").filter(|expected| *expected > 0.0);
@@ -73,14 +75,15 @@ impl Metrics {
             delay_ms_p99: number("/delay_ms/p99"),
             audio_delay_ms_p99: number("/delay_by_kind_ms/audio/p99"),
             video_delay_ms_p99: number("/delay_by_kind_ms/video/p99"),
-            loss_percent: share("/packets_lost"),
+            loss_percent: number("/lost_share").map(|share| share * 100.0),
             kernel_drops_percent: share("/kernel_drops"),
             client_cpu_us_per_packet: number("/client_cpu_us_per_packet"),
             client_cores: number("/machine/client_cores"),
             subscribers: number("/subscribers"),
             protocol: text("/protocol"),
             srtp_profile: text("/srtp_profile"),
-            complete,
+            complete: report["complete"].as_bool().unwrap_or(is_success),
+            saturated: report["client_saturated"].as_bool().unwrap_or(false),
         }
     }
 }
@@ -96,12 +99,12 @@ impl Load {
             Some(template) => self.own_command(template, url, pid, &json.to_string_lossy()),
             None => self.load_tester(url, pid, &json.to_string_lossy()),
         };
-        let complete = self.wait(pinned(core, &mut process))?;
+        let is_success = self.wait(pinned(core, &mut process))?;
         let text = std::fs::read_to_string(&json).context("the load test left no report")?;
         // A file left behind does no harm.
         let _ = std::fs::remove_file(&json);
         let report = serde_json::from_str(&text).context("the load test's report is no JSON")?;
-        Ok(Metrics::read(&report, complete))
+        Ok(Metrics::read(&report, is_success))
     }
 
     fn load_tester(&self, url: &str, pid: u32, json: &str) -> Command {
@@ -162,15 +165,15 @@ mod tests {
     #[test]
     fn a_report_becomes_figures_and_what_it_lacks_stays_open() {
         let report = serde_json::json!({
-            "packets_expected": 1_000, "packets_lost": 5, "delay_ms": { "p99": 1.5 },
+            "packets_expected": 1_000, "lost_share": 0.005, "complete": true, "client_saturated": true, "delay_ms": { "p99": 1.5 },
             "server": { "cpu_us_per_packet": 2.5, "rss_bytes_per_subscriber": 2_048.0 }, "protocol": "v1",
         });
-        let metrics = Metrics::read(&report, true);
+        let metrics = Metrics::read(&report, false);
         assert_eq!(metrics.cpu_us_per_packet, Some(2.5));
         assert_eq!(metrics.rss_kib_per_subscriber, Some(2.0));
         assert_eq!(metrics.loss_percent, Some(0.5));
         assert_eq!(metrics.first_packet_ms_p50, None);
-        assert_eq!((metrics.protocol.as_str(), metrics.complete), ("v1", true));
+        assert_eq!((metrics.protocol.as_str(), metrics.complete, metrics.saturated), ("v1", true, true));
     }
 
     #[test]

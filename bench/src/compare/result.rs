@@ -113,6 +113,11 @@ impl Comparison {
                 caveats.push(format!("{name} fell behind in {behind} rounds: {why}"));
             }
         }
+        let rounds = self.rounds.iter();
+        let saturated = rounds.filter(|round| round.servers.iter().any(|metrics| metrics.saturated)).count();
+        if saturated > 0 {
+            caveats.push(format!("the load lacked CPU in {saturated} rounds: delays and losses may be its own"));
+        }
         if !self.cores_apart {
             caveats.push("one core only: servers and load shared it".to_owned());
         }
