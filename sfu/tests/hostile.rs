@@ -41,6 +41,7 @@ proptest! {
         garbage in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..120)), 1..30),
     ) {
         let (mut world, mut source) = world();
+        world.checker.garbage = true;
         for (n, (rtcp, bytes)) in garbage.into_iter().enumerate() {
             if rtcp {
                 let mut packet = vec![0x81, 192 + (n as u8 % 20), 0, 2, 0, 0, 0, 4];

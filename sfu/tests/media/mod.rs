@@ -4,11 +4,14 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
+mod checker;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
+use checker::Checker;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
@@ -27,6 +30,8 @@ pub const ROOM: RoomId = RoomId(1);
 pub struct Wire {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub messages: usize,
+    /// The same, until the checker has seen it.
+    unchecked: Vec<(SocketAddr, Vec<u8>)>,
     /// Count only, keep nothing: for measuring.
     pub discard: bool,
 }
@@ -40,6 +45,7 @@ impl Transmit for Wire {
         for message in messages {
             for segment in bytes[message.start..message.start + message.length].chunks(message.segment) {
                 self.datagrams.push((message.path.remote, segment.to_vec()));
+                self.unchecked.push((message.path.remote, segment.to_vec()));
             }
         }
     }
@@ -51,6 +57,7 @@ pub struct World {
     pub out: SendArena<Wire>,
     pub events: Vec<Event>,
     clients: HashMap<SocketAddr, Ciphers>,
+    pub checker: Checker,
 }
 
 struct Ciphers {
@@ -127,9 +134,13 @@ impl Rtp {
             sequence: packet.header.sequence_number,
             timestamp: packet.header.timestamp,
             ssrc: packet.header.ssrc,
-            extensions: Vec::new(),
+            extensions: packet.header.extensions.iter().map(|one| (one.id, one.payload.to_vec())).collect(),
             payload: packet.payload.to_vec(),
         }
+    }
+
+    pub fn extension(&self, id: u8) -> Option<&[u8]> {
+        self.extensions.iter().find(|(one, _)| *one == id).map(|(_, bytes)| bytes.as_slice())
     }
 }
 
@@ -201,9 +212,11 @@ pub fn send_section(ssrc: u32, codecs: Vec<PayloadCodec>) -> SendSection {
     }
 }
 
-/// A VP8 payload: descriptor with a 15-bit picture id, and the frame header's first byte.
+/// A VP8 payload (RFC 7741): descriptor with a 15-bit picture id and TL0PICIDX, and the frame header's first byte. Every
+/// frame is of the base layer.
 pub fn vp8(keyframe: bool, first: bool, picture_id: u16, length: usize) -> Vec<u8> {
-    let mut payload = vec![0x80 | if first { 0x10 } else { 0 }, 0x80, 0x80 | (picture_id >> 8) as u8, picture_id as u8];
+    let start = 0x80 | if first { 0x10 } else { 0 };
+    let mut payload = vec![start, 0xc0, 0x80 | (picture_id >> 8) as u8, picture_id as u8, picture_id as u8];
     payload.push(if keyframe { 0 } else { 1 });
     payload.resize(length, 7);
     payload
@@ -218,6 +231,7 @@ impl World {
             out: SendArena::new(Wire::default()),
             events: Vec::new(),
             clients: HashMap::new(),
+            checker: Checker::default(),
         }
     }
 
@@ -241,15 +255,18 @@ impl World {
             to_server: context(&keys.receive_key, &keys.receive_salt),
             from_server: context(&keys.send_key, &keys.send_salt),
         };
+        self.checker.join(address(client), context(&keys.send_key, &keys.send_salt));
         self.clients.insert(address(client), ciphers);
     }
 
     pub fn publish(&mut self, client: u64, publication: u64, section: ReceiveSection) {
+        self.checker.publish(&section);
         let (publication, transport) = (PublicationId(publication), TransportId(client));
         self.command(Command::Publish { publication, transport, section });
     }
 
     pub fn subscribe(&mut self, client: u64, subscription: u64, publication: u64, section: SendSection) {
+        self.checker.subscribe(address(client), &section);
         let (subscription, publication) = (SubscriptionId(subscription), PublicationId(publication));
         self.command(Command::Subscribe { subscription, publication, transport: TransportId(client), section });
     }
@@ -269,11 +286,13 @@ impl World {
 
     /// An RTP packet of a client, without the turn that follows.
     pub fn arrive_sealed(&mut self, client: u64, packet: &Rtp) {
+        self.checker.published(packet);
         let sealed = self.ciphers(client).to_server.encrypt_rtp(&packet.bytes()).expect("seals");
         self.arrive(client, sealed.to_vec());
     }
 
     pub fn send_rtcp(&mut self, client: u64, packet: &[u8]) {
+        self.checker.reported(self.now, packet);
         let sealed = self.ciphers(client).to_server.encrypt_rtcp(packet).expect("seals");
         self.arrive(client, sealed.to_vec());
         self.turn();
@@ -307,6 +326,9 @@ impl World {
 
     fn settle(&mut self) {
         self.out.flush();
+        for (to, datagram) in std::mem::take(&mut self.out.transmitter().unchecked) {
+            self.checker.check(self.now, to, &datagram);
+        }
         while let Some((_, event)) = self.engine.poll_event() {
             self.events.push(event);
         }

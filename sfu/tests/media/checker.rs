@@ -1,0 +1,293 @@
+//! Looks at all that clients are sent, as their own stacks would: by the rules of the RFCs, with other libraries than the
+//! engine's.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rtc_rtcp::receiver_report::ReceiverReport;
+use rtc_rtcp::sender_report::SenderReport;
+use rtc_rtcp::source_description::{SdesType, SourceDescription};
+use rtc_srtp::context::Context;
+use sfu::command::{ReceiveSection, SendSection};
+
+use super::Rtp;
+
+/// Sent ahead of what it is compared with at most, in units of the media clock: ten seconds of video.
+const CLOCK_AHEAD_MAX: i32 = 900_000;
+
+/// The media and reports of one world.
+#[derive(Default)]
+pub struct Checker {
+    keys: HashMap<SocketAddr, Context>,
+    /// By receiver and SSRC.
+    sent: HashMap<(SocketAddr, u32), Sent>,
+    /// The SSRC of which one sends again.
+    repeats: HashMap<(SocketAddr, u32), u32>,
+    /// By SSRC.
+    published: HashMap<u32, Published>,
+    /// The SSRC of which a publisher's one sends again.
+    repeated: HashMap<u32, u32>,
+    /// Publishers send what is no media: then what subscribers get of it is none either.
+    pub garbage: bool,
+}
+
+/// What publishers do that shows.
+#[derive(Clone, Copy)]
+struct Rules {
+    gaps: bool,
+    garbage: bool,
+}
+
+/// A stream to a subscriber.
+struct Sent {
+    section: SendSection,
+    highest: Option<u16>,
+    packets: HashMap<u16, Rtp>,
+    count: u32,
+    octets: u32,
+    picture: Option<Picture>,
+    newest_timestamp: u32,
+    report: Option<u64>,
+    next_repeat: Option<u16>,
+}
+
+/// VP8's numbers (RFC 7741, section 4.2) with the timestamp that they came with.
+#[derive(Clone, Copy)]
+struct Picture {
+    timestamp: u32,
+    id: u16,
+    tl0: Option<u8>,
+}
+
+/// A stream of a publisher.
+#[derive(Default)]
+struct Published {
+    /// Extended.
+    first: u64,
+    highest: u64,
+    received: u64,
+    seen: std::collections::HashSet<u64>,
+    /// Expected and received at the last report.
+    reported: (u64, u64),
+    /// Its last sender report.
+    report: Option<(u64, Instant)>,
+    has_gaps: bool,
+}
+
+impl Checker {
+    pub fn join(&mut self, client: SocketAddr, from_server: Context) {
+        self.keys.insert(client, from_server);
+    }
+
+    pub fn subscribe(&mut self, client: SocketAddr, section: &SendSection) {
+        if let Some(rtx) = section.rtx_ssrc {
+            self.repeats.insert((client, rtx.0), section.ssrc.0);
+        }
+        let sent = Sent {
+            section: section.clone(),
+            highest: None,
+            packets: HashMap::new(),
+            count: 0,
+            octets: 0,
+            picture: None,
+            newest_timestamp: 0,
+            report: None,
+            next_repeat: None,
+        };
+        self.sent.insert((client, section.ssrc.0), sent);
+    }
+
+    pub fn publish(&mut self, section: &ReceiveSection) {
+        let layers = section.layers.iter();
+        self.repeated.extend(layers.filter_map(|layer| Some((layer.rtx_ssrc?.0, layer.ssrc?.0))));
+    }
+
+    /// A publisher's packet that is about to arrive.
+    pub fn published(&mut self, packet: &Rtp) {
+        if let (Some(original), [high, low, ..]) = (self.repeated.get(&packet.ssrc), packet.payload.as_slice()) {
+            let sequence = u16::from_be_bytes([*high, *low]);
+            return self.published(&Rtp { ssrc: *original, sequence, ..Rtp::default() });
+        }
+        let stream = self.published.entry(packet.ssrc).or_default();
+        if stream.received == 0 {
+            stream.first = (1 << 16) + u64::from(packet.sequence);
+            stream.highest = stream.first;
+        }
+        let ahead = packet.sequence.wrapping_sub(stream.highest as u16).cast_signed();
+        let extended = stream.highest.saturating_add_signed(i64::from(ahead));
+        stream.has_gaps |= ahead > 1;
+        stream.highest = stream.highest.max(extended);
+        stream.received += u64::from(stream.seen.insert(extended));
+    }
+
+    /// A client's RTCP that is about to arrive.
+    pub fn reported(&mut self, now: Instant, compound: &[u8]) {
+        let Ok(packets) = rtc_rtcp::packet::unmarshal(&mut &compound[..]) else { return };
+        for packet in &packets {
+            if let Some(report) = packet.as_any().downcast_ref::<SenderReport>()
+                && let Some(stream) = self.published.get_mut(&report.ssrc)
+            {
+                stream.report = Some((report.ntp_time, now));
+            }
+        }
+    }
+
+    /// A datagram that has left.
+    ///
+    /// # Panics
+    ///
+    /// When a receiver that knows the RFCs would wonder.
+    pub fn check(&mut self, now: Instant, to: SocketAddr, datagram: &[u8]) {
+        // RFC 7983, section 7.
+        if !matches!(datagram.first(), Some(128..=191)) {
+            return;
+        }
+        let Some(keys) = self.keys.get_mut(&to) else { return };
+        // RFC 5761, section 4.
+        if (192..224).contains(&datagram[1]) {
+            let compound = keys.decrypt_rtcp(datagram).expect("RTCP that can be opened");
+            self.check_control(now, to, &compound);
+        } else {
+            let packet = Rtp::parse(&keys.decrypt_rtp(datagram).expect("RTP that can be opened"));
+            self.check_media(to, packet);
+        }
+    }
+
+    fn check_media(&mut self, to: SocketAddr, packet: Rtp) {
+        let rules = Rules { gaps: self.published.values().any(|stream| stream.has_gaps), garbage: self.garbage };
+        if let Some(original) = self.repeats.get(&(to, packet.ssrc)) {
+            let stream = self.sent.get_mut(&(to, *original)).expect("a stream whose packets are sent again");
+            return stream.check_repeat(&packet);
+        }
+        let stream = self.sent.get_mut(&(to, packet.ssrc));
+        stream.unwrap_or_else(|| panic!("SSRC {} was not agreed upon", packet.ssrc)).check(packet, rules);
+    }
+
+    fn check_control(&mut self, now: Instant, to: SocketAddr, compound: &[u8]) {
+        let packets = rtc_rtcp::packet::unmarshal(&mut &compound[..]).expect("RTCP that others can read");
+        let mut packets = packets.iter().peekable();
+        while let Some(packet) = packets.next() {
+            if let Some(report) = packet.as_any().downcast_ref::<SenderReport>() {
+                let description = packets.peek().and_then(|next| next.as_any().downcast_ref::<SourceDescription>());
+                let stream = self.sent.get_mut(&(to, report.ssrc)).expect("a report on a stream of ours");
+                stream.check_report(report, description.expect("a report comes with a CNAME (RFC 3550, section 6.1)"));
+            }
+            if let Some(report) = packet.as_any().downcast_ref::<ReceiverReport>() {
+                for block in &report.reports {
+                    let stream = self.published.get_mut(&block.ssrc).expect("a report on a stream that was published");
+                    stream.check_block(now, block);
+                }
+            }
+        }
+    }
+}
+
+impl Sent {
+    fn check(&mut self, packet: Rtp, rules: Rules) {
+        let codec = self.section.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);
+        let codec = codec.unwrap_or_else(|| panic!("payload type {} was not agreed upon", packet.payload_type)).codec;
+        self.check_extensions(&packet, codec.kind() == shared::media::MediaKind::Video);
+        let ahead = self.highest.map_or(1, |highest| packet.sequence.wrapping_sub(highest).cast_signed());
+        assert!(ahead == 1 || rules.gaps, "{} follows {:?}", packet.sequence, self.highest);
+        assert!(!self.packets.contains_key(&packet.sequence), "{} was sent before", packet.sequence);
+        if ahead > 0 {
+            self.highest = Some(packet.sequence);
+            let passed = packet.timestamp.wrapping_sub(self.newest_timestamp).cast_signed();
+            assert!(self.count == 0 || passed >= 0 || rules.garbage, "the media clock goes back by {passed}");
+            self.newest_timestamp = packet.timestamp;
+            if codec == shared::media::Codec::Vp8 && !rules.garbage {
+                self.check_picture(&packet, ahead == 1);
+            }
+        }
+        self.count = self.count.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(packet.payload.len() as u32);
+        self.packets.insert(packet.sequence, packet);
+        let oldest = self.highest.unwrap_or_default().wrapping_sub(30_000);
+        self.packets.remove(&oldest);
+    }
+
+    /// RFC 8285; the absolute send time as libwebrtc's estimate wants it, with all video.
+    fn check_extensions(&self, packet: &Rtp, is_video: bool) {
+        let ids = &self.section.extensions;
+        let agreed = [ids.mid, ids.abs_send_time, ids.audio_level, ids.dependency_descriptor, ids.transport_cc];
+        for (id, _) in &packet.extensions {
+            assert!(agreed.contains(&Some(*id)), "extension {id} was not agreed upon");
+        }
+        if let Some(id) = ids.abs_send_time.filter(|_| is_video) {
+            let time = packet.extension(id).expect("video tells its absolute send time");
+            assert_eq!(time.len(), 3, "an absolute send time has 24 bits");
+        }
+    }
+
+    fn check_picture(&mut self, packet: &Rtp, is_next: bool) {
+        let Some(now) = picture(packet) else { return };
+        if let (Some(before), true) = (self.picture.replace(now), is_next) {
+            let step = now.id.wrapping_sub(before.id) & 0x7fff;
+            let expected = u16::from(now.timestamp != before.timestamp);
+            assert_eq!(step, expected, "picture ids go on by one, and stay within a frame");
+            if let (Some(now), Some(before)) = (now.tl0, before.tl0) {
+                assert_eq!(now.wrapping_sub(before), expected as u8, "TL0PICIDX goes on with the pictures");
+            }
+        }
+    }
+
+    /// RFC 4588, section 4.
+    fn check_repeat(&mut self, packet: &Rtp) {
+        if let Some(next) = self.next_repeat {
+            assert_eq!(packet.sequence, next, "retransmissions have numbers of their own");
+        }
+        self.next_repeat = Some(packet.sequence.wrapping_add(1));
+        let (number, payload) = packet.payload.split_first_chunk::<2>().expect("it tells which packet it was");
+        let number = u16::from_be_bytes(*number);
+        let original = self.packets.get(&number).unwrap_or_else(|| panic!("{number} was never sent"));
+        assert_eq!(payload, original.payload, "the payload of {number}");
+        assert_eq!((packet.timestamp, packet.marker), (original.timestamp, original.marker), "of {number}");
+        let codec = self.section.codecs.iter().find(|codec| codec.payload_type == original.payload_type);
+        assert_eq!(Some(packet.payload_type), codec.and_then(|codec| codec.rtx));
+    }
+
+    /// RFC 3550, sections 6.4.1 and 6.5.1.
+    fn check_report(&mut self, report: &SenderReport, description: &SourceDescription) {
+        assert_eq!(report.packet_count, self.count, "packets so far");
+        assert_eq!(report.octet_count, self.octets, "octets of payload so far");
+        let ahead = report.rtp_time.wrapping_sub(self.newest_timestamp).cast_signed();
+        assert!(ahead.abs() < CLOCK_AHEAD_MAX, "the media clock is {ahead} ahead of the media");
+        assert!(self.report.is_none_or(|before| report.ntp_time > before), "the wall clock goes on");
+        self.report = Some(report.ntp_time);
+        let chunk = description.chunks.first().expect("a chunk");
+        assert_eq!(chunk.source, report.ssrc);
+        let name = chunk.items.iter().find(|item| item.sdes_type == SdesType::SdesCname).expect("a CNAME");
+        assert_eq!(name.text, self.section.cname.as_bytes().to_vec());
+    }
+}
+
+impl Published {
+    /// RFC 3550, section 6.4.1 and appendix A.3.
+    fn check_block(&mut self, now: Instant, block: &rtc_rtcp::reception_report::ReceptionReport) {
+        let expected = self.highest - self.first + 1;
+        assert_eq!(block.last_sequence_number as u16, self.highest as u16, "the highest number that came");
+        assert_eq!(u64::from(block.total_lost), expected - self.received, "lost in all");
+        let (new_expected, new_received) = (expected - self.reported.0, self.received - self.reported.1);
+        self.reported = (expected, self.received);
+        let lost = new_expected.saturating_sub(new_received);
+        let fraction = (lost * 256).checked_div(new_expected).unwrap_or(0).min(255);
+        assert_eq!(u64::from(block.fraction_lost), fraction, "the share lost since the last report");
+        let Some((ntp, at)) = self.report else {
+            return assert_eq!((block.last_sender_report, block.delay), (0, 0), "no sender report came");
+        };
+        assert_eq!(block.last_sender_report, (ntp >> 16) as u32, "the last sender report's time");
+        let delay = (now.duration_since(at).as_secs_f64() * 65_536.0) as u32;
+        assert!(block.delay.abs_diff(delay) <= 1, "{} since the last sender report, not {delay}", block.delay);
+    }
+}
+
+/// Picture id and TL0PICIDX of a VP8 payload with a 15-bit picture id.
+fn picture(packet: &Rtp) -> Option<Picture> {
+    let [first, extension, high, low, rest @ ..] = packet.payload.as_slice() else { return None };
+    if first & 0x80 == 0 || extension & 0x80 == 0 || high & 0x80 == 0 {
+        return None;
+    }
+    let tl0 = (extension & 0x40 != 0).then(|| rest.first().copied()).flatten();
+    Some(Picture { timestamp: packet.timestamp, id: u16::from_be_bytes([high & 0x7f, *low]), tl0 })
+}
