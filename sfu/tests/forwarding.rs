@@ -5,7 +5,11 @@ mod media;
 use std::time::Duration;
 
 use media::*;
+use rtc_rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
+use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc_shared::marshal::Marshal;
 use sfu::command::*;
+use shared::media::Codec;
 
 const PUBLISHER: u64 = 1;
 
@@ -172,6 +176,82 @@ fn a_muted_publication_is_not_forwarded_and_starts_again_with_a_key_frame() {
 }
 
 #[test]
+fn a_paused_subscription_goes_on_with_a_key_frame_that_is_asked_for() {
+    let (mut world, mut source) = watched(1);
+    let pause = |paused| Command::SetSubscription { subscription: SubscriptionId(0), paused, layer_max: u8::MAX };
+    world.send(PUBLISHER, &source.frame(true, 2));
+    world.command(pause(true));
+    world.media(10);
+    world.send(PUBLISHER, &source.frame(false, 2));
+    assert!(world.media(10).is_empty());
+    world.pass(Duration::from_secs(3));
+    world.received(PUBLISHER);
+    world.command(pause(false));
+    world.pass(Duration::from_millis(40));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    world.send(PUBLISHER, &source.frame(false, 2));
+    assert!(world.media(10).is_empty(), "what it would be decoded from was not sent");
+    world.send(PUBLISHER, &source.frame(true, 2));
+    assert_eq!(world.media(10).len(), 2);
+}
+
+/// RFC 4585, section 6.3.1, and RFC 5104, section 4.3.1.
+#[test]
+fn a_subscribers_picture_loss_becomes_a_request_to_the_publisher() {
+    let pli = PictureLossIndication { sender_ssrc: 4, media_ssrc: 1000 }.marshal().expect("a PLI");
+    let entry = FirEntry { ssrc: 1000, sequence_number: 1 };
+    let fir = FullIntraRequest { sender_ssrc: 4, media_ssrc: 0, fir: vec![entry] }.marshal().expect("a FIR");
+    for request in [pli, fir] {
+        let (mut world, mut source) = watched(1);
+        world.send(PUBLISHER, &source.frame(true, 2));
+        world.pass(Duration::from_secs(3));
+        world.received(PUBLISHER);
+        world.send_rtcp(10, &request);
+        world.pass(Duration::from_millis(40));
+        assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    }
+}
+
+/// RFC 6464: who mixes or shows speakers needs it; the identifier is the subscriber's own.
+#[test]
+fn the_audio_level_goes_along() {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, audio_section(200));
+    world.join(10);
+    let extensions = ExtensionIds { audio_level: Some(9), ..ExtensionIds::default() };
+    world.subscribe(10, 1, 1, SendSection { extensions, rtx_ssrc: None, ..send_section(3000, audio_codecs()) });
+    for (sequence, level) in [(1, 0x80 | 20), (2, 35)] {
+        let extensions = vec![(5, vec![level])];
+        let packet =
+            Rtp { payload_type: AUDIO, sequence, ssrc: 200, extensions, payload: vec![1; 40], ..Rtp::default() };
+        world.send(PUBLISHER, &[packet]);
+        assert_eq!(world.media(10)[0].extension(9), Some(&[level][..]));
+    }
+}
+
+/// A decoder of scalable AV1 finds its layers by it; without it nothing is shown.
+#[test]
+fn the_dependency_descriptor_goes_along_where_layers_depend_on_each_other() {
+    let codecs = vec![PayloadCodec { payload_type: 45, codec: Codec::Av1 { profile: 0 }, rtx: None }];
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    let extensions = ExtensionIds { dependency_descriptor: Some(8), ..extensions() };
+    world.publish(PUBLISHER, 1, ReceiveSection { codecs: codecs.clone(), extensions, ..video_section(100) });
+    world.join(10);
+    let extensions = ExtensionIds { dependency_descriptor: Some(12), ..ExtensionIds::default() };
+    world.subscribe(10, 1, 1, SendSection { extensions, rtx_ssrc: None, ..send_section(1000, codecs) });
+    for (sequence, descriptor) in [(1, vec![0x80, 0, 1, 0x10]), (2, vec![0x40, 0, 2])] {
+        // A new coded video sequence, then a packet that is none.
+        let payload = vec![if sequence == 1 { 0x18 } else { 0x10 }, 0x30, 7, 7];
+        let extensions = vec![(8, descriptor.clone())];
+        let packet = Rtp { payload_type: 45, marker: true, sequence, ssrc: 100, extensions, payload, ..Rtp::default() };
+        world.send(PUBLISHER, &[packet]);
+        assert_eq!(world.media(10)[0].extension(12), Some(&descriptor[..]));
+    }
+}
+
+#[test]
 fn an_unsubscribed_client_gets_nothing_more() {
     let (mut world, mut source) = watched(2);
     world.send(PUBLISHER, &source.frame(true, 2));
@@ -188,7 +268,7 @@ fn audio_flows_at_once_and_red_is_unwrapped_for_who_lacks_it() {
     let mut world = World::new();
     world.join(PUBLISHER);
     let mut section = audio_section(200);
-    section.codecs.insert(0, PayloadCodec { payload_type: 63, codec: shared::media::Codec::Red, rtx: None });
+    section.codecs.insert(0, PayloadCodec { payload_type: 63, codec: Codec::Red, rtx: None });
     world.publish(PUBLISHER, 1, section);
     world.join(10);
     world.subscribe(10, 1, 1, send_section(3000, audio_codecs()));

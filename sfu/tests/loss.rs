@@ -65,6 +65,34 @@ fn a_flood_of_nacks_is_not_amplified() {
 }
 
 #[test]
+fn who_has_asked_for_too_much_is_answered_again_a_moment_later() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 6));
+    let lost = world.media(10)[0].sequence;
+    for _ in 0..1_000 {
+        nack(&mut world, &[lost]);
+    }
+    world.media(10);
+    world.pass(Duration::from_millis(200));
+    nack(&mut world, &[lost]);
+    assert_eq!(world.media(10).len(), 1);
+}
+
+/// At 2 Mbit/s that is two seconds: a round trip to the other side of the world, and several tries.
+#[test]
+fn what_was_lost_five_hundred_packets_ago_comes_again() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 2));
+    let lost = world.media(10)[0].sequence;
+    for _ in 0..166 {
+        world.send(1, &source.frame(false, 3));
+    }
+    world.media(10);
+    nack(&mut world, &[lost]);
+    assert_eq!(world.media(10).len(), 1);
+}
+
+#[test]
 fn numbers_never_sent_are_not_answered() {
     let (mut world, mut source) = world();
     world.send(1, &source.frame(true, 2));
