@@ -231,7 +231,7 @@ mod tests {
         let mut bits: Vec<u32> = RULES.iter().map(|(quirk, _)| bit(*quirk)).collect();
         bits.sort_unstable();
         bits.dedup();
-        let last = Quirk::VideoShownByPacket as usize;
+        let last = Quirk::NoEarlyMedia as usize;
         assert_eq!(bits.len(), last + 1, "each quirk from the first to the last concerns somebody");
     }
 

@@ -267,6 +267,31 @@ async fn a_newcomer_may_be_told_a_lot_at_once() {
     }
 }
 
+/// What it has not taken is not kept for it without end; it resumes when it can read again.
+#[tokio::test]
+async fn a_client_that_does_not_keep_up_is_let_go() {
+    let server = start();
+    let session = server.rooms.join(join("slow")).await.unwrap();
+    for number in 0..=signaling::session::OUTBOX_MAX {
+        server.rooms.update_room_metadata("room", &number.to_string()).await.unwrap();
+    }
+    let mut slow = Client::of(session);
+    let mut updates = 0;
+    loop {
+        match slow.frame().await {
+            Frame::Close => break,
+            Frame::Binary(bytes) => {
+                let message = proto::SignalResponse::decode(bytes).unwrap().message.unwrap();
+                updates += usize::from(matches!(message, Response::RoomUpdate(_)));
+            }
+            _ => {}
+        }
+    }
+    assert!(updates <= signaling::session::OUTBOX_MAX, "{updates}");
+    slow.to.send(Frame::Close).await.unwrap();
+    assert_eq!(slow.running.await.unwrap(), SessionEnd::Replaced);
+}
+
 /// Counts how often other tasks of the thread are polled.
 fn bystander() -> (Arc<AtomicUsize>, JoinHandle<()>) {
     let turns = Arc::new(AtomicUsize::new(0));

@@ -87,14 +87,10 @@ impl Room {
         if before == *permission {
             return;
         }
-        let gone = state.grants.video.may_subscribe() && !permission.can_subscribe;
         state.grants.video.set_permission(permission);
         let (permission, dependent) = (state.grants.video.permission(), state.is_dependent());
         self.change(Change::Permission { sid: sid.clone(), permission, dependent });
         self.unpublish_forbidden(now, sid);
-        if gone {
-            self.unsubscribe_all(now, sid);
-        }
         if self.participants.get(sid).is_some_and(|participant| participant.state.is_in_charge()) {
             self.hear_of_everybody(sid);
         }

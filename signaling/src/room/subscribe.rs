@@ -61,24 +61,27 @@ impl Room {
 
     fn reconcile_track(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
         let Some(publisher) = self.tracks.get(track).filter(|publisher| *publisher != sid).cloned() else { return };
-        let Some(permitted) = self.is_permitted(sid, &publisher, track) else { return };
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let state = &mut participant.state;
+        let Some(participant) = self.participants.get(sid) else { return };
+        let state = &participant.state;
         let wanted =
             state.grants.video.may_subscribe() && state.choices.get(track).copied().unwrap_or(state.auto_subscribe);
         let has = state.subscriptions.contains_key(track);
-        match (wanted, permitted) {
-            (true, true) if !has => self.subscribe(now, sid, &publisher, track),
-            (true, true) => {}
-            (true, false) => {
-                let news = state.denied.insert(track.clone());
-                self.unsubscribe(now, sid, track);
-                if news {
-                    let message = wire::subscription_permission(publisher.as_str(), track.as_str(), false);
-                    self.out.send(self.connection_of(sid), message);
-                }
-            }
+        match (wanted, self.is_permitted(sid, &publisher, track)) {
             (false, _) => self.unsubscribe(now, sid, track),
+            (true, Some(true)) if !has => self.subscribe(now, sid, &publisher, track),
+            (true, Some(false)) => self.deny(now, sid, &publisher, track),
+            (true, Some(true) | None) => {}
+        }
+    }
+
+    /// Ends a subscription that the publisher does not permit, and says so once.
+    fn deny(&mut self, now: Now, sid: &ParticipantSid, publisher: &ParticipantSid, track: &TrackSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let news = participant.state.denied.insert(track.clone());
+        self.unsubscribe(now, sid, track);
+        if news {
+            let message = wire::subscription_permission(publisher.as_str(), track.as_str(), false);
+            self.out.send(self.connection_of(sid), message);
         }
     }
 
@@ -160,14 +163,6 @@ impl Room {
                 participant.state.choices.remove(track);
                 participant.state.settings.remove(track);
             }
-        }
-    }
-
-    pub(super) fn unsubscribe_all(&mut self, now: Now, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let tracks: Vec<_> = participant.state.subscriptions.keys().cloned().collect();
-        for track in tracks {
-            self.unsubscribe(now, sid, &track);
         }
     }
 

@@ -289,12 +289,18 @@ fn a_room_that_becomes_small_is_made_known_to_itself() {
     let first: Vec<_> = (0..6).map(|number| view(&mut world, &format!("first{number}"))).collect();
     let bob = view(&mut world, "bob");
     let carol = view(&mut world, "carol");
+    let mut hidden = join("the-ghost", Mode::V1);
+    hidden.grants.video.hidden = true;
+    let ghost = world.enter(hidden);
+    assert_eq!(world.room.view().members[&world.sid(&ghost)].presence, Presence::Audience);
     world.forget();
     for client in &first {
         leave(&mut world, client);
     }
-    assert!(told(&mut world, &bob).contains(&("carol".to_owned(), State::Active)));
-    assert!(told(&mut world, &carol).contains(&("bob".to_owned(), State::Active)));
+    let told: Vec<_> = [&bob, &carol].map(|client| told(&mut world, client)).to_vec();
+    assert!(told[0].contains(&("carol".to_owned(), State::Active)));
+    assert!(told[1].contains(&("bob".to_owned(), State::Active)));
+    assert!(!told.concat().iter().any(|(identity, _)| identity == "the-ghost"));
 }
 
 #[test]

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use livekit_protocol as proto;
 use proptest::prelude::*;
+use prost::Message as _;
+use proto::data_packet::Value;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use signaling::join::{Join, Mode};
+use sfu::command::{DataChannel, Event};
+use signaling::join::Mode;
 use signaling::participant::HearsOf;
 
 use crate::sdp::Offer;
@@ -23,12 +26,21 @@ enum Step {
     Mute(usize, bool),
     Rename(usize, u8),
     Forbid(usize, bool),
+    Speak(usize),
+    Say(usize),
     RoomMetadata(u8),
     Pass(u64),
 }
 
+/// Who joins hidden. It may become visible (`Forbid`), and hidden again when it joins anew.
+const GHOST: usize = 4;
+
+fn identity(who: usize) -> String {
+    if who == GHOST { "the-ghost".to_owned() } else { format!("p{who}") }
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let who = 0..4usize;
+    let who = 0..=GHOST;
     prop_oneof![
         who.clone().prop_map(Step::Join),
         who.clone().prop_map(Step::Connect),
@@ -38,7 +50,9 @@ fn step() -> impl Strategy<Value = Step> {
         who.clone().prop_map(Step::Unpublish),
         (who.clone(), any::<bool>()).prop_map(|(who, muted)| Step::Mute(who, muted)),
         (who.clone(), any::<u8>()).prop_map(|(who, name)| Step::Rename(who, name)),
-        (who, any::<bool>()).prop_map(|(who, allowed)| Step::Forbid(who, allowed)),
+        (who.clone(), any::<bool>()).prop_map(|(who, allowed)| Step::Forbid(who, allowed)),
+        who.clone().prop_map(Step::Speak),
+        who.prop_map(Step::Say),
         any::<u8>().prop_map(Step::RoomMetadata),
         (0..70u64).prop_map(Step::Pass),
     ]
@@ -57,7 +71,9 @@ fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
     match step {
         Step::Join(who) => {
             let mode = if who % 2 == 0 { Mode::V0 } else { Mode::V1 };
-            let client = world.join(Join { ..join(&format!("p{who}"), mode) });
+            let mut join = join(&identity(*who), mode);
+            join.grants.video.hidden = *who == GHOST;
+            let client = world.join(join);
             clients.insert(*who, client);
         }
         Step::Connect(who) => {
@@ -97,21 +113,38 @@ fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
         }
         Step::Rename(who, name) => {
             let request = proto::UpdateParticipantRequest {
-                identity: format!("p{who}"),
+                identity: identity(*who),
                 name: name.to_string(),
                 ..Default::default()
             };
             let _ = world.call(|room, now| room.update_participant(now, request));
         }
         Step::Forbid(who, allowed) => {
-            let permission =
-                proto::ParticipantPermission { can_publish: *allowed, can_subscribe: *allowed, ..Default::default() };
+            let permission = proto::ParticipantPermission {
+                can_publish: *allowed,
+                can_subscribe: *allowed,
+                hidden: *who == GHOST && *allowed,
+                ..Default::default()
+            };
             let request = proto::UpdateParticipantRequest {
-                identity: format!("p{who}"),
+                identity: identity(*who),
                 permission: Some(permission),
                 ..Default::default()
             };
             let _ = world.call(|room, now| room.update_participant(now, request));
+        }
+        Step::Speak(who) => {
+            let publications =
+                client(who).map(|client| world.session(&client).publications.values().map(|p| p.id).collect());
+            for publication in publications.unwrap_or_else(Vec::new) {
+                world.event(Event::AudioActivity { publication, level: 0.5, active: true });
+            }
+        }
+        Step::Say(who) => {
+            let Some(transport) = client(who).map(|client| world.session(&client).data_transport()) else { return };
+            let value = Value::User(proto::UserPacket { payload: b"hello".to_vec(), ..Default::default() });
+            let payload = proto::DataPacket { value: Some(value), ..Default::default() }.encode_to_vec().into();
+            world.event(Event::Data { transport, channel: DataChannel::Reliable, payload });
         }
         Step::RoomMetadata(text) => {
             world.call(|room, now| room.update_metadata(now, &text.to_string())).unwrap();

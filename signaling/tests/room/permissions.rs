@@ -4,6 +4,7 @@ use livekit_protocol as proto;
 use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
+use sfu::command::Command;
 use signaling::rooms::ApiError;
 
 use crate::sdp::Offer;
@@ -53,6 +54,7 @@ fn the_right_to_subscribe_can_go_and_come_back() {
     world.answer(&bob);
     permit(&mut world, &bob, |permission| permission.can_subscribe = false);
     assert!(world.session(&bob).subscriptions.is_empty());
+    assert!(world.commands.iter().any(|command| matches!(command, Command::Unsubscribe { .. })), "the worker stops");
     permit(&mut world, &bob, |_| {});
     assert_eq!(world.session(&bob).subscriptions.len(), 1);
     world.forget();

@@ -44,6 +44,14 @@ pub struct World {
     pub scores: Vec<Score>,
     pub events: Vec<RoomEvent>,
     pub finished: bool,
+    /// Who joined hidden, by connection; whoever is hidden no more is forgotten.
+    hidden: BTreeMap<ConnectionId, Hidden>,
+}
+
+/// By what others would know a hidden participant.
+struct Hidden {
+    identity: String,
+    sid: ParticipantSid,
 }
 
 impl World {
@@ -81,6 +89,7 @@ impl World {
             scores: Vec::new(),
             events: Vec::new(),
             finished: false,
+            hidden: BTreeMap::new(),
         };
         world.collect();
         world
@@ -91,6 +100,9 @@ impl World {
     }
 
     fn collect(&mut self) {
+        let room = &self.room;
+        let is_shown = |hidden: &Hidden| room.session(&hidden.identity).is_some_and(|session| !session.is_hidden());
+        self.hidden.retain(|_, hidden| !is_shown(hidden));
         for effect in self.room.take_effects() {
             assert!(!self.finished, "effect after the end: {effect:?}");
             match effect {
@@ -98,6 +110,7 @@ impl World {
                 RoomEffect::Send { to, message } => {
                     for connection in to {
                         assert!(!self.closed.contains(&connection), "message after close: {message:?}");
+                        assert_keeps_hidden(&self.hidden, connection, &message.binary());
                         let response = message.response().into_owned().message.unwrap();
                         self.inboxes.entry(connection).or_default().push(response);
                     }
@@ -130,7 +143,14 @@ impl World {
     }
 
     pub fn try_join(&mut self, join: Join) -> Result<ConnectionId, JoinError> {
+        let hidden = join.grants.video.hidden.then(|| join.grants.identity.to_string());
         let result = self.room.join(self.now(), join);
+        if let (Ok(connection), Some(identity)) = (result, hidden)
+            && let Some(session) = self.room.session(&identity)
+        {
+            let sid = session.sid.clone();
+            self.hidden.insert(connection, Hidden { identity, sid });
+        }
         self.collect();
         result
     }
@@ -282,6 +302,16 @@ impl World {
             view.apply(delta).unwrap();
         }
         view
+    }
+}
+
+/// Nobody but itself is told of a hidden participant, in any message.
+fn assert_keeps_hidden(hidden: &BTreeMap<ConnectionId, Hidden>, to: ConnectionId, message: &[u8]) {
+    let own = hidden.get(&to).map(|own| own.identity.as_str());
+    let names = |name: &str| message.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    for Hidden { identity, sid } in hidden.values().filter(|hidden| Some(hidden.identity.as_str()) != own) {
+        let text = String::from_utf8_lossy(message);
+        assert!(!names(sid.as_str()) && !names(identity), "others are told of {identity}, who is hidden: {text}");
     }
 }
 
