@@ -73,6 +73,7 @@ macro_rules! every_rule {
                 a_server_that_starts_or_stops_says_so
                 a_store_that_is_away_for_half_a_minute_makes_the_server_unready
                 a_media_worker_that_does_not_run_makes_the_server_unready
+                a_media_worker_that_stands_still_makes_the_server_unready_meanwhile
                 pages_follow_each_other
                 bad_pages_are_refused
                 a_slow_body_is_given_up

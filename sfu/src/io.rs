@@ -6,6 +6,7 @@
 //! is handed over, and counted.
 
 mod epoll;
+pub mod pulse;
 mod strays;
 mod tcp;
 mod udp;
@@ -19,8 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use self::epoll::Waker;
+use self::pulse::Pulse;
 use self::udp::{Sharing, UdpSocket};
 use self::worker::Worker;
 use crate::certificate::Certificate;
@@ -64,12 +67,19 @@ pub struct Config {
 }
 
 /// What a worker shows to other threads.
-#[derive(Default)]
 struct Board {
     stats: Mutex<Stats>,
     transports: AtomicUsize,
+    pulse: Pulse,
     /// The thread has ended.
     ended: AtomicBool,
+}
+
+impl Board {
+    fn new(now: Instant) -> Self {
+        let (stats, transports, ended) = Default::default();
+        Self { stats, transports, pulse: Pulse::new(now), ended }
+    }
 }
 
 /// Says that a worker's thread has ended, however it did.
@@ -182,7 +192,7 @@ impl Workers {
             };
             let index = u8::try_from(index).map_err(io::Error::other)?;
             let (commands_to, commands) = sync_channel(COMMANDS_MAX);
-            let board = Arc::new(Board::default());
+            let board = Arc::new(Board::new(Instant::now()));
             let handle = WorkerHandle {
                 index,
                 commands: commands_to,
@@ -282,6 +292,11 @@ impl WorkerHandle {
     /// Whether its thread is at work. One that is not hosts no more rooms.
     pub fn is_running(&self) -> bool {
         !self.board.ended.load(Ordering::Relaxed)
+    }
+
+    /// For how long its turn has lasted, where that is far too long ([`pulse::STALL`]): its clients hear and see nothing.
+    pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
+        self.board.pulse.stalled_for(now)
     }
 
     /// Transports now hosted, up to a second old: what placement goes by.

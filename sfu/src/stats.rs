@@ -227,6 +227,8 @@ pub struct Stats {
     pub paths_moved: u64,
     pub panics: u64,
     pub restarts: u64,
+    /// Turns longer than [`crate::io::pulse::STALL`].
+    pub stalls: u64,
     pub handshakes: Handshakes,
     pub ended: Ends,
     pub losses: Losses,
@@ -293,6 +295,7 @@ impl Stats {
             ("paths_moved_total", "Transports that went on at another address.", self.paths_moved),
             ("panics_total", "Faults in the program that a worker went on after.", self.panics),
             ("worker_restarts_total", "Faults after which a worker closed all of its transports.", self.restarts),
+            ("worker_stalls_total", "Turns of a worker that took more than a quarter of a second.", self.stalls),
         ];
         let handshakes = [
             ("AEAD_AES_128_GCM", self.handshakes.gcm128),

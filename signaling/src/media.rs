@@ -1,6 +1,7 @@
 //! Handles of the workers: which worker hosts which room, and the way of a worker's events to their room.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use sfu::command::{Event, RoomId};
 use sfu::engine::{ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
@@ -107,15 +108,16 @@ async fn hand_over(rooms: &HashMap<RoomId, mpsc::Sender<Event>>, room: RoomId, e
     let _ = sender.send(event).await;
 }
 
-/// The worker for the next room: of those that run the one with the fewest transports.
-pub(crate) fn least_loaded(workers: &[WorkerHandle]) -> Option<&WorkerHandle> {
-    workers.iter().filter(|worker| worker.is_running()).min_by_key(|worker| worker.load())
+/// The worker for the next room: of those that run the one with the fewest transports, and one that stalls only if all do.
+pub(crate) fn least_loaded(workers: &[WorkerHandle], now: Instant) -> Option<&WorkerHandle> {
+    let running = workers.iter().filter(|worker| worker.is_running());
+    running.min_by_key(|worker| (worker.stalled_for(now).is_some(), worker.load()))
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use sfu::command::{DataChannel, PublicationId, ReceiveStats, TransportEnd, TransportId};
+    use sfu::command::{Command, DataChannel, PublicationId, ReceiveStats, TransportEnd, TransportId};
 
     use super::*;
 
@@ -164,6 +166,50 @@ mod tests {
         assert_eq!(events.len(), WORKER_EVENTS_MAX + WORKER_DATA_MESSAGES_MAX + 1);
         let last = std::iter::from_fn(|| events.try_recv().ok()).last();
         assert!(matches!(last, Some((RoomId(2), Event::TransportEnded { .. }))));
+    }
+
+    #[test]
+    fn a_worker_that_stalls_gets_no_room_while_another_one_is_well() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let config = sfu::io::Config {
+            workers: 2,
+            bind: vec![[127, 0, 0, 1].into()],
+            advertise: Vec::new(),
+            udp: sfu::io::UdpPorts::Single(0),
+            tcp_port: None,
+            certificate: sfu::certificate::Certificate::generate(),
+            engine: sfu::engine::EngineConfig::default(),
+        };
+        // Whoever has something to tell waits until the sender is dropped.
+        let workers = sfu::io::Workers::start(config, move |_, _| drop(held.lock().unwrap().recv())).unwrap();
+        let [first, second] = workers.handles() else { panic!("two workers") };
+        let (transport, room, opener) = (TransportId(1), RoomId(1), sfu::command::ChannelOpener::Client);
+        for command in [
+            Command::OpenTransport { transport, room, local: first.new_credentials(), opener },
+            Command::ExportTransport { transport },
+        ] {
+            first.try_send(command).unwrap();
+        }
+        // It has one transport, or none for all that is known; the second one gets two.
+        for number in [2, 3] {
+            let (transport, local) = (TransportId(number), second.new_credentials());
+            second.try_send(Command::OpenTransport { transport, room, local, opener }).unwrap();
+        }
+        let until = |is_so: &dyn Fn() -> bool| {
+            let patience = Instant::now() + std::time::Duration::from_secs(60);
+            while !is_so() {
+                assert!(Instant::now() < patience, "it takes too long");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        };
+        until(&|| second.load() == 2 && first.stalled_for(Instant::now()).is_some());
+        let chosen = |now| least_loaded(workers.handles(), now).map(WorkerHandle::load);
+        assert_eq!(chosen(Instant::now()), Some(2));
+        drop(release);
+        until(&|| first.stalled_for(Instant::now()).is_none());
+        assert_eq!(chosen(Instant::now()), Some(first.load()));
+        workers.stop();
     }
 
     #[tokio::test]

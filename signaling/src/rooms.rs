@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use livekit_protocol as proto;
@@ -617,7 +617,7 @@ impl Directory {
     }
 
     async fn create(&mut self, name: RoomName, settings: RoomSettings) -> Option<RoomHandle> {
-        let worker = media::least_loaded(&self.workers)?.clone();
+        let worker = media::least_loaded(&self.workers, Instant::now())?.clone();
         self.last_id += 1;
         let id = RoomId(self.last_id);
         let (handle, room_inputs) = RoomHandle::new();

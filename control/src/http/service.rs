@@ -1,7 +1,7 @@
 //! The server itself: what apps should know of it, whether it is up, tokens for trying it (stream API, sections 2.6, 11).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -151,6 +151,13 @@ pub(super) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
+/// A worker in one turn for so long serves nobody.
+const STILL_MAX: Duration = Duration::from_secs(2);
+
+fn stands_still(worker: &WorkerHandle, now: Instant) -> bool {
+    worker.stalled_for(now).is_some_and(|stalled| stalled >= STILL_MAX)
+}
+
 /// Whether calls should come here.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
@@ -163,7 +170,8 @@ pub(super) struct Readiness {
 refusals!(ReadyRefusals = [] StoreUnavailable, SfuUnavailable, ShuttingDown);
 
 /// Whether calls should come here: not before the store was read for the first time, not while the store is away for more
-/// than half a minute, not while one of the workers that carry media does not run, and not while the server stops. Streams
+/// than half a minute, not while one of the workers that carry media does not run or stands still for seconds, and not while
+/// the server stops. Streams
 /// and chats under way go on without their store.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "getReadiness",
@@ -175,6 +183,10 @@ pub(super) async fn readyz(State(front): State<Arc<Front>>) -> Result<Json<Readi
         Phase::Draining => Err(draining()),
         Phase::Serving if !front.workers.iter().all(WorkerHandle::is_running) => {
             Err(Problem::new(Code::SfuUnavailable, "A media worker of this server is not running; restart the server."))
+        }
+        Phase::Serving if front.workers.iter().any(|worker| stands_still(worker, Instant::now())) => {
+            Err(Problem::new(Code::SfuUnavailable, "A media worker of this server has stood still for seconds.")
+                .retry_after(STORE_RETRY))
         }
         Phase::Serving => match front.store_health.away_for(Instant::now()) {
             None => Ok(Json(Readiness { status: "ready", store: "available" })),

@@ -11,9 +11,9 @@ use super::world::{World, eventually, send, token};
 use control::http::Phase;
 use control::store::SharedStore;
 use sfu::certificate::Certificate;
-use sfu::command::{ChannelOpener, Command, RoomId, TransportId};
+use sfu::command::{ChannelOpener, Command, Event, RoomId, TransportId};
 use sfu::engine::EngineConfig;
-use sfu::io::{UdpPorts, Workers};
+use sfu::io::{UdpPorts, WorkerHandle, Workers};
 
 /// [S] The base path is `/api`, bodies are JSON in camelCase.
 pub async fn answers_are_json_in_camel_case(store: SharedStore) {
@@ -313,8 +313,8 @@ impl Drop for Fatal {
     }
 }
 
-/// Workers of which the first ends as soon as it has something to tell.
-fn mortal_workers() -> Workers {
+/// Two workers, and what they do where they have something to tell.
+fn workers(on_event: impl Fn(RoomId, Event) + Clone + Send + 'static) -> Workers {
     let config = sfu::io::Config {
         workers: 2,
         bind: vec![[127, 0, 0, 1].into()],
@@ -324,25 +324,52 @@ fn mortal_workers() -> Workers {
         certificate: Certificate::generate(),
         engine: EngineConfig::default(),
     };
-    Workers::start(config, |_, _| std::panic::panic_any(Fatal)).unwrap()
+    Workers::start(config, on_event).unwrap()
+}
+
+/// Gives a worker something to tell.
+fn prompt(worker: &WorkerHandle) {
+    let (transport, local, opener) = (TransportId(1), worker.new_credentials(), ChannelOpener::Client);
+    worker.try_send(Command::OpenTransport { transport, room: RoomId(1), local, opener }).unwrap();
+    worker.try_send(Command::ExportTransport { transport }).unwrap();
 }
 
 /// Section 1.1: a node one of whose media workers has ended asks to be left alone, whatever else is well.
 pub async fn a_media_worker_that_does_not_run_makes_the_server_unready(store: SharedStore) {
-    let workers = mortal_workers();
+    let workers = workers(|_, _| std::panic::panic_any(Fatal));
     let world = World::with(store, |settings| settings.workers = workers.handles().to_vec()).await;
     world.get("/readyz", "").await.expect(200);
 
-    let (transport, worker) = (TransportId(1), &workers.handles()[0]);
-    let (local, opener) = (worker.new_credentials(), ChannelOpener::Client);
-    worker.try_send(Command::OpenTransport { transport, room: RoomId(1), local, opener }).unwrap();
-    worker.try_send(Command::ExportTransport { transport }).unwrap();
+    let worker = &workers.handles()[0];
+    prompt(worker);
     eventually("the worker has ended", || ready(!worker.is_running())).await;
 
     let refused = world.get("/readyz", "").await;
     refused.refused(503, "sfu_unavailable");
     assert!(refused.json()["detail"].as_str().unwrap().contains("media worker"));
     world.get("/healthz", "").await.expect(200);
+    workers.stop();
+}
+
+/// Section 1.1: what holds a media worker up, whatever it is, shows.
+pub async fn a_media_worker_that_stands_still_makes_the_server_unready_meanwhile(store: SharedStore) {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let workers = workers(move |_, _| {
+        // Until the sender is dropped.
+        let _ = held.lock().unwrap().recv();
+    });
+    let world = World::with(store, |settings| settings.workers = workers.handles().to_vec()).await;
+    world.get("/readyz", "").await.expect(200);
+
+    prompt(&workers.handles()[0]);
+    eventually("the server is not ready", async || world.get("/readyz", "").await.status == 503).await;
+    let refused = world.get("/readyz", "").await;
+    refused.refused(503, "sfu_unavailable");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("stood still"));
+
+    drop(release);
+    eventually("the server is ready again", async || world.get("/readyz", "").await.status == 200).await;
     workers.stop();
 }
 

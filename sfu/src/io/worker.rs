@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, trace, warn};
 
 use super::epoll::{Epoll, Interest};
+use super::pulse::STALL;
 use super::strays::{Place, Strays};
 use super::tcp::{
     BadFrame, Connection, ConnectionId, Connections, FRAMES_A_TURN, ReadOutcome, UNAUTHENTICATED_FRAMES_MAX,
@@ -32,8 +33,8 @@ const BATCHES_MAX: usize = 8;
 const COMMANDS_A_TURN: usize = 256;
 /// How long no connection is accepted after the process had no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-/// Time between two lines of the log that say so.
-const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(60);
+/// Time between two lines of the log that say the same.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// How often counters are shown and idle connections closed.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -62,6 +63,10 @@ pub(super) struct Worker {
     strays: Strays,
     board: Arc<Board>,
     housekeeping: Instant,
+    /// When the last turn did.
+    turn_began: Instant,
+    /// When a turn that lasted too long was last told of in the log.
+    stall_warned_at: Option<Instant>,
     stopping: bool,
 }
 
@@ -100,6 +105,8 @@ impl Worker {
             strays: Strays::default(),
             board,
             housekeeping: now,
+            turn_began: now,
+            stall_warned_at: None,
             stopping: false,
         })
     }
@@ -110,9 +117,11 @@ impl Worker {
         let mut ready = Vec::with_capacity(128);
         // When there is something to forward that this turn left.
         let mut again: Option<Instant> = None;
+        self.turn_began = Instant::now();
         loop {
             ready.clear();
-            if let Err(error) = self.epoll.wait(Some(self.timeout(again)), &mut ready) {
+            let timeout = self.timeout(again);
+            if let Err(error) = self.epoll.wait(Some(timeout), &mut ready) {
                 error!(worker = self.index, %error, "cannot wait for sockets: the worker stops");
                 return;
             }
@@ -125,12 +134,15 @@ impl Worker {
                 self.recover();
                 Some(Instant::now())
             });
+            self.board.pulse.end();
         }
     }
 
     /// Takes in what has arrived, sends what follows from it, and does what is due. Returns when there is more to forward.
     fn turn(&mut self, ready: &[u64], batch: &mut ReceiveBatch, on_event: &impl Fn(RoomId, Event)) -> Option<Instant> {
         let now = Instant::now();
+        self.board.pulse.begin(now);
+        self.turn_began = now;
         for token in ready {
             self.on_ready(now, *token, batch);
         }
@@ -175,11 +187,24 @@ impl Worker {
         error!(worker, transports, "a fault that no transport is known to have led to: all of this worker are closed");
     }
 
-    fn timeout(&self, again: Option<Instant>) -> Duration {
+    fn timeout(&mut self, again: Option<Instant>) -> Duration {
         let now = Instant::now();
+        self.note_stall(now.saturating_duration_since(self.turn_began));
         let until = |at: Instant| at.saturating_duration_since(now);
         let due = self.engine.deadline().map_or(HOUSEKEEPING, until).min(HOUSEKEEPING);
         again.map_or(due, |at| due.min(until(at)))
+    }
+
+    /// Counts a turn that has held up everybody.
+    fn note_stall(&mut self, lasted: Duration) {
+        if lasted <= STALL {
+            return;
+        }
+        self.engine.stats.stalls += 1;
+        if self.stall_warned_at.is_none_or(|at| self.turn_began >= at + WARNING_PAUSE) {
+            self.stall_warned_at = Some(self.turn_began);
+            warn!(worker = self.index, ?lasted, "a turn took so long that all clients of this worker had to wait");
+        }
     }
 
     fn on_ready(&mut self, now: Instant, token: u64, batch: &mut ReceiveBatch) {
@@ -290,7 +315,7 @@ impl Worker {
     /// A listener that cannot accept stays ready: asking it again at once would take the whole core.
     fn pause_accepting(&mut self, now: Instant, error: &io::Error) {
         self.engine.stats.accept_pauses += 1;
-        if self.accept_warned_at.is_none_or(|at| now >= at + ACCEPT_WARNING_PAUSE) {
+        if self.accept_warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
             self.accept_warned_at = Some(now);
             warn!(worker = self.index, %error, "no ICE-TCP connection is accepted: raise the limit of open files");
         }
