@@ -182,7 +182,8 @@ mod tests {
             engine: sfu::engine::EngineConfig::default(),
         };
         // Whoever has something to tell waits until the sender is dropped.
-        let workers = sfu::io::Workers::start(config, move |_, _| drop(held.lock().unwrap().recv())).unwrap();
+        let waits = move |_, _| assert!(held.lock().unwrap().recv().is_err(), "nothing is sent");
+        let workers = sfu::io::Workers::start(config, waits).unwrap();
         let [first, second] = workers.handles() else { panic!("two workers") };
         let (transport, room, opener) = (TransportId(1), RoomId(1), sfu::command::ChannelOpener::Client);
         for command in [
