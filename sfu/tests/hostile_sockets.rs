@@ -12,7 +12,7 @@ use peer::{Link, Peer, Server};
 use proptest::prelude::*;
 use rtc_datachannel::message::message_channel_open::ChannelType;
 use sfu::command::*;
-use support::{check, nomination};
+use support::{check, nomination, remote_credentials};
 
 /// Type of an error response, and its code (RFC 8489, section 14.8).
 fn error_code(reply: &[u8]) -> Option<u16> {
@@ -181,6 +181,23 @@ fn one_transport_holds_few_connections() {
     assert_eq!(server.counted("discards_total", "tcp_connections_full", 1), 1);
     peer.check();
     drop(more);
+}
+
+#[test]
+fn an_ice_restart_brings_a_transport_no_further_connections() {
+    let mut server = Server::start(1);
+    let peer = Peer::connect(&mut server, 1, Link::tcp);
+    let dial = |local: &IceCredentials| {
+        let mut link = Link::tcp(&server);
+        link.send(&check(local, Vec::new()));
+        link
+    };
+    let mut links: Vec<Link> = (0..7).map(|_| dial(&peer.local)).collect();
+    let (transport, local) = (TransportId(1), server.workers().handles()[0].new_credentials());
+    server.command(Command::RestartIce { transport, local: local.clone() });
+    server.command(Command::SetRemoteCredentials { transport, remote: remote_credentials() });
+    links.extend((0..2).map(|_| dial(&local)));
+    assert_eq!(server.counted("discards_total", "tcp_connections_full", 2), 2);
 }
 
 /// ERROR and ABORT whose cause claims more bytes than the chunk has (RFC 9260, section 3.3.10).

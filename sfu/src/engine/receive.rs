@@ -8,7 +8,7 @@ use shared::media::Codec;
 use super::{Engine, PATH_TAKEN, PATHS_MAX, STREAMS_MAX, Stage, Stream, is_vp8};
 use crate::audio::parse_audio_level;
 use crate::codec::{Vp8Descriptor, is_keyframe_start};
-use crate::command::{Event, Mid, Rid, Ssrc};
+use crate::command::{Event, Mid, Rid, Ssrc, TransportId};
 use crate::demux::{Discard, PacketKind};
 use crate::history::PacketInfo;
 use crate::ice::{StunRefusal, is_response, local_ufrag_of};
@@ -20,6 +20,12 @@ impl Engine {
     /// Whether an authenticated check came this way to a transport of this worker.
     pub fn knows(&self, path: &Path) -> bool {
         self.paths.contains_key(path)
+    }
+
+    /// The transport of this worker to which an authenticated check came this way.
+    pub fn transport_at(&self, path: &Path) -> Option<TransportId> {
+        let slot = *self.paths.get(path)?;
+        Some(self.peers[slot].id)
     }
 
     /// Takes one datagram. What cannot be used is counted.

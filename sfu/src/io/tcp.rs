@@ -11,6 +11,7 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::udp::{Sharing, bind_shared};
+use crate::command::TransportId;
 
 /// Connections that a worker keeps.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -59,8 +60,8 @@ pub struct Connection {
     last_read: Instant,
     /// It has been seen to name a transport of this worker.
     pub settled: bool,
-    /// A check that came over it was valid: the ufrag of ours that it named.
-    authenticated: Option<Box<str>>,
+    /// A check that came over it was valid, for this transport.
+    authenticated: Option<TransportId>,
     /// Frames taken before that.
     pub unauthenticated_frames: u32,
 }
@@ -219,9 +220,9 @@ impl ConnectionId {
 pub struct Connections {
     slots: Slab<(ConnectionId, Connection)>,
     uses: u32,
-    /// Of the unauthenticated ones, how many each address has; of the others, how many each ufrag of ours.
+    /// Of the unauthenticated ones, how many each address has; of the others, how many each transport.
     unauthenticated: HashMap<IpAddr, u32>,
-    authenticated: HashMap<Box<str>, usize>,
+    authenticated: HashMap<TransportId, usize>,
 }
 
 impl Connections {
@@ -246,20 +247,21 @@ impl Connections {
         (*known == id).then_some(connection)
     }
 
-    /// Notes that a valid check has come over it, for the transport with this ufrag. `false`: that has as many already.
-    pub fn authenticate(&mut self, id: ConnectionId, ufrag: &str) -> bool {
+    /// Notes that a valid check has come over it, for this transport. `false`: that has as many already, whatever ICE
+    /// credentials it had when they came.
+    pub fn authenticate(&mut self, id: ConnectionId, transport: TransportId) -> bool {
         let Some((_, connection)) = self.slots.get_mut(id.slot()).filter(|(known, _)| *known == id) else {
             return true;
         };
         if connection.is_authenticated() {
             return true;
         }
-        let others = self.authenticated.entry(ufrag.into()).or_default();
+        let others = self.authenticated.entry(transport).or_default();
         if *others >= PER_TRANSPORT_MAX {
             return false;
         }
         *others += 1;
-        connection.authenticated = Some(ufrag.into());
+        connection.authenticated = Some(transport);
         let address = prefix_of(connection.remote.ip());
         self.uncount(address);
         true
@@ -270,7 +272,7 @@ impl Connections {
         let (_, connection) = self.slots.remove(id.slot());
         match &connection.authenticated {
             None => self.uncount(prefix_of(connection.remote.ip())),
-            Some(ufrag) => self.uncount_authenticated(ufrag),
+            Some(transport) => self.uncount_authenticated(*transport),
         }
         Some(connection.into_parts())
     }
@@ -279,11 +281,11 @@ impl Connections {
         self.slots.iter().filter(|(_, (_, connection))| connection.is_overdue(now)).map(|(_, (id, _))| *id).collect()
     }
 
-    fn uncount_authenticated(&mut self, ufrag: &str) {
-        if let Some(count) = self.authenticated.get_mut(ufrag) {
+    fn uncount_authenticated(&mut self, transport: TransportId) {
+        if let Some(count) = self.authenticated.get_mut(&transport) {
             *count -= 1;
             if *count == 0 {
-                self.authenticated.remove(ufrag);
+                self.authenticated.remove(&transport);
             }
         }
     }
@@ -343,8 +345,8 @@ mod tests {
             (0..UNAUTHENTICATED_PER_ADDRESS_MAX).map(|_| insert(&mut connections).expect("room")).collect();
         assert_eq!(insert(&mut connections), None);
 
-        assert!(connections.authenticate(ids[0], "ufrag"));
-        assert!(connections.authenticate(ids[0], "ufrag"));
+        assert!(connections.authenticate(ids[0], TransportId(1)));
+        assert!(connections.authenticate(ids[0], TransportId(1)));
         let one_more = insert(&mut connections).expect("a valid check frees its share");
         assert_eq!(insert(&mut connections), None);
         connections.remove(one_more);
@@ -357,12 +359,12 @@ mod tests {
         let mut insert = || connections.insert(pair().1).expect("room");
         let ids: Vec<_> = (0..=PER_TRANSPORT_MAX).map(|_| insert()).collect();
         let (last, ids) = ids.split_last().expect("some");
-        assert!(ids.iter().all(|id| connections.authenticate(*id, "one")));
-        assert!(!connections.authenticate(*last, "one"));
+        assert!(ids.iter().all(|id| connections.authenticate(*id, TransportId(1))));
+        assert!(!connections.authenticate(*last, TransportId(1)));
         connections.remove(ids[0]);
-        assert!(connections.authenticate(*last, "one"), "one that is closed makes room");
+        assert!(connections.authenticate(*last, TransportId(1)), "one that is closed makes room");
         let other = connections.insert(pair().1).expect("room");
-        assert!(connections.authenticate(other, "other"));
+        assert!(connections.authenticate(other, TransportId(2)));
 
         for id in ids[1..].iter().chain([last, &other]) {
             connections.remove(*id);

@@ -404,10 +404,9 @@ impl Worker {
         if PacketKind::of(frame) != Some(PacketKind::Stun) {
             return Err(Discard::FrameRefused);
         }
-        let ufrag = local_ufrag_of(frame).map(str::to_owned);
         engine.receive(now, from, frame, out);
-        if engine.knows(&from) {
-            if !connections.authenticate(id, &ufrag.unwrap_or_default()) {
+        if let Some(transport) = engine.transport_at(&from) {
+            if !connections.authenticate(id, transport) {
                 return Err(Discard::TcpConnectionsFull);
             }
         } else if connection.unauthenticated_frames >= UNAUTHENTICATED_FRAMES_MAX {
