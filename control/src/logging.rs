@@ -29,6 +29,9 @@ const ADDRESS: &str = "address";
 /// Our crates, as lines name where they come from.
 const OURS: [&str; 5] = ["onair", "control", "signaling", "sfu", "shared"];
 
+/// Says what peers do in words of error, an ABORT for one: any client could fill the log. Discards and ends are counted.
+const UNHEARD: &str = "rtc_sctp=off";
+
 /// Starts the log. Libraries speak only when it matters.
 pub fn start(config: &Config) {
     let level = config.log_level().name();
@@ -36,7 +39,7 @@ pub fn start(config: &Config) {
     let ours = OURS.map(|name| format!(",{name}={level}")).concat();
     // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
     let wanted = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
-    let filter = EnvFilter::new(wanted.unwrap_or(format!("{others}{ours}")));
+    let filter = EnvFilter::new(wanted.unwrap_or(format!("{others},{UNHEARD}{ours}")));
     let fields = Fields { json: config.logging.json, addresses: config.logging.addresses };
     let log = tracing_subscriber::fmt()
         .with_writer(Output::default())
