@@ -185,6 +185,7 @@ pub async fn a_user_who_calls_too_often_is_told_to_wait(store: SharedStore) {
 
     refused.refused(429, "rate_limited");
     let millis = refused.json()["retryAfterMs"].as_u64().unwrap();
+    assert!((1_001..=20_000).contains(&millis), "three a minute, one in twenty seconds: {millis}");
     assert_eq!(refused.header("retry-after"), Some(millis.div_ceil(1000).to_string().as_str()));
     world.get("/api/live/mine", "u2").await.expect(200);
     world.get("/api/live/active", "").await.expect(200);

@@ -79,16 +79,19 @@ pub async fn a_webhooks_token_is_looked_at_before_its_body(store: SharedStore) {
     let key = EncodingKey::from_secret(SFU_SECRET.as_bytes());
     let header = Header { crit: Some(vec!["exp".into()]), ..Header::new(Algorithm::HS256) };
     let extended = jsonwebtoken::encode(&header, &json!({ "iss": SFU_KEY, "exp": now + 300 }), &key).unwrap();
-    for token in ["", "x", &expired, &stranger, &extended] {
+    let genuine = signature("{}", SFU_SECRET);
+    let refused = ["", "x", &expired, &stranger, &extended].map(|token| (token, 200_000, "HTTP/1.1 401"));
+    // Of a body that is too large nothing is taken either.
+    for (token, length, expected) in refused.into_iter().chain([(&*genuine, 300 << 10, "HTTP/1.1 413")]) {
         let mut socket = TcpStream::connect(world.address).await.unwrap();
         let head = format!(
             "POST /api/webhooks/livekit HTTP/1.1\r\nhost: a\r\nauthorization: {token}\r\ncontent-type: {KIND}\r\n\
-             content-length: 200000\r\n\r\n"
+             content-length: {length}\r\n\r\n"
         );
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut status = [0; 12];
         socket.read_exact(&mut status).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 401", "{token}");
+        assert_eq!(String::from_utf8_lossy(&status), expected, "{token}");
     }
 }
 
