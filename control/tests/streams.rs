@@ -62,6 +62,7 @@ macro_rules! every_rule {
                 a_thousand_events_in_any_order_end_at_the_true_number
                 two_nodes_that_handle_the_same_event_count_it_once
                 a_blocked_user_who_comes_in_is_put_out
+                a_banned_user_who_comes_in_is_put_out
                 a_room_that_does_not_answer_keeps_no_other_one_waiting
             }
             life {

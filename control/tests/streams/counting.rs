@@ -267,6 +267,27 @@ pub async fn a_blocked_user_who_comes_in_is_put_out(store: SharedStore) {
     assert!(world.stored(stream.id).await.blocks(&id("bo")));
 }
 
+/// With a token of before the ban, that is.
+pub async fn a_banned_user_who_comes_in_is_put_out(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.enter(&stream, &world.viewer("bo")).await;
+    let ban = crate::life::ban(&world, "bo");
+    world.streams.store().set_ban(&ban).await.unwrap();
+    world.streams.observe_ban(ban);
+    crate::world::eventually("the ban has put out who was there", async || {
+        world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
+    })
+    .await;
+
+    world.enter(&stream, &world.viewer("bo")).await;
+
+    crate::world::eventually("the banned user is out", async || {
+        world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
+    })
+    .await;
+}
+
 /// Of more rooms than anything is spread over: some share all they can with the silent one.
 pub async fn a_room_that_does_not_answer_keeps_no_other_one_waiting(store: SharedStore) {
     let world = World::new(store);

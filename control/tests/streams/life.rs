@@ -30,7 +30,7 @@ fn planned(world: &World, minutes: u64) -> ScheduleRequest {
     }
 }
 
-fn ban(world: &World, user: &str) -> Ban {
+pub fn ban(world: &World, user: &str) -> Ban {
     Ban {
         user_id: id(user),
         reason: "spam".into(),
