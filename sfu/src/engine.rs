@@ -8,9 +8,11 @@
 //! - `engine/forward.rs`: fan-out into runs, retransmissions
 //! - `engine/feedback.rs`: RTCP in both directions, and its timers
 //! - `engine/data.rs`: data messages to rooms and to clients, and who waits for which
+//! - `engine/budget.rs`: what a transport's packets may cost, whatever is in them
 //! - `engine/fault.rs`: what is closed after a panic
 //! - `engine/state.rs`: a session's state, written down and read back
 
+mod budget;
 mod data;
 mod fault;
 mod feedback;
@@ -27,6 +29,7 @@ use shared::media::{Codec, MediaKind};
 use slab::Slab;
 use tracing::debug;
 
+use self::budget::Budget;
 use self::data::{DataFlow, Load};
 pub use self::data::{ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
 use self::fault::Serving;
@@ -84,6 +87,7 @@ struct Peer {
     /// Its part of [`DataFlow::backlog`].
     data_backlog: usize,
     data: data::Sender,
+    budget: Budget,
 }
 
 /// What an SSRC of a publisher carries.
@@ -126,6 +130,8 @@ pub struct Engine {
     /// Whom a panic would be the fault of.
     serving: Option<Serving>,
     data: DataFlow,
+    /// When a transport whose budget is spent was last told of in the log.
+    budget_warned_at: Option<Instant>,
     pub stats: Stats,
     /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
     datagram: Vec<u8>,
@@ -155,6 +161,7 @@ impl Engine {
             events: VecDeque::new(),
             serving: None,
             data: DataFlow::default(),
+            budget_warned_at: None,
             stats: Stats::default(),
             datagram: Vec::with_capacity(2048),
             rtcp: Vec::with_capacity(2048),
@@ -340,6 +347,7 @@ impl Engine {
             closes_at: None,
             data_backlog: 0,
             data: data::Sender::default(),
+            budget: Budget::new(now),
         });
         self.peer_of.insert(id, slot);
         self.ufrags.insert(ufrag, slot);

@@ -229,6 +229,10 @@ pub struct Stats {
     pub restarts: u64,
     /// Turns longer than [`crate::io::pulse::STALL`].
     pub stalls: u64,
+    /// Microseconds that DTLS, with SCTP inside of it, and RTCP took.
+    pub control_micros: u64,
+    /// Times that a transport had taken all of its budget of them.
+    pub budgets_spent: u64,
     pub handshakes: Handshakes,
     pub ended: Ends,
     pub losses: Losses,
@@ -296,6 +300,8 @@ impl Stats {
             ("panics_total", "Faults in the program that a worker went on after.", self.panics),
             ("worker_restarts_total", "Faults after which a worker closed all of its transports.", self.restarts),
             ("worker_stalls_total", "Turns of a worker that took more than a quarter of a second.", self.stalls),
+            ("control_microseconds_total", "Time that DTLS, SCTP and RTCP took.", self.control_micros),
+            ("budgets_spent_total", "Times that a transport took too much of its worker's time.", self.budgets_spent),
         ];
         let handshakes = [
             ("AEAD_AES_128_GCM", self.handshakes.gcm128),

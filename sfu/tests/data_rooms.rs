@@ -12,6 +12,7 @@ use bytes::Bytes;
 use media::{ROOM, Wire, address};
 use sfu::certificate::Certificate;
 use sfu::command::*;
+use sfu::demux::Discard;
 use sfu::engine::{Engine, EngineConfig};
 use sfu::ice;
 use sfu::run::SendArena;
@@ -428,4 +429,28 @@ fn nobody_waits_for_a_client_that_is_below_the_threshold_or_gone() {
         let arrived = |world: &World| world.members[2].numbers(RELIABLE).len() == 200;
         assert!(world.run_until(3 * SECOND, arrived), "gone: {is_gone}");
     }
+}
+
+#[test]
+fn a_transport_that_takes_too_much_time_is_slowed_whatever_it_sends_and_loses_nothing() {
+    const COUNT: u32 = 50;
+    let mut world = World::new(3, 50);
+    let refused = |world: &World| world.engine.stats.discards(Discard::OverBudget);
+    // The last datagram that arrives is the first member's, and takes a minute.
+    let mut check = nomination(&world.members[0].local);
+    let from = Path { remote: world.members[0].address, via: Via::Udp(0) };
+    world.engine.receive(world.now, from, &mut check, &mut world.out);
+    world.engine.charge(world.now, 60 * SECOND);
+    assert_eq!(world.engine.stats.budgets_spent, 1);
+
+    world.send(0, RELIABLE, 0..COUNT, 1_000);
+    world.send(1, RELIABLE, COUNT..2 * COUNT, 1_000);
+    world.run_for(SECOND);
+    assert_eq!(world.members[2].numbers(RELIABLE), (COUNT..2 * COUNT).collect::<Vec<_>>(), "the others go on");
+    assert!(refused(&world) > 0);
+
+    let has_all = |world: &World| world.members[2].numbers(RELIABLE).len() == 2 * COUNT as usize;
+    assert!(world.run_until(30 * SECOND, has_all), "it goes on when it has paid");
+    let of_first: Vec<u32> = world.members[2].numbers(RELIABLE).into_iter().filter(|number| *number < COUNT).collect();
+    assert_eq!(of_first, (0..COUNT).collect::<Vec<_>>());
 }

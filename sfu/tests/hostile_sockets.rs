@@ -255,3 +255,14 @@ proptest! {
         honest.check();
     }
 }
+
+#[test]
+fn the_time_that_handshakes_take_is_charged_over_udp_and_tcp() {
+    for link in [Link::udp, Link::tcp] {
+        let mut server = Server::start(1);
+        let mut peer = Peer::connect(&mut server, 1, link);
+        peer.run_until(|peer| peer.client.seen.sctp_connected);
+        assert!(server.counted("control_microseconds_total", "", 1) > 0);
+        assert_eq!(server.counter("discards_total", "over_budget"), 0);
+    }
+}

@@ -50,6 +50,9 @@ impl Engine {
             return self.receive_stun(now, from, datagram, out);
         }
         let slot = *self.paths.get(&from).ok_or(Discard::UnknownSender)?;
+        if kind != PacketKind::Rtp && self.peers[slot].budget.is_spent(now) {
+            return Err(Discard::OverBudget);
+        }
         let stage = match kind {
             PacketKind::Rtp => Stage::Rtp,
             PacketKind::Rtcp => Stage::Rtcp,

@@ -24,7 +24,7 @@ use crate::command::{Event, RoomId};
 use crate::demux::{Discard, PacketKind};
 use crate::engine::Engine;
 use crate::ice::{is_response, local_ufrag_of, worker_of};
-use crate::run::SendArena;
+use crate::run::{SendArena, Transmit};
 use crate::transport::{Path, Via};
 
 /// Batches read from one socket in a turn, so that a flood cannot keep others waiting.
@@ -231,7 +231,7 @@ impl Worker {
                 let place = Place { index: *index, workers: neighbours.len(), settled };
                 match strays.owner(now, place, remote, datagram) {
                     Err(discard) => engine.stats.count(discard),
-                    Ok(None) => engine.receive(now, from, datagram, out),
+                    Ok(None) => receive_timed(engine, now, from, datagram, out),
                     Ok(Some(worker)) => {
                         let handed = Handed::Datagram { by: *index, from, bytes: datagram.to_vec() };
                         let taken = neighbours.get(usize::from(worker)).is_some_and(|other| other.hand_over(handed));
@@ -279,7 +279,7 @@ impl Worker {
                 Handed::Datagram { by, from, mut bytes } => {
                     self.engine.stats.taken_over += 1;
                     let is_check = PacketKind::of(&bytes) == Some(PacketKind::Stun) && !is_response(&bytes);
-                    self.engine.receive(now, from, &mut bytes, &mut self.out);
+                    receive_timed(&mut self.engine, now, from, &mut bytes, &mut self.out);
                     if is_check && self.engine.knows(&from) {
                         let shown = Handed::Shown { remote: from.remote, worker: self.index };
                         // A queue that is full takes the word of the next check.
@@ -396,7 +396,7 @@ impl Worker {
         };
         let from = Path { remote: connection.remote, via: Via::Tcp(id.0) };
         if connection.is_authenticated() {
-            engine.receive(now, from, connection.frame_mut(range), out);
+            receive_timed(engine, now, from, connection.frame_mut(range), out);
             return Ok(true);
         }
         connection.unauthenticated_frames += 1;
@@ -487,6 +487,23 @@ impl Worker {
         if let Ok(mut stats) = self.board.stats.try_lock() {
             stats.clone_from(&self.engine.stats);
         }
+    }
+}
+
+/// Gives a datagram to the engine, and says how long it took unless it is media or a connectivity check, whose cost does
+/// not depend on what is in them: the clock is not read for these.
+fn receive_timed<T: Transmit>(
+    engine: &mut Engine,
+    now: Instant,
+    from: Path,
+    datagram: &mut [u8],
+    out: &mut SendArena<T>,
+) {
+    let is_timed = matches!(PacketKind::of(datagram), Some(PacketKind::Dtls | PacketKind::Rtcp));
+    let begun = is_timed.then(Instant::now);
+    engine.receive(now, from, datagram, out);
+    if let Some(begun) = begun {
+        engine.charge(now, begun.elapsed());
     }
 }
 
