@@ -254,5 +254,14 @@ pub(super) fn names_this_machine(authority: &str) -> bool {
     is_loopback || host == "localhost" || host.ends_with(".localhost")
 }
 
+/// Whether an authority is an address, or a name that stands for this machine everywhere. Any other name can be made to
+/// lead here by whoever owns it (DNS rebinding).
+pub(super) fn is_no_name_of_dns(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else {
+        return false;
+    };
+    authority.host().trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || names_this_machine(authority.as_str())
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use sfu::io::WorkerHandle;
 use utoipa::ToSchema;
 
 use super::body::Body;
+use super::client::is_no_name_of_dns;
 use super::validate::{self, Rules};
 use super::{Front, Phase, admission, draining};
 use crate::clock::Timestamp;
@@ -117,9 +118,10 @@ pub(super) struct DevTokenShape {
     expires_at: Timestamp,
 }
 
-refusals!(DevTokenRefusals = [BODY] NotFound);
+refusals!(DevTokenRefusals = [BODY] NotFound, Forbidden);
 
-/// A token for whoever asks. In development only.
+/// A token for whoever asks. In development only, and only under an address or `localhost`: a page of any other name may
+/// have had its name changed to lead here.
 #[utoipa::path(
     post, path = "/api/dev/token", tag = "service", operation_id = "createDevToken",
     request_body(content = DevTokenBody),
@@ -127,10 +129,18 @@ refusals!(DevTokenRefusals = [BODY] NotFound);
 )]
 pub(super) async fn dev_token(
     State(front): State<Arc<Front>>,
+    headers: HeaderMap,
     Body(body): Body<DevTokenBody>,
 ) -> Result<Json<DevTokenShape>, Problem> {
     let user = body.user_id.parse().map_err(|_| Problem::field("userId", "1 to 128 bytes"))?;
     let dev = front.dev.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this address."))?;
+    // What a browser sent itself: a page can write what proxies say.
+    let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    if !host.is_none_or(is_no_name_of_dns) {
+        let text = "Call this under an IP address or localhost, such as http://127.0.0.1:7880: under other names no tokens \
+                    for trying are given out.";
+        return Err(Problem::new(Code::Forbidden, text));
+    }
     let name = body.name.as_deref().and_then(text::plain);
     let signed = dev.sign(&user, body.role.unwrap_or_default(), name.as_deref(), Timestamp::now());
     Ok(Json(DevTokenShape { token: signed.token, expires_at: signed.expires_at }))

@@ -146,6 +146,18 @@ pub async fn in_development_anybody_gets_a_token(store: SharedStore) {
     assert_eq!(get(json!({ "userId": "" })).await.wrong_fields(), ["userId"]);
     get(json!({ "userId": "u", "role": "root" })).await.refused(400, "malformed_body");
 
+    let under = async |host: &str| {
+        let request = world.request("POST", "/api/dev/token").header("host", host);
+        let request = request.header("x-forwarded-host", "localhost").header("content-type", "application/json");
+        send(request.body(json!({ "userId": "dev" }).to_string())).await
+    };
+    for host in ["rebound.example:7880", "127.0.0.1.rebound.example", "localhost.rebound.example"] {
+        under(host).await.refused(403, "forbidden");
+    }
+    for host in ["localhost:7880", "192.168.1.20:7880", "[::1]:7880", "203.0.113.9"] {
+        under(host).await.expect(200);
+    }
+
     let production = World::new(store).await;
     production.post("/api/dev/token", "", json!({ "userId": "dev" })).await.refused(404, "not_found");
 }
