@@ -9,6 +9,7 @@ mod door;
 mod gateway;
 mod limits;
 mod moderation;
+mod outbox;
 mod refusal;
 mod relay;
 mod room;
@@ -39,6 +40,7 @@ pub use admission::Verify;
 pub use counters::Counters;
 pub use limits::{Limits, Rate};
 pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};
+pub use outbox::UnreadLimits;
 pub use refusal::{ConnectRefusal, RefusalCode};
 pub(crate) use spool::FILE_NAME as QUEUE_FILE;
 pub(crate) use words::is_one_emoji;
@@ -46,6 +48,7 @@ pub(crate) use words::is_one_emoji;
 use admission::{Admission, Tally};
 use door::Door;
 use gateway::{Entrance, Gateway};
+use outbox::Outboxes;
 use relay::Relay;
 use spool::Spool;
 use task::{Inlets, Order, RoomTask, Shared};
@@ -105,7 +108,8 @@ impl Chat {
         let Parts { config, guest, enabled, origins, limits, store, live, verify, proxies, directory, node } = parts;
         let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
         let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
-        let door = Door::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters));
+        let outboxes = Outboxes::new(limits.unread.clone(), Arc::clone(&counters));
+        let door = Door::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters), outboxes);
         let admission = Admission {
             verify,
             live,

@@ -31,7 +31,7 @@ use connections::{Connections, Place, Refused};
 use head::{BUSY, Progress, Watched};
 
 pub use connections::CONNECTIONS_MAX;
-pub use head::HEADS_BYTES_MAX;
+pub use head::{Delivered, Delivery, HEADS_BYTES_MAX};
 
 /// How long the head of a request may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -136,8 +136,10 @@ fn admit(
         Ok(place) => {
             let id = place.id();
             let stream = prepared(stream, settings.unread_max);
-            let stream = Watched::new(stream, Arc::clone(&progress), Arc::clone(counters), settings.head_patience);
-            connections.runs_as(id, tasks.spawn(serve_connection(stream, peer, router.clone(), progress, place)));
+            let (delivery, patience) = (Delivery::default(), settings.head_patience);
+            let watched = Watched::new(stream, Arc::clone(&progress), Arc::clone(counters), patience, delivery.clone());
+            let served = serve_connection(watched, peer, router.clone(), progress, delivery, place);
+            connections.runs_as(id, tasks.spawn(served));
         }
         Err(refused) => {
             let counter = match refused {
@@ -152,7 +154,14 @@ fn admit(
     }
 }
 
-async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, progress: Arc<Progress>, place: Place) {
+async fn serve_connection(
+    stream: Watched,
+    peer: SocketAddr,
+    router: Router,
+    progress: Arc<Progress>,
+    delivery: Delivery,
+    place: Place,
+) {
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         progress.head_is_read();
         let progress = Arc::clone(&progress);
@@ -162,6 +171,7 @@ async fn serve_connection(stream: Watched, peer: SocketAddr, router: Router, pro
         let (content, ended) = Noted::new(content);
         let mut request = axum::extract::Request::from_parts(head, Body::new(content));
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(delivery.clone());
         let answer = names_its_host.then(|| router.clone().call(request));
         async move {
             let mut answer = match answer {

@@ -22,6 +22,11 @@ pub struct Counters {
     pub deliveries_lost: AtomicU64,
     /// Sockets closed for too many refused or malformed events.
     pub closed_for_faults: AtomicU64,
+    /// States of rooms that had to wait, since their client or others of its kind had not read enough.
+    pub states_held: AtomicU64,
+    /// Requests of polling connections refused, and connections closed, since what waited for them was not read.
+    pub unread_posts: AtomicU64,
+    pub closed_unread: AtomicU64,
     /// Messages that wait for the store.
     pub queued: AtomicU64,
     /// Messages that the store would not take, given up.

@@ -7,17 +7,21 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::UPGRADE;
+use axum::http::header::{CONTENT_LENGTH, UPGRADE};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use super::admission::{Place, Tally};
 use super::counters::{Counters, add, subtract};
+use super::outbox::{Outbox, Outboxes};
 use crate::http::client::{ClientKey, Proxies};
 use crate::http::origins::Origins;
+use crate::serve::{Delivered, Delivery};
 
 /// Refused tokens of one connection.
 const REFUSALS_MAX: u32 = 20;
@@ -30,6 +34,9 @@ const UPGRADES_PER_CONNECTION_MAX: u32 = 2;
 
 /// Longest connection id, in bytes; the library's have 16.
 const SID_BYTES_MAX: usize = 64;
+
+/// Longest answer in which a polling connection is told its id; the library's have a hundred.
+const OPEN_BYTES_MAX: usize = 4096;
 
 #[derive(Clone)]
 pub(crate) struct Door(Arc<Inner>);
@@ -44,6 +51,7 @@ struct Inner {
     /// WebSockets of connections that began by polling.
     upgrades: Tally<String>,
     upgrades_of_address: Tally<ClientKey>,
+    outboxes: Outboxes,
     counters: Arc<Counters>,
 }
 
@@ -65,6 +73,7 @@ struct PassInner {
     door: Door,
     address: IpAddr,
     over: bool,
+    outbox: Arc<Outbox>,
     refusals: AtomicU32,
 }
 
@@ -79,6 +88,11 @@ impl Pass {
         self.0.address
     }
 
+    /// What waits for it.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.0.outbox)
+    }
+
     /// Whether it was refused so often that no further token is looked at: each costs the check of a signature.
     pub fn is_spent(&self) -> bool {
         self.0.refusals.load(Ordering::Relaxed) >= REFUSALS_MAX
@@ -90,7 +104,14 @@ impl Pass {
 }
 
 impl Door {
-    pub fn new(origins: Origins, max: u32, max_per_address: u32, proxies: Proxies, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        origins: Origins,
+        max: u32,
+        max_per_address: u32,
+        proxies: Proxies,
+        counters: Arc<Counters>,
+        outboxes: Outboxes,
+    ) -> Self {
         Self(Arc::new(Inner {
             origins,
             max,
@@ -99,6 +120,7 @@ impl Door {
             count: Mutex::default(),
             upgrades: Tally::default(),
             upgrades_of_address: Tally::default(),
+            outboxes,
             counters,
         }))
     }
@@ -130,7 +152,8 @@ impl Door {
         count.all += 1;
         count.of_address.insert(key, here + 1);
         add(&self.0.counters.connections, 1);
-        Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, refusals: AtomicU32::new(0) })))
+        let outbox = self.0.outboxes.open(key);
+        Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, outbox, refusals: AtomicU32::new(0) })))
     }
 }
 
@@ -158,19 +181,67 @@ pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: 
         add(&door.0.counters.refused_at_door, 1);
         return (StatusCode::FORBIDDEN, "This origin may not connect; add it to http.cors_origins.").into_response();
     }
+    let is_upgrade = request.headers().contains_key(UPGRADE);
+    let is_post = request.method() == Method::POST;
+    let (mut opened, mut outbox) = (None, None);
     let admitted = match connection_id(&request) {
-        None => door.enter(client.address).map(|pass| drop(request.extensions_mut().insert(pass))),
-        Some(sid) if request.headers().contains_key(UPGRADE) => {
-            let upgrade = door.upgrade(sid, client.address);
-            upgrade.map(|upgrade| drop(request.extensions_mut().insert(upgrade)))
+        None => door.enter(client.address).map(|pass| {
+            outbox = Some(pass.outbox());
+            opened = outbox.clone().filter(|_| !is_upgrade);
+            request.extensions_mut().insert(pass);
+        }),
+        Some(sid) => {
+            outbox = door.0.outboxes.find(sid);
+            if is_upgrade {
+                let upgrade = door.upgrade(sid, client.address);
+                upgrade.map(|upgrade| drop(request.extensions_mut().insert(upgrade)))
+            } else {
+                Some(())
+            }
         }
-        Some(_) => Some(()),
     };
     if admitted.is_none() {
         add(&door.0.counters.refused_at_door, 1);
         return (StatusCode::TOO_MANY_REQUESTS, "too_many_connections").into_response();
     }
-    next.run(request).await
+    if is_post
+        && let Some(outbox) = &outbox
+        && !outbox.admits_post(length(request.headers()), Instant::now())
+    {
+        return (StatusCode::TOO_MANY_REQUESTS, "Fetch what waits for you.").into_response();
+    }
+    if let Some(delivery) = request.extensions().get::<Delivery>() {
+        // What a post is answered with is nothing that waited.
+        let hearer = outbox.filter(|_| !is_post).map(|outbox| outbox as Arc<dyn Delivered>);
+        delivery.report_to(hearer.as_ref().map(Arc::downgrade));
+    }
+    let answer = next.run(request).await;
+    match opened {
+        Some(outbox) => named(answer, &door.0.outboxes, &outbox).await,
+        None => answer,
+    }
+}
+
+/// Of a body, in bytes, as far as it is told.
+fn length(headers: &HeaderMap) -> u64 {
+    let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    told.unwrap_or(u64::MAX)
+}
+
+/// Notes the id that a polling connection is given, by which its next requests are known.
+async fn named(answer: Response, outboxes: &Outboxes, outbox: &Arc<Outbox>) -> Response {
+    #[derive(serde::Deserialize)]
+    struct Open {
+        sid: String,
+    }
+    let (head, body) = answer.into_parts();
+    let Ok(body) = to_bytes(body, OPEN_BYTES_MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    if let Some(Ok(open)) = body.strip_prefix(b"0").map(serde_json::from_slice::<Open>) {
+        outboxes.name(outbox, open.sid);
+    }
+    Response::from_parts(head, Body::from(body))
 }
 
 /// Of the connection that a request belongs to, if it exists.
@@ -184,7 +255,8 @@ mod tests {
     use super::*;
 
     fn door(max: u32, max_per_address: u32) -> Door {
-        Door::new(Origins::default(), max, max_per_address, Proxies::default(), Arc::default())
+        let outboxes = Outboxes::new(Default::default(), Arc::default());
+        Door::new(Origins::default(), max, max_per_address, Proxies::default(), Arc::default(), outboxes)
     }
 
     #[test]

@@ -31,12 +31,14 @@ use tracing::{debug, info};
 
 use crate::auth::AuthError;
 use crate::http::origins::Origins;
+use crate::store::chat::ChatRole;
 use crate::store::stream::{StreamId, UserId};
 
 use super::admission::{Admission, NotAdmitted, Place};
 use super::counters::{Counters, add, subtract};
 use super::door::{Door, Pass, guard};
 use super::limits::{Faults, Limits};
+use super::outbox::Outbox;
 use super::refusal::{ConnectRefusal, Refusal};
 use super::room::{Member, SocketKey};
 use super::wire::{Auth, Done, Event, MessageIn, Refused};
@@ -113,6 +115,8 @@ struct Card {
     /// Dismissed: nothing more is taken from it.
     gone: AtomicBool,
     places: Mutex<Vec<Place>>,
+    /// Of its connection.
+    outbox: Option<Arc<Outbox>>,
     limits: Arc<Limits>,
     counters: Arc<Counters>,
 }
@@ -192,6 +196,7 @@ impl Gateway {
             faults: Mutex::default(),
             gone: AtomicBool::new(false),
             places: Mutex::new(admitted.places),
+            outbox: pass.map(Pass::outbox),
             limits: Arc::clone(&self.limits),
             counters: Arc::clone(&self.counters),
         }));
@@ -379,15 +384,42 @@ impl Client {
         (before < self.card.limits.waiting_per_socket).then_some(credit)
     }
 
+    /// Sends a long event that only this client gets. False: it has to read first, or others have to.
+    pub fn send_long(&self, event: &Event, bytes: u64) -> bool {
+        let Some(outbox) = &self.card.outbox else {
+            self.send(event);
+            return true;
+        };
+        if !outbox.offer(bytes, self.is_guest(), Instant::now()) {
+            return false;
+        }
+        if !self.send(event) {
+            outbox.withdraw(bytes);
+        }
+        true
+    }
+
+    /// Whether so many bytes could wait for it now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.card.outbox.as_ref().is_none_or(|outbox| outbox.has_room(bytes, self.is_guest()))
+    }
+
+    fn is_guest(&self) -> bool {
+        self.card.member.role == ChatRole::Guest
+    }
+
     /// From now on it gets what everybody gets.
     pub fn enter_audience(&self) {
         self.socket.join(vec![AUDIENCE.into(), part_name(self.card.key.0 % PARTS)]);
     }
 
-    pub fn send(&self, event: &Event) {
-        if self.socket.emit(event.name(), event).is_err() {
+    /// False: it is lost.
+    pub fn send(&self, event: &Event) -> bool {
+        let sent = self.socket.emit(event.name(), event).is_ok();
+        if !sent {
             add(&self.card.counters.deliveries_lost, 1);
         }
+        sent
     }
 
     /// Answers that an event was accepted.
@@ -410,7 +442,7 @@ impl Client {
             Some(ack) => {
                 let _ = ack.send(&Refused { ok: false, error: refusal });
             }
-            None => self.send(&Event::Error(refusal.clone())),
+            None => drop(self.send(&Event::Error(refusal.clone()))),
         }
         let mut faults = card.faults.lock().expect("no one panics with this lock");
         if faults.add(card.limits.faults, Instant::now()) {

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::outbox::UnreadLimits;
+
 /// All numbers of the chat that are no settings. The defaults are the contract's (stream API, section 8); tests and
 /// measurements take others.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +19,8 @@ pub struct Limits {
     pub waiting_per_room: usize,
     /// Packets that wait for one connection; beyond, they are lost to it.
     pub unsent_packets: usize,
+    /// The same in bytes.
+    pub unread: UnreadLimits,
     /// Of a packet from a client, in bytes; a longer one is refused.
     pub packet_bytes: usize,
     /// Of what is read at all, in bytes, announced as `maxPayload`: a connection that sends more at once is closed. Far more
@@ -69,6 +73,7 @@ impl Default for Limits {
             waiting_per_socket: 64,
             waiting_per_room: 4096,
             unsent_packets: 256,
+            unread: UnreadLimits::default(),
             packet_bytes: 16 * 1024,
             frame_bytes: 256 * 1024,
             message: Rate::per_second(1, 5),

@@ -35,6 +35,9 @@ const LARGE: usize = 200;
 /// Shortest time between two sendings to a large room. A lively chat costs a third that way, and nobody sees it.
 const COLLECT: Duration = Duration::from_millis(100);
 
+/// How often those are looked after for whom there was no room.
+const GREET_AGAIN: Duration = Duration::from_millis(200);
+
 /// How long the store is left alone after it failed.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,9 @@ pub(crate) struct RoomTask {
     clients: HashMap<SocketKey, Client>,
     /// Clients that could not be told yet to go.
     leaving: Vec<Client>,
+    /// Newcomers whose state waits until it, or others, have read, and when that is looked at again.
+    newcomers: Vec<Newcomer>,
+    greet_at: Instant,
     /// What the store has from before is here.
     loaded: bool,
     upkeep_at: Instant,
@@ -115,6 +121,14 @@ struct Pending {
     draft: Draft,
 }
 
+/// A client that has no state yet.
+struct Newcomer {
+    client: Client,
+    last_seq: Option<i64>,
+    /// Of the state, when it was last made; 0: not yet.
+    bytes: u64,
+}
+
 impl RoomTask {
     pub fn new(shared: Arc<Shared>, stream: Arc<Stream>, path: String) -> Self {
         let room = Room::new(Arc::clone(&stream), Arc::clone(&shared.limits), Arc::clone(&shared.emoji));
@@ -125,6 +139,8 @@ impl RoomTask {
             room,
             clients: HashMap::new(),
             leaving: Vec::new(),
+            newcomers: Vec::new(),
+            greet_at: Instant::now(),
             loaded: false,
             upkeep_at: Instant::now() + UPKEEP_AT_FIRST,
             untrimmed: 0,
@@ -188,6 +204,9 @@ impl RoomTask {
             self.upkeep().await;
         }
         let course = self.carry_out(out).await;
+        if !self.newcomers.is_empty() && Instant::now() >= self.greet_at {
+            self.greet_waiting().await;
+        }
         if Instant::now() >= self.send_at {
             self.send_collected().await;
         }
@@ -197,7 +216,8 @@ impl RoomTask {
     /// When there is something to do although nothing happened.
     fn wake_at(&self) -> Instant {
         let send_at = (!self.collected.is_empty()).then_some(self.send_at);
-        let deadlines = [self.room.deadline(), send_at, Some(self.upkeep_at)];
+        let greet_at = (!self.newcomers.is_empty()).then_some(self.greet_at);
+        let deadlines = [self.room.deadline(), send_at, greet_at, Some(self.upkeep_at)];
         deadlines.into_iter().flatten().min().unwrap_or(self.upkeep_at)
     }
 
@@ -266,31 +286,60 @@ impl RoomTask {
         for arrival in arrivals {
             match arrival {
                 Arrival::Joined(client, last_seq) => {
-                    let (key, member) = (client.key(), client.member().clone());
-                    self.clients.insert(key, client.clone());
-                    // A ban that came after the admission, when the room did not know the client yet.
-                    if self.shared.gateway.is_banned(&member.user) {
-                        self.dismiss(key, None);
-                        continue;
-                    }
-                    match self.room.on_join(key, member, last_seq, Now::new()) {
-                        Out::One(_, state) => {
-                            client.send(&state);
-                            client.enter_audience();
-                        }
-                        other => {
-                            self.carry_out(vec![other]).await;
-                        }
-                    }
+                    self.clients.insert(client.key(), client.clone());
+                    self.greet(Newcomer { client, last_seq, bytes: 0 }).await;
                 }
                 Arrival::Left(key) => {
                     self.clients.remove(&key);
                     self.room.on_leave(key);
                     self.leaving.retain(|client| client.key() != key);
+                    self.newcomers.retain(|newcomer| newcomer.client.key() != key);
                 }
             }
         }
         Course::On
+    }
+
+    /// Gives a newcomer the state of the room, or has it wait until there is room for that.
+    async fn greet(&mut self, newcomer: Newcomer) {
+        let Newcomer { client, last_seq, bytes: before } = newcomer;
+        let (key, member) = (client.key(), client.member().clone());
+        // A ban that came after the admission, when the room did not know the client yet.
+        if self.shared.gateway.is_banned(&member.user) {
+            return self.dismiss(key, None);
+        }
+        match self.room.on_join(key, member, last_seq, Now::new()) {
+            Out::One(_, state) => {
+                let bytes = state.bytes();
+                if client.send_long(&state, bytes) {
+                    return client.enter_audience();
+                }
+                if before == 0 {
+                    add(&self.shared.counters.states_held, 1);
+                }
+                // Until then it is told of nothing else.
+                self.room.on_leave(key);
+                self.newcomers.push(Newcomer { client, last_seq, bytes });
+                self.greet_at = Instant::now() + GREET_AGAIN;
+            }
+            other => {
+                self.carry_out(vec![other]).await;
+            }
+        }
+    }
+
+    async fn greet_waiting(&mut self) {
+        self.greet_at = Instant::now() + GREET_AGAIN;
+        // Newcomers find it in the history, and must not get it again.
+        self.send_collected().await;
+        for newcomer in std::mem::take(&mut self.newcomers) {
+            // What it was long is looked at first, since it costs much to make.
+            if newcomer.client.has_room(newcomer.bytes) {
+                self.greet(newcomer).await;
+            } else {
+                self.newcomers.push(newcomer);
+            }
+        }
     }
 
     fn dismiss(&mut self, key: SocketKey, event: Option<&Event>) {

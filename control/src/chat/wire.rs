@@ -147,6 +147,24 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// Its length as JSON.
+    pub fn bytes(&self) -> u64 {
+        struct Length(u64);
+        impl std::io::Write for Length {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 += bytes.len() as u64;
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, self).expect("an event is written as JSON");
+        length.0
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Event::Message(_) => "chat:message",

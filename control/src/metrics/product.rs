@@ -80,8 +80,20 @@ fn chat(page: &mut Page<'_>, sources: &Sources) {
     counts(page, "onair_chat_lost_total", "What did not reach a client, or not the store.", "reason", &lost);
     let refused: Vec<_> = chat.refused().collect();
     by_name(page, "onair_chat_refused_total", "Events that were refused.", "code", &refused);
-    let closed = [("faults", &chat.closed_for_faults), ("door", &chat.refused_at_door)];
+    let closed = [
+        ("faults", &chat.closed_for_faults),
+        ("door", &chat.refused_at_door),
+        ("unread", &chat.closed_unread),
+        ("unread_post", &chat.unread_posts),
+    ];
     counts(page, "onair_chat_turned_away_total", "Clients that were sent off.", "reason", &closed);
+    counts(
+        page,
+        "onair_chat_states_held_total",
+        "States of chats that waited until their client, or others, had read.",
+        "reason",
+        &[("unread", &chat.states_held)],
+    );
     let unconnected: Vec<_> = chat.not_connected().collect();
     by_name(page, "onair_chat_connects_refused_total", "Sockets that were not connected.", "code", &unconnected);
 }

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -70,6 +70,28 @@ impl Progress {
     }
 }
 
+/// Hears how much was written to a client.
+pub trait Delivered: Send + Sync {
+    /// False: the client takes so little that its connection is to end.
+    fn delivered(&self, bytes: usize) -> bool;
+}
+
+/// Who hears how much is written to the client of a connection: whoever its last request was for. It is among the
+/// extensions of each request.
+#[derive(Clone, Default)]
+pub struct Delivery(Arc<Mutex<Option<Weak<dyn Delivered>>>>);
+
+impl Delivery {
+    pub fn report_to(&self, hearer: Option<Weak<dyn Delivered>>) {
+        *self.0.lock().expect("no one panics with this lock") = hearer;
+    }
+
+    fn note(&self, bytes: usize) -> bool {
+        let hearer = self.0.lock().expect("no one panics with this lock").clone();
+        hearer.and_then(|hearer| hearer.upgrade()).is_none_or(|hearer| hearer.delivered(bytes))
+    }
+}
+
 /// A connection's stream.
 pub struct Watched {
     stream: TcpStream,
@@ -80,6 +102,7 @@ pub struct Watched {
     /// Who waits for it to take more, so as to read or to write.
     reader: Option<Waker>,
     writer: Option<Waker>,
+    delivery: Delivery,
 }
 
 struct Watch {
@@ -101,10 +124,16 @@ enum Line {
 }
 
 impl Watched {
-    pub fn new(stream: TcpStream, progress: Arc<Progress>, counters: Arc<Counters>, patience: Duration) -> Self {
+    pub fn new(
+        stream: TcpStream,
+        progress: Arc<Progress>,
+        counters: Arc<Counters>,
+        patience: Duration,
+        delivery: Delivery,
+    ) -> Self {
         let deadline = Some(Box::pin(sleep(patience)));
         let watch = Some(Watch { progress, counters, patience, deadline, line: Line::Text });
-        Self { stream, watch, blocked: false, reader: None, writer: None }
+        Self { stream, watch, blocked: false, reader: None, writer: None, delivery }
     }
 
     /// Waits until the client takes what is written. The socket wakes only who asked last, so that the others are woken
@@ -121,14 +150,17 @@ impl Watched {
         Poll::Ready(())
     }
 
-    fn note_write<T>(&mut self, written: Poll<T>, context: &Context<'_>) -> Poll<T> {
+    fn note_write(&mut self, written: Poll<io::Result<usize>>, context: &Context<'_>) -> Poll<io::Result<usize>> {
         if written.is_pending() {
             self.blocked = true;
             self.writer = Some(context.waker().clone());
         } else {
             self.unblock();
         }
-        written
+        match written {
+            Poll::Ready(Ok(bytes)) if !self.delivery.note(bytes) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            written => written,
+        }
     }
 
     fn unblock(&mut self) {

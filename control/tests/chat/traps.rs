@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use control::chat::{ConnectRefusal, Limits, Rate};
+use control::chat::{ConnectRefusal, Limits, Rate, UnreadLimits};
 use control::config::product;
 use control::store::SharedStore;
 use control::store::chat::ChatRange;
@@ -414,4 +414,73 @@ async fn a_large_room_gets_every_message_once_and_in_order() {
             assert_eq!(raw.event("chat:message").await.unwrap()["seq"], seq);
         }
     }
+}
+
+fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// A guest that polls, and fetches only when it is told to.
+struct Polling {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Polling {
+    async fn connect(server: &Server, http: &reqwest::Client) -> Self {
+        let url = format!("http://{}/socket.io/?EIO=4&transport=polling", server.address);
+        let open = http.get(&url).send().await.unwrap().text().await.unwrap();
+        let open: serde_json::Value = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
+        Self { http: http.clone(), url: format!("{url}&sid={}", open["sid"].as_str().unwrap()) }
+    }
+
+    async fn post(&self, packets: String) -> u16 {
+        self.http.post(&self.url).body(packets).send().await.unwrap().status().as_u16()
+    }
+
+    async fn fetch_until(&self, wanted: &str) {
+        let fetching =
+            async { while !self.http.get(&self.url).send().await.unwrap().text().await.unwrap().contains(wanted) {} };
+        tokio::time::timeout(PATIENCE, fetching).await.expect("it comes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_guests_who_do_not_read_is_bounded_and_they_are_told_once_they_do() {
+    let unread = UnreadLimits { of_connection: 100_000, of_guests: 200_000, ..UnreadLimits::default() };
+    let server = Server::start(Options { limits: Limits { unread, ..unlimited() }, ..Options::default() }).await;
+    let (_, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    for n in 0..60 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": format!("{n} {}", "é".repeat(400)) })).await;
+        ana.event("chat:message").await.unwrap();
+    }
+    let counters = server.world.chat.counters();
+    let (http, mut guests) = (http_client(), Vec::new());
+    for _ in 0..20 {
+        let guest = Polling::connect(&server, &http).await;
+        assert_eq!(guest.post(format!(r#"40{namespace},{{"lastSeq":0}}"#)).await, 200);
+        guests.push(guest);
+    }
+
+    // Each state has more than 48,000 bytes, so that no more than four fit.
+    until("those without room wait", || counter(&counters.states_held) >= 16).await;
+    Raw::join(server.address, &namespace, "ben").await.expect("there is a reserve for those with a token");
+    for guest in &guests {
+        guest.fetch_until("chat:state").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_posts_and_fetches_nothing_is_not_answered_into_memory() {
+    let server = Server::start(Options::default()).await;
+    let guest = Polling::connect(&server, &http_client()).await;
+    let unknown = || format!("40/{},", "x".repeat(40_000));
+
+    assert_eq!([guest.post(unknown()).await, guest.post(unknown()).await], [200, 200]);
+    assert_eq!(guest.post(unknown()).await, 429);
+    guest.fetch_until("Invalid namespace").await;
+    assert_eq!(guest.post(unknown()).await, 200);
+    assert_eq!(counter(&server.world.chat.counters().unread_posts), 1);
 }
