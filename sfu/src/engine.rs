@@ -90,6 +90,13 @@ struct Peer {
     budget: Budget,
 }
 
+impl Peer {
+    /// Whether it has shown, by a DTLS handshake and by answering checks of ours since, that it receives there.
+    fn is_at(&self, path: &Path) -> bool {
+        self.sender.is_some() && self.path == Some(*path)
+    }
+}
+
 /// What an SSRC of a publisher carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stream {

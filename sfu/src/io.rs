@@ -99,7 +99,7 @@ enum Handed {
         from: Path,
         bytes: Vec<u8>,
     },
-    /// A worker has authenticated a check from this address that was handed over to it.
+    /// A worker has a client that is connected at this address, of whom something was handed over to it.
     Shown {
         remote: SocketAddr,
         worker: u8,

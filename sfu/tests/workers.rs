@@ -15,7 +15,7 @@ use sfu::certificate::Certificate;
 use sfu::command::*;
 use sfu::engine::EngineConfig;
 use sfu::io::{Config, UdpPorts, Workers};
-use support::{Client, nomination};
+use support::{Client, check, nomination, remote_credentials};
 
 /// Sockets of one test. The kernel spreads them over the workers by a hash of the addresses: that all of them come to
 /// the same of two has a chance of 2^-31.
@@ -221,4 +221,31 @@ fn nobody_takes_the_address_of_a_client_of_another_worker_by_a_check_of_their_ow
     }
     assert_eq!(server.counted("rtp_received_total", "", expected), expected);
     assert!(server.counted("discards_total", "path_taken", 1) > 0, "no socket came to the wrong worker");
+}
+
+/// A valid check shows who sent it, not from where: it has no word about an address until a handshake went through there.
+#[test]
+fn nobody_keeps_a_stranger_from_connecting_by_a_check_from_its_address() {
+    for worker in [0, 1] {
+        let mut server = Server::start(2);
+        // The attacker has joined, and forges the addresses of clients that are about to connect.
+        let theirs = &server.workers().handles()[worker];
+        let (transport, attacker) = (TransportId(1_000), theirs.new_credentials());
+        let local = attacker.clone();
+        theirs
+            .try_send(Command::OpenTransport { transport, room: ROOM, local, opener: ChannelOpener::Client })
+            .unwrap();
+        let remote = remote_credentials();
+        theirs.try_send(Command::SetRemoteCredentials { transport, remote }).unwrap();
+        for client in 1..=16 {
+            let mut link = Link::udp(&server);
+            for check in [check(&attacker, Vec::new()), nomination(&attacker)] {
+                link.send(&check);
+                assert!(link.hear().is_some_and(|reply| reply.starts_with(&BINDING_SUCCESS)));
+            }
+            let mut peer = Peer::connect_over(&mut server, client, link);
+            peer.send_media(&Source::new(100).frame(true, 3));
+        }
+        assert_eq!(server.counted("rtp_received_total", "", 48), 48);
+    }
 }

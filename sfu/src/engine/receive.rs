@@ -17,9 +17,10 @@ use crate::run::{SendArena, Transmit};
 use crate::transport::Path;
 
 impl Engine {
-    /// Whether an authenticated check came this way to a transport of this worker.
-    pub fn knows(&self, path: &Path) -> bool {
-        self.paths.contains_key(path)
+    /// Whether a transport of this worker is at this address for sure: it has had its DTLS handshake and goes on there. A
+    /// check alone tells who sent it, not from where.
+    pub fn holds(&self, path: &Path) -> bool {
+        self.paths.get(path).is_some_and(|slot| self.peers[*slot].is_at(path))
     }
 
     /// The transport of this worker to which an authenticated check came this way.
@@ -128,7 +129,7 @@ impl Engine {
         let Some(owner) = self.paths.get(path).filter(|owner| **owner != slot) else { return false };
         let owner = &self.peers[*owner];
         let is_heard = owner.transport.last_heard().is_some_and(|heard| now < heard + PATH_TAKEN);
-        owner.path == Some(*path) && owner.closes_at.is_none() && is_heard
+        owner.is_at(path) && owner.closes_at.is_none() && is_heard
     }
 
     /// From now on, what comes from this address belongs to this transport.

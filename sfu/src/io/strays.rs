@@ -1,8 +1,9 @@
 //! Where datagrams belong that the kernel gave to the wrong worker.
 //!
 //! A check names its worker by its user fragment; what follows it from the same address is told by that address. Anybody
-//! can forge an address and a fragment, but not a check: the worker that has authenticated one says so, and its word holds
-//! against checks for other workers while it is repeated.
+//! can forge an address and a fragment, and whoever joined a check from any address, but nobody a handshake: the worker
+//! that had one there says so with each further check, and its word holds against checks for other workers while it is
+//! repeated.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ const STRAYS_MAX: usize = 65_536;
 /// What one worker knows of addresses of others.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
-    /// Remote address to worker, by what an authenticated check has shown, and when.
+    /// Remote address to worker, by what a client that is connected there has shown, and when.
     shown: HashMap<SocketAddr, (u8, Instant)>,
     /// The same by the user fragment of the newest check alone.
     named: HashMap<SocketAddr, u8>,
@@ -29,7 +30,7 @@ pub(super) struct Strays {
 pub(super) struct Place {
     pub index: u8,
     pub workers: usize,
-    /// An authenticated check has shown that the address belongs to this worker.
+    /// A client that is connected there has shown that the address belongs to this worker.
     pub settled: bool,
 }
 
@@ -52,7 +53,7 @@ impl Strays {
         }
         // An answer to a check of ours names nobody either.
         if PacketKind::of(datagram) != Some(PacketKind::Stun) || is_response(datagram) {
-            // What an authenticated check has settled, a forged one for another worker must not divert.
+            // What a client that is connected has settled, a forged check for another worker must not divert.
             let shown = self.shown.get(&remote).map(|(worker, _)| worker);
             return Ok(shown.or_else(|| self.named.get(&remote)).copied().filter(|_| !settled));
         }
@@ -76,7 +77,7 @@ impl Strays {
         Ok(Some(worker))
     }
 
-    /// A worker has authenticated a check from this address.
+    /// A worker has a client that is connected at this address.
     pub(super) fn show(&mut self, now: Instant, remote: SocketAddr, worker: u8) {
         let holds = |at: Instant| now < at + PATH_TAKEN;
         if self.shown.get(&remote).is_some_and(|(known, at)| *known != worker && holds(*at)) {

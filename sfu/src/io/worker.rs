@@ -227,7 +227,7 @@ impl Worker {
             let Self { engine, out, strays, neighbours, index, .. } = self;
             batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
-                let settled = neighbours.len() > 1 && engine.knows(&from);
+                let settled = neighbours.len() > 1 && engine.holds(&from);
                 let place = Place { index: *index, workers: neighbours.len(), settled };
                 match strays.owner(now, place, remote, datagram) {
                     Err(discard) => engine.stats.count(discard),
@@ -278,9 +278,13 @@ impl Worker {
             match handed {
                 Handed::Datagram { by, from, mut bytes } => {
                     self.engine.stats.taken_over += 1;
-                    let is_check = PacketKind::of(&bytes) == Some(PacketKind::Stun) && !is_response(&bytes);
+                    // The last flight of a handshake and each check from then on.
+                    let may_show = match PacketKind::of(&bytes) {
+                        Some(PacketKind::Stun) => !is_response(&bytes),
+                        kind => kind == Some(PacketKind::Dtls),
+                    };
                     receive_timed(&mut self.engine, now, from, &mut bytes, &mut self.out);
-                    if is_check && self.engine.knows(&from) {
+                    if may_show && self.engine.holds(&from) {
                         let shown = Handed::Shown { remote: from.remote, worker: self.index };
                         // A queue that is full takes the word of the next check.
                         let _ = self.neighbours.get(usize::from(by)).is_some_and(|other| other.hand_over(shown));

@@ -213,7 +213,13 @@ pub struct Peer {
 impl Peer {
     /// Joins as a transport of the first worker, and waits until it is connected.
     pub fn connect(server: &mut Server, transport: u64, link: fn(&Server) -> Link) -> Self {
-        let mut peer = Self::knock(server, transport, link);
+        let link = link(server);
+        Self::connect_over(server, transport, link)
+    }
+
+    /// The same over a link that there is.
+    pub fn connect_over(server: &mut Server, transport: u64, link: Link) -> Self {
+        let mut peer = Self::knock_over(server, transport, link);
         peer.run_until(|peer| peer.client.seen.dtls_connected);
         peer.ciphers = Some(peer.ciphers());
         let wanted = TransportId(transport);
@@ -225,9 +231,13 @@ impl Peer {
 
     /// Sends the first check.
     pub fn knock(server: &Server, transport: u64, link: fn(&Server) -> Link) -> Self {
+        Self::knock_over(server, transport, link(server))
+    }
+
+    fn knock_over(server: &Server, transport: u64, link: Link) -> Self {
         let client = Client::real(transport);
         let local = server.open(transport, client.fingerprint);
-        let mut peer = Self { link: link(server), client, local, ciphers: None, answers: 0, media: Vec::new() };
+        let mut peer = Self { link, client, local, ciphers: None, answers: 0, media: Vec::new() };
         peer.check();
         // The client's first flight waits for this.
         peer.client.progress(Instant::now());
