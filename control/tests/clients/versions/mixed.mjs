@@ -11,9 +11,16 @@ const browser = await launch();
 const patienceS = 120;
 let status = 0;
 
+// Version 1.0 looks at the state of its connection, and waits before it makes an offer: on a slow machine two calls make one
+// each, and the answer to the first, which it cannot tell from that to the second, does not fit. The second one does.
+const answersAnEarlierOffer = (sdk, error) => sdk.endsWith('1.0') && `${error}`.includes('order of m-lines');
+
 async function member(sdk) {
   const page = await (await browser.newContext({ permissions: ['camera', 'microphone'] })).newPage();
-  page.on('pageerror', (error) => { say(`${sdk}: ${error}`); status = 1; });
+  page.on('pageerror', (error) => {
+    say(`${sdk}: ${error}`);
+    if (!answersAnEarlierOffer(sdk, error)) status = 1;
+  });
   await page.goto(await servePage('./stack_page.js', sdk));
   const call = (method, ...args) => page.evaluate(([name, values]) => window.client[name](...values), [method, args]);
   const version = await call('version');
