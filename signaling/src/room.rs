@@ -296,7 +296,8 @@ impl Room {
         self.check_capacity(&join, replaced.as_ref())?;
         let presence = replaced.as_ref().and_then(|old| self.view.member(old)).map(|member| member.presence);
         if let Some(old) = replaced {
-            self.remove(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect));
+            let comes_back = !join.grants.video.hidden;
+            self.remove_session(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect), comes_back);
         }
         let mut join = join;
         let (add_tracks, publisher_offer) = (std::mem::take(&mut join.add_tracks), join.publisher_offer.take());
@@ -304,7 +305,7 @@ impl Room {
         let sid = self.enter(now, join, connection, presence);
         self.send_join_response(&sid);
         self.change(Change::State { sid: sid.clone(), state: State::Joined });
-        // Who knows the replaced session is not told of its end.
+        // Who knows the replaced session was not told of its end.
         let urgency = if presence.is_some() { Urgency::Now } else { Urgency::MayWait };
         self.announce(now, &sid, urgency);
         self.send_refresh_token(now, &sid);
@@ -602,6 +603,18 @@ impl Room {
 
     /// Ends a participant. `farewell`: what a Leave on its socket says; without one the socket is just closed.
     fn remove(&mut self, now: Now, sid: &ParticipantSid, reason: Reason, farewell: Option<Action>) {
+        self.remove_session(now, sid, reason, farewell, false);
+    }
+
+    /// `comes_back`: the others see the participant in a new session at once.
+    fn remove_session(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        reason: Reason,
+        farewell: Option<Action>,
+        comes_back: bool,
+    ) {
         let Some(participant) = self.participants.get(sid) else { return };
         if let Some(action) = farewell {
             self.out.send(participant.live.connection, wire::leave(reason, action));
@@ -619,7 +632,7 @@ impl Room {
         self.change(Change::State { sid: sid.clone(), state: State::Disconnected });
         let Some(member) = self.view.member(sid).cloned() else { return };
         self.change(Change::Left { sid: sid.clone() });
-        self.farewell(now, &participant.state, member, reason);
+        self.farewell(now, &participant.state, member, reason, comes_back);
         self.introduce_the_rest();
         self.stop_recording(now);
         self.counts_changed(now);
@@ -629,7 +642,7 @@ impl Room {
     }
 
     /// Tells everybody that a participant is gone.
-    fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason) {
+    fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason, comes_back: bool) {
         member.info.disconnect_reason = reason as i32;
         let room = self.view.room.clone();
         let participant = member.info.clone();
@@ -642,8 +655,7 @@ impl Room {
             },
         );
         if !member.hidden {
-            let replaced = reason == Reason::DuplicateIdentity;
-            self.announce_departure(now, state, member, replaced);
+            self.announce_departure(now, state, member, comes_back);
         }
     }
 

@@ -89,12 +89,19 @@ impl Room {
         }
         state.grants.video.set_permission(permission);
         let (permission, dependent) = (state.grants.video.permission(), state.is_dependent());
+        let (was_hidden, is_hidden) = (before.hidden, permission.hidden);
         self.change(Change::Permission { sid: sid.clone(), permission, dependent });
+        if is_hidden && !was_hidden {
+            self.disappear(now, sid);
+        }
         self.unpublish_forbidden(now, sid);
         if self.participants.get(sid).is_some_and(|participant| participant.state.is_in_charge()) {
             self.hear_of_everybody(sid);
         }
         self.announce(now, sid, Urgency::Now);
+        if was_hidden && !is_hidden {
+            self.offer_tracks_of(now, sid);
+        }
         self.reconcile(now, sid);
         self.send_refresh_token(now, sid);
     }

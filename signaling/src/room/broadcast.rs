@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
+use proto::participant_info::State;
 use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use super::Room;
@@ -124,12 +125,12 @@ impl Room {
 
     /// Tells the others that somebody left; acquaintances at once, since one that comes back may have to be made known to
     /// them again. Clients that know a rejoin by its new sid are not told of the old one.
-    pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, replaced: bool) {
+    pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
         self.broadcasts.remember_departure(presence, &info);
         let mut to = self.acquaintances(state);
-        if replaced {
+        if comes_back {
             let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence) && is_old(state)));
         } else if self.may_wait(presence, &info) {
@@ -141,10 +142,31 @@ impl Room {
         self.out.send_all(each_once(to), wire::update(vec![info]));
     }
 
-    /// Who left lately and has not come back: it may have happened while the one who resumes could not hear of it.
+    /// A member is hidden from now on: to the others it has left, at once, and its tracks with it.
+    pub(super) fn disappear(&mut self, now: Now, sid: &ParticipantSid) {
+        let (Some(member), Some(participant)) = (self.view.member(sid), self.participants.get_mut(sid)) else { return };
+        let presence = member.presence;
+        let info = proto::ParticipantInfo { state: State::Disconnected as i32, ..member.info.clone() };
+        let acquainted = std::mem::take(&mut participant.state.acquainted);
+        let own = participant.live.connection;
+        let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
+        let mut to = self.connections_where(|state| state.hears_of.includes(presence));
+        to.extend(acquainted.iter().filter_map(|other| self.connection_of(other)));
+        to.retain(|connection| Some(*connection) != own);
+        self.broadcasts.remember_departure(presence, &info);
+        self.broadcasts.batch(presence).remove(info.identity.as_str());
+        self.out.send_all(each_once(to), wire::update(vec![info]));
+        for track in tracks {
+            self.unsubscribe_all(now, &track);
+        }
+    }
+
+    /// Who left the others' sight lately and has not come back: it may have happened while the one who resumes could not
+    /// hear of it.
     pub(super) fn departed(&self, hears_of: HearsOf) -> Vec<proto::ParticipantInfo> {
         let departed = self.broadcasts.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
-        let is_gone = |info: &&proto::ParticipantInfo| !self.identities.contains_key(info.identity.as_str());
+        let present = |info: &proto::ParticipantInfo| self.view.member(self.identities.get(info.identity.as_str())?);
+        let is_gone = |info: &&proto::ParticipantInfo| present(info).is_none_or(|member| member.hidden);
         departed.map(|(_, info)| info).filter(is_gone).cloned().collect()
     }
 

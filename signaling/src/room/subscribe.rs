@@ -59,6 +59,14 @@ impl Room {
         }
     }
 
+    /// Shows the tracks of a participant that is hidden no more.
+    pub(super) fn offer_tracks_of(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        for track in participant.state.publications.keys().cloned().collect::<Vec<_>>() {
+            self.offer_track(now, &track);
+        }
+    }
+
     fn reconcile_track(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
         let Some(publisher) = self.tracks.get(track).filter(|publisher| *publisher != sid).cloned() else { return };
         let Some(participant) = self.participants.get(sid) else { return };
@@ -155,14 +163,19 @@ impl Room {
 
     /// A track is gone.
     pub(super) fn end_subscriptions(&mut self, now: Now, track: &TrackSid) {
+        self.unsubscribe_all(now, track);
+        for participant in self.participants.values_mut() {
+            participant.state.denied.remove(track);
+            participant.state.choices.remove(track);
+            participant.state.settings.remove(track);
+        }
+    }
+
+    /// Nobody gets a track any more, for now.
+    pub(super) fn unsubscribe_all(&mut self, now: Now, track: &TrackSid) {
         let everybody: Vec<_> = self.participants.keys().cloned().collect();
         for sid in everybody {
             self.unsubscribe(now, &sid, track);
-            if let Some(participant) = self.participants.get_mut(&sid) {
-                participant.state.denied.remove(track);
-                participant.state.choices.remove(track);
-                participant.state.settings.remove(track);
-            }
         }
     }
 

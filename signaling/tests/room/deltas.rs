@@ -32,7 +32,7 @@ enum Step {
     Pass(u64),
 }
 
-/// Who joins hidden. It may become visible (`Forbid`), and hidden again when it joins anew.
+/// Who joins hidden. It may become visible (`Forbid`), and hidden again, also when it joins anew.
 const GHOST: usize = 4;
 
 fn identity(who: usize) -> String {

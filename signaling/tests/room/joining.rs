@@ -10,7 +10,7 @@ use signaling::join::{Join, Mode};
 use signaling::rooms::JoinError;
 
 use crate::sdp::{Offer, answer_to};
-use crate::world::{World, grants, join, leaves, ms, names, offer, s, updates};
+use crate::world::{Client, World, grants, join, leaves, ms, names, offer, s, updates};
 
 fn join_response(world: &mut World, join: Join) -> proto::JoinResponse {
     let client = world.join(join);
@@ -146,6 +146,55 @@ fn of_a_hidden_participant_only_it_itself_hears() {
     assert!(updates(&world.take(&alice)).is_empty());
     assert!(!updates(&world.take(&ghost)).is_empty());
     assert_eq!(world.room.info().num_participants, 2);
+}
+
+/// What others hear of `bob` until now, who is in sight at first: states by sid.
+fn seen_of_bob(world: &mut World, alice: &Client) -> Vec<(String, State)> {
+    let infos = updates(&world.take(alice)).into_iter().filter(|info| info.identity == "bob");
+    infos.map(|info| (info.sid.clone(), info.state())).collect()
+}
+
+#[test]
+fn who_comes_back_hidden_has_left_for_the_others() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let bob = world.enter_v1("bob");
+    let sid = world.sid(&bob).to_string();
+    world.forget();
+
+    let mut hidden = join("bob", Mode::V1);
+    hidden.grants.video.hidden = true;
+    world.join(hidden);
+    assert_eq!(seen_of_bob(&mut world, &alice), [(sid, State::Disconnected)]);
+}
+
+#[test]
+fn who_is_hidden_by_the_server_api_leaves_the_others_sight_with_its_tracks() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let bob = world.enter_v1("bob");
+    let track = world.publish_audio(&bob, "mic", &Offer::v1().audio("mic", 10));
+    let sid = world.sid(&bob).to_string();
+    let hide = |world: &mut World, hidden| {
+        let permission =
+            proto::ParticipantPermission { can_publish: true, can_subscribe: true, hidden, ..Default::default() };
+        let identity = "bob".into();
+        let request = proto::UpdateParticipantRequest { identity, permission: Some(permission), ..Default::default() };
+        world.call(|room, now| room.update_participant(now, request)).unwrap();
+    };
+    assert!(world.session(&alice).subscriptions.contains_key(track.as_str()));
+    world.forget();
+
+    hide(&mut world, true);
+    assert_eq!(seen_of_bob(&mut world, &alice), [(sid.clone(), State::Disconnected)]);
+    let own = updates(&world.take(&bob));
+    assert!(own.iter().all(|info| info.state() == State::Active), "its own client believes it gone: {own:?}");
+    assert!(!world.session(&alice).subscriptions.contains_key(track.as_str()));
+    assert!(world.session(&bob).publications.contains_key(track.as_str()), "it goes on sending");
+
+    hide(&mut world, false);
+    assert_eq!(seen_of_bob(&mut world, &alice), [(sid, State::Active)]);
+    assert!(world.session(&alice).subscriptions.contains_key(track.as_str()));
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol as proto;
+use prost::Message as _;
+use proto::participant_info::State;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::{Command, Event, Fingerprint, IceCredentials, RoomId, TransportId};
@@ -110,8 +112,8 @@ impl World {
                 RoomEffect::Send { to, message } => {
                     for connection in to {
                         assert!(!self.closed.contains(&connection), "message after close: {message:?}");
-                        assert_keeps_hidden(&self.hidden, connection, &message.binary());
                         let response = message.response().into_owned().message.unwrap();
+                        assert_keeps_hidden(&self.hidden, connection, response.clone());
                         self.inboxes.entry(connection).or_default().push(response);
                     }
                 }
@@ -305,12 +307,18 @@ impl World {
     }
 }
 
-/// Nobody but itself is told of a hidden participant, in any message.
-fn assert_keeps_hidden(hidden: &BTreeMap<ConnectionId, Hidden>, to: ConnectionId, message: &[u8]) {
+/// Nobody but itself is told of a hidden participant, in any message. That an earlier session of it left may be told: it
+/// may have been seen.
+fn assert_keeps_hidden(hidden: &BTreeMap<ConnectionId, Hidden>, to: ConnectionId, mut message: Response) {
     let own = hidden.get(&to).map(|own| own.identity.as_str());
+    if let Response::Update(update) = &mut message {
+        let is_known = |sid: &str| hidden.values().any(|hidden| hidden.sid.as_str() == sid);
+        update.participants.retain(|info| info.state() != State::Disconnected || is_known(&info.sid));
+    }
+    let message = proto::SignalResponse { message: Some(message) }.encode_to_vec();
     let names = |name: &str| message.windows(name.len()).any(|bytes| bytes == name.as_bytes());
     for Hidden { identity, sid } in hidden.values().filter(|hidden| Some(hidden.identity.as_str()) != own) {
-        let text = String::from_utf8_lossy(message);
+        let text = String::from_utf8_lossy(&message);
         assert!(!names(sid.as_str()) && !names(identity), "others are told of {identity}, who is hidden: {text}");
     }
 }
