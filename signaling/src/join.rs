@@ -21,6 +21,13 @@ use crate::wire_bounds::{self, Refused, Source};
 /// Longest join request, in bytes, encoded as well as unpacked.
 pub const JOIN_REQUEST_BYTES_MAX: usize = 1 << 20;
 
+/// Whatever it is packed in, a join request may unpack into so many bytes. More have to be earned by bytes sent.
+const UNPACKED_BYTES_FREE: usize = 64 << 10;
+
+/// Most bytes that one packed byte may become above [`UNPACKED_BYTES_FREE`]. Offers of a hundred sections are packed 60 to
+/// 1; what is made for it, 1,000 to 1 (deflate's limit), which costs its sender nothing and us 2 ms.
+const UNPACKED_BYTES_PER_PACKED: usize = 200;
+
 /// Most tracks that a join request announces. A participant publishes up to 64.
 const ADD_TRACKS_MAX: usize = 128;
 
@@ -296,9 +303,11 @@ fn decode<M: Readable>(bytes: Vec<u8>, malformed: Refusal) -> Result<M, Refusal>
 /// RFC 1952, with a bound: a small request must not unpack into a large one.
 fn gunzip(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut unpacked = Vec::new();
-    let bound = JOIN_REQUEST_BYTES_MAX as u64 + 1;
-    flate2::read::GzDecoder::new(packed).take(bound).read_to_end(&mut unpacked).map_err(|_| Refusal::Gzip)?;
-    if unpacked.len() > JOIN_REQUEST_BYTES_MAX {
+    let earned = packed.len().saturating_mul(UNPACKED_BYTES_PER_PACKED);
+    let bound = earned.clamp(UNPACKED_BYTES_FREE, JOIN_REQUEST_BYTES_MAX);
+    let mut unpacking = flate2::read::GzDecoder::new(packed).take(bound as u64 + 1);
+    unpacking.read_to_end(&mut unpacked).map_err(|_| Refusal::Gzip)?;
+    if unpacked.len() > bound {
         return Err(Refusal::TooLarge);
     }
     Ok(unpacked)
@@ -602,6 +611,25 @@ mod tests {
         for (encoded, refusal) in cases {
             assert_eq!(v1(&claims(), &encoded), Err(refusal));
         }
+    }
+
+    #[test]
+    fn what_a_join_request_unpacks_into_is_earned_by_what_was_sent() {
+        let zeros = |length| gzipped(&vec![0; length]);
+        assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE)), Err(Refusal::JoinRequest), "it is unpacked");
+        assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE + 1)), Err(Refusal::TooLarge));
+
+        let section = |number: u32| {
+            let codecs: String = (96..127).map(|codec| format!("a=rtcp-fb:{codec} nack pli\r\n")).collect();
+            let ids = format!("a=mid:{number}\r\na=msid:- {:x}\r\na=ssrc:{}\r\n", number * 7_919, number * 104_729);
+            format!("m=video 9 UDP/TLS/RTP/SAVPF 96\r\n{}{ids}", codecs.repeat(4))
+        };
+        let sdp: String = (1_000..1_150).map(section).collect();
+        assert!(sdp.len() > 4 * UNPACKED_BYTES_FREE);
+        let publisher_offer = Some(proto::SessionDescription { r#type: "offer".into(), sdp, ..Default::default() });
+        let request = proto::JoinRequest { publisher_offer: publisher_offer.clone(), ..Default::default() };
+        let join = v1(&claims(), &gzipped(&request.encode_to_vec())).unwrap();
+        assert_eq!(join.publisher_offer, publisher_offer);
     }
 
     #[test]
