@@ -90,6 +90,7 @@ fn join_of(number: usize) -> Join {
     Join {
         mode: Mode::V1,
         grants: grants(&format!("viewer {number}")),
+        bearer: format!("viewer {number}").parse().unwrap(),
         client: client(),
         protocol_version: 16,
         auto_subscribe: true,

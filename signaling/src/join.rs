@@ -50,6 +50,8 @@ pub struct Join {
     /// `video.room` names the room, 1 to 256 bytes. The metadata and attributes of the request are already laid
     /// over those of the token.
     pub grants: Grants,
+    /// Whom the token names; the session is somebody else beside it where it only publishes (`publish`).
+    pub bearer: ParticipantIdentity,
     pub client: proto::ClientInfo,
     /// Version of the signalling protocol that the client speaks; 0 when it did not say. May be newer than ours.
     pub protocol_version: u32,
@@ -205,6 +207,7 @@ pub fn read(input: JoinInput) -> Result<Join, Refusal> {
     Ok(Join {
         mode: wish.mode,
         grants,
+        bearer: claims.identity.parse().map_err(|_| Refusal::IdentityTooLong)?,
         protocol_version: u32::try_from(wish.client.protocol).unwrap_or(0),
         client: wish.client,
         auto_subscribe: wish.auto_subscribe,

@@ -158,7 +158,7 @@ const LISTENER_EVENTS_MAX: usize = 4_096;
 const DIRECTORY_MAX: usize = 1_024;
 /// A room may close while somebody is on the way to it; a new one is made then, so often.
 const JOIN_ATTEMPTS: usize = 5;
-/// Joins and resumes of one identity in a room that may follow each other at once; clients that lost their connection try
+/// Joins and resumes of one token's identity in a room that may follow each other at once; clients that lost their connection try
 /// ten times in half a minute.
 pub const JOINS_BURST: u32 = 60;
 /// Time in which one more is granted after them.
@@ -309,7 +309,7 @@ impl Rooms {
 
     /// One token in many hands, or in those of a broken client, would have its room do nothing but let it in.
     fn note_join(&self, join: &Join) -> Result<(), JoinError> {
-        let who = (join.grants.video.room.clone(), join.grants.identity.clone());
+        let who = (join.grants.video.room.clone(), join.bearer.clone());
         let mut joins = self.joins.lock().expect("no one panics with this lock");
         joins.take(who, now().at).map_err(JoinError::TooOften)
     }

@@ -143,6 +143,7 @@ fn join(identity: &str) -> Join {
     };
     Join {
         mode: Mode::V0,
+        bearer: grants.identity.clone(),
         grants,
         client: proto::ClientInfo::default(),
         protocol_version: 17,

@@ -219,6 +219,9 @@ async fn one_identity_joins_a_room_so_many_times_at_once_and_others_beside_it() 
     assert!(refusals.iter().all(|refusal| **refusal == (503, "this identity joins too often".into())), "{refusals:?}");
     let counted = server.counters.joins_too_often.load(std::sync::atomic::Ordering::Relaxed);
     assert_eq!(counted, refusals.len() as u64);
+    let beside: Vec<_> = (0..20).map(|number| format!("{token}&publish={number}")).collect();
+    let beside = futures_util::future::join_all(beside.iter().map(|token| join(&server, token))).await;
+    assert!(beside.iter().any(Result::is_err), "sessions beside its own are joins of the same identity");
     join(&server, &join_token("another", "r")).await.expect("another identity joins");
     join(&server, &join_token("many", "r2")).await.expect("another room is joined");
 }

@@ -356,6 +356,7 @@ pub fn join(identity: &str, mode: Mode) -> Join {
     Join {
         mode,
         grants: grants(identity),
+        bearer: identity.parse().unwrap(),
         client: proto::ClientInfo { client_protocol: 2, ..Default::default() },
         protocol_version: 17,
         auto_subscribe: true,
