@@ -195,7 +195,12 @@ fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
         _ => None,
     });
     assert_eq!(lost, Some((64, 2)));
-    assert!(feedback.iter().any(|feedback| matches!(feedback, Feedback::TransportCc(_))));
+    let statuses = feedback.iter().filter_map(|feedback| match feedback {
+        Feedback::TransportCc(feedback) => Some(feedback.statuses()),
+        _ => None,
+    });
+    let statuses: Vec<_> = statuses.flatten().map(|status| (status.sequence, status.arrival_us.is_some())).collect();
+    assert_eq!(statuses, [0, 1, 2, 3, 4, 5, 6, 7].map(|number| (number, number != 3 && number != 4)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Rooms seen from outside: RoomService on living rooms, and joins over a WebSocket.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use livekit_protocol as proto;
 use prost::Message as _;
@@ -47,6 +49,19 @@ async fn last(socket: &mut Socket) -> Response {
         }
     }
     last.expect("a message came")
+}
+
+/// The server closes, and counts why.
+async fn assert_ends_unreadable(server: &Server, mut socket: Socket) {
+    while let Some(Ok(_)) = socket.next().await {}
+    let ended = || server.counters.ended_unreadable.load(std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..1_000 {
+        if ended() > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ended(), 1);
 }
 
 fn creator() -> String {
@@ -118,7 +133,7 @@ async fn a_message_over_two_mebibytes_ends_the_connection() {
     let mut socket = join(&server, &join_token("hr")).await.unwrap();
     let _ = socket.send(Message::Binary(vec![0; (2 << 20) + 1].into())).await;
 
-    while let Some(Ok(_)) = socket.next().await {}
+    assert_ends_unreadable(&server, socket).await;
 }
 
 #[tokio::test]
@@ -127,7 +142,7 @@ async fn a_message_of_nonsense_ends_the_connection() {
     let mut socket = join(&server, &join_token("hr")).await.unwrap();
     socket.send(Message::Binary(vec![0xff; 8].into())).await.unwrap();
 
-    while let Some(Ok(_)) = socket.next().await {}
+    assert_ends_unreadable(&server, socket).await;
 }
 
 #[tokio::test]
