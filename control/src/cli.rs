@@ -324,7 +324,10 @@ fn printed(result: std::io::Result<()>) -> anyhow::Result<()> {
 fn migrate(config: &Config, from: Option<Place>, to: Option<Place>) -> anyhow::Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(migrate::command(&config.store, from, to))?;
+    runtime.block_on(async {
+        signals::outlive_the_file_limit()?;
+        migrate::command(&config.store, from, to).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,11 +2,12 @@
 //!
 //! SIGTERM, SIGINT and SIGQUIT stop it in order, a second one at once. SIGHUP, which a closing terminal sends and others
 //! use for reloading, and SIGUSR1 and SIGUSR2 would end a process that says nothing of them; here they change nothing.
+//! SIGXFSZ would as well: here the write that raised it fails, and whoever wrote says so.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::info;
+use tracing::{error, info};
 
 /// Signals that stop the server, and their names.
 const STOPPING: [(SignalKind, &str); 3] =
@@ -19,11 +20,29 @@ const IGNORED: [(SignalKind, &str); 3] = [
     (SignalKind::user_defined2(), "SIGUSR2"),
 ];
 
+/// Lets a write beyond the largest file that this process may have (setrlimit(2), `RLIMIT_FSIZE`) fail with EFBIG, where
+/// it would end the process. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// The system does not let us listen.
+pub fn outlive_the_file_limit() -> anyhow::Result<()> {
+    let mut raised = subscribe(SignalKind::from_raw(libc::SIGXFSZ))?;
+    tokio::spawn(async move {
+        // Once: a write that fails is tried again and again.
+        if raised.recv().await.is_some() {
+            error!("a file is as large as this process may make one, and writes fail: raise its limit (ulimit -f)");
+        }
+        while raised.recv().await.is_some() {}
+    });
+    Ok(())
+}
+
 /// Two futures: the first signal to stop, and the second. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// The system does not let us listen.
 pub fn listen() -> anyhow::Result<(impl Future<Output = ()>, impl Future<Output = ()>)> {
+    outlive_the_file_limit()?;
     for (kind, name) in IGNORED {
         tokio::spawn(ignore(subscribe(kind)?, name));
     }

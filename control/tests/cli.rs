@@ -2,6 +2,8 @@
 
 #[path = "support/ports.rs"]
 mod ports;
+#[path = "cli/store.rs"]
+mod store;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -17,10 +19,10 @@ fn onair(arguments: &[&str]) -> Command {
     without_settings(command)
 }
 
-/// As [`onair`], with so few files that may be open.
-fn onair_with_files(files: u32, arguments: &[&str]) -> Command {
+/// As [`onair`], within a limit that `ulimit` sets.
+fn onair_within(limit: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_onair")]);
+    command.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_onair")]);
     command.args(arguments);
     without_settings(command)
 }
@@ -148,7 +150,7 @@ fn a_server_that_runs_out_of_files_still_answers_and_takes_everybody_in_afterwar
         "{{port: {http}, bind_addresses: [127.0.0.1], prometheus: {{port: {metrics}}}, \
          rtc: {{tcp_port: {media}, udp_port: {udp}, node_ip: 127.0.0.1, workers: 1}}}}"
     );
-    let mut server = Running::of(&mut onair_with_files(100, &["--dev", "--config-body", &yaml]));
+    let mut server = Running::of(&mut onair_within("-n 100", &["--dev", "--config-body", &yaml]));
     server.line_with("token for a day");
     let connect = |port: u16| {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();

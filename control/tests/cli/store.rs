@@ -1,0 +1,73 @@
+//! The embedded store's directory and file, as an operator may have left them.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::*;
+
+/// A directory that is gone with this value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// The path of a store's directory in it, which is made.
+    fn store(&self, name: &str) -> PathBuf {
+        let directory = self.0.join(name);
+        std::fs::create_dir(&directory).unwrap();
+        directory
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The arguments of a server with that store, on ports of its own, the first of which is given too.
+fn arguments(store: &Path) -> (u16, Vec<String>) {
+    let (port, yaml) = free_ports();
+    let path = store.to_str().unwrap();
+    (port, ["--dev", "--config-body", &yaml, "--store.path", path].map(str::to_owned).to_vec())
+}
+
+/// Asks until `done` says so; the answer.
+fn until<T>(mut ask: impl FnMut() -> T, done: impl Fn(&T) -> bool) -> T {
+    let begun = Instant::now();
+    loop {
+        let answer = ask();
+        if done(&answer) {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never came to it");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The exit code of what must end by itself, and what it said.
+fn end(process: &mut Child) -> (Option<i32>, String) {
+    until(|| process.try_wait().unwrap(), Option::is_some);
+    let mut said = String::new();
+    if let Some(mut log) = process.stderr.take() {
+        log.read_to_string(&mut said).unwrap();
+    }
+    (process.wait().unwrap().code(), said)
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_end_by_a_signal() {
+    let folder = Folder::new("limited");
+    let (_, arguments) = arguments(&folder.store("store"));
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut refused = Running::spawn(&mut onair_within("-f 0", &arguments), Stdio::piped());
+
+    let (code, said) = end(&mut refused.process);
+
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("onair.db") && said.contains("store.path"), "{said}");
+}
