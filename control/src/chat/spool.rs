@@ -262,6 +262,7 @@ impl File {
     fn open(path: &PathBuf) -> io::Result<(Self, VecDeque<StoredMessage>)> {
         let mut waiting = VecDeque::new();
         let (mut unread, mut is_whole) = (0, true);
+        directory::require_file(path)?;
         match std::fs::read(path) {
             Ok(bytes) => {
                 is_whole = bytes.last().is_none_or(|last| *last == b'\n');

@@ -6,7 +6,9 @@
 
 use std::fs::{DirBuilder, DirEntry, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use tracing::{debug, info};
@@ -39,7 +41,9 @@ pub struct Claim {
 pub fn claim(directory: &Path) -> Result<Claim, ClaimError> {
     let open = || {
         make(directory)?;
-        private().append(true).open(directory.join(LOCK))
+        let lock = directory.join(LOCK);
+        require_file(&lock)?;
+        private().append(true).open(lock)
     };
     let lock = open().map_err(|source| ClaimError::Unusable { directory: directory.to_owned(), source })?;
     match lock.try_lock() {
@@ -55,6 +59,26 @@ pub(crate) fn make(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// Makes sure that what is at `path`, if anything, is a regular file. Of anything else opening or reading may never end.
+///
+/// # Errors
+/// Says what it is and what to do.
+pub(crate) fn require_file(path: &Path) -> io::Result<()> {
+    let kind = match path.metadata() {
+        Ok(there) => there.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let name = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "named pipe",
+        kind if kind.is_socket() => "socket",
+        _ => "device",
+    };
+    Err(io::Error::other(format!("{} is a {name} and no regular file: move it away", path.display())))
 }
 
 /// Opens a file, which is made for this user only if it is not there.

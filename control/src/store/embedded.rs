@@ -17,8 +17,9 @@ mod value;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,12 @@ impl Embedded {
 
 fn create(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), directory::make)?;
+    directory::require_file(path)?;
+    // Where a link leads, since SQLite puts its files there.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for end in ["-journal", "-wal", "-shm"] {
+        directory::require_file(&PathBuf::from([real.as_os_str(), end.as_ref()].into_iter().collect::<OsString>()))?;
+    }
     let file = directory::private().read(true).append(true).open(path)?;
     // SQLite takes a short file for an empty one, and would write over it.
     let mut start = Vec::new();

@@ -1,5 +1,7 @@
 //! The embedded store's directory and file, as an operator may have left them.
 
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -29,11 +31,22 @@ impl Drop for Folder {
     }
 }
 
+type Make = fn(&Path);
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 /// The arguments of a server with that store, on ports of its own, the first of which is given too.
 fn arguments(store: &Path) -> (u16, Vec<String>) {
     let (port, yaml) = free_ports();
     let path = store.to_str().unwrap();
     (port, ["--dev", "--config-body", &yaml, "--store.path", path].map(str::to_owned).to_vec())
+}
+
+fn server(store: &Path) -> (u16, Command) {
+    let (port, arguments) = arguments(store);
+    (port, onair(&arguments.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 /// Asks until `done` says so; the answer.
@@ -59,6 +72,15 @@ fn end(process: &mut Child) -> (Option<i32>, String) {
     (process.wait().unwrap().code(), said)
 }
 
+/// Starts a server that must refuse the store; what it said.
+fn refusal(store: &Path) -> String {
+    let (_, mut command) = server(store);
+    let mut refused = Running::spawn(&mut command, Stdio::piped());
+    let (code, said) = end(&mut refused.process);
+    assert_eq!(code, Some(1), "{said}");
+    said
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_and_no_end_by_a_signal() {
     let folder = Folder::new("limited");
@@ -70,4 +92,26 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_end_by_a_signal() {
 
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("onair.db") && said.contains("store.path"), "{said}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_where_a_file_of_the_store_should_be() {
+    let folder = Folder::new("kinds");
+    for file in ["onair.db", "onair.db-journal", "onair.db-wal", "onair.db-shm", "onair.lock", "chat-queue.jsonl"] {
+        let kinds: [(&str, Make); 4] = [
+            ("named pipe", fifo),
+            ("socket", |path| drop(UnixListener::bind(path).unwrap())),
+            ("directory", |path| std::fs::create_dir(path).unwrap()),
+            ("device", |path| symlink("/dev/null", path).unwrap()),
+        ];
+        for (kind, make) in kinds {
+            let store = folder.store(&format!("{file} {kind}"));
+            make(&store.join(file));
+
+            let said = refusal(&store);
+
+            let expected = format!("{} is a {kind}", store.join(file).display());
+            assert!(said.contains(&expected) && said.contains("store.path"), "{expected:?} is not in {said}");
+        }
+    }
 }
