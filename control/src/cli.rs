@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rand::RngExt as _;
 use signaling::token::JoinToken;
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::app::{self, App, Stopped};
@@ -21,7 +22,7 @@ use crate::{descriptors, logging, signals};
 /// How long `health` waits for the server.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a stopped server waits for what cannot be cancelled, such as looking up a name.
+/// How long a stopped server waits for what cannot be cancelled, such as looking up a name, or a start.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A LiveKit-compatible live-streaming server.
@@ -242,8 +243,10 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         }
         let (stop, stop_now) = signals::listen()?;
         let mut stop = std::pin::pin!(stop);
+        // What hangs in there, such as a file system that does not answer, holds up no signal.
+        let start = move || Handle::current().block_on(App::start(loaded.config));
         let app = tokio::select! {
-            app = App::start(loaded.config) => app?,
+            app = tokio::task::spawn_blocking(start) => app.context("the start panicked")??,
             () = &mut stop => return Ok(Stopped::Drained),
         };
         app.log_listening();

@@ -115,3 +115,22 @@ fn what_is_no_regular_file_is_refused_where_a_file_of_the_store_should_be() {
         }
     }
 }
+
+#[test]
+fn a_signal_ends_a_start_that_hangs() {
+    let folder = Folder::new("hangs");
+    let certificates = folder.0.join("ca.pem");
+    fifo(&certificates);
+    let (_, mut command) = server(&folder.store("store"));
+    // Reading them waits for somebody who writes.
+    command.args(["--auth.jwks_url", "https://id.invalid/keys"]);
+    command.env("SSL_CERT_FILE", &certificates).env_remove("SSL_CERT_DIR");
+    let mut server = Running::spawn(&mut command, Stdio::piped());
+    let _writer = std::fs::File::options().write(true).open(&certificates).unwrap();
+    server.signal("TERM");
+
+    let (code, said) = end(&mut server.process);
+
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("asked to stop"), "{said}");
+}
