@@ -162,7 +162,10 @@ mod tests {
             limits.note_refused(one, now);
         }
 
-        assert_eq!(limits.may_verify(one, now).unwrap_err().code, Code::RateLimited);
+        for waited in [0, 19] {
+            let refused = limits.may_verify(one, now + Duration::from_secs(waited)).unwrap_err();
+            assert_eq!(refused.code, Code::RateLimited, "after {waited} s");
+        }
         assert!(limits.may_verify(other, now).is_ok());
         assert!(limits.may_verify(one, now + Duration::from_secs(20)).is_ok());
     }
