@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use mongodb::bson::oid::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use super::chat::{ChatMessage, ChatSettings, Mute};
@@ -11,11 +13,21 @@ use crate::clock::Timestamp;
 
 /// A stream's id: an ObjectId, 24 lower-case hexadecimal digits on the wire, in every store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub mongodb::bson::oid::ObjectId);
+pub struct StreamId(pub ObjectId);
 
 impl StreamId {
     pub fn generate() -> Self {
-        Self(mongodb::bson::oid::ObjectId::new())
+        Self::made_at(Timestamp::now())
+    }
+
+    /// `ObjectId::new` panics by a clock before 1970 or after 2106, whose seconds an id cannot hold. Here they are clamped:
+    /// what follows them is unique by itself.
+    fn made_at(now: Timestamp) -> Self {
+        static PROCESS: LazyLock<[u8; 5]> = LazyLock::new(rand::random);
+        static COUNT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::random()));
+        let seconds = u32::try_from(now.millis() / 1000).unwrap_or(u32::MAX);
+        let [_, count @ ..] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        Self(ObjectId::from_parts(seconds, *PROCESS, count))
     }
 }
 
@@ -32,7 +44,7 @@ impl FromStr for StreamId {
         if text.len() != 24 || !lower {
             return Err(NotAnId);
         }
-        mongodb::bson::oid::ObjectId::parse_str(text).map(Self).map_err(|_| NotAnId)
+        ObjectId::parse_str(text).map(Self).map_err(|_| NotAnId)
     }
 }
 
@@ -356,4 +368,21 @@ pub enum StreamOrder {
     StartedLast,
     /// `scheduledFor`, soonest first; streams without one are left out.
     SoonestFirst,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_made_by_any_clock_and_none_twice() {
+        for (millis, seconds) in [(0, "00000000"), (5_000_000_000_000, "ffffffff"), (1_767_323_045_678, "695735a5")] {
+            let now = Timestamp::from_millis(millis);
+            let ids: HashSet<_> = (0..1_000).map(|_| StreamId::made_at(now).to_string()).collect();
+
+            assert!(ids.len() == 1_000 && ids.iter().all(|id| id.starts_with(seconds)), "{ids:?}");
+        }
+    }
 }

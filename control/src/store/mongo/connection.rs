@@ -1,6 +1,6 @@
 //! Finding the database and coming to terms with it: time-outs, durability, indexes.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mongodb::bson::doc;
 use mongodb::options::{Acknowledgment, ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
@@ -28,6 +28,7 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 const REFUSED: [i32; 3] = [13, 18, 8000];
 
 pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+    require_clock(SystemTime::now())?;
     let options = options(uri).await?;
     let name = database.or(options.default_database.as_deref()).unwrap_or(DATABASE).to_owned();
     let hosts = options.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -37,6 +38,16 @@ pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> 
     info!(hosts, database = name, "connected to MongoDB");
     let (unique, recounts) = (indexes::Unique::default(), presence::Recounts::default());
     Ok(Mongo { database, unique, recounts, has_undated: false })
+}
+
+/// The driver makes an id for itself, and panics by a clock that an id cannot hold.
+fn require_clock(now: SystemTime) -> Result<()> {
+    match now.duration_since(UNIX_EPOCH).map(|since| u32::try_from(since.as_secs())) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => {
+            Err(StoreError::Failed("the clock of this machine is before 1970 or after 2106: set it".into()))
+        }
+    }
 }
 
 /// What the URI says, and what is better than the driver's defaults where it says nothing.
@@ -136,6 +147,14 @@ mod tests {
         assert_eq!((ours.w, ours.journal), (Some(Acknowledgment::Majority), Some(true)));
         let theirs = concern("mongodb://localhost/?w=1&journal=false").await;
         assert_eq!((theirs.w, theirs.journal), (Some(Acknowledgment::Nodes(1)), Some(false)));
+    }
+
+    #[test]
+    fn a_clock_that_no_id_can_hold_is_no_panic_of_the_driver() {
+        let years = |count: u64| Duration::from_secs(count * 365 * 24 * 3600);
+
+        assert!(require_clock(UNIX_EPOCH).is_ok() && require_clock(UNIX_EPOCH + years(136)).is_ok());
+        assert!(require_clock(UNIX_EPOCH - years(1)).is_err() && require_clock(UNIX_EPOCH + years(137)).is_err());
     }
 
     #[tokio::test]
