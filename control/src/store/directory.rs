@@ -11,7 +11,7 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// What all users may do with a file.
 const FOR_ALL: u32 = 0o007;
@@ -89,13 +89,21 @@ pub(crate) fn private() -> OpenOptions {
 }
 
 /// Takes `files` in the directory from all other users, and the directory too if nothing else is in it: earlier versions
-/// made them for everybody to read. What is for a group was made so by somebody on purpose, and stays.
+/// made them for everybody to read. What is for a group was made so by somebody on purpose, and stays. A directory that
+/// somebody else made so stays as well, with a warning.
 pub(crate) fn tighten(directory: &Path, files: &[&str]) {
     let ours = || files.iter().copied().chain([LOCK]);
     let mut tightened: Vec<_> = ours().filter(|file| take_from_all(&directory.join(file), 0o600)).collect();
     let is_ours = |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| ours().any(|file| entry.file_name() == file));
     if directory.read_dir().is_ok_and(|mut entries| entries.all(is_ours)) && take_from_all(directory, 0o700) {
         tightened.push(".");
+    }
+    if directory.metadata().is_ok_and(|there| there.mode() & FOR_ALL != 0) {
+        let directory = directory.display();
+        warn!(
+            "the directory of the store is open to all users of this machine, and left so, since it is a link or others \
+             have files in it; if they need it no more: chmod o-rwx {directory}"
+        );
     }
     if !tightened.is_empty() {
         let files = tightened.join(" ");

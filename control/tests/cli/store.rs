@@ -1,6 +1,6 @@
 //! The embedded store's directory and file, as an operator may have left them.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -133,4 +133,29 @@ fn a_signal_ends_a_start_that_hangs() {
 
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("asked to stop"), "{said}");
+}
+
+#[test]
+fn a_directory_that_stays_open_to_others_is_pointed_out() {
+    let folder = Folder::new("open");
+    let store = folder.store("store");
+    std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let link = folder.0.join("link");
+    symlink(&store, &link).unwrap();
+    let log = |path: &Path| {
+        let (_, arguments) = arguments(path);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(["--log_level", "warn"]).collect();
+        let mut server = Running::spawn(&mut onair(&arguments), Stdio::piped());
+        server.line_with("token for a day");
+        server.log_to_the_end()
+    };
+    let mode = || store.metadata().unwrap().permissions().mode() & 0o777;
+
+    let said = log(&link);
+    assert!(said.contains("chmod o-rwx") && said.contains(link.to_str().unwrap()), "{said}");
+    assert_eq!(mode(), 0o755, "somebody else made the link");
+    let said = log(&store);
+    assert!(!said.contains("chmod"), "{said}");
+    assert_eq!(mode(), 0o700);
+    assert!(!log(&link).contains("chmod"));
 }
