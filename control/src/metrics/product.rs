@@ -17,6 +17,9 @@ pub(super) fn add(page: &mut Page<'_>, sources: &Sources) {
 fn streams(page: &mut Page<'_>, sources: &Sources) {
     let up = u64::from(sources.store_health.away_for(Instant::now()).is_none());
     page.metric("onair_store_up", "1 while the store answers, else 0.", MetricType::GAUGE, &[(&[], up)]);
+    let help = "Looks at the store, one a second, that found it away or unable to write.";
+    let failures = sources.store_health.failures();
+    page.metric("onair_store_failures_total", help, MetricType::COUNTER, &[(&[], failures)]);
     let live = sources.streams.live();
     page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);
     page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], live.viewers())]);

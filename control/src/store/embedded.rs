@@ -5,6 +5,7 @@
 //! moments, unless [`Durability::Full`] is chosen; it damages nothing either way.
 
 mod chat;
+mod file;
 mod moderation;
 mod presence;
 mod readers;
@@ -17,11 +18,9 @@ mod value;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -33,8 +32,9 @@ use super::stream::{
     Transition, UserId,
 };
 use super::viewer::{Presence, PresenceChange};
-use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, StoreError, Taken, directory};
+use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, StoreError, Taken};
 use crate::clock::Timestamp;
+use file::DatabaseFile;
 use readers::Readers;
 use writer::Writer;
 
@@ -47,11 +47,10 @@ pub const FILE: &str = "onair.db";
 /// What SQLite puts beside it.
 pub(crate) const FILES_BESIDE: [&str; 2] = ["onair.db-wal", "onair.db-shm"];
 
-/// How every database of SQLite begins (its file format, section 1.3.1).
-const HEADER: &[u8] = b"SQLite format 3\0";
-
 /// How long a connection waits for another process that uses the file, such as a backup or a shell.
 const BUSY_MAX: Duration = Duration::from_secs(2);
+/// How long a write shows that others are possible: each costs a page of the log beside the file.
+const PROVEN_FOR: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps ready: all that there are.
 const STATEMENTS_KEPT: usize = 128;
 
@@ -77,6 +76,23 @@ pub struct Embedded {
     writer: Writer,
     /// Absent in memory: such a database belongs to one connection.
     readers: Option<Arc<Readers>>,
+    /// Absent in memory.
+    file: Option<Arc<DatabaseFile>>,
+    proof: Proof,
+}
+
+/// When a write for its own sake was last seen to be done.
+#[derive(Default)]
+struct Proof(Mutex<Option<Instant>>);
+
+impl Proof {
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|at| now >= at + PROVEN_FOR)
+    }
+
+    fn note(&self, at: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
 }
 
 impl Embedded {
@@ -88,7 +104,7 @@ impl Embedded {
         let at_path = |error: &dyn std::fmt::Display| {
             StoreError::Unavailable(format!("cannot open the database {}: {error}", path.display()))
         };
-        create(path).map_err(|error| at_path(&error))?;
+        let file = Arc::new(DatabaseFile::open(path).map_err(|error| at_path(&error))?);
         let mut connection = Connection::open(path).map_err(|error| at_path(&error))?;
         prepare(&connection).map_err(|error| at_path(&error))?;
         schema::check_ours(&connection).map_err(|error| at_path(&error))?;
@@ -99,7 +115,13 @@ impl Embedded {
         };
         connection.pragma_update(None, "synchronous", synchronous)?;
         schema::bring_up_to_date(&mut connection).map_err(|error| at_path(&error))?;
-        Ok(Self { writer: Writer::start(connection)?, readers: Some(Readers::of(path)) })
+        let readers = Some(Readers::of(Arc::clone(&file)));
+        Ok(Self {
+            writer: Writer::start(connection, Arc::clone(&file))?,
+            readers,
+            file: Some(file),
+            proof: Proof::default(),
+        })
     }
 
     /// A store that is gone with the process.
@@ -110,7 +132,7 @@ impl Embedded {
         let mut connection = Connection::open_in_memory()?;
         prepare(&connection)?;
         schema::bring_up_to_date(&mut connection)?;
-        Ok(Self { writer: Writer::start(connection)?, readers: None })
+        Ok(Self { writer: Writer::start(connection, ())?, readers: None, file: None, proof: Proof::default() })
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {
@@ -130,24 +152,6 @@ impl Embedded {
     {
         self.writer.write(job).await
     }
-}
-
-fn create(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), directory::make)?;
-    directory::require_file(path)?;
-    // Where a link leads, since SQLite puts its files there.
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    for end in ["-journal", "-wal", "-shm"] {
-        directory::require_file(&PathBuf::from([real.as_os_str(), end.as_ref()].into_iter().collect::<OsString>()))?;
-    }
-    let file = directory::private().read(true).append(true).open(path)?;
-    // SQLite takes a short file for an empty one, and would write over it.
-    let mut start = Vec::new();
-    file.take(HEADER.len() as u64).read_to_end(&mut start)?;
-    if !start.is_empty() && start != HEADER {
-        return Err(io::Error::other("it is no database, and left as it is"));
-    }
-    Ok(())
 }
 
 fn prepare(connection: &Connection) -> Result<()> {
@@ -451,9 +455,21 @@ impl Store for Embedded {
         self.write(move |c| requests::give_back(c, &key, taken)).await
     }
 
-    /// Asks the writer, since a store that cannot write is of no use.
+    /// Asks the writer, since a store that cannot write is of no use: now and then for a page, as a full disk shows at
+    /// nothing less.
     async fn ping(&self) -> Result<()> {
-        self.write(|c| Ok(c.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        let now = Instant::now();
+        let (file, is_due) = (self.file.clone(), self.proof.is_due(now));
+        let pinged = self
+            .write(move |c| {
+                file.map_or(Ok(()), |file| file.require_in_place())?;
+                if is_due { schema::write_again(c) } else { Ok(c.query_row("SELECT 1", [], |_| Ok(()))?) }
+            })
+            .await;
+        if is_due || pinged.is_err() {
+            self.proof.note(pinged.is_ok().then_some(now));
+        }
+        pinged
     }
 
     async fn expire(&self, now: Timestamp, chat_retention: Duration) -> Result<()> {

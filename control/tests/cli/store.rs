@@ -159,3 +159,49 @@ fn a_directory_that_stays_open_to_others_is_pointed_out() {
     assert_eq!(mode(), 0o700);
     assert!(!log(&link).contains("chmod"));
 }
+
+#[test]
+fn a_store_that_cannot_be_written_to_is_told_of_and_ends_no_server() {
+    let folder = Folder::new("full");
+    let (port, mut command) = server(&folder.store("store"));
+    let mut server = Running::of(&mut command);
+    server.line_with("token for a day");
+    let store =
+        |answer: &String| answer.rsplit_once("\"store\":").map(|(_, state)| state.trim_end_matches('}').to_owned());
+    let says = |state: &str| until(|| get(port, "/readyz"), |answer| store(answer).as_deref() == Some(state));
+    let limit = |bytes: &str| {
+        let id = server.process.id().to_string();
+        assert!(Command::new("prlimit").args(["--pid", &id, &format!("--fsize={bytes}:")]).status().unwrap().success());
+    };
+    says("\"available\"");
+
+    limit("0");
+    says("\"unavailable\"");
+    let page = get(port, "/metrics");
+    assert!(counter(&page, "onair_store_failures_total") > 0 && counter(&page, "onair_store_up") == 0);
+    limit("unlimited");
+
+    says("\"available\"");
+}
+
+#[test]
+fn a_store_that_was_moved_away_is_told_of() {
+    let folder = Folder::new("moved");
+    let store = folder.store("store");
+    let (port, mut command) = server(&store);
+    let mut server = Running::of(&mut command);
+    server.line_with("token for a day");
+    let says = |state: &str| {
+        let state = format!("\"store\":\"{state}\"");
+        until(|| get(port, "/readyz"), |answer| answer.contains(&state))
+    };
+    says("available");
+
+    let (file, away) = (store.join("onair.db"), store.join("away.db"));
+    std::fs::rename(&file, &away).unwrap();
+    says("unavailable");
+    std::fs::copy(&away, &file).unwrap();
+    std::fs::rename(&away, &file).unwrap();
+
+    says("available");
+}

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::world::{World, eventually, send, token};
 use control::http::Phase;
-use control::store::SharedStore;
+use control::store::{SharedStore, StoreError};
 use sfu::certificate::Certificate;
 use sfu::command::{ChannelOpener, Command, Event, RoomId, TransportId};
 use sfu::engine::EngineConfig;
@@ -288,20 +288,23 @@ pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
 /// a minute.
 pub async fn a_store_that_is_away_for_half_a_minute_makes_the_server_unready(store: SharedStore) {
     let world = World::new(store).await;
-    let away = |seconds| world.store_health.note(false, Instant::now() - Duration::from_secs(seconds));
+    let away = |seconds| {
+        let error = Err(StoreError::Unavailable("away".into()));
+        world.store_health.note(error, Instant::now() - Duration::from_secs(seconds));
+    };
 
     away(0);
     let answer = world.get("/readyz", "").await.expect(200);
     assert_eq!(answer, json!({ "status": "ready", "store": "unavailable" }));
 
-    world.store_health.note(true, Instant::now());
+    world.store_health.note(Ok(()), Instant::now());
     away(31);
     let refused = world.get("/readyz", "").await;
     refused.refused(503, "store_unavailable");
     assert!(refused.header("retry-after").is_some());
     world.get("/healthz", "").await.expect(200);
 
-    world.store_health.note(true, Instant::now());
+    world.store_health.note(Ok(()), Instant::now());
     world.get("/readyz", "").await.expect(200);
 }
 

@@ -166,3 +166,34 @@ fn a_database_of_another_application_is_left_as_it_is() {
         assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), text);
     }
 }
+
+#[tokio::test]
+async fn a_ping_shows_that_a_page_can_be_written_and_costs_one_now_and_then() {
+    let folder = Folder::new();
+    let store = open(&folder.file());
+    let log = || std::fs::metadata(folder.file().with_file_name("onair.db-wal")).unwrap().len();
+    let before = log();
+
+    store.ping().await.unwrap();
+    let after = log();
+    for _ in 0..3 {
+        store.ping().await.unwrap();
+    }
+
+    assert!(after > before, "{before} bytes before, {after} after");
+    assert_eq!(log(), after);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_where_it_was_is_no_store() {
+    let folder = Folder::new();
+    let (file, away) = (folder.file(), folder.file().with_file_name("away"));
+    let store = open(&file);
+
+    std::fs::rename(&file, &away).unwrap();
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(text)) if text.contains("gone")));
+    std::fs::copy(&away, &file).unwrap();
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(text)) if text.contains("another file")));
+    std::fs::rename(&away, &file).unwrap();
+    store.ping().await.unwrap();
+}

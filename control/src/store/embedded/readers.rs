@@ -1,11 +1,11 @@
 //! Connections that only read, so that reading waits neither for the writer nor for the runtime's threads.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::Semaphore;
 
+use super::file::DatabaseFile;
 use crate::store::{Result, StoreError};
 
 /// Reads at the same time.
@@ -13,15 +13,16 @@ const READERS: usize = 4;
 
 /// A few connections to one file, opened when they are needed.
 pub struct Readers {
-    path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// After the connections, which are dropped first.
+    file: Arc<DatabaseFile>,
 }
 
 impl Readers {
-    pub fn of(path: &Path) -> Arc<Self> {
+    pub fn of(file: Arc<DatabaseFile>) -> Arc<Self> {
         Arc::new(Self {
-            path: path.to_owned(),
+            file,
             idle: Mutex::new(Vec::with_capacity(READERS)),
             permits: Arc::new(Semaphore::new(READERS)),
         })
@@ -55,7 +56,7 @@ impl Readers {
             Some(connection) => Ok(connection),
             None => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                let connection = Connection::open_with_flags(&self.path, flags)?;
+                let connection = Connection::open_with_flags(self.file.path(), flags)?;
                 super::prepare(&connection)?;
                 Ok(connection)
             }

@@ -46,6 +46,14 @@ pub fn bring_up_to_date(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
+/// Writes the page that the version is on, with what is there.
+///
+/// # Errors
+/// What SQLite says.
+pub fn write_again(connection: &Connection) -> Result<()> {
+    Ok(connection.pragma_update(None, "user_version", rows(STEPS.len()))?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,13 +27,20 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// What is `beside` the connection is dropped after it.
+    ///
     /// # Errors
     /// [`StoreError::Unavailable`] if the system gives no thread.
-    pub fn start(connection: Connection) -> Result<Self> {
+    pub fn start(connection: Connection, beside: impl Send + 'static) -> Result<Self> {
         let (jobs, waiting) = mpsc::channel(WAITING_MAX);
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || work(&connection, waiting))
+            .spawn(move || {
+                let _beside = beside;
+                // Dropped before what was declared earlier.
+                let connection = connection;
+                work(&connection, waiting);
+            })
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer: {error}")))?;
         Ok(Self { jobs })
     }
@@ -133,7 +140,7 @@ mod tests {
     fn writer() -> Writer {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY) STRICT").unwrap();
-        Writer::start(connection).unwrap()
+        Writer::start(connection, ()).unwrap()
     }
 
     async fn insert(writer: &Writer, x: i64) -> Result<()> {
@@ -165,7 +172,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (x INTEGER PRIMARY KEY, b BLOB) STRICT").unwrap();
         connection.pragma_update(None, "max_page_count", 20).unwrap();
-        let writer = Writer::start(connection).unwrap();
+        let writer = Writer::start(connection, ()).unwrap();
         let insert = async |x: i64, bytes: i64| -> Result<()> {
             let sql = "INSERT INTO t VALUES (?1, zeroblob(?2))";
             writer.write(move |c| c.execute(sql, [x, bytes]).map(|_| ()).map_err(StoreError::from)).await
@@ -189,7 +196,7 @@ mod tests {
         connection.busy_timeout(std::time::Duration::ZERO).unwrap();
         let other = Connection::open(&file).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let writer = Writer::start(connection).unwrap();
+        let writer = Writer::start(connection, ()).unwrap();
 
         let (one, two) = tokio::join!(insert(&writer, 1), insert(&writer, 2));
         assert!(matches!((one, two), (Err(StoreError::Unavailable(_)), Err(StoreError::Unavailable(_)))));
