@@ -184,8 +184,11 @@ fn connections(page: &mut Page<'_>, counters: &serve::Counters) {
         ("full", &counters.refused_full),
         ("bytes", &counters.over_budget),
         ("slow", &counters.slow_heads),
+        ("message_bytes", &counters.messages.over_budget),
+        ("message_slow", &counters.messages.slow),
     ];
-    let help = "HTTP connections that were not served, or not to the end of a request's head.";
+    let help =
+        "HTTP connections that were not served, or not to the end of a request's head or of a WebSocket's message.";
     counts(page, "onair_http_connections_refused_total", help, "reason", &refused);
     let pauses = counters.accept_pauses.load(Ordering::Relaxed);
     let help = "Times that no HTTP connection was accepted for want of file descriptors.";

@@ -1,9 +1,10 @@
 //! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections by number and address, heads by size
-//! and time.
+//! and time, and messages of WebSockets likewise.
 
 mod body;
 mod connections;
 mod head;
+mod message;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,11 +25,12 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 use tracing::{debug, warn};
 
-use crate::http::client::Proxies;
+use crate::http::client::{ClientKey, Proxies};
 use crate::problem::{Code, Problem};
 use body::Noted;
 use connections::{Connections, Place, Refused};
 use head::{BUSY, Progress, Watched};
+use message::{MESSAGE_PATIENCE, Messages, Unfinished};
 
 pub use connections::CONNECTIONS_MAX;
 pub use head::{Delivered, Delivery, HEADS_BYTES_MAX};
@@ -59,6 +61,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// How long a head may take from its first byte, and the first one from the connection on.
     pub head_patience: Duration,
+    /// How long a large message of a WebSocket may take.
+    pub message_patience: Duration,
     /// How long what was sent may stay unread.
     pub unread_max: Duration,
     /// Connections of one address (of IPv6: one /64) that are no WebSockets; 0 means any number.
@@ -72,6 +76,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             head_patience: HEAD_PATIENCE,
+            message_patience: MESSAGE_PATIENCE,
             unread_max: UNREAD_MAX,
             per_address: 0,
             proxies: Proxies::default(),
@@ -93,6 +98,7 @@ pub struct Counters {
     pub accept_pauses: AtomicU64,
     /// Of unfinished heads, now.
     head_bytes: AtomicUsize,
+    pub messages: Arc<Messages>,
     accept_log: LogLimit,
 }
 
@@ -137,7 +143,10 @@ fn admit(
             let id = place.id();
             let stream = prepared(stream, settings.unread_max);
             let (delivery, patience) = (Delivery::default(), settings.head_patience);
-            let watched = Watched::new(stream, Arc::clone(&progress), Arc::clone(counters), patience, delivery.clone());
+            let address = (!settings.proxies.is_near(peer.ip())).then(|| ClientKey::from(peer.ip()));
+            let unfinished = Unfinished::new(Arc::clone(&counters.messages), address, settings.message_patience);
+            let (progress_of_head, counters) = (Arc::clone(&progress), Arc::clone(counters));
+            let watched = Watched::new(stream, progress_of_head, counters, patience, unfinished, delivery.clone());
             let served = serve_connection(watched, peer, router.clone(), progress, delivery, place);
             connections.runs_as(id, tasks.spawn(served));
         }

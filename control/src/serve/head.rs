@@ -1,6 +1,6 @@
 //! The stream of a connection, watched while the head of a request arrives: nobody is known yet, so its time is short and
-//! its bytes are counted with those of all others. Once it is a WebSocket, a client that does not read is not read from:
-//! each of its pings would be answered into memory.
+//! its bytes are counted with those of all others. Once it is a WebSocket, its messages are watched
+//! ([`super::message`]), and a client that does not read is not read from: each of its pings would be answered into memory.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::Counters;
+use super::message::{Refused, Unfinished};
 
 /// Bytes of unfinished heads of all connections.
 pub const HEADS_BYTES_MAX: usize = 32 << 20;
@@ -97,6 +98,8 @@ pub struct Watched {
     stream: TcpStream,
     /// Absent once what follows is no HTTP.
     watch: Option<Watch>,
+    /// Of what follows then.
+    unfinished: Unfinished,
     /// The client did not take what was last written.
     blocked: bool,
     /// Who waits for it to take more, so as to read or to write.
@@ -129,11 +132,12 @@ impl Watched {
         progress: Arc<Progress>,
         counters: Arc<Counters>,
         patience: Duration,
+        unfinished: Unfinished,
         delivery: Delivery,
     ) -> Self {
         let deadline = Some(Box::pin(sleep(patience)));
         let watch = Some(Watch { progress, counters, patience, deadline, line: Line::Text });
-        Self { stream, watch, blocked: false, reader: None, writer: None, delivery }
+        Self { stream, watch, unfinished, blocked: false, reader: None, writer: None, delivery }
     }
 
     /// Waits until the client takes what is written. The socket wakes only who asked last, so that the others are woken
@@ -242,11 +246,20 @@ impl AsyncRead for Watched {
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
-        let Some(watch) = &mut this.watch else { return polled };
-        if watch.progress.state.load(Ordering::Relaxed) == UPGRADED {
-            this.watch = None;
-            return polled;
+        let is_upgraded = |watch: &Watch| watch.progress.state.load(Ordering::Relaxed) == UPGRADED;
+        if let Some(watch) = this.watch.take_if(|watch| is_upgraded(watch))
+            && watch.progress.beyond.load(Ordering::Relaxed) > 0
+        {
+            // It has sent frames before it was told that it may (RFC 6455, section 4.1), which nobody has watched.
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        let Some(watch) = &mut this.watch else {
+            return match this.unfinished.on_read(&buffer.filled()[before..], context) {
+                Ok(()) => polled,
+                Err(Refused::Busy) => Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())),
+                Err(Refused::Slow) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            };
+        };
         match watch.on_read(&buffer.filled()[before..], context) {
             Ok(()) => polled,
             Err(kind) => {

@@ -98,6 +98,10 @@ async fn a_connection_serves_one_request_after_the_other() {
 
 /// A server of a WebSocket at any path, which answers pings and takes everything else.
 async fn websockets() -> SocketAddr {
+    websockets_with(Settings::default()).await
+}
+
+async fn websockets_with(settings: Settings) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new().fallback(async |mut request: axum::extract::Request| {
@@ -110,20 +114,60 @@ async fn websockets() -> SocketAddr {
         let upgraded = [("Connection", "upgrade"), ("Upgrade", "websocket")];
         (StatusCode::SWITCHING_PROTOCOLS, upgraded)
     });
-    tokio::spawn(async move { match serve(listener, router, Settings::default()).await {} });
+    tokio::spawn(async move { match serve(listener, router, settings).await {} });
     address
+}
+
+/// A WebSocket, and the bytes that came along with its request.
+async fn websocket(address: SocketAddr, along: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    socket.write_all(&[request, along].concat()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    socket
+}
+
+/// A ping of two bytes, and its answer.
+const PING: [u8; 8] = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+const PONG: [u8; 4] = [0x8a, 2, b'h', b'i'];
+
+#[tokio::test]
+async fn a_large_message_that_does_not_come_to_its_end_is_given_up() {
+    let settings = Settings { message_patience: Duration::from_millis(100), ..Settings::default() };
+    let messages = Arc::clone(&settings.counters.messages);
+    let address = websockets_with(settings).await;
+    let mut socket = websocket(address, b"").await;
+    // A frame of 100,000 bytes, 60,000 of which come.
+    let begun = [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x86, 0xa0, 0, 0, 0, 0][..], &[0; 60_000]].concat();
+    socket.write_all(&begun).await.unwrap();
+    // It is closed without a word.
+    let _ = socket.read_to_end(&mut Vec::new()).await;
+    assert_eq!(messages.slow.load(Ordering::Relaxed), 1);
+
+    // One that ends has done so for good.
+    let mut socket = websocket(address, b"").await;
+    socket.write_all(&[&begun[..], &[0; 40_000], &PING].concat()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut pong = [0; 4];
+    socket.read_exact(&mut pong).await.unwrap();
+    assert_eq!((pong, messages.slow.load(Ordering::Relaxed)), (PONG, 1));
+}
+
+#[tokio::test]
+async fn frames_before_the_answer_to_their_handshake_end_the_connection() {
+    let address = websockets().await;
+    let (mut socket, mut answer) = (websocket(address, &PING).await, Vec::new());
+    let ended = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "it goes on: {answer:?}");
 }
 
 #[tokio::test]
 async fn who_does_not_read_the_answers_to_pings_is_not_read_from() {
     const MOST: usize = 32 << 20;
-    let mut socket = TcpStream::connect(websockets().await).await.unwrap();
-    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    socket.write_all(request).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
+    let socket = websocket(websockets().await, b"").await;
 
     // Pings of 125 bytes, masked with zeros.
     let ping = [&[0x89, 0x80 | 125, 0, 0, 0, 0][..], &[b'p'; 125]].concat();
