@@ -253,7 +253,7 @@ async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {
     };
     let path = directory.join(embedded::FILE);
     let durability = if *full_sync { Durability::Full } else { Durability::Normal };
-    let store = Embedded::open(&path, &embedded::Options { durability }).map_err(of_store)?;
+    let store = Embedded::open_alone(&path, &embedded::Options { durability }).map_err(of_store)?;
     info!(path = %path.display(), "everything is kept in the embedded store");
     Ok(Arc::new(store))
 }

@@ -1,6 +1,7 @@
 //! Where a store is: a file, or a MongoDB.
 
 use std::convert::Infallible;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -73,9 +74,11 @@ impl Place {
     /// Whether both are one store.
     pub fn is(&self, other: &Self) -> bool {
         let real = |file: &PathBuf| Some(directory_of(file).canonicalize().ok()?.join(file.file_name()?));
+        let node = |file: &PathBuf| file.metadata().ok().map(|there| (there.dev(), there.ino()));
         match (self, other) {
             (Place::File(file), Place::File(other)) => {
-                file == other || real(file).is_some_and(|file| Some(file) == real(other))
+                let names_of_one = node(file).is_some_and(|file| Some(file) == node(other));
+                file == other || names_of_one || real(file).is_some_and(|file| Some(file) == real(other))
             }
             (Place::Mongo(uri), Place::Mongo(other)) => uri == other,
             (Place::File(_), Place::Mongo(_)) | (Place::Mongo(_), Place::File(_)) => false,
@@ -125,7 +128,7 @@ fn open_file(file: &Path) -> anyhow::Result<Opened> {
         ClaimError::Unusable { .. } => error.into(),
     })?;
     let options = embedded::Options { durability: Durability::Full };
-    Ok(Opened { store: Arc::new(Embedded::open(file, &options)?), _claim: Some(claim) })
+    Ok(Opened { store: Arc::new(Embedded::open_alone(file, &options)?), _claim: Some(claim) })
 }
 
 /// A MongoDB that no server is at work on. Nothing is written yet.
@@ -187,6 +190,9 @@ mod tests {
         assert!(below("one").is(&below("other/../one/onair.db")));
         assert!(!below("one").is(&below("other")));
         assert!(!below("one").is(&place("mongodb://db/one")));
+        std::fs::write(root.join("one/onair.db"), "").unwrap();
+        std::fs::hard_link(root.join("one/onair.db"), root.join("other/onair.db")).unwrap();
+        assert!(below("one").is(&below("other")));
         // Whatever is where this was started.
         assert!(place("onair.db").is(&place("./onair.db")));
         std::fs::remove_dir_all(root).unwrap();

@@ -18,6 +18,7 @@ mod value;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,10 +102,24 @@ impl Embedded {
     /// # Errors
     /// What the system or SQLite says, with the path.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        Self::open_if(path, options, |_| Ok(()))
+    }
+
+    /// As [`Self::open`], and keeps the file to this process for as long as it is open.
+    ///
+    /// # Errors
+    /// As above, or that another process has it.
+    pub fn open_alone(path: &Path, options: &Options) -> Result<Self> {
+        Self::open_if(path, options, DatabaseFile::claim)
+    }
+
+    fn open_if(path: &Path, options: &Options, may: impl FnOnce(&DatabaseFile) -> io::Result<()>) -> Result<Self> {
         let at_path = |error: &dyn std::fmt::Display| {
             StoreError::Unavailable(format!("cannot open the database {}: {error}", path.display()))
         };
-        let file = Arc::new(DatabaseFile::open(path).map_err(|error| at_path(&error))?);
+        let file = DatabaseFile::open(path).map_err(|error| at_path(&error))?;
+        may(&file).map_err(|error| at_path(&error))?;
+        let file = Arc::new(file);
         let mut connection = Connection::open(path).map_err(|error| at_path(&error))?;
         prepare(&connection).map_err(|error| at_path(&error))?;
         schema::check_ours(&connection).map_err(|error| at_path(&error))?;

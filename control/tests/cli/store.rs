@@ -205,3 +205,28 @@ fn a_store_that_was_moved_away_is_told_of() {
 
     says("available");
 }
+
+#[test]
+fn a_store_serves_one_process_under_whatever_name() {
+    let folder = Folder::new("names");
+    let store = folder.store("store");
+    let (_, mut command) = server(&store);
+    let mut first = Running::of(&mut command);
+    first.line_with("token for a day");
+    symlink(&store, folder.0.join("link")).unwrap();
+    std::fs::hard_link(store.join("onair.db"), folder.store("hard").join("onair.db")).unwrap();
+    symlink(store.join("onair.db"), folder.store("soft").join("onair.db")).unwrap();
+
+    for name in ["link", "hard", "soft"] {
+        let said = refusal(&folder.0.join(name));
+        assert!(said.contains("another process uses") && said.contains("store.path"), "{name}: {said}");
+        let from = folder.0.join(name).join("onair.db");
+        let said = failure(&["migrate", "--from", from.to_str().unwrap(), "--to", folder.0.to_str().unwrap()]);
+        assert!(said.contains("another process uses") || said.contains("at work on"), "{name}: {said}");
+    }
+    drop(first);
+    // A name of its own is left, beside which nothing of the first one lies.
+    std::fs::remove_file(store.join("onair.db")).unwrap();
+    let (_, mut command) = server(&folder.0.join("hard"));
+    Running::of(&mut command).line_with("token for a day");
+}

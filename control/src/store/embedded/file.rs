@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use tracing::warn;
 
 use crate::store::{Result, StoreError, directory};
 
@@ -13,6 +16,10 @@ const HEADER: &[u8] = b"SQLite format 3\0";
 
 /// What SQLite puts beside a file, at the end of its name.
 const ENDS_BESIDE: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// The byte that is locked: behind those that SQLite locks (its file format, section 1.2.14), which `flock` on a network
+/// file system would lock as well.
+const LOCKED: libc::off_t = 0x4000_0000 + 1024;
 
 /// A file that is a database, or empty.
 ///
@@ -48,6 +55,28 @@ impl DatabaseFile {
         Ok(Self { path: path.to_owned(), file })
     }
 
+    /// Keeps the file to this process while this is there, by whatever name others may know it: a lock of a directory
+    /// does not hold for a hard link in another one.
+    ///
+    /// # Errors
+    /// Another process has it.
+    pub fn claim(&self) -> io::Result<()> {
+        if self.file.metadata()?.nlink() > 1 {
+            warn!(
+                path = %self.path.display(),
+                "the file of the store has several names: open it by one of them alone, since what was written last is in a \
+                 file beside that name"
+            );
+        }
+        match lock(&self.file) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                Err(io::Error::other("another process uses this file, by this name or another one"))
+            }
+            // Not every file system can.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -66,5 +95,21 @@ impl DatabaseFile {
             (Err(error), _) | (_, Err(error)) => format!("the file {path} is gone: {error}"),
         };
         Err(StoreError::Unavailable(format!("{what}; bring the old one back, or start the server again")))
+    }
+}
+
+/// Locks [`LOCKED`] for this open file (fcntl_locking(2), "Open file description locks").
+fn lock(file: &File) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: LOCKED,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open, and the pointer is to a value of the type that the call reads, alive during it.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
