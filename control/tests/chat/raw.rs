@@ -57,17 +57,21 @@ impl Raw {
     }
 
     pub async fn send(&mut self, text: &str) {
-        // A server that has gone shows when it is read from.
-        let _ = self.0.send(Message::text(text)).await;
+        // A server that has gone, or takes nothing, shows when it is read from.
+        let _ = timeout(PATIENCE, self.0.send(Message::text(text))).await;
     }
 
     /// The next packet that is no ping, which is answered.
     ///
     /// # Errors
-    /// The connection ended, or nothing came.
+    /// The connection ended, or nothing else came.
     pub async fn text(&mut self) -> Result<String, String> {
+        timeout(PATIENCE, self.next_text()).await.map_err(|_| "nothing in time")?
+    }
+
+    async fn next_text(&mut self) -> Result<String, String> {
         loop {
-            match timeout(PATIENCE, self.0.next()).await.map_err(|_| "nothing in time")? {
+            match self.0.next().await {
                 Some(Ok(Message::Text(text))) if text.as_str() == "2" => self.send("3").await,
                 Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
                 Some(Ok(Message::Close(_))) | None => return Err("closed".into()),
@@ -87,7 +91,7 @@ impl Raw {
 
     async fn next_event(&mut self, name: &str) -> Result<Value, String> {
         loop {
-            let text = self.text().await?;
+            let text = self.next_text().await?;
             if text.starts_with("44") {
                 return Err(text);
             }
