@@ -253,6 +253,12 @@ impl Room {
         drafts.into_iter().map(number).collect()
     }
 
+    /// What the next number from the store must be above: whatever was seen here, also of nodes that numbered without the
+    /// store, or it would come too late to be shown.
+    pub fn last_number(&self) -> i64 {
+        self.numbers.used().max(self.sequence.highest())
+    }
+
     /// A message that was accepted can be sent no more: its author may try again.
     pub fn on_unsent(&mut self, author: &Member) {
         self.authors.unsent(&author.user);

@@ -434,7 +434,7 @@ impl RoomTask {
         }
         let needed = u32::try_from(count).unwrap_or(u32::MAX);
         let count = if alone { needed.max(self.shared.limits.block) } else { needed };
-        let above = self.room.numbers.used().max(self.shared.spool.last_seq(self.id));
+        let above = self.room.last_number().max(self.shared.spool.last_seq(self.id));
         if self.is_store_away() && self.room.numbers.is_known() {
             return;
         }

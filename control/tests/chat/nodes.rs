@@ -204,6 +204,21 @@ async fn nodes_without_the_store_give_out_no_number_twice(store: SharedStore) {
     assert_eq!(stored, told, "they keep the numbers under which they were shown");
 }
 
+async fn a_node_is_heard_beside_one_that_numbers_without_the_store(store: SharedStore) {
+    let pair = Pair::on(store).await;
+    let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
+    pair.nodes[0].world.away.refuse(Some("chat_reserve"));
+    ana.emit(&pair.namespace, "chat:message", &json!({ "text": "far above" })).await;
+    for raw in [&mut ana, &mut ben] {
+        assert_eq!(raw.event("chat:message").await.unwrap()["text"], "far above");
+    }
+    ben.emit(&pair.namespace, "chat:message", &json!({ "text": "above that" })).await;
+
+    for raw in [&mut ana, &mut ben] {
+        assert_eq!(raw.event("chat:message").await.unwrap()["text"], "above that");
+    }
+}
+
 async fn what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later(store: SharedStore) {
     let pair = Pair::on(store).await;
     let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
@@ -269,6 +284,7 @@ macro_rules! every_rule {
             a_node_that_is_written_on_all_the_time_hears_of_the_other
             a_node_whose_clock_lags_is_heard
             nodes_without_the_store_give_out_no_number_twice
+            a_node_is_heard_beside_one_that_numbers_without_the_store
             what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later
         })*
     };

@@ -1,8 +1,8 @@
 //! A store that a test can take away and give back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,13 +23,15 @@ pub struct Switched {
     store: SharedStore,
     away: AtomicBool,
     silent: AtomicBool,
+    refused: Mutex<Option<&'static str>>,
     shared: bool,
 }
 
 impl Switched {
     /// `shared`: as if other processes could use it.
     pub fn new(store: SharedStore, shared: bool) -> Arc<Self> {
-        Arc::new(Self { store, away: AtomicBool::new(false), silent: AtomicBool::new(false), shared })
+        let (away, silent, refused) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(None));
+        Arc::new(Self { store, away, silent, refused, shared })
     }
 
     pub fn set_away(&self, away: bool) {
@@ -42,11 +44,17 @@ impl Switched {
         self.silent.store(silent, Ordering::SeqCst);
     }
 
-    async fn there(&self) -> Result<&SharedStore> {
+    /// Away for the operation of that name alone.
+    #[allow(dead_code, reason = "not every suite needs it")]
+    pub fn refuse(&self, operation: Option<&'static str>) {
+        *self.refused.lock().unwrap() = operation;
+    }
+
+    async fn there(&self, operation: &str) -> Result<&SharedStore> {
         while self.silent.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        match self.away.load(Ordering::SeqCst) {
+        match self.away.load(Ordering::SeqCst) || *self.refused.lock().unwrap() == Some(operation) {
             true => Err(StoreError::Unavailable("taken away by the test".into())),
             false => Ok(&self.store),
         }
@@ -59,7 +67,7 @@ macro_rules! pass_on {
         #[async_trait]
         impl Store for Switched {
             $(async fn $name(&self, $($arg: $type),*) -> $result {
-                self.there().await?.$name($($arg),*).await
+                self.there(stringify!($name)).await?.$name($($arg),*).await
             })*
 
             fn is_shared(&self) -> bool {
