@@ -460,7 +460,8 @@ impl RoomTask {
         };
         let stored: Vec<_> = messages.iter().map(stored).collect();
         let spool = &self.shared.spool;
-        if !spool.is_waiting() {
+        // Numbers that the store did not give out go to the queue, which tells the store of them until it knows.
+        if !spool.is_waiting() && !self.room.numbers.is_on_its_own() {
             match self.patiently(self.shared.store.chat_append(&stored)).await {
                 Ok(()) => return true,
                 // Also after `Failed`: the queue tells what can never be stored.

@@ -219,6 +219,25 @@ async fn a_node_is_heard_beside_one_that_numbers_without_the_store(store: Shared
     }
 }
 
+async fn the_store_hears_of_numbers_that_it_did_not_give(store: SharedStore) {
+    let pair = Pair::on(store).await;
+    let mut ana = pair.join(0, "ana").await;
+    pair.nodes[0].world.away.refuse(Some("chat_reserve"));
+    ana.emit(&pair.namespace, "chat:message", &json!({ "text": "far above" })).await;
+    let seq = ana.event("chat:message").await.unwrap()["seq"].as_i64().unwrap();
+    pair.nodes[0].world.away.refuse(None);
+
+    let mut last = 0;
+    for _ in 0..200 {
+        last = pair.nodes[1].world.store.chat_totals(pair.stream.id).await.unwrap().last_seq;
+        if last >= seq {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(last >= seq, "the next number of the store would be {}, and {seq} is taken", last + 1);
+}
+
 async fn what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later(store: SharedStore) {
     let pair = Pair::on(store).await;
     let [mut ana, mut ben] = [pair.join(0, "ana").await, pair.join(1, "ben").await];
@@ -285,6 +304,7 @@ macro_rules! every_rule {
             a_node_whose_clock_lags_is_heard
             nodes_without_the_store_give_out_no_number_twice
             a_node_is_heard_beside_one_that_numbers_without_the_store
+            the_store_hears_of_numbers_that_it_did_not_give
             what_is_said_on_a_node_without_the_store_is_heard_on_the_other_later
         })*
     };

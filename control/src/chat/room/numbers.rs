@@ -22,6 +22,11 @@ impl Numbers {
         self.next.is_some()
     }
 
+    /// Whether the store does not know the numbers that were given out last.
+    pub fn is_on_its_own(&self) -> bool {
+        self.is_on_its_own
+    }
+
     /// The highest number given out: the next reservation must be above it.
     pub fn used(&self) -> i64 {
         self.next.map_or(0, |next| next - 1)
