@@ -27,6 +27,9 @@ const OVERLAP: Duration = Duration::from_secs(5);
 /// Notes read at once.
 const PAGE: usize = 1000;
 
+/// Notes written at once, which have one time: fewer than are read, or a look would never get beyond that time.
+const WRITTEN: usize = PAGE / 2;
+
 /// Notes waiting to be written, also while the store is away. When full they are dropped: other nodes' clients find the
 /// messages in the history.
 const UNWRITTEN_MAX: usize = 10_000;
@@ -54,6 +57,7 @@ pub(crate) struct RelayTask {
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
     /// Taken from there, and kept until the store has them.
     outbox: VecDeque<Relayed>,
+    written_at: Timestamp,
     seen: Seen,
     nodes: Nodes,
     /// Up to when the notes of each node are read, by its clock.
@@ -66,8 +70,19 @@ impl Relay {
         let (sender, unwritten) = mpsc::channel(UNWRITTEN_MAX);
         let neighbours = Arc::new(Neighbours::default());
         let handle = Self { neighbours: Arc::clone(&neighbours), unwritten: sender };
-        let (outbox, seen, nodes, read) = (VecDeque::new(), Seen::default(), Nodes::default(), HashMap::new());
-        (handle, RelayTask { node, store, neighbours, unwritten, outbox, seen, nodes, read, announced_at: None })
+        let task = RelayTask {
+            node,
+            store,
+            neighbours,
+            unwritten,
+            outbox: VecDeque::new(),
+            written_at: Timestamp::default(),
+            seen: Seen::default(),
+            nodes: Nodes::default(),
+            read: HashMap::new(),
+            announced_at: None,
+        };
+        (handle, task)
     }
 
     /// Whether no other node uses the store now.
@@ -170,9 +185,10 @@ impl RelayTask {
     /// Writes what waits, as far as the store takes it. Under the same id it may be written twice.
     async fn write(&mut self) {
         while !self.outbox.is_empty() {
-            let count = self.outbox.len().min(PAGE);
+            let count = self.outbox.len().min(WRITTEN);
             // Others look for what is new now.
-            let at = Timestamp::now();
+            let at = Timestamp::now().max(self.written_at.plus(Duration::from_millis(1)));
+            self.written_at = at;
             let notes: Vec<_> = self.outbox.iter().take(count).map(|note| Relayed { at, ..note.clone() }).collect();
             match self.store.relay(&notes).await {
                 Ok(()) => {}
@@ -190,10 +206,24 @@ impl RelayTask {
     async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
         let read = self.nodes.there().filter_map(|(node, _)| self.read.get_key_value(node));
         let since: Vec<_> = read.map(|(node, at)| NodeSign { node: node.clone(), at: at.minus(OVERLAP) }).collect();
-        let notes = match self.store.relayed_since(&since, PAGE).await {
-            Ok(notes) => notes,
-            Err(cause) => return debug!(%cause, "cannot look for news of other nodes"),
-        };
+        match self.store.relayed_since(&since, PAGE).await {
+            Ok(notes) if notes.len() < PAGE => self.hand_on(notes, inlet).await,
+            Ok(_) => self.look_at_each(&since, inlet).await,
+            Err(cause) => debug!(%cause, "cannot look for news of other nodes"),
+        }
+    }
+
+    /// What several nodes wrote at one time may be more than is read at once; what one of them wrote is not.
+    async fn look_at_each(&mut self, since: &[NodeSign], inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
+        for sign in since {
+            match self.store.relayed_since(std::slice::from_ref(sign), PAGE).await {
+                Ok(notes) => self.hand_on(notes, inlet).await,
+                Err(cause) => debug!(%cause, "cannot look for news of another node"),
+            }
+        }
+    }
+
+    async fn hand_on(&mut self, notes: Vec<Relayed>, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
         // A full page is followed by the next from where it ended, else the same would be read for ever.
         let is_full = notes.len() == PAGE;
         for note in &notes {
@@ -236,6 +266,35 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::embedded::Embedded;
+    use crate::store::stream::UserId;
+
+    fn task(node: &str, store: &SharedStore) -> RelayTask {
+        Relay::new(node.into(), Arc::clone(store)).1
+    }
+
+    #[tokio::test]
+    async fn however_much_waited_is_heard_to_its_end() {
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+        let (mut one, mut other) = (task("one", &store), task("other", &store));
+        one.announce().await;
+        other.announce().await;
+        let users: Vec<UserId> = (0..2 * PAGE + PAGE / 2).map(|n| format!("u{n}").parse().unwrap()).collect();
+        let stream = StreamId::generate();
+        one.take_up(&mut users.iter().map(|user| (stream, ChatNote::Cleared { user_id: user.clone() })).collect());
+        one.write().await;
+
+        let (inlet, mut notes) = mpsc::channel(UNWRITTEN_MAX);
+        for _ in 0..10 {
+            other.look(&inlet).await;
+        }
+        drop(inlet);
+        let mut heard = Vec::new();
+        while let Some((_, ChatNote::Cleared { user_id })) = notes.recv().await {
+            heard.push(user_id);
+        }
+        assert_eq!(heard.len(), users.len());
+    }
 
     #[test]
     fn a_note_is_delivered_once() {
