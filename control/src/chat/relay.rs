@@ -57,6 +57,8 @@ pub(crate) struct RelayTask {
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
     /// Taken from there, and kept until the store has them.
     outbox: VecDeque<Relayed>,
+    /// Notes of one time are read in the order of their ids.
+    ids: ulid::Generator,
     written_at: Timestamp,
     seen: Seen,
     nodes: Nodes,
@@ -76,6 +78,7 @@ impl Relay {
             neighbours,
             unwritten,
             outbox: VecDeque::new(),
+            ids: ulid::Generator::new(),
             written_at: Timestamp::default(),
             seen: Seen::default(),
             nodes: Nodes::default(),
@@ -177,7 +180,8 @@ impl RelayTask {
                 debug!("a note for other nodes is dropped: the store is away");
                 continue;
             }
-            let (id, node) = (ulid::Ulid::generate().to_string(), self.node.clone());
+            let id = self.ids.generate().unwrap_or_else(ulid::Overflow::commit_overflow_increment);
+            let (id, node) = (id.to_string(), self.node.clone());
             self.outbox.push_back(Relayed { id, node, stream_id, at, note });
         }
     }
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_much_waited_is_heard_to_its_end() {
+    async fn however_much_waited_is_heard_to_its_end_and_in_the_order_in_which_it_was_told() {
         let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
         let (mut one, mut other) = (task("one", &store), task("other", &store));
         one.announce().await;
@@ -294,6 +298,7 @@ mod tests {
             heard.push(user_id);
         }
         assert_eq!(heard.len(), users.len());
+        assert_eq!(heard, users);
     }
 
     #[test]
