@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use livekit_protocol::signal_request::Message as Request;
+
 /// What a connection may ask for at once, in bytes. A client that joins a room of 1,000 tracks subscribes to each and sets
 /// each up: some 2,000 messages; one that resumes there sends all its lists.
 pub const BURST: i64 = 32 << 20;
@@ -12,6 +14,11 @@ pub const BURST: i64 = 32 << 20;
 pub const RATE: i64 = 4 << 20;
 /// What a message costs beside its bytes: rooms tell all their members of what one does.
 pub const MESSAGE_COST: usize = 8 << 10;
+/// What a message costs beside that of which all members are told, who may be thousands: 240 changes at once, which is more
+/// than 64 tracks take to come up, and 30 a second from then on.
+pub const TOLD_TO_ALL_COST: usize = 128 << 10;
+/// What each of its bytes costs then: 60 KiB of metadata are 4 changes a second.
+pub const TOLD_TO_ALL_BYTE_COST: usize = 16;
 /// How long a client may go on asking for more than it may.
 pub const ABUSE_TIME: Duration = Duration::from_secs(60);
 
@@ -63,8 +70,21 @@ impl Budget {
     }
 }
 
+/// What a message costs beside itself, for what it makes the room tell others.
+pub fn cost_of_telling(request: &Request) -> usize {
+    match request {
+        Request::UpdateMetadata(_) => TOLD_TO_ALL_COST + request.encoded_len() * TOLD_TO_ALL_BYTE_COST,
+        // Each may bring tracks, change them, and end them.
+        Request::Offer(_) | Request::AddTrack(_) | Request::Mute(_) => TOLD_TO_ALL_COST,
+        Request::UpdateAudioTrack(_) | Request::UpdateVideoTrack(_) => TOLD_TO_ALL_COST,
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use livekit_protocol as proto;
+
     use super::*;
 
     /// Spends as soon as it may. Returns how long that took.
@@ -91,6 +111,23 @@ mod tests {
         let mebibyte = (1 << 20) - MESSAGE_COST;
         assert_eq!(time_for(33, mebibyte).0, Duration::ZERO);
         assert_eq!(time_for(73, mebibyte).0, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_all_are_told_costs_its_part_and_what_few_are_does_not() {
+        let metadata = |bytes| {
+            let metadata = "x".repeat(bytes);
+            cost_of_telling(&Request::UpdateMetadata(proto::UpdateParticipantMetadata {
+                metadata,
+                ..Default::default()
+            }))
+        };
+        let mute = cost_of_telling(&Request::Mute(proto::MuteTrackRequest::default()));
+        assert_eq!(time_for(240, mute).0, Duration::ZERO, "64 tracks come up, and are muted");
+        assert!(time_for(240 + 600, mute).0 > Duration::from_secs(19));
+        assert!(time_for(30 + 60, metadata(60 << 10)).0 > Duration::from_secs(14));
+        assert_eq!(time_for(64, metadata(1 << 10)).0, Duration::ZERO);
+        assert_eq!(cost_of_telling(&Request::Subscription(proto::UpdateSubscription::default())), 0);
     }
 
     #[test]

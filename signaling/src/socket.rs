@@ -11,6 +11,7 @@ use livekit_protocol as proto;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::info;
 
+use crate::budget::cost_of_telling;
 use crate::session::{Incoming, Outbound, Session, SessionEnd};
 use crate::wire::Outgoing;
 
@@ -106,8 +107,11 @@ impl Session {
     async fn read(&mut self, frame: Frame) -> Answer {
         let (now, bytes) = (Instant::now(), frame.len());
         let incoming = self.framing.read(frame, unix_ms());
-        let decoded = if let Incoming::Request(_, cost) = &incoming { cost.memory } else { 0 };
-        self.budget.spend(now, bytes + decoded);
+        let beside = match &incoming {
+            Incoming::Request(request, cost) => cost.memory + request.message.as_ref().map_or(0, cost_of_telling),
+            _ => 0,
+        };
+        self.budget.spend(now, bytes + beside);
         if self.budget.is_abused(now) {
             info!(
                 connection = self.room.connection.0,

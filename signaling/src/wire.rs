@@ -141,18 +141,19 @@ pub fn leave(reason: proto::DisconnectReason, action: proto::leave_request::Acti
     Response::Leave(proto::LeaveRequest { can_reconnect, reason: reason as i32, action: action as i32, regions: None })
 }
 
+/// Longest request that is sent back with its answer, in bytes. Clients know their requests by their numbers; who sends much
+/// and reads nothing would else have it kept.
+pub const ECHO_BYTES_MAX: usize = 8 << 10;
+
 pub fn request_response(
     request_id: u32,
     reason: proto::request_response::Reason,
     message: &str,
     request: Option<proto::request_response::Request>,
 ) -> Response {
-    Response::RequestResponse(proto::RequestResponse {
-        request_id,
-        reason: reason as i32,
-        message: message.into(),
-        request,
-    })
+    let request = request.filter(|request| request.encoded_len() <= ECHO_BYTES_MAX);
+    let message = message.into();
+    Response::RequestResponse(proto::RequestResponse { request_id, reason: reason as i32, message, request })
 }
 
 pub fn subscription_permission(publisher: &str, track: &str, allowed: bool) -> Response {

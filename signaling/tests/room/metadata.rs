@@ -7,6 +7,7 @@ use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use signaling::join::{Join, Mode};
+use signaling::wire::ECHO_BYTES_MAX;
 
 use crate::world::{World, join, names, request_responses, updates};
 
@@ -51,6 +52,18 @@ fn an_unpermitted_change_is_refused() {
     let response = &request_responses(&world.take(&alice))[0];
     assert_eq!((response.request_id, response.reason()), (9, Reason::NotAllowed));
     assert_eq!(response.message, "does not have permission to update own metadata");
+}
+
+#[test]
+fn a_long_request_is_not_sent_back() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    for (length, echoed) in [(ECHO_BYTES_MAX / 2, true), (ECHO_BYTES_MAX + 1, false)] {
+        let request = proto::UpdateParticipantMetadata { metadata: "m".repeat(length), ..update(9) };
+        world.request(&alice, Request::UpdateMetadata(request));
+        let response = &request_responses(&world.take(&alice))[0];
+        assert_eq!((response.request_id, response.request.is_some()), (9, echoed));
+    }
 }
 
 #[test]
