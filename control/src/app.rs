@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
+use crate::descriptors;
 use crate::heap;
 use crate::http::client::{self, Proxies};
 use crate::live::Live;
@@ -140,6 +141,7 @@ impl App {
         };
         let front = serve::Settings {
             per_address: config.http.max_connections_per_ip,
+            descriptors_max: descriptors::max_for_strangers(),
             proxies: proxies.clone(),
             counters: Arc::clone(&sources.serving),
             ..serve::Settings::default()

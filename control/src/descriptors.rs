@@ -22,6 +22,20 @@ pub fn raise_limit() -> io::Result<(u64, u64)> {
     Ok((before, limit.rlim_max))
 }
 
+/// Descriptors that strangers' connections leave to health checks, to the store and to calls of other servers.
+const RESERVE: u64 = 128;
+
+/// How many may be open for a stranger's connection to be served, by the limit that holds now.
+pub fn max_for_strangers() -> i32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: as in `raise_limit`.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return i32::MAX;
+    }
+    let reserve = RESERVE.min(limit.rlim_cur / 8);
+    i32::try_from(limit.rlim_cur - reserve).unwrap_or(i32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +46,6 @@ mod tests {
 
         assert!(before <= after);
         assert_eq!(raise_limit().unwrap(), (after, after));
+        assert!(u64::try_from(max_for_strangers()).unwrap() < after);
     }
 }

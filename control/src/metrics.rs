@@ -182,6 +182,7 @@ fn connections(page: &mut Page<'_>, counters: &serve::Counters) {
     let refused = [
         ("address", &counters.refused_share),
         ("full", &counters.refused_full),
+        ("descriptors", &counters.refused_descriptors),
         ("bytes", &counters.over_budget),
         ("slow", &counters.slow_heads),
         ("message_bytes", &counters.messages.over_budget),

@@ -8,6 +8,7 @@ mod message;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -67,6 +68,8 @@ pub struct Settings {
     pub unread_max: Duration,
     /// Connections of one address (of IPv6: one /64) that are no WebSockets; 0 means any number.
     pub per_address: u32,
+    /// Open files from which on only those near by are served.
+    pub descriptors_max: i32,
     /// Whose connections are those of many clients.
     pub proxies: Proxies,
     pub counters: Arc<Counters>,
@@ -79,6 +82,7 @@ impl Default for Settings {
             message_patience: MESSAGE_PATIENCE,
             unread_max: UNREAD_MAX,
             per_address: 0,
+            descriptors_max: i32::MAX,
             proxies: Proxies::default(),
             counters: Arc::default(),
         }
@@ -91,6 +95,8 @@ pub struct Counters {
     /// Connections that were not served: their address had its share, or all others were at work.
     pub refused_share: AtomicU64,
     pub refused_full: AtomicU64,
+    /// Or few descriptors were left.
+    pub refused_descriptors: AtomicU64,
     /// Heads given up: beyond [`HEADS_BYTES_MAX`], or too slow.
     pub over_budget: AtomicU64,
     pub slow_heads: AtomicU64,
@@ -138,12 +144,19 @@ fn admit(
 ) {
     let progress = Arc::new(Progress::default());
     let counters = &settings.counters;
+    let is_near = settings.proxies.is_near(peer.ip());
+    // The system gives out the lowest descriptor that is free.
+    if !is_near && stream.as_raw_fd() >= settings.descriptors_max {
+        counters.refused_descriptors.fetch_add(1, Ordering::Relaxed);
+        let _ = stream.try_write(BUSY);
+        return;
+    }
     match connections.enter(peer, &progress, &settings.proxies, settings.per_address) {
         Ok(place) => {
             let id = place.id();
             let stream = prepared(stream, settings.unread_max);
             let (delivery, patience) = (Delivery::default(), settings.head_patience);
-            let address = (!settings.proxies.is_near(peer.ip())).then(|| ClientKey::from(peer.ip()));
+            let address = (!is_near).then(|| ClientKey::from(peer.ip()));
             let unfinished = Unfinished::new(Arc::clone(&counters.messages), address, settings.message_patience);
             let (progress_of_head, counters) = (Arc::clone(&progress), Arc::clone(counters));
             let watched = Watched::new(stream, progress_of_head, counters, patience, unfinished, delivery.clone());

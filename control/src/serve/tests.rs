@@ -86,6 +86,24 @@ async fn unfinished_heads_beyond_the_bytes_for_all_are_told_to_come_back() {
     assert_eq!(counters.head_bytes.load(Ordering::Relaxed), 0, "what was read is given back");
 }
 
+#[tokio::test]
+async fn the_last_descriptors_are_for_those_near_by() {
+    let settings = Settings { descriptors_max: 0, ..Settings::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (router, connections, mut tasks) =
+        (Router::new().fallback(async || "OK"), Connections::default(), JoinSet::new());
+    for (peer, served) in [("192.0.2.1:9", false), ("127.0.0.1:9", true)] {
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        admit(stream, peer.parse().unwrap(), &router, &settings, &connections, &mut tasks);
+        socket.write_all(REQUEST).await.unwrap();
+        let mut answer = String::new();
+        let _ = socket.read_to_string(&mut answer).await;
+        assert_eq!(answer.contains("200 OK"), served, "{answer}");
+    }
+    assert_eq!(settings.counters.refused_descriptors.load(Ordering::Relaxed), 1);
+}
+
 /// A head is short-lived; a connection may wait for the next one, and a body for its handler.
 #[tokio::test]
 async fn a_connection_serves_one_request_after_the_other() {
