@@ -181,6 +181,17 @@ impl VideoGrant {
                 || (source != proto::TrackSource::Unknown && self.can_publish_sources.contains(&source)))
     }
 
+    /// Whether a track of this kind may be of this source. Only where sources are listed: a video is no microphone then.
+    pub fn is_fitting(&self, source: proto::TrackSource, kind: proto::TrackType) -> bool {
+        use proto::{TrackSource, TrackType};
+        self.can_publish_sources.is_empty()
+            || match source {
+                TrackSource::Camera | TrackSource::ScreenShare => kind == TrackType::Video,
+                TrackSource::Microphone | TrackSource::ScreenShareAudio => kind == TrackType::Audio,
+                TrackSource::Unknown => true,
+            }
+    }
+
     /// Whether the server API may be used on this room.
     pub fn administers(&self, room: &str) -> bool {
         self.room_admin && self.room == room
@@ -740,6 +751,10 @@ mod tests {
         assert!(!grant.may_publish_source(proto::TrackSource::Microphone));
         assert!(!grant.may_publish_source(proto::TrackSource::Unknown));
         assert!(VideoGrant::default().may_publish_source(proto::TrackSource::Unknown));
+        use proto::{TrackSource, TrackType};
+        assert!(grant.is_fitting(TrackSource::Camera, TrackType::Video));
+        assert!(!grant.is_fitting(TrackSource::Camera, TrackType::Audio), "under another name");
+        assert!(VideoGrant::default().is_fitting(TrackSource::Microphone, TrackType::Video), "as LiveKit does");
     }
 
     #[test]

@@ -75,6 +75,9 @@ impl Room {
         if kind_of(request.r#type()).is_none() {
             return Err((Refusal::UnsupportedType, "only audio and video can be published"));
         }
+        if !state.grants.video.is_fitting(request.source(), request.r#type()) {
+            return Err((Refusal::NotAllowed, "does not have permission to publish"));
+        }
         if !request.sid.is_empty() {
             // A backup codec. It is never asked for, but the track it belongs to is named.
             let known = state.publications.get(request.sid.as_str());

@@ -192,11 +192,13 @@ fn what_cannot_be_published_is_refused_with_the_request() {
         ..Default::default()
     };
     world.request(&alice, Request::AddTrack(data));
+    let microphone = proto::TrackSource::Microphone as i32;
+    world.request(&alice, Request::AddTrack(proto::AddTrackRequest { source: microphone, ..camera("mic") }));
     world.request(&alice, Request::Mute(proto::MuteTrackRequest { sid: "TR_none".into(), muted: true }));
 
     let refused = request_responses(&world.take(&alice));
     let reasons: Vec<_> = refused.iter().map(|response| response.reason()).collect();
-    assert_eq!(reasons, [Reason::NotAllowed, Reason::UnsupportedType, Reason::NotFound]);
+    assert_eq!(reasons, [Reason::NotAllowed, Reason::UnsupportedType, Reason::NotAllowed, Reason::NotFound]);
     assert!(refused.iter().all(|response| response.request.is_some()));
 }
 
