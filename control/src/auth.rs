@@ -10,7 +10,7 @@ mod jwks;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode_header};
@@ -35,6 +35,9 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// each try costs as much as a valid token.
 const KEYS_TRIED_MAX: usize = 4;
 
+/// How long a client waits before it tries again when there are no keys yet: they may have been fetched by then.
+pub const KEYS_RETRY: Duration = jwks::RETRY;
+
 /// Why a token says nothing about who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -42,6 +45,9 @@ pub enum AuthError {
     Unauthenticated(Reason),
     #[error("token_expired")]
     Expired,
+    /// Only a key of `JWT_JWKS_URL` could tell, and none was ever fetched: the token may be good.
+    #[error("keys_unavailable")]
+    KeysUnavailable,
 }
 
 impl AuthError {
@@ -50,6 +56,7 @@ impl AuthError {
         match self {
             AuthError::Unauthenticated(reason) => reason.code(),
             AuthError::Expired => "expired",
+            AuthError::KeysUnavailable => "keys_unavailable",
         }
     }
 }
@@ -198,9 +205,9 @@ impl Authenticator {
         self.admins.note(user);
     }
 
-    async fn signed_claims(&self, token: &str, instant: Instant) -> Result<Claims, Reason> {
+    async fn signed_claims(&self, token: &str, instant: Instant) -> Result<Claims, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(Reason::Malformed);
+            return Err(Reason::Malformed.into());
         }
         let header = decode_header(token).map_err(|error| match error.kind() {
             // `none`, and algorithms that nobody should use.
@@ -208,20 +215,19 @@ impl Authenticator {
             _ => Reason::Malformed,
         })?;
         if header.crit.is_some() {
-            return Err(Reason::Extension);
+            return Err(Reason::Extension.into());
         }
         if header.alg == Algorithm::HS256 {
             let secret = self.secret.as_ref().ok_or(Reason::Key)?;
-            return decode(token, secret, Algorithm::HS256);
+            return Ok(decode(token, secret, Algorithm::HS256)?);
         }
-        let keys = match &self.jwks {
-            Some(jwks) => jwks.keys(header.kid.as_deref(), instant).await,
-            None => return Err(Reason::Key),
-        };
+        let jwks = self.jwks.as_ref().filter(|_| jwks::ALGORITHMS.contains(&header.alg)).ok_or(Reason::Key)?;
+        let keys = jwks.keys(header.kid.as_deref(), instant).await;
+        let keys = keys.map_err(|jwks::NeverFetched| AuthError::KeysUnavailable)?;
         // One algorithm for each type of key.
         let fitting: Vec<_> = keys.iter().filter(|key| key.algorithm == header.alg).collect();
         if fitting.len() > KEYS_TRIED_MAX {
-            return Err(Reason::Key);
+            return Err(Reason::Key.into());
         }
         let mut refused = Reason::Key;
         for key in fitting {
@@ -230,7 +236,7 @@ impl Authenticator {
                 Err(reason) => refused = reason,
             }
         }
-        Err(refused)
+        Err(refused.into())
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// With 429 and 503.
     pub retry_after: Option<Duration>,
-    /// Of a refused token: what is wrong with it, as a code.
+    /// Of a token that was not accepted: why, as a code.
     pub reason: Option<&'static str>,
 }
 

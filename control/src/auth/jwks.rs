@@ -1,7 +1,8 @@
 //! The public keys of an identity service (RFC 7517), fetched and kept (stream API, section 2.2).
 //!
 //! Keys are fetched anew after ten minutes, in the background, and when a token names an unknown one, at most once a
-//! minute. While the service is away, the keys of the last fetch go on.
+//! minute. While the service is away, the keys of the last fetch go on. Before the first fetch that succeeded nothing is
+//! known of any token that such a key may have signed ([`NeverFetched`]).
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Client;
 use serde::Deserialize;
-use tracing::{debug, warn};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
 use url::{Host, Url};
 
 use crate::outbound;
@@ -21,14 +23,24 @@ const FRESH: Duration = Duration::from_secs(600);
 /// Pause between two fetches, whoever asks for them: tokens with invented key ids cost the service next to nothing.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// Pause after a fetch that failed while there are no keys at all.
-const RETRY: Duration = Duration::from_secs(5);
+/// Pause between the beginnings of two fetches while there are no keys at all.
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long calls wait for a fetch, from its beginning on, while there were never any keys: enough for a service that is
+/// well, and all that one which hangs costs a call.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause between two warnings that there are no keys.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
 const KEYS_MAX: usize = 64;
+
+/// Of the types of keys that are taken.
+pub(super) const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 /// One key, and the one algorithm that its type means.
 pub(super) struct Key {
@@ -37,12 +49,14 @@ pub(super) struct Key {
     pub(super) decoding: DecodingKey,
 }
 
+/// No fetch has succeeded since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NeverFetched;
+
 pub(super) struct Jwks {
     url: Url,
     client: Client,
     known: RwLock<Known>,
-    /// Held during a fetch: there is one at a time, and who waits for it takes its result.
-    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -50,6 +64,28 @@ struct Known {
     keys: Vec<Arc<Key>>,
     fetched: Option<Instant>,
     tried: Option<Instant>,
+    /// The last one: there is one at a time, and who needs its keys waits for it.
+    fetch: Option<Fetch>,
+    /// When the last warning said that there are no keys at all.
+    warned: Option<Instant>,
+}
+
+/// A fetch under way, in a task of its own. Cheap to clone.
+#[derive(Clone)]
+struct Fetch {
+    begun: tokio::time::Instant,
+    /// Closed once the fetch is over.
+    end: watch::Receiver<()>,
+}
+
+impl Fetch {
+    fn is_over(&self) -> bool {
+        self.end.has_changed().is_err()
+    }
+
+    async fn wait(mut self) {
+        while self.end.changed().await.is_ok() {}
+    }
 }
 
 impl Jwks {
@@ -61,48 +97,55 @@ impl Jwks {
             );
         }
         let client = outbound::client([&url], |builder| builder.timeout(TIMEOUT)).map_err(|error| error.to_string())?;
-        Ok(Self { url, client, known: RwLock::default(), fetching: tokio::sync::Mutex::new(()) })
+        Ok(Self { url, client, known: RwLock::default() })
     }
 
     /// The keys that may have signed a token with this key id: that one, or all if the token names none.
-    pub(super) async fn keys(self: &Arc<Self>, id: Option<&str>, now: Instant) -> Vec<Arc<Key>> {
-        let (found, stale) = self.look_up(id, now);
-        if found.is_empty() {
-            self.fetch_if_due(now).await;
-            return self.look_up(id, now).0;
+    ///
+    /// # Errors
+    /// [`NeverFetched`]
+    pub(super) async fn keys(self: &Arc<Self>, id: Option<&str>, now: Instant) -> Result<Vec<Arc<Key>>, NeverFetched> {
+        let patience = match self.look_up(id, now) {
+            Ok((found, stale)) if !found.is_empty() => {
+                if stale {
+                    self.fetch_if_due(now);
+                }
+                return Ok(found);
+            }
+            Ok(_) => TIMEOUT,
+            Err(NeverFetched) => FIRST_WAIT,
+        };
+        if let Some(fetch) = self.fetch_if_due(now) {
+            // Out of patience: what is known until now counts.
+            let _ = tokio::time::timeout_at(fetch.begun + patience, fetch.wait()).await;
         }
-        if stale {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.fetch_if_due(now).await });
-        }
-        found
+        self.look_up(id, now).map(|(found, _)| found)
     }
 
-    fn look_up(&self, id: Option<&str>, now: Instant) -> (Vec<Arc<Key>>, bool) {
+    fn look_up(&self, id: Option<&str>, now: Instant) -> Result<(Vec<Arc<Key>>, bool), NeverFetched> {
         let known = self.known.read().expect("no one panics with this lock");
+        let fetched = known.fetched.ok_or(NeverFetched)?;
         let keys = known.keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id).cloned().collect();
-        let stale = known.fetched.is_none_or(|at| now.saturating_duration_since(at) >= FRESH);
-        (keys, stale && known.is_due(now))
+        let stale = now.saturating_duration_since(fetched) >= FRESH;
+        Ok((keys, stale && known.is_due(now)))
     }
 
-    async fn fetch_if_due(&self, now: Instant) {
-        let _one_at_a_time = self.fetching.lock().await;
-        {
-            let mut known = self.known.write().expect("no one panics with this lock");
-            if !known.is_due(now) {
-                return;
-            }
+    /// Begins a fetch if it is time for one. The one that is under way then, if any.
+    fn fetch_if_due(self: &Arc<Self>, now: Instant) -> Option<Fetch> {
+        let mut known = self.known.write().expect("no one panics with this lock");
+        known.fetch.take_if(|fetch| fetch.is_over());
+        if known.fetch.is_none() && known.is_due(now) {
+            let (over, end) = watch::channel(());
             known.tried = Some(now);
+            known.fetch = Some(Fetch { begun: tokio::time::Instant::now(), end });
+            let this = Arc::clone(self);
+            tokio::spawn(async move {
+                let fetched = this.fetch().await;
+                this.known.write().expect("no one panics with this lock").note(fetched, now);
+                drop(over);
+            });
         }
-        match self.fetch().await {
-            Ok(keys) => {
-                debug!(keys = keys.len(), "fetched the keys of the identity service");
-                let mut known = self.known.write().expect("no one panics with this lock");
-                known.keys = keys;
-                known.fetched = Some(now);
-            }
-            Err(error) => warn!(error, "cannot fetch the keys of the identity service; the last ones go on"),
-        }
+        known.fetch.clone()
     }
 
     async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
@@ -120,6 +163,32 @@ impl Jwks {
 }
 
 impl Known {
+    /// What came of a fetch that began at `now`.
+    fn note(&mut self, fetched: Result<Vec<Arc<Key>>, String>, now: Instant) {
+        match fetched {
+            Ok(keys) => {
+                if self.warned.take().is_some() {
+                    info!(keys = keys.len(), "fetched the keys of the identity service for the first time");
+                }
+                debug!(keys = keys.len(), "fetched the keys of the identity service");
+                self.keys = keys;
+                self.fetched = Some(now);
+            }
+            Err(error) if self.fetched.is_some() => {
+                warn!(error, "cannot fetch the keys of the identity service; the last ones go on");
+            }
+            Err(error) if self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARN_EVERY) => {
+                self.warned = Some(now);
+                warn!(
+                    error,
+                    "cannot fetch the keys of the identity service, and there are none yet: nobody whose token they sign \
+                     can call until they come; see to JWT_JWKS_URL (auth.jwks_url)"
+                );
+            }
+            Err(error) => debug!(error, "still cannot fetch the keys of the identity service"),
+        }
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         let pause = if self.keys.is_empty() { RETRY } else { PAUSE };
         self.tried.is_none_or(|at| now.saturating_duration_since(at) >= pause)

@@ -10,6 +10,7 @@ use axum::routing::get;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{AuthError, Authenticator, Reason};
 use crate::clock::Timestamp;
@@ -18,26 +19,43 @@ use crate::config::product;
 /// Longest wait for a fetch in the background, in polls of a millisecond.
 const POLLS_MAX: usize = 20_000;
 
-/// An identity service: what it answers, and how often it was asked.
+/// An identity service: what it answers, when, and how often it was asked.
 struct Service {
     address: SocketAddr,
     answer: Arc<Mutex<(StatusCode, String)>>,
+    answers_now: Arc<watch::Sender<bool>>,
     asked: Arc<AtomicUsize>,
+    /// Requests that ended without an answer.
+    given_up: Arc<AtomicUsize>,
+}
+
+/// Counts a request that ends without an answer.
+struct Unanswered(Arc<AtomicUsize>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Service {
     async fn with(keys: &[&Key]) -> Self {
         let answer = Arc::new(Mutex::new((StatusCode::OK, String::new())));
-        let asked = Arc::new(AtomicUsize::new(0));
+        let (asked, given_up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let answers_now = Arc::new(watch::Sender::new(true));
         let (given, counted) = (Arc::clone(&answer), Arc::clone(&asked));
+        let (ended, open) = (Arc::clone(&given_up), Arc::clone(&answers_now));
         let give = get(move || async move {
             counted.fetch_add(1, Ordering::SeqCst);
+            let unanswered = Unanswered(ended);
+            open.subscribe().wait_for(|open| *open).await.unwrap();
+            std::mem::forget(unanswered);
             given.lock().unwrap().clone()
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/keys", give)).await.unwrap() });
-        let service = Self { address, answer, asked };
+        let service = Self { address, answer, answers_now, asked, given_up };
         service.has(keys);
         service
     }
@@ -49,6 +67,15 @@ impl Service {
 
     fn answers(&self, status: StatusCode, body: String) {
         *self.answer.lock().unwrap() = (status, body);
+    }
+
+    /// From now on requests wait, or are answered again.
+    fn hangs(&self, hangs: bool) {
+        self.answers_now.send_replace(!hangs);
+    }
+
+    fn given_up(&self) -> usize {
+        self.given_up.load(Ordering::SeqCst)
     }
 
     fn asked(&self) -> usize {
@@ -232,20 +259,74 @@ async fn the_last_keys_go_on_while_the_service_is_away() {
     }
 }
 
-/// Without any keys, the service is asked again soon, but not by each token.
+/// Without any keys, the service is asked again soon, but not by each token. Until it answers nothing is known of the
+/// tokens that its keys sign: their users are not signed out.
 #[tokio::test]
-async fn a_service_that_is_away_at_first_is_asked_again_soon() {
+async fn a_service_that_is_away_at_first_is_asked_again_soon_and_signs_nobody_out() {
     let service = Service::with(&[&ed()]).await;
     let mut verifier = service.verifier();
     service.answers(StatusCode::BAD_GATEWAY, String::new());
 
-    for _ in 0..10 {
-        assert_eq!(verifier.verify(&ed().token()).await, Err(Reason::Key.into()));
+    for key in [ed(), ec(), rsa()] {
+        assert_eq!(verifier.verify(&key.token()).await, Err(AuthError::KeysUnavailable), "{}", key.id);
+        assert_eq!(verifier.verify(&key.sign(None)).await, Err(AuthError::KeysUnavailable), "{}", key.id);
     }
     assert_eq!(service.asked(), 1);
     service.has(&[&ed()]);
     verifier.wait(5);
     assert!(verifier.verify(&ed().token()).await.is_ok());
+    assert_eq!(verifier.verify(&ec().token()).await, Err(Reason::Key.into()));
+}
+
+/// No key of a set could help these.
+#[tokio::test]
+async fn tokens_that_no_key_of_the_set_could_sign_are_refused_whether_there_are_keys_or_not() {
+    let service = Service::with(&[]).await;
+    let verifier = service.verifier();
+    service.answers(StatusCode::BAD_GATEWAY, String::new());
+    let other = Key { algorithm: Algorithm::RS512, ..rsa() };
+    let shared = EncodingKey::from_secret(&[7; 32]);
+    let by_a_secret = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &shared).unwrap();
+
+    for token in [other.token(), by_a_secret] {
+        assert_eq!(verifier.verify(&token).await, Err(Reason::Key.into()));
+    }
+    assert_eq!(verifier.verify("x").await, Err(Reason::Malformed.into()));
+    assert_eq!(service.asked(), 0);
+}
+
+/// All wait for the first fetch together, and not until it is given up.
+#[tokio::test]
+async fn a_service_that_hangs_holds_up_the_first_calls_for_a_moment_and_no_later_ones() {
+    let service = Service::with(&[&ed()]).await;
+    let verifier = service.verifier();
+    service.hangs(true);
+
+    for _ in 0..20 {
+        assert_eq!(verifier.verify(&ed().token()).await, Err(AuthError::KeysUnavailable));
+    }
+    assert_eq!((service.asked(), service.given_up()), (1, 0), "the first fetch is still under way");
+    service.hangs(false);
+    eventually(async || verifier.verify(&ed().token()).await.is_ok()).await;
+    assert_eq!(service.asked(), 1);
+}
+
+/// A caller that goes away, as HTTP clients do, takes nothing from those who wait with it.
+#[tokio::test]
+async fn who_stops_waiting_for_keys_does_not_end_their_fetch() {
+    let service = Service::with(&[&ed()]).await;
+    let verifier = service.verifier();
+    service.hangs(true);
+    let token = ed().token();
+
+    let gone = async { eventually(async || service.asked() == 1).await };
+    tokio::select! {
+        _ = verifier.verify(&token) => panic!("there are no keys"),
+        () = gone => {}
+    }
+    service.hangs(false);
+    assert!(verifier.verify(&token).await.is_ok());
+    assert_eq!((service.asked(), service.given_up()), (1, 0));
 }
 
 /// Each key that is tried costs as much as a valid token, and forged ones are free.

@@ -41,6 +41,8 @@ impl From<AuthError> for NotAdmitted {
         let code = match error {
             AuthError::Unauthenticated(_) => ConnectRefusal::Unauthenticated,
             AuthError::Expired => ConnectRefusal::TokenExpired,
+            // Clients try again by themselves.
+            AuthError::KeysUnavailable => ConnectRefusal::ServerBusy,
         };
         Self { code, token: Some(error) }
     }
@@ -212,6 +214,7 @@ mod tests {
                 match token.as_str() {
                     "old" => Err(AuthError::Expired),
                     "bad" => Err(Reason::Signature.into()),
+                    "early" => Err(AuthError::KeysUnavailable),
                     id => Ok(User { id: id.parse().unwrap(), role, name: None, picture: None, expires_at: now }),
                 }
             })
@@ -230,6 +233,7 @@ mod tests {
         for (token, expected) in [
             (Some("old"), Some(ConnectRefusal::TokenExpired)),
             (Some("bad"), Some(ConnectRefusal::Unauthenticated)),
+            (Some("early"), Some(ConnectRefusal::ServerBusy)),
             (Some("banned"), Some(ConnectRefusal::Banned)),
             (Some("blocked"), Some(ConnectRefusal::Blocked)),
             (None, Some(ConnectRefusal::Unauthenticated)),

@@ -187,7 +187,12 @@ impl Gateway {
         }
         let auth = auth.ok_or(ConnectRefusal::Unauthenticated)?;
         let admitted = self.admission.admit(stream, socket.id.as_str(), auth.token).await;
-        let admitted = admitted.inspect_err(|_| pass.into_iter().for_each(Pass::count_refusal))?;
+        let admitted = admitted.inspect_err(|refused| {
+            // Without keys no signature was checked; and who waits for them is let in on the same connection later.
+            if refused.token != Some(AuthError::KeysUnavailable) {
+                pass.into_iter().for_each(Pass::count_refusal);
+            }
+        })?;
         static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
         socket.extensions.insert(Arc::new(Card {
             key: SocketKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed)),

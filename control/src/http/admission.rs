@@ -92,7 +92,10 @@ async fn identity(front: &Front, parts: &Parts, client: ClientKey, now: Timestam
     match front.auth.verify(token, now).await {
         Ok(user) => Ok(Identity::User(Arc::new(user))),
         Err(error) => {
-            front.limits.note_refused(client, Instant::now());
+            // Without keys nothing was verified, which is not the client's fault.
+            if error != AuthError::KeysUnavailable {
+                front.limits.note_refused(client, Instant::now());
+            }
             Ok(Identity::Refused(error))
         }
     }

@@ -9,7 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::client::ClientKey;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, KEYS_RETRY};
 use crate::problem::{Code, Problem};
 use crate::store::moderation::Ban;
 use crate::user::{Caller, User};
@@ -70,6 +70,11 @@ pub fn refusal(error: AuthError) -> Problem {
             format!("The token is not valid here: {}. Sign in again.", reason.text()),
         ),
         AuthError::Expired => Problem::new(Code::TokenExpired, "The token has expired; get a new one and try again."),
+        AuthError::KeysUnavailable => Problem::new(
+            Code::StoreUnavailable,
+            "The keys of the identity service are not available yet; try again in a moment with the same token.",
+        )
+        .retry_after(KEYS_RETRY),
     }
     .because(error.reason())
 }

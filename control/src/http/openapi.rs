@@ -80,7 +80,8 @@ struct ProblemShape {
     code: String,
     /// For people; may change.
     detail: String,
-    /// With `unauthenticated` and `token_expired`: what is wrong with the token, such as `wrong_signature`.
+    /// With `unauthenticated` and `token_expired`: what is wrong with the token, such as `wrong_signature`. With
+    /// `store_unavailable`: `keys_unavailable` if nothing is known of the token until the identity service is back.
     reason: Option<String>,
     request_id: Option<String>,
     /// With `validation_failed` only.

@@ -59,6 +59,29 @@ pub async fn a_refused_token_comes_with_the_reason(store: SharedStore) {
     assert_eq!(world.get("/api/live/mine", "").await.json().get("reason"), None);
 }
 
+/// Rule 2: a good token is not refused because its key could not be fetched since the start, so that apps sign nobody out.
+pub async fn without_keys_of_the_identity_service_a_call_is_to_be_repeated(store: SharedStore) {
+    let nobody = format!("http://{}/keys", std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    let world = World::with(store, |settings| {
+        settings.auth.jwks_url = nobody;
+        settings.http.anonymous_calls_per_minute = 40;
+    })
+    .await;
+    // {"alg":"ES256","kid":"a"}
+    let head = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ";
+    let token = format!("{head}.{}.AA", sign(&claims()).split('.').nth(1).unwrap());
+
+    for path in ["/api/live/mine", "/api/live/active"] {
+        let answer = send(world.request("GET", path).bearer_auth(&token)).await;
+        answer.refused(503, "store_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        assert_eq!((answer.header("www-authenticate"), &answer.json()["reason"]), (None, &json!("keys_unavailable")));
+    }
+    mine(&world, &sign(&claims())).await.expect(200);
+    mine(&world, "x").await.refused(401, "unauthenticated");
+    assert!(send(world.request("GET", "/api/live/active")).await.status == 200, "guests need no token");
+}
+
 /// Rule 2: the algorithm is not the token's choice; `none` least of all.
 pub async fn a_token_without_a_signature_is_refused(store: SharedStore) {
     let world = World::new(store).await;
