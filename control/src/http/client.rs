@@ -6,14 +6,13 @@
 
 mod headers;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::request::Parts;
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -219,20 +218,48 @@ fn peer(extensions: &axum::http::Extensions) -> IpAddr {
 fn called(proto: Option<&str>, host: Option<&str>, port: Option<&str>) -> Option<String> {
     let secure = proto.is_some_and(|proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"));
     let scheme = if secure { "https" } else { "http" };
-    let authority: Authority = host?.trim().parse().ok()?;
-    if authority.as_str().contains('@') || authority.host().is_empty() || has_odd_port(&authority) {
-        return None;
-    }
+    let authority = Authority::parse(host?.trim())?;
     let told = || port.and_then(|port| port.parse::<u16>().ok());
-    let port = authority.port_u16().or_else(told).filter(|port| Some(*port) != default_port(scheme));
-    let host = authority.host().to_ascii_lowercase();
+    let port = authority.port.or_else(told).filter(|port| Some(*port) != default_port(scheme));
+    let host = authority.host;
     Some(port.map_or_else(|| format!("{scheme}://{host}"), |port| format!("{scheme}://{host}:{port}")))
 }
 
-/// Whether something else than a port follows the host. None at all may follow the colon (RFC 3986, section 3.2.3).
-fn has_odd_port(authority: &Authority) -> bool {
-    let port = authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
-    port.is_some_and(|port| !port.is_empty()) && authority.port_u16().is_none()
+/// What a Host header has: a host and perhaps a port, and nothing else (RFC 9110, section 7.2; RFC 3986, sections 3.2.2
+/// and 3.2.3). The parser of URIs is not as strict: it takes what follows a bracket, user information and ports that are
+/// none.
+struct Authority {
+    /// In lower case; an IPv6 address in brackets.
+    host: String,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl Authority {
+    fn parse(text: &str) -> Option<Self> {
+        let end = match text.strip_prefix('[') {
+            Some(rest) => rest.find(']')? + 2,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, port) = text.split_at_checked(end)?;
+        let address = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => Some(address.parse::<Ipv6Addr>().ok()?.into()),
+            None => host.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+        };
+        // Names of DNS have no need of escapes.
+        let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte);
+        if host.is_empty() || (address.is_none() && !host.bytes().all(in_name)) {
+            return None;
+        }
+        // None at all may follow the colon.
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self { host: host.to_ascii_lowercase(), address, port })
+    }
 }
 
 /// The port that a URL of this scheme need not name.
@@ -246,21 +273,16 @@ pub(super) fn default_port(scheme: &str) -> Option<u16> {
 
 /// Whether an authority names the machine that it is said on, whoever says it.
 pub(super) fn names_this_machine(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<Authority>() else {
-        return false;
-    };
-    let host = authority.host().to_ascii_lowercase();
-    let is_loopback = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
-    is_loopback || host == "localhost" || host.ends_with(".localhost")
+    Authority::parse(authority).is_some_and(|Authority { host, address, .. }| match address {
+        Some(address) => address.to_canonical().is_loopback(),
+        None => host == "localhost" || host.ends_with(".localhost"),
+    })
 }
 
-/// Whether an authority is an address, or a name that stands for this machine everywhere. Any other name can be made to
-/// lead here by whoever owns it (DNS rebinding).
+/// Whether an authority is an address or `localhost`. Any other name can be made to lead here by whoever owns it (DNS
+/// rebinding).
 pub(super) fn is_no_name_of_dns(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<Authority>() else {
-        return false;
-    };
-    authority.host().trim_matches(['[', ']']).parse::<IpAddr>().is_ok() || names_this_machine(authority.as_str())
+    Authority::parse(authority).is_some_and(|Authority { host, address, .. }| address.is_some() || host == "localhost")
 }
 
 #[cfg(test)]

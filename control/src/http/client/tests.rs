@@ -168,6 +168,52 @@ fn only_a_call_that_no_proxy_passed_on_is_local() {
     }
 }
 
+/// What browsers call by another name, whose owner it then is, or take for no authority at all.
+#[test]
+fn what_only_looks_like_this_machine_is_not_it() {
+    for host in [
+        "[::1].evil.example",
+        "[::1]evil.example",
+        "[::1]80",
+        "[::1]]",
+        "[[::1]",
+        "[127.0.0.1]",
+        "::1",
+        "[::1",
+        "[::1%25lo]",
+        "evil.example@localhost",
+        "localhost@evil.example",
+        "localhost:evil.example",
+        "localhost:80:evil.example",
+        "localhost:+80",
+        "localhost:65536",
+        "127.0.0.1:evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "localhost#evil.example",
+        "localhost/evil.example",
+        "localhost\\evil.example",
+        "localhost,evil.example",
+        "evil.example",
+        "127.1",
+        "0x7f000001",
+        " localhost",
+        "",
+        ":80",
+    ] {
+        assert!(!names_this_machine(host) && !is_no_name_of_dns(host), "{host}");
+    }
+    for host in
+        ["localhost", "LocalHost:7880", "localhost:", "127.0.0.1", "127.9.9.9:80", "[::1]", "[::FFFF:127.0.0.1]:7880"]
+    {
+        assert!(names_this_machine(host) && is_no_name_of_dns(host), "{host}");
+    }
+    for host in ["192.168.7.7:7880", "[2001:db8::1]"] {
+        assert!(!names_this_machine(host) && is_no_name_of_dns(host), "{host}");
+    }
+    assert!(!is_no_name_of_dns("onair.localhost"), "some resolvers ask others for it");
+}
+
 #[test]
 fn an_ipv6_network_of_64_bits_is_one_client() {
     let key = |text: &str| ClientKey::from(text.parse::<IpAddr>().unwrap());
@@ -180,7 +226,9 @@ fn an_ipv6_network_of_64_bits_is_one_client() {
 
 #[test]
 fn an_authority_that_is_none_is_not_repeated() {
-    for host in ["user@live.example", "", "a b", "a/b"] {
+    for host in
+        ["user@live.example", "", "a b", "a/b", "[::1].live.example", "live.example:+80", "live.example:1:2", "[x]"]
+    {
         assert_eq!(called(None, Some(host), None), None, "{host}");
     }
     assert_eq!(called(None, None, None), None);
