@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use rustrict::{Censor, Type};
 use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 use unicode_properties::UnicodeEmoji as _;
 use unicode_segmentation::UnicodeSegmentation as _;
 
@@ -18,10 +19,19 @@ const TEXT_BYTES_MAX: usize = 2000;
 /// Asks for the picture rather than the letter (U+FE0F).
 const VARIATION_SELECTOR: char = '\u{fe0f}';
 
-/// Endings that make a word with a dot a link. Others would hit sentences without a space after the full stop.
-const LINK_ENDINGS: [&str; 30] = [
+/// Endings that make a word with a dot a link in letters of either case: those of most links, and some short ones that
+/// are no words. Others of two letters would hit sentences without a space after the full stop.
+const LINK_ENDINGS: [&str; 45] = [
     "com", "net", "org", "io", "co", "me", "tv", "gg", "app", "dev", "info", "xyz", "ru", "cn", "de", "uk", "fr", "ly",
-    "link", "site", "shop", "live", "club", "online", "biz", "us", "eu", "top", "store", "ai",
+    "link", "site", "shop", "live", "club", "online", "biz", "us", "eu", "top", "store", "ai", "br", "cc", "cf", "ch",
+    "cz", "gq", "hu", "jp", "kr", "kz", "nl", "pw", "tk", "ua", "ws",
+];
+
+/// Top-level domains that are more often something else: endings of files, and words that begin sentences, whose domains
+/// are their owners' alone. They make a link only before a path or a port.
+const PLAIN_ENDINGS: [&str; 25] = [
+    "cab", "data", "map", "mov", "pub", "zip", "call", "got", "here", "how", "like", "man", "new", "now", "open",
+    "pay", "play", "read", "save", "stop", "talk", "weather", "wow", "yes", "you",
 ];
 
 /// The text as it is kept and sent, by the rules of the chat.
@@ -62,12 +72,15 @@ fn too_long(settings: &ChatSettings) -> Refusal {
 
 /// Whether anything can be seen of it: there is more than spaces and characters without a shape.
 fn is_visible(text: &str) -> bool {
-    let shapeless = |c: char| {
-        matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180e}'
-            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
-    };
-    text.chars().any(|c| !c.is_whitespace() && !shapeless(c))
+    text.chars().any(|c| !c.is_whitespace() && !is_shapeless(c))
+}
+
+/// Characters that show nothing of themselves: Default_Ignorable_Code_Point (UAX #44) and U+FFF9 to U+FFFB.
+fn is_shapeless(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// One emoji of Unicode's list (UTS #51, with and without variation selectors), or a single character that is one: a newer
@@ -104,22 +117,81 @@ fn is_emoji(grapheme: &str) -> bool {
     first.is_emoji_char() && grapheme.chars().all(|c| is_joiner(c) || (!c.is_ascii() && c.is_emoji_char()))
 }
 
+/// Whether there is what a reader or an app may take for a link: an address with its scheme, one that begins with `www.`,
+/// an IPv4 address, and a name with the ending of a top-level domain, whatever stands around it and whatever without a
+/// shape stands inside. The text is read as browsers read it: wide letters as plain ones (UTS #46).
+///
+/// These still pass: what a person has to put together (`evil . com`, `evil dot com`, a letter of another script that looks
+/// the same in the ending); names of most countries that nothing follows (`evil.it`; a path or a port gives them away);
+/// endings that are written like the beginning of a sentence (`evil.World`) and [`PLAIN_ENDINGS`]; and, without a scheme,
+/// IPv6 addresses, numbers that stand for an address (`0x7f.1`) and names without a dot.
 fn has_link(text: &str) -> bool {
-    text.split_whitespace().any(is_link)
-}
-
-fn is_link(word: &str) -> bool {
-    // As browsers read it: wide letters as plain ones, and each of the characters that they take for a dot (UTS #46).
-    let word = word.nfkc().map(|c| if c == '。' { '.' } else { c }).collect::<String>().to_lowercase();
-    if word.contains("://") || word.starts_with("www.") || word.contains("mailto:") {
+    let text: String = text.chars().filter(|c| !is_shapeless(*c)).nfkc().filter(|c| !is_shapeless(*c)).collect();
+    let text = text.replace('。', ".");
+    if text.contains("://") || text.to_lowercase().contains("mailto:") {
         return true;
     }
-    let host = word.split(['/', '?', '#', ':']).next().unwrap_or_default();
-    let host = host.trim_matches(|c: char| !c.is_alphanumeric());
-    let is_name = |(name, ending): (&str, &str)| {
-        name.ends_with(char::is_alphanumeric) && (LINK_ENDINGS.contains(&ending) || ending.starts_with("xn--"))
+    let in_host = |c: char| c.is_alphanumeric() || is_combining_mark(c) || matches!(c, '.' | '-' | '_');
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find(in_host) {
+        rest = &rest[start..];
+        let (host, after) = rest.split_at(rest.find(|c| !in_host(c)).unwrap_or(rest.len()));
+        if is_host(host, is_path_or_port(after)) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+/// Whether what follows a word shows that it is a host.
+fn is_path_or_port(after: &str) -> bool {
+    let mut characters = after.chars();
+    match characters.next() {
+        Some('/') => characters.next().is_some_and(|c| !c.is_whitespace()),
+        Some(':') => characters.next().is_some_and(|c| c.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+fn is_host(word: &str, leads_on: bool) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric() && !is_combining_mark(c));
+    if word.parse::<Ipv4Addr>().is_ok() {
+        return true;
+    }
+    let labels: Vec<&str> = word.split('.').collect();
+    let is_www = labels[0].eq_ignore_ascii_case("www") && labels.get(1).is_some_and(|label| !label.is_empty());
+    is_www
+        || labels.windows(2).enumerate().any(|(n, pair)| {
+            let [before, ending] = pair else { return false };
+            let next = labels.get(n + 2);
+            // A capital letter begins the next sentence.
+            let is_last = next.is_none_or(|label| label.starts_with(char::is_uppercase));
+            is_last && before.ends_with(char::is_alphanumeric) && is_link_ending(ending, leads_on && next.is_none())
+        })
+}
+
+fn is_link_ending(ending: &str, leads_on: bool) -> bool {
+    // Scripts without spaces go on after a Latin name.
+    let ending = match ending.find(|c| c >= '\u{2e80}') {
+        Some(end) if ending.starts_with(|c: char| c.is_ascii()) => &ending[..end],
+        _ => ending,
     };
-    host.rsplit_once('.').is_some_and(is_name) || host.parse::<Ipv4Addr>().is_ok()
+    let lower = ending.to_lowercase();
+    if LINK_ENDINGS.contains(&lower.as_str()) || lower.starts_with("xn--") {
+        return true;
+    }
+    if !is_top_level_domain(&lower) {
+        return false;
+    }
+    let begins_sentence = ending.starts_with(char::is_uppercase) && ending.chars().skip(1).any(char::is_lowercase);
+    let is_short = lower.is_ascii() && lower.len() < 3;
+    leads_on || !(begins_sentence || is_short || PLAIN_ENDINGS.contains(&lower.as_str()))
+}
+
+/// By the Public Suffix List, which has them all.
+fn is_top_level_domain(label: &str) -> bool {
+    psl::suffix(label.as_bytes()).is_some_and(|suffix| suffix.is_known())
 }
 
 fn masked(text: &str) -> String {
@@ -175,6 +247,101 @@ mod tests {
             assert_eq!(code(link, &settings()), None, "{link}");
         }
         for text in ["Wait...what", "nice.Really nice", "3.14", "e.g. this", "com"] {
+            assert_eq!(code(text, &strict), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_found_whatever_stands_around_or_inside_of_it() {
+        let strict = ChatSettings { links_allowed: false, ..settings() };
+        let around = [
+            "//evil.com/x",
+            "https:/evil.com",
+            "https//evil.com",
+            "https:evil.com",
+            "x/evil.com",
+            "#evil.com",
+            "\\evil.com",
+            "a@evil.com",
+            "*evil.com*",
+            "a:evil.com",
+            "\"evil.com\"",
+            "👍evil.com👍",
+            "see:evil.com.Then",
+            "请看evil.com吧",
+            "(www.example)",
+            "evil.com:80",
+            "evil.com…",
+            "\u{a0}evil.com",
+        ];
+        let inside = [
+            "evil\u{200b}.com",
+            "\u{200b}evil.com",
+            "evil.\u{2060}com",
+            "evil.c\u{ad}om",
+            "evil\u{fe0f}.com",
+            "e\u{180e}vil.co\u{34f}m",
+            "evil.\u{e0020}com",
+            "evil.c\u{3164}om",
+            "evil.com\u{200d}",
+            "evil.c\u{fff9}om",
+        ];
+        let endings = [
+            "evil.рф",
+            "evil.РФ",
+            "пример.онлайн",
+            "evil.中国",
+            "evil。中国",
+            "evil.भारत",
+            "evil.museum",
+            "EVIL.MUSEUM",
+            "evil.travel",
+            "evil.world",
+            "evil.ch",
+            "youtu.be/x",
+            "evil.it:8080",
+            "evil.World/x",
+            "evil.zip/x",
+            "evil.co.uk",
+        ];
+        for link in around.into_iter().chain(inside).chain(endings) {
+            assert_eq!(code(link, &strict), Some(RefusalCode::Filtered), "{link}");
+            assert_eq!(code(link, &settings()), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_passes_where_links_are_not_allowed() {
+        let strict = ChatSettings { links_allowed: false, ..settings() };
+        let prose = [
+            "e.g. this",
+            "i.e. that",
+            "v1.2.3",
+            "hello.World",
+            "Mr.Smith",
+            "fertig…und.Dann weiter",
+            "ja.genau",
+            "ok.now go",
+            "wait.what",
+            "yes.it is",
+            "привет.как дела",
+            "好.我们走",
+            "a.m./p.m.",
+            "and/or",
+            "U.S.A.",
+            "...",
+            "a..b",
+            ".com",
+            "at 12:30, 3.5:1, 8/10",
+            "12.30",
+            "1.5/2",
+            "no.1",
+            "@ana #fun",
+            "www...",
+            "👩\u{200d}💻 ❤\u{fe0f}",
+        ];
+        let files = ["notes.txt", "src/main.rs", "a.zip", "clip.mov", "README.md", "run.py", "photo.jpeg", "x.tar.gz"];
+        for text in prose.into_iter().chain(files) {
             assert_eq!(code(text, &strict), None, "{text}");
         }
     }
