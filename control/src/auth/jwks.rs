@@ -7,6 +7,8 @@
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Client;
@@ -39,6 +41,9 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 
 const KEYS_MAX: usize = 64;
 
+/// Shortest modulus of an RSA key that is taken, in bits (RFC 7518, section 3.3).
+const RSA_BITS_MIN: usize = 2048;
+
 /// Of the types of keys that are taken.
 pub(super) const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
@@ -68,6 +73,15 @@ struct Known {
     fetch: Option<Fetch>,
     /// When the last warning said that there are no keys at all.
     warned: Option<Instant>,
+    /// Whether the operator was told of an RSA key that is too short.
+    told_of_short_rsa: bool,
+}
+
+/// What a key set has for us.
+struct KeySet {
+    keys: Vec<Arc<Key>>,
+    /// Bits of an RSA key that was left out because it has too few of them.
+    short_rsa: Option<usize>,
 }
 
 /// A fetch under way, in a task of its own. Cheap to clone.
@@ -148,7 +162,7 @@ impl Jwks {
         known.fetch.clone()
     }
 
-    async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
+    async fn fetch(&self) -> Result<KeySet, String> {
         let answer = self.client.get(self.url.clone()).send().await.map_err(outbound::reason)?;
         let mut answer = answer.error_for_status().map_err(outbound::reason)?;
         let mut body = Vec::new();
@@ -164,9 +178,18 @@ impl Jwks {
 
 impl Known {
     /// What came of a fetch that began at `now`.
-    fn note(&mut self, fetched: Result<Vec<Arc<Key>>, String>, now: Instant) {
+    fn note(&mut self, fetched: Result<KeySet, String>, now: Instant) {
         match fetched {
-            Ok(keys) => {
+            Ok(KeySet { keys, short_rsa }) => {
+                if let Some(bits) = short_rsa
+                    && !std::mem::replace(&mut self.told_of_short_rsa, true)
+                {
+                    warn!(
+                        bits,
+                        "the identity service has an RSA key of less than {RSA_BITS_MIN} bits, which can be broken: the \
+                         key is left out and tokens that it signs are refused; let the service take a longer one"
+                    );
+                }
                 if self.warned.take().is_some() {
                     info!(keys = keys.len(), "fetched the keys of the identity service for the first time");
                 }
@@ -205,17 +228,37 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Keys of other kinds than ours are left out, as RFC 7517 (section 5) asks for.
-fn read(body: &[u8]) -> Result<Vec<Arc<Key>>, String> {
+fn read(body: &[u8]) -> Result<KeySet, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
     }
     let set: Set = serde_json::from_slice(body).map_err(|error| format!("not a key set: {error}"))?;
-    Ok(set.keys.into_iter().take(KEYS_MAX).filter_map(key).map(Arc::new).collect())
+    let mut short_rsa = None;
+    let mut is_long = |jwk: &Jwk| match rsa_bits(jwk) {
+        Some(bits) if bits < RSA_BITS_MIN => {
+            short_rsa = Some(bits);
+            false
+        }
+        Some(_) | None => true,
+    };
+    let jwks = set.keys.into_iter().take(KEYS_MAX).filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
+    let keys = jwks.filter(|jwk| is_long(jwk)).filter_map(key).map(Arc::new).collect();
+    Ok(KeySet { keys, short_rsa })
 }
 
-fn key(value: serde_json::Value) -> Option<Key> {
-    let jwk: Jwk = serde_json::from_value(value).ok()?;
+/// Bits of the modulus, if it is an RSA key.
+fn rsa_bits(jwk: &Jwk) -> Option<usize> {
+    let AlgorithmParameters::RSA(rsa) = &jwk.algorithm else {
+        return None;
+    };
+    let modulus = URL_SAFE_NO_PAD.decode(&rsa.n).unwrap_or_default();
+    let first = modulus.iter().position(|byte| *byte != 0).unwrap_or(modulus.len());
+    let zeros = modulus.get(first).map_or(0, |byte| byte.leading_zeros() as usize);
+    Some((modulus.len() - first) * 8 - zeros)
+}
+
+fn key(jwk: Jwk) -> Option<Key> {
     if matches!(&jwk.common.public_key_use, Some(use_) if *use_ != PublicKeyUse::Signature) {
         return None;
     }
@@ -242,9 +285,32 @@ mod tests {
             {"kty":"new-kind","kid":"d"}, 7, {}
         ]}"#;
 
-        let keys = read(set.as_bytes()).unwrap();
+        let set = read(set.as_bytes()).unwrap();
 
-        assert_eq!(keys.iter().map(|key| key.id.as_deref()).collect::<Vec<_>>(), [Some("a")]);
+        assert_eq!(set.keys.iter().map(|key| key.id.as_deref()).collect::<Vec<_>>(), [Some("a")]);
+    }
+
+    /// RFC 7518, section 3.3: such a key can be broken, and who breaks it is everybody.
+    #[test]
+    fn an_rsa_key_has_2048_bits_or_more() {
+        let set = |modulus: &[u8]| {
+            let key =
+                serde_json::json!({ "kty": "RSA", "kid": "a", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" });
+            read(serde_json::json!({ "keys": [key] }).to_string().as_bytes()).unwrap()
+        };
+
+        for long in [&[0x80; 256][..], &[0xff; 512], &[&[0][..], &[0x80; 256]].concat()] {
+            assert_eq!((set(long).keys.len(), set(long).short_rsa), (1, None));
+        }
+        for (short, bits) in [
+            (&[0x80; 128][..], 1024),
+            (&[0x7f; 256], 2047),
+            (&[&[0; 200][..], &[0x80; 128]].concat(), 1024),
+            (&[0; 256], 0),
+            (&[], 0),
+        ] {
+            assert_eq!((set(short).keys.len(), set(short).short_rsa), (0, Some(bits)));
+        }
     }
 
     #[test]
