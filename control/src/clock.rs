@@ -20,6 +20,13 @@ impl Timestamp {
     /// The end of the year 9999, the last that RFC 3339 can write.
     const MILLIS_MAX: i64 = 253_402_300_799_999;
 
+    /// Twice what clocks of nodes are apart at most ([`CLOCKS_APART`](crate::store::CLOCKS_APART)).
+    pub const AHEAD_MAX: Duration = Duration::from_secs(120);
+
+    /// Notes of requests that are so far ahead are removed. None is kept for longer than a day, so that what is ahead by
+    /// less is past its time soon enough.
+    pub const EXPIRED_AHEAD: Duration = Duration::from_secs(2 * 24 * 3600);
+
     pub fn now() -> Self {
         SystemTime::now().into()
     }
@@ -39,6 +46,12 @@ impl Timestamp {
 
     pub fn minus(self, duration: Duration) -> Self {
         Self::from_millis(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Whether this is further ahead of `now` than clocks of nodes are apart: it was noted while a clock was wrong, and
+    /// nobody is to wait until then.
+    pub fn is_far_ahead(self, now: Timestamp) -> bool {
+        self > now.plus(Self::AHEAD_MAX)
     }
 
     /// Zero if `earlier` is later.
@@ -105,6 +118,15 @@ mod tests {
 
         assert_eq!(time.to_string(), "2026-01-02T03:04:05.678Z");
         assert_eq!(Timestamp::parse(&time.to_string()), Ok(time));
+    }
+
+    #[test]
+    fn a_time_is_far_ahead_beyond_what_clocks_are_apart() {
+        let (now, ahead) = (Timestamp::from_millis(1_767_323_045_678), Timestamp::AHEAD_MAX);
+
+        assert!(!now.is_far_ahead(now) && !now.plus(ahead).is_far_ahead(now));
+        assert!(now.plus(ahead + Duration::from_millis(1)).is_far_ahead(now));
+        assert!(!Timestamp::default().is_far_ahead(now));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Timestamp;
 use crate::rooms::RoomsError;
 use crate::store::StoreError;
 use crate::streams::{Counters, ROOM_PREFIX, Streams};
@@ -108,7 +109,9 @@ impl Streams {
 
     fn hand_in_due_comparisons(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
         let (now, inner) = (self.now(), self.inner());
-        for id in inner.agenda.take_due(now) {
+        // No pause is longer than an interval with its jitter, or than those after failures.
+        let latest = now.plus(Timestamp::AHEAD_MAX.max(self.reconcile_interval() * 2));
+        for id in inner.agenda.take_due(now, latest) {
             let Some(stream) = self.live().stream(id) else {
                 inner.agenda.forget(id);
                 continue;

@@ -138,6 +138,9 @@ macro_rules! every_rule {
                 of_concurrent_requests_with_a_key_one_is_carried_out
                 a_limit_slides
                 a_limit_that_was_lowered_holds_at_once
+                a_unit_of_a_clock_that_was_ahead_counts_for_nobody
+                a_claim_of_a_clock_that_was_ahead_is_given_anew
+                upkeep_removes_what_a_clock_that_was_ahead_noted
                 a_unit_that_is_given_back_can_be_taken_again
                 a_limit_is_exact_under_concurrency
                 a_handled_webhook_is_known_for_a_day

@@ -52,6 +52,7 @@ macro_rules! every_rule {
                 a_join_that_never_completed_is_no_viewer
                 only_people_who_watch_are_counted
                 a_leave_that_got_lost_is_made_up_for
+                a_leave_that_got_lost_is_made_up_for_after_a_clock_was_ahead
                 a_join_that_got_lost_is_made_up_for
                 a_session_whose_event_may_be_on_its_way_is_left_alone
                 who_is_connecting_is_not_counted_yet
@@ -71,6 +72,8 @@ macro_rules! every_rule {
                 of_two_starts_at_once_one_creates_and_one_resumes
                 a_user_starts_five_streams_an_hour
                 a_pause_follows_the_end_of_a_stream
+                a_clock_that_was_ahead_keeps_nobody_from_starting
+                a_stream_whose_clock_was_ahead_ends_by_time
                 a_stream_that_is_replaced_asks_for_no_pause
                 a_replacement_that_failed_can_be_tried_again_at_once
                 a_stream_that_never_began_asks_for_no_pause
@@ -112,6 +115,7 @@ macro_rules! every_rule {
                 without_the_store_streams_go_on_and_all_is_made_up_for
                 a_room_of_another_process_is_not_missed_until_that_process_is_gone
                 a_room_of_another_process_is_not_missed_though_its_clock_lags
+                what_a_node_changed_whose_clock_was_ahead_hides_no_later_change
                 what_one_node_changes_another_sees
             }
         })*

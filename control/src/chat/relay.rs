@@ -157,7 +157,11 @@ impl RelayTask {
                 self.nodes.look(signs, now);
                 self.read.retain(|node, _| self.nodes.has(node));
                 for (node, at) in self.nodes.there() {
-                    self.read.entry(node.to_owned()).or_insert(at);
+                    let read = self.read.entry(node.to_owned()).or_insert(at);
+                    // Its clock was ahead: what it notes now comes before what was read.
+                    if read.is_far_ahead(at) {
+                        *read = at;
+                    }
                 }
                 let others = u32::try_from(self.nodes.there().count()).unwrap_or(u32::MAX);
                 let before = self.neighbours.count.swap(others, Ordering::Relaxed);

@@ -73,10 +73,12 @@ impl Agenda {
         self.plan(|plan| plan.entries.values_mut().for_each(|entry| entry.hasten(now)));
     }
 
-    /// Those that are due; each is under way until [`Agenda::again`].
-    pub(super) fn take_due(&self, now: Timestamp) -> Vec<StreamId> {
+    /// Those that are due, as nothing is later than `latest` unless the clock was set back; each is under way until
+    /// [`Agenda::again`].
+    pub(super) fn take_due(&self, now: Timestamp, latest: Timestamp) -> Vec<StreamId> {
         self.plan(|plan| {
-            let due = plan.entries.iter_mut().filter(|(_, entry)| !entry.under_way && entry.due <= now);
+            let is_due = |entry: &Entry| !entry.under_way && (entry.due <= now || entry.due > latest);
+            let due = plan.entries.iter_mut().filter(|(_, entry)| is_due(entry));
             due.map(|(&id, entry)| {
                 entry.under_way = true;
                 id
@@ -133,7 +135,8 @@ impl Agenda {
 
     pub(crate) fn store_is_away(&self, now: Timestamp) -> bool {
         self.plan(|plan| match plan.store_away_until {
-            Some(until) if now < until => true,
+            // Unless the clock was set back.
+            Some(until) if now < until && until <= now.plus(STORE_PAUSE) => true,
             Some(_) => {
                 plan.store_away_until = None;
                 false
@@ -164,32 +167,35 @@ mod tests {
         let (agenda, id) = (Agenda::default(), StreamId::generate());
         agenda.add(id, at(30));
 
-        assert_eq!(agenda.take_due(at(29)), []);
-        assert_eq!(agenda.take_due(at(30)), [id]);
-        assert_eq!(agenda.take_due(at(31)), []);
+        assert_eq!(agenda.take_due(at(29), at(1_000)), []);
+        assert_eq!(agenda.take_due(at(30), at(1_000)), [id]);
+        assert_eq!(agenda.take_due(at(31), at(1_000)), []);
         agenda.again(id, at(60));
-        assert_eq!(agenda.take_due(at(59)), []);
-        assert_eq!(agenda.take_due(at(60)), [id]);
+        assert_eq!(agenda.take_due(at(59), at(1_000)), []);
+        assert_eq!(agenda.take_due(at(60), at(1_000)), [id]);
     }
 
     #[test]
     fn what_is_missed_during_a_comparison_asks_for_another() {
         let (agenda, id) = (Agenda::default(), StreamId::generate());
         agenda.add(id, at(0));
-        agenda.take_due(at(0));
+        agenda.take_due(at(0), at(1_000));
 
         agenda.soon(id, at(1));
         agenda.again(id, at(30));
 
-        assert_eq!(agenda.take_due(at(2)), [id]);
+        assert_eq!(agenda.take_due(at(2), at(1_000)), [id]);
     }
 
     #[test]
     fn a_store_that_failed_is_left_alone_for_a_moment() {
         let agenda = Agenda::default();
-        agenda.store_failed(&StoreError::Unavailable(String::new()), at(0));
+        let fail = || agenda.store_failed(&StoreError::Unavailable(String::new()), at(60));
 
-        assert!(agenda.store_is_away(at(0)));
-        assert!(!agenda.store_is_away(at(1)));
+        fail();
+        assert!(agenda.store_is_away(at(60)));
+        assert!(!agenda.store_is_away(at(61)));
+        fail();
+        assert!(!agenda.store_is_away(at(0)), "the clock was set back");
     }
 }

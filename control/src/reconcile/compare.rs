@@ -106,7 +106,7 @@ impl Streams {
             let outcome = self.store().note_room(stream.id, room_sid, now).await?;
             self.observe(outcome.into_stream());
         }
-        let young = |joined_at: Timestamp| joined_at.plus(YOUNG) > now;
+        let young = |joined_at: Timestamp| is_young(joined_at, now);
         let active: Vec<&Session> = sessions.iter().filter(|session| session.active).collect();
         let inside: HashSet<&str> = active.iter().map(|session| session.sid.as_str()).collect();
         let recorded: HashSet<&str> = open.iter().map(|presence| presence.sid.as_str()).collect();
@@ -192,13 +192,13 @@ impl Streams {
         }
         let (id, now) = (stream.id, self.now());
         let found = self.inner().agenda.found(id);
-        let since = found.missing_since.unwrap_or(now);
+        let since = found.missing_since.unwrap_or(now).min(now);
         let patience = self.patience_with_missing_rooms();
         if since.plus(patience) <= now {
             self.finish(id, &StreamState::LIVE, EndReason::ServerLost, None).await?;
             return Ok(self.reconcile_interval());
         }
-        let gone: Vec<&Presence> = open.iter().filter(|presence| presence.joined_at.plus(YOUNG) <= now).collect();
+        let gone: Vec<&Presence> = open.iter().filter(|presence| !is_young(presence.joined_at, now)).collect();
         self.close(stream, &gone, found).await?;
         let changed = self.turn(id, &[StreamState::Live], StreamState::Reconnecting).await?;
         self.count_difference(changed);
@@ -234,4 +234,9 @@ impl Streams {
         }
         jittered(SFU_RETRY)
     }
+}
+
+/// Whether the event of its coming or going may be on its way.
+fn is_young(joined_at: Timestamp, now: Timestamp) -> bool {
+    joined_at.plus(YOUNG) > now && !joined_at.is_far_ahead(now)
 }

@@ -19,6 +19,8 @@ impl Streams {
     pub(super) fn due_end(&self, stream: &Stream, now: Timestamp) -> Option<DueEnd> {
         let config = self.config();
         let over = |since: Timestamp, seconds: u32| since.plus(Duration::from_secs(seconds.into())) <= now;
+        // One that a clock noted that was ahead would wait until then.
+        let waited = |seconds: u32| over(stream.state_since, seconds) || stream.state_since.is_far_ahead(now);
         if self.live().ban(&stream.owner_id, now).is_some() {
             return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::Banned });
         }
@@ -27,10 +29,10 @@ impl Streams {
             return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::MaxDuration });
         }
         match stream.state {
-            StreamState::Starting if over(stream.state_since, config.start_timeout) => {
+            StreamState::Starting if waited(config.start_timeout) => {
                 Some(DueEnd { from: &[StreamState::Starting], reason: EndReason::NeverStarted })
             }
-            StreamState::Reconnecting if over(stream.state_since, config.reconnect_window) => {
+            StreamState::Reconnecting if waited(config.reconnect_window) => {
                 Some(DueEnd { from: &[StreamState::Reconnecting], reason: EndReason::PublisherTimeout })
             }
             StreamState::Starting

@@ -54,8 +54,12 @@ impl Streams {
     }
 
     async fn poll_once(&self, seen: &mut Seen) -> Result<(), StoreError> {
-        seen.streams = self.read_streams_since(seen.streams.minus(OVERLAP)).await?.max(seen.streams);
-        seen.bans = self.read_bans_since(seen.bans.minus(OVERLAP), BANS_PAGE).await?.max(seen.bans);
+        let streams = self.read_streams_since(seen.streams.minus(OVERLAP)).await?.max(seen.streams);
+        let bans = self.read_bans_since(seen.bans.minus(OVERLAP), BANS_PAGE).await?.max(seen.bans);
+        // Changes by right clocks come before one of a clock that was ahead, which is read again meanwhile.
+        let now = self.now();
+        let at_most_now = |at: Timestamp| if at.is_far_ahead(now) { now } else { at };
+        *seen = Seen { streams: at_most_now(streams), bans: at_most_now(bans) };
         Ok(())
     }
 

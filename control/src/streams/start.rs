@@ -284,7 +284,7 @@ impl Streams {
         }
         let Some(ended_at) = self.last_end(user).await? else { return Ok(()) };
         let until = ended_at.plus(pause);
-        if until <= now {
+        if until <= now || ended_at.is_far_ahead(now) {
             return Ok(());
         }
         Err(Problem::new(Code::StartCooldown, "Your last stream ended a moment ago; wait before the next.")

@@ -99,6 +99,40 @@ pub async fn a_limit_slides(store: SharedStore) {
     assert_eq!(take(&store, "k", 3, 5_000).await, Taken::Granted);
 }
 
+pub async fn a_unit_of_a_clock_that_was_ahead_counts_for_nobody(store: SharedStore) {
+    assert_eq!(take(&store, "k", 1, DAY_MS).await, Taken::Granted);
+    assert_eq!(take(&store, "k", 1, DAY_MS - 60_000).await, refused(DAY_MS + 100), "clocks of nodes differ as much");
+
+    assert_eq!(take(&store, "k", 1, 0).await, Taken::Granted);
+    assert_eq!(take(&store, "k", 1, 50).await, refused(100));
+    assert_eq!(take(&store, "k", 1, 100).await, Taken::Granted);
+}
+
+pub async fn a_claim_of_a_clock_that_was_ahead_is_given_anew(store: SharedStore) {
+    let start = key("a", "start", "k");
+    let claim = async |now| store.idempotency_claim(&start, "body", at(now)).await.unwrap();
+    assert_eq!(claim(DAY_MS).await, Claimed::New);
+    assert_eq!(claim(DAY_MS - 60_000).await, Claimed::Pending, "clocks of nodes differ as much");
+
+    assert_eq!(claim(0).await, Claimed::New);
+    store.idempotency_finish(&start, &json!(1)).await.unwrap();
+    assert_eq!(claim(-DAY_MS / 2).await, Claimed::Finished(json!(1)), "an answer is as good by any clock");
+}
+
+/// What a clock that was ahead noted does not stay until that time comes.
+pub async fn upkeep_removes_what_a_clock_that_was_ahead_noted(store: SharedStore) {
+    let ahead = 40 * DAY_MS;
+    let start = key("a", "start", "k");
+    store.idempotency_claim(&start, "body", at(ahead)).await.unwrap();
+    store.idempotency_finish(&start, &json!(1)).await.unwrap();
+    store.note_webhook("EV_1", at(ahead)).await.unwrap();
+
+    store.expire(at(0), Duration::ZERO).await.unwrap();
+
+    assert_eq!(store.idempotency_claim(&start, "other", at(0)).await.unwrap(), Claimed::New);
+    assert!(!store.webhook_handled("EV_1", at(0)).await.unwrap());
+}
+
 pub async fn a_limit_that_was_lowered_holds_at_once(store: SharedStore) {
     for now in [0, 10, 20, 30] {
         assert_eq!(take(&store, "k", 4, now).await, Taken::Granted);

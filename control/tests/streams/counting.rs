@@ -103,6 +103,20 @@ pub async fn a_leave_that_got_lost_is_made_up_for(store: SharedStore) {
     assert_eq!(world.state(&stream).await, StreamState::Live);
 }
 
+pub async fn a_leave_that_got_lost_is_made_up_for_after_a_clock_was_ahead(store: SharedStore) {
+    let world = World::new(store);
+    world.clock.advance(40 * 24 * 3_600);
+    let stream = world.live("ana").await;
+    let viewer = world.viewer("bo");
+    world.enter(&stream, &viewer).await;
+    world.clock.set_back(40 * 24 * 3_600);
+
+    world.door.take_out(&stream.room_name, &viewer.sid);
+    world.compare().await;
+
+    assert_eq!(world.viewers(&stream).await, 0);
+}
+
 pub async fn a_join_that_got_lost_is_made_up_for(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;

@@ -120,6 +120,40 @@ pub async fn a_pause_follows_the_end_of_a_stream(store: SharedStore) {
     assert!(world.try_start("ana").await.is_ok());
 }
 
+/// An hour or forty days: nobody waits longer than the settings say.
+pub async fn a_clock_that_was_ahead_keeps_nobody_from_starting(store: SharedStore) {
+    let world = World::new(store);
+    for ahead in [3_600, 40 * 24 * 3_600] {
+        world.clock.advance(ahead);
+        for _ in 0..5 {
+            world.start("ana").await;
+            world.streams.stop(&user("ana"), None).await.unwrap();
+            world.clock.advance(60);
+        }
+        assert_eq!(world.try_start("ana").await.unwrap_err().code, Code::RateLimited);
+        world.clock.set_back(ahead + 300);
+
+        world.start("ana").await;
+        world.streams.stop(&user("ana"), None).await.unwrap();
+        world.clock.advance(2 * 3_600);
+    }
+}
+
+pub async fn a_stream_whose_clock_was_ahead_ends_by_time(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+    world.enter(&stream, &publisher).await;
+    world.tell("track_published", &stream, Some(&publisher)).await;
+    world.clock.advance(40 * 24 * 3_600);
+    world.leave(&stream, &publisher).await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.clock.set_back(40 * 24 * 3_600);
+    world.pass(60).await;
+
+    eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
+}
+
 pub async fn a_stream_that_is_replaced_asks_for_no_pause(store: SharedStore) {
     let world = World::new(store);
     world.live("ana").await;

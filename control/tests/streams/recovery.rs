@@ -271,6 +271,24 @@ pub async fn a_room_of_another_process_is_not_missed_though_its_clock_lags(store
     assert_eq!(ahead.state(&stream).await, StreamState::Live);
 }
 
+pub async fn what_a_node_changed_whose_clock_was_ahead_hides_no_later_change(store: SharedStore) {
+    let world = World::sharing(store);
+    let ahead = world.node_with_rooms_of_its_own_and_a_clock_ahead(24 * 3600);
+    let other = world.node();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(other.streams.clone().run(shutdown.clone()));
+    eventually("the other node is ready", async || other.streams.is_recovered()).await;
+    let known = |id| other.streams.live().stream(id);
+    let first = ahead.start("bo").await;
+    eventually("it knows the stream of tomorrow", async || known(first.id).is_some()).await;
+
+    let stream = world.start("ana").await;
+    eventually("it knows the stream of now", async || known(stream.id).is_some()).await;
+
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
 pub async fn what_one_node_changes_another_sees(store: SharedStore) {
     let world = World::sharing(store);
     let other = world.node();

@@ -48,6 +48,11 @@ impl ManualClock {
     pub fn advance(&self, seconds: u64) {
         self.0.fetch_add(i64::try_from(seconds * 1000).unwrap(), Ordering::SeqCst);
     }
+
+    /// As a clock that was ahead, and is set.
+    pub fn set_back(&self, seconds: u64) {
+        self.0.fetch_sub(i64::try_from(seconds * 1000).unwrap(), Ordering::SeqCst);
+    }
 }
 
 pub struct World {

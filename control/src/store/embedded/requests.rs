@@ -21,7 +21,7 @@ pub fn claim(connection: &Connection, key: &IdempotencyKey, body: &str, now: Tim
         connection.prepare_cached(sql)?.query_row(params![key.user, key.operation, key.key], read).optional()?;
     if let Some((known, answer, claimed_at)) = found {
         let kept = if answer.is_some() { DAY } else { CLAIM_MAX };
-        if now < claimed_at.plus(kept) {
+        if now < claimed_at.plus(kept) && (answer.is_some() || !claimed_at.is_far_ahead(now)) {
             return Ok(match answer {
                 _ if known != body => Claimed::OtherBody,
                 Some(answer) => Claimed::Finished(answer.0),
@@ -49,8 +49,8 @@ pub fn release(connection: &Connection, key: &IdempotencyKey) -> Result<()> {
 
 pub fn take(connection: &Connection, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken> {
     let since = now.minus(window);
-    let forget = "DELETE FROM limits WHERE key = ?1 AND taken_at <= ?2";
-    connection.prepare_cached(forget)?.execute(params![key, since])?;
+    let forget = "DELETE FROM limits WHERE key = ?1 AND (taken_at <= ?2 OR taken_at > ?3)";
+    connection.prepare_cached(forget)?.execute(params![key, since, now.plus(Timestamp::AHEAD_MAX)])?;
     let Some(before) = max.checked_sub(1) else { return Ok(Taken::Refused { until: now.plus(window) }) };
     // The unit that must be free again before another can be taken.
     let blocking = "SELECT taken_at FROM limits WHERE key = ?1 ORDER BY taken_at DESC LIMIT 1 OFFSET ?2";
@@ -125,14 +125,18 @@ pub fn announce_node(connection: &Connection, node: &str, now: Timestamp) -> Res
 pub fn expire(connection: &Connection, now: Timestamp, chat_retention: Duration) -> Result<bool> {
     let of_table = |table: &str, key: &str, condition: &str, before: Timestamp| -> Result<bool> {
         let sql = format!("DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)");
-        let removed = connection.prepare_cached(&sql)?.execute(params![before, rows(EXPIRED_AT_ONCE)])?;
+        let values = params![before, rows(EXPIRED_AT_ONCE), now.plus(Timestamp::EXPIRED_AHEAD)];
+        // Not every condition looks ahead.
+        let mut statement = connection.prepare_cached(&sql)?;
+        let count = statement.parameter_count();
+        let removed = statement.execute(&values[..count])?;
         Ok(removed == EXPIRED_AT_ONCE)
     };
     let chat = "stream_id IN (SELECT id FROM streams WHERE state = 'ended' AND ended_at < ?1)";
     let more = [
-        of_table("idempotency", "rowid", "claimed_at <= ?1", now.minus(DAY))?,
-        of_table("limits", "rowid", "expires_at <= ?1", now)?,
-        of_table("webhook_events", "id", "at <= ?1", now.minus(DAY))?,
+        of_table("idempotency", "rowid", "claimed_at <= ?1 OR claimed_at > ?3", now.minus(DAY))?,
+        of_table("limits", "rowid", "expires_at <= ?1 OR expires_at > ?3", now)?,
+        of_table("webhook_events", "id", "at <= ?1 OR at > ?3", now.minus(DAY))?,
         of_table("relayed", "id", "at <= ?1", now.minus(RELAYED_KEPT))?,
         of_table("nodes", "node", "at <= ?1", now.minus(DAY))?,
         of_table("chat_messages", "rowid", chat, now.minus(chat_retention))?,

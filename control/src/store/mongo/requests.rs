@@ -39,7 +39,8 @@ impl Claim {
     }
 
     fn holds(&self, now: Timestamp) -> bool {
-        now < self.at.plus(if self.answer.is_some() { DAY } else { CLAIM_MAX })
+        let is_finished = self.answer.is_some();
+        now < self.at.plus(if is_finished { DAY } else { CLAIM_MAX }) && (is_finished || !self.at.is_far_ahead(now))
     }
 
     fn answered(self, body: &str) -> Result<Claimed> {
@@ -100,16 +101,23 @@ impl Mongo {
         let recent = doc! { "$filter": {
             "input": { "$ifNull": ["$taken", []] },
             "as": "unit",
-            "cond": { "$gt": ["$$unit", date(now.minus(window))] },
+            "cond": { "$and": [
+                { "$gt": ["$$unit", date(now.minus(window))] },
+                { "$lte": ["$$unit", date(now.plus(Timestamp::AHEAD_MAX))] },
+            ] },
         } };
+        let last = window.saturating_add(Timestamp::AHEAD_MAX);
         let taken = doc! { "$cond": ["$granted", { "$concatArrays": ["$taken", [date(now)]] }, "$taken"] };
         let update = vec![
             doc! { "$set": { "taken": recent } },
             doc! { "$set": { "granted": { "$lt": [{ "$size": "$taken" }, i64::from(max)] } } },
             doc! { "$set": {
                 "taken": taken,
-                "until": { "$max": ["$until", date(now.plus(window))] },
-                "expiresAt": { "$max": ["$expiresAt", expires_at(now, window)] },
+                "until": { "$min": [{ "$max": ["$until", date(now.plus(window))] }, date(now.plus(last))] },
+                "expiresAt": { "$min": [
+                    { "$max": ["$expiresAt", expires_at(now, window)] },
+                    expires_at(now, last),
+                ] },
             } },
         ];
         for _ in 0..TRIES_MAX {
@@ -164,6 +172,11 @@ impl Mongo {
             (RELAY, "at", now.minus(RELAYED_KEPT)),
             (NODES, "at", now.minus(DAY)),
         ];
+        for (collection, field) in [(IDEMPOTENCY, "claimedAt"), (LIMITS, "until"), (WEBHOOKS, "at")] {
+            let ahead = self.of(collection);
+            let ahead = ahead.delete_many(doc! { field: { "$gt": date(now.plus(Timestamp::EXPIRED_AHEAD)) } });
+            within(UPKEEP_MAX, ahead.into_future()).await?;
+        }
         for (collection, field, before) in past {
             let old = self.of(collection);
             let old = old.delete_many(doc! { field: { "$lte": date(before) } });
