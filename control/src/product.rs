@@ -161,7 +161,7 @@ impl Product {
         self.phase.send_replace(Phase::Draining);
         // Before rooms are closed, so that their end is not taken for the end of the streams.
         self.shutdown.cancel();
-        let Self { running, chat, _claim: claim, .. } = self;
+        let Self { running, chat, streams, _claim: claim, .. } = self;
         async move {
             let _until_all_is_written = claim;
             let let_go = async {
@@ -169,6 +169,9 @@ impl Product {
                     warn!(%error, "streams were not let go in order");
                 }
                 chat.shut_down().await;
+                if let Err(error) = streams.store().settle().await {
+                    warn!(%error, "the newest of what is stored stays in files beside the database: keep them with it");
+                }
             };
             if tokio::time::timeout(patience, let_go).await.is_err() {
                 warn!(?patience, "what was under way is given up: the store or the media server does not answer");

@@ -347,6 +347,11 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<()>;
 
+    /// The server stops: what is stored is brought into the form in which people copy it.
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Removes what is past its time: idempotency keys, limits, webhook ids, relayed notes, chat of streams that ended
     /// longer than `chat_retention` ago. A store with expiry of its own may do nothing.
     async fn expire(&self, now: Timestamp, chat_retention: Duration) -> Result<()>;

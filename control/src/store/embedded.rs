@@ -487,6 +487,13 @@ impl Store for Embedded {
         pinged
     }
 
+    async fn settle(&self) -> Result<()> {
+        match &self.file {
+            Some(_) => self.writer.checkpoint().await,
+            None => Ok(()),
+        }
+    }
+
     async fn expire(&self, now: Timestamp, chat_retention: Duration) -> Result<()> {
         while self.write(move |c| requests::expire(c, now, chat_retention)).await? {}
         Ok(())

@@ -185,6 +185,19 @@ async fn a_ping_shows_that_a_page_can_be_written_and_costs_one_now_and_then() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_settled_is_one_file() {
+    let folder = Folder::new();
+    let (file, copy) = (folder.file(), folder.file().with_file_name("copy.db"));
+    let store = open(&file);
+    let stream = new_stream(&store).await;
+
+    store.settle().await.unwrap();
+    std::fs::copy(&file, &copy).unwrap();
+
+    assert_eq!(read(&open(&copy), stream.id).await, stream);
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_where_it_was_is_no_store() {
     let folder = Folder::new();
     let (file, away) = (folder.file(), folder.file().with_file_name("away"));

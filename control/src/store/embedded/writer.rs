@@ -20,10 +20,17 @@ const BATCH_MAX: usize = 128;
 type Job = Box<dyn FnOnce(Result<&Connection>) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<()>) + Send>;
 
+/// What the thread does next.
+enum Task {
+    Write(Job),
+    /// Puts what the write-ahead log has into the database file.
+    Checkpoint(oneshot::Sender<Result<()>>),
+}
+
 /// The way to the thread. The thread ends when the last of them is gone and all jobs are done.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: mpsc::Sender<Job>,
+    tasks: mpsc::Sender<Task>,
 }
 
 impl Writer {
@@ -32,7 +39,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError::Unavailable`] if the system gives no thread.
     pub fn start(connection: Connection, beside: impl Send + 'static) -> Result<Self> {
-        let (jobs, waiting) = mpsc::channel(WAITING_MAX);
+        let (tasks, waiting) = mpsc::channel(WAITING_MAX);
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
@@ -42,7 +49,7 @@ impl Writer {
                 work(&connection, waiting);
             })
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer: {error}")))?;
-        Ok(Self { jobs })
+        Ok(Self { tasks })
     }
 
     /// Carries out `job`; what it wrote is committed when this returns `Ok`, and taken back if it returns `Err`.
@@ -65,10 +72,28 @@ impl Writer {
                 });
             })
         });
-        let gone = || E::from(StoreError::Unavailable("the writer has stopped".to_owned()));
-        self.jobs.send(job).await.map_err(|_| gone())?;
+        self.tasks.send(Task::Write(job)).await.map_err(|_| E::from(gone()))?;
+        answered.await.map_err(|_| E::from(gone()))?
+    }
+
+    /// Puts all that was written so far into the database file, so that this one file is the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; nothing is lost then.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.tasks.send(Task::Checkpoint(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the writer has stopped".to_owned())
+}
+
+fn checkpoint(connection: &Connection) -> Result<()> {
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy { Err(StoreError::Unavailable("somebody reads the write-ahead log".to_owned())) } else { Ok(()) }
 }
 
 fn in_savepoint<T, E: From<StoreError>>(
@@ -92,8 +117,16 @@ fn in_savepoint<T, E: From<StoreError>>(
     result
 }
 
-fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
-    while let Some(first) = waiting.blocking_recv() {
+fn work(connection: &Connection, mut waiting: mpsc::Receiver<Task>) {
+    let mut next = None;
+    while let Some(task) = next.take().or_else(|| waiting.blocking_recv()) {
+        let first = match task {
+            Task::Write(job) => job,
+            Task::Checkpoint(answer) => {
+                let _ = answer.send(checkpoint(connection));
+                continue;
+            }
+        };
         if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
             refuse(first, &mut waiting, &error.into());
             continue;
@@ -101,8 +134,14 @@ fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
         let mut answers = vec![first(Ok(connection))];
         // Some errors, such as a full disk, end the transaction by themselves.
         while answers.len() < BATCH_MAX && !connection.is_autocommit() {
-            let Ok(job) = waiting.try_recv() else { break };
-            answers.push(job(Ok(connection)));
+            match waiting.try_recv() {
+                Ok(Task::Write(job)) => answers.push(job(Ok(connection))),
+                // A transaction has to end before it.
+                other => {
+                    next = other.ok();
+                    break;
+                }
+            }
         }
         let committed = commit(connection);
         for answer in answers {
@@ -113,11 +152,16 @@ fn work(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
 
 /// Whoever waits hears it at once, instead of waiting as long for the next failure. Who comes when the first has heard
 /// of it may have more luck.
-fn refuse(first: Job, waiting: &mut mpsc::Receiver<Job>, reason: &StoreError) {
-    let mut refused = vec![first];
+fn refuse(first: Job, waiting: &mut mpsc::Receiver<Task>, reason: &StoreError) {
+    let mut refused = vec![Task::Write(first)];
     refused.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING_MAX));
-    for job in refused {
-        job(Err(reason.clone()))(Ok(()));
+    for task in refused {
+        match task {
+            Task::Write(job) => job(Err(reason.clone()))(Ok(())),
+            Task::Checkpoint(answer) => {
+                let _ = answer.send(Err(reason.clone()));
+            }
+        }
     }
 }
 
