@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::store::moderation::Ban;
 use crate::store::stream::{Stream, StreamId, UserId};
+use crate::viewers::Places;
 
 /// How long a stream that ended is kept here, so that late copies of it are recognised.
 const ENDED_KEPT: Duration = Duration::from_secs(600);
@@ -32,7 +33,10 @@ impl Change {
 
 /// Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Live(Arc<RwLock<Known>>);
+pub struct Live {
+    known: Arc<RwLock<Known>>,
+    places: Places,
+}
 
 #[derive(Default)]
 struct Known {
@@ -57,7 +61,7 @@ impl Live {
 
     /// As [`Live::observe`]; for an old copy, the newest one known.
     pub(crate) fn take_in<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Result<T, Arc<Stream>> {
-        let mut known = self.0.write().expect("no one panics with this lock");
+        let mut known = self.known.write().expect("no one panics with this lock");
         let before = known.streams.get(&stream.id).cloned();
         if let Some(newest) = before.as_ref().filter(|before| before.rev >= stream.rev) {
             return Err(Arc::clone(newest));
@@ -65,6 +69,11 @@ impl Live {
         let change = Change { before, after: Arc::new(stream) };
         known.replace(&change);
         Ok(then(&change))
+    }
+
+    /// Who has a place in rooms of this process.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
@@ -101,7 +110,7 @@ impl Live {
 
     /// True: it is news.
     pub fn observe_ban(&self, ban: Ban) -> bool {
-        let mut known = self.0.write().expect("no one panics with this lock");
+        let mut known = self.known.write().expect("no one panics with this lock");
         if known.bans.get(&ban.user_id) == Some(&ban) {
             return false;
         }
@@ -116,7 +125,7 @@ impl Live {
 
     /// Forgets streams that ended long ago, and bans that no longer hold.
     pub fn forget_old(&self, now: Timestamp) {
-        let mut known = self.0.write().expect("no one panics with this lock");
+        let mut known = self.known.write().expect("no one panics with this lock");
         let before = now.minus(ENDED_KEPT);
         while let Some((&(at, id), ())) = known.ended.first_key_value() {
             if at >= before {
@@ -131,7 +140,7 @@ impl Live {
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
-        read(&self.0.read().expect("no one panics with this lock"))
+        read(&self.known.read().expect("no one panics with this lock"))
     }
 }
 

@@ -141,7 +141,9 @@ impl Product {
     /// Who may join rooms of this process.
     pub fn admission(&self, live: Live) -> Admit {
         let streams = self.streams.clone();
-        admission(live, move || streams.is_recovered(), Timestamp::now)
+        // Rooms of another server are told of, not asked about: `Streams::joined` sees to those.
+        let max_viewers = if streams.rooms().is_local() { streams.config().max_viewers } else { 0 };
+        admission(live, max_viewers, move || streams.is_recovered(), Timestamp::now)
     }
 
     /// Where its numbers are.

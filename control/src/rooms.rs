@@ -16,7 +16,7 @@ use crate::store::stream::UserId;
 
 pub use builtin::{Builtin, admission};
 pub use external::External;
-pub(crate) use session::{SessionClaims, joined_at, session_of, user_of};
+pub(crate) use session::{SessionClaims, joined_at, session_of, session_to_be, user_of};
 pub use token::TokenSigner;
 
 /// Attributes of tokens and participants that say who somebody is for us.

@@ -7,9 +7,11 @@
 
 mod desk;
 mod news;
+mod places;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ use crate::streams::{Counters, ROOM_PREFIX, Streams};
 
 pub(crate) use desk::{Desks, Job};
 pub use news::{Handled, Happening, Publisher, RoomNews};
+pub(crate) use places::Places;
 
 impl Streams {
     /// Hands in what happened in a room of this process. Never waits.
@@ -31,6 +34,11 @@ impl Streams {
             return;
         }
         let room = news.room.clone();
+        if self.config().max_viewers > 0
+            && let Some(stream) = self.live().of_room(&room).filter(|stream| stream.is_live())
+        {
+            self.live().places().hear(&stream, &news, Instant::now());
+        }
         if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
@@ -67,6 +75,7 @@ impl Streams {
                 Ok(event) => self.tell(event.into()),
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     tracing::warn!(count, "events of rooms were missed; all streams are compared with their rooms");
+                    self.live().places().doubt_all();
                     self.inner().agenda.all_soon(self.now());
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -204,6 +213,31 @@ impl Streams {
         if self.is_unwanted(&stream, &presence.user_id) {
             let (streams, identity) = (self.clone(), session.identity.clone());
             self.tasks().spawn(async move { streams.remove_session(&stream, &identity).await });
+            return Ok(());
+        }
+        self.remove_excess(&stream, &presence).await
+    }
+
+    /// Puts out whom this session made one viewer too many. Rooms of this process let nobody in without a place
+    /// ([`Places`]); those of another server let everybody in who has a token, and tell of it.
+    ///
+    /// Who came first stays, by the server's clock, whichever of two events is handled first: the one that is handled
+    /// last finds both records, and who came later than the session it tells of is put out as well.
+    async fn remove_excess(&self, stream: &Arc<Stream>, session: &Presence) -> Result<(), StoreError> {
+        let max = self.config().max_viewers;
+        if self.rooms().is_local() || max == 0 || stream.viewers <= max || !session.counts {
+            return Ok(());
+        }
+        let mut open = self.store().presence_open(stream.id).await?;
+        open.retain(|presence| presence.counts);
+        let excess = excess_of(&mut open, session, usize::try_from(max).unwrap_or(usize::MAX));
+        if !excess.is_empty() {
+            let (streams, stream) = (self.clone(), Arc::clone(stream));
+            self.tasks().spawn(async move {
+                for identity in excess {
+                    streams.remove_session(&stream, &identity).await;
+                }
+            });
         }
         Ok(())
     }
@@ -272,6 +306,20 @@ impl Streams {
 
 fn is_ours(news: &RoomNews) -> bool {
     news.room.starts_with(ROOM_PREFIX) && news.what != Happening::Other
+}
+
+/// The identities of users beyond `max` who came with `session` or after it. A further session of a user who was there
+/// before makes nobody one too many.
+fn excess_of(open: &mut [Presence], session: &Presence, max: usize) -> Vec<String> {
+    open.sort_by(|a, b| (a.joined_at, &a.sid).cmp(&(b.joined_at, &b.sid)));
+    let mut seen = HashSet::new();
+    let firsts: Vec<&Presence> = open.iter().filter(|presence| seen.insert(&presence.user_id)).collect();
+    let Some(place) = firsts.iter().position(|first| first.sid == session.sid) else { return Vec::new() };
+    let excess: HashSet<&UserId> = firsts.iter().skip(place.max(max)).map(|first| &first.user_id).collect();
+    open.iter()
+        .filter(|presence| excess.contains(&presence.user_id))
+        .map(|presence| presence.identity.clone())
+        .collect()
 }
 
 /// Whether a session is the one that the owner streams from, rather than a preview on another device.

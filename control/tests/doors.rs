@@ -15,6 +15,7 @@ use control::rooms::{RoomDoor, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenR
 use control::store::stream::{Block, EndReason, Stream, StreamState, UserId};
 use control::streams::{StartRequest, Streams};
 use control::user::{Role, User};
+use futures_util::future::join_all;
 use server::{KEY, Phone, SECRET, Server, eventually};
 use signaling::token::{Keys, Secret};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -236,7 +237,11 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let server = Server::start().await;
+        Self::set_with(product::Live::default()).await
+    }
+
+    async fn set_with(config: product::Live) -> Self {
+        let server = Server::start_with(config).await;
         let streams = server.streams();
         let shutdown = CancellationToken::new();
         tokio::spawn(streams.clone().run(shutdown.clone()));
@@ -319,6 +324,39 @@ async fn a_blocked_user_is_put_out_and_not_let_in_again() {
     assert_eq!(stage.server.refused(&token).await, (403, "you can't watch this stream".into()));
     let other = stage.streams.watch(&user("cy"), stream.id, None).await.unwrap().token;
     stage.server.join(&other).await.unwrap().leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_viewers_with_tokens_as_many_come_in_as_there_are_places() {
+    let stage = Stage::set_with(product::Live { max_viewers: 2, ..product::Live::default() }).await;
+    let (stream, _owner) = stage.go_live("ana").await;
+    let token = async |name: &str| stage.streams.watch(&user(name), stream.id, None).await.unwrap().token;
+    let mut tokens = Vec::new();
+    for name in ["u1", "u2", "u3", "u4", "u5", "u6"] {
+        tokens.push(token(name).await);
+    }
+    let preview = token("ana").await;
+
+    let joined = join_all(tokens.iter().map(|token| stage.server.join(token))).await;
+
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
+    for (token, joined) in tokens.iter().zip(joined) {
+        match joined {
+            Ok(phone) => inside.push((token, phone)),
+            Err(_) => outside.push(token),
+        }
+    }
+    assert_eq!((inside.len(), outside.len()), (2, 4));
+    stage.until(&stream, |stream| (stream.viewers, stream.peak_viewers) == (2, 2)).await;
+    let full = (403, "this stream has no free place: try again later".to_owned());
+    assert_eq!(stage.server.refused(outside[0]).await, full);
+    let _anew = stage.server.join(inside[0].0).await.expect("who has a place keeps it");
+    stage.server.join(&preview).await.expect("its owner takes no place").leave().await;
+
+    inside.pop().expect("two are inside").1.leave().await;
+    stage.until(&stream, |stream| stream.viewers == 1).await;
+    let _other = stage.server.join(outside[0]).await.expect("a place is free");
+    assert_eq!(stage.server.refused(outside[1]).await, full);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -124,6 +124,7 @@ impl Streams {
         let owner_is_young = gone_young.iter().any(|presence| presence.identity == stream.owner_id.as_str());
         self.correct_state(stream, &active, owner_is_young).await?;
         self.remove_unwanted(stream, sessions);
+        self.live().places().correct(stream, sessions, Instant::now());
         self.inner().agenda.note(stream.id, Found { compared_at: Some(now), ..Found::default() });
         match gone_young.is_empty() && new_young.is_empty() {
             true => Ok(jittered(self.reconcile_interval())),

@@ -13,11 +13,15 @@ use signaling::token::Grants;
 use tokio::sync::broadcast;
 
 use super::{
-    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, session_of, user_of,
+    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, session_of,
+    session_to_be, user_of,
 };
 use crate::clock::Timestamp;
 use crate::live::Live;
+use crate::store::stream::Stream;
+use crate::store::viewer::Presence;
 use crate::streams::{ROOM_PREFIX, named_at};
+use crate::viewers::presence_of;
 
 /// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
 /// differ.
@@ -115,9 +119,11 @@ pub(super) fn websocket_url(url: &str) -> String {
 /// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
 /// `known` who is blocked and banned. From then on all live streams are known, so a token of ours for a room without one is
 /// of a stream that ended. Rooms of nobody's stream are none of its business, such as those of an app that makes tokens by
-/// itself, whatever it calls them. Reads memory only. And a user who has joined too often waits ([`USER_JOINS_BURST`]).
+/// itself, whatever it calls them. Reads memory only. And a user who has joined too often waits ([`USER_JOINS_BURST`]), and
+/// one who would be the first beyond `max_viewers` (0: no cap) stays outside.
 pub fn admission(
     live: Live,
+    max_viewers: u32,
     known: impl Fn() -> bool + Send + Sync + 'static,
     now: impl Fn() -> Timestamp + Send + Sync + 'static,
 ) -> Admit {
@@ -127,16 +133,24 @@ pub fn admission(
             return Err(NotAdmitted::NotYet("the server is starting: try again in a moment".into()));
         }
         admit(&live, now(), grants)?;
-        let of_stream = live.of_room(&grants.video.room).is_some();
-        match user_of(grants.identity.as_str(), &grants.attributes).filter(|_| of_stream) {
-            Some(user) => joins
+        let Some(stream) = live.of_room(&grants.video.room) else { return Ok(()) };
+        if let Some(user) = user_of(grants.identity.as_str(), &grants.attributes) {
+            joins
                 .lock()
                 .expect("no one panics with this lock")
                 .take(user, Instant::now())
-                .map_err(|_| NotAdmitted::NotYet("you have joined streams too often: try again in a moment".into())),
-            None => Ok(()),
+                .map_err(|_| NotAdmitted::NotYet("you have joined streams too often: try again in a moment".into()))?;
         }
+        take_place(&live, &stream, max_viewers, presence_of(&stream, &session_to_be(grants, now())))
     })
+}
+
+/// Who is no viewer takes no place. Last of all, so that nobody takes one who is refused.
+fn take_place(live: &Live, stream: &Stream, max: u32, viewer: Presence) -> Result<(), NotAdmitted> {
+    match max == 0 || !viewer.counts || live.places().take(stream, viewer.user_id, max, Instant::now()) {
+        true => Ok(()),
+        false => Err(NotAdmitted::Never("this stream has no free place: try again later".into())),
+    }
 }
 
 fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted> {
@@ -169,7 +183,6 @@ mod tests {
     use signaling::token::VideoGrant;
 
     use super::*;
-    use crate::store::stream::Stream;
 
     fn grants(room: &str) -> Grants {
         Grants {
@@ -193,7 +206,7 @@ mod tests {
         let known = Arc::new(AtomicBool::new(false));
         let admit = {
             let known = Arc::clone(&known);
-            admission(Live::default(), move || known.load(Ordering::Relaxed), Timestamp::now)
+            admission(Live::default(), 0, move || known.load(Ordering::Relaxed), Timestamp::now)
         };
 
         assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::NotYet(_))));
@@ -207,7 +220,7 @@ mod tests {
         let live = Live::default();
         let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
         live.observe(stream, |_| ());
-        let admit = admission(live, || true, Timestamp::now);
+        let admit = admission(live, 0, || true, Timestamp::now);
         let of = |user: &str, room: &str, number: usize| {
             let identity = format!("{user}:{number}").parse().unwrap();
             admit(&Grants { identity, ..grants(room) })
@@ -218,6 +231,36 @@ mod tests {
         assert!(matches!(of("ana", "live_ben_1", 1), Err(NotAdmitted::NotYet(_))));
         assert_eq!(of("cy", "live_ben_1", 1), Ok(()));
         assert_eq!(of("ana", "board-meeting", 1), Ok(()), "a room of no stream");
+    }
+
+    #[test]
+    fn only_one_viewer_too_many_stays_outside() {
+        let live = Live::default();
+        let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
+        live.observe(stream, |_| ());
+        let admit = admission(live, 1, || true, Timestamp::now);
+        let viewer = |user: &str| Grants {
+            identity: format!("{user}:1").parse().unwrap(),
+            attributes: [(ROLE_ATTRIBUTE.to_owned(), RoomRole::Viewer.name().to_owned())].into(),
+            ..grants("live_ben_1")
+        };
+        let with = |video: VideoGrant| Grants { video, ..viewer("cy") };
+        let video = viewer("cy").video;
+
+        assert_eq!(admit(&viewer("ana")), Ok(()));
+        let others = [
+            ("counted already", Grants { identity: "ana:2".parse().unwrap(), ..viewer("ana") }),
+            ("the owner", viewer("ben")),
+            ("a publisher", grants("live_ben_1")),
+            ("hidden", with(VideoGrant { hidden: true, ..video.clone() })),
+            ("a recorder", with(VideoGrant { recorder: true, ..video.clone() })),
+            ("an agent", Grants { kind: proto::participant_info::Kind::Agent, ..viewer("cy") }),
+            ("somewhere else", with(VideoGrant { room: "board-meeting".into(), ..video })),
+        ];
+        for (who, grants) in others {
+            assert_eq!(admit(&grants), Ok(()), "{who}");
+        }
+        assert!(matches!(admit(&viewer("cy")), Err(NotAdmitted::Never(_))));
     }
 
     #[test]

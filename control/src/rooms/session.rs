@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use livekit_protocol as proto;
+use signaling::token::Grants;
 
 use super::{ROLE_ATTRIBUTE, RoomRole, Session, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
@@ -45,6 +46,23 @@ pub(crate) fn session_of(info: &proto::ParticipantInfo) -> Session {
         joined_at: joined_at(info.joined_at_ms, info.joined_at),
         active: info.state() == proto::participant_info::State::Active,
         publishes: !info.tracks.is_empty(),
+    }
+}
+
+/// The session that somebody asks for; it has no sid yet.
+pub(crate) fn session_to_be(grants: &Grants, now: Timestamp) -> Session {
+    let SessionClaims { user, role } = SessionClaims::read(grants.identity.as_str(), &grants.attributes);
+    Session {
+        sid: String::new(),
+        identity: grants.identity.as_str().to_owned(),
+        user,
+        role,
+        standard: grants.kind == proto::participant_info::Kind::Standard,
+        hidden: grants.video.hidden,
+        recorder: grants.video.recorder,
+        joined_at: now,
+        active: false,
+        publishes: false,
     }
 }
 

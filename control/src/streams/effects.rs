@@ -40,6 +40,7 @@ impl Streams {
         let stream = &change.after;
         if change.was_live() && !stream.is_live() {
             self.0.agenda.forget(stream.id);
+            self.live().places().forget(&stream.room_name);
             let (streams, id, room) = (self.clone(), stream.id, stream.room_name.clone());
             self.0.tasks.spawn(async move { streams.close_room(id, &room).await });
         }

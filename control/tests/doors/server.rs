@@ -36,6 +36,7 @@ pub struct Server {
     pub rooms: Rooms,
     /// What its door knows of streams.
     live: Live,
+    config: product::Live,
     media: MediaThread,
     identity: Identity,
     _workers: Workers,
@@ -43,6 +44,10 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(product::Live::default()).await
+    }
+
+    pub async fn start_with(live_config: product::Live) -> Self {
         let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
         let certificate = Certificate::generate();
         let config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
@@ -54,7 +59,7 @@ impl Server {
             keys,
             rooms: rooms.clone(),
             auto_create: true,
-            admit: Some(admission(live.clone(), || true, Timestamp::now)),
+            admit: Some(admission(live.clone(), live_config.max_viewers, || true, Timestamp::now)),
             bodies: Arc::default(),
             sizes: Sizes::default(),
             counters: Arc::new(Counters::default()),
@@ -65,7 +70,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, service).await });
         let media = MediaThread::spawn("phones", MediaOptions::default()).unwrap();
         let identity = Identity::generate(&[SrtpProfile::Aes128Gcm]).unwrap();
-        Self { address, rooms, live, media, identity, _workers: workers }
+        Self { address, rooms, live, config: live_config, media, identity, _workers: workers }
     }
 
     pub fn url(&self) -> String {
@@ -74,7 +79,7 @@ impl Server {
 
     /// Streams in the rooms of this server.
     pub fn streams(&self) -> Streams {
-        let config = product::Live::default();
+        let config = self.config.clone();
         let signer = TokenSigner::new(KEY, SECRET, RoomTimes::of(&config));
         Streams::new(Parts {
             config,

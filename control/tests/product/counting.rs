@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 
 use crate::kept::Kept;
 use crate::media_server::{MediaServer, deliver, try_deliver};
-use crate::product::{Product, eventually};
+use crate::product::{Product, eventually, token};
 use crate::socket::Socket;
 
 on_every_store! {
     numbers_are_true_everywhere_after_a_storm_of_joins_leaves_crashes_and_shuffled_webhooks
     a_webhook_of_somebody_else_changes_nothing_and_is_counted
+    viewers_beyond_the_places_are_put_out_of_a_room_elsewhere
 }
 
 const STREAMS: usize = 100;
@@ -316,4 +317,38 @@ async fn a_webhook_of_somebody_else_changes_nothing_and_is_counted(kept: Kept) {
     assert_eq!(deliver(&product, &forged).await, 200);
     let listed = product.get("/live/active", None).await.expect(200);
     assert_eq!(listed["streams"].as_array().map(Vec::len), Some(1));
+}
+
+/// Another server lets everybody in who has a token; here all have theirs before anybody joins.
+async fn viewers_beyond_the_places_are_put_out_of_a_room_elsewhere(kept: Kept) {
+    let media = MediaServer::start().await;
+    let config = json!({ "sfu": media.config(), "live": { "max_viewers": 2 } });
+    let product = kept.product("places", config).await;
+    let live = product.go_live("ana").await;
+    let text = |name: &str| live[name].as_str().expect("it is told");
+    let (id, room) = (text("streamId"), text("roomName"));
+    media.owner_arrives(&product, room, "ana").await;
+    let names = ["u1", "u2", "u3", "u4", "u5", "u6"];
+    for name in names {
+        product.get(&format!("/live/{id}/watch"), Some(&token(name))).await.expect(200);
+    }
+
+    let sessions = names.map(|name| media.session(&format!("{name}:abcdefgh"), name, "viewer"));
+    let second = media.session("u1:ijklmnop", "u1", "viewer");
+    let events: Vec<_> = sessions.iter().map(|session| media.join(room, session.clone())).collect();
+    stream::iter(&events)
+        .for_each_concurrent(AT_A_TIME, async |event| assert_eq!(deliver(&product, event).await, 200))
+        .await;
+    assert_eq!(deliver(&product, &media.join(room, second)).await, 200);
+
+    let stay = ["ana", "u1:abcdefgh", "u1:ijklmnop", "u2:abcdefgh"];
+    eventually("who came first stays", async || {
+        let inside: BTreeSet<String> = media.identities(room).into_iter().collect();
+        inside.iter().map(String::as_str).eq(stay).then_some(())
+    })
+    .await;
+    for session in sessions.into_iter().skip(2) {
+        assert_eq!(deliver(&product, &media.leave(room, session)).await, 200);
+    }
+    assert_eq!(viewers(&product, id).await, 2);
 }
