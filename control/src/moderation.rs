@@ -2,8 +2,8 @@
 //! 2.5 and 7).
 //!
 //! A decision is stored first, then handed to [`Streams`], from where it takes effect on chat and rooms, on every node.
-//! Then it is written to the audit log, also when it changed nothing: if the store fails in between, the caller is told
-//! to repeat the call, every call may be repeated, and no decision stays without its line.
+//! Then it is written to the audit log, unless it changed nothing. If the store fails in between, the caller is told to
+//! repeat the call, and the line waits here ([`Unwritten`]): the next call writes it, also one that changes nothing.
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
 //! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
@@ -13,6 +13,7 @@
 mod bans;
 mod blocks;
 mod reports;
+mod unwritten;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 pub use reports::NewReport;
+use unwritten::Unwritten;
 
 use crate::auth::Authenticator;
 use crate::clock::Timestamp;
@@ -48,6 +50,7 @@ struct Parts {
     streams: Streams,
     auth: Arc<Authenticator>,
     counters: Counters,
+    unwritten: Unwritten,
 }
 
 /// For metrics.
@@ -78,7 +81,7 @@ pub struct Act {
 
 impl Moderation {
     pub fn new(streams: Streams, auth: Arc<Authenticator>) -> Self {
-        Self(Arc::new(Parts { streams, auth, counters: Counters::default() }))
+        Self(Arc::new(Parts { streams, auth, counters: Counters::default(), unwritten: Unwritten::default() }))
     }
 
     pub fn counters(&self) -> &Counters {
@@ -121,15 +124,23 @@ impl Moderation {
     pub async fn end(&self, caller: &Caller, id: StreamId, reason: Option<String>) -> Result<Ended, Problem> {
         let ended = self.streams().end(caller, id).await?;
         let details = json!({ "reason": reason, "alreadyEnded": ended.already_ended });
-        self.log(caller, Act { action: "stream.end", stream: Some(id), target: None, details }).await?;
+        let act = Act { action: "stream.end", stream: Some(id), target: None, details };
+        self.log_if(!ended.already_ended, caller, act).await?;
         Ok(ended)
     }
 
-    /// Writes a line of the log.
+    /// Writes a line of the log, if there was a change, and those that still wait.
     ///
     /// # Errors
     /// `store_unavailable`: the caller should repeat what it did.
-    pub async fn log(&self, caller: &Caller, act: Act) -> Result<(), Problem> {
+    async fn log_if(&self, changed: bool, caller: &Caller, act: Act) -> Result<(), Problem> {
+        if changed {
+            self.0.unwritten.keep(self.line(caller, act));
+        }
+        Ok(self.0.unwritten.write(self.store().as_ref()).await?)
+    }
+
+    fn line(&self, caller: &Caller, act: Act) -> AuditEntry {
         let Act { action, stream, target, details } = act;
         let entry = AuditEntry {
             id: StreamId::generate().to_string(),
@@ -143,7 +154,7 @@ impl Moderation {
         };
         let room = stream.and_then(|id| self.streams().live().stream(id)).map(|stream| stream.room_name.clone());
         entry.log(room.as_deref());
-        Ok(self.store().append_audit(&entry).await?)
+        entry
     }
 
     /// A stream as the store has it, for its owner or an administrator.

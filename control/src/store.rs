@@ -308,8 +308,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Report>>;
 
-    /// Without `note`, the note stays. `by` is kept while the report is resolved. Opening it again changes nothing if
-    /// the reporter has another open one for the same target by now; the report is given as it is.
+    /// Without `note`, the note stays. `by` is kept while the report is resolved. A report that has this status and note
+    /// stays as it is, with its `updated_at`; so does one that is to be opened again while the reporter has another open
+    /// one for the same target.
     async fn update_report(
         &self,
         id: &str,

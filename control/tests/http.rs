@@ -156,7 +156,7 @@ macro_rules! every_rule {
                 every_decision_is_in_the_log
                 the_reason_of_an_end_is_cleaned
                 what_is_absent_is_left_out_of_the_log
-                a_repeated_entry_of_the_own_list_is_in_the_log
+                what_changes_nothing_is_not_in_the_log
                 administrators_list_streams_in_any_state
             }
             scheduled {

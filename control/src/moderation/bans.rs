@@ -1,6 +1,6 @@
 //! Users kept from the whole service (stream API, section 2.5).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Act, Counters, Moderation};
 use crate::clock::Timestamp;
@@ -11,7 +11,7 @@ use crate::user::Caller;
 
 impl Moderation {
     /// Bans a user, for good or until a time: no start, no watching, no chat, no reports; a live stream of the user
-    /// ends. Replaces an earlier ban.
+    /// ends. Replaces an earlier ban; one that says the same stays as it is.
     ///
     /// # Errors
     /// `cannot_block_admin` for the caller, `store_unavailable`.
@@ -25,12 +25,19 @@ impl Moderation {
         if caller.user.id == *user {
             return Err(Problem::new(Code::CannotBlockAdmin, "You cannot ban yourself."));
         }
-        let by = caller.user.id.clone();
-        let ban = Ban { user_id: user.clone(), reason, until, by, at: Timestamp::now(), lifted_at: None };
-        self.store().set_ban(&ban).await?;
+        let (by, at) = (caller.user.id.clone(), Timestamp::now());
+        let ban = Ban { user_id: user.clone(), reason, until, by, at, lifted_at: None };
+        let known = self.store().ban(user).await?.filter(|known| known.holds(at));
+        let known = known.filter(|known| (&known.reason, known.until) == (&ban.reason, ban.until));
+        let changed = known.is_none();
+        let ban = known.unwrap_or(ban);
+        if changed {
+            self.store().set_ban(&ban).await?;
+        }
         self.streams().observe_ban(ban.clone());
         let details = json!({ "reason": ban.reason, "until": ban.until });
-        self.log(caller, Act { action: "user.ban", stream: None, target: Some(user.to_string()), details }).await?;
+        let act = Act { action: "user.ban", stream: None, target: Some(user.to_string()), details };
+        self.log_if(changed, caller, act).await?;
         Counters::add(&self.counters().bans);
         Ok(ban)
     }
@@ -42,7 +49,7 @@ impl Moderation {
         if let Some(ban) = self.store().ban(user).await? {
             self.streams().observe_ban(ban);
         }
-        let details = json!({ "changed": changed });
-        self.log(caller, Act { action: "user.unban", stream: None, target: Some(user.to_string()), details }).await
+        let (target, details) = (Some(user.to_string()), Value::Null);
+        self.log_if(changed, caller, Act { action: "user.unban", stream: None, target, details }).await
     }
 }

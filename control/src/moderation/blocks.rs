@@ -1,6 +1,6 @@
 //! Users kept from one stream, or from all of an owner's (stream API, sections 7.1 to 7.4).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Act, BLOCKS_MAX, Counters, Moderation};
 use crate::clock::Timestamp;
@@ -39,8 +39,7 @@ impl Moderation {
         let stream = outcome.into_stream();
         let kept = stream.blocks.iter().find(|kept| kept.user_id == *user).cloned().unwrap_or(block);
         self.streams().observe(stream);
-        let details = json!({ "reason": kept.reason, "changed": changed });
-        self.log_about(caller, "user.block", id, user, details).await?;
+        self.log_about(caller, "user.block", id, user, json!({ "reason": kept.reason }), changed).await?;
         Counters::add(&self.counters().blocks);
         Ok(kept)
     }
@@ -54,7 +53,7 @@ impl Moderation {
         let outcome = self.store().unblock(id, user, Timestamp::now()).await?;
         let changed = outcome.changed();
         self.streams().observe(outcome.into_stream());
-        self.log_about(caller, "user.unblock", id, user, json!({ "changed": changed })).await
+        self.log_about(caller, "user.unblock", id, user, Value::Null, changed).await
     }
 
     /// Takes an administrator off the list, who came onto it while nobody knew that it is one. So no other door keeps
@@ -99,8 +98,9 @@ impl Moderation {
                 (block, changed)
             }
         };
-        let details = json!({ "reason": block.reason, "changed": changed });
-        self.log(caller, Act { action: "owner.block", stream: None, target: Some(user.to_string()), details }).await?;
+        let details = json!({ "reason": block.reason });
+        let act = Act { action: "owner.block", stream: None, target: Some(user.to_string()), details };
+        self.log_if(changed, caller, act).await?;
         Ok(block)
     }
 
@@ -110,8 +110,8 @@ impl Moderation {
     /// `store_unavailable`.
     pub async fn own_unblock(&self, caller: &Caller, user: &UserId) -> Result<(), Problem> {
         let changed = self.store().owner_unblock(&caller.user.id, user).await?;
-        let details = json!({ "changed": changed });
-        self.log(caller, Act { action: "owner.unblock", stream: None, target: Some(user.to_string()), details }).await
+        let (target, details) = (Some(user.to_string()), Value::Null);
+        self.log_if(changed, caller, Act { action: "owner.unblock", stream: None, target, details }).await
     }
 
     /// # Errors
@@ -133,9 +133,11 @@ impl Moderation {
         action: &'static str,
         stream: StreamId,
         user: &UserId,
-        details: serde_json::Value,
+        details: Value,
+        changed: bool,
     ) -> Result<(), Problem> {
-        self.log(caller, Act { action, stream: Some(stream), target: Some(user.to_string()), details }).await
+        let act = Act { action, stream: Some(stream), target: Some(user.to_string()), details };
+        self.log_if(changed, caller, act).await
     }
 }
 

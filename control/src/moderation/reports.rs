@@ -97,15 +97,16 @@ impl Moderation {
         status: ReportStatus,
         note: Option<String>,
     ) -> Result<Report, Problem> {
-        let by = &caller.user.id;
-        let report = self.store().update_report(id, status, note.as_deref(), by, Timestamp::now()).await;
+        let (by, now) = (&caller.user.id, Timestamp::now());
+        let report = self.store().update_report(id, status, note.as_deref(), by, now).await;
         let report = report.map_err(|error| match error {
             StoreError::NotFound => Problem::new(Code::NotFound, "There is no such report."),
             error @ (StoreError::Unavailable(_) | StoreError::Failed(_)) => error.into(),
         })?;
         let details = json!({ "status": status, "note": note });
         let act = Act { action: "report.review", stream: Some(report.stream_id), target: Some(id.to_owned()), details };
-        self.log(caller, act).await?;
+        // What changed nothing keeps its time.
+        self.log_if(report.updated_at == now, caller, act).await?;
         Ok(report)
     }
 }

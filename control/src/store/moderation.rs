@@ -68,6 +68,13 @@ pub struct Report {
     pub updated_at: Timestamp,
 }
 
+impl Report {
+    /// Whether a review that says this would change nothing.
+    pub(super) fn says(&self, status: ReportStatus, note: Option<&str>) -> bool {
+        self.status == status && (note.is_none() || self.note.as_deref() == note)
+    }
+}
+
 /// What became of a new report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filed {

@@ -106,6 +106,9 @@ pub fn update_report(
     let sql = format!("SELECT {REPORT_COLUMNS} FROM reports WHERE id = ?1");
     let found = connection.prepare_cached(&sql)?.query_row([id], read_report).optional()?;
     let before = found.ok_or(StoreError::NotFound)?;
+    if before.says(status, note.as_deref()) {
+        return Ok(before);
+    }
     let mut report = before.clone();
     report.status = status;
     report.note = note.or(report.note);

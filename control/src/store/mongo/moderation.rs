@@ -167,6 +167,9 @@ impl Mongo {
     ) -> Result<Report> {
         let found = run(self.of(REPORTS).find_one(doc! { "_id": id_of(id) })).await?;
         let before = read_report(&found.ok_or(StoreError::NotFound)?)?;
+        if before.says(status, note) {
+            return Ok(before);
+        }
         let mut set = doc! { "status": status_name(status), "updatedAt": date(at) };
         let mut unset = Document::new();
         if let Some(note) = note {
