@@ -153,8 +153,13 @@ impl Streams {
                 Ok(())
             }
             Happening::RoomStarted => self.note_room(stream, &news.room_sid).await,
+            // Only the noted room ends its stream (stream API, section 5.3), and this may be an older one.
+            Happening::RoomFinished if news.room_sid.is_empty() => {
+                self.inner().agenda.soon(id, self.now());
+                Ok(())
+            }
             Happening::RoomFinished => {
-                let sid = Some(news.room_sid.clone()).filter(|sid| !sid.is_empty());
+                let sid = Some(news.room_sid.clone());
                 self.finish(id, &StreamState::LIVE, EndReason::RoomFinished, sid).await.map(drop)
             }
             Happening::Joined(session) => self.joined(stream, session).await,

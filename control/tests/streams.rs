@@ -57,6 +57,7 @@ macro_rules! every_rule {
                 a_session_whose_event_may_be_on_its_way_is_left_alone
                 who_is_connecting_is_not_counted_yet
                 the_end_of_an_older_room_does_nothing
+                the_end_of_a_room_without_a_sid_has_the_room_looked_for
                 a_late_start_of_an_older_room_does_not_displace_the_newer_one
                 an_event_after_the_end_counts_nobody_and_reopens_nothing
                 events_of_other_rooms_are_none_of_our_business

@@ -1,6 +1,7 @@
 //! Viewers are counted exactly (stream API, section 6).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control::rooms::Session;
@@ -10,8 +11,9 @@ use control::viewers::Handled;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
 
-use crate::world::{World, both, id, user};
+use crate::world::{World, both, eventually, id, user};
 
 pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
     let world = World::new(store);
@@ -162,6 +164,28 @@ pub async fn the_end_of_an_older_room_does_nothing(store: SharedStore) {
 
     let stored = world.stored(stream.id).await;
     assert_eq!((stored.state, stored.end_reason), (StreamState::Ended, Some(EndReason::RoomFinished)));
+}
+
+/// Section 5.3 asks for the noted room, and an event that names none is of no room in particular.
+pub async fn the_end_of_a_room_without_a_sid_has_the_room_looked_for(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    for sid in [Value::Null, "".into()] {
+        let mut nameless = world.event("room_finished", &stream, None);
+        nameless["room"]["sid"] = sid;
+        assert_eq!(world.send(&nameless).await, Ok(Handled::Applied));
+        world.compare().await;
+        assert_eq!(world.state(&stream).await, StreamState::Live);
+    }
+
+    let asked = world.streams.counters().reconciliations.load(Ordering::SeqCst);
+    world.send(&json!({ "event": "room_finished", "room": { "name": stream.room_name } })).await.unwrap();
+    world.streams.tick();
+    eventually("the room is looked for at once", async || {
+        world.streams.counters().reconciliations.load(Ordering::SeqCst) > asked
+    })
+    .await;
+    assert_eq!(world.state(&stream).await, StreamState::Live);
 }
 
 pub async fn a_late_start_of_an_older_room_does_not_displace_the_newer_one(store: SharedStore) {
