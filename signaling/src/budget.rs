@@ -2,6 +2,9 @@
 //!
 //! A connection whose budget is used up is not read until it has some again, so that TCP slows the client down. One that
 //! goes on like this without a pause is closed.
+//!
+//! A message is paid for when it is read, and the telling of one change to others with it. What it made the room tell them
+//! beyond that ([`Told`]) is charged afterwards, since only the room knows.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +17,10 @@ pub const BURST: i64 = 32 << 20;
 pub const RATE: i64 = 4 << 20;
 /// What a message costs beside its bytes: rooms tell all their members of what one does.
 pub const MESSAGE_COST: usize = 8 << 10;
-/// What a message costs beside that of which all members are told, who may be thousands: 240 changes at once, which is more
-/// than 64 tracks take to come up, and 30 a second from then on.
+/// What each message costs that others are told because of one's own, who may be thousands: 240 changes at once, which is
+/// more than 64 tracks take to come up, and 30 a second from then on.
 pub const TOLD_TO_ALL_COST: usize = 128 << 10;
-/// What each of its bytes costs then: 60 KiB of metadata are 4 changes a second.
+/// What each byte costs that they are told: 60 KiB of metadata are 4 changes a second.
 pub const TOLD_TO_ALL_BYTE_COST: usize = 16;
 /// How long a client may go on asking for more than it may.
 pub const ABUSE_TIME: Duration = Duration::from_secs(60);
@@ -39,9 +42,13 @@ impl Budget {
 
     /// Takes what a message of so many bytes, on the wire and decoded, costs.
     pub fn spend(&mut self, now: Instant, bytes: usize) {
+        self.charge(now, bytes.saturating_add(MESSAGE_COST));
+    }
+
+    /// Takes what an earlier message cost beside that.
+    pub fn charge(&mut self, now: Instant, cost: usize) {
         self.refill(now);
-        let cost = i64::try_from(bytes.saturating_add(MESSAGE_COST)).unwrap_or(i64::MAX);
-        self.balance = self.balance.saturating_sub(cost);
+        self.balance = self.balance.saturating_sub(i64::try_from(cost).unwrap_or(i64::MAX));
         if self.balance < 0 {
             self.used_up_since.get_or_insert(now);
         }
@@ -50,7 +57,7 @@ impl Budget {
     /// When the next message may be read, if not now.
     pub fn ready_at(&self) -> Option<Instant> {
         let debt = u64::try_from(-self.balance).unwrap_or(0);
-        (debt > 0).then(|| self.at + Duration::from_micros(debt.saturating_mul(1_000_000) / RATE.cast_unsigned()))
+        (debt > 0).then(|| self.at + time_for(debt))
     }
 
     /// Whether it has been used up for longer than anybody needs.
@@ -70,13 +77,61 @@ impl Budget {
     }
 }
 
-/// What a message costs beside itself, for what it makes the room tell others.
+/// What one participant's doing made the room tell the others, summed over all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Told {
+    /// A message of so many bytes to so many others.
+    pub fn add(&mut self, others: usize, bytes: usize) {
+        self.messages = self.messages.saturating_add(others);
+        self.bytes = self.bytes.saturating_add(others.saturating_mul(bytes));
+    }
+
+    /// What it costs, by what the average one of so many others was told: how many there are is not its doing.
+    pub fn cost(self, others: usize) -> usize {
+        let messages = self.messages.saturating_mul(TOLD_TO_ALL_COST);
+        messages.saturating_add(self.bytes.saturating_mul(TOLD_TO_ALL_BYTE_COST)) / others.max(1)
+    }
+}
+
+/// What a participant has made its room tell others and time has not paid for yet. It outlives the connection: the next one
+/// would begin with a whole budget.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Debt {
+    /// When all is paid for.
+    paid_at: Option<Instant>,
+}
+
+impl Debt {
+    pub fn add(&mut self, now: Instant, cost: usize) {
+        let from = self.paid_at.map_or(now, |at| at.max(now));
+        self.paid_at = Some(from + time_for(cost as u64));
+    }
+
+    /// What is left of it.
+    pub fn cost(&self, now: Instant) -> usize {
+        let time = self.paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        usize::try_from(time.as_micros().saturating_mul(RATE.cast_unsigned().into()) / 1_000_000).unwrap_or(usize::MAX)
+    }
+}
+
+/// How long it takes to get so much.
+fn time_for(cost: u64) -> Duration {
+    Duration::from_micros(cost.saturating_mul(1_000_000) / RATE.cast_unsigned())
+}
+
+/// What a message costs beside itself, for the change that it usually makes the room tell others.
 pub fn cost_of_telling(request: &Request) -> usize {
     match request {
         Request::UpdateMetadata(_) => TOLD_TO_ALL_COST + request.encoded_len() * TOLD_TO_ALL_BYTE_COST,
         // Each may bring tracks, change them, and end them.
         Request::Offer(_) | Request::AddTrack(_) | Request::Mute(_) => TOLD_TO_ALL_COST,
         Request::UpdateAudioTrack(_) | Request::UpdateVideoTrack(_) => TOLD_TO_ALL_COST,
+        Request::SubscriptionPermission(_) => TOLD_TO_ALL_COST,
         _ => 0,
     }
 }
@@ -88,7 +143,7 @@ mod tests {
     use super::*;
 
     /// Spends as soon as it may. Returns how long that took.
-    fn time_for(messages: usize, bytes: usize) -> (Duration, Budget) {
+    fn time_to_spend(messages: usize, bytes: usize) -> (Duration, Budget) {
         let start = Instant::now();
         let mut now = start;
         let mut budget = Budget::new(start);
@@ -101,16 +156,16 @@ mod tests {
 
     #[test]
     fn a_newcomer_to_a_room_of_a_thousand_tracks_is_not_held_back() {
-        assert_eq!(time_for(3_000, 100).0, Duration::ZERO);
+        assert_eq!(time_to_spend(3_000, 100).0, Duration::ZERO);
         // A resume with two descriptions of half a MiB, and an offer.
-        assert_eq!(time_for(4, 3 << 20).0, Duration::ZERO);
+        assert_eq!(time_to_spend(4, 3 << 20).0, Duration::ZERO);
     }
 
     #[test]
     fn whoever_asks_for_more_gets_it_at_the_rate() {
         let mebibyte = (1 << 20) - MESSAGE_COST;
-        assert_eq!(time_for(33, mebibyte).0, Duration::ZERO);
-        assert_eq!(time_for(73, mebibyte).0, Duration::from_secs(10));
+        assert_eq!(time_to_spend(33, mebibyte).0, Duration::ZERO);
+        assert_eq!(time_to_spend(73, mebibyte).0, Duration::from_secs(10));
     }
 
     #[test]
@@ -123,16 +178,16 @@ mod tests {
             }))
         };
         let mute = cost_of_telling(&Request::Mute(proto::MuteTrackRequest::default()));
-        assert_eq!(time_for(240, mute).0, Duration::ZERO, "64 tracks come up, and are muted");
-        assert!(time_for(240 + 600, mute).0 > Duration::from_secs(19));
-        assert!(time_for(30 + 60, metadata(60 << 10)).0 > Duration::from_secs(14));
-        assert_eq!(time_for(64, metadata(1 << 10)).0, Duration::ZERO);
+        assert_eq!(time_to_spend(240, mute).0, Duration::ZERO, "64 tracks come up, and are muted");
+        assert!(time_to_spend(240 + 600, mute).0 > Duration::from_secs(19));
+        assert!(time_to_spend(30 + 60, metadata(60 << 10)).0 > Duration::from_secs(14));
+        assert_eq!(time_to_spend(64, metadata(1 << 10)).0, Duration::ZERO);
         assert_eq!(cost_of_telling(&Request::Subscription(proto::UpdateSubscription::default())), 0);
     }
 
     #[test]
     fn who_never_pauses_is_abusive_and_who_does_is_not() {
-        let (_, mut budget) = time_for(100, 1 << 20);
+        let (_, mut budget) = time_to_spend(100, 1 << 20);
         let mut now = budget.ready_at().unwrap();
         while !budget.is_abused(now) {
             budget.spend(now, 1 << 20);
@@ -143,5 +198,31 @@ mod tests {
 
         budget.spend(now + Duration::from_secs(10), 100);
         assert!(!budget.is_abused(now + Duration::from_secs(11)));
+    }
+
+    #[test]
+    fn what_others_were_told_costs_the_same_however_many_they_are() {
+        let told = |others| {
+            let mut told = Told::default();
+            told.add(others, 1_000);
+            told.add(others, 500);
+            told.cost(others)
+        };
+        assert_eq!(told(1), 2 * TOLD_TO_ALL_COST + 1_500 * TOLD_TO_ALL_BYTE_COST);
+        assert_eq!(told(1), told(5_000));
+        assert_eq!(Told::default().cost(0), 0);
+    }
+
+    #[test]
+    fn a_debt_is_paid_at_the_rate() {
+        let now = Instant::now();
+        let mut debt = Debt::default();
+        assert_eq!(debt.cost(now), 0);
+        debt.add(now, 8 << 20);
+        debt.add(now + Duration::from_secs(1), 4 << 20);
+        assert_eq!(debt.cost(now + Duration::from_secs(1)), 8 << 20);
+        assert_eq!(debt.cost(now + Duration::from_secs(3)), 0);
+        debt.add(now + Duration::from_secs(9), 4 << 20);
+        assert_eq!(debt.cost(now + Duration::from_secs(9)), 4 << 20);
     }
 }

@@ -2,7 +2,7 @@
 
 mod api;
 pub mod bodies;
-mod budget;
+pub mod budget;
 pub mod event;
 pub mod http;
 pub mod join;

@@ -14,6 +14,7 @@ use sfu::command::{
 use shared::id::{ParticipantIdentity, ParticipantSid, TrackSid};
 use shared::media::{Codec, MediaKind, Quality};
 
+use crate::budget::Debt;
 use crate::join::Mode;
 use crate::negotiation::Negotiation;
 use crate::quirks::Quirks;
@@ -110,6 +111,8 @@ pub struct Live {
     /// Explicitly wanted tracks that do not exist, and until when to wait for them.
     pub missing: BTreeMap<TrackSid, Instant>,
     pub on_resume: OnResume,
+    /// For what others were told because of it.
+    pub debt: Debt,
     pub speaking: Speaking,
     pub stats: BTreeMap<PublicationId, ReceiveStats>,
     pub quality_told: BTreeMap<ParticipantSid, proto::ConnectionQuality>,

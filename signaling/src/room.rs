@@ -9,6 +9,7 @@
 mod api;
 mod audience;
 mod broadcast;
+mod charge;
 pub mod data;
 mod deliver;
 mod message;
@@ -36,6 +37,7 @@ use sfu::command::{
 };
 use shared::id::{ParticipantIdentity, ParticipantSid, RoomName, RoomSid, TrackSid};
 
+use crate::budget::Told;
 use crate::event::{RoomEvent, RoomHappening};
 use crate::join::{Join, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
@@ -77,6 +79,11 @@ pub enum RoomEffect {
     AskReceipt(ConnectionId, DescriptionId),
     /// After what was sent to it before.
     CloseConnection(ConnectionId),
+    /// So much comes off its budget, for what others were told because of its participant.
+    Charge {
+        connection: ConnectionId,
+        cost: usize,
+    },
     Event(Box<RoomEvent>),
     Delta(Box<RoomDelta>),
     /// How good the connections of all its participants are, every so often.
@@ -133,9 +140,17 @@ pub struct Room {
 
 /// Effects of the input that is being handled.
 #[derive(Default)]
-struct Effects(Vec<RoomEffect>);
+struct Effects {
+    effects: Vec<RoomEffect>,
+    /// Who pays for what others are told now, and what that is.
+    told: Option<(Option<ConnectionId>, Told)>,
+}
 
 impl Effects {
+    fn push(&mut self, effect: RoomEffect) {
+        self.effects.push(effect);
+    }
+
     fn send(&mut self, to: Option<ConnectionId>, message: Response) {
         if let Some(connection) = to {
             self.send_all(vec![connection], message);
@@ -143,19 +158,27 @@ impl Effects {
     }
 
     fn send_all(&mut self, to: Vec<ConnectionId>, message: Response) {
-        if !to.is_empty() {
-            self.0.push(RoomEffect::Send { to, message: Arc::new(Outgoing::new(message)) });
+        if to.is_empty() {
+            return;
         }
+        let message = Arc::new(Outgoing::new(message));
+        if let Some((by, told)) = &mut self.told {
+            let others = to.iter().filter(|connection| Some(**connection) != *by).count();
+            if others > 0 {
+                told.add(others, message.size());
+            }
+        }
+        self.push(RoomEffect::Send { to, message });
     }
 
     fn ask_receipt(&mut self, of: Option<ConnectionId>, offer: Option<DescriptionId>) {
         if let (Some(connection), Some(offer)) = (of, offer) {
-            self.0.push(RoomEffect::AskReceipt(connection, offer));
+            self.push(RoomEffect::AskReceipt(connection, offer));
         }
     }
 
     fn command(&mut self, command: Command) {
-        self.0.push(RoomEffect::Command(command));
+        self.push(RoomEffect::Command(command));
     }
 }
 
@@ -248,8 +271,9 @@ impl Room {
 
     /// Effects of all inputs since the last call.
     pub fn take_effects(&mut self) -> Vec<RoomEffect> {
-        self.out.0.extend(self.data_taken.take(self.id).map(RoomEffect::Command));
-        std::mem::take(&mut self.out.0)
+        self.announce_due();
+        self.out.effects.extend(self.data_taken.take(self.id).map(RoomEffect::Command));
+        std::mem::take(&mut self.out.effects)
     }
 
     /// The visible state.
@@ -295,6 +319,7 @@ impl Room {
         let replaced = self.identities.get(&join.grants.identity).cloned();
         self.check_capacity(&join, replaced.as_ref())?;
         let presence = replaced.as_ref().and_then(|old| self.view.member(old)).map(|member| member.presence);
+        let debt = replaced.as_ref().and_then(|old| self.participants.get(old)).map(|old| old.live.debt);
         if let Some(old) = replaced {
             let comes_back = !join.grants.video.hidden;
             self.remove_session(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect), comes_back);
@@ -303,6 +328,7 @@ impl Room {
         let (add_tracks, publisher_offer) = (std::mem::take(&mut join.add_tracks), join.publisher_offer.take());
         let connection = self.ids.connection();
         let sid = self.enter(now, join, connection, presence);
+        self.take_over_debt(now, &sid, debt.unwrap_or_default());
         self.send_join_response(&sid);
         self.change(Change::State { sid: sid.clone(), state: State::Joined });
         // Who knows the replaced session was not told of its end.
@@ -461,7 +487,7 @@ impl Room {
         };
         let Some(participant) = self.participants.get(sid) else { return };
         let response = self.join_response(&participant.state);
-        self.out.0.push(RoomEffect::Send {
+        self.out.push(RoomEffect::Send {
             to: connection.into_iter().collect(),
             message: Arc::new(Outgoing::join(response, others)),
         });
@@ -509,10 +535,12 @@ impl Room {
                 self.remove(now, &sid, Reason::ConnectionTimeout, None);
             }
             self.out.send(Some(connection), wire::leave(Reason::StateMismatch, Action::Reconnect));
-            self.out.0.push(RoomEffect::CloseConnection(connection));
+            self.out.push(RoomEffect::CloseConnection(connection));
             return connection;
         };
         self.attach(&sid, connection);
+        let debt = self.participants.get(&sid).map(|participant| participant.live.debt);
+        self.take_over_debt(now, &sid, debt.unwrap_or_default());
         match self.take_on_resume(&sid) {
             OnResume::CloseWithoutMessages => self.detach(&sid),
             OnResume::CloseAfterFirstMessages => {
@@ -565,7 +593,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         if let Some(old) = participant.live.connection.take() {
             self.connections.remove(&old);
-            self.out.0.push(RoomEffect::CloseConnection(old));
+            self.out.push(RoomEffect::CloseConnection(old));
         }
     }
 
@@ -705,7 +733,7 @@ impl Room {
     fn end(&mut self) {
         self.out.command(Command::CloseRoom { room: self.id });
         self.closed = true;
-        self.out.0.push(RoomEffect::Closed);
+        self.out.push(RoomEffect::Closed);
     }
 
     // --- inputs ---
@@ -852,7 +880,7 @@ impl Room {
         self.outdate_announced(&change);
         let delta = RoomDelta { number: self.view.number + 1, change };
         self.view.apply(&delta).expect("the number was made one line above");
-        self.out.0.push(RoomEffect::Delta(Box::new(delta)));
+        self.out.push(RoomEffect::Delta(Box::new(delta)));
     }
 
     fn tell(&mut self, now: Now, what: RoomHappening) {
@@ -862,7 +890,7 @@ impl Room {
     /// Of a participant with this client.
     fn tell_of(&mut self, now: Now, client: Option<proto::ClientInfo>, what: RoomHappening) {
         self.events_sent += 1;
-        self.out.0.push(RoomEffect::Event(Box::new(RoomEvent {
+        self.out.push(RoomEffect::Event(Box::new(RoomEvent {
             room: self.name.clone(),
             room_sid: self.sid.clone(),
             number: self.events_sent,

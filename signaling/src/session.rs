@@ -56,6 +56,7 @@ impl Outbound {
 pub struct Outbox {
     batches: mpsc::Sender<Outbound>,
     waiting: Arc<AtomicUsize>,
+    owed: Arc<AtomicUsize>,
 }
 
 /// What waits for a client.
@@ -63,6 +64,8 @@ pub struct Outbox {
 pub(crate) struct Unsent {
     batches: mpsc::Receiver<Outbound>,
     waiting: Arc<AtomicUsize>,
+    /// What comes off the connection's budget and has not yet.
+    owed: Arc<AtomicUsize>,
     /// Of the batch that is being sent.
     bytes: usize,
 }
@@ -74,8 +77,9 @@ pub(crate) struct OutboxFull;
 /// Both ends of an empty one.
 pub(crate) fn outbox() -> (Outbox, Unsent) {
     let (sender, receiver) = mpsc::channel(OUTBOX_MAX);
-    let waiting = Arc::new(AtomicUsize::new(0));
-    (Outbox { batches: sender, waiting: Arc::clone(&waiting) }, Unsent { batches: receiver, waiting, bytes: 0 })
+    let (waiting, owed): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let outbox = Outbox { batches: sender, waiting: Arc::clone(&waiting), owed: Arc::clone(&owed) };
+    (outbox, Unsent { batches: receiver, waiting, owed, bytes: 0 })
 }
 
 impl Outbox {
@@ -86,6 +90,11 @@ impl Outbox {
         self.waiting.fetch_add(outbound.bytes(), Ordering::Relaxed);
         self.batches.try_send(outbound).map_err(|_| OutboxFull)
     }
+
+    /// Has the connection pay for what others were told because of it.
+    pub(crate) fn charge(&self, cost: usize) {
+        self.owed.fetch_add(cost, Ordering::Relaxed);
+    }
 }
 
 impl Unsent {
@@ -95,6 +104,11 @@ impl Unsent {
         let outbound = self.batches.recv().await?;
         self.bytes = outbound.bytes();
         Some(outbound)
+    }
+
+    /// What the connection is to pay beside what it has.
+    pub(crate) fn take_owed(&self) -> usize {
+        self.owed.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -61,6 +61,7 @@ impl Session {
         ping.reset();
         let mut end = SessionEnd::Replaced;
         loop {
+            self.budget.charge(Instant::now(), self.unsent.take_owed());
             let held_back = self.budget.ready_at().filter(|ready| *ready > Instant::now());
             let frames = tokio::select! {
                 biased;
@@ -197,9 +198,10 @@ mod tests {
     use tokio::sync::mpsc;
 
     /// Frames of the client that a session leaves unread.
-    async fn left_unread(spent: usize) -> usize {
+    async fn left_unread(spent: usize, charged: usize) -> usize {
         let (room, _inputs) = RoomHandle::new();
-        let (_outbox, unsent) = outbox();
+        let (outbox, unsent) = outbox();
+        outbox.charge(charged);
         let mut session = Session::new(ConnectionId(1), room, unsent, CountedSession::of_nobody());
         session.budget.spend(Instant::now(), spent);
         let (client, frames) = mpsc::channel(8);
@@ -248,8 +250,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_without_budget_is_not_read() {
-        assert_eq!(left_unread(0).await, 0);
         // In debt for more than a quarter of an hour.
-        assert_eq!(left_unread(usize::try_from(BURST).unwrap() * 128).await, 3);
+        let much = usize::try_from(BURST).unwrap() * 128;
+        assert_eq!(left_unread(0, 0).await, 0);
+        assert_eq!(left_unread(much, 0).await, 3);
+        assert_eq!(left_unread(0, much).await, 3, "charged by its room");
     }
 }

@@ -10,6 +10,8 @@ mod sdp;
 mod audience;
 #[path = "room/broadcasting.rs"]
 mod broadcasting;
+#[path = "room/charging.rs"]
+mod charging;
 #[path = "room/data.rs"]
 mod data;
 #[path = "room/deltas.rs"]

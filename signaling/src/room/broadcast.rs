@@ -51,6 +51,8 @@ pub(super) struct Broadcasts {
     /// Who left last, in order, as those who resume are told.
     departed: VecDeque<(Presence, proto::ParticipantInfo)>,
     counts_at: Option<Instant>,
+    /// Whose changes are told once all that has happened by now was handled, and since when.
+    due: BTreeMap<ParticipantSid, Now>,
 }
 
 type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
@@ -112,6 +114,7 @@ impl Room {
         let identity = participant.state.grants.identity.clone();
         let mut to = self.acquaintances(&participant.state);
         to.extend(own);
+        self.broadcasts.due.remove(sid);
         self.broadcasts.supersede(presence, &identity);
         let rejoined = names_another(self.broadcasts.batch(presence), &info);
         if urgency == Urgency::MayWait && !rejoined && self.may_wait(presence, &info) {
@@ -121,6 +124,17 @@ impl Room {
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
         self.out.send_all(each_once(to), wire::update(vec![info]));
+    }
+
+    /// Has a participant's changes announced when the others that come with them are known too.
+    pub(super) fn announce_soon(&mut self, now: Now, sid: &ParticipantSid) {
+        self.broadcasts.due.entry(sid.clone()).or_insert(now);
+    }
+
+    pub(super) fn announce_due(&mut self) {
+        for (sid, now) in std::mem::take(&mut self.broadcasts.due) {
+            self.charging(now, &sid, 0, |room| room.announce(now, &sid, Urgency::Now));
+        }
     }
 
     /// Tells the others that somebody left; acquaintances at once, since one that comes back may have to be made known to

@@ -12,6 +12,7 @@ use shared::id::{ParticipantSid, TrackSid};
 
 use super::Room;
 use super::timer::{Now, Timer};
+use crate::budget::cost_of_telling;
 use crate::participant::OnResume;
 use crate::quirks::Quirk;
 use crate::session::ConnectionId;
@@ -25,7 +26,11 @@ impl Room {
     pub fn on_request(&mut self, now: Now, connection: ConnectionId, request: proto::SignalRequest) {
         let Some(sid) = self.connections.get(&connection).cloned() else { return };
         let Some(message) = request.message else { return };
-        let sid = &sid;
+        let paid = cost_of_telling(&message);
+        self.charging(now, &sid, paid, |room| room.handle(now, &sid, message));
+    }
+
+    fn handle(&mut self, now: Now, sid: &ParticipantSid, message: Message) {
         match message {
             Message::Offer(offer) => self.on_offer(now, sid, offer),
             Message::Answer(answer) => self.on_answer(now, sid, answer),

@@ -109,7 +109,10 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let pending = PendingTrack { sid: track, request, info, offers: 0 };
         match take_unclaimed(&mut participant.state.unclaimed, &pending) {
-            Some(unclaimed) => self.publish(now, sid, pending, unclaimed.section),
+            Some(unclaimed) => {
+                let shown = self.publish(sid, pending, unclaimed.section);
+                self.show(now, sid, shown.as_slice());
+            }
             None => participant.state.pending.push(pending),
         }
     }
@@ -143,9 +146,7 @@ impl Room {
         answered.extend(self.bind_waiting(sid));
         self.answer(now, sid, offer.id);
         self.send_in_answered(now, sid, answered);
-        for track in ended {
-            self.unpublish(now, sid, &track);
-        }
+        self.unpublish(now, sid, &ended);
     }
 
     fn take_transport_news(&mut self, sid: &ParticipantSid, news: &OfferNews) {
@@ -174,9 +175,11 @@ impl Room {
         // Exact matches first, so that a guess does not take what another section names.
         let (named, unnamed): (Vec<_>, Vec<_>) =
             news.sending.into_iter().partition(|section| self.names_pending(sid, section));
+        let mut shown = Vec::new();
         for section in named.iter().chain(&unnamed) {
-            self.take_section(now, sid, section);
+            shown.extend(self.take_section(sid, section));
         }
+        self.show(now, sid, &shown);
         let Some(participant) = self.participants.get_mut(sid) else { return Vec::new() };
         let state = &mut participant.state;
         state.unclaimed.retain(|unclaimed| !news.ended.contains(&unclaimed.mid));
@@ -190,11 +193,11 @@ impl Room {
         pending.unwrap_or_default().iter().any(|pending| is_named(&pending.request, &section.track_id))
     }
 
-    fn take_section(&mut self, now: Now, sid: &ParticipantSid, sending: &SendingSection) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let state = &mut participant.state;
+    /// Returns the track that others see from now on, if there is one.
+    fn take_section(&mut self, sid: &ParticipantSid, sending: &SendingSection) -> Option<TrackSid> {
+        let state = &mut self.participants.get_mut(sid)?.state;
         if !state.grants.video.may_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
-            return;
+            return None;
         }
         let matching = find_pending(&state.pending, sending);
         let settings = matching
@@ -204,17 +207,18 @@ impl Room {
             Ok(section) => section,
             Err(error) => {
                 tracing::info!(participant = %sid, mid = %sending.mid, %error, "section refused");
-                return;
+                return None;
             }
         };
         match matching {
             Some(at) => {
                 let pending = state.pending.remove(at);
-                self.publish(now, sid, pending, section);
+                self.publish(sid, pending, section)
             }
             None => {
                 let unclaimed = UnclaimedSection { mid: sending.mid, track_id: sending.track_id.clone(), section };
                 state.unclaimed.push(unclaimed);
+                None
             }
         }
     }
@@ -236,11 +240,11 @@ impl Room {
         }
     }
 
-    /// An announced track has its section.
-    fn publish(&mut self, now: Now, sid: &ParticipantSid, pending: PendingTrack, section: ReceiveSection) {
+    /// An announced track has its section. Returns its sid if others are to see it without waiting for its media.
+    fn publish(&mut self, sid: &ParticipantSid, pending: PendingTrack, section: ReceiveSection) -> Option<TrackSid> {
         let id = self.ids.publication();
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let Some(codec) = section.codecs.first().map(|codec| codec.codec) else { return };
+        let participant = self.participants.get_mut(sid)?;
+        let codec = section.codecs.first()?.codec;
         let transport = participant.state.publisher.id;
         let shown_by_packet =
             section.kind == MediaKind::Video && participant.state.quirks.has(Quirk::VideoShownByPacket);
@@ -265,25 +269,34 @@ impl Room {
         if muted {
             self.out.command(Command::SetMuted { publication: id, muted });
         }
-        if shown_at_once {
-            self.show(now, sid, &pending.sid);
-        }
+        shown_at_once.then_some(pending.sid)
     }
 
-    /// Makes a track visible to everybody.
-    fn show(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let Some(publication) = participant.state.publications.get_mut(track) else { return };
-        publication.visible = true;
-        publication.info.version = Some(proto::TimedVersion { unix_micro: now.unix_us(), ticks: 0 });
-        let info = publication.info.clone();
-        self.tracks.insert(track.clone(), sid.clone());
-        self.change(Change::Track { sid: sid.clone(), track: Box::new(info.clone()) });
+    /// Makes tracks visible to everybody, who are told of all of them at once.
+    fn show(&mut self, now: Now, sid: &ParticipantSid, tracks: &[TrackSid]) {
+        let mut infos = Vec::new();
+        for track in tracks {
+            let Some(participant) = self.participants.get_mut(sid) else { return };
+            let Some(publication) = participant.state.publications.get_mut(track) else { continue };
+            publication.visible = true;
+            publication.info.version = Some(proto::TimedVersion { unix_micro: now.unix_us(), ticks: 0 });
+            let info = publication.info.clone();
+            self.tracks.insert(track.clone(), sid.clone());
+            self.change(Change::Track { sid: sid.clone(), track: Box::new(info.clone()) });
+            infos.push(info);
+        }
+        if infos.is_empty() {
+            return;
+        }
         self.introduce_publisher(sid);
         self.announce(now, sid, Urgency::Now);
-        self.tell_track(now, sid, info, true);
+        for info in infos {
+            self.tell_track(now, sid, info, true);
+        }
         self.counts_changed(now);
-        self.offer_track(now, track);
+        for track in tracks {
+            self.offer_track(now, track);
+        }
     }
 
     fn tell_track(&mut self, now: Now, sid: &ParticipantSid, track: proto::TrackInfo, published: bool) {
@@ -300,18 +313,36 @@ impl Room {
 
     /// Tells everybody what changed of a visible track.
     fn show_again(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let Some(publication) = participant.state.publications.get(track) else { return };
-        if publication.visible {
-            let info = Box::new(publication.info.clone());
-            self.change(Change::Track { sid: sid.clone(), track: info });
+        if self.note_change(sid, track) {
             self.announce(now, sid, Urgency::Now);
         }
     }
 
+    /// Whether others see the track, and so are to be told.
+    fn note_change(&mut self, sid: &ParticipantSid, track: &TrackSid) -> bool {
+        let Some(participant) = self.participants.get(sid) else { return false };
+        let Some(publication) = participant.state.publications.get(track).filter(|known| known.visible) else {
+            return false;
+        };
+        let info = Box::new(publication.info.clone());
+        self.change(Change::Track { sid: sid.clone(), track: info });
+        true
+    }
+
     pub(super) fn on_layer_started(&mut self, now: Now, id: PublicationId, layer: u8, ssrc: Ssrc, codec: Codec) {
         let Some(sid) = self.publications.get(&id).cloned() else { return };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        self.charging(now, &sid, 0, |room| room.start_layer(now, &sid, id, (layer, ssrc), codec));
+    }
+
+    fn start_layer(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        id: PublicationId,
+        (layer, ssrc): (u8, Ssrc),
+        codec: Codec,
+    ) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
         let Some((track, publication)) = participant.state.publication_mut(id) else { return };
         let track = track.clone();
         let before = publication.info.clone();
@@ -323,17 +354,31 @@ impl Room {
         let changed = publication.info != before;
         let codec_changed = publication.visible && publication.info.mime_type != before.mime_type;
         match publication.visible {
-            true if changed => self.show_again(now, &sid, &track),
+            // Before the track is shown anew.
+            true if codec_changed => self.show_again(now, sid, &track),
+            // The first packets of a track's layers come together.
+            true if changed => {
+                self.note_change(sid, &track);
+                self.announce_soon(now, sid);
+            }
             true => {}
-            false => self.show(now, &sid, &track),
+            false => self.show(now, sid, std::slice::from_ref(&track)),
         }
         if codec_changed {
             self.restart_subscriptions(now, &track);
         }
     }
 
-    pub(super) fn unpublish(&mut self, now: Now, sid: &ParticipantSid, track: &TrackSid) {
-        if self.end_track(now, sid, track) {
+    /// Ends tracks of a participant that stays; the others are told of all of them at once.
+    pub(super) fn unpublish(&mut self, now: Now, sid: &ParticipantSid, tracks: &[TrackSid]) {
+        if tracks.is_empty() {
+            return;
+        }
+        let mut seen = false;
+        for track in tracks {
+            seen |= self.end_track(now, sid, track);
+        }
+        if seen {
             self.announce(now, sid, Urgency::Now);
         }
         self.counts_changed(now);
@@ -406,9 +451,7 @@ impl Room {
             };
             self.out.send(self.connection_of(sid), message);
         }
-        for track in forbidden {
-            self.unpublish(now, sid, &track);
-        }
+        self.unpublish(now, sid, &forbidden);
         self.retry_queued(now, sid);
     }
 

@@ -82,7 +82,7 @@ impl Room {
         self.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
         let scores: std::collections::BTreeMap<ParticipantSid, Score> =
             self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
-        self.out.0.push(RoomEffect::Quality(scores.values().copied().collect()));
+        self.out.push(RoomEffect::Quality(scores.values().copied().collect()));
         let hears = |p: &Participant| p.live.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
         for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| hears(p)) {
             let lost_is_poor = participant.state.quirks.has(Quirk::LostIsPoor);

@@ -206,6 +206,11 @@ impl RoomTask {
                 self.send(connection, Outbound::Close);
                 self.outboxes.remove(&connection);
             }
+            RoomEffect::Charge { connection, cost } => {
+                if let Some(outbox) = self.outboxes.get(&connection) {
+                    outbox.charge(cost);
+                }
+            }
             RoomEffect::Event(event) => {
                 self.counted.note(&event);
                 // Nobody listens: fine.

@@ -45,6 +45,7 @@ pub struct World {
     pub deltas: Vec<RoomDelta>,
     pub scores: Vec<Score>,
     pub events: Vec<RoomEvent>,
+    pub charges: Vec<(ConnectionId, usize)>,
     pub finished: bool,
     /// Who joined hidden, by connection; whoever is hidden no more is forgotten.
     hidden: BTreeMap<ConnectionId, Hidden>,
@@ -90,6 +91,7 @@ impl World {
             deltas: Vec::new(),
             scores: Vec::new(),
             events: Vec::new(),
+            charges: Vec::new(),
             finished: false,
             hidden: BTreeMap::new(),
         };
@@ -121,6 +123,7 @@ impl World {
                 RoomEffect::CloseConnection(connection) => {
                     self.closed.insert(connection);
                 }
+                RoomEffect::Charge { connection, cost } => self.charges.push((connection, cost)),
                 RoomEffect::Event(event) => self.events.push(*event),
                 RoomEffect::Delta(delta) => self.deltas.push(*delta),
                 RoomEffect::Quality(scores) => self.scores.extend(scores),
