@@ -498,6 +498,7 @@ fn rooms_config(
             attributes_bytes_max: config.limit.max_attributes_size,
             name_bytes_max: config.limit.max_participant_name_length,
             room_name_bytes_max: config.limit.max_room_name_length,
+            node_tracks_max: usize::try_from(config.limit.num_tracks).unwrap_or(0),
         },
         region: config.region.clone(),
         node_id: node_id.to_string(),

@@ -149,7 +149,7 @@ pub struct EnabledCodec {
     pub fmtp_line: String,
 }
 
-/// Sizes in bytes; 0 means unlimited.
+/// Sizes in bytes, unless they are numbers; 0 means unlimited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limit {
@@ -161,6 +161,8 @@ pub struct Limit {
     pub signal_message_size_limit: usize,
     /// Of a call of the server APIs.
     pub max_api_request_body_size: usize,
+    /// Tracks that the server takes and gives. LiveKit's own files may have -1, which means unlimited too.
+    pub num_tracks: i64,
 }
 
 impl Default for Config {
@@ -238,6 +240,7 @@ impl Default for Limit {
             max_room_name_length: 256,
             signal_message_size_limit: signaling::http::Sizes::default().signal_message_max,
             max_api_request_body_size: signaling::http::Sizes::default().request_body_max,
+            num_tracks: 0,
         }
     }
 }

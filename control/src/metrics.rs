@@ -154,6 +154,9 @@ pub fn render(sources: &Sources) -> String {
     page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
     connections(&mut page, &sources.serving);
     surface(&mut page, &sources.surface);
+    let refused = sources.rooms.stats().tracks_refused.load(Ordering::Relaxed);
+    let help = "Tracks that participants announced beyond what they or their room may have.";
+    page.metric("onair_tracks_refused_total", help, MetricType::COUNTER, &[(&[], refused)]);
     webhooks(&mut page, &sources.webhooks);
     if let Some(sources) = &sources.product {
         product::add(&mut page, sources);

@@ -70,6 +70,7 @@ pub struct Config {
 struct Board {
     stats: Mutex<Stats>,
     transports: AtomicUsize,
+    subscriptions: AtomicUsize,
     pulse: Pulse,
     /// The thread has ended.
     ended: AtomicBool,
@@ -77,8 +78,8 @@ struct Board {
 
 impl Board {
     fn new(now: Instant) -> Self {
-        let (stats, transports, ended) = Default::default();
-        Self { stats, transports, pulse: Pulse::new(now), ended }
+        let (stats, transports, subscriptions, ended) = Default::default();
+        Self { stats, transports, subscriptions, pulse: Pulse::new(now), ended }
     }
 }
 
@@ -302,6 +303,11 @@ impl WorkerHandle {
     /// Transports now hosted, up to a second old: what placement goes by.
     pub fn load(&self) -> usize {
         self.board.transports.load(Ordering::Relaxed)
+    }
+
+    /// Tracks that it sends now, once for each viewer; up to a second old.
+    pub fn subscriptions(&self) -> usize {
+        self.board.subscriptions.load(Ordering::Relaxed)
     }
 }
 

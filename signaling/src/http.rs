@@ -321,7 +321,7 @@ impl IntoResponse for Unjoined {
                 let seconds = HeaderValue::from(wait.as_secs() + 1);
                 (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], error.to_string()).into_response()
             }
-            Unjoined::Failed(error @ JoinError::ShuttingDown) => {
+            Unjoined::Failed(error @ (JoinError::ShuttingDown | JoinError::NodeFull)) => {
                 text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
             // LiveKit's one answer to whatever else keeps a session from starting.

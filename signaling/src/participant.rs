@@ -28,6 +28,11 @@ pub const PENDING_TRACKS_MAX: usize = 20;
 pub const QUEUED_TRACKS_MAX: usize = 3;
 /// Tracks published by one participant.
 pub const PUBLICATIONS_MAX: usize = 64;
+/// Tracks published in one room: whoever joins is told of all of them, of which each takes some 500 bytes. A room of a
+/// thousand cameras and microphones has as many.
+pub const ROOM_TRACKS_MAX: usize = 2_000;
+/// Bytes that describe a track to others. A name of 256 bytes, four codecs of three layers each: a thousand.
+pub const TRACK_BYTES_MAX: usize = 4 << 10;
 /// Participants that one of an audience may send data to before everybody is told of it.
 pub const ACQUAINTED_MAX: usize = 64;
 /// Explicit wishes (subscribe, settings) that are remembered for one participant.

@@ -86,6 +86,8 @@ pub enum RoomEffect {
     },
     Event(Box<RoomEvent>),
     Delta(Box<RoomDelta>),
+    /// A participant was refused a track for want of room for it.
+    TrackRefused,
     /// How good the connections of all its participants are, every so often.
     Quality(Vec<Score>),
     /// The room is no more; no effect follows.

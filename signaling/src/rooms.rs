@@ -54,6 +54,8 @@ pub enum JoinError {
     /// The same identity came more often than [`JOINS_BURST`]; how long to wait.
     #[error("this identity joins too often")]
     TooOften(Duration),
+    #[error("node has exceeded its configured limit")]
+    NodeFull,
     /// Names what exceeds its limit.
     #[error("{0} exceeds its size limit")]
     TooLarge(&'static str),
@@ -61,13 +63,15 @@ pub enum JoinError {
     Unavailable,
 }
 
-/// What may be as large as it says, in bytes; 0 means unlimited (livekit-surface 7.6).
+/// What may be as large as it says, most in bytes; 0 means unlimited (livekit-surface 7.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub metadata_bytes_max: usize,
     pub attributes_bytes_max: usize,
     pub name_bytes_max: usize,
     pub room_name_bytes_max: usize,
+    /// Tracks that this server takes and gives, beyond which nobody more joins.
+    pub node_tracks_max: usize,
 }
 
 impl Default for Limits {
@@ -77,6 +81,7 @@ impl Default for Limits {
             attributes_bytes_max: 64 * 1024,
             name_bytes_max: 256,
             room_name_bytes_max: 256,
+            node_tracks_max: 0,
         }
     }
 }
@@ -281,6 +286,9 @@ impl Rooms {
             return Err(JoinError::ShuttingDown);
         }
         self.note_join(&join)?;
+        if join.reconnect.is_none() && self.has_all_tracks() {
+            return Err(JoinError::NodeFull);
+        }
         let name: RoomName = join.grants.video.room.parse().map_err(|_| JoinError::RoomMissing)?;
         for _ in 0..JOIN_ATTEMPTS {
             let room = match self.room_for(&name, &join).await {
@@ -305,6 +313,13 @@ impl Rooms {
             }
         }
         Err(JoinError::Unavailable)
+    }
+
+    /// Whether this server takes and gives as many tracks as it may.
+    fn has_all_tracks(&self) -> bool {
+        let max = self.config.limits.node_tracks_max;
+        let given = || self.workers.iter().map(WorkerHandle::subscriptions).sum::<usize>();
+        max > 0 && self.counters.tracks.load(Ordering::Relaxed) + given() >= max
     }
 
     /// One token in many hands, or in those of a broken client, would have its room do nothing but let it in.
@@ -671,6 +686,10 @@ impl CountedRoom {
 
     pub(crate) fn note(&self, event: &RoomEvent) {
         self.counters.stats.note(event);
+    }
+
+    pub(crate) fn note_refused_track(&self) {
+        self.counters.stats.tracks_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn judge(&self, scores: &[Score]) {

@@ -40,6 +40,8 @@ pub struct SessionStats {
     /// By kind, in the order of [`KINDS`]: now, and so far.
     pub tracks: [AtomicU64; 3],
     pub tracks_published: [AtomicU64; 3],
+    /// Tracks beyond the bounds of their participant or of the room.
+    pub tracks_refused: AtomicU64,
     /// Signal messages of clients, and to them.
     pub requests: AtomicU64,
     pub responses: AtomicU64,
@@ -67,6 +69,7 @@ impl Default for SessionStats {
             aborted: AtomicU64::new(0),
             tracks: Default::default(),
             tracks_published: Default::default(),
+            tracks_refused: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             responses: AtomicU64::new(0),
             calls: Mutex::default(),

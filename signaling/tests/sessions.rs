@@ -23,6 +23,10 @@ use signaling::token::{Grants, Keys, Secret, VideoGrant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+#[path = "room/sdp.rs"]
+#[expect(dead_code, reason = "one offer is enough here")]
+mod sdp;
+
 /// Long enough for any answer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -109,9 +113,14 @@ struct Server {
 }
 
 fn start() -> Server {
+    start_with(|_| {})
+}
+
+fn start_with(change: impl FnOnce(&mut RoomsConfig)) -> Server {
     let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
     let certificate = Certificate::generate();
-    let config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
+    let mut config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
+    change(&mut config);
     let media = Config {
         workers: 1,
         bind: vec![[127, 0, 0, 1].into()],
@@ -247,6 +256,26 @@ async fn a_room_that_is_created_is_listed_and_keeps_its_settings() {
 
     let _alice = server.rooms.join(join("alice")).await.unwrap();
     assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::RoomFull)));
+}
+
+#[tokio::test]
+async fn nobody_more_joins_a_server_that_has_all_its_tracks() {
+    let server = start_with(|config| config.limits.node_tracks_max = 1);
+    let track = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+    let sdp = sdp::Offer::default().audio("mic", 10).text();
+    let offer = proto::SessionDescription { r#type: "offer".into(), sdp, ..Default::default() };
+    let publishing = Join { add_tracks: vec![track], publisher_offer: Some(offer), ..join("alice") };
+    let mut alice = Client::of(server.rooms.join(publishing).await.unwrap());
+    alice.first(|message| matches!(message, Response::Answer(_)).then_some(())).await;
+    assert_eq!(server.rooms.counts().tracks, 1);
+    assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::NodeFull)));
+    // Who is in resumes; this connection ends at once, and its participant and its track with it.
+    let reconnect = Reconnect { participant_sid: String::new(), reason: proto::ReconnectReason::RrUnknown };
+    assert!(server.rooms.join(Join { reconnect: Some(reconnect), ..join("alice") }).await.is_ok());
+    while server.rooms.counts().tracks > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(server.rooms.join(join("bob")).await.is_ok());
 }
 
 /// More messages than an outbox holds, all before the socket is first read: a newcomer is no slow client.

@@ -47,7 +47,6 @@ const KEYS: &[(&str, Standing)] = {
         ("limit.max_data_blobs_size", WithoutEffect("participants have no data blobs here yet")),
         ("limit.max_data_track_custom_encoding_length", WithoutEffect("there are no data tracks here yet")),
         ("limit.max_participant_identity_length", Fixed(256)),
-        ("limit.num_tracks", WithoutEffect("joins are not refused by load here")),
         ("limit.subscription_limit_audio", BOUND),
         ("limit.subscription_limit_video", BOUND),
         ("logging.component_levels", LOGGING),

@@ -184,7 +184,7 @@ const SAMPLE: &[(&str, &str, Fate)] = {
         ("ingress", "{rtmp_base_url: 'rtmp://live.example/live', whip_base_url: 'http://live.example/whip'}", Refused),
         ("region", "us-west-2", Works),
         ("node_selector", "{kind: sysload, sort_by: sysload, algorithm: lowest, sysload_limit: 0.7}", WithoutEffect),
-        ("limit.num_tracks", "400", WithoutEffect),
+        ("limit.num_tracks", "400", Works),
         ("limit.bytes_per_sec", "1000000000", WithoutEffect),
         ("limit.subscription_limit_video", "9", Refused),
         ("limit.subscription_limit_audio", "9", Refused),

@@ -486,6 +486,7 @@ impl Worker {
         losses.add(std::mem::take(&mut self.out.transmitter().losses));
         losses.receive_buffer = self.sockets.iter().map(UdpSocket::dropped).sum();
         self.board.transports.store(self.engine.transports(), Ordering::Relaxed);
+        self.board.subscriptions.store(self.engine.subscriptions(), Ordering::Relaxed);
         self.engine.count_subscriptions();
         // A reader holds the lock now and then; the next snapshot is half a second away.
         if let Ok(mut stats) = self.board.stats.try_lock() {

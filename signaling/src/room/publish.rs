@@ -4,6 +4,7 @@
 //! first packet.
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use proto::request_response::{Reason as Refusal, Request};
@@ -12,16 +13,16 @@ use sfu::command::{Command, DtlsRole, PublicationId, ReceiveSection, Ssrc};
 use shared::id::{ParticipantSid, TrackSid};
 use shared::media::{Codec, MediaKind};
 
-use super::Room;
 use super::broadcast::Urgency;
 use super::timer::Now;
 use super::track::{describe_codec, describe_media, kind_of, marker, publish_settings, set_layer_ssrc, track_info};
 use super::view::Change;
+use super::{Room, RoomEffect};
 use crate::event::RoomHappening;
 use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
 use crate::participant::{
-    DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, SessionState,
-    UnclaimedSection,
+    DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, ROOM_TRACKS_MAX,
+    SessionState, TRACK_BYTES_MAX, UnclaimedSection,
 };
 use crate::quirks::Quirk;
 
@@ -36,6 +37,9 @@ impl Room {
                     && let Some(participant) = self.participants.get_mut(sid)
                 {
                     participant.state.queued.push(request.clone());
+                }
+                if reason == Refusal::LimitExceeded {
+                    self.out.push(RoomEffect::TrackRefused);
                 }
                 self.refuse(sid, 0, reason, text, Some(Request::AddTrack(request)));
             }
@@ -93,7 +97,24 @@ impl Room {
         if state.pending.len() >= PENDING_TRACKS_MAX || state.publications.len() >= PUBLICATIONS_MAX {
             return Err((Refusal::LimitExceeded, "too many tracks"));
         }
+        if self.is_full_of_tracks() {
+            return Err((Refusal::LimitExceeded, TOO_MANY_IN_ROOM));
+        }
+        if request.encoded_len() > TRACK_BYTES_MAX {
+            return Err((Refusal::LimitExceeded, "the description of the track is too long"));
+        }
         Ok(AddTrack::Accept)
+    }
+
+    fn is_full_of_tracks(&self) -> bool {
+        self.publications.len() >= ROOM_TRACKS_MAX
+    }
+
+    /// A track that was announced while there was room for it gets its section when there is none.
+    fn refuse_announced(&mut self, sid: &ParticipantSid, pending: PendingTrack) {
+        self.out.push(RoomEffect::TrackRefused);
+        let echo = Some(Request::AddTrack(pending.request));
+        self.refuse(sid, 0, Refusal::LimitExceeded, TOO_MANY_IN_ROOM, echo);
     }
 
     fn accept_track(&mut self, now: Now, sid: &ParticipantSid, request: proto::AddTrackRequest) {
@@ -195,11 +216,17 @@ impl Room {
 
     /// Returns the track that others see from now on, if there is one.
     fn take_section(&mut self, sid: &ParticipantSid, sending: &SendingSection) -> Option<TrackSid> {
+        let is_full = self.is_full_of_tracks();
         let state = &mut self.participants.get_mut(sid)?.state;
         if !state.grants.video.may_publish() || state.unclaimed.len() >= PENDING_TRACKS_MAX {
             return None;
         }
         let matching = find_pending(&state.pending, sending);
+        if is_full {
+            let pending = matching.map(|at| state.pending.remove(at))?;
+            self.refuse_announced(sid, pending);
+            return None;
+        }
         let settings = matching
             .and_then(|at| state.pending.get(at))
             .map_or_else(PublishSettings::default, |pending| publish_settings(&pending.request, &sending.track_id));
@@ -545,6 +572,9 @@ impl Room {
         true
     }
 }
+
+/// Why a participant publishes nothing though it has few tracks itself.
+const TOO_MANY_IN_ROOM: &str = "too many tracks in the room";
 
 enum AddTrack {
     Accept,

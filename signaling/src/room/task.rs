@@ -216,6 +216,7 @@ impl RoomTask {
                 // Nobody listens: fine.
                 let _ = self.listeners.send(*event);
             }
+            RoomEffect::TrackRefused => self.counted.note_refused_track(),
             RoomEffect::Quality(scores) => self.counted.judge(&scores),
             RoomEffect::Delta(_) | RoomEffect::Closed => {}
         }

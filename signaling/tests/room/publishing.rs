@@ -10,6 +10,7 @@ use signaling::event::RoomHappening;
 use crate::sdp::Offer;
 use crate::world::{World, camera, join, names, request_responses, updates};
 use signaling::join::Mode;
+use signaling::participant::{PUBLICATIONS_MAX, ROOM_TRACKS_MAX, TRACK_BYTES_MAX};
 
 const RIDS: &[&str] = &["q", "h", "f"];
 
@@ -397,4 +398,67 @@ fn an_unreadable_offer_makes_the_client_start_over() {
     let Some(Response::Leave(leave)) = world.take(&alice).pop() else { panic!("no leave") };
     assert_eq!(leave.reason(), proto::DisconnectReason::StateMismatch);
     assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+}
+
+/// A participant with as many tracks as it and the room may have; how many these are.
+fn publish_all(world: &mut World, name: &str) -> (crate::world::Client, usize) {
+    let client = world.enter(signaling::join::Join { auto_subscribe: false, ..join(name, Mode::V0) });
+    let mut offer = Offer::default();
+    for number in 0..PUBLICATIONS_MAX {
+        let cid = format!("{name}{number}");
+        world.request(&client, microphone(&cid));
+        offer = offer.audio(&cid, 10 + number as u32);
+        if number % 16 == 15 {
+            world.offer(&client, number as u32, &offer);
+        }
+    }
+    (client.clone(), world.session(&client).publications.len())
+}
+
+#[test]
+fn a_room_has_so_many_tracks_and_who_announces_more_is_told() {
+    let mut world = World::new();
+    // It is announced before the room is full, and offered when it is.
+    let late = world.enter_v0("late");
+    world.request(&late, microphone("late"));
+    let (mut published, mut last) = (0, None);
+    while published < ROOM_TRACKS_MAX {
+        let (client, count) = publish_all(&mut world, &format!("p{published}"));
+        published += count;
+        last = Some(client);
+        world.take(&late);
+    }
+    assert_eq!(published, ROOM_TRACKS_MAX);
+    assert_eq!(world.room.track_count(), ROOM_TRACKS_MAX);
+    let refused = world.tracks_refused;
+
+    let offer = Offer::default().audio("late", 10);
+    world.offer(&late, 1, &offer);
+    world.request(&late, microphone("more"));
+    let answers = request_responses(&world.take(&late));
+    let reasons: Vec<_> = answers.iter().map(|answer| (answer.reason(), answer.message.as_str())).collect();
+    assert_eq!(reasons, [(Reason::LimitExceeded, "too many tracks in the room"); 2]);
+    assert_eq!(world.tracks_refused, refused + 2);
+
+    // Whoever leaves makes room.
+    world.lose_socket(&last.unwrap());
+    world.call(|room, now| room.remove_participant(now, "p0").unwrap());
+    world.request(&late, microphone("late"));
+    world.offer(&late, 2, &offer);
+    assert_eq!(world.session(&late).publications.len(), 1);
+}
+
+#[test]
+fn a_track_with_a_long_description_is_refused() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let named = |length: usize| {
+        let (cid, name) = (format!("cid{length}"), "n".repeat(length));
+        Request::AddTrack(proto::AddTrackRequest { cid, name, ..Default::default() })
+    };
+    world.request(&alice, named(256));
+    world.request(&alice, named(TRACK_BYTES_MAX));
+    let reasons: Vec<_> = request_responses(&world.take(&alice)).iter().map(|answer| answer.reason()).collect();
+    assert_eq!(reasons, [Reason::LimitExceeded]);
+    assert_eq!(world.session(&alice).pending.len(), 1);
 }

@@ -46,6 +46,7 @@ pub struct World {
     pub scores: Vec<Score>,
     pub events: Vec<RoomEvent>,
     pub charges: Vec<(ConnectionId, usize)>,
+    pub tracks_refused: usize,
     pub finished: bool,
     /// Who joined hidden, by connection; whoever is hidden no more is forgotten.
     hidden: BTreeMap<ConnectionId, Hidden>,
@@ -92,6 +93,7 @@ impl World {
             scores: Vec::new(),
             events: Vec::new(),
             charges: Vec::new(),
+            tracks_refused: 0,
             finished: false,
             hidden: BTreeMap::new(),
         };
@@ -127,6 +129,7 @@ impl World {
                 RoomEffect::Event(event) => self.events.push(*event),
                 RoomEffect::Delta(delta) => self.deltas.push(*delta),
                 RoomEffect::Quality(scores) => self.scores.extend(scores),
+                RoomEffect::TrackRefused => self.tracks_refused += 1,
                 RoomEffect::Closed => self.finished = true,
             }
         }
