@@ -48,7 +48,7 @@ use crate::run::{SendArena, Transmit};
 use crate::srtp::{SrtpReceiver, SrtpSender};
 use crate::stats::{ByKind, Stats};
 use crate::subscription::Subscription;
-use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput};
+use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
 use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.
@@ -134,6 +134,8 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     clock: feedback::MediaClock,
     events: VecDeque<(RoomId, Event)>,
+    /// ICE-TCP connections that were of transports which are no more.
+    unused_connections: Vec<u32>,
     /// Whom a panic would be the fault of.
     serving: Option<Serving>,
     data: DataFlow,
@@ -166,6 +168,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             clock: feedback::MediaClock::new(now),
             events: VecDeque::new(),
+            unused_connections: Vec::new(),
             serving: None,
             data: DataFlow::default(),
             budget_warned_at: None,
@@ -179,6 +182,11 @@ impl Engine {
     /// What the room should hear; call until `None` after every turn.
     pub fn poll_event(&mut self) -> Option<(RoomId, Event)> {
         self.events.pop_front()
+    }
+
+    /// The next ICE-TCP connection that no transport uses any more; call until `None` after what was sent has left.
+    pub fn poll_unused_connection(&mut self) -> Option<u32> {
+        self.unused_connections.pop()
     }
 
     /// Transports now hosted.
@@ -550,12 +558,20 @@ impl Engine {
         self.peer_of.remove(&peer.id);
         self.data.backlog -= peer.data_backlog;
         for path in peer.paths {
-            if self.paths.get(&path) == Some(&slot) {
-                self.paths.remove(&path);
-            }
+            self.forget_path(slot, path);
         }
         for ufrag in peer.ufrags {
             self.ufrags.remove(&ufrag);
+        }
+    }
+
+    /// A transport uses a path no more.
+    fn forget_path(&mut self, slot: usize, path: Path) {
+        if self.paths.get(&path) == Some(&slot) {
+            self.paths.remove(&path);
+            if let Via::Tcp(connection) = path.via {
+                self.unused_connections.push(connection);
+            }
         }
     }
 

@@ -200,6 +200,27 @@ fn an_ice_restart_brings_a_transport_no_further_connections() {
     assert_eq!(server.counted("discards_total", "tcp_connections_full", 2), 2);
 }
 
+#[test]
+fn connections_of_a_transport_end_with_it() {
+    let mut server = Server::start(1);
+    let mut honest = Peer::connect(&mut server, 1, Link::tcp);
+    let mut leaving = Peer::connect(&mut server, 2, Link::tcp);
+    let mut idle: Vec<Link> = (0..7)
+        .map(|_| {
+            let mut link = Link::tcp(&server);
+            link.send(&check(&leaving.local, Vec::new()));
+            assert!(link.hear().is_some());
+            link
+        })
+        .collect();
+    server.command(Command::CloseTransport { transport: TransportId(2), after: std::time::Duration::ZERO });
+    // Each is waited for more briefly than a silent connection is kept.
+    assert!(idle.iter_mut().all(Link::is_closed));
+    leaving.run_until(|peer| peer.client.seen.dtls_closed);
+    assert!(leaving.link.is_closed());
+    honest.check();
+}
+
 /// ERROR and ABORT whose cause claims more bytes than the chunk has (RFC 9260, section 3.3.10).
 const CAUSES_TOO_LONG: [[u8; 8]; 2] = [[9, 0, 0, 8, 0, 1, 0xFF, 0xFF], [6, 0, 0, 8, 0, 1, 0xFF, 0xFF]];
 

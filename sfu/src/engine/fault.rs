@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Engine;
 use crate::command::{Event, RoomId, TransportEnd, TransportId};
+use crate::transport::Via;
 
 /// What an engine is at while it serves one transport, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl Engine {
         fresh.stats.panics += 1;
         fresh.stats.restarts += 1;
         fresh.events = std::mem::take(&mut self.events);
+        let connections = self.paths.keys().filter_map(|path| match path.via {
+            Via::Tcp(connection) => Some(connection),
+            Via::Udp(_) => None,
+        });
+        fresh.unused_connections.extend(connections);
         // Of those that are closing their rooms know already.
         for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.closes_at.is_none()) {
             let end = TransportEnd::InternalError;

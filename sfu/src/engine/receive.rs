@@ -142,11 +142,9 @@ impl Engine {
         if peer.paths.len() >= PATHS_MAX {
             // The oldest that is not in use.
             let oldest = peer.paths.remove(usize::from(peer.paths.first() == peer.path.as_ref()));
-            if self.paths.get(&oldest) == Some(&slot) {
-                self.paths.remove(&oldest);
-            }
+            self.forget_path(slot, oldest);
         }
-        peer.paths.push(path);
+        self.peers[slot].paths.push(path);
         self.paths.insert(path, slot);
     }
 

@@ -29,7 +29,7 @@ pub const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
 /// counted: a whole office may be behind one address.
 pub const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
 /// Connections with an authenticated check of one transport. A client uses one; those of a network that it has left stay
-/// for [`IDLE_MAX`].
+/// for [`IDLE_MAX`], or until the transport is closed.
 pub const PER_TRANSPORT_MAX: usize = 8;
 /// Frames of one connection that a turn takes, so that it leaves time for the others.
 pub const FRAMES_A_TURN: usize = 64;

@@ -163,6 +163,9 @@ impl Worker {
         self.engine.expire(now, &mut self.out);
         self.out.flush();
         self.send_frames();
+        while let Some(id) = self.engine.poll_unused_connection() {
+            self.connections.remove(ConnectionId(id));
+        }
         while let Some((room, event)) = self.engine.poll_event() {
             on_event(room, event);
         }
