@@ -213,8 +213,12 @@ fn dtls_server_finished(bencher: Bencher) {
     bencher
         .with_inputs(|| {
             let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
-            sent_by(&mut client).iter().for_each(|hello| server.on_dtls(Instant::now(), hello).expect("due"));
-            sent_by(&mut server).iter().for_each(|flight| client.on_dtls(Instant::now(), flight).expect("due"));
+            sent_by(&mut client)
+                .iter()
+                .for_each(|hello| server.on_dtls(Instant::now(), client_path(), hello).expect("due"));
+            sent_by(&mut server)
+                .iter()
+                .for_each(|flight| client.on_dtls(Instant::now(), client_path(), flight).expect("due"));
             (server, sent_by(&mut client))
         })
         .bench_local_values(|(server, flight)| answer(server, &flight));
@@ -234,7 +238,9 @@ fn dtls_client_flight(bencher: Bencher) {
     bencher
         .with_inputs(|| {
             let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
-            sent_by(&mut client).iter().for_each(|hello| server.on_dtls(Instant::now(), hello).expect("due"));
+            sent_by(&mut client)
+                .iter()
+                .for_each(|hello| server.on_dtls(Instant::now(), client_path(), hello).expect("due"));
             (client, sent_by(&mut server))
         })
         .bench_local_values(|(client, flight)| answer(client, &flight));
@@ -248,7 +254,9 @@ fn dtls_client_finished(bencher: Bencher) {
         .with_inputs(|| {
             let (mut client, mut server) = (dtls(DtlsRole::Client, &certificate), dtls(DtlsRole::Server, &certificate));
             let deliver = |from: &mut Transport, to: &mut Transport| {
-                sent_by(from).iter().for_each(|datagram| to.on_dtls(Instant::now(), datagram).expect("due"));
+                sent_by(from)
+                    .iter()
+                    .for_each(|datagram| to.on_dtls(Instant::now(), client_path(), datagram).expect("due"));
             };
             deliver(&mut client, &mut server);
             deliver(&mut server, &mut client);
@@ -260,13 +268,17 @@ fn dtls_client_finished(bencher: Bencher) {
 
 /// A transport that a check has reached, so that a DTLS client has said its ClientHello.
 fn dtls(role: DtlsRole, certificate: &Certificate) -> Transport {
-    let (now, from) = (Instant::now(), Path { remote: ([10, 0, 0, 1], 5_000).into(), via: Via::Udp(0) });
+    let (now, from) = (Instant::now(), client_path());
     let local = IceCredentials { ufrag: "00abcdef".to_owned(), password: "p".repeat(32) };
     let check = binding_request(&local);
     let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, certificate, now);
     transport.set_dtls_role(now, role);
     transport.on_stun(now, from, &check, &mut Vec::new()).expect("a valid check");
     transport
+}
+
+fn client_path() -> Path {
+    Path { remote: ([10, 0, 0, 1], 5_000).into(), via: Via::Udp(0) }
 }
 
 fn sent_by(transport: &mut Transport) -> Vec<Vec<u8>> {
@@ -279,7 +291,9 @@ fn sent_by(transport: &mut Transport) -> Vec<Vec<u8>> {
 }
 
 fn answer(mut transport: Transport, datagrams: &[Vec<u8>]) -> usize {
-    datagrams.iter().for_each(|datagram| transport.on_dtls(Instant::now(), black_box(datagram)).expect("due"));
+    datagrams
+        .iter()
+        .for_each(|datagram| transport.on_dtls(Instant::now(), client_path(), black_box(datagram)).expect("due"));
     sent_by(&mut transport).len()
 }
 

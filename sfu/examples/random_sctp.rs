@@ -178,7 +178,7 @@ impl Run {
         let datagrams = std::mem::replace(&mut self.world.client.outgoing, before);
         let begun = cpu_time();
         for datagram in datagrams {
-            let _ = self.world.transport.on_dtls(now, &datagram);
+            let _ = self.world.transport.on_dtls(now, support::udp(1), &datagram);
         }
         let time = cpu_time() - begun;
         Cost { time, packet, length: chunks.len(), head: chunks.into_iter().take(64).collect() }

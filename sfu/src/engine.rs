@@ -668,6 +668,7 @@ impl Engine {
             }
             out.single(path, &self.datagram);
         }
+        self.stats.handshakes_withheld += peer.transport.take_withheld();
     }
 
     /// Sets the transport's timer, if it is due earlier than it was set for.

@@ -5,7 +5,8 @@
 //!
 //! Whoever knows our password can nominate any address by a check with a forged sender. So once something has been sent
 //! beyond replies, a nomination of another address takes effect when that address has answered a check of ours
-//! ([`path_check`]). Until then all goes where it went.
+//! ([`path_check`]). Until then all goes where it went. The first address need not answer: it gets a part of what came from
+//! there until the handshake has shown that the client receives what we send.
 
 mod path_check;
 mod stun;
@@ -15,7 +16,7 @@ use std::time::Instant;
 use rand::RngExt;
 use ring::hmac;
 
-use self::path_check::PathCheck;
+use self::path_check::{AMPLIFICATION_MAX, PathCheck};
 use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, MAGIC_COOKIE, StunMessage, StunWriter};
 use crate::command::IceCredentials;
 use crate::transport::{Path, Via};
@@ -115,6 +116,29 @@ impl Local {
     }
 }
 
+/// Bytes that an address gets beside [`AMPLIFICATION_MAX`] times those from there, before the client has shown that it
+/// receives: our first flight of a handshake, so that it waits for nothing.
+const FREE_BYTES: usize = 1_200;
+
+/// What came from the first address and what went there.
+#[derive(Debug, Default)]
+struct Exchanged {
+    received: usize,
+    sent: usize,
+}
+
+impl Exchanged {
+    /// Whether so many bytes more may be sent. Notes them if they may.
+    fn may_send(&mut self, length: usize) -> bool {
+        let sent = self.sent.saturating_add(length);
+        let may = sent <= FREE_BYTES.saturating_add(self.received.saturating_mul(AMPLIFICATION_MAX));
+        if may {
+            self.sent = sent;
+        }
+        may
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nomination {
     /// A valid check came this way; the client may still choose another.
@@ -134,6 +158,9 @@ pub(crate) struct IceAgent {
     path: Option<(Path, Nomination)>,
     /// More than replies was sent to the path: from now on another one needs proof.
     settled: bool,
+    exchanged: Exchanged,
+    /// The client has answered a check of ours from the path.
+    has_answered: bool,
     /// A nominated address that has not answered yet.
     unproven: Option<Box<PathCheck>>,
     first_check: Option<Instant>,
@@ -149,6 +176,8 @@ impl IceAgent {
             previous_remote: None,
             path: None,
             settled: false,
+            exchanged: Exchanged::default(),
+            has_answered: false,
             unproven: None,
             first_check: None,
             last_heard: None,
@@ -184,6 +213,18 @@ impl IceAgent {
     /// Notes that more than replies goes to the path.
     pub(crate) fn settle(&mut self) {
         self.settled |= self.path.is_some();
+    }
+
+    /// Notes bytes that came from an address, whoever sent them.
+    pub(crate) fn note_received(&mut self, from: Path, length: usize) {
+        if self.path() == Some(from) {
+            self.exchanged.received = self.exchanged.received.saturating_add(length);
+        }
+    }
+
+    /// Whether so many bytes more of a handshake may be sent to the path, which are noted if they may.
+    pub(crate) fn may_send_to_stranger(&mut self, length: usize) -> bool {
+        self.has_answered || self.path().is_some_and(|path| !needs_proof(path)) || self.exchanged.may_send(length)
     }
 
     /// Takes a path without a check: for simulations.
@@ -301,6 +342,13 @@ impl IceAgent {
         if self.path() == Some(from) {
             self.last_heard = Some(now);
         }
+        if self.path() != before {
+            self.exchanged = Exchanged::default();
+        }
+        if self.path() == Some(from) {
+            self.note_received(from, datagram.len());
+            self.exchanged.sent = self.exchanged.sent.saturating_add(reply.len());
+        }
         let waits = self.unproven.as_ref().map(|check| check.path);
         Ok(StunOutcome { path_changed: self.path() != before, waits_for_proof: waits == Some(from) && waits != waited })
     }
@@ -327,7 +375,7 @@ impl IceAgent {
             return Err(StunRefusal::WrongIntegrity);
         }
         (self.path, self.unproven) = (Some((from, Nomination::Nominated)), None);
-        self.last_heard = Some(now);
+        (self.has_answered, self.last_heard) = (true, Some(now));
         Ok(StunOutcome { path_changed: true, waits_for_proof: false })
     }
 }

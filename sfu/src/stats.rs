@@ -224,6 +224,8 @@ pub struct Stats {
     /// Nominations of another address, which has to answer a check first.
     pub nominations_unproven: u64,
     pub path_checks_sent: u64,
+    /// Datagrams of handshakes.
+    pub handshakes_withheld: u64,
     pub paths_moved: u64,
     pub panics: u64,
     pub restarts: u64,
@@ -294,6 +296,11 @@ impl Stats {
                 "nominations_unproven_total",
                 "Nominations of an address that had to show first that it receives.",
                 self.nominations_unproven,
+            ),
+            (
+                "handshakes_withheld_total",
+                "Datagrams of handshakes not sent, as too little had come from an address that has not answered any.",
+                self.handshakes_withheld,
             ),
             ("path_checks_sent_total", "Checks that nominated addresses had to answer.", self.path_checks_sent),
             ("paths_moved_total", "Transports that went on at another address.", self.paths_moved),

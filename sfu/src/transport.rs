@@ -80,6 +80,8 @@ pub struct Transport {
     /// A check of ours to send, and where to.
     check: Option<Box<(Path, Vec<u8>)>>,
     outputs: VecDeque<TransportOutput>,
+    /// Datagrams that were not sent, see [`Self::take_withheld`].
+    withheld: u64,
 }
 
 impl Transport {
@@ -103,6 +105,7 @@ impl Transport {
             fingerprint: None,
             check: None,
             outputs: VecDeque::new(),
+            withheld: 0,
         }
     }
 
@@ -202,15 +205,16 @@ impl Transport {
         self.ice.assume(path);
     }
 
-    /// Takes in a DTLS datagram. Afterwards there may be something to transmit and to tell.
+    /// Takes in a DTLS datagram from an address whose checks were valid. Afterwards there may be something to transmit and to tell.
     ///
     /// # Errors
     ///
     /// [`DtlsRefusal`] if the datagram was of no use; a failed handshake comes as [`TransportOutput::Ended`] too.
-    pub fn on_dtls(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsRefusal> {
+    pub fn on_dtls(&mut self, now: Instant, from: Path, datagram: &[u8]) -> Result<(), DtlsRefusal> {
         if self.has_ended() {
             return Err(DtlsRefusal::Closed);
         }
+        self.ice.note_received(from, datagram.len());
         let result = self.dtls.on_datagram(now, datagram);
         self.take_from_dtls(now);
         result
@@ -354,14 +358,24 @@ impl Transport {
     /// Writes the next DTLS datagram for [`Self::path`] into `buf` (cleared first); false if there is none.
     pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> bool {
         buf.clear();
-        match self.dtls.poll_transmit() {
-            Some(datagram) => {
-                self.ice.settle();
-                buf.extend_from_slice(&datagram);
-                true
+        let is_stranger = matches!(self.security, Security::Handshaking);
+        while let Some(datagram) = self.dtls.poll_transmit() {
+            if is_stranger && !self.ice.may_send_to_stranger(datagram.len()) {
+                // It is sent again in time, or when the client says its own again.
+                self.withheld += 1;
+                continue;
             }
-            None => false,
+            self.ice.settle();
+            buf.extend_from_slice(&datagram);
+            return true;
         }
+        false
+    }
+
+    /// Datagrams of the handshake that were not sent since the last call, as too much had gone to an address already that
+    /// has not shown that it receives.
+    pub fn take_withheld(&mut self) -> u64 {
+        std::mem::take(&mut self.withheld)
     }
 
     pub fn poll_output(&mut self) -> Option<TransportOutput> {

@@ -236,3 +236,64 @@ fn lost(event: &Event) -> Option<u64> {
         _ => None,
     }
 }
+
+/// Whoever has a transport names any address by its first check, and says hello from its own.
+#[test]
+fn an_address_that_was_only_named_gets_one_flight_of_a_handshake_and_three_times_what_came_from_there() {
+    const OWN: u64 = 30;
+    let mut world = World::new();
+    let (transport, local) = (TransportId(OWN), credentials(OWN));
+    world.command(Command::OpenTransport { transport, room: ROOM, local, opener: ChannelOpener::Client });
+    let mut client = support::Client::robust(OWN);
+    client.progress(support::epoch());
+    let hello = std::mem::take(&mut client.outgoing);
+    let check = nomination(OWN);
+    let mut from = check.len();
+    world.arrive(ELSEWHERE, check.clone());
+    world.arrive(OWN, check_of(&credentials(OWN), &remote_credentials().ufrag, Vec::new()));
+    hello.iter().for_each(|datagram| world.arrive(OWN, datagram.clone()));
+    world.turn();
+    let flight: usize = lengths(&world.sent_to(ELSEWHERE), |datagram| !is_stun(datagram));
+    assert!((400..1_200).contains(&flight), "{flight}");
+
+    let mut to = 0;
+    for number in 0..150 {
+        if number % 50 == 49 {
+            from += check.len();
+            world.arrive(ELSEWHERE, check.clone());
+        }
+        world.pass(Duration::from_millis(100));
+        hello.iter().for_each(|datagram| world.arrive(OWN, datagram.clone()));
+        world.turn();
+        to += lengths(&world.sent_to(ELSEWHERE), |_| true);
+    }
+    assert!(flight + to <= 3 * from + 1_200, "{} bytes for {from}", flight + to);
+    assert!(world.engine.stats.handshakes_withheld > 100);
+    assert_eq!(lengths(&world.sent_to(OWN), |datagram| !is_stun(datagram)), 0);
+}
+
+fn lengths(datagrams: &[Vec<u8>], wanted: impl Fn(&[u8]) -> bool) -> usize {
+    datagrams.iter().filter(|datagram| wanted(datagram)).map(Vec::len).sum()
+}
+
+/// Each is answered with less than it is long, and of the addresses few are kept.
+#[test]
+fn a_flood_of_checks_from_many_addresses_is_reflected_shrunk_and_leaves_no_trace() {
+    let (mut world, mut source) = watched();
+    let check = check_of(&credentials(VIEWER), &remote_credentials().ufrag, Vec::new());
+    for address in 1_000..6_000 {
+        world.arrive(address, check.clone());
+        world.turn();
+        let sent = world.sent_to(address);
+        assert_eq!(sent.len(), 1);
+        assert!(sent[0].len() < check.len());
+    }
+    let known = (1_000..6_000).filter(|number| world.engine.transport_at(&path_of(*number)).is_some()).count();
+    assert!(known < 16, "{known}");
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!(world.sent_to(VIEWER).iter().filter(|datagram| is_media(datagram)).count(), 5);
+}
+
+fn path_of(number: u64) -> sfu::transport::Path {
+    sfu::transport::Path { remote: address(number), via: sfu::transport::Via::Udp(0) }
+}

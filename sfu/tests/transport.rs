@@ -551,7 +551,7 @@ proptest! {
         let mut dtls = vec![record, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0];
         dtls.extend((garbage.len() as u16).to_be_bytes());
         dtls.extend(&garbage);
-        let _ = agent.transport.on_dtls(agent.now, &dtls);
-        let _ = agent.transport.on_dtls(agent.now, &garbage);
+        let _ = agent.transport.on_dtls(agent.now, udp(1), &dtls);
+        let _ = agent.transport.on_dtls(agent.now, udp(1), &garbage);
     }
 }

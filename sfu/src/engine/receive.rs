@@ -64,7 +64,7 @@ impl Engine {
             PacketKind::Rtp => self.receive_rtp(now, slot, datagram),
             PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
             PacketKind::Dtls => {
-                let result = self.peers[slot].transport.on_dtls(now, datagram);
+                let result = self.peers[slot].transport.on_dtls(now, from, datagram);
                 self.after_transport(now, slot, out);
                 return result.map_err(|_| Discard::DtlsMalformed);
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::transport::Path;
 
 /// Until it has answered, an address gets at most so many times the bytes that came from there (RFC 9000, section 8.1).
-pub(super) const AMPLIFICATION_MAX: usize = 3;
+pub(crate) const AMPLIFICATION_MAX: usize = 3;
 /// Pause after the first transmission; it doubles with each. Also the least pause between two.
 const RETRANSMISSION: Duration = Duration::from_millis(100);
 /// Transmissions for one check of the client's. The next check brings more.

@@ -690,7 +690,8 @@ impl World {
         }
         while let Some((_, datagram)) = self.to_server.pop_front_if(|(at, _)| *at <= self.now) {
             // Refusals are the transport's to report; what counts here is what comes of it.
-            let _ = self.transport.on_dtls(self.now, &datagram);
+            let from = self.checks_from.unwrap_or(udp(1));
+            let _ = self.transport.on_dtls(self.now, from, &datagram);
         }
         while let Some((_, datagram)) = self.to_client.pop_front_if(|(at, _)| *at <= self.now) {
             self.client.receive(self.now, &datagram);
