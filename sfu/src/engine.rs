@@ -605,7 +605,7 @@ impl Engine {
                 TransportOutput::ChannelOpen(channel) => {
                     self.events.push_back((room, Event::ChannelOpen { transport, channel }));
                 }
-                TransportOutput::Data(channel, payload) => self.on_lossy_data(slot, channel, payload),
+                TransportOutput::Data(channel, payload) => self.on_lossy_data(now, slot, channel, payload),
             }
         }
         if self.peers[slot].transport.has_reliable() {

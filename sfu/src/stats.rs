@@ -215,6 +215,8 @@ pub struct Stats {
     pub data_received: u64,
     /// Data messages that their room was not given.
     pub data_overflow: u64,
+    /// Lossy ones that were not, because the messages of their sender go to so many that they make too much work.
+    pub data_over_rate: u64,
     pub data_dropped: DataDropped,
     /// Datagrams for a transport of another worker.
     pub handed_over: u64,
@@ -284,6 +286,11 @@ impl Stats {
                 "data_overflow_total",
                 "Data messages dropped because they came faster than their room took them.",
                 self.data_overflow,
+            ),
+            (
+                "data_over_rate_total",
+                "Lossy data messages dropped because their sender made too much work, by their bytes and receivers.",
+                self.data_over_rate,
             ),
             ("handed_over_total", "Datagrams passed to the worker that owns their transport.", self.handed_over),
             ("taken_over_total", "Datagrams taken from another worker's socket.", self.taken_over),

@@ -72,6 +72,8 @@ struct World {
     events: VecDeque<(TransportId, DataChannel, Bytes)>,
     /// Messages that the room takes in a millisecond.
     pace: usize,
+    /// Further members of the room, who are not connected.
+    crowd: Vec<TransportId>,
     /// Most messages that waited for the room at a time.
     most: usize,
 }
@@ -102,6 +104,7 @@ impl World {
             to_clients: VecDeque::new(),
             events: VecDeque::new(),
             pace,
+            crowd: Vec::new(),
             most: 0,
         };
         for (member, mut client) in clients.into_iter().enumerate() {
@@ -194,7 +197,8 @@ impl World {
         self.collect();
         for _ in 0..self.pace {
             let Some((from, channel, payload)) = self.events.pop_front() else { break };
-            let transports = (0..self.members.len()).map(transport).filter(|other| *other != from).collect();
+            let others = (0..self.members.len()).map(transport).filter(|other| *other != from);
+            let transports = others.chain(self.crowd.iter().copied()).collect();
             let bytes = payload.len();
             self.command(Command::SendData { from: Some(from), transports, channel, payload });
             self.command(Command::DataTaken { room: ROOM, transport: from, channel, messages: 1, bytes });
@@ -453,4 +457,72 @@ fn a_transport_that_takes_too_much_time_is_slowed_whatever_it_sends_and_loses_no
     assert!(world.run_until(30 * SECOND, has_all), "it goes on when it has paid");
     let of_first: Vec<u32> = world.members[2].numbers(RELIABLE).into_iter().filter(|number| *number < COUNT).collect();
     assert_eq!(of_first, (0..COUNT).collect::<Vec<_>>());
+}
+
+/// Members of a room in which a message of a kilobyte makes work for 30 ms.
+const CROWD: u64 = 2_000;
+
+/// A room of three, and so many more who are not connected yet.
+fn crowded(crowd: u64) -> World {
+    let mut world = World::new(3, 50);
+    for number in 0..crowd {
+        let (transport, local, opener) = (TransportId(1_000 + number), ice::new_credentials(0), ChannelOpener::Client);
+        world.command(Command::OpenTransport { transport, room: ROOM, local, opener });
+        world.crowd.push(transport);
+    }
+    world
+}
+
+#[test]
+fn who_makes_much_work_by_lossy_data_loses_what_is_beyond_the_rate_and_no_other_does() {
+    let mut world = crowded(CROWD);
+    let mut sent = 0;
+    for _ in 0..200 {
+        world.send(0, LOSSY, sent..sent + 5, 1_000);
+        sent += 5;
+        world.run_for(50 * MS);
+    }
+    // Two seconds' worth at once, and ten seconds' from then on.
+    let given = world.members[2].numbers(LOSSY).len() as u64;
+    assert!((350..450).contains(&given), "{given}");
+    assert_eq!(world.engine.stats.data_over_rate, u64::from(sent) - given);
+
+    // Others are heard meanwhile, and so is this one when it has paused.
+    world.send(1, LOSSY, 7_000..7_003, 1_000);
+    world.run_for(3 * SECOND);
+    world.send(0, LOSSY, 8_000..8_003, 1_000);
+    world.run_for(SECOND);
+    let heard = world.members[2].numbers(LOSSY);
+    assert!([7_000, 7_001, 7_002, 8_000, 8_001, 8_002].iter().all(|number| heard.contains(number)));
+    assert_eq!(world.engine.stats.data_overflow, 0);
+}
+
+#[test]
+fn who_makes_much_work_by_reliable_data_is_read_at_the_rate_and_loses_nothing() {
+    const COUNT: u32 = 300;
+    let mut world = crowded(CROWD);
+    let start = world.now;
+    world.send(0, RELIABLE, 0..COUNT, 1_000);
+    world.run_for(SECOND);
+    let given = world.members[1].numbers(RELIABLE).len();
+    assert!((66..120).contains(&given), "{given} at once");
+    world.send(1, RELIABLE, 7_000..7_001, 100);
+    assert!(world.run_until(SECOND, |world| world.members[2].numbers(RELIABLE).contains(&7_000)), "another waits too");
+    let arrived = |world: &World| world.members[1].numbers(RELIABLE).len() == COUNT as usize;
+    assert!(world.run_until(60 * SECOND, arrived));
+    let time = world.now - start;
+    assert!((6 * SECOND..9 * SECOND).contains(&time), "{time:?}");
+    assert_eq!(world.members[1].numbers(RELIABLE), (0..COUNT).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_room_of_a_hundred_that_tell_each_other_where_they_are_meets_no_rate() {
+    let mut world = crowded(100);
+    for tick in 0..300 {
+        world.send(0, LOSSY, tick..tick + 1, 200);
+        world.run_for(16 * MS);
+    }
+    world.run_for(SECOND);
+    assert_eq!(world.members[1].numbers(LOSSY).len(), 300);
+    assert_eq!(world.engine.stats.data_over_rate, 0);
 }

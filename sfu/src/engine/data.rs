@@ -6,6 +6,10 @@
 //! the queues to the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by
 //! nearly as much as may wait, though fast enough to lose nothing.
 //!
+//! What one client sends goes to all others of its room, who may be thousands. So each has a rate for the work that its
+//! messages make here ([`FanOut`]): beyond it reliable messages wait like those of a client whose room is slow, and lossy
+//! ones are dropped and counted.
+//!
 //! [`Command::DataTaken`]: crate::command::Command::DataTaken
 
 use std::collections::{HashMap, VecDeque};
@@ -33,10 +37,20 @@ const MESSAGES_A_TURN: usize = 64;
 /// How often a client that waits for slower ones is looked after: little against the time that these take for what waits
 /// for them.
 const BEHIND_CHECK: Duration = Duration::from_millis(50);
+/// Least time that a client waits that has made too much work.
+const FAN_OUT_PAUSE: Duration = Duration::from_millis(10);
 /// Clients whose being behind one sender waits for at a time; later ones are found when it goes on.
 const BEHIND_MAX: usize = 16;
 /// Reliable data that waits for the clients of one worker, in bytes: while there is more, only a MiB waits for each.
 const BACKLOG_MAX: usize = 256 * 1024 * 1024;
+
+/// Work that the messages of one client may make in a second: their bytes and [`MESSAGE_WORK`] for each, times the clients
+/// that they go to. Twelve thousand receivers of ten short messages a second each; some half of a worker's time.
+const FAN_OUT_PER_SECOND: u64 = 128 << 20;
+/// So many seconds of it at once.
+const FAN_OUT_AT_ONCE: Duration = Duration::from_secs(2);
+/// What a message costs beside its bytes: a packet of SCTP and DTLS, and a system call's part.
+const MESSAGE_WORK: usize = 1 << 10;
 
 /// Messages and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,14 +90,48 @@ impl Loads {
         }
     }
 
+    fn sum(&self) -> Load {
+        let mut sum = self.reliable;
+        sum.add(self.lossy);
+        sum
+    }
+
     fn is_none(&self) -> bool {
         *self == Self::default()
     }
 }
 
+/// What the messages of one client have made the worker do.
+#[derive(Debug, Default)]
+struct FanOut {
+    /// When that is within [`FAN_OUT_PER_SECOND`].
+    paid_at: Option<Instant>,
+}
+
+impl FanOut {
+    /// Notes messages that went to so many clients.
+    fn add(&mut self, now: Instant, receivers: usize, load: Load) {
+        self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, load));
+    }
+
+    /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many as
+    /// it may.
+    fn waits_until(&self, now: Instant, receivers: usize, untaken: Load) -> Option<Instant> {
+        let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, untaken);
+        (paid_at > now + FAN_OUT_AT_ONCE).then(|| paid_at - FAN_OUT_AT_ONCE)
+    }
+}
+
+/// How long such work takes at the rate.
+fn time_of(receivers: usize, load: Load) -> Duration {
+    let work = load.messages.saturating_mul(MESSAGE_WORK).saturating_add(load.bytes).saturating_mul(receivers) as u64;
+    Duration::from_micros(work.saturating_mul(1_000_000) / FAN_OUT_PER_SECOND)
+}
+
 /// A client as a sender of data.
 #[derive(Debug, Default)]
 pub(super) struct Sender {
+    fan_out: FanOut,
     /// What its room has not taken.
     untaken: Loads,
     /// It is in [`DataFlow::waiting`].
@@ -128,6 +176,10 @@ impl Engine {
         out: &mut SendArena<T>,
     ) {
         let sender = from.and_then(|from| self.peer_of.get(&from).copied());
+        if let Some(sender) = sender {
+            let load = Load { messages: 1, bytes: payload.len() };
+            self.peers[sender].data.fan_out.add(now, to.len(), load);
+        }
         for transport in to {
             let Some(slot) = self.peer_slot(*transport) else { continue };
             let spare = self.data.spare();
@@ -148,8 +200,11 @@ impl Engine {
     }
 
     /// Gives a message of a channel that is not reliable to the room, or drops it.
-    pub(super) fn on_lossy_data(&mut self, slot: usize, channel: DataChannel, payload: Bytes) {
-        if self.may_give(slot, channel) {
+    pub(super) fn on_lossy_data(&mut self, now: Instant, slot: usize, channel: DataChannel, payload: Bytes) {
+        if self.makes_too_much_work_until(now, slot).is_some() {
+            self.stats.data_received += 1;
+            self.stats.data_over_rate += 1;
+        } else if self.may_give(slot, channel) {
             self.give(slot, channel, payload);
         } else {
             self.stats.data_received += 1;
@@ -252,8 +307,14 @@ impl Engine {
         if self.waits_for_slower(now, slot) {
             return false;
         }
+        if let Some(until) = self.makes_too_much_work_until(now, slot) {
+            let until = until.max(now + FAN_OUT_PAUSE);
+            self.data.check = Some(self.data.check.map_or(until, |at| at.min(until)));
+            return false;
+        }
         let mut given = 0;
         while given < MESSAGES_A_TURN
+            && self.makes_too_much_work_until(now, slot).is_none()
             && self.may_give(slot, DataChannel::Reliable)
             && let Some(payload) = self.peers[slot].transport.take_reliable(now)
         {
@@ -280,6 +341,12 @@ impl Engine {
             self.data.check.get_or_insert(now + BEHIND_CHECK);
         }
         waits
+    }
+
+    /// Until when a client has to wait whose messages go to so many.
+    fn makes_too_much_work_until(&self, now: Instant, slot: usize) -> Option<Instant> {
+        let Sender { fan_out, untaken, .. } = &self.peers[slot].data;
+        fan_out.waits_until(now, self.peers.len(), untaken.sum())
     }
 
     fn may_give(&mut self, slot: usize, channel: DataChannel) -> bool {
