@@ -391,6 +391,8 @@ impl SrtpReceiver {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use rtc_srtp::context::Context;
     use rtc_srtp::protection_profile::ProtectionProfile;
@@ -451,6 +453,61 @@ mod tests {
                 assert_eq!(&first[..length], &plain[..], "{ours:?} {sequence}");
                 assert_eq!(receiver.open_rtp(&mut sealed.clone(), 12), Err(Discard::SrtpReplay));
             }
+        }
+    }
+
+    /// Numbers as they arrive: of 64 each a third is lost, and the others come in the wrong order.
+    fn arrivals(until: u64) -> Vec<u64> {
+        let mut arrivals: Vec<u64> = (65_000..until).filter(|number| number % 3 != 0).collect();
+        arrivals.chunks_mut(64).for_each(<[u64]>::reverse);
+        arrivals
+    }
+
+    #[test]
+    fn rollovers_are_counted_alike_under_loss_and_reordering() {
+        // Two of them, with more packets than numbers, where the cipher is quick.
+        for ((ours, theirs), until) in PROFILES.into_iter().zip([132_000, 66_000, 66_000]) {
+            let (key, salt) = master(ours);
+            let sender = SrtpSender::new(ours, &key, &salt);
+            let (mut receiver, mut to_us, mut to_them) =
+                (SrtpReceiver::new(ours, &key, &salt), oracle(ours, theirs), oracle(ours, theirs));
+            let plain = |number: u64| packet(number as u16)[..40].to_vec();
+            // A sender seals in order, whatever becomes of its packets.
+            let sealed: HashMap<u64, Vec<u8>> = (65_000..until)
+                .map(|number| (number, to_us.encrypt_rtp(&plain(number)).expect("seals").to_vec()))
+                .collect();
+            for number in arrivals(until) {
+                let mut theirs = sealed[&number].clone();
+                let length =
+                    receiver.open_rtp(&mut theirs, 12).unwrap_or_else(|why| panic!("{ours:?} {number}: {why:?}"));
+                assert_eq!(theirs[..length], plain(number));
+
+                let mut ours = plain(number);
+                ours.resize(40 + OVERHEAD_MAX, 0);
+                let length = sender.seal_rtp(&mut ours, 12, 40, 0x0908_0706, number);
+                assert_eq!(to_them.decrypt_rtp(&ours[..length]).expect("opens")[..], plain(number));
+            }
+        }
+    }
+
+    /// We name no key in use_srtp (RFC 5764, section 4.1.3), so nobody may name one in packets.
+    #[test]
+    fn packets_that_name_their_key_are_refused_and_change_nothing() {
+        for (ours, theirs) in PROFILES {
+            let (key, salt) = master(ours);
+            let mut receiver = SrtpReceiver::new(ours, &key, &salt);
+            let mut oracle = oracle(ours, theirs);
+            let tag = if ours == SrtpProfile::Aes128CmSha1_80 { SHA1_TAG } else { GCM_TAG };
+            let sealed = oracle.encrypt_rtp(&packet(7)).expect("seals").to_vec();
+            for key_id in [&[1][..], &[0, 0, 0, 1], &[7; 128]] {
+                // Before the tag (RFC 3711, section 3.1), and behind it (RFC 7714, section 8.2).
+                for at in [sealed.len() - tag, sealed.len()] {
+                    let mut named = sealed.clone();
+                    named.splice(at..at, key_id.iter().copied());
+                    assert_eq!(receiver.open_rtp(&mut named, 12), Err(Discard::SrtpAuthentication));
+                }
+            }
+            assert!(receiver.open_rtp(&mut sealed.clone(), 12).is_ok());
         }
     }
 

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use sfu::command::{ChannelOpener, DataChannel, DtlsRole, Fingerprint, TransportEnd};
 use sfu::ice;
-use sfu::transport::{HANDSHAKE_TIMEOUT, KeyingMaterial, SrtpProfile, TransportOutput};
+use sfu::transport::{DtlsRefusal, HANDSHAKE_TIMEOUT, KeyingMaterial, SrtpProfile, TransportOutput};
 use support::{Client, LIBWEBRTC_PROFILES, World, udp};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,6 +51,36 @@ fn a_handshake_takes_one_answer_and_one_finished_of_ours() {
         let mut world = world(1, client());
         assert!(world.run_until(TWO_ROUND_TRIPS, |world| world.client.seen.dtls_connected));
         assert_eq!(world.server_datagrams, 2);
+    }
+}
+
+/// HelloRequest (RFC 5246, section 7.4.1.1) in a record of epoch 0.
+const HELLO_REQUEST: [u8; 25] = [22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What is not sealed anybody can send; sessions are not negotiated anew.
+#[test]
+fn hellos_in_the_clear_after_the_handshake_are_not_answered_and_change_nothing() {
+    for client in [Client::robust(1), Client::passive_robust(1)] {
+        let mut world = World::connected_to(ChannelOpener::Client, 1, client);
+        world.run_for(SECOND);
+        let mut other = Client::robust(2);
+        other.progress(support::epoch());
+        let mut hellos = std::mem::take(&mut other.outgoing);
+        hellos.push(HELLO_REQUEST.to_vec());
+        let before = world.server_datagrams;
+        for hello in hellos.iter().cycle().take(100) {
+            assert_eq!(world.transport.on_dtls(world.now, udp(1), hello), Err(DtlsRefusal::LateHandshake));
+            world.run_for(Duration::from_millis(10));
+        }
+        assert!(world.server_datagrams - before < 5, "{}", world.server_datagrams - before);
+
+        let (now, stream) = (world.now, if world.transport.dtls_role() == DtlsRole::Server { 2 } else { 3 });
+        world.client.send(now, stream, b"still here");
+        let came = |world: &World| {
+            let data = |output: &TransportOutput| matches!(output, TransportOutput::Data(DataChannel::Reliable, _));
+            world.outputs.iter().any(data)
+        };
+        assert!(world.run_until(SECOND, came));
     }
 }
 

@@ -278,3 +278,43 @@ fn what_publishers_lose_is_counted_with_their_jitter() {
     assert_eq!(received.jitter_us.count(), 1);
     assert!(world.engine.stats.rtp_bytes_received > 0);
 }
+
+/// Packets of one frame, of which the second is lost on the way to us, and the third and fourth change places.
+const BURST: usize = 60;
+
+/// SRTP counts how often sequence numbers have rolled over (RFC 3711, section 3.3.1): the publisher's do with its 36th
+/// packet and the viewer's later, and once more each.
+#[test]
+fn sequence_numbers_of_both_directions_roll_over_under_loss_and_reordering() {
+    let (mut world, mut source) = world();
+    let (mut got, mut rollovers, mut asked_again) = (0, 0, 0);
+    let mut last: Option<u16> = None;
+    for frame in 0..1_150 {
+        let mut packets = source.frame(frame % 100 == 0, BURST);
+        packets.remove(1);
+        packets.swap(1, 2);
+        world.send(1, &packets);
+        world.pass(Duration::from_millis(33));
+        let (seen, _) = world.received(10);
+        got += seen.len();
+        let highest = seen.last().expect("each frame goes on").sequence;
+        let is_rollover = last.is_some_and(|last| highest < last);
+        last = Some(highest);
+        if is_rollover {
+            rollovers += 1;
+            // From before the rollover.
+            let lost = seen.iter().find(|packet| packet.sequence > highest).expect("some of this frame");
+            nack(&mut world, &[lost.sequence]);
+            let again = world.media(10);
+            asked_again += again.iter().filter(|again| again.payload[..2] == lost.sequence.to_be_bytes()).count();
+        }
+        // Late, of the frame before.
+        if frame % 10 == 0 {
+            world.send(1, &packets[..1]);
+        }
+    }
+    assert_eq!(got, 1_150 * (BURST - 1));
+    assert!(rollovers >= 1, "{rollovers}");
+    assert_eq!(asked_again, rollovers);
+    assert_eq!(world.engine.stats.discards(sfu::demux::Discard::SrtpAuthentication), 0);
+}

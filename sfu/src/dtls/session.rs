@@ -175,11 +175,13 @@ mod tests {
     #[test]
     fn a_new_handshake_is_refused_with_a_warning_at_most_every_40_ms() {
         let begin = Instant::now();
-        let (mut session, mut client) = session(begin);
-        let hello = whole_message(Kind::ClientHello, 0, b"");
-        for (ms, expected) in [(0, 1), (39, 0), (40, 1)] {
-            let datagram = sealed(&mut client, Content::Handshake, &hello);
-            assert_eq!(answers(&mut session, begin + Duration::from_millis(ms), &datagram), expected);
+        for kind in [Kind::ClientHello, Kind::HelloRequest] {
+            let (mut session, mut client) = session(begin);
+            let hello = whole_message(kind, 0, b"");
+            for (ms, expected) in [(0, 1), (39, 0), (40, 1)] {
+                let datagram = sealed(&mut client, Content::Handshake, &hello);
+                assert_eq!(answers(&mut session, begin + Duration::from_millis(ms), &datagram), expected);
+            }
         }
     }
 

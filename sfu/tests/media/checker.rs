@@ -203,8 +203,10 @@ impl Sent {
         self.count = self.count.wrapping_add(1);
         self.octets = self.octets.wrapping_add(packet.payload.len() as u32);
         self.packets.insert(packet.sequence, packet);
-        let oldest = self.highest.unwrap_or_default().wrapping_sub(30_000);
-        self.packets.remove(&oldest);
+        let highest = self.highest.unwrap_or_default();
+        for behind in 0..ahead.unsigned_abs() {
+            self.packets.remove(&highest.wrapping_sub(30_000 + behind));
+        }
     }
 
     /// RFC 8285; the absolute send time as libwebrtc's estimate wants it, with all video.
