@@ -73,7 +73,11 @@ impl Room {
         };
         if reliable {
             let known = destinations.iter().filter_map(|identity| identity.parse::<ParticipantIdentity>().ok());
-            self.data.keep(now.at, sender.cloned(), known.collect(), payload.clone());
+            let known: Vec<_> = known.collect();
+            // Who is named by sid is here, or will never be.
+            if addressees.is_none() || !known.is_empty() {
+                self.data.keep(now.at, sender.cloned(), known, payload.clone());
+            }
         }
         if !transports.is_empty() {
             let channel = if reliable { DataChannel::Reliable } else { DataChannel::Lossy };

@@ -209,3 +209,52 @@ async fn a_room_that_does_not_exist_has_no_participants() {
 
     assert_eq!((answer.status, answer.json()), (200, json!({ "participants": [] })));
 }
+
+/// LiveKit compares the names, and so lets a token without a room pass for requests without one. There is no such room.
+#[tokio::test]
+async fn a_token_without_a_room_acts_on_none() {
+    let server = Server::start().await;
+    let create = granting(json!({ "roomCreate": true, "roomList": true }));
+    assert_eq!(server.call("RoomService/CreateRoom", &create, &json!({ "name": "hr" })).await.status, 200);
+    let destination = json!({ "roomAdmin": true, "destinationRoom": "hr" });
+    for video in [json!({ "roomAdmin": true }), json!({ "roomAdmin": true, "room": "" }), destination] {
+        let admin = granting(video);
+        for (method, expected) in [
+            ("GetParticipant", (404, "not_found")),
+            ("RemoveParticipant", (404, "not_found")),
+            ("MutePublishedTrack", (404, "not_found")),
+            ("UpdateParticipant", (404, "not_found")),
+            ("UpdateSubscriptions", (404, "not_found")),
+            ("SendData", (404, "not_found")),
+            ("UpdateRoomMetadata", (404, "not_found")),
+            ("PerformRpc", (400, "invalid_argument")),
+        ] {
+            for body in [json!({}), json!({ "room": "", "identity": "", "metadata": "changed" })] {
+                let body = match method {
+                    "UpdateRoomMetadata" | "UpdateParticipant" => body,
+                    _ => json!({ "room": "" }),
+                };
+                let answer = server.call(&format!("RoomService/{method}"), &admin, &body).await;
+                assert_eq!(answer.code(), (expected.0, expected.1.into()), "{method}");
+            }
+        }
+        let listed = server.call("RoomService/ListParticipants", &admin, &json!({})).await;
+        assert_eq!((listed.status, listed.json()), (200, json!({ "participants": [] })));
+        // Not of a room that has a name.
+        let named = server.call("RoomService/UpdateRoomMetadata", &admin, &json!({ "room": "hr" })).await;
+        assert_eq!(named.code(), (401, "unauthenticated".into()));
+    }
+    assert_eq!(
+        server.call("RoomService/CreateRoom", &create, &json!({})).await.code(),
+        (400, "invalid_argument".into())
+    );
+    assert_eq!(server.call("RoomService/DeleteRoom", &create, &json!({})).await.code(), (404, "not_found".into()));
+    // A list of no name is not the list of all.
+    let listed = server.call("RoomService/ListRooms", &create, &json!({ "names": [""] })).await;
+    assert_eq!((listed.status, listed.json()), (200, json!({ "rooms": [] })));
+    let listed = server.call("RoomService/ListRooms", &create, &json!({})).await;
+    assert_eq!(
+        (listed.json()["rooms"].as_array().map(Vec::len), &listed.json()["rooms"][0]["metadata"]),
+        (Some(1), &json!(""))
+    );
+}

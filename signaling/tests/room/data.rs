@@ -219,3 +219,55 @@ fn only_agents_transcribe() {
     send(&mut world, &agent, DataChannel::Reliable, &packet);
     assert_eq!(sent(&mut world).len(), 1);
 }
+
+#[test]
+#[expect(deprecated, reason = "backends may still name sids")]
+fn what_is_for_nobody_who_can_be_named_reaches_nobody_and_no_newcomer_either() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    let sid = world.sid(&alice).to_string();
+    let to = |identities: &[&str], sids: &[&str]| proto::SendDataRequest {
+        data: b"news".to_vec(),
+        destination_identities: identities.iter().copied().map(str::to_owned).collect(),
+        destination_sids: sids.iter().copied().map(str::to_owned).collect(),
+        ..Default::default()
+    };
+    for request in [to(&[""], &[]), to(&[], &[""]), to(&[""], &[""]), to(&["x".repeat(300).as_str()], &[])] {
+        world.call(|room, now| room.send_data(now, &request));
+    }
+    send(&mut world, &alice, DataChannel::Reliable, &user("hello", &[""], 1));
+    assert!(sent(&mut world).is_empty());
+    // One who is here, and is named by its sid.
+    world.call(|room, now| room.send_data(now, &to(&[], &[&sid])));
+    assert_eq!(sent(&mut world).len(), 1);
+
+    world.forget();
+    world.join(join("carol", Mode::V1));
+    assert!(sent(&mut world).is_empty());
+}
+
+#[test]
+fn the_server_api_does_nothing_to_a_participant_without_a_name() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let missing =
+        |result: Result<(), signaling::rooms::ApiError>| matches!(result, Err(signaling::rooms::ApiError::NotFound(_)));
+    let subscriptions = proto::UpdateSubscriptionsRequest { track_sids: vec![String::new()], ..Default::default() };
+    let results = world.call(|room, now| {
+        [
+            room.participant("").map(drop),
+            room.remove_participant(now, ""),
+            room.mute_published_track(now, "", "", true).map(drop),
+            room.update_participant(now, proto::UpdateParticipantRequest::default()).map(drop),
+            room.update_subscriptions(now, &subscriptions),
+        ]
+    });
+    assert!(results.into_iter().all(missing));
+    // Of one who is there, a track without a name.
+    assert_eq!(world.call(|room, now| room.mute_published_track(now, "alice", "", true)), Ok(None));
+    let subscriptions = proto::UpdateSubscriptionsRequest { identity: "alice".into(), ..subscriptions };
+    assert_eq!(world.call(|room, now| room.update_subscriptions(now, &subscriptions)), Ok(()));
+    assert_eq!(world.room.list_participants().len(), 1);
+    assert!(world.session(&alice).choices.is_empty());
+}
