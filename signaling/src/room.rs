@@ -340,14 +340,25 @@ impl Room {
         self.first_offer(now, &sid);
         self.reconcile(now, &sid);
         self.replay_data(now, &sid);
-        for request in add_tracks {
-            self.on_add_track(now, &sid, request);
-        }
-        if let Some(offer) = publisher_offer {
-            self.on_offer(now, &sid, offer);
-        }
+        self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, publisher_offer));
         self.counts_changed(now);
         Ok(connection)
+    }
+
+    /// What came with a request to join or to resume.
+    fn publish_at_join(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        add_tracks: Vec<proto::AddTrackRequest>,
+        offer: Option<proto::SessionDescription>,
+    ) {
+        for request in add_tracks {
+            self.on_add_track(now, sid, request);
+        }
+        if let Some(offer) = offer {
+            self.on_offer(now, sid, offer);
+        }
     }
 
     fn check_sizes(&self, join: &Join) -> Result<(), JoinError> {
@@ -555,12 +566,8 @@ impl Room {
                 if let Some(state) = join.sync_state {
                     self.on_sync_state(now, &sid, state);
                 }
-                for request in join.add_tracks {
-                    self.on_add_track(now, &sid, request);
-                }
-                if let Some(offer) = join.publisher_offer {
-                    self.on_offer(now, &sid, offer);
-                }
+                let (add_tracks, offer) = (join.add_tracks, join.publisher_offer);
+                self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, offer));
             }
         }
         connection

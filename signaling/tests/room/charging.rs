@@ -4,11 +4,11 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use sfu::command::{Event, Ssrc};
 use shared::media::Codec;
-use signaling::budget::{TOLD_TO_ALL_BYTE_COST, TOLD_TO_ALL_COST};
-use signaling::join::Mode;
+use signaling::budget::{BURST, MESSAGE_COST, TOLD_TO_ALL_BYTE_COST, TOLD_TO_ALL_COST, cost_of_telling};
+use signaling::join::{Join, Mode};
 
 use crate::sdp::Offer;
-use crate::world::{Client, World, camera, names, resume, s, updates};
+use crate::world::{Client, World, camera, names, offer, resume, s, updates};
 
 /// As many as may be announced at a time.
 const TRACKS: usize = 20;
@@ -110,6 +110,17 @@ fn large_metadata_costs_with_each_change_that_tells_it() {
 }
 
 #[test]
+fn what_comes_with_a_join_is_charged_too() {
+    let mut world = World::new();
+    world.enter_v0("bob");
+    let microphone = |number| proto::AddTrackRequest { cid: format!("mic{number}"), ..Default::default() };
+    let add_tracks = (0..TRACKS).map(microphone).collect();
+    let publisher_offer = Some(offer(1, &microphones()));
+    let alice = world.join(Join { add_tracks, publisher_offer, ..crate::world::join("alice", Mode::V0) });
+    assert!(charged(&world, &alice) >= TRACKS * TOLD_TO_ALL_COST);
+}
+
+#[test]
 fn a_new_connection_takes_over_what_is_not_paid_yet() {
     let (mut world, alice, _) = alice_publishes(1);
     let debt = charged(&world, &alice);
@@ -152,4 +163,30 @@ fn layers_that_start_together_are_told_in_one_update_and_charged() {
     assert_eq!(ssrcs, [1_002]);
     assert!(charged(&world, &alice) >= TOLD_TO_ALL_COST);
     assert_eq!(world.rebuilt(), *world.room.view());
+}
+
+/// Cameras come up one by one, and each layer with its own update.
+#[test]
+fn a_publisher_of_twenty_cameras_stays_within_its_budget() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    for number in 0..3 {
+        world.enter_v0(&format!("bob{number}"));
+    }
+    let mut spent = 0;
+    let mut ask = |world: &mut World, request: Request| {
+        spent += request.encoded_len() + MESSAGE_COST + cost_of_telling(&request);
+        world.request(&alice, request);
+    };
+    let mut sdp = Offer::default().application();
+    for number in 0..TRACKS {
+        let cid = format!("cam{number}");
+        ask(&mut world, Request::AddTrack(camera(&cid)));
+        sdp = sdp.simulcast(&cid, &["q", "h", "f"]);
+        ask(&mut world, Request::Offer(offer(1, &sdp)));
+        let track = world.track_published(&alice, &cid).sid;
+        (0..3).for_each(|layer| world.start_layer(&alice, &track, layer));
+    }
+    let spent = spent + charged(&world, &alice);
+    assert!(spent < usize::try_from(BURST).unwrap(), "{spent}");
 }
