@@ -71,7 +71,7 @@ discards! {
     UnknownPayloadType => "unknown_payload_type",
     /// A packet that had been received already.
     Duplicate => "duplicate",
-    /// Longer than any packet that we forward.
+    /// Longer than any packet that we forward, or than a datagram over TCP may be.
     TooLarge => "too_large",
     /// A frame of ICE-TCP that is empty, or comes before a valid check and is none.
     FrameRefused => "frame_refused",

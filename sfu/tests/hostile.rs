@@ -69,6 +69,24 @@ proptest! {
 }
 
 #[test]
+fn rtp_longer_than_any_link_takes_whole_is_not_decrypted() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 1));
+    assert_eq!(world.media(10).len(), 1);
+    for (payload, expected) in [(1_900, 1), (2_100, 0), (60_000, 0)] {
+        let before = world.engine.stats.discards(Discard::TooLarge);
+        world.send(1, &[Rtp { payload: vec![0; payload], ..source.frame(false, 1).remove(0) }]);
+
+        assert_eq!(world.media(10).len(), expected, "{payload} bytes");
+        assert_eq!(world.engine.stats.discards(Discard::TooLarge) - before, 1 - expected as u64);
+        if expected == 0 {
+            // It was never there.
+            source.sequence -= 1;
+        }
+    }
+}
+
+#[test]
 fn a_replayed_packet_is_refused() {
     let (mut world, mut source) = world();
     let keys = keys(1);

@@ -16,6 +16,10 @@ use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
 use crate::transport::Path;
 
+/// Longest RTP packet in bytes, as encrypted: senders keep to the MTU of their link. A longer one costs its worker, the
+/// histories and each subscriber as much as dozens do that count as one.
+const RTP_BYTES_MAX: usize = 2048;
+
 impl Engine {
     /// Whether a transport of this worker is at this address for sure: it has had its DTLS handshake and goes on there. A
     /// check alone tells who sent it, not from where.
@@ -149,6 +153,9 @@ impl Engine {
     }
 
     fn receive_rtp(&mut self, now: Instant, slot: usize, datagram: &mut [u8]) -> Result<(), Discard> {
+        if datagram.len() > RTP_BYTES_MAX {
+            return Err(Discard::TooLarge);
+        }
         let header = header_len(datagram).ok_or(Discard::RtpMalformed)?;
         let peer = &mut self.peers[slot];
         let receiver = peer.receiver.as_mut().ok_or(Discard::NoKeys)?;
