@@ -19,7 +19,7 @@ use shared::id::NodeId;
 use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::{Limits, Rooms, RoomsConfig};
 use signaling::token::{JoinToken, Keys, SECRET_BYTES_ADVISED, Secret};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -87,10 +87,10 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<App> {
         let keys = keys(&config)?;
         refuse_weak(&keys, &config)?;
-        let listeners = listen(&config.bind_addresses, config.port, "port").await?;
+        let listeners = listen(&config.bind_addresses, config.port, "port")?;
         let metrics_listeners = match config.prometheus_port() {
             0 => Vec::new(),
-            port => listen(&config.bind_addresses, port, "prometheus.port").await?,
+            port => listen(&config.bind_addresses, port, "prometheus.port")?,
         };
         let certificate = Certificate::generate();
         let (on_event, events) = signaling::media::worker_events();
@@ -366,13 +366,13 @@ fn refuse_weak(keys: &Keys, config: &Config) -> anyhow::Result<()> {
 
 /// Listens on every address; without any, or with `::` among them, on all of both families, or of IPv4 where there is no
 /// IPv6.
-async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
+fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
     if addresses.is_empty() || addresses.contains(&Ipv6Addr::UNSPECIFIED.into()) {
         let mut all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let mut bound = TcpListener::bind(all).await;
+        let mut bound = bind(all);
         if bound.as_ref().is_err_and(no_such_address) {
             all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-            bound = TcpListener::bind(all).await;
+            bound = bind(all);
         }
         return match bound {
             Ok(listener) => Ok(vec![listener]),
@@ -381,7 +381,7 @@ async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Resul
     }
     let mut listeners = Vec::with_capacity(addresses.len());
     for &address in addresses {
-        match TcpListener::bind((address, port)).await {
+        match bind((address, port).into()) {
             Ok(listener) => listeners.push(listener),
             // Development names it without knowing whether there is IPv6.
             Err(error) if address == Ipv6Addr::LOCALHOST && !listeners.is_empty() && no_such_address(&error) => {
@@ -391,6 +391,18 @@ async fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Resul
         }
     }
     Ok(listeners)
+}
+
+/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). With a short queue a crowd
+/// that knocks at once makes everybody else wait for a second, until their system asks again.
+const BACKLOG: u32 = 4096;
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that is started anew has the port back at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Without IPv6 the system may know the address family, or not even that.
@@ -544,16 +556,28 @@ mod tests {
         let Ok(taken) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
         let port = taken.local_addr().unwrap().port();
 
-        let error = listen(&[], port, "port").await.unwrap_err();
+        let error = listen(&[], port, "port").unwrap_err();
 
         assert!(error.to_string().contains("is taken"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_that_knocks_at_once_waits_in_the_queue_of_the_listener() {
+        let listeners = listen(&[Ipv4Addr::LOCALHOST.into()], 0, "port").unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let allowed: usize = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+
+        let knock = |_| std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(10));
+        let crowd: Result<Vec<_>, _> = (0..allowed.min(400)).map(knock).collect();
+
+        assert!(crowd.is_ok(), "nobody is turned away: {crowd:?}");
     }
 
     #[tokio::test]
     async fn all_addresses_are_listened_on_once() {
         for addresses in [vec![], vec!["::".parse().unwrap(), "0.0.0.0".parse().unwrap(), "127.0.0.1".parse().unwrap()]]
         {
-            let listeners = listen(&addresses, 0, "port").await.unwrap();
+            let listeners = listen(&addresses, 0, "port").unwrap();
 
             assert_eq!(listeners.len(), 1);
             assert!(listeners[0].local_addr().unwrap().ip().is_unspecified());

@@ -15,6 +15,8 @@ use crate::command::TransportId;
 
 /// Connections that a worker keeps.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 /// Unsent bytes of a connection beyond which its packets are dropped: about a second of video.
 const UNSENT_MAX: usize = 512 << 10;
 /// Frames are datagrams: no sender of media makes longer ones.
@@ -43,7 +45,7 @@ pub fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> 
     }
     socket.set_reuse_address(true)?;
     bind_shared(&socket, address, sharing)?;
-    socket.listen(128)?;
+    socket.listen(BACKLOG)?;
     socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
@@ -321,6 +323,20 @@ mod tests {
         let (stream, remote) = listener.accept().expect("accepts");
         let remote = SocketAddr::new([192, 0, 2, 1].into(), remote.port());
         (client, Connection::new(Instant::now(), stream, remote, Vec::new()).expect("a socket"))
+    }
+
+    #[test]
+    fn a_crowd_that_knocks_at_once_waits_in_the_queue_of_the_listener() {
+        let address = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+        let listener = listen(address, Sharing::Nobodys).expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let allowed: usize =
+            std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux").trim().parse().expect("a number");
+
+        let knock = |_| TcpStream::connect_timeout(&address, Duration::from_secs(10));
+        let crowd: io::Result<Vec<_>> = (0..allowed.min(400)).map(knock).collect();
+
+        assert!(crowd.is_ok(), "nobody is turned away: {crowd:?}");
     }
 
     #[test]
