@@ -86,6 +86,7 @@ macro_rules! every_rule {
                 a_refused_token_comes_with_the_reason
                 a_token_without_a_signature_is_refused
                 without_keys_of_the_identity_service_a_call_is_to_be_repeated
+                refused_tokens_keep_nobody_else_behind_their_address_out
                 a_media_token_is_no_user_token
                 there_are_users_and_administrators
                 a_ban_keeps_a_user_from_everything

@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{AuthError, Authenticator, Reason};
+use super::{AuthError, Authenticator, KEYS_TRIED_MAX, Reason};
 use crate::clock::Timestamp;
 use crate::config::product;
 
@@ -97,7 +97,10 @@ struct Verifier {
 
 impl Verifier {
     async fn verify(&self, token: &str) -> Result<String, AuthError> {
-        self.authenticator.verify_at(token, Timestamp::now(), self.now).await.map(|user| user.id.to_string())
+        self.authenticator
+            .verify_at(token, Timestamp::now(), self.now, KEYS_TRIED_MAX)
+            .await
+            .map(|user| user.id.to_string())
     }
 
     fn wait(&mut self, seconds: u64) {
@@ -340,4 +343,8 @@ async fn a_token_that_names_no_key_is_tried_with_four_keys_at_most() {
     assert!(four.verify(&keys[0].sign(None)).await.is_ok());
     assert_eq!(five.verify(&keys[0].sign(None)).await, Err(Reason::Key.into()));
     assert!(five.verify(&keys[0].token()).await.is_ok(), "one that names its key is tried with that one");
+    for (token, expected) in [(keys[0].sign(None), false), (keys[0].token(), true)] {
+        let verified = four.authenticator.verify_with_one_key(&token, Timestamp::now()).await;
+        assert_eq!(verified.is_ok(), expected, "{verified:?}");
+    }
 }

@@ -79,8 +79,11 @@ fn log_unauthenticated(front: &Front, path: &str, refused: Option<AuthError>, an
     }
 }
 
+/// After too many tokens from there that were refused, a further one costs one verification at most: whoever else is
+/// behind that address goes on.
+///
 /// # Errors
-/// Too many tokens from there were refused: no further one is looked at for a while.
+/// Too many tokens from there were refused, and so is this one.
 async fn identity(front: &Front, parts: &Parts, client: ClientKey, now: Timestamp) -> Result<Identity, Problem> {
     let Some(value) = parts.headers.get(AUTHORIZATION) else {
         return Ok(Identity::Guest);
@@ -88,14 +91,18 @@ async fn identity(front: &Front, parts: &Parts, client: ClientKey, now: Timestam
     let Some(token) = value.to_str().ok().and_then(bearer) else {
         return Ok(Identity::Refused(AuthError::Unauthenticated(Reason::Malformed)));
     };
-    front.limits.may_verify(client, Instant::now())?;
-    match front.auth.verify(token, now).await {
+    let may_guess = front.limits.may_guess(client, Instant::now());
+    let verified = match may_guess {
+        Ok(()) => front.auth.verify(token, now).await,
+        Err(_) => front.auth.verify_with_one_key(token, now).await,
+    };
+    match verified {
         Ok(user) => Ok(Identity::User(Arc::new(user))),
-        Err(error) => {
-            // Without keys nothing was verified, which is not the client's fault.
-            if error != AuthError::KeysUnavailable {
-                front.limits.note_refused(client, Instant::now());
-            }
+        // Nothing was guessed: it was good, or nobody can tell.
+        Err(error @ (AuthError::Expired | AuthError::KeysUnavailable)) => Ok(Identity::Refused(error)),
+        Err(error @ AuthError::Unauthenticated(_)) => {
+            may_guess?;
+            front.limits.note_refused(client, Instant::now());
             Ok(Identity::Refused(error))
         }
     }

@@ -59,8 +59,8 @@ impl Limits {
         self.clients.take(&client).map_err(too_often)
     }
 
-    /// Whether a token from there is looked at, which costs a verification: not after too many that were refused.
-    pub(super) fn may_verify(&self, client: ClientKey, now: Instant) -> Result<(), Problem> {
+    /// Not after too many tokens from there that were refused.
+    pub(super) fn may_guess(&self, client: ClientKey, now: Instant) -> Result<(), Problem> {
         let Some(refused) = &self.refused else { return Ok(()) };
         refused.lock().expect("no one panics with this lock").wait(&client, now).map_err(too_often)
     }
@@ -158,16 +158,16 @@ mod tests {
         let (limits, now) = (Limits::new(0, 3), Instant::now());
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<std::net::IpAddr>().unwrap().into());
         for _ in 0..3 {
-            assert!(limits.may_verify(one, now).is_ok());
+            assert!(limits.may_guess(one, now).is_ok());
             limits.note_refused(one, now);
         }
 
         for waited in [0, 19] {
-            let refused = limits.may_verify(one, now + Duration::from_secs(waited)).unwrap_err();
+            let refused = limits.may_guess(one, now + Duration::from_secs(waited)).unwrap_err();
             assert_eq!(refused.code, Code::RateLimited, "after {waited} s");
         }
-        assert!(limits.may_verify(other, now).is_ok());
-        assert!(limits.may_verify(one, now + Duration::from_secs(20)).is_ok());
+        assert!(limits.may_guess(other, now).is_ok());
+        assert!(limits.may_guess(one, now + Duration::from_secs(20)).is_ok());
     }
 
     #[test]

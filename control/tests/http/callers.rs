@@ -82,6 +82,19 @@ pub async fn without_keys_of_the_identity_service_a_call_is_to_be_repeated(store
     assert!(send(world.request("GET", "/api/live/active")).await.status == 200, "guests need no token");
 }
 
+/// Section 1, rule 10: guesses are limited by address, calls of users by user.
+pub async fn refused_tokens_keep_nobody_else_behind_their_address_out(store: SharedStore) {
+    let world = World::with(store, |settings| settings.http.anonymous_calls_per_minute = 5).await;
+    for _ in 0..5 {
+        mine(&world, "x.y.z").await.refused(401, "unauthenticated");
+    }
+
+    mine(&world, "x.y.z").await.refused(429, "rate_limited");
+    let forged = format!("{}x", sign(&claims()));
+    mine(&world, &forged).await.refused(429, "rate_limited");
+    mine(&world, &sign(&claims())).await.expect(200);
+}
+
 /// Rule 2: the algorithm is not the token's choice; `none` least of all.
 pub async fn a_token_without_a_signature_is_refused(store: SharedStore) {
     let world = World::new(store).await;
