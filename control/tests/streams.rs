@@ -19,6 +19,8 @@ mod counting;
 mod door;
 #[path = "streams/life.rs"]
 mod life;
+#[path = "streams/model.rs"]
+mod model;
 #[path = "streams/recovery.rs"]
 mod recovery;
 #[path = "streams/webhooks.rs"]
@@ -100,6 +102,9 @@ macro_rules! every_rule {
                 a_planned_stream_is_cancelled_by_its_owner_or_by_time
                 a_user_plans_at_most_twenty_streams
                 what_is_shown_is_changed_by_the_owner_until_the_end
+            }
+            model {
+                random_steps_end_as_the_rules_say
             }
             recovery {
                 the_next_process_takes_over_and_corrects_what_it_missed
