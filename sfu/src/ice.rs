@@ -11,7 +11,7 @@
 mod path_check;
 mod stun;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use ring::hmac;
@@ -64,6 +64,31 @@ pub fn is_response(datagram: &[u8]) -> bool {
     matches!(datagram, [1, 0x01 | 0x11, ..])
 }
 
+/// Checks of a client at once: more than it has pairs of candidates, each of which it tries a few times in a second.
+const CHECKS_AT_ONCE: u32 = 256;
+
+/// The time for one of those that follow. Full agents pace theirs by 20 to 50 ms (RFC 8445, section 14.2).
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How many checks of a client are taken, from whatever addresses: each may be a new path to know.
+#[derive(Debug, Default)]
+struct Checks {
+    /// When as many as at first may come at once again.
+    full_at: Option<Instant>,
+}
+
+impl Checks {
+    /// False: not this one.
+    fn take(&mut self, now: Instant) -> bool {
+        let from = self.full_at.map_or(now, |at| at.max(now));
+        if from + CHECK_INTERVAL > now + CHECK_INTERVAL * CHECKS_AT_ONCE {
+            return false;
+        }
+        self.full_at = Some(from + CHECK_INTERVAL);
+        true
+    }
+}
+
 /// Why a STUN message was not accepted as a check. For some there is a reply all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StunRefusal {
@@ -86,6 +111,9 @@ pub enum StunRefusal {
     /// Answered 401.
     #[error("wrong MESSAGE-INTEGRITY")]
     WrongIntegrity,
+    /// In order, but one of too many.
+    #[error("too many checks")]
+    TooMany,
     /// Answered 420.
     #[error("an attribute that must be understood is not")]
     UnknownAttribute,
@@ -165,6 +193,7 @@ pub(crate) struct IceAgent {
     unproven: Option<Box<PathCheck>>,
     first_check: Option<Instant>,
     last_heard: Option<Instant>,
+    checks: Checks,
 }
 
 impl IceAgent {
@@ -181,6 +210,7 @@ impl IceAgent {
             unproven: None,
             first_check: None,
             last_heard: None,
+            checks: Checks::default(),
         }
     }
 
@@ -307,6 +337,10 @@ impl IceAgent {
         if !integrity.verify(&local.key) {
             StunWriter::new(BINDING_ERROR, message.transaction, reply).error(401, "Unauthorized").finish(None);
             return Err(StunRefusal::WrongIntegrity);
+        }
+        // Of those that are the client's alone: nobody else uses them up.
+        if !self.checks.take(now) {
+            return Err(StunRefusal::TooMany);
         }
         if !message.unknown.is_empty() {
             StunWriter::new(BINDING_ERROR, message.transaction, reply)

@@ -154,6 +154,32 @@ fn nobody_takes_the_address_of_another_client_by_a_check_of_their_own() {
 }
 
 #[test]
+fn a_client_is_answered_so_many_checks_from_whatever_addresses() {
+    let (mut world, _) = world();
+    world.join(66);
+    let forged = {
+        let local = IceCredentials { ufrag: "00ufrag66".into(), password: "q".repeat(32) };
+        check(&local, vec![raw_attribute(0x25, &[])])
+    };
+    for address in 1_000..1_400 {
+        world.arrive(address, forged.clone());
+    }
+    assert_eq!(world.engine.stats.discards(Discard::OverBudget), 0, "those of others use none up");
+
+    for address in 1_000..1_400 {
+        world.arrive(address, nomination(66));
+    }
+    assert_eq!(world.engine.stats.discards(Discard::OverBudget), 400 - 256);
+    world.arrive(1, nomination(1));
+    world.pass(Duration::from_secs(1));
+    for address in 1_000..1_200 {
+        world.arrive(address, nomination(66));
+    }
+    let refused = world.engine.stats.discards(Discard::OverBudget);
+    assert_eq!(refused, 400 - 256 + 200 - 100, "a hundred a second, and none of another client's");
+}
+
+#[test]
 fn an_address_that_a_client_has_left_is_the_next_ones() {
     let (mut world, _) = world();
     world.join(66);

@@ -118,6 +118,7 @@ impl Engine {
                 Err(Discard::StunIntegrity)
             }
             Err(StunRefusal::Malformed | StunRefusal::WrongFingerprint) => Err(Discard::StunMalformed),
+            Err(StunRefusal::TooMany) => Err(Discard::OverBudget),
             Err(_) => Err(Discard::StunRefused),
         };
         if outcome.is_ok() {
