@@ -30,16 +30,32 @@ async function member(identity) {
   return page;
 }
 
-/** The track is decoded on the page, and stays so. Returns how it is received. */
-async function plays(page, sid, why, withinS = 20) {
-  let first;
-  return until(async (last) => {
+/**
+ * The page decodes what the publisher sends: for two seconds nearly as many frames as leave in the layer that it is
+ * shown. Returns how it is received.
+ */
+async function plays(page, publisher, sid, why, withinS = 20) {
+  const look = async () => {
     const now = await page.evaluate((s) => window.received(s), sid);
-    last(now);
-    if (!now?.frames) return undefined;
-    first ??= now.frames;
-    return now.frames >= first + 20 && now;
+    const sent = await publisher.evaluate((s) => window.sent(s), sid);
+    return now && { ...now, sent: sent.framesOf[now.height] ?? sent.frames };
+  };
+  return until(async (last) => {
+    const first = await look();
+    await pause(2000);
+    const now = await look();
+    last([first, now]);
+    if (!first?.frames || first.height !== now.height) return undefined;
+    const [played, sent] = [now.frames - first.frames, now.sent - first.sent];
+    return sent >= 10 && played >= 0.8 * sent && now;
   }, why, withinS);
+}
+
+/** Frames that the page decodes within a second. */
+async function framesOfASecond(page, sid) {
+  const first = await page.evaluate((s) => window.received(s), sid);
+  await pause(1000);
+  return (await page.evaluate((s) => window.received(s), sid)).frames - first.frames;
 }
 
 const publish = (page, codec, preset) => page.evaluate(([c, p]) => window.publishCamera(c, p), [codec, preset]);
@@ -56,7 +72,7 @@ async function codecs() {
     const mime = `video/${codec.toUpperCase()}`;
     assert.ok(offered.includes(mime), `Chromium offers ${offered}, not ${mime}`);
     const sid = await publish(alice, codec, 'h360');
-    const got = await plays(bob, sid, `${codec} is decoded`);
+    const got = await plays(bob, alice, sid, `${codec} is decoded`);
     const sent = await alice.evaluate((s) => window.sent(s), sid);
     assert.equal(sent.codec, mime);
     assert.equal(got.codec, mime);
@@ -71,12 +87,12 @@ async function codecs() {
 async function late() {
   const [alice, bob] = [await member('alice'), await member('bob')];
   const sid = await publish(alice, 'vp8', 'h360');
-  await plays(bob, sid, 'the camera is decoded');
+  await plays(bob, alice, sid, 'the camera is decoded');
   await pause(1500);
   const before = await alice.evaluate((s) => window.keyframes(s), sid);
   const carol = await member('carol');
   const first = performance.now();
-  await plays(carol, sid, 'the late viewer decodes the camera');
+  await plays(carol, alice, sid, 'the late viewer decodes the camera');
   say(`20 frames after ${(performance.now() - first).toFixed(0)} ms; key frames ${before} -> ${
     await alice.evaluate((s) => window.keyframes(s), sid)}`);
   await pause(3000);
@@ -96,7 +112,7 @@ async function session() {
   // Unprocessed: noise suppression takes the fake microphone's beeps away once it has heard some of them.
   const mic = await alice.evaluate(async () => (await window.room.localParticipant.setMicrophoneEnabled(true,
     { noiseSuppression: false, echoCancellation: false, autoGainControl: false })).trackSid);
-  const got = await plays(bob, sid, 'the camera is decoded');
+  const got = await plays(bob, alice, sid, 'the camera is decoded');
   assert.equal(got.codec, 'video/VP8');
   // libwebrtc starts at 300 kbit/s and goes up only as far as the server's transport-wide feedback lets it.
   const grown = await until(async (last) => {
@@ -123,9 +139,14 @@ async function session() {
 
   await alice.evaluate(async () => { await window.camera.mute(); });
   await until(() => heard(bob, 'TrackMuted'), 'bob sees the mute');
+  await until(async (last) => {
+    const frames = await framesOfASecond(bob, sid);
+    last(frames);
+    return frames === 0;
+  }, 'no frame comes while the camera is muted');
   await alice.evaluate(async () => { await window.camera.unmute(); });
   await until(() => heard(bob, 'TrackUnmuted'), 'bob sees the end of the mute');
-  await plays(bob, sid, 'frames come again after unmute');
+  await plays(bob, alice, sid, 'frames come again after unmute');
 
   for (const [name, page] of [['bob', bob], ['alice', alice]]) {
     await forget(page);
@@ -134,7 +155,7 @@ async function session() {
     await until(() => heard(page, 'SignalReconnected').then(async (yes) => yes || heard(page, 'Reconnected')),
       `${name} resumes`);
     assert.equal(await page.evaluate(() => window.room.localParticipant.sid), before);
-    await plays(bob, sid, `frames arrive after the resume of ${name}`);
+    await plays(bob, alice, sid, `frames arrive after the resume of ${name}`);
   }
   assert.equal(await heard(bob, 'ParticipantDisconnected'), false, 'nobody left');
 
@@ -148,7 +169,7 @@ async function session() {
 /** The server ends, killed or told to, and is started again: both pages come back by themselves. */
 async function restart() {
   const [alice, bob] = [await member('alice'), await member('bob')];
-  await plays(bob, await publish(alice, 'vp8', 'h360'), 'the camera is decoded');
+  await plays(bob, alice, await publish(alice, 'vp8', 'h360'), 'the camera is decoded');
   await forget(alice);
   await forget(bob);
   await askKeeper(ending);
@@ -156,7 +177,7 @@ async function restart() {
   await askKeeper('start');
   for (const page of [alice, bob]) await until(() => heard(page, 'Reconnected'), 'it comes back', 60);
   const sid = await until(() => cameraSid(bob), 'the camera is published again', 30);
-  await plays(bob, sid, 'frames arrive after the restart', 30);
+  await plays(bob, alice, sid, 'frames arrive after the restart', 30);
 }
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();

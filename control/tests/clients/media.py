@@ -75,6 +75,14 @@ class Camera:
         return max(sent, default=0)
 
 
+async def arrived(track: rtc.RemoteVideoTrack) -> tuple[int, int]:
+    """Frames that came whole, and packets that never came, of a remote video track."""
+    for report in await track.get_stats():
+        if report.HasField("inbound_rtp"):
+            return report.inbound_rtp.inbound.frames_received, report.inbound_rtp.received.packets_lost
+    return 0, 0
+
+
 class Microphone:
     """Publishes a steady tone."""
 

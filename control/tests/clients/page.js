@@ -52,7 +52,7 @@ window.received = async (sid) => {
   const [inbound] = await reports(sid, 'inbound-rtp');
   return inbound && {
     frames: inbound.framesDecoded ?? 0, codec: inbound.codec, width: inbound.frameWidth ?? 0,
-    samples: inbound.totalSamplesReceived ?? 0, energy: inbound.totalAudioEnergy ?? 0,
+    height: inbound.frameHeight ?? 0, samples: inbound.totalSamplesReceived ?? 0, energy: inbound.totalAudioEnergy ?? 0,
     lost: inbound.packetsLost, freezes: inbound.freezeCount, keyframes: inbound.keyFramesDecoded,
     buffered: inbound.jitterBufferDelay, emitted: inbound.jitterBufferEmittedCount,
   };
@@ -61,6 +61,9 @@ window.received = async (sid) => {
 /** Key frames encoded for the published track, all layers together. */
 window.keyframes = async (sid) => (await reports(sid, 'outbound-rtp'))
   .reduce((sum, layer) => sum + (layer.keyFramesEncoded ?? 0), 0);
+
+/** Pictures sent: of several spatial layers in one stream each is counted. */
+const framesOf = (layer) => (layer.framesSent ?? 0) / Number(/^L(\d)/.exec(layer.scalabilityMode)?.[1] ?? 1);
 
 window.sent = async (sid) => {
   const layers = await reports(sid, 'outbound-rtp');
@@ -73,6 +76,7 @@ window.sent = async (sid) => {
     available: pair?.availableOutgoingBitrate ?? 0,
     // Of the pair that media takes.
     protocol: remote?.protocol,
-    frames: Math.max(0, ...layers.map((one) => one.framesSent ?? 0)),
+    framesOf: Object.fromEntries(layers.map((one) => [one.frameHeight ?? 0, framesOf(one)])),
+    frames: Math.max(0, ...layers.map(framesOf)),
   };
 };

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::media_server::{MediaServer, signed_webhook};
 use crate::product::{API_KEY, API_SECRET, JWT_SECRET, Product, admin, eventually, now, signed, signed_with, token};
-use crate::socket::{Socket, moment, user};
+use crate::socket::{Said, Socket, user};
 
 /// Memory that a bout of abuse may leave behind: caches and allocator, not one entry an attempt.
 const GROWTH_MAX_KIB: u64 = 24 << 10;
@@ -40,6 +40,7 @@ fn wrong_tokens() -> Vec<(&'static str, String)> {
     };
     let video = json!({ "roomJoin": true, "room": "live_x_1" });
     let sfu = json!({ "iss": API_KEY, "sub": "ana", "exp": now() + 3600, "video": video });
+    let webhook = json!({ "iss": API_KEY, "sub": "ana", "exp": now() + 3600, "sha256": BASE64.encode([0; 32]) });
     let mut cut = signed(&good);
     cut.truncate(cut.len() - 4);
     vec![
@@ -66,7 +67,8 @@ fn wrong_tokens() -> Vec<(&'static str, String)> {
         ("an SFU token signed with our secret", signed(&sfu)),
         ("a video grant", with("video", video.clone())),
         ("an SFU key as issuer", with("iss", json!(API_KEY))),
-        ("a webhook's token", with("sha256", json!("x")).replace('.', "..")),
+        ("a webhook's token", signed_with(Algorithm::HS256, API_SECRET, &webhook)),
+        ("a webhook's token signed with our secret", signed(&webhook)),
     ]
 }
 
@@ -226,41 +228,67 @@ async fn webhooks_that_nobody_signed_are_refused_and_counted() {
     assert_eq!(send(Some(text(&headers[header::AUTHORIZATION])), body).await, 200, "the true one is taken");
 }
 
+/// What becomes of a packet that no client sends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    /// `chat:error`, or an acknowledgement that says no: the socket goes on.
+    Refused,
+    /// Nothing is said of it.
+    Ignored,
+    /// The connection ends.
+    Ends,
+}
+
 #[tokio::test]
-async fn packets_that_no_client_sends_close_their_socket_and_touch_no_other() {
+async fn packets_that_no_client_sends_are_refused_or_end_their_socket_and_touch_no_other() {
     let product = Product::start("packets", json!({})).await;
     let room = product.go_live("ana").await["roomName"].as_str().expect("it is told").to_owned();
     let witness = user(&product, &room, &token("witness")).await;
     let namespace = format!("/live:{room}");
     let nested = format!("42{namespace},[\"chat:message\",{}{}]", "[".repeat(7_000), "]".repeat(7_000));
     let packets = [
-        nested,
-        format!("42{namespace},"),
-        format!("42{namespace},[]"),
-        format!("42{namespace},[7,8]"),
-        format!("42{namespace},99999999999999999999999[\"chat:message\",{{\"text\":\"x\"}}]"),
-        format!("42{namespace},[\"chat:message\",{{\"text\":{}}}]", json!("\u{0}\u{202e}")),
-        "4".into(),
-        "49".into(),
-        "9".into(),
-        "é".into(),
-        "42/€,[\"x\"]".into(),
-        format!("451-{namespace},[\"chat:message\",{{\"_placeholder\":true,\"num\":0}}]"),
-        format!("45999999999-{namespace},[\"chat:message\"]"),
+        (nested, Fate::Refused),
+        (format!("42{namespace},"), Fate::Ends),
+        (format!("42{namespace},[]"), Fate::Ends),
+        (format!("42{namespace},[7,8]"), Fate::Ends),
+        (format!("42{namespace},99999999999999999999999[\"chat:message\",{{\"text\":7}}]"), Fate::Refused),
+        (format!("42{namespace},[\"chat:message\",{{\"text\":{}}}]", json!("\u{0}\u{202e}")), Fate::Refused),
+        ("4".into(), Fate::Ends),
+        ("49".into(), Fate::Ends),
+        ("9".into(), Fate::Ends),
+        ("é".into(), Fate::Ends),
+        ("42/€,[\"x\"]".into(), Fate::Ignored),
+        (format!("451-{namespace},[\"chat:message\",{{\"_placeholder\":true,\"num\":0}}]"), Fate::Ends),
+        (format!("45999999999-{namespace},[\"chat:message\"]"), Fate::Ends),
+        (format!("42{namespace},[\"chat:message\",{{\"text\":\"{}\"}}]", "x".repeat(300_000)), Fate::Ends),
     ];
-    for packet in &packets {
+    let mut other = Vec::new();
+    for (packet, expected) in &packets {
         let socket = user(&product, &room, &token("mallory")).await;
         socket.send(packet);
-        moment().await;
-        assert!(!witness.is_over(), "{packet:.60}");
+        let fate = fate(&socket).await;
+        if fate != *expected {
+            other.push(format!("{packet:.60}: {fate:?}, not {expected:?}"));
+        }
     }
-    let large = user(&product, &room, &token("mallory")).await;
-    large.emit("chat:message", json!({ "text": "x".repeat(300_000) }));
-    large.closed().await;
+    assert!(other.is_empty(), "{}", other.join("\n"));
+    assert!(!witness.is_over());
 
     let ack = witness.ask("chat:message", json!({ "text": "still here" })).await.expect("it is answered");
-    assert_eq!(ack["ok"], true, "{ack}");
+    assert_eq!((&ack["ok"], &ack["seq"]), (&json!(true), &json!(1)), "nothing of it was said");
     assert!(product.is_ready().await);
+}
+
+/// What became of what the socket sent last: a question behind it is answered in its turn.
+async fn fate(socket: &Socket) -> Fate {
+    let Ok(behind) = socket.ask("reaction", json!("no emoji")).await else { return Fate::Ends };
+    assert_eq!(behind["ok"], false, "{behind}");
+    let refused = |said: &Said| match said {
+        Said::Event { name, .. } => name == "chat:error",
+        Said::Ack { id, payload } => *id != 0 && payload[0]["ok"] == json!(false),
+        Said::Connected | Said::Refused(_) | Said::Disconnected | Said::Closed => false,
+    };
+    if socket.all().iter().any(refused) { Fate::Refused } else { Fate::Ignored }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future;
@@ -26,6 +26,9 @@ on_every_store! {
 /// Streams under load, and people who write in each.
 const STREAMS: usize = 4;
 const WRITERS: usize = 12;
+
+/// Messages that an outage lets through, at least: more than one of each writer's.
+const SAID_WITHOUT_STORE: usize = 2 * STREAMS * WRITERS;
 
 /// What the product said that it did.
 #[derive(Debug, PartialEq)]
@@ -57,11 +60,16 @@ struct Load {
     url: String,
     calls: Arc<Product>,
     sender: mpsc::UnboundedSender<Acknowledged>,
+    /// Messages acknowledged.
+    said: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
 }
 
 impl Load {
     fn note(&self, acknowledged: Acknowledged) {
+        if matches!(acknowledged, Acknowledged::Said { .. }) {
+            self.said.fetch_add(1, Ordering::Relaxed);
+        }
         // The test has what it wanted.
         let _ = self.sender.send(acknowledged);
     }
@@ -129,16 +137,18 @@ impl Load {
     }
 }
 
-/// Everything acknowledged until `enough` of it has been, and then whatever `strike` lets through.
+/// Everything acknowledged until `enough` of it has been, and then whatever `strike` lets through, which is shown how
+/// many messages have been.
 async fn under_load(
     product: Arc<Product>,
     streams: &[Running],
     enough: usize,
-    strike: impl AsyncFnOnce(),
+    strike: impl AsyncFnOnce(&AtomicUsize),
 ) -> Vec<Acknowledged> {
     let (sender, mut acknowledged) = mpsc::unbounded_channel();
-    let over = Arc::new(AtomicBool::new(false));
-    let load = Arc::new(Load { url: product.ports.url(), calls: product, sender, over: Arc::clone(&over) });
+    let (said, over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let url = product.ports.url();
+    let load = Arc::new(Load { url, calls: product, sender, said: Arc::clone(&said), over: Arc::clone(&over) });
     let mut tasks = tokio::task::JoinSet::new();
     for stream in streams {
         for writer in 0..WRITERS {
@@ -157,7 +167,7 @@ async fn under_load(
     while all.len() < enough {
         all.push(acknowledged.recv().await.expect("the load goes on"));
     }
-    strike().await;
+    strike(&said).await;
     over.store(true, Ordering::Relaxed);
     while let Some(one) = acknowledged.recv().await {
         all.push(one);
@@ -236,7 +246,7 @@ async fn killed_under_load(product: Product, media: &MediaServer) -> (Product, V
     }
     let id = product.process_id();
     let product = Arc::new(product);
-    let strike = async || crate::server::signal("KILL", &id.to_string());
+    let strike = async |_: &AtomicUsize| crate::server::signal("KILL", &id.to_string());
     let acknowledged = under_load(Arc::clone(&product), &streams, 200, strike).await;
     assert!(kinds(&acknowledged).iter().all(|&count| count > 0), "{:?}", kinds(&acknowledged));
     let mut product = Arc::into_inner(product).expect("the load is over");
@@ -320,10 +330,16 @@ async fn holds_after_an_outage(name: &str, outage: Outage) {
     let viewer = media.viewer_arrives(&product, &streams[0].room, "vera").await;
     let product = Arc::new(product);
     let gone = streams[1].clone();
-    let strike = async || {
+    let strike = async |said: &AtomicUsize| {
         outage.begin(&mut mongo);
         let begin = Instant::now();
         away(&product, &media, &streams[0], viewer).await;
+        let before = said.load(Ordering::Relaxed);
+        eventually("messages are acknowledged while the store is away", async || {
+            (said.load(Ordering::Relaxed) >= before + SAID_WITHOUT_STORE).then_some(())
+        })
+        .await;
+        assert_eq!(product.metric("onair_store_up", "").await, 0.0, "it was away all the time");
         while begin.elapsed() < outage_length() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             goes_on(&product, &streams[0]).await;

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
@@ -227,9 +226,4 @@ pub async fn guess(product: &Product, rooms: &[String]) -> Vec<String> {
 pub async fn user(product: &Product, room: &str, token: &str) -> Socket {
     let connected = Socket::connect(product, room, json!({ "token": token })).await;
     connected.unwrap_or_else(|message| panic!("refused: {message}"))
-}
-
-/// Waits a moment in which a mistake would show.
-pub async fn moment() {
-    tokio::time::sleep(Duration::from_millis(300)).await;
 }
