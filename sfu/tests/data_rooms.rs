@@ -516,6 +516,21 @@ fn who_makes_much_work_by_reliable_data_is_read_at_the_rate_and_loses_nothing() 
 }
 
 #[test]
+fn all_who_send_to_a_large_room_have_little_on_the_way_to_it() {
+    let mut world = crowded(CROWD);
+    world.pace = 0;
+    for member in 0..3 {
+        world.send(member, RELIABLE, 0..60, 1_000);
+    }
+    world.run_for(SECOND);
+    assert!((60..70).contains(&world.backlog()), "{}", world.backlog());
+
+    world.pace = 50;
+    let has_all = |member: &Member| member.numbers(RELIABLE).len() == 120;
+    assert!(world.run_until(60 * SECOND, |world| world.members.iter().all(has_all)));
+}
+
+#[test]
 fn a_room_of_a_hundred_that_tell_each_other_where_they_are_meets_no_rate() {
     let mut world = crowded(100);
     for tick in 0..300 {

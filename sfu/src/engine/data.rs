@@ -345,8 +345,10 @@ impl Engine {
 
     /// Until when a client has to wait whose messages go to so many.
     fn makes_too_much_work_until(&self, now: Instant, slot: usize) -> Option<Instant> {
-        let Sender { fan_out, untaken, .. } = &self.peers[slot].data;
-        fan_out.waits_until(now, self.peers.len(), untaken.sum())
+        let peer = &self.peers[slot];
+        // Of all who send to the room: what it sends on waits among the commands of every room.
+        let untaken = self.data.rooms.get(&peer.room).map(Loads::sum).unwrap_or_default();
+        peer.data.fan_out.waits_until(now, self.peers.len(), untaken)
     }
 
     fn may_give(&mut self, slot: usize, channel: DataChannel) -> bool {
