@@ -39,6 +39,8 @@ pub struct Counters {
     pub refused_at_door: AtomicU64,
     refused: [AtomicU64; RefusalCode::ALL.len()],
     pub(crate) unauthenticated_log: LogLimit,
+    /// Of messages that the store, or the queue in front of it, did not take.
+    pub(crate) not_kept_log: LogLimit,
     not_connected: [AtomicU64; ConnectRefusal::ALL.len()],
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::problem::STORE_RETRY;
+
 macro_rules! codes {
     ($(#[$doc:meta])* $type:ident { $($name:ident $text:literal;)* }) => {
         $(#[$doc])*
@@ -57,6 +59,7 @@ codes! {
         Unauthenticated "unauthenticated";
         TokenExpired "token_expired";
         ServerBusy "server_busy";
+        StoreUnavailable "store_unavailable";
     }
 }
 
@@ -97,6 +100,12 @@ impl Refusal {
     pub fn busy() -> Self {
         Self::new(RefusalCode::ServerBusy, "Too much is being written here; try again in a moment.")
             .after(Duration::from_secs(1))
+    }
+
+    /// Neither the store nor the queue in front of it takes a message.
+    pub fn not_kept() -> Self {
+        let message = "Messages cannot be stored at the moment, so this one was not sent; try again in a moment.";
+        Self::new(RefusalCode::StoreUnavailable, message).after(STORE_RETRY)
     }
 
     pub fn over() -> Self {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -115,7 +115,9 @@ impl Spool {
             let write = move || file.as_mut().map_or(Ok(()), |file| file.append(&lines));
             let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)));
             if let Err(error) = written {
-                error!(%error, "cannot write the queue of chat messages that wait for the store");
+                if let Some(left_out) = self.counters.not_kept_log.admit(Instant::now()) {
+                    error!(%error, left_out, "cannot write the queue of chat messages that wait for the store");
+                }
                 return Err(Full);
             }
         }

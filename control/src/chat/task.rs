@@ -406,7 +406,7 @@ impl RoomTask {
             _ => {
                 for (client, reply) in answers {
                     self.room.on_unsent(client.member());
-                    client.refuse(reply, &Refusal::busy());
+                    client.refuse(reply, &Refusal::not_kept());
                 }
                 return Vec::new();
             }
@@ -465,7 +465,11 @@ impl RoomTask {
             match self.patiently(self.shared.store.chat_append(&stored)).await {
                 Ok(()) => return true,
                 // Also after `Failed`: the queue tells what can never be stored.
-                Err(cause) => warn!(stream = %self.id, %cause, "chat messages go to the queue on disk"),
+                Err(cause) => {
+                    if let Some(left_out) = self.shared.counters.not_kept_log.admit(Instant::now()) {
+                        warn!(stream = %self.id, %cause, left_out, "chat messages go to the queue on disk");
+                    }
+                }
             }
         }
         spool.push(stored).await.is_ok()

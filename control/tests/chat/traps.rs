@@ -284,7 +284,7 @@ async fn what_may_be_sent_at_once_is_taken_whole_while_the_room_waits_for_the_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
+async fn a_full_queue_says_that_nothing_can_be_stored_and_loses_nothing_it_took() {
     let limits = Limits { queued: 10, faults: 1000, ..unlimited() };
     let server = Server::start(Options { limits, ..Options::default() }).await;
     let (stream, namespace) = room(&server).await;
@@ -297,7 +297,8 @@ async fn a_full_queue_says_that_the_server_is_busy_and_loses_nothing_it_took() {
         ana.event("chat:message").await.unwrap();
     }
     ana.emit(&namespace, "chat:message", &json!({ "text": "too many" })).await;
-    assert_eq!(ana.event("chat:error").await.unwrap()["code"], "server_busy");
+    let refusal = ana.event("chat:error").await.unwrap();
+    assert_eq!((&refusal["code"], &refusal["retryAfterMs"]), (&json!("store_unavailable"), &json!(2000)));
 
     server.world.away.set_away(false);
     let counters = server.world.chat.counters();
