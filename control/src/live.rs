@@ -4,6 +4,10 @@
 //! Every stream that is read from or written to the store passes [`Live::observe`], which keeps the newest copy by its
 //! `rev`. What follows from a change (chat, rooms) is derived from the two copies, on every node alike: the node that
 //! wrote it, and those that saw it when they looked for changes. So an effect needs no message between nodes.
+//!
+//! What people decided and the store did not take holds here as well ([`Live::hold`]), on this node alone.
+
+mod held;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -11,8 +15,11 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::store::moderation::Ban;
-use crate::store::stream::{Stream, StreamId, UserId};
+use crate::store::stream::{Stream, StreamId, Transition, UserId};
 use crate::viewers::Places;
+
+pub(crate) use held::Decision;
+use held::{Held, Push};
 
 /// How long a stream that ended is kept here, so that late copies of it are recognised.
 const ENDED_KEPT: Duration = Duration::from_secs(600);
@@ -29,6 +36,17 @@ impl Change {
     pub fn was_live(&self) -> bool {
         self.before.as_ref().is_some_and(|before| before.is_live())
     }
+}
+
+/// What became of a decision that was to be held here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold<T> {
+    /// With what followed, if it changes a stream.
+    New(Option<T>),
+    /// One like it is held.
+    Known,
+    /// It concerns no live stream, or too many are held.
+    Not,
 }
 
 /// Cheap to clone.
@@ -48,6 +66,8 @@ struct Known {
     /// Ended ones by their last change, to forget them.
     ended: BTreeMap<(Timestamp, StreamId), ()>,
     bans: HashMap<UserId, Ban>,
+    /// Not stored yet.
+    held: Held,
     /// Raised by every change, for snapshots.
     version: u64,
 }
@@ -66,9 +86,75 @@ impl Live {
         if let Some(newest) = before.as_ref().filter(|before| before.rev >= stream.rev) {
             return Err(Arc::clone(newest));
         }
-        let change = Change { before, after: Arc::new(stream) };
+        let change = Change { before, after: Arc::new(known.held.applied(stream)) };
         known.replace(&change);
         Ok(then(&change))
+    }
+
+    /// Has a decision hold that the store did not take: over a live stream that is known here, or everywhere. Calls `then`
+    /// with the change as [`Live::observe`] does.
+    pub(crate) fn hold<T>(&self, decision: Decision, then: impl FnOnce(&Change) -> T) -> Hold<T> {
+        let mut known = self.known.write().expect("no one panics with this lock");
+        let before = match &decision {
+            Decision::Ban(_) => None,
+            Decision::End(id, _) | Decision::Block(id, _) => {
+                let is_ended = known.held.end_of(*id).is_some();
+                match known.streams.get(id).filter(|stream| stream.is_live() || is_ended) {
+                    Some(stream) => Some(Arc::clone(stream)),
+                    None => return Hold::Not,
+                }
+            }
+        };
+        match known.held.push(decision) {
+            Push::New => {}
+            Push::Known => return Hold::Known,
+            Push::Full => return Hold::Not,
+        }
+        let Some(before) = before else { return Hold::New(None) };
+        let after = Arc::new(known.held.applied(Stream::clone(&before)));
+        if after == before {
+            return Hold::New(None);
+        }
+        let change = Change { before: Some(before), after };
+        known.replace(&change);
+        Hold::New(Some(then(&change)))
+    }
+
+    /// What waits to be stored, in the order in which it was decided.
+    pub(crate) fn held(&self) -> Vec<Decision> {
+        self.read(|known| known.held.all().to_vec())
+    }
+
+    pub(crate) fn held_count(&self) -> usize {
+        self.read(|known| known.held.all().len())
+    }
+
+    pub(crate) fn held_end(&self, id: StreamId) -> Option<Transition> {
+        self.read(|known| known.held.end_of(id).cloned())
+    }
+
+    /// It is stored, and whatever comes of the store from now on says so.
+    pub(crate) fn release(&self, decision: &Decision) {
+        self.known.write().expect("no one panics with this lock").held.remove(decision);
+    }
+
+    /// Somebody takes a block back. If it was not stored, no newer copy of the stream says so: it goes from the known one.
+    pub(crate) fn release_block<T>(&self, id: StreamId, user: &UserId, then: impl FnOnce(&Change) -> T) -> Option<T> {
+        let mut known = self.known.write().expect("no one panics with this lock");
+        if !known.held.remove_block(id, user) {
+            return None;
+        }
+        let before = known.streams.get(&id).cloned()?;
+        let mut after = Stream::clone(&before);
+        after.blocks.retain(|block| block.user_id != *user);
+        let change = Change { before: Some(before), after: Arc::new(after) };
+        known.replace(&change);
+        Some(then(&change))
+    }
+
+    /// The same of a ban, which goes on as any that is known here. False: it was not held.
+    pub(crate) fn release_ban(&self, user: &UserId) -> bool {
+        self.known.write().expect("no one panics with this lock").held.remove_ban(user)
     }
 
     /// Who has a place in rooms of this process.
@@ -120,7 +206,10 @@ impl Live {
 
     /// The ban that holds for a user now.
     pub fn ban(&self, user: &UserId, now: Timestamp) -> Option<Ban> {
-        self.read(|known| known.bans.get(user).filter(|ban| ban.holds(now)).cloned())
+        self.read(|known| {
+            let stored = known.bans.get(user).filter(|ban| ban.holds(now));
+            known.held.ban_of(user, now).or(stored).cloned()
+        })
     }
 
     /// Forgets streams that ended long ago, and bans that no longer hold.

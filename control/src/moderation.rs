@@ -4,6 +4,8 @@
 //! A decision is stored first, then handed to [`Streams`], from where it takes effect on chat and rooms, on every node.
 //! Then it is written to the audit log, unless it changed nothing. If the store fails in between, the caller is told to
 //! repeat the call, and the line waits here ([`Unwritten`]): the next call writes it, also one that changes nothing.
+//! Where the store takes nothing at all, an end, a block or a ban takes effect on this node all the same
+//! ([`Streams::hold`]).
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
 //! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
@@ -29,7 +31,7 @@ use crate::problem::{Code, Problem};
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{PageEnd, Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
-use crate::streams::{Ended, Streams, is_visible};
+use crate::streams::{Ended, Streams, Unstored, is_visible};
 use crate::user::{Caller, User};
 
 /// Entries of a list of blocked users.
@@ -120,13 +122,24 @@ impl Moderation {
     /// Ends anybody's stream.
     ///
     /// # Errors
-    /// Those of [`Streams::end`].
+    /// Those of [`Streams::end`]. With `store_unavailable` it may have ended here, which the text says.
     pub async fn end(&self, caller: &Caller, id: StreamId, reason: Option<String>) -> Result<Ended, Problem> {
         let ended = self.streams().end(caller, id).await?;
         let details = json!({ "reason": reason, "alreadyEnded": ended.already_ended });
         let act = Act { action: "stream.end", stream: Some(id), target: None, details };
+        if let Some(unstored) = ended.unstored {
+            return Err(self.unstored(unstored, caller, act));
+        }
         self.log_if(!ended.already_ended, caller, act).await?;
         Ok(ended)
+    }
+
+    /// A decision holds that the store did not take; its line of the log waits as well.
+    fn unstored(&self, unstored: Unstored, caller: &Caller, act: Act) -> Problem {
+        if unstored.is_new {
+            self.0.unwritten.keep(self.line(caller, act));
+        }
+        unstored.problem
     }
 
     /// Writes a line of the log, if there was a change, and those that still wait.
@@ -157,9 +170,9 @@ impl Moderation {
         entry
     }
 
-    /// A stream as the store has it, for its owner or an administrator.
+    /// The newest copy of a stream, for its owner or an administrator.
     async fn moderated(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
-        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        let stream = self.streams().newest(id).await?.ok_or_else(Problem::stream_not_found)?;
         if stream.owner_id == user.id || user.is_admin() {
             return Ok(stream);
         }

@@ -92,6 +92,7 @@ impl Streams {
     pub fn tick(&self) {
         self.hand_in_due_ends(|| None);
         self.hand_in_due_comparisons(|| None);
+        self.try_held_again();
     }
 
     /// `done` gives each job somebody to tell.

@@ -1,6 +1,7 @@
 //! The life of a stream: start, watch, stop, end, and what follows from each change (stream API, sections 3, 4, 9).
 //!
-//! Starting is in `start`, ending in `finish`, watching in `watch`, what is planned in `schedule`; who is in a
+//! Starting is in `start`, ending in `finish`, what the store refused to keep in `unstored`, watching in `watch`, what is
+//! planned in `schedule`; who is in a
 //! stream's room in [`crate::viewers`], and what keeps all of it true in [`crate::reconcile`].
 //!
 //! Every change is one conditional write to the store; whoever loses a race answers from what it finds. Effects on chat
@@ -13,6 +14,7 @@ mod once;
 mod room_name;
 mod schedule;
 mod start;
+mod unstored;
 mod watch;
 
 use std::future::Future;
@@ -40,6 +42,7 @@ use crate::viewers::Desks;
 pub use counters::{Counters, END_REASONS};
 pub(crate) use room_name::{PREFIX as ROOM_PREFIX, named_at};
 pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
+pub use unstored::Unstored;
 pub(crate) use watch::is_visible;
 
 /// What to do when the caller is live already.
@@ -83,6 +86,19 @@ pub struct Started {
 pub struct Ended {
     pub stream: Arc<Stream>,
     pub already_ended: bool,
+    /// It ended here, and the store did not take it.
+    pub unstored: Option<Unstored>,
+}
+
+impl Ended {
+    /// # Errors
+    /// Why it is not stored.
+    fn stored(self) -> Result<Self, Problem> {
+        match self.unstored {
+            None => Ok(self),
+            Some(unstored) => Err(unstored.problem),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +159,8 @@ pub(crate) struct Inner {
     pub(crate) desks: Desks,
     pub(crate) agenda: Agenda,
     pub(crate) neighbours: Neighbours,
+    /// Held by whoever stores decisions that the store refused before.
+    storing_held: tokio::sync::Mutex<()>,
     /// When the streams of an earlier process were read.
     recovered: OnceLock<Timestamp>,
     /// Of rooms in this process, from the start on.
@@ -167,6 +185,7 @@ impl Streams {
             desks,
             agenda: Agenda::default(),
             neighbours: Neighbours::default(),
+            storing_held: tokio::sync::Mutex::default(),
             recovered: OnceLock::new(),
             room_events,
             parts,
@@ -274,7 +293,7 @@ impl Streams {
 
     /// A stream of the caller's own. What others may not even see does not exist for them.
     async fn own_stream(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
-        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        let stream = self.newest(id).await?.ok_or_else(Problem::stream_not_found)?;
         if stream.owner_id == user.id {
             return Ok(stream);
         }

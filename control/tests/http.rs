@@ -10,6 +10,8 @@ mod mongo;
 mod ports;
 #[path = "support/stores.rs"]
 mod stores;
+#[path = "support/switched_store.rs"]
+mod switched_store;
 
 /// Where a rule finds its store.
 mod place {
@@ -158,6 +160,7 @@ macro_rules! every_rule {
                 the_reason_of_an_end_is_cleaned
                 what_is_absent_is_left_out_of_the_log
                 what_changes_nothing_is_not_in_the_log
+                what_is_decided_holds_where_the_store_takes_nothing_and_is_stored_later
                 administrators_list_streams_in_any_state
             }
             scheduled {

@@ -78,6 +78,8 @@ macro_rules! every_rule {
                 a_clock_that_was_ahead_keeps_nobody_from_starting
                 a_stream_whose_clock_was_ahead_ends_by_time
                 a_stream_that_is_replaced_asks_for_no_pause
+                an_end_holds_where_the_store_takes_nothing_and_is_stored_later
+                an_end_that_was_not_stored_is_by_the_same_call_again
                 a_replacement_that_failed_can_be_tried_again_at_once
                 a_stream_that_never_began_asks_for_no_pause
                 a_start_without_a_media_server_counts_for_nothing

@@ -21,6 +21,8 @@ fn streams(page: &mut Page<'_>, sources: &Sources) {
     let failures = sources.store_health.failures();
     page.metric("onair_store_failures_total", help, MetricType::COUNTER, &[(&[], failures)]);
     let live = sources.streams.live();
+    let help = "Ends, blocks and bans that hold here although the store did not take them yet.";
+    page.metric("onair_decisions_unstored", help, MetricType::GAUGE, &[(&[], live.held_count() as u64)]);
     page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);
     page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], live.viewers())]);
     let counters = sources.streams.counters();

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::{Act, Counters, Moderation};
 use crate::clock::Timestamp;
+use crate::live::Decision;
 use crate::problem::{Code, Problem};
+use crate::store::StoreError;
 use crate::store::moderation::Ban;
 use crate::store::stream::UserId;
 use crate::user::Caller;
@@ -27,29 +29,41 @@ impl Moderation {
         }
         let (by, at) = (caller.user.id.clone(), Timestamp::now());
         let ban = Ban { user_id: user.clone(), reason, until, by, at, lifted_at: None };
-        let known = self.store().ban(user).await?.filter(|known| known.holds(at));
-        let known = known.filter(|known| (&known.reason, known.until) == (&ban.reason, ban.until));
-        let changed = known.is_none();
-        let ban = known.unwrap_or(ban);
-        if changed {
-            self.store().set_ban(&ban).await?;
-        }
+        self.streams().store_held_first().await;
+        let (ban, changed) = match self.write_ban(&ban).await {
+            Ok(written) => written,
+            Err(error) => {
+                let act = ban_of(&ban);
+                let unstored = self.streams().hold(Decision::Ban(ban), error)?;
+                return Err(self.unstored(unstored, caller, act));
+            }
+        };
         self.streams().observe_ban(ban.clone());
-        let details = json!({ "reason": ban.reason, "until": ban.until });
-        let act = Act { action: "user.ban", stream: None, target: Some(user.to_string()), details };
-        self.log_if(changed, caller, act).await?;
+        self.log_if(changed, caller, ban_of(&ban)).await?;
         Counters::add(&self.counters().bans);
         Ok(ban)
+    }
+
+    /// The ban that holds from now on, and whether it is another one than before.
+    async fn write_ban(&self, ban: &Ban) -> Result<(Ban, bool), StoreError> {
+        let known = self.store().ban(&ban.user_id).await?.filter(|known| known.holds(ban.at));
+        if let Some(known) = known.filter(|known| (&known.reason, known.until) == (&ban.reason, ban.until)) {
+            return Ok((known, false));
+        }
+        self.store().set_ban(ban).await?;
+        Ok((ban.clone(), true))
     }
 
     /// # Errors
     /// `store_unavailable`.
     pub async fn lift_ban(&self, caller: &Caller, user: &UserId) -> Result<(), Problem> {
-        let changed = self.store().lift_ban(user, Timestamp::now()).await?;
-        if let Some(ban) = self.store().ban(user).await? {
-            self.streams().observe_ban(ban);
-        }
+        let changed = self.streams().lift_ban(user).await?;
         let (target, details) = (Some(user.to_string()), Value::Null);
         self.log_if(changed, caller, Act { action: "user.unban", stream: None, target, details }).await
     }
+}
+
+fn ban_of(ban: &Ban) -> Act {
+    let details = json!({ "reason": ban.reason, "until": ban.until });
+    Act { action: "user.ban", stream: None, target: Some(ban.user_id.to_string()), details }
 }

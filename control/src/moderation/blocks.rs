@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Act, BLOCKS_MAX, Counters, Moderation};
 use crate::clock::Timestamp;
+use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::stream::{Block, StreamId, UserId};
 use crate::user::{Caller, User};
@@ -25,6 +26,7 @@ impl Moderation {
         user: &UserId,
         reason: Option<String>,
     ) -> Result<Block, Problem> {
+        self.streams().store_held_first().await;
         let stream = self.moderated(&caller.user, id).await?;
         if stream.owner_id == *user {
             return Err(Problem::new(Code::CannotBlockOwner, "The owner of a stream cannot be blocked from it."));
@@ -34,7 +36,16 @@ impl Moderation {
             require_space(&stream.blocks, reason.as_deref())?;
         }
         let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: caller.user.id.clone(), reason };
-        let outcome = self.store().block(id, &block).await?;
+        let outcome = match self.store().block(id, &block).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let details = json!({ "reason": block.reason });
+                let unstored = self.streams().hold(Decision::Block(id, block), error)?;
+                let target = Some(user.to_string());
+                let act = Act { action: "user.block", stream: Some(id), target, details };
+                return Err(self.unstored(unstored, caller, act));
+            }
+        };
         let changed = outcome.changed();
         let stream = outcome.into_stream();
         let kept = stream.blocks.iter().find(|kept| kept.user_id == *user).cloned().unwrap_or(block);
@@ -50,9 +61,7 @@ impl Moderation {
     /// `stream_not_found`, `not_owner`, `store_unavailable`.
     pub async fn unblock(&self, caller: &Caller, id: StreamId, user: &UserId) -> Result<(), Problem> {
         self.moderated(&caller.user, id).await?;
-        let outcome = self.store().unblock(id, user, Timestamp::now()).await?;
-        let changed = outcome.changed();
-        self.streams().observe(outcome.into_stream());
+        let changed = self.streams().unblock(id, user).await?;
         self.log_about(caller, "user.unblock", id, user, Value::Null, changed).await
     }
 

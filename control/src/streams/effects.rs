@@ -36,7 +36,7 @@ impl Streams {
         }
     }
 
-    fn follow(&self, change: &Change) {
+    pub(super) fn follow(&self, change: &Change) {
         let stream = &change.after;
         if change.was_live() && !stream.is_live() {
             self.0.agenda.forget(stream.id);

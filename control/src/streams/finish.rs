@@ -1,6 +1,9 @@
 //! The ends of streams. Each is one conditional write; whoever comes second is told of the first end.
+//!
+//! An end that somebody decided takes effect here even if the store does not take it ([`Streams::hold`]).
 
 use super::{Counters, Ended, Streams};
+use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Outcome, Stream, StreamId, StreamState, Transition, UserId};
@@ -14,18 +17,19 @@ impl Streams {
     pub async fn stop(&self, user: &User, id: Option<StreamId>) -> Result<Ended, Problem> {
         let (streams, user) = (self.clone(), user.clone());
         self.to_the_end(async move {
+            streams.store_held_first().await;
             let stream = match id {
                 Some(id) => streams.own_stream(&user, id).await?,
-                None => streams.store().live_stream_of(&user.id).await?.ok_or_else(|| {
+                None => streams.newest_live_of(&user.id).await?.ok_or_else(|| {
                     Problem::new(Code::StreamNotFound, "You have no live stream; name the one you mean in streamId.")
                 })?,
             };
-            streams.end_started(stream, EndReason::Stopped).await
+            streams.end_started(stream, EndReason::Stopped).await?.stored()
         })
         .await
     }
 
-    /// Ends any stream, by an administrator.
+    /// Ends any stream, by an administrator. See [`Ended::unstored`].
     ///
     /// # Errors
     /// `forbidden`, `stream_not_found`, `conflict` for one that was not started, `store_unavailable`.
@@ -35,7 +39,8 @@ impl Streams {
         }
         let streams = self.clone();
         self.to_the_end(async move {
-            let stream = streams.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+            streams.store_held_first().await;
+            let stream = streams.newest(id).await?.ok_or_else(Problem::stream_not_found)?;
             streams.end_started(stream, EndReason::EndedByAdmin).await
         })
         .await
@@ -46,8 +51,8 @@ impl Streams {
     /// # Errors
     /// `store_unavailable`.
     pub async fn end_for_ban(&self, user: &UserId) -> Result<(), Problem> {
-        if let Some(stream) = self.store().live_stream_of(user).await? {
-            self.finish(stream.id, &StreamState::LIVE, EndReason::Banned, None).await?;
+        if let Some(stream) = self.newest_live_of(user).await? {
+            self.end_started(stream, EndReason::Banned).await?.stored()?;
         }
         Ok(())
     }
@@ -57,11 +62,27 @@ impl Streams {
             self.observe(stream);
             return Err(Problem::new(Code::Conflict, "This stream has not started; cancel it with DELETE instead."));
         }
-        let outcome = self.finish(stream.id, &StreamState::LIVE, reason, None).await?;
-        let already_ended = !outcome.changed();
-        // The end itself, not a later copy of it, is the answer.
-        let stream = self.observe(outcome.into_stream());
-        Ok(Ended { stream, already_ended })
+        let (id, held) = (stream.id, self.live().held_end(stream.id));
+        let was_held = held.is_some();
+        let end = held.unwrap_or_else(|| self.end_now(&StreamState::LIVE, reason, None));
+        match self.store_end(id, &end).await {
+            Ok(outcome) => {
+                let already_ended = was_held || !outcome.changed();
+                // The end itself, not a later copy of it, is the answer.
+                let stream = self.observe(outcome.into_stream());
+                Ok(Ended { stream, already_ended, unstored: None })
+            }
+            Err(error) => {
+                self.observe(stream);
+                let unstored = self.hold(Decision::End(id, end), error)?;
+                let stream = self.live().stream(id).ok_or_else(Problem::stream_not_found)?;
+                Ok(Ended { stream, already_ended: was_held, unstored: Some(unstored) })
+            }
+        }
+    }
+
+    fn end_now(&self, from: &[StreamState], reason: EndReason, room_sid: Option<String>) -> Transition {
+        Transition { from: from.to_vec(), to: StreamState::Ended, at: self.now(), end_reason: Some(reason), room_sid }
     }
 
     /// Ends a stream that is in one of these states, and if given only the one whose room has this `sid`.
@@ -72,15 +93,16 @@ impl Streams {
         reason: EndReason,
         room_sid: Option<String>,
     ) -> Result<Outcome, StoreError> {
-        let transition = Transition {
-            from: from.to_vec(),
-            to: StreamState::Ended,
-            at: self.now(),
-            end_reason: Some(reason),
-            room_sid,
-        };
-        let outcome = self.store().transition(id, &transition).await?;
-        if outcome.changed() {
+        // What somebody decided earlier is the reason.
+        let held = self.live().held_end(id);
+        self.store_end(id, &held.unwrap_or_else(|| self.end_now(from, reason, room_sid))).await
+    }
+
+    pub(super) async fn store_end(&self, id: StreamId, end: &Transition) -> Result<Outcome, StoreError> {
+        let outcome = self.store().transition(id, end).await?;
+        if outcome.changed()
+            && let Some(reason) = end.end_reason
+        {
             self.counters().count_end(reason);
             let Stream { owner_id, room_name, .. } = outcome.stream();
             let (owner, room) = (owner_id.as_str(), room_name.as_str());

@@ -131,6 +131,11 @@ impl Streams {
         };
         let live = self.store().live_stream_of(&user.id).await?;
         if let Some(live) = &live {
+            // It is over, which the store did not take.
+            if self.live().held_end(live.id).is_some() {
+                self.store_held().await?;
+                return Ok(Attempt::Lost);
+            }
             match request.on_conflict {
                 OnConflict::Resume => return Ok(Attempt::Resumed(Box::new(live.clone()))),
                 OnConflict::Reject => {

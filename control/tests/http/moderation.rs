@@ -8,6 +8,8 @@ use control::rooms::{RoomRole, Session};
 use control::store::SharedStore;
 use control::store::stream::Block;
 
+use crate::switched_store::Switched;
+
 fn path(id: &str, user: &str) -> String {
     format!("/api/live/{id}/blocks/{user}")
 }
@@ -425,6 +427,85 @@ pub async fn what_changes_nothing_is_not_in_the_log(store: SharedStore) {
         "user.unban",
         "report.review",
         "stream.end",
+    ];
+    assert_eq!(seen, expected);
+}
+
+/// On a full disk streams are ended and users put out all the same; the log has each decision once.
+pub async fn what_is_decided_holds_where_the_store_takes_nothing_and_is_stored_later(store: SharedStore) {
+    let switched = Switched::new(store, false);
+    let world = World::new(switched.clone()).await;
+    let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
+    let (id, room) = (answer["streamId"].as_str().unwrap(), answer["roomName"].as_str().unwrap());
+    let banned_room =
+        world.post("/api/live/start", "spammer", json!({})).await.expect(201)["roomName"].as_str().unwrap().to_owned();
+    for identity in ["bad:aaaaaaaa", "bad2:aaaaaaaa", "spammer:bbbbbbbb", "good:aaaaaaaa"] {
+        world.rooms.enter(room, session(identity));
+    }
+    let watch = format!("/api/live/{id}/watch");
+    let twice = async |method: &str, path: &str, user: &str, body: Value, says: &str| {
+        for _ in 0..2 {
+            let refused = world.call(method, path, user, body.clone()).await;
+            refused.refused(503, "store_unavailable");
+            assert!(refused.json()["detail"].as_str().unwrap().contains(says), "{refused:?}");
+            assert!(refused.header("retry-after").is_some());
+        }
+    };
+    switched.set_full(true);
+
+    twice("PUT", &path(id, "bad"), "u1", json!({ "reason": "rude" }), "put out and kept out").await;
+    twice("PUT", &path(id, "bad2"), "admin", Value::Null, "put out and kept out").await;
+    twice("PUT", "/api/admin/users/spammer/ban", "admin", json!({ "reason": "spam" }), "is banned").await;
+    twice("PUT", "/api/admin/users/bad/ban", "admin", json!({ "reason": "spam" }), "is banned").await;
+
+    eventually("their sessions are removed", || async {
+        let removed = world.rooms.removed();
+        let is_removed = |user: &str| removed.iter().any(|(_, identity)| identity.starts_with(user));
+        is_removed("bad:") && is_removed("bad2:") && is_removed("spammer:")
+    })
+    .await;
+    assert!(!world.rooms.removed().iter().any(|(_, identity)| identity.starts_with("good:")));
+    eventually("the stream of the banned one is over", || async { !world.rooms.has(&banned_room) }).await;
+    world.get(&watch, "bad2").await.refused(403, "blocked");
+    world.get(&watch, "spammer").await.refused(403, "banned");
+    world.delete(&path(id, "bad2"), "u1").await.refused(503, "store_unavailable");
+    world.get(&watch, "bad2").await.refused(403, "blocked");
+    twice("POST", &format!("/api/live/{id}/end"), "admin", Value::Null, "ended on this server").await;
+    world.get(&watch, "good").await.refused(410, "stream_ended");
+
+    switched.set_full(false);
+    // What is taken back before it is stored is as if it had been.
+    world.delete(&path(id, "bad2"), "u1").await.expect(204);
+    world.delete("/api/admin/users/bad/ban", "admin").await.expect(204);
+    let ended = world.post(&format!("/api/live/{id}/end"), "admin", Value::Null).await.expect(200);
+    assert_eq!(
+        (&ended["alreadyEnded"], &ended["stream"]["endReason"]),
+        (&json!(true), &json!("ended_by_admin")),
+        "{ended}"
+    );
+    let blocks = world.get(&format!("/api/live/{id}/blocks"), "u1").await.expect(200);
+    let blocked: Vec<_> = blocks["users"].as_array().unwrap().iter().map(|user| &user["userId"]).collect();
+    assert_eq!(blocked, ["bad"]);
+    let store = world.streams.store();
+    assert!(store.ban(&"spammer".parse().unwrap()).await.unwrap().is_some());
+    assert_eq!(store.ban(&"bad".parse().unwrap()).await.unwrap(), None);
+    world.post("/api/live/start", "bad", json!({})).await.expect(201);
+    let log = world.get("/api/admin/audit", "admin").await.expect(200);
+    let mut seen: Vec<_> = log["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["action"].as_str().unwrap(), entry["target"].as_str().unwrap_or_default()))
+        .collect();
+    seen.sort_unstable();
+    let expected = [
+        ("stream.end", ""),
+        ("user.ban", "bad"),
+        ("user.ban", "spammer"),
+        ("user.block", "bad"),
+        ("user.block", "bad2"),
+        ("user.unban", "bad"),
+        ("user.unblock", "bad2"),
     ];
     assert_eq!(seen, expected);
 }

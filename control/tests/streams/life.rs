@@ -395,6 +395,75 @@ pub async fn an_end_holds_also_when_the_media_server_is_away(store: SharedStore)
     assert_eq!(world.state(&stream).await, StreamState::Ended);
 }
 
+/// A full disk must keep nobody on the air.
+pub async fn an_end_holds_where_the_store_takes_nothing_and_is_stored_later(store: SharedStore) {
+    let world = World::new(store);
+    for fault in [Fault::Full, Fault::Away] {
+        let stream = world.live("ana").await;
+        world.enter(&stream, &world.viewer("bo")).await;
+        let decided_at = world.clock.now();
+        fault.set(&world, true);
+        for _ in 0..2 {
+            let refused = world.streams.stop(&user("ana"), Some(stream.id)).await.expect_err("it is not stored");
+            assert_eq!(refused.code, Code::StoreUnavailable);
+            assert!(refused.detail.contains("ended on this server"), "{refused}");
+        }
+
+        eventually("its room is gone", async || !world.door.has(&stream.room_name)).await;
+        let known = world.streams.live().stream(stream.id).unwrap();
+        assert_eq!((known.is_live(), known.end_reason, known.viewers), (false, Some(EndReason::Stopped), 0));
+        assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
+        assert_eq!(code(world.try_start("ana").await), Code::StoreUnavailable, "it is not resumed");
+        world.pass(60).await;
+        assert_eq!(world.streams.live().live_count(), 0);
+
+        fault.set(&world, false);
+        eventually("it is stored", async || {
+            world.pass(1).await;
+            !world.stored(stream.id).await.is_live()
+        })
+        .await;
+        let stored = world.stored(stream.id).await;
+        assert_eq!((stored.end_reason, stored.ended_at), (Some(EndReason::Stopped), Some(decided_at)));
+        assert!(world.streams.stop(&user("ana"), Some(stream.id)).await.unwrap().already_ended);
+        world.clock.advance(60);
+    }
+}
+
+/// The next call stores it as well.
+pub async fn an_end_that_was_not_stored_is_by_the_same_call_again(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    world.store.set_full(true);
+    let ended = world.streams.end(&admin("root"), stream.id).await.unwrap();
+    assert!(ended.unstored.is_some_and(|unstored| unstored.is_new));
+    let again = world.streams.end(&admin("root"), stream.id).await.unwrap();
+    assert!(again.unstored.is_some_and(|unstored| !unstored.is_new));
+    world.store.set_full(false);
+
+    let ended = world.streams.end(&admin("other"), stream.id).await.unwrap();
+    assert_eq!((ended.already_ended, ended.unstored), (true, None));
+    let stored = world.stored(stream.id).await;
+    assert_eq!(stored.end_reason, Some(EndReason::EndedByAdmin));
+    assert_eq!(*world.streams.live().stream(stream.id).unwrap(), stored);
+}
+
+/// What is wrong with a store.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Full,
+    Away,
+}
+
+impl Fault {
+    fn set(self, world: &World, is: bool) {
+        match self {
+            Fault::Full => world.store.set_full(is),
+            Fault::Away => world.store.set_away(is),
+        }
+    }
+}
+
 // ---- watch
 
 pub async fn a_viewers_token_lets_one_user_in_on_several_devices(store: SharedStore) {

@@ -18,11 +18,37 @@ use control::store::{
     Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, SharedStore, Store, StoreError, Taken,
 };
 
+/// Operations that write nothing.
+const READS: [&str; 21] = [
+    "stream",
+    "stream_of_room",
+    "live_stream_of",
+    "last_ended_of",
+    "streams",
+    "count_scheduled",
+    "streams_changed_since",
+    "owner_blocks",
+    "presence_open",
+    "presence_of",
+    "presence_all",
+    "webhook_handled",
+    "chat_messages",
+    "chat_message",
+    "chat_totals",
+    "relayed_since",
+    "ban",
+    "bans_changed_since",
+    "open_report",
+    "reports",
+    "audit",
+];
+
 /// Passes everything on, unless it is away.
 pub struct Switched {
     store: SharedStore,
     away: AtomicBool,
     silent: AtomicBool,
+    full: AtomicBool,
     refused: Mutex<Option<&'static str>>,
     shared: bool,
 }
@@ -30,10 +56,11 @@ pub struct Switched {
 impl Switched {
     /// `shared`: as if other processes could use it.
     pub fn new(store: SharedStore, shared: bool) -> Arc<Self> {
-        let (away, silent, refused) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(None));
-        Arc::new(Self { store, away, silent, refused, shared })
+        let (away, silent, full) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { store, away, silent, full, refused: Mutex::new(None), shared })
     }
 
+    #[allow(dead_code, reason = "not every suite needs it")]
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
     }
@@ -42,6 +69,12 @@ impl Switched {
     #[allow(dead_code, reason = "not every suite needs it")]
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// As with a full disk: it is read, and takes nothing.
+    #[allow(dead_code, reason = "not every suite needs it")]
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
     }
 
     /// Away for the operation of that name alone.
@@ -54,7 +87,8 @@ impl Switched {
         while self.silent.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        match self.away.load(Ordering::SeqCst) || *self.refused.lock().unwrap() == Some(operation) {
+        let is_full = self.full.load(Ordering::SeqCst) && !READS.contains(&operation);
+        match self.away.load(Ordering::SeqCst) || is_full || *self.refused.lock().unwrap() == Some(operation) {
             true => Err(StoreError::Unavailable("taken away by the test".into())),
             false => Ok(&self.store),
         }

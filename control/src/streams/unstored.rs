@@ -1,0 +1,167 @@
+//! Decisions that hold here although the store did not take them: a stream can be stopped and a user put out also on a
+//! full disk. They are stored as soon as the store takes them; a process that ends before forgets them, which whoever
+//! decided is told.
+
+use super::Streams;
+use crate::live::{Decision, Hold};
+use crate::problem::Problem;
+use crate::store::StoreError;
+use crate::store::moderation::Ban;
+use crate::store::stream::{Stream, StreamId, UserId};
+
+/// A decision that holds and is not stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unstored {
+    /// False: it was decided before.
+    pub is_new: bool,
+    pub problem: Problem,
+}
+
+impl Streams {
+    /// Has a decision hold here that the store refused with `error`, and sees to what follows.
+    ///
+    /// # Errors
+    /// It cannot hold: it concerns no live stream, or too many are held. What the store said.
+    pub(crate) fn hold(&self, decision: Decision, error: StoreError) -> Result<Unstored, Problem> {
+        if matches!(error, StoreError::NotFound) {
+            return Err(error.into());
+        }
+        let chat = self.chat();
+        let held = self.live().hold(decision.clone(), |change| {
+            chat.observe(change);
+            change.clone()
+        });
+        let is_new = match held {
+            Hold::Not => return Err(error.into()),
+            Hold::Known => false,
+            Hold::New(change) => {
+                tracing::error!(%error, ?decision, "a decision holds, and cannot be stored: see to the store");
+                if let Some(change) = change {
+                    self.follow(&change);
+                }
+                if let Decision::Ban(ban) = decision.clone() {
+                    self.observe_ban(ban);
+                }
+                true
+            }
+        };
+        Ok(Unstored { is_new, problem: Problem { detail: detail(&decision).into(), ..error.into() } })
+    }
+
+    /// Stores what is held, before what a caller asks for now. That may work though this does not.
+    pub(crate) async fn store_held_first(&self) {
+        // It is logged where it is decided, and the call runs into it itself.
+        let _ = self.store_held().await;
+    }
+
+    /// # Errors
+    /// The store still takes nothing.
+    pub(crate) async fn store_held(&self) -> Result<(), StoreError> {
+        if self.live().held_count() == 0 {
+            return Ok(());
+        }
+        let _turn = self.0.storing_held.lock().await;
+        for decision in self.live().held() {
+            match self.store_one(&decision).await {
+                Ok(()) => tracing::info!(?decision, "a decision that was held is stored"),
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                Err(error @ (StoreError::NotFound | StoreError::Failed(_))) => {
+                    tracing::error!(%error, ?decision, "a decision that was held is given up");
+                }
+            }
+            self.live().release(&decision);
+        }
+        Ok(())
+    }
+
+    async fn store_one(&self, decision: &Decision) -> Result<(), StoreError> {
+        match decision {
+            Decision::End(id, end) => self.store_end(*id, end).await.map(drop),
+            Decision::Block(id, block) => {
+                let outcome = self.store().block(*id, block).await?;
+                self.observe(outcome.into_stream());
+                Ok(())
+            }
+            Decision::Ban(ban) => self.store().set_ban(ban).await,
+        }
+    }
+
+    /// Takes a block back, also one that is held.
+    pub(crate) async fn unblock(&self, id: StreamId, user: &UserId) -> Result<bool, StoreError> {
+        let _turn = self.0.storing_held.lock().await;
+        let outcome = self.store().unblock(id, user, self.now()).await?;
+        let was_stored = outcome.changed();
+        self.observe(outcome.into_stream());
+        let chat = self.chat();
+        let was_held = self.live().release_block(id, user, |change| chat.observe(change)).is_some();
+        Ok(was_stored || was_held)
+    }
+
+    /// Lifts a ban, also one that is held. False: there was none.
+    pub(crate) async fn lift_ban(&self, user: &UserId) -> Result<bool, StoreError> {
+        let _turn = self.0.storing_held.lock().await;
+        let now = self.now();
+        let was_stored = self.store().lift_ban(user, now).await?;
+        let stored = self.store().ban(user).await?;
+        let was_held = self.live().release_ban(user);
+        let known = self.live().ban(user, now);
+        // Of one that was never stored nothing comes of the store.
+        let lifted = stored.or_else(|| known.map(|ban| Ban { lifted_at: Some(now), ..ban }));
+        if let Some(ban) = lifted {
+            self.observe_ban(ban);
+        }
+        Ok(was_stored || was_held)
+    }
+
+    /// Tries again what is held, beside other work. Called every second.
+    pub(crate) fn try_held_again(&self) {
+        let now = self.now();
+        if self.live().held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()
+        {
+            return;
+        }
+        let streams = self.clone();
+        self.0.tasks.spawn(async move {
+            if let Err(error) = streams.store_held().await {
+                streams.0.agenda.store_failed(&error, streams.now());
+            }
+        });
+    }
+
+    /// A stream as the store has it; while the store is away, as it is known here.
+    pub(crate) async fn newest(&self, id: StreamId) -> Result<Option<Stream>, StoreError> {
+        match self.store().stream(id).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.live().stream(id).map(|known| Some(Stream::clone(&known))).ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    /// The same of a user's live stream.
+    pub(crate) async fn newest_live_of(&self, owner: &UserId) -> Result<Option<Stream>, StoreError> {
+        match self.store().live_stream_of(owner).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.live().of_owner(owner).map(|known| Some(Stream::clone(&known))).ok_or(error)
+            }
+            other => other,
+        }
+    }
+}
+
+fn detail(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::End(..) => {
+            "The stream is ended on this server, room and chat, but the database does not take it: it is stored as soon \
+             as the database does, unless the server stops before. Repeat the call until it is granted."
+        }
+        Decision::Block(..) => {
+            "The user is put out and kept out on this server, but the database does not take it: it is stored as soon as \
+             the database does, unless the server stops before. Repeat the call until it is granted."
+        }
+        Decision::Ban(_) => {
+            "The user is banned on this server, but the database does not take it: it is stored as soon as the database \
+             does, unless the server stops before. Repeat the call until it is granted."
+        }
+    }
+}
