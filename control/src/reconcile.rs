@@ -149,7 +149,16 @@ impl Streams {
         let live: HashSet<String> = self.live().all().iter().map(|stream| stream.room_name.clone()).collect();
         let strays = rooms.iter().filter(|room| room.name.starts_with(ROOM_PREFIX) && !live.contains(&room.name));
         for room in strays.take(STRAY_ROOMS_MAX) {
-            let Some(stream) = self.stream_of_room(&room.name).await.map_err(StrayError::Store)? else { continue };
+            let stream = match self.stream_of_room(&room.name).await {
+                Ok(Some(stream)) => stream,
+                Ok(None) => continue,
+                // One that cannot be read keeps no other room.
+                Err(error @ (StoreError::Failed(_) | StoreError::NotFound)) => {
+                    tracing::error!(%error, room = room.name, "a room stays, since its stream cannot be read");
+                    continue;
+                }
+                Err(error @ StoreError::Unavailable(_)) => return Err(StrayError::Store(error)),
+            };
             let ended_long_ago = stream.ended_at.is_some_and(|at| at.plus(ROOM_DELETION_PATIENCE) <= self.now());
             if stream.is_live() || !ended_long_ago {
                 continue;

@@ -12,6 +12,7 @@ pub mod interchange;
 pub mod moderation;
 pub mod mongo;
 pub mod stream;
+pub mod unreadable;
 pub mod viewer;
 
 use std::sync::Arc;

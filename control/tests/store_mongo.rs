@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use control::clock::Timestamp;
 use control::store::chat::Mute;
+use control::store::moderation::{AuditEntry, Ban};
 use control::store::mongo::Mongo;
 use control::store::stream::{
     Block, Edit, EndReason, Outcome, OwnerProfile, PageEnd, StartScheduled, Stream, StreamFilter, StreamId,
     StreamOrder, StreamState, Transition, UserId,
 };
 use control::store::viewer::Presence;
-use control::store::{CreateError, Store, StoreError};
+use control::store::{CreateError, Store, StoreError, unreadable};
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};
 use mongodb::bson::oid::ObjectId;
@@ -277,6 +278,68 @@ async fn documents_that_are_no_streams_are_passed_over_in_every_path_and_left_as
     store.create(&starting("ann", "live_ann_1")).await.unwrap();
     assert!(matches!(store.create(&starting("ann", "live_ann_2")).await, Err(CreateError::OwnerAlreadyLive)));
     assert!(matches!(store.create(&starting("bob", "live_ann_1")).await, Err(CreateError::RoomTaken)));
+    connect(&uri, &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_cannot_be_read_hide_no_others_and_cut_no_page_short() {
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
+    let mut streams = Vec::new();
+    for number in 0..4 {
+        let stream =
+            Stream { created_at: at(number), ..starting(&format!("owner-{number}"), &format!("live_{number}")) };
+        store.create(&stream).await.unwrap();
+        streams.push(stream);
+    }
+    let by = user("admin");
+    for number in 1..=3 {
+        let of = format!("user-{number}");
+        let joined = Presence { joined_at: at(number), ..session(&format!("PA_{number}"), &of) };
+        store.presence_join(streams[0].id, &joined).await.unwrap();
+        let (user_id, at) = (user(&of), at(number));
+        let ban =
+            Ban { user_id: user_id.clone(), reason: "spam".into(), until: None, by: by.clone(), at, lifted_at: None };
+        store.set_ban(&ban).await.unwrap();
+        let block = Block { user_id: user_id.clone(), blocked_at: at, by: by.clone(), reason: None };
+        store.owner_block(&by, &block).await.unwrap();
+        let entry = AuditEntry {
+            id: format!("{number:024}"),
+            at,
+            actor: user_id,
+            action: "user.ban".into(),
+            stream_id: None,
+            target: None,
+            details: serde_json::Value::Null,
+            request_id: None,
+        };
+        store.append_audit(&entry).await.unwrap();
+    }
+    let database = raw(&uri, &name).await;
+    let damage = async |collection: &str, which: Document, field: &str| {
+        let collection = database.collection::<Document>(collection);
+        let written = collection.update_one(which, doc! { "$set": { field: "x".repeat(200) } }).await.unwrap();
+        assert_eq!(written.modified_count, 1);
+    };
+    damage("livestreams", doc! { "_id": streams[3].id.0 }, "ownerId").await;
+    for (collection, field) in [
+        ("onair_presence", "userId"),
+        ("onair_bans", "userId"),
+        ("onair_owner_blocks", "userId"),
+        ("onair_audit", "actor"),
+    ] {
+        damage(collection, doc! { field: "user-2" }, field).await;
+    }
+    let before = unreadable::passed_over();
+
+    let page = store.streams(&live(), StreamOrder::NewestFirst, None, 2).await.unwrap();
+    assert_eq!(page.iter().map(|stream| stream.id).collect::<Vec<_>>(), [streams[2].id, streams[1].id]);
+    assert_eq!(store.presence_open(streams[0].id).await.unwrap().len(), 2);
+    assert_eq!(store.presence_all(streams[0].id, 2).await.unwrap().len(), 2);
+    assert_eq!(store.bans_changed_since(at(0), 2).await.unwrap().len(), 2);
+    assert_eq!(store.owner_blocks(&by, 2).await.unwrap().len(), 2);
+    assert_eq!(store.audit(None, None, 2).await.unwrap().len(), 2);
+    assert!(unreadable::passed_over() >= before + 6);
     connect(&uri, &name).await;
 }
 

@@ -21,6 +21,10 @@ struct State {
 }
 
 impl LogLimit {
+    pub const fn new() -> Self {
+        Self(Mutex::new(State { full_again_at: None, left_out: 0 }))
+    }
+
     /// Whether a line may be written now; if so, how many were left out since the last one.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().expect("no one panics with this lock");

@@ -7,6 +7,7 @@ use prometheus::proto::MetricType;
 
 use super::{Labels, Page, counts};
 use crate::product::Sources;
+use crate::store::unreadable;
 
 pub(super) fn add(page: &mut Page<'_>, sources: &Sources) {
     streams(page, sources);
@@ -21,6 +22,8 @@ fn streams(page: &mut Page<'_>, sources: &Sources) {
     let failures = sources.store_health.failures();
     page.metric("onair_store_failures_total", help, MetricType::COUNTER, &[(&[], failures)]);
     let live = sources.streams.live();
+    let help = "Times that a list passed a row or document over that cannot be read; the log names it.";
+    page.metric("onair_store_unreadable_total", help, MetricType::COUNTER, &[(&[], unreadable::passed_over())]);
     let help = "Ends, blocks and bans that hold here although the store did not take them yet.";
     page.metric("onair_decisions_unstored", help, MetricType::GAUGE, &[(&[], live.held_count() as u64)]);
     page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);

@@ -6,6 +6,7 @@
 
 mod chat;
 mod file;
+mod list;
 mod moderation;
 mod presence;
 mod readers;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use control::store::chat::ChatRange;
 use control::store::embedded::{Durability, Embedded, Options};
-use control::store::stream::StreamId;
-use control::store::{SharedStore, StoreError};
+use control::store::moderation::AuditEntry;
+use control::store::stream::{Stream, StreamFilter, StreamId, StreamOrder, StreamState};
+use control::store::{SharedStore, StoreError, unreadable};
 
 use super::fixture::*;
 use super::place::Folder;
@@ -36,6 +38,72 @@ async fn what_was_written_is_there_when_the_file_is_opened_again() {
         assert_eq!(store.chat_totals(stream.id).await.unwrap().messages, 1);
         store.set_ban(&ban("x", at(1))).await.unwrap();
     }
+}
+
+/// What a disk that fails or a hand in the file may leave.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_hides_no_others_and_cuts_no_page_short() {
+    let folder = Folder::new();
+    let store = open(&folder.file());
+    let mut streams = Vec::new();
+    for number in 0..6 {
+        let stream = Stream { created_at: at(number), updated_at: at(number), ..starting(&unique("owner-")) };
+        store.create(&stream).await.unwrap();
+        streams.push(stream);
+    }
+    let (stream, by) = (&streams[0], user("admin"));
+    for number in 1..=3 {
+        let name = format!("user-{number}");
+        store.presence_join(stream.id, &session(&format!("PA_{number}"), &name, at(number))).await.unwrap();
+        store.set_ban(&ban(&name, at(number))).await.unwrap();
+        store.owner_block(&by, &block(&name, at(number))).await.unwrap();
+        store.chat_append(&[message(stream, number, &name)]).await.unwrap();
+        store.file_report(&report(stream, &name, at(number))).await.unwrap();
+        let (id, actor) = (format!("{number:024}"), user(&name));
+        let entry = AuditEntry {
+            id,
+            at: at(number),
+            actor,
+            action: "user.ban".into(),
+            stream_id: None,
+            target: None,
+            details: serde_json::Value::Null,
+            request_id: None,
+        };
+        store.append_audit(&entry).await.unwrap();
+    }
+    let before = unreadable::passed_over();
+    let raw = rusqlite::Connection::open(folder.file()).unwrap();
+    let too_long = "x".repeat(200);
+    raw.execute("UPDATE streams SET tags = '[' WHERE id = ?1", [streams[5].id.to_string()]).unwrap();
+    raw.execute("UPDATE streams SET viewers = -1 WHERE id = ?1", [streams[3].id.to_string()]).unwrap();
+    for (table, column, key) in [
+        ("presence", "user_id", "sid = 'PA_2'"),
+        ("bans", "user_id", "user_id = 'user-2'"),
+        ("owner_blocks", "user_id", "user_id = 'user-2'"),
+        ("chat_messages", "name", "user_id = 'user-2'"),
+        ("reports", "status", "reporter = 'user-2'"),
+        ("audit", "actor", "actor = 'user-2'"),
+    ] {
+        // Text that is none.
+        let sql = format!("UPDATE {table} SET {column} = CAST(x'ff' || ?1 AS TEXT) WHERE {key}");
+        assert_eq!(raw.execute(&sql, [&too_long]).unwrap(), 1, "{table}");
+    }
+
+    let live = StreamFilter { states: StreamState::LIVE.to_vec(), ..StreamFilter::default() };
+    let page = store.streams(&live, StreamOrder::NewestFirst, None, 3).await.unwrap();
+    assert_eq!(page.iter().map(|stream| stream.id).collect::<Vec<_>>(), [4, 2, 1].map(|number| streams[number].id));
+    assert_eq!(store.streams_changed_since(at(2), 10).await.unwrap().len(), 3, "and the one that counts");
+    assert_eq!(store.presence_open(stream.id).await.unwrap().len(), 2);
+    assert_eq!(store.presence_all(stream.id, 2).await.unwrap().len(), 2);
+    assert_eq!(store.bans_changed_since(at(0), 2).await.unwrap().len(), 2);
+    assert_eq!(store.owner_blocks(&by, 2).await.unwrap().len(), 2);
+    assert_eq!(store.chat_messages(stream.id, ChatRange::Newest, 2).await.unwrap().len(), 2);
+    assert_eq!(store.reports(None, None, None, 2).await.unwrap().len(), 2);
+    assert_eq!(store.audit(None, None, 2).await.unwrap().len(), 2);
+    assert!(unreadable::passed_over() >= before + 8);
+    assert!(matches!(store.stream(streams[5].id).await, Err(StoreError::Failed(_))), "who asks for it is told");
+    assert!(store.export("livestreams", None, 10).await.is_err(), "and nothing is copied without it");
 }
 
 #[tokio::test]

@@ -1,16 +1,51 @@
 //! What was missed is made up for: restarts and outages of the server, the store and the media server (stream API,
 //! section 6, rules 6 to 8).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use control::problem::Code;
 use control::store::SharedStore;
+use control::store::embedded::{Embedded, Options};
 use control::store::moderation::Ban;
 use control::store::stream::{EndReason, StreamState};
 use control::streams::ScheduleRequest;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, code, eventually, id, user};
+
+/// Nobody else's stream waits for the one that was damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_cannot_be_read_keep_no_server_from_starting() {
+    let folder = std::env::temp_dir().join(format!("onair-damaged-{}", std::process::id()));
+    let file = folder.join("onair.db");
+    let world = World::new(Arc::new(Embedded::open(&file, &Options::default()).unwrap()));
+    let (ana, bo) = (world.live("ana").await, world.live("bo").await);
+    let (before, bad) = (world.viewer("cy"), world.viewer("dan"));
+    world.enter(&ana, &before).await;
+    world.enter(&ana, &bad).await;
+    for user in ["eve", "fay"] {
+        let (by, at) = (id("root"), world.clock.now());
+        let ban = Ban { user_id: id(user), reason: "spam".into(), until: None, by, at, lifted_at: None };
+        world.streams.store().set_ban(&ban).await.unwrap();
+    }
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    raw.execute("UPDATE streams SET chat_settings = '{' WHERE id = ?1", [bo.id.to_string()]).unwrap();
+    raw.execute("UPDATE bans SET reason = CAST(x'ff' AS TEXT) WHERE user_id = 'eve'", []).unwrap();
+    raw.execute("UPDATE presence SET identity = CAST(x'ff' AS TEXT) WHERE sid = ?1", [&bad.sid]).unwrap();
+    let next = world.node();
+
+    next.streams.recover().await.unwrap();
+
+    assert!(next.streams.is_recovered());
+    let live: Vec<_> = next.streams.live().all().iter().map(|stream| stream.id).collect();
+    assert_eq!(live, [ana.id]);
+    assert_eq!(code(next.try_start("fay").await), Code::Banned);
+    world.door.take_out(&ana.room_name, &before.sid);
+    next.compare().await;
+    eventually("who is gone is not counted", async || next.viewers(&ana).await == 1).await;
+    std::fs::remove_dir_all(folder).unwrap();
+}
 
 pub async fn the_next_process_takes_over_and_corrects_what_it_missed(store: SharedStore) {
     let world = World::new(store);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 
+use super::list::list;
 use super::row;
 use super::value::{Json, Word, rows};
 use crate::clock::Timestamp;
@@ -70,9 +71,8 @@ pub fn messages(connection: &Connection, id: StreamId, range: ChatRange, limit: 
     let sql = format!(
         "SELECT {COLUMNS} FROM chat_messages WHERE stream_id = ?1 AND hidden_by IS NULL AND {direction} LIMIT ?3"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params![id, bound, rows(limit)], row::message)?;
-    let mut messages = found.map(|stored| stored.map(|stored| stored.message)).collect::<rusqlite::Result<Vec<_>>>()?;
+    let stored = list(connection, "chat_messages", &sql, &[&id, &bound], limit, row::message)?;
+    let mut messages: Vec<_> = stored.into_iter().map(|stored| stored.message).collect();
     messages.sort_by_key(|message| message.seq);
     Ok(messages)
 }

@@ -3,7 +3,8 @@
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::value::{Json, Word, rows, violated};
+use super::list::list;
+use super::value::{Json, Word, violated};
 use crate::clock::Timestamp;
 use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
 use crate::store::stream::{PageEnd, StreamId, UserId};
@@ -33,9 +34,7 @@ pub fn ban(connection: &Connection, user: &UserId) -> Result<Option<Ban>> {
 
 pub fn bans_changed_since(connection: &Connection, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
     let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE changed_at >= ?1 ORDER BY changed_at, user_id LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let bans = statement.query_map(params![since, rows(limit)], read_ban)?;
-    Ok(bans.collect::<rusqlite::Result<_>>()?)
+    list(connection, "bans", &sql, &[&since], limit, read_ban)
 }
 
 pub fn read_ban(row: &Row<'_>) -> rusqlite::Result<Ban> {
@@ -140,7 +139,7 @@ pub fn reports(
     if let Some(stream) = &stream {
         page.only("stream_id", stream);
     }
-    page.read(connection, &format!("SELECT {REPORT_COLUMNS} FROM reports"), limit, read_report)
+    page.read(connection, "reports", REPORT_COLUMNS, limit, read_report)
 }
 
 pub fn read_report(row: &Row<'_>) -> rusqlite::Result<Report> {
@@ -191,7 +190,7 @@ pub fn audit(
     if let Some(stream) = &stream {
         page.only("stream_id", stream);
     }
-    page.read(connection, &format!("SELECT {AUDIT_COLUMNS} FROM audit"), limit, read_audit)
+    page.read(connection, "audit", AUDIT_COLUMNS, limit, read_audit)
 }
 
 pub fn read_audit(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
@@ -230,20 +229,17 @@ impl<'a> Page<'a> {
     }
 
     fn read<T>(
-        mut self,
+        self,
         connection: &Connection,
-        select: &str,
+        table: &str,
+        columns: &str,
         limit: usize,
         read: fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>> {
-        let limit = rows(limit);
         let place = self.values.len() + 1;
         let (conditions, key) = (self.conditions.join(" AND "), self.key);
-        let sql = format!("{select} WHERE {conditions} ORDER BY {key} DESC, id DESC LIMIT ?{place}");
-        let mut values = std::mem::take(&mut self.values);
-        values.push(&limit);
-        let mut statement = connection.prepare_cached(&sql)?;
-        let page = statement.query_map(values.as_slice(), read)?.collect::<rusqlite::Result<_>>()?;
-        Ok(page)
+        let sql =
+            format!("SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {key} DESC, id DESC LIMIT ?{place}");
+        list(connection, table, &sql, &self.values, limit, read)
     }
 }

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::value::rows;
+use super::list::list;
 use super::{row, streams};
 use crate::clock::Timestamp;
 use crate::store::stream::{Stream, StreamId, UserId};
@@ -146,9 +146,7 @@ pub fn all(connection: &Connection, id: StreamId, limit: usize) -> Result<Vec<Pr
 }
 
 fn select(connection: &Connection, sql: &str, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let sessions = statement.query_map(params![id, rows(limit)], row::presence)?;
-    Ok(sessions.collect::<rusqlite::Result<_>>()?)
+    list(connection, "presence", sql, &[&id], limit, row::presence)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::list::list;
 use super::value::{Json, rows};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
@@ -92,19 +93,18 @@ pub fn relay(connection: &Connection, notes: &[Relayed]) -> Result<()> {
 
 pub fn relayed_since(connection: &Connection, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
     let sql = "SELECT id, node, stream_id, at, note FROM relayed WHERE at >= ?1 AND node = ?2 ORDER BY at, id LIMIT ?3";
-    let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &Row<'_>| {
+        Ok(Relayed {
+            id: row.get(0)?,
+            node: row.get(1)?,
+            stream_id: row.get(2)?,
+            at: row.get(3)?,
+            note: row.get::<_, Json<_>>(4)?.0,
+        })
+    };
     let mut all = Vec::new();
     for NodeSign { node, at } in since {
-        let notes = statement.query_map(params![at, node, rows(limit)], |row| {
-            Ok(Relayed {
-                id: row.get(0)?,
-                node: row.get(1)?,
-                stream_id: row.get(2)?,
-                at: row.get(3)?,
-                note: row.get::<_, Json<_>>(4)?.0,
-            })
-        })?;
-        all.extend(notes.collect::<rusqlite::Result<Vec<_>>>()?);
+        all.extend(list(connection, "relayed", sql, &[at, node], limit, read)?);
     }
     all.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
     all.truncate(limit);
@@ -114,11 +114,8 @@ pub fn relayed_since(connection: &Connection, since: &[NodeSign], limit: usize) 
 pub fn announce_node(connection: &Connection, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
     let sql = "INSERT OR REPLACE INTO nodes (node, at) VALUES (?1, ?2)";
     connection.prepare_cached(sql)?.execute(params![node, now])?;
-    let mut others =
-        connection.prepare_cached("SELECT node, at FROM nodes WHERE node <> ?1 ORDER BY at DESC LIMIT ?2")?;
-    let signs =
-        others.query_map(params![node, rows(SIGNS_MAX)], |row| Ok(NodeSign { node: row.get(0)?, at: row.get(1)? }))?;
-    Ok(signs.collect::<rusqlite::Result<_>>()?)
+    let others = "SELECT node, at FROM nodes WHERE node <> ?1 ORDER BY at DESC LIMIT ?2";
+    list(connection, "nodes", others, &[&node], SIGNS_MAX, |row| Ok(NodeSign { node: row.get(0)?, at: row.get(1)? }))
 }
 
 /// Removes some of what is past its time. True: there is more.

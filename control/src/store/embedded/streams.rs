@@ -1,10 +1,11 @@
 //! Streams: a row each, read, changed and written as a whole by the one writer.
 
 use rusqlite::types::ToSql;
-use rusqlite::{Connection, OptionalExtension as _, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::list::list;
 use super::row::{self, COLUMNS};
-use super::value::{Word, rows, violated};
+use super::value::{Word, violated};
 use crate::clock::Timestamp;
 use crate::store::stream::{
     Block, Edit, EndReason, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
@@ -94,24 +95,16 @@ pub fn page(
         values.extend([&after.key as &dyn ToSql, &after.id]);
         conditions.push(format!("({key}, id) {beyond} (?{}, ?{})", values.len() - 1, values.len()));
     }
-    let limit = rows(limit);
-    values.push(&limit);
     let sql = format!(
         "SELECT {COLUMNS} FROM streams WHERE {} ORDER BY {key} {direction}, id {direction} LIMIT ?{}",
         conditions.join(" AND "),
-        values.len()
+        values.len() + 1
     );
-    many(connection, &sql, &values)
+    list(connection, "streams", &sql, &values, limit, row::stream)
 }
 
 fn is_every_live_state(states: &[StreamState]) -> bool {
     StreamState::LIVE.iter().all(|state| states.contains(state)) && states.iter().all(|state| state.is_live())
-}
-
-fn many(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<Stream>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let streams = statement.query_map(values, row::stream)?.collect::<rusqlite::Result<_>>()?;
-    Ok(streams)
 }
 
 pub fn count_scheduled(connection: &Connection, owner: &UserId) -> Result<u32> {
@@ -122,7 +115,7 @@ pub fn count_scheduled(connection: &Connection, owner: &UserId) -> Result<u32> {
 
 pub fn changed_since(connection: &Connection, since: Timestamp, limit: usize) -> Result<Vec<Stream>> {
     let sql = format!("SELECT {COLUMNS} FROM streams WHERE updated_at >= ?1 ORDER BY updated_at, id LIMIT ?2");
-    many(connection, &sql, &[&since, &rows(limit)])
+    list(connection, "streams", &sql, &[&since], limit, row::stream)
 }
 
 /// Applies a change. What it does not really change is left alone, with its `rev`.
@@ -241,8 +234,6 @@ pub fn owner_unblock(connection: &Connection, owner: &UserId, user: &UserId) -> 
 }
 
 pub fn owner_blocks(connection: &Connection, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
-    let sql = "SELECT user_id, blocked_at, by, reason FROM owner_blocks WHERE owner_id = :owner ORDER BY user_id LIMIT :limit";
-    let mut statement = connection.prepare_cached(sql)?;
-    let blocks = statement.query_map(named_params! {":owner": owner, ":limit": rows(limit)}, row::block)?;
-    Ok(blocks.collect::<rusqlite::Result<_>>()?)
+    let sql = "SELECT user_id, blocked_at, by, reason FROM owner_blocks WHERE owner_id = ?1 ORDER BY user_id LIMIT ?2";
+    list(connection, "owner_blocks", sql, &[owner], limit, row::block)
 }

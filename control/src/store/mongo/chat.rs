@@ -69,7 +69,6 @@ impl Mongo {
     }
 
     pub(super) async fn messages_in(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
         let mut filter = doc! { "streamId": id.0, "hiddenBy": Bson::Null };
         let order = match range {
             ChatRange::Newest => -1,
@@ -82,8 +81,11 @@ impl Mongo {
                 1
             }
         };
-        let found = collect(self.of(MESSAGES).find(filter).sort(doc! { "seq": order }).limit(limit)).await?;
-        let mut messages = found.iter().map(record).collect::<Result<Vec<ChatMessage>>>()?;
+        let find = |limit| {
+            let (messages, filter) = (self.of(MESSAGES), filter.clone());
+            async move { collect(messages.find(filter).sort(doc! { "seq": order }).limit(limit)).await }
+        };
+        let mut messages: Vec<ChatMessage> = page::readable(MESSAGES, limit, find, record).await?;
         messages.sort_by_key(|message| message.seq);
         Ok(messages)
     }

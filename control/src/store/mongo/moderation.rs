@@ -47,10 +47,12 @@ impl Mongo {
     }
 
     pub(super) async fn changed_bans(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
-        let filter = doc! { "changedAt": { "$gte": date(since) } };
-        let found = collect(self.of(BANS).find(filter).sort(page::sort("changedAt", true)).limit(limit)).await?;
-        found.iter().map(record).collect()
+        let find = |limit| {
+            let bans = self.of(BANS);
+            let changed = doc! { "changedAt": { "$gte": date(since) } };
+            async move { collect(bans.find(changed).sort(page::sort("changedAt", true)).limit(limit)).await }
+        };
+        page::readable(BANS, limit, find, record).await
     }
 }
 
@@ -139,22 +141,25 @@ impl Mongo {
         if let Some(stream) = stream {
             filter.insert("streamId", stream.0);
         }
-        self.newest(REPORTS, "createdAt", filter, after, limit).await?.iter().map(read_report).collect()
+        if let Some(end) = after {
+            filter.extend(page::after("createdAt", false, end.key, id_of(&end.id)));
+        }
+        self.newest(REPORTS, "createdAt", filter, limit, read_report).await
     }
 
-    async fn newest(
+    async fn newest<T>(
         &self,
         collection: &'static str,
         field: &'static str,
-        mut filter: Document,
-        after: Option<&PageEnd>,
+        filter: Document,
         limit: usize,
-    ) -> Result<Vec<Document>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
-        if let Some(end) = after {
-            filter.extend(page::after(field, false, end.key, id_of(&end.id)));
-        }
-        Ok(collect(self.of(collection).find(filter).sort(page::sort(field, false)).limit(limit)).await?)
+        read: fn(&Document) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let find = |limit| {
+            let (documents, filter) = (self.of(collection), filter.clone());
+            async move { collect(documents.find(filter).sort(page::sort(field, false)).limit(limit)).await }
+        };
+        page::readable(collection, limit, find, read).await
     }
 
     pub(super) async fn change_report(
@@ -242,7 +247,10 @@ impl Mongo {
         after: Option<&PageEnd>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>> {
-        let filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream.0 });
-        self.newest(AUDIT, "at", filter, after, limit).await?.iter().map(read_audit).collect()
+        let mut filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream.0 });
+        if let Some(end) = after {
+            filter.extend(page::after("at", false, end.key, id_of(&end.id)));
+        }
+        self.newest(AUDIT, "at", filter, limit, read_audit).await
     }
 }

@@ -3,6 +3,9 @@
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
+use super::fault::Fault;
+use crate::store::{Result, StoreError, unreadable};
+
 pub(super) fn sort(field: &str, rising: bool) -> Document {
     let order = if rising { 1 } else { -1 };
     doc! { field: order, "_id": order }
@@ -49,6 +52,40 @@ pub(super) fn all(conditions: Vec<Document>) -> Document {
         together.insert("$and", before.chain(rest.into_iter().map(Bson::from)).collect::<Vec<_>>());
     }
     together
+}
+
+/// The first `limit` documents of a list that can be read. `find` gives the first ones, readable or not.
+pub(super) async fn readable<T, F>(
+    collection: &str,
+    limit: usize,
+    find: impl Fn(i64) -> F,
+    read: impl Fn(&Document) -> Result<T>,
+) -> Result<Vec<T>>
+where
+    F: Future<Output = std::result::Result<Vec<Document>, Fault>>,
+{
+    let mut asked = limit;
+    loop {
+        let Some(first) = self::limit(asked) else { return Ok(Vec::new()) };
+        let found = find(first).await?;
+        let mut list: Vec<T> = found.iter().filter_map(|document| one(collection, document, &read)).collect();
+        let passed_over = found.len() - list.len();
+        // Whoever asks for pages takes a short one for the last.
+        if passed_over == 0 || found.len() < asked || list.len() >= limit {
+            list.truncate(limit);
+            return Ok(list);
+        }
+        asked = limit.saturating_add(passed_over);
+    }
+}
+
+/// A document of a list, if it can be read.
+pub(super) fn one<T>(collection: &str, document: &Document, read: impl Fn(&Document) -> Result<T>) -> Option<T> {
+    let unread = |error: &StoreError| {
+        let id = document.get("_id").map_or_else(|| "?".to_owned(), Bson::to_string);
+        unreadable::pass_over(collection, &id, error);
+    };
+    read(document).inspect_err(unread).ok()
 }
 
 /// To MongoDB, a limit of none means no limit.

@@ -191,7 +191,8 @@ impl Mongo {
 
     pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {
         let open = doc! { "streamId": id.0, "leftAt": Bson::Null };
-        collect(self.of(PRESENCE).find(open).sort(joining())).await?.iter().map(record).collect()
+        let found = collect(self.of(PRESENCE).find(open).sort(joining())).await?;
+        Ok(found.iter().filter_map(|session| page::one(PRESENCE, session, record)).collect())
     }
 
     pub(super) async fn has_open_session(&self, id: StreamId, of: &UserId) -> Result<bool> {
@@ -200,10 +201,11 @@ impl Mongo {
     }
 
     pub(super) async fn all_sessions(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
-        let sessions = self.of(PRESENCE);
-        let find = sessions.find(doc! { "streamId": id.0 }).sort(joining()).limit(limit);
-        collect(find).await?.iter().map(record).collect()
+        let find = |limit| {
+            let sessions = self.of(PRESENCE);
+            async move { collect(sessions.find(doc! { "streamId": id.0 }).sort(joining()).limit(limit)).await }
+        };
+        page::readable(PRESENCE, limit, find, record).await
     }
 }
 

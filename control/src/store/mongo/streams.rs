@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ReturnDocument, UpdateModifications};
-use tracing::{debug, info};
+use tracing::info;
 
 use super::collections::{OWNER_BLOCKS, STREAMS};
 use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
@@ -201,10 +201,12 @@ impl Mongo {
 
     /// Documents that are no streams are passed over: one of them must hide no others, and end no list.
     async fn list(&self, filter: Document, sort: Document, limit: usize) -> Result<Vec<Stream>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
         let filter = page::all(vec![filter, is_stream()]);
-        let documents = collect(self.of(STREAMS).find(filter).sort(sort).limit(limit)).await?;
-        Ok(documents.iter().filter_map(readable).collect())
+        let find = |limit| {
+            let (streams, filter, sort) = (self.of(STREAMS), filter.clone(), sort.clone());
+            async move { collect(streams.find(filter).sort(sort).limit(limit)).await }
+        };
+        page::readable(STREAMS, limit, find, stream_document::read).await
     }
 
     /// Ends all live streams of an owner but the one started last, whichever way the owner is written.
@@ -454,7 +456,7 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
 
 /// The stream of a document; none, if it is one that an application wrote and that can be no stream.
 pub(super) fn readable(found: &Document) -> Option<Stream> {
-    stream_document::read(found).inspect_err(|error| debug!(%error, "passed over")).ok()
+    page::one(STREAMS, found, stream_document::read)
 }
 
 // ---- the owners' own lists
@@ -485,9 +487,10 @@ impl Mongo {
     }
 
     pub(super) async fn list_owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
-        let Some(limit) = page::limit(limit) else { return Ok(Vec::new()) };
-        let filter = doc! { "ownerId": user(owner) };
-        let found = collect(self.of(OWNER_BLOCKS).find(filter).sort(doc! { "_id": 1 }).limit(limit)).await?;
-        found.iter().map(record).collect()
+        let find = |limit| {
+            let (blocks, of_owner) = (self.of(OWNER_BLOCKS), doc! { "ownerId": user(owner) });
+            async move { collect(blocks.find(of_owner).sort(doc! { "_id": 1 }).limit(limit)).await }
+        };
+        page::readable(OWNER_BLOCKS, limit, find, record).await
     }
 }
