@@ -85,6 +85,7 @@ macro_rules! every_rule {
             }
             callers {
                 a_token_must_be_signed_and_whole
+                a_user_whose_id_is_an_object_id_is_one_in_any_spelling
                 a_refused_token_comes_with_the_reason
                 a_token_without_a_signature_is_refused
                 without_keys_of_the_identity_service_a_call_is_to_be_repeated

@@ -68,6 +68,9 @@ impl<'de> Deserialize<'de> for StreamId {
 }
 
 /// An opaque user id from a token's `sub`: 1 to 128 bytes.
+///
+/// One of 24 hexadecimal digits is an ObjectId, and so has one spelling, in lower case: wherever else it is read as one
+/// (MongoDB, an application beside us), digits of either case name the same user.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct UserId(Arc<str>);
@@ -84,7 +87,11 @@ impl FromStr for UserId {
     type Err = NotAnId;
 
     fn from_str(text: &str) -> Result<Self, NotAnId> {
-        if text.is_empty() || text.len() > Self::BYTES_MAX { Err(NotAnId) } else { Ok(Self(text.into())) }
+        if text.is_empty() || text.len() > Self::BYTES_MAX {
+            return Err(NotAnId);
+        }
+        let is_object_id = text.len() == 24 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Ok(Self(if is_object_id { text.to_ascii_lowercase().into() } else { text.into() }))
     }
 }
 
@@ -375,6 +382,20 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn a_user_id_that_is_an_object_id_has_one_spelling() {
+        let id = |text: &str| text.parse::<UserId>().unwrap().to_string();
+
+        for spelling in ["64b7f3a2c1d2e3f4a5b6c7d8", "64B7F3A2C1D2E3F4A5B6C7D8", "64b7f3a2C1D2E3F4a5b6c7d8"] {
+            assert_eq!(id(spelling), "64b7f3a2c1d2e3f4a5b6c7d8");
+        }
+        for other in ["Ana", "64B7F3A2C1D2E3F4A5B6C7D", "64B7F3A2C1D2E3F4A5B6C7D8A", "X4B7F3A2C1D2E3F4A5B6C7D8"] {
+            assert_eq!(id(other), other);
+        }
+        let read: UserId = serde_json::from_str("\"64B7F3A2C1D2E3F4A5B6C7D8\"").unwrap();
+        assert_eq!(read.as_str(), "64b7f3a2c1d2e3f4a5b6c7d8");
+    }
 
     #[test]
     fn ids_are_made_by_any_clock_and_none_twice() {

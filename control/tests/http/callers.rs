@@ -223,3 +223,30 @@ pub async fn public_routes_need_no_token(store: SharedStore) {
         world.call(method, &path, "", Value::Null).await.refused(401, "unauthenticated");
     }
 }
+
+/// In tokens, paths and bodies, with every store.
+pub async fn a_user_whose_id_is_an_object_id_is_one_in_any_spelling(store: SharedStore) {
+    let world = World::new(store).await;
+    let (lower, upper, mixed) = ("64b7f3a2c1d2e3f4a5b6c7d8", "64B7F3A2C1D2E3F4A5B6C7D8", "64b7f3a2C1D2E3F4A5B6C7D8");
+    let viewer = ("a4b7f3a2c1d2e3f4a5b6c7d8", "A4B7F3A2C1D2E3F4A5B6C7D8");
+    let id = world.start(upper).await;
+    let watch = format!("/api/live/{id}/watch");
+
+    assert_eq!(world.get(&format!("/api/live/{id}"), "").await.expect(200)["ownerId"], lower);
+    assert_eq!(world.post("/api/live/start", lower, json!({})).await.expect(200)["resumed"], true);
+    world.put(&format!("/api/live/{id}/blocks/{mixed}"), lower, Value::Null).await.refused(422, "cannot_block_owner");
+    world.put(&format!("/api/live/{id}/blocks/{}", viewer.1), mixed, Value::Null).await.expect(200);
+    world.get(&watch, viewer.0).await.refused(403, "blocked");
+    world.delete(&format!("/api/live/{id}/blocks/{}", viewer.0), lower).await.expect(204);
+    world.get(&watch, viewer.1).await.expect(200);
+    let report = async |user: &str| {
+        let body = json!({ "reason": "spam", "userId": user });
+        world.post(&format!("/api/live/{id}/reports"), viewer.0, body).await
+    };
+    let first = report(upper).await.expect(202);
+    assert_eq!(report(lower).await.expect(200)["reportId"], first["reportId"]);
+    world.put(&format!("/api/admin/users/{upper}/ban"), "admin", json!({ "reason": "spam" })).await.expect(200);
+    world.post("/api/live/start", lower, json!({})).await.refused(403, "banned");
+    world.delete(&format!("/api/admin/users/{lower}/ban"), "admin").await.expect(204);
+    eventually("the stream is over", || async { world.get(&watch, upper).await.status == 410 }).await;
+}
