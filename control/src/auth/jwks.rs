@@ -1,7 +1,8 @@
 //! The public keys of an identity service (RFC 7517), fetched and kept (stream API, section 2.2).
 //!
 //! Keys are fetched anew after ten minutes, in the background, and when a token names an unknown one, at most once a
-//! minute. While the service is away, the keys of the last fetch go on. Before the first fetch that succeeded nothing is
+//! minute. While the service is away, or answers with something that is no key set, the keys of the last fetch go on; an
+//! empty set takes all of them back. Before the first fetch that succeeded nothing is
 //! known of any token that such a key may have signed ([`NeverFetched`]).
 
 use std::sync::{Arc, RwLock};
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::Client;
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 use url::{Host, Url};
@@ -193,6 +194,12 @@ impl Known {
                 if self.warned.take().is_some() {
                     info!(keys = keys.len(), "fetched the keys of the identity service for the first time");
                 }
+                if keys.is_empty() && !self.keys.is_empty() {
+                    warn!(
+                        "the identity service has taken all its keys back, or has none of a kind that is known here: \
+                         whoever has a token that they signed is signed out"
+                    );
+                }
                 debug!(keys = keys.len(), "fetched the keys of the identity service");
                 self.keys = keys;
                 self.fetched = Some(now);
@@ -229,11 +236,12 @@ fn is_loopback(url: &Url) -> bool {
 
 /// Keys of other kinds than ours are left out, as RFC 7517 (section 5) asks for.
 fn read(body: &[u8]) -> Result<KeySet, String> {
-    #[derive(Deserialize)]
-    struct Set {
-        keys: Vec<serde_json::Value>,
-    }
-    let set: Set = serde_json::from_slice(body).map_err(|error| format!("not a key set: {error}"))?;
+    // A struct would be read from a list as well.
+    let mut set: serde_json::Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| format!("not a key set: {error}"))?;
+    let Some(Value::Array(keys)) = set.remove("keys") else {
+        return Err("not a key set: it has no list of keys".to_owned());
+    };
     let mut short_rsa = None;
     let mut is_long = |jwk: &Jwk| match rsa_bits(jwk) {
         Some(bits) if bits < RSA_BITS_MIN => {
@@ -242,7 +250,7 @@ fn read(body: &[u8]) -> Result<KeySet, String> {
         }
         Some(_) | None => true,
     };
-    let jwks = set.keys.into_iter().take(KEYS_MAX).filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
+    let jwks = keys.into_iter().take(KEYS_MAX).filter_map(|value| serde_json::from_value::<Jwk>(value).ok());
     let keys = jwks.filter(|jwk| is_long(jwk)).filter_map(key).map(Arc::new).collect();
     Ok(KeySet { keys, short_rsa })
 }
@@ -315,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_set_is_an_error() {
-        for body in ["", "[]", "{}", "<html>", r#"{"keys": 1}"#] {
+        for body in ["", "[]", "[[]]", "{}", "<html>", r#"{"keys": 1}"#, r#"{"keys": null}"#, r#"{"error": "x"}"#] {
             assert!(read(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -262,6 +262,26 @@ async fn the_last_keys_go_on_while_the_service_is_away() {
     }
 }
 
+/// Whoever answers for a service that is broken rarely says so with a status.
+#[tokio::test]
+async fn an_answer_without_a_key_set_takes_no_key_back_and_an_empty_set_takes_all() {
+    let service = Service::with(&[&ed()]).await;
+    let mut verifier = service.verifier();
+    assert!(verifier.verify(&ed().token()).await.is_ok());
+
+    for body in ["{}", "[[]]", r#"{"keys": null}"#, r#"{"error": "try later"}"#, "<html>"] {
+        service.answers(StatusCode::OK, body.to_owned());
+        verifier.wait(700);
+        // An unknown key waits for the fetch.
+        assert!(verifier.verify(&next().token()).await.is_err(), "{body}");
+        assert_eq!(verifier.verify(&ed().token()).await.as_deref(), Ok("u1"), "{body}");
+    }
+    service.has(&[]);
+    verifier.wait(700);
+    assert!(verifier.verify(&next().token()).await.is_err());
+    assert_eq!(verifier.verify(&ed().token()).await, Err(Reason::Key.into()));
+}
+
 /// Without any keys, the service is asked again soon, but not by each token. Until it answers nothing is known of the
 /// tokens that its keys sign: their users are not signed out.
 #[tokio::test]
