@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -189,7 +190,8 @@ async fn serve_connection(
         let progress = Arc::clone(&progress);
         let names_its_host = names_its_host(&request);
         let body = request.body().size_hint().exact();
-        let (head, content) = request.into_parts();
+        let (mut head, content) = request.into_parts();
+        take_host_of_target(&mut head);
         let (content, ended) = Noted::new(content);
         let mut request = axum::extract::Request::from_parts(head, Body::new(content));
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -232,6 +234,18 @@ async fn serve_connection(
 fn names_its_host(request: &hyper::Request<Incoming>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+/// A target with an authority, `GET http://a/ HTTP/1.1`, names the host, whatever the header says (RFC 9112, section 3.2.2).
+/// From here on the header says the same, and the target is a path like all others.
+fn take_host_of_target(head: &mut Parts) {
+    let Some(authority) = head.uri.authority() else { return };
+    // It has no characters that a header could not have.
+    let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static(""));
+    head.headers.insert(header::HOST, host);
+    if let Some(path) = head.uri.path_and_query().cloned() {
+        head.uri = Uri::from(path);
+    }
 }
 
 /// A socket without one of these options works, only slower or longer.

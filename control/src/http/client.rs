@@ -136,7 +136,7 @@ impl Proxies {
         let peer = peer.to_canonical();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         if !self.trusts(peer) || !headers::forwarded(headers) {
-            let is_local = peer.is_loopback() && !headers::forwarded(headers) && host.is_none_or(names_this_machine);
+            let is_local = peer.is_loopback() && !headers::forwarded(headers) && host.is_some_and(names_this_machine);
             return Client { address: peer, called: called(None, host, None), is_local };
         }
         let hops = headers::hops(headers);

@@ -135,8 +135,8 @@ pub(super) async fn dev_token(
     let user = body.user_id.parse().map_err(|_| Problem::field("userId", "1 to 128 bytes"))?;
     let dev = front.dev.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this address."))?;
     // What a browser sent itself: a page can write what proxies say.
-    let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    if !host.is_none_or(is_no_name_of_dns) {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if !host.is_some_and(is_no_name_of_dns) {
         let text = "Call this under an IP address or localhost, such as http://127.0.0.1:7880: under other names no tokens \
                     for trying are given out.";
         return Err(Problem::new(Code::Forbidden, text));

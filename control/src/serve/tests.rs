@@ -231,6 +231,32 @@ async fn a_request_names_one_host() {
     assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n").await, "400");
 }
 
+/// RFC 9112, section 3.2.2.
+#[tokio::test]
+async fn the_authority_of_a_target_replaces_the_host() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(async |request: axum::extract::Request| {
+        let host =
+            request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap()).collect::<Vec<_>>();
+        format!("{} of {}", request.uri(), host.join(" and "))
+    });
+    tokio::spawn(async move { match serve(listener, router, Settings::default()).await {} });
+    let seen = async |target: &str, rest: &str| {
+        let answer = answer(address, format!("GET {target} {rest}Connection: close\r\n\r\n").as_bytes()).await;
+        answer.split("\r\n\r\n").nth(1).map(str::to_owned).unwrap_or(answer)
+    };
+
+    let local = "HTTP/1.1\r\nHost: localhost\r\n";
+    assert_eq!(seen("http://evil.example/a?b=c", local).await, "/a?b=c of evil.example");
+    assert_eq!(seen("http://evil.example:80", local).await, "/ of evil.example:80");
+    assert_eq!(seen("http://localhost@evil.example/", local).await, "/ of localhost@evil.example");
+    assert_eq!(seen("http://localhost/", "HTTP/1.1\r\nHost: evil.example\r\n").await, "/ of localhost");
+    assert_eq!(seen("http://evil.example/", "HTTP/1.0\r\n").await, "/ of evil.example");
+    assert_eq!(seen("/a", local).await, "/a of localhost");
+    assert_eq!(seen("//evil.example/a", local).await, "//evil.example/a of localhost");
+}
+
 #[tokio::test]
 async fn an_answer_before_the_end_of_the_body_says_that_the_connection_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

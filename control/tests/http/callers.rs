@@ -1,6 +1,7 @@
 //! Section 2: who is calling.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::world::{SFU_KEY, SFU_SECRET, World, eventually, in_seconds, seconds_now, send, sign, sign_with};
 use control::store::SharedStore;
@@ -193,6 +194,24 @@ pub async fn in_development_anybody_gets_a_token(store: SharedStore) {
     for host in ["localhost:7880", "192.168.1.20:7880", "[::1]:7880", "203.0.113.9"] {
         under(host).await.expect(200);
     }
+
+    // As the connection says, whoever wrote the header.
+    let raw = async |line: &str, host: &str| {
+        let body = json!({ "userId": "dev" }).to_string();
+        let rest = "Content-Type: application/json\r\nConnection: close\r\nContent-Length";
+        let request = format!("POST {line}\r\n{host}{rest}: {}\r\n\r\n{body}", body.len());
+        let mut socket = tokio::net::TcpStream::connect(world.served_by_us).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(raw("/api/dev/token HTTP/1.1", "Host: localhost\r\n").await, "200");
+    assert_eq!(raw("http://localhost/api/dev/token HTTP/1.1", "Host: localhost\r\n").await, "200");
+    assert_eq!(raw("http://rebound.example/api/dev/token HTTP/1.1", "Host: localhost\r\n").await, "403");
+    assert_eq!(raw("/api/dev/token HTTP/1.1", "").await, "400");
+    assert_eq!(raw("/api/dev/token HTTP/1.0", "").await, "403");
+    assert_eq!(raw("/api/dev/token HTTP/1.0", "Host: localhost\r\n").await, "200");
 
     let production = World::new(store).await;
     production.post("/api/dev/token", "", json!({ "userId": "dev" })).await.refused(404, "not_found");

@@ -17,6 +17,7 @@ use control::http::{Api, Counters, Phase};
 use control::live::Live;
 use control::moderation::Moderation;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use control::serve::{self, serve};
 use control::store::SharedStore;
 use control::store_watch::StoreHealth;
 use control::streams::{Parts, Streams};
@@ -127,6 +128,8 @@ pub struct Settings {
 
 pub struct World {
     pub address: SocketAddr,
+    /// The same by the product's own server.
+    pub served_by_us: SocketAddr,
     pub streams: Streams,
     pub moderation: Moderation,
     pub rooms: Arc<Rooms>,
@@ -235,9 +238,28 @@ impl World {
         let router = control::http::router(api, utoipa_axum::router::OpenApiRouter::new());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let ours = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let served_by_us = ours.local_addr().unwrap();
+        let by_us = serve(ours, router.clone(), serve::Settings::default());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let server = tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
-        Self { address, streams, moderation, rooms, counters, phase, store_health, client: client(), server }
+        let server = tokio::spawn(async move {
+            tokio::select! {
+                served = async { axum::serve(listener, service).await } => served.unwrap(),
+                never = by_us => match never {},
+            }
+        });
+        Self {
+            address,
+            served_by_us,
+            streams,
+            moderation,
+            rooms,
+            counters,
+            phase,
+            store_health,
+            client: client(),
+            server,
+        }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -155,7 +155,8 @@ fn only_a_call_that_no_proxy_passed_on_is_local() {
     for host in ["127.0.0.1:7880", "localhost:7880", "[::1]:7880", "onair.localhost"] {
         assert!(local("127.0.0.1", &[("host", host)]) && local("::1", &[("host", host)]), "{host}");
     }
-    assert!(local("::ffff:127.0.0.1", &[]));
+    assert!(local("::ffff:127.0.0.1", &[("host", "127.0.0.1")]));
+    assert!(!local("127.0.0.1", &[]), "it does not say under which name it calls");
     assert!(!local("203.0.113.5", &[("host", "127.0.0.1")]));
     let mut by_nginx_as_installed = parts("127.0.0.1", &[("host", "127.0.0.1:7880")]);
     by_nginx_as_installed.version = Version::HTTP_10;
