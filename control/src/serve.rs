@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -188,19 +188,28 @@ async fn serve_connection(
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         progress.head_is_read();
         let progress = Arc::clone(&progress);
-        let names_its_host = names_its_host(&request);
         let body = request.body().size_hint().exact();
+        let refused = if !names_its_host(&request) {
+            Some("Send one header Host.")
+        } else if body != Some(0) && asks_for_websocket(request.headers()) {
+            Some("Send no body with the handshake of a WebSocket.")
+        } else {
+            None
+        };
         let (mut head, content) = request.into_parts();
         take_host_of_target(&mut head);
         let (content, ended) = Noted::new(content);
         let mut request = axum::extract::Request::from_parts(head, Body::new(content));
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(delivery.clone());
-        let answer = names_its_host.then(|| router.clone().call(request));
+        let answer = match refused {
+            None => Ok(router.clone().call(request)),
+            Some(detail) => Err(Problem::new(Code::InvalidParameter, detail)),
+        };
         async move {
             let mut answer = match answer {
-                Some(answer) => answer.await,
-                None => Ok(Problem::new(Code::InvalidParameter, "Send one header Host.").response(None)),
+                Ok(answer) => answer.await,
+                Err(problem) => Ok(problem.response(None)),
             };
             match answer.as_ref().map(axum::response::Response::status) {
                 Ok(StatusCode::SWITCHING_PROTOCOLS) => progress.is_upgraded(),
@@ -234,6 +243,13 @@ async fn serve_connection(
 fn names_its_host(request: &hyper::Request<Incoming>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
+}
+
+/// What follows the head of such a request is frames to a server that takes it up, and a body to whoever else passes it
+/// on (RFC 6455, section 4.1, knows none). Other protocols, such as `h2c`, are offered along with any request.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(header::UPGRADE).iter().filter_map(|line| line.to_str().ok());
+    offered.flat_map(|line| line.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// A target with an authority, `GET http://a/ HTTP/1.1`, names the host, whatever the header says (RFC 9112, section 3.2.2).

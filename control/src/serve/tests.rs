@@ -231,6 +231,30 @@ async fn a_request_names_one_host() {
     assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n").await, "400");
 }
 
+#[tokio::test]
+async fn the_handshake_of_a_websocket_has_no_body() {
+    let address = websockets().await;
+    let status = async |head: &str, body: &str| {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{head}\r\n{body}");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+
+    assert_eq!(status("Upgrade: websocket\r\n", "").await, "101");
+    assert_eq!(status("Upgrade: websocket\r\nContent-Length: 0\r\n", "").await, "101");
+    for upgrade in ["websocket", "WebSocket", "h2c, websocket"] {
+        assert_eq!(status(&format!("Upgrade: {upgrade}\r\nContent-Length: 5\r\n"), "12345").await, "400");
+    }
+    assert_eq!(status("Upgrade: websocket\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n").await, "400");
+    let (other, ..) = server().await;
+    let h2c =
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab";
+    assert!(answer(other, h2c).await.contains("200 OK"), "offered by clients that speak HTTP/2 as well");
+}
+
 /// RFC 9112, section 3.2.2.
 #[tokio::test]
 async fn the_authority_of_a_target_replaces_the_host() {

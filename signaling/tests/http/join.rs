@@ -21,9 +21,11 @@ const UPGRADE: [(&str, &str); 4] = [
 
 /// Opens a WebSocket that the server is expected to refuse. The `close` makes it end the connection.
 async fn refused(server: &Server, path: &str) -> Answer {
-    let headers: Vec<_> =
-        UPGRADE.iter().map(|&(n, v)| (n, if n == "Connection" { "Upgrade, close" } else { v })).collect();
-    server.send(Request { path, headers: &headers, ..Request::default() }).await
+    server.send(Request { path, headers: &closing_upgrade(), ..Request::default() }).await
+}
+
+fn closing_upgrade() -> [(&'static str, &'static str); 4] {
+    UPGRADE.map(|(n, v)| (n, if n == "Connection" { "Upgrade, close" } else { v }))
 }
 
 fn v1_query(request: &proto::JoinRequest) -> String {
@@ -38,6 +40,22 @@ async fn without_an_upgrade_there_is_nothing_at_the_websocket_paths() {
 
     for path in ["/rtc", "/rtc/v1"] {
         assert_eq!(server.get(&format!("{path}?{query}")).await.said(), (404, String::new()));
+    }
+}
+
+#[tokio::test]
+async fn nobody_joins_by_another_method_than_get() {
+    let server = Server::start().await;
+    let query = format!("access_token={}", join_token("r"));
+
+    for path in ["/rtc", "/rtc/v1"] {
+        for method in ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"] {
+            for headers in [&[][..], &closing_upgrade()] {
+                let path = &format!("{path}?{query}");
+                let answer = server.send(Request { method, path, headers, ..Request::default() }).await;
+                assert_eq!((answer.status, answer.header("allow")), (405, Some("GET")), "{method}");
+            }
+        }
     }
 }
 
