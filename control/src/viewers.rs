@@ -164,11 +164,9 @@ impl Streams {
             }
             Happening::Joined(session) => self.joined(stream, session).await,
             Happening::Left(session) => self.left(stream, session, self.end_of(session, news.at)).await,
-            Happening::Aborted(session) => {
-                let at = self.end_of(session, news.at);
-                let presence = Presence { counts: false, ..presence_of(stream, session) };
-                self.leave(id, &presence, at).await
-            }
+            // It was never in the room, nor did anybody tell that it was: there is no record to close, and none is left
+            // behind by those who knock again and again. Its place is free (`Streams::tell`).
+            Happening::Aborted(_) => Ok(()),
             Happening::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
                 // Of a stream that waits for its owner, an event may be late; whoever is back joins again.
                 self.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)

@@ -359,6 +359,36 @@ async fn of_viewers_with_tokens_as_many_come_in_as_there_are_places() {
     assert_eq!(stage.server.refused(outside[1]).await, full);
 }
 
+/// A client that goes away between its admission and its connection: a place for a moment, no viewer, no record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_comes_to_nothing_holds_a_place_for_a_moment_and_leaves_no_record() {
+    let stage = Stage::set_with(product::Live { max_viewers: 1, ..product::Live::default() }).await;
+    let (stream, _owner) = stage.go_live("ana").await;
+    let mut tokens = Vec::new();
+    for name in ["bo", "cy", "dan"] {
+        tokens.push(stage.streams.watch(&user(name), stream.id, None).await.unwrap().token);
+    }
+    let [bo, cy, dan] = tokens.as_slice() else { unreachable!() };
+
+    let unfinished = stage.server.handshake_without_a_key(dan).await;
+    assert!(unfinished.starts_with("HTTP/1.1 400"), "{unfinished}");
+    // Nor did that take a place.
+    let knocking = stage.server.knock(bo).await;
+    assert_eq!(stage.server.refused(cy).await.0, 403, "it may still connect");
+    drop(knocking);
+    eventually("its place is free", async || stage.server.try_knock(cy).await).await;
+
+    eventually("that one is gone as well", async || {
+        let sessions = stage.server.rooms.list_participants(&stream.room_name).await;
+        sessions.iter().all(|session| session.identity == "ana")
+    })
+    .await;
+    let stored = stage.streams.store().stream(stream.id).await.unwrap().unwrap();
+    assert_eq!((stored.viewers, stored.peak_viewers, stored.unique_viewers), (0, 0, 0));
+    let records = stage.streams.store().presence_all(stream.id, 100).await.unwrap();
+    assert!(records.iter().all(|record| record.identity == "ana"), "{records:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_end_puts_everybody_out_and_lets_nobody_in() {
     let stage = Stage::set().await;

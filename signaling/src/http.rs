@@ -341,12 +341,13 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     }
     let begin = Instant::now();
-    let join = admitted_join(&surface, mode, Purpose::Connect, &request);
-    let (mut parts, _body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let upgrade = match Upgrade::read(&mut parts) {
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal,
     };
+    // Who is admitted holds a place, which is for those alone who can come in.
+    let join = admitted_join(&surface, mode, Purpose::Connect, &Request::from_parts(parts, body));
     let session = match join {
         Ok(join) => surface.rooms.join(join).await.map_err(Unjoined::Failed),
         Err(unjoined) => Err(unjoined),

@@ -28,7 +28,7 @@ use crate::viewers::presence_of;
 const UNSEEN_MAX: Duration = Duration::from_secs(10);
 
 /// How often one user joins streams, under whatever identities: so often at once, then once more after each
-/// [`USER_JOINS_REFILL`]. Each join leaves a record of presence in the store, also one that never gets through.
+/// [`USER_JOINS_REFILL`]. Each join that comes through leaves a record of presence in the store.
 const USER_JOINS_BURST: u32 = 120;
 const USER_JOINS_REFILL: Duration = Duration::from_secs(1);
 /// Users whose joins are counted.

@@ -21,8 +21,10 @@ use sfu::io::{Config, UdpPorts, Workers};
 use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::{Rooms, RoomsConfig};
 use signaling::token::{Keys, Secret};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 pub const KEY: &str = "key";
 pub const SECRET: &str = "a secret that is long enough for HMAC";
@@ -97,10 +99,34 @@ impl Server {
         Ok(Phone(Client::join(&self.media, &self.identity, options).await?))
     }
 
+    /// Opens the signalling connection and nothing more.
+    pub async fn knock(&self, token: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+        tokio_tungstenite::connect_async(self.join_url(token)).await.unwrap().0
+    }
+
+    /// The same, and goes away at once; false if it is not let in.
+    pub async fn try_knock(&self, token: &str) -> bool {
+        tokio_tungstenite::connect_async(self.join_url(token)).await.is_ok()
+    }
+
+    /// The answer to a handshake that is not in order.
+    pub async fn handshake_without_a_key(&self, token: &str) -> String {
+        let path = self.join_url(token).split_off(self.url().len());
+        let head = "Host: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn join_url(&self, token: &str) -> String {
+        format!("{}/rtc?protocol=17&sdk=js&access_token={token}", self.url())
+    }
+
     /// Status and text of a join that is refused.
     pub async fn refused(&self, token: &str) -> (u16, String) {
-        let url = format!("{}/rtc?protocol=17&sdk=js&access_token={token}", self.url());
-        match tokio_tungstenite::connect_async(url).await {
+        match tokio_tungstenite::connect_async(self.join_url(token)).await {
             Err(Error::Http(answer)) => {
                 let (status, body) = (answer.status().as_u16(), answer.into_body().unwrap_or_default());
                 (status, String::from_utf8(body).unwrap())

@@ -62,10 +62,14 @@ pub async fn a_join_that_never_completed_is_no_viewer(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;
 
-    world.tell("participant_connection_aborted", &stream, Some(&world.viewer("bo"))).await;
+    for _ in 0..20 {
+        world.tell("participant_connection_aborted", &stream, Some(&world.viewer("bo"))).await;
+    }
 
     let stored = world.stored(stream.id).await;
     assert_eq!((stored.viewers, stored.unique_viewers), (0, 0));
+    let records = world.streams.store().presence_all(stream.id, 100).await.unwrap();
+    assert!(records.iter().all(|record| record.identity == "ana"), "it leaves no record: {records:?}");
 }
 
 pub async fn only_people_who_watch_are_counted(store: SharedStore) {
