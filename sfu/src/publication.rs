@@ -15,6 +15,10 @@ use crate::rtp::ExtendedSequence;
 /// frame costs its publisher several times an ordinary one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How far a retransmission may be ahead of the newest packet that came: a burst of those that went before it was lost.
+/// Further ahead it is a mistake, and would make all that follows look old.
+const REPEATED_AHEAD_MAX: i16 = 1_024;
+
 /// Silence after which a simulcast layer counts as stopped: five frames at 5 fps, the slowest screen share.
 const LAYER_SILENCE: Duration = Duration::from_secs(1);
 
@@ -106,6 +110,12 @@ impl LayerState {
 
     pub fn extend_sequence(&mut self, sequence: u16) -> u64 {
         self.sequence.unwrap(sequence)
+    }
+
+    /// Whether a packet that is sent again may have been sent before: one or the other may overtake the newest that came.
+    pub fn may_be_repeated(&self, sequence: u16) -> bool {
+        let ahead = sequence.wrapping_sub(self.highest as u16) as i16;
+        ahead <= REPEATED_AHEAD_MAX
     }
 
     pub fn highest(&self) -> u64 {

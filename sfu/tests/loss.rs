@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use media::*;
 use sfu::command::*;
+use sfu::demux::Discard;
 use sfu::rtcp::{Feedback, ReportBlock, SenderReport, parse, write_nack, write_receiver_report, write_sender_report};
 
 fn world() -> (World, Source) {
@@ -131,6 +132,24 @@ fn a_gap_is_asked_for_again_until_it_is_filled_and_the_late_packet_is_forwarded_
     assert_eq!(late[0].payload, lost[0].payload);
     world.pass(Duration::from_millis(500));
     assert!(asked(&mut world).is_empty());
+}
+
+#[test]
+fn a_retransmission_of_what_was_never_sent_stops_nothing() {
+    let (mut world, mut source) = world();
+    let frame = source.frame(true, 3);
+    world.send(1, &frame);
+    assert_eq!(world.media(10).len(), 3);
+    for ahead in [1_100, 30_000] {
+        let mut payload = frame[2].sequence.wrapping_add(ahead).to_be_bytes().to_vec();
+        payload.extend_from_slice(&frame[2].payload);
+        world.send(1, &[Rtp { payload_type: VIDEO_RTX, ssrc: 101, sequence: ahead, payload, ..frame[2].clone() }]);
+        assert!(world.media(10).is_empty());
+    }
+
+    world.send(1, &source.frame(false, 3));
+    assert_eq!(world.media(10).len(), 3);
+    assert_eq!(world.engine.stats.discards(Discard::RtpMalformed), 2);
 }
 
 #[test]

@@ -271,6 +271,9 @@ impl Engine {
         if started && stream.rtx {
             return Err(Discard::UnknownStream);
         }
+        if stream.rtx && !layer.may_be_repeated(sequence) {
+            return Err(Discard::RtpMalformed);
+        }
         info.sequence = layer.extend_sequence(sequence);
         if !layer.take(now, kind, info, descriptor, payload, stream.rtx) {
             return Err(Discard::Duplicate);
