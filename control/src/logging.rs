@@ -2,16 +2,19 @@
 //!
 //! What comes from clients can forge no line of its own, nor turn one around: such characters are written as escapes. With
 //! `logging.addresses: false` fields named `address` are left out, in whatever line they stand. Libraries may log what
-//! strangers send, as often as they send it: their lines are bounded.
+//! strangers send, as often as they send it: their lines are bounded. So are our own of each place in the code that says
+//! what went wrong or how: what happened, in lines of level `info`, is told each time.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io::{IsTerminal as _, Stderr, stderr};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value;
 use shared::log_limit::LogLimit;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Metadata, Subscriber, error, warn};
+use tracing::{Event, Level, Metadata, Subscriber, callsite, error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
@@ -37,12 +40,13 @@ pub fn start(config: &Config) {
     let level = config.log_level().name();
     let others = if level == "error" { "error" } else { "warn" };
     let ours = OURS.map(|name| format!(",{name}={level}")).concat();
-    // For looking into a library: `RUST_LOG=info,rtc_sctp=debug`.
+    // For looking into a library, or for every line: `RUST_LOG=info,rtc_sctp=debug`.
     let wanted = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let output = Output::new(wanted.is_some());
     let filter = EnvFilter::new(wanted.unwrap_or(format!("{others},{UNHEARD}{ours}")));
     let fields = Fields { json: config.logging.json, addresses: config.logging.addresses };
     let log = tracing_subscriber::fmt()
-        .with_writer(Output::default())
+        .with_writer(output)
         .with_ansi(stderr().is_terminal())
         // A terminal or a collector that is gone must not end who logs.
         .log_internal_errors(false)
@@ -59,10 +63,35 @@ pub fn start(config: &Config) {
     }
 }
 
-/// Standard error, for libraries as far as the limit goes.
+/// Standard error, as far as the limits go.
 #[derive(Default)]
 struct Output {
     libraries: LogLimit,
+    /// Of our own lines, by the place in the code that writes them; absent if all are wanted.
+    places: Option<Mutex<HashMap<callsite::Identifier, Arc<LogLimit>>>>,
+}
+
+impl Output {
+    fn new(all: bool) -> Self {
+        Self { libraries: LogLimit::default(), places: (!all).then(Mutex::default) }
+    }
+
+    /// Whether a line may be written; if so, how many like it were left out since the last one.
+    fn admit(&self, metadata: &Metadata<'_>) -> Option<u64> {
+        let now = Instant::now();
+        if !is_ours(metadata.target()) {
+            return self.libraries.admit(now);
+        }
+        let Some(places) = self.places.as_ref().filter(|_| ![Level::INFO, Level::TRACE].contains(metadata.level()))
+        else {
+            return Some(0);
+        };
+        let place = {
+            let mut places = places.lock().expect("no one panics with this lock");
+            Arc::clone(places.entry(metadata.callsite()).or_default())
+        };
+        place.admit(now)
+    }
 }
 
 impl<'writer> MakeWriter<'writer> for Output {
@@ -73,18 +102,12 @@ impl<'writer> MakeWriter<'writer> for Output {
     }
 
     fn make_writer_for(&'writer self, metadata: &Metadata<'_>) -> Self::Writer {
-        if is_ours(metadata.target()) {
-            return self.make_writer();
+        let Some(left_out) = self.admit(metadata) else { return OptionalWriter::none() };
+        if left_out > 0 {
+            let (of, line) = (metadata.target(), metadata.line());
+            warn!(left_out, of, line, "lines like the next one were left out");
         }
-        match self.libraries.admit(Instant::now()) {
-            Some(left_out) => {
-                if left_out > 0 {
-                    warn!(left_out, "lines of libraries were left out");
-                }
-                self.make_writer()
-            }
-            None => OptionalWriter::none(),
-        }
+        self.make_writer()
     }
 }
 

@@ -166,6 +166,34 @@ async fn a_stranger_who_knocks_at_thousands_of_chats_does_not_flood_the_log() {
     assert!((1..=granted).contains(&errors()), "{} lines", errors());
 }
 
+/// Whoever holds a token can be refused as often as they like; what happened, at level `info`, is told each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_again_and_again_at_one_place_does_not_flood_the_log() {
+    let config = json!({ "logging": { "json": true, "level": "debug" } });
+    let product = Product::start("flood-refusals", config).await;
+    let begin = std::time::Instant::now();
+    let refused = async || {
+        product.get("/live/0123456789abcdef01234567", Some(&token("ana"))).await.refused(404, "stream_not_found");
+    };
+    for number in 0..250 {
+        refused().await;
+        if number < 30 {
+            administer(&product, "CreateRoom", json!({ "name": format!("room-{number}") })).await.expect(200);
+        }
+    }
+    let granted = 20 + begin.elapsed().as_secs() as usize + 1;
+    let count = |message: &str| lines(&product).iter().filter(|line| line["message"] == message).count();
+    eventually("all rooms are told of", async || (count("room started") == 30).then_some(())).await;
+    assert!((1..=granted).contains(&count("refused")), "{} lines", count("refused"));
+    eventually("a later line says how many are missing", async || {
+        refused().await;
+        let left_out =
+            lines(&product).into_iter().find(|line| line["message"] == "lines like the next one were left out")?;
+        (left_out["of"] == "control::http::envelope" && left_out["left_out"].as_u64() > Some(100)).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_are_left_out_where_they_are_not_wanted() {
     for json in [true, false] {
