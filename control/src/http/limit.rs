@@ -23,8 +23,11 @@ const SWEEP_EVERY: u64 = 16_384;
 /// Webhooks of one address in a minute whose signature is wrong.
 const FORGED_PER_MINUTE: u32 = 60;
 
-/// Acts of moderation of one user within an hour, and as many at once. Each is a line of the audit log, which stays.
-const ACTS_PER_HOUR: NonZeroU32 = NonZeroU32::new(600).expect("it is not zero");
+/// Acts of moderation of one user at once, as when a stream is raided. Each is a line of the audit log, which stays.
+const ACTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(600).expect("it is not zero");
+
+/// How many more there may be in each hour after them.
+const ACTS_PER_HOUR: NonZeroU32 = NonZeroU32::new(60).expect("it is not zero");
 
 /// The limits of one process.
 pub(super) struct Limits {
@@ -43,7 +46,7 @@ impl Limits {
             users: Buckets::new(user_per_minute),
             clients: Buckets::new(client_per_minute),
             forgers: Buckets::new(FORGED_PER_MINUTE),
-            acts: Buckets::of(Some(Quota::per_hour(ACTS_PER_HOUR))),
+            acts: Buckets::of(Some(Quota::per_hour(ACTS_PER_HOUR).allow_burst(ACTS_AT_ONCE))),
             refused: NonZeroU32::new(client_per_minute).map(|units| {
                 let refill = Duration::from_secs(60) / units.get();
                 Mutex::new(rate::Buckets::new(units.get(), refill, BUCKETS_MAX))
@@ -76,7 +79,9 @@ impl Limits {
     /// Somebody blocks, mutes, deletes, or takes it back.
     pub(super) fn act_of_user(&self, user: &UserId) -> Result<(), Problem> {
         self.acts.take(user).map_err(|wait| {
-            let detail = format!("Not more than {ACTS_PER_HOUR} acts of moderation within an hour; wait a little.");
+            let detail = format!(
+                "Not more than {ACTS_AT_ONCE} acts of moderation at once, and {ACTS_PER_HOUR} an hour; wait a little."
+            );
             Problem::new(Code::RateLimited, detail).retry_after(wait)
         })
     }
