@@ -30,6 +30,8 @@ struct Entry {
     /// Asked for while one was under way.
     again: bool,
     found: Found,
+    /// Its state is since a time far ahead of the clock: that time, and when it was seen.
+    ahead: Option<(Timestamp, Timestamp)>,
 }
 
 #[derive(Default)]
@@ -51,7 +53,7 @@ impl Agenda {
     /// A live stream, unless it is known.
     pub(crate) fn add(&self, id: StreamId, due: Timestamp) {
         self.plan(|plan| {
-            let entry = Entry { due, under_way: false, again: false, found: Found::default() };
+            let entry = Entry { due, under_way: false, again: false, found: Found::default(), ahead: None };
             plan.entries.entry(id).or_insert(entry);
         });
     }
@@ -109,6 +111,16 @@ impl Agenda {
                 entry.found = found;
             }
         });
+    }
+
+    /// When it was first seen that the stream's state is since a time that is far ahead: it was noted by a clock that
+    /// was, or this one was set back.
+    pub(super) fn seen_ahead(&self, id: StreamId, since: Timestamp, now: Timestamp) -> Timestamp {
+        self.plan(|plan| {
+            let Some(entry) = plan.entries.get_mut(&id) else { return now };
+            let known = entry.ahead.filter(|&(noted, seen)| noted == since && seen <= now);
+            entry.ahead.insert(known.unwrap_or((since, now))).1
+        })
     }
 
     /// False: it is at a desk already.

@@ -19,8 +19,12 @@ impl Streams {
     pub(super) fn due_end(&self, stream: &Stream, now: Timestamp) -> Option<DueEnd> {
         let config = self.config();
         let over = |since: Timestamp, seconds: u32| since.plus(Duration::from_secs(seconds.into())) <= now;
-        // One that a clock noted that was ahead would wait until then.
-        let waited = |seconds: u32| over(stream.state_since, seconds) || stream.state_since.is_far_ahead(now);
+        // What a clock noted that was ahead counts from when that is seen: it would wait until then, or not at all.
+        let since = match stream.state_since.is_far_ahead(now) {
+            true => self.inner().agenda.seen_ahead(stream.id, stream.state_since, now),
+            false => stream.state_since,
+        };
+        let waited = |seconds: u32| over(since, seconds);
         if self.live().ban(&stream.owner_id, now).is_some() {
             return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::Banned });
         }
