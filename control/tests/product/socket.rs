@@ -138,11 +138,6 @@ impl Socket {
         assert_eq!(heard.await, "packet");
     }
 
-    /// Waits until the connection is closed by the server.
-    pub async fn closed(&self) {
-        self.hears("the end of the connection", |heard| (*heard == Said::Closed).then_some(())).await;
-    }
-
     /// Everything heard until now.
     pub fn all(&self) -> Vec<Said> {
         self.heard.events.lock().unwrap().clone()
