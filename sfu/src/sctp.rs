@@ -5,6 +5,25 @@
 //! send one: of the stacks that answer as DTLS servers, Pion sends its own, and webrtc-rs waits for that of the DTLS
 //! client. Channels are known by label; those we open take the stream ids 1, 3, 5 as the DTLS server and 0, 2, 4 as the
 //! DTLS client (RFC 8832, section 6).
+//!
+//! # Why `rtc-sctp`, inspected
+//!
+//! The crate trusts its peer: of `rtc-sctp` 0.21.1 alone, one packet panics (a cause of ERROR or ABORT with a lying
+//! length), one stalls for 5 s (FORWARD-TSN 2^31 ahead), and resets from the future are kept without bound. So
+//! `sctp/inspect.rs` looks at each packet before. The others, with the same window, messages and packets:
+//!
+//! | | `rtc-sctp`, inspected | `sctp-proto` 0.10.8 | `dcsctp` 0.1.16 |
+//! |---|---|---|---|
+//! | panics in 200,000 mutated packets | 0 (alone: 215 in 4,422) | 0 | 0 |
+//! | longest of them | 0.1 ms | 0.1 ms | 0.4 ms |
+//! | kept of 20 MB behind gaps, with a window of 256 KiB | 0.2 MB | 24 MB | 0.3 MB |
+//! | kept of a message of single bytes | 1.4 MB | 19 MB | none |
+//! | CPU of both ends a MB: 1 KiB messages, 64 KiB messages | 3.3 ms, 3.1 ms | 61 ms, 48 ms | 81 ms, 78 ms |
+//! | memory of an idle association | 5,102 bytes | 5,368 bytes | 3,958 bytes |
+//!
+//! `sctp-proto` looks through all that is in flight for each packet, and would need most of the inspection as well. `dcsctp`
+//! needs none against what was tried, but writes each packet as text for a log that nobody reads: 10 ms and 5 ms without.
+//! Once that is gone it is the one to look at again.
 
 mod backlog;
 mod channel;
