@@ -21,6 +21,9 @@ const GROWTH_MAX: u64 = 256 << 20;
 /// What may go to an address that a single check has named.
 const UNPROVEN_BYTES_MAX: u64 = 4 << 10;
 
+/// Sessions that one token may open in a row of a few seconds.
+const SESSIONS_OF_ONE_MAX: u64 = 100;
+
 /// Runs these attacks at once.
 async fn attack(name: &str, attacks: &[&str]) -> Row {
     let _machine = MACHINE.lock().await;
@@ -73,6 +76,14 @@ async fn nobody_with_a_data_channel_takes_the_server_down() {
 #[tokio::test]
 async fn nobody_with_a_signal_socket_takes_the_server_down() {
     holds(&attack("signalling", &["signalling"]).await);
+}
+
+#[tokio::test]
+async fn no_crowd_with_signal_sockets_takes_the_server_down() {
+    let row = attack("signal-crowds", &["crowds"]).await;
+    holds(&row);
+    let sessions = row.attackers.iter().filter_map(|attacker| attacker.sessions_of_one).max();
+    assert!(sessions.expect("it was tried") < SESSIONS_OF_ONE_MAX, "one token opened {sessions:?} sessions");
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ struct VideoGrant<'a> {
     can_publish: bool,
     can_subscribe: bool,
     can_publish_data: bool,
+    can_update_own_metadata: bool,
 }
 
 impl ApiKey {
@@ -44,9 +45,28 @@ impl ApiKey {
     ///
     /// When the clock is before 1970 or signing fails.
     pub fn token(&self, room: &str, identity: &str) -> anyhow::Result<String> {
+        self.sign(room, identity, false)
+    }
+
+    /// One that lets it change its own name, metadata and attributes besides.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn token_to_change_oneself(&self, room: &str, identity: &str) -> anyhow::Result<String> {
+        self.sign(room, identity, true)
+    }
+
+    fn sign(&self, room: &str, identity: &str, can_update_own_metadata: bool) -> anyhow::Result<String> {
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs();
-        let video =
-            VideoGrant { room_join: true, room, can_publish: true, can_subscribe: true, can_publish_data: true };
+        let video = VideoGrant {
+            room_join: true,
+            room,
+            can_publish: true,
+            can_subscribe: true,
+            can_publish_data: true,
+            can_update_own_metadata,
+        };
         let claims =
             Claims { iss: &self.key, sub: identity, name: identity, nbf: now_s - 10, exp: now_s + LIFETIME_S, video };
         let key = EncodingKey::from_secret(self.secret.as_bytes());

@@ -4,7 +4,7 @@ use anyhow::bail;
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 
-use super::attacks::{channels, doors, paths, signalling};
+use super::attacks::{channels, crowds, doors, paths, signalling};
 use super::scene::Scene;
 
 /// Where an attack goes.
@@ -15,6 +15,8 @@ pub enum Kind {
     Channels,
     /// The signal socket of somebody who joined.
     Signalling,
+    /// Many signal sockets, of those who joined.
+    Crowds,
     /// HTTP, by strangers.
     Doors,
     /// Media sockets, UDP and TCP.
@@ -27,6 +29,7 @@ impl Kind {
         match self {
             Self::Channels => "channels",
             Self::Signalling => "signalling",
+            Self::Crowds => "crowds",
             Self::Doors => "doors",
             Self::Paths => "paths",
         }
@@ -100,6 +103,30 @@ static ATTACKS: &[Attack] = &[
     ),
     attack!(Signalling, "signal-deaf", signalling::deaf, "participants who never read what their room tells them"),
     attack!(Signalling, "joins-of-one-identity", signalling::joins_of_one_identity, "one identity joins in a loop"),
+    attack!(
+        Crowds,
+        "messages-never-ended",
+        crowds::messages_never_ended,
+        "1,000 participants with 1.9 MB of a message each that never ends"
+    ),
+    attack!(
+        Crowds,
+        "sessions-beside-ones-own",
+        crowds::sessions_beside_ones_own,
+        "20,000 sessions of one token, by publish= in the URL"
+    ),
+    attack!(
+        Crowds,
+        "metadata-told-to-all",
+        crowds::metadata_told_to_all,
+        "changes of one's metadata without a pause, told to all members"
+    ),
+    attack!(
+        Crowds,
+        "answers-unread",
+        crowds::answers_unread,
+        "500 sessions whose requests are sent back to them, which they do not read"
+    ),
     attack!(
         Doors,
         "validate-gzip",

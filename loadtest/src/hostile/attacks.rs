@@ -1,6 +1,7 @@
 //! The attacks, by where they go.
 
 pub(super) mod channels;
+pub(super) mod crowds;
 pub(super) mod doors;
 pub(super) mod paths;
 pub(super) mod signalling;

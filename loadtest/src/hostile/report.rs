@@ -17,6 +17,10 @@ const DELAY_GROWTH_MAX_MS: f64 = 50.0;
 const WORST_MAX_MS: f64 = 1_000.0;
 /// What may go to an address that never answered.
 const UNPROVEN_BYTES_MAX: u64 = 32 << 10;
+/// How many sessions one token may open.
+const SESSIONS_OF_ONE_MAX: u64 = 200;
+/// What two who change themselves without a pause may have others told of it, in bytes a second.
+const TOLD_BYTES_PER_S_MAX: u64 = 4_000_000;
 
 /// What the innocents noticed in one phase. Times in milliseconds.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -102,6 +106,10 @@ pub enum Fault {
     Door,
     /// An address that had shown nothing got media.
     Unproven,
+    /// One token opened many sessions.
+    Sessions,
+    /// Members of a room were told of changes without end.
+    Told,
 }
 
 impl Fault {
@@ -116,6 +124,8 @@ impl Fault {
             Self::Media => "media delayed",
             Self::Door => "joins or HTTP delayed",
             Self::Unproven => "media to an unproven address",
+            Self::Sessions => "many sessions of one token",
+            Self::Told => "changes told without end",
         }
     }
 }
@@ -152,6 +162,8 @@ impl Row {
         let growth = self.peak_bytes.zip(self.before_bytes).map_or(0, |(peak, before)| peak.saturating_sub(before));
         let silence = attack.silence_ms.max(after.silence_ms);
         let unproven = self.attackers.iter().filter_map(|attacker| attacker.unproven_bytes).max().unwrap_or(0);
+        let sessions = self.attackers.iter().filter_map(|attacker| attacker.sessions_of_one).max().unwrap_or(0);
+        let told = self.attackers.iter().filter_map(|attacker| attacker.told_bytes_per_s).max().unwrap_or(0);
         let found = [
             (Fault::Ended, self.has_ended),
             (Fault::NotAfresh, self.afresh.0 < self.afresh.1),
@@ -162,6 +174,8 @@ impl Row {
             (Fault::Media, worse(quiet.media, attack.media) || silence > WORST_MAX_MS),
             (Fault::Door, worse(quiet.join, attack.join) || worse(quiet.http, attack.http)),
             (Fault::Unproven, unproven > UNPROVEN_BYTES_MAX),
+            (Fault::Sessions, sessions > SESSIONS_OF_ONE_MAX),
+            (Fault::Told, told > TOLD_BYTES_PER_S_MAX),
         ];
         found.into_iter().filter_map(|(fault, is_there)| is_there.then_some(fault)).collect()
     }
@@ -299,8 +313,21 @@ mod tests {
 
         row.peak_bytes = Some(500 << 20);
         row.afresh = (2, 4);
-        row.attackers = vec![Tally { unproven_bytes: Some(1 << 20), ..Tally::default() }];
-        let all = [Fault::NotAfresh, Fault::Memory, Fault::Signalling, Fault::Media, Fault::Unproven];
+        row.attackers = vec![Tally {
+            unproven_bytes: Some(1 << 20),
+            sessions_of_one: Some(20_000),
+            told_bytes_per_s: Some(100_000_000),
+            ..Tally::default()
+        }];
+        let all = [
+            Fault::NotAfresh,
+            Fault::Memory,
+            Fault::Signalling,
+            Fault::Media,
+            Fault::Unproven,
+            Fault::Sessions,
+            Fault::Told,
+        ];
         assert_eq!(row.faults(), all);
         let table = Report { url: "ws://x".into(), load_average: 0.0, rows: vec![row] }.to_string();
         assert!(table.contains("50 -> 500 -> 55") && table.contains("2/4"), "{table}");

@@ -28,6 +28,10 @@ pub struct Tally {
     pub granted: u64,
     /// What an address got that had shown nothing but one connectivity check.
     pub unproven_bytes: Option<u64>,
+    /// Sessions that one token opened.
+    pub sessions_of_one: Option<u64>,
+    /// What others were told for it, in bytes a second.
+    pub told_bytes_per_s: Option<u64>,
     pub notes: Vec<String>,
 }
 
@@ -37,6 +41,12 @@ impl fmt::Display for Tally {
         write!(out, "{attack}: {sent} sent, {:.1} MB, {refused} refused, {granted} granted", *bytes as f64 / 1e6)?;
         if let Some(bytes) = self.unproven_bytes {
             write!(out, ", {bytes} bytes to an unproven address")?;
+        }
+        if let Some(sessions) = self.sessions_of_one {
+            write!(out, ", {sessions} sessions of one token")?;
+        }
+        if let Some(bytes) = self.told_bytes_per_s {
+            write!(out, ", {:.1} MB a second told to others", bytes as f64 / 1e6)?;
         }
         for note in &self.notes {
             write!(out, "; {note}")?;
@@ -112,6 +122,19 @@ impl<'a> Scene<'a> {
 
     pub(super) fn unproven(&self, bytes: u64) {
         self.tally.borrow_mut().unproven_bytes = Some(bytes);
+    }
+
+    /// Counts what others were told, in the whole time of the attack.
+    pub(super) fn told(&self, bytes: u64) {
+        let mut tally = self.tally.borrow_mut();
+        let per_s = bytes as f64 / self.options.duration.as_secs_f64();
+        *tally.told_bytes_per_s.get_or_insert_default() += per_s as u64;
+    }
+
+    /// All that were granted were sessions of one token.
+    pub(super) fn sessions_of_one(&self) {
+        let mut tally = self.tally.borrow_mut();
+        tally.sessions_of_one = Some(tally.granted);
     }
 
     /// Keeps a word for the report, once.

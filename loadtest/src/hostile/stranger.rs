@@ -69,6 +69,22 @@ pub(super) fn upgrade(target: &Target, path: &str) -> String {
     )
 }
 
+/// The whole of a message, by its opcode (RFC 6455, section 5.2).
+pub(super) const TEXT: u8 = 0x81;
+pub(super) const BINARY: u8 = 0x82;
+
+/// The head of a frame with a mask of zeros, its length in as few bytes as there may be: others are refused.
+pub(super) fn frame_head(first: u8, len: usize) -> Vec<u8> {
+    let mut head = vec![first];
+    match len {
+        0..126 => head.push(0x80 | len as u8),
+        126..65_536 => head.extend([&[0xfe][..], &(len as u16).to_be_bytes()].concat()),
+        _ => head.extend([&[0xff][..], &(len as u64).to_be_bytes()].concat()),
+    }
+    head.extend([0; 4]);
+    head
+}
+
 /// An answer to a request.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
@@ -81,6 +97,8 @@ pub(super) struct Line {
     pub stream: TcpStream,
     /// Read, but not yet part of an answer.
     pending: Vec<u8>,
+    /// Bytes that were read and given to nobody.
+    pub ignored: u64,
 }
 
 impl Line {
@@ -97,7 +115,7 @@ impl Line {
     pub(super) async fn open_at(host: &str, port: u16, from: Option<IpAddr>) -> io::Result<Self> {
         let stream = timeout(ANSWER_MAX, dial::connect(host, port, from)).await??;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, pending: Vec::new() })
+        Ok(Self { stream, pending: Vec::new(), ignored: 0 })
     }
 
     /// Sends a request and reads its answer.
@@ -152,13 +170,13 @@ impl Line {
         }
     }
 
-    /// Whether the server has closed, by now.
+    /// Whether the server has closed, by now. Ignores what it sent before.
     pub(super) fn is_closed(&mut self) -> bool {
         let mut buffer = [0; 4_096];
         loop {
             match self.stream.try_read(&mut buffer) {
                 Ok(0) => return true,
-                Ok(_) => {}
+                Ok(len) => self.ignored += len as u64,
                 Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
             }
         }

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::random_bytes;
 use super::signalling::empty_elements;
 use crate::hostile::scene::Scene;
-use crate::hostile::stranger::{Line, get, post_head, upgrade};
+use crate::hostile::stranger::{Line, TEXT, frame_head, get, post_head, upgrade};
 
 /// Elements of a join request that inflates to a MiB.
 const EMPTY_TRACKS: usize = 1 << 19;
@@ -31,7 +31,7 @@ const WRITE: usize = 64 << 10;
 const FILLER: &str = "X-Filler: ";
 
 /// Opens `count` connections, lets `act` use each, and holds them until the end.
-async fn hold(scene: &Scene<'_>, count: usize, act: impl AsyncFn(&mut Line) -> std::io::Result<()>) {
+pub(super) async fn hold(scene: &Scene<'_>, count: usize, act: impl AsyncFn(&mut Line) -> std::io::Result<()>) {
     let opened = Cell::new(0_usize);
     let open = || async {
         let mut lines = Vec::new();
@@ -54,7 +54,7 @@ async fn hold(scene: &Scene<'_>, count: usize, act: impl AsyncFn(&mut Line) -> s
 }
 
 /// Writes `len` filler bytes.
-async fn fill(scene: &Scene<'_>, line: &mut Line, len: usize) -> std::io::Result<()> {
+pub(super) async fn fill(scene: &Scene<'_>, line: &mut Line, len: usize) -> std::io::Result<()> {
     let filler = [b'a'; WRITE];
     let mut left = len;
     while left > 0 {
@@ -261,7 +261,12 @@ pub(in crate::hostile) async fn chat_packets(scene: &Scene<'_>) -> anyhow::Resul
             while scene.goes_on() && !line.is_closed() {
                 let packet = &packets[rand::random_range(0..packets.len())];
                 scene.sent(packet.len());
-                if line.stream.write_all(&text_frame(packet)).await.is_err() {
+                if line
+                    .stream
+                    .write_all(&[&frame_head(TEXT, packet.len())[..], packet.as_bytes()].concat())
+                    .await
+                    .is_err()
+                {
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -271,15 +276,6 @@ pub(in crate::hostile) async fn chat_packets(scene: &Scene<'_>) -> anyhow::Resul
     });
     join_all(attackers).await;
     Ok(())
-}
-
-/// A text frame with a mask of zeros (RFC 6455, section 5.2).
-fn text_frame(text: &str) -> Vec<u8> {
-    let mut frame = vec![0x81, 0xff];
-    frame.extend((text.len() as u64).to_be_bytes());
-    frame.extend([0; 4]);
-    frame.extend(text.as_bytes());
-    frame
 }
 
 /// Requests one behind the other, whose answers nobody reads.
