@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn letters_of_all_scripts_make_tags() {
-        for text in ["猫", "हिन्दी", "öl", "кот", "snake_case", "a-b", "2026"] {
+        for text in ["猫", "हिन्दी", "öl", "кот", "snake_case", "a-b", "2026", &"猫".repeat(32)] {
             assert!(tag(text).is_ok(), "{text}");
         }
     }
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_picture_has_an_absolute_https_url_without_user_information() {
-        let https = |text| picture_url(text, Schemes::Https);
+        let https = |text: &str| picture_url(text, Schemes::Https);
 
         assert_eq!(https("https://a.example/x.png"), Ok(Some("https://a.example/x.png".to_owned())));
         assert_eq!(https(" "), Ok(None));
@@ -214,7 +214,9 @@ mod tests {
         {
             assert!(https(text).is_err(), "{text}");
         }
-        assert!(https(&format!("https://a.example/{}", "x".repeat(2048))).is_err());
+        let of_bytes = |bytes: usize| format!("https://a.example/{}", "x".repeat(bytes - "https://a.example/".len()));
+        assert_eq!(https(&of_bytes(2048)), Ok(Some(of_bytes(2048))));
+        assert!(https(&of_bytes(2049)).is_err());
         assert!(picture_url("http://a.example/", Schemes::HttpAndHttps).is_ok());
     }
 

@@ -105,6 +105,8 @@ async fn issuer_and_audience_are_checked_when_configured() {
     assert!(verify_with(&config, &claims).await.is_ok());
     claims["iss"] = json!("https://evil.example");
     assert_eq!(verify_with(&config, &claims).await, Err(Reason::Issuer.into()));
+    claims.as_object_mut().unwrap().remove("iss");
+    assert_eq!(verify_with(&config, &claims).await, Err(Reason::Issuer.into()));
 }
 
 /// Identity services of apps that are older than OpenID name the user in many ways.
@@ -210,9 +212,11 @@ async fn an_administrator_who_called_is_known() {
 #[test]
 fn a_short_secret_or_one_of_the_media_server_is_refused() {
     let with = |secret: &str| product::Auth { jwt_secret: crate::config::Hidden(secret.into()), ..config() };
-    let refused = |secret| Authenticator::new(&with(secret), &[("APIkey".into(), SFU.into())]).err();
+    let refused = |secret: &str| Authenticator::new(&with(secret), &[("APIkey".into(), SFU.into())]).err();
 
     assert_eq!(refused("short"), Some(AuthConfigError::ShortSecret(5)));
+    assert_eq!(refused(&"x".repeat(31)), Some(AuthConfigError::ShortSecret(31)));
+    assert_eq!(refused(&"x".repeat(32)), None);
     assert_eq!(refused(SFU), Some(AuthConfigError::SharedSecret("APIkey".into())));
     assert_eq!(refused(SECRET), None);
 }
@@ -231,6 +235,7 @@ async fn a_token_for_development_is_taken_by_any_configuration() {
 
     assert_eq!((user.id.as_str(), user.role, user.name.as_deref()), ("dev", Role::Admin, Some("Dev")));
     assert_eq!(user.expires_at, signed.expires_at);
+    assert_eq!(signed.expires_at, now().plus(std::time::Duration::from_secs(3600)));
 }
 
 #[test]

@@ -377,6 +377,9 @@ mod tests {
             ("LIVEKIT_API_SECRET", "5678"),
             ("MONGODB_URI", "mongodb://127.0.0.1"),
             ("JWT_SECRET", LONG),
+            ("JWT_JWKS_URL", "https://id.example/keys"),
+            ("JWT_ISSUER", "https://id.example"),
+            ("JWT_AUDIENCE", "live"),
         ];
         let config = loaded("", &environment, false).unwrap();
 
@@ -384,6 +387,8 @@ mod tests {
         assert_eq!((config.sfu.api_key.as_str(), config.sfu.api_secret.0.as_str()), ("1234", "5678"));
         assert_eq!(config.store.mongodb_uri.0, "mongodb://127.0.0.1");
         assert_eq!(config.auth.jwt_secret.0, LONG);
+        let Auth { jwks_url, issuer, audience, .. } = &config.auth;
+        assert_eq!([jwks_url, issuer, audience], ["https://id.example/keys", "https://id.example", "live"]);
     }
 
     #[test]
