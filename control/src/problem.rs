@@ -190,3 +190,48 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    async fn body(problem: &Problem) -> Value {
+        let body = axum::body::to_bytes(problem.response(None).into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_store_says_is_for_the_log() {
+        let cause = || "mongodb://user:secret@db: no reachable servers".to_owned();
+        for (error, code) in
+            [(StoreError::Unavailable(cause()), Code::StoreUnavailable), (StoreError::Failed(cause()), Code::Internal)]
+        {
+            let problem = Problem::from(error);
+
+            let body = body(&problem).await;
+            assert_eq!(body["code"], code.name());
+            assert!(!body.to_string().contains("secret") && !body.to_string().contains("servers"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_to_come_back_is_said_in_whole_seconds_as_well() {
+        let problem = Problem::new(Code::StoreUnavailable, "").retry_after(Duration::from_millis(1_500));
+
+        assert_eq!(body(&problem).await["retryAfterMs"], 1_500);
+        assert_eq!(problem.response(None).headers()[header::RETRY_AFTER], "2");
+        let other = Problem::new(Code::StoreUnavailable, "");
+        assert_eq!(body(&other).await.get("retryAfterMs"), None);
+        assert!(!other.response(None).headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[tokio::test]
+    async fn fields_are_named_with_what_is_wrong() {
+        let problem = Problem::field("title", "at most 120 characters");
+
+        assert_eq!(body(&problem).await["errors"], json!([{ "field": "title", "message": "at most 120 characters" }]));
+        assert_eq!(body(&Problem::stream_not_found()).await.get("errors"), None);
+    }
+}

@@ -68,6 +68,7 @@ macro_rules! every_rule {
                 an_origin_has_one_reading
                 without_a_list_no_other_origin_may_call
                 a_user_who_calls_too_often_is_told_to_wait
+                users_and_addresses_have_buckets_of_their_own
                 an_address_is_believed_of_a_trusted_proxy_only
                 a_stream_is_reached_by_the_address_that_the_client_called
                 a_refusal_is_problem_details

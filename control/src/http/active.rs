@@ -240,6 +240,40 @@ enum SortNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::stream::StreamState;
+
+    fn live_stream(viewers: u32) -> Stream {
+        let at = Timestamp::from_millis(1_767_323_045_678);
+        let owner = format!("owner-{viewers}").parse().unwrap();
+        Stream { viewers, state: StreamState::Live, started_at: Some(at), ..Stream::new(owner, at) }
+    }
+
+    #[test]
+    fn the_most_watched_come_first_page_by_page() {
+        let all = [1, 3, 0, 2].map(|viewers| Arc::new(live_stream(viewers)));
+        let mut query = "sort=viewers&limit=3".to_owned();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let page = Wanted::read(&Query::parse(&query)).unwrap().page_of(&all, None);
+            let page = serde_json::to_value(page).unwrap();
+            seen.extend(page["streams"].as_array().unwrap().iter().map(|stream| stream["viewers"].as_u64().unwrap()));
+            query = format!("sort=viewers&limit=3&cursor={}", page["nextCursor"].as_str().unwrap_or_default());
+        }
+
+        assert_eq!(seen, [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_list_for_strangers_is_at_most_a_second_old() {
+        let (live, snapshots, start) = (Live::default(), Snapshots::default(), Instant::now());
+        let count = |millis| snapshots.newest(&live, start + Duration::from_millis(millis)).streams.len();
+        assert_eq!(count(0), 0);
+        live.observe(live_stream(1), |_| ());
+
+        assert_eq!(count(999), 0);
+        assert_eq!(count(1_000), 1);
+    }
 
     #[test]
     fn a_known_tag_is_found_in_a_list_whether_weak_or_not() {

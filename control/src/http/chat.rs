@@ -340,3 +340,36 @@ async fn unpin(State(chats): Chats, Member(caller): Member, StreamPath(id): Stre
     chats.unpin(&caller, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Whether a body is taken. `None`: it has another shape.
+    fn is_taken<T: DeserializeOwned + Validate<Context = Rules>>(body: Value) -> Option<bool> {
+        let rules = Rules { development: false, now: Timestamp::from_millis(1) };
+        Some(serde_json::from_value::<T>(body).ok()?.validate_with(&rules).is_ok())
+    }
+
+    #[test]
+    fn a_chat_is_moderated_within_bounds() {
+        for (field, least, most) in [("slowModeSeconds", 0, 120), ("maxLength", 1, 500)] {
+            let set = |value: u32| is_taken::<SettingsBody>(json!({ field: value }));
+            assert_eq!([set(least), set(most), set(most + 1)], [Some(true), Some(true), Some(false)], "{field}");
+        }
+        assert_eq!(is_taken::<SettingsBody>(json!({ "maxLength": 0 })), Some(false));
+        let mute = |seconds: u32| is_taken::<MuteBody>(json!({ "seconds": seconds }));
+        assert_eq!([mute(9), mute(10), mute(86_400), mute(86_401)], [false, true, true, false].map(Some));
+    }
+
+    #[test]
+    fn a_field_that_nobody_knows_is_refused() {
+        assert_eq!(is_taken::<SettingsBody>(json!({ "maxLength": 7, "slowmode": 1 })), None);
+        assert_eq!(is_taken::<MuteBody>(json!({ "seconds": 10, "minutes": 1 })), None);
+        assert_eq!(is_taken::<PinBody>(json!({ "messageId": "x", "seq": 1 })), None);
+        assert_eq!(is_taken::<PinBody>(json!({ "messageId": "x" })), Some(true));
+    }
+}

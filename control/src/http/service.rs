@@ -164,8 +164,21 @@ pub(super) async fn healthz() -> Json<Health> {
 /// A worker in one turn for so long serves nobody.
 const STILL_MAX: Duration = Duration::from_secs(2);
 
-fn stands_still(worker: &WorkerHandle, now: Instant) -> bool {
-    worker.stalled_for(now).is_some_and(|stalled| stalled >= STILL_MAX)
+fn stands_still(stalled: Option<Duration>) -> bool {
+    stalled.is_some_and(|stalled| stalled >= STILL_MAX)
+}
+
+/// What is said of a store that has been away for so long.
+///
+/// # Errors
+/// [`AWAY_MAX`] is over.
+fn store_state(away: Option<Duration>) -> Result<&'static str, Problem> {
+    match away {
+        None => Ok("available"),
+        Some(away) if away < AWAY_MAX => Ok("unavailable"),
+        Some(_) => Err(Problem::new(Code::StoreUnavailable, "The database has not answered for half a minute.")
+            .retry_after(STORE_RETRY)),
+    }
 }
 
 /// Whether calls should come here.
@@ -194,15 +207,35 @@ pub(super) async fn readyz(State(front): State<Arc<Front>>) -> Result<Json<Readi
         Phase::Serving if !front.workers.iter().all(WorkerHandle::is_running) => {
             Err(Problem::new(Code::SfuUnavailable, "A media worker of this server is not running; restart the server."))
         }
-        Phase::Serving if front.workers.iter().any(|worker| stands_still(worker, Instant::now())) => {
+        Phase::Serving if front.workers.iter().any(|worker| stands_still(worker.stalled_for(Instant::now()))) => {
             Err(Problem::new(Code::SfuUnavailable, "A media worker of this server has stood still for seconds.")
                 .retry_after(STORE_RETRY))
         }
-        Phase::Serving => match front.store_health.away_for(Instant::now()) {
-            None => Ok(Json(Readiness { status: "ready", store: "available" })),
-            Some(away) if away < AWAY_MAX => Ok(Json(Readiness { status: "ready", store: "unavailable" })),
-            Some(_) => Err(Problem::new(Code::StoreUnavailable, "The database has not answered for half a minute.")
-                .retry_after(STORE_RETRY)),
-        },
+        Phase::Serving => {
+            let store = store_state(front.store_health.away_for(Instant::now()))?;
+            Ok(Json(Readiness { status: "ready", store }))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_without_its_store_for_half_a_minute() {
+        let state = |millis| store_state(Some(Duration::from_millis(millis))).map_err(|problem| problem.code);
+
+        assert_eq!(store_state(None), Ok("available"));
+        assert_eq!([state(0), state(29_999)], [Ok("unavailable"), Ok("unavailable")]);
+        assert_eq!(state(30_000), Err(Code::StoreUnavailable));
+    }
+
+    #[test]
+    fn a_worker_stands_still_after_two_seconds_in_one_turn() {
+        let still = |millis| stands_still(Some(Duration::from_millis(millis)));
+
+        assert!(!stands_still(None) && !still(1_999));
+        assert!(still(2_000));
     }
 }

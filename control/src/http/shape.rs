@@ -201,3 +201,53 @@ impl EndedShape {
         Self { stream: StreamShape::from(&**stream), already_ended }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::stream::Block;
+
+    /// Section 3.2: the names of the application's schema are [S].
+    #[test]
+    fn a_stream_is_shown_under_the_names_of_the_contract() {
+        let at = |seconds: i64| Timestamp::from_millis(1_767_323_000_000 + seconds * 1000);
+        let block = Block {
+            user_id: "nobody-sees-this".parse().unwrap(),
+            blocked_at: at(1),
+            by: "u_42".parse().unwrap(),
+            reason: None,
+        };
+        let stream = Stream {
+            owner_profile: OwnerProfile { name: Some("Ana".into()), picture: Some("https://a.example/p.png".into()) },
+            room_name: "live_u_42_1767323045678".into(),
+            title: Some("My Stream".into()),
+            cover_url: Some("https://a.example/c.png".into()),
+            tags: vec!["pet".into(), "live".into()],
+            state: StreamState::Ended,
+            viewers: 17,
+            peak_viewers: 31,
+            scheduled_for: Some(at(0)),
+            started_at: Some(at(2)),
+            ended_at: Some(at(514)),
+            end_reason: Some(EndReason::Stopped),
+            blocks: vec![block],
+            updated_at: at(515),
+            ..Stream::new("u_42".parse().unwrap(), at(0))
+        };
+
+        let shown = serde_json::to_value(StreamShape::from(&stream)).unwrap();
+
+        let expected = json!({
+            "streamId": stream.id, "ownerId": "u_42",
+            "owner": { "name": "Ana", "picture": "https://a.example/p.png" },
+            "roomName": "live_u_42_1767323045678", "title": "My Stream", "coverUrl": "https://a.example/c.png",
+            "tags": ["pet", "live"], "isLive": false, "state": "ended", "viewers": 17, "peakViewers": 31,
+            "scheduledFor": "2026-01-02T03:03:20.000Z", "startedAt": "2026-01-02T03:03:22.000Z",
+            "endedAt": "2026-01-02T03:11:54.000Z", "endReason": "stopped", "durationSeconds": 512,
+            "createdAt": "2026-01-02T03:03:20.000Z", "updatedAt": "2026-01-02T03:11:55.000Z",
+        });
+        assert_eq!(shown, expected);
+    }
+}

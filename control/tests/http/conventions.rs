@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::world::{World, eventually, send, token};
+use super::world::{World, eventually, in_seconds, send, token};
 use control::http::Phase;
 use control::store::{SharedStore, StoreError};
 use sfu::certificate::Certificate;
@@ -42,12 +42,31 @@ pub async fn times_have_milliseconds_and_what_is_absent_is_left_out(store: Share
     assert!(absent.iter().all(|name| stream.get(name).is_none()), "{stream}");
 }
 
-/// Rule 3: a typo never passes silently.
+/// Rule 3: a typo never passes silently, in whichever body.
 pub async fn an_unknown_field_is_refused(store: SharedStore) {
-    let world = World::new(store).await;
+    let world = World::with(store, |settings| settings.development = true).await;
+    let id = world.start("u1").await;
+    let reports = format!("/api/live/{id}/reports");
+    let filed = world.post(&reports, "u2", json!({ "reason": "spam" })).await.expect(202);
+    let review = format!("/api/admin/reports/{}", filed["reportId"].as_str().unwrap());
 
-    world.post("/api/live/start", "u1", json!({ "titel": "typo" })).await.refused(400, "malformed_body");
-    world.post("/api/live/stop", "u1", json!({ "id": "x" })).await.refused(400, "malformed_body");
+    for (method, path, user, mut body) in [
+        ("POST", "/api/live/start".to_owned(), "u1", json!({ "title": "T" })),
+        ("POST", "/api/live/stop".to_owned(), "u1", json!({ "streamId": id })),
+        ("POST", format!("/api/live/{id}/end"), "admin", json!({ "reason": "rude" })),
+        ("PATCH", format!("/api/live/{id}"), "u1", json!({ "title": "T" })),
+        ("POST", "/api/live/scheduled".to_owned(), "u1", json!({ "title": "T", "scheduledFor": in_seconds(3600) })),
+        ("PUT", format!("/api/live/{id}/blocks/bad"), "u1", json!({ "reason": "rude" })),
+        ("PUT", "/api/me/blocks/bad".to_owned(), "u1", json!({ "reason": "rude" })),
+        ("POST", reports, "u3", json!({ "reason": "spam" })),
+        ("PATCH", review, "admin", json!({ "status": "resolved" })),
+        ("PUT", "/api/admin/users/bad/ban".to_owned(), "admin", json!({ "reason": "rude" })),
+        ("POST", "/api/dev/token".to_owned(), "", json!({ "userId": "u1" })),
+    ] {
+        body["titel"] = json!("typo");
+        let answer = world.call(method, &path, user, body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "malformed_body"), "{method} {path}");
+    }
 }
 
 /// Rule 3: what is not JSON, or of the wrong types, is refused whatever it is.
@@ -65,10 +84,31 @@ pub async fn what_is_no_json_is_refused(store: SharedStore) {
 /// Rule 3: at most 64 KiB, with and without a declared length.
 pub async fn a_large_body_is_refused(store: SharedStore) {
     let world = World::new(store).await;
-    let body = json!({ "title": "x".repeat(70_000) }).to_string();
+    let body = |bytes: usize| format!("{{{}}}", " ".repeat(bytes - 2));
+    let start = async |body: String| {
+        let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
+        send(request.header("content-type", "application/json").body(body)).await
+    };
 
-    let request = world.request("POST", "/api/live/start").bearer_auth(token("u1"));
-    send(request.header("content-type", "application/json").body(body)).await.refused(413, "body_too_large");
+    start(body(65_536)).await.expect(201);
+    start(body(65_537)).await.refused(413, "body_too_large");
+    assert_eq!(start_in_a_chunk(&world, &body(65_536)).await, "HTTP/1.1 200");
+    assert_eq!(start_in_a_chunk(&world, &body(65_537)).await, "HTTP/1.1 413");
+}
+
+/// The status of a start by `u1` whose body does not say how long it will be.
+async fn start_in_a_chunk(world: &World, body: &str) -> String {
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    let request = format!(
+        "POST /api/live/start HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        token("u1"),
+        body.len(),
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).await.unwrap();
+    String::from_utf8_lossy(&status).into_owned()
 }
 
 /// Rule 3: JSON says that it is JSON.
@@ -121,6 +161,14 @@ pub async fn caches_keep_nothing_but_two_answers(store: SharedStore) {
     ] {
         assert_eq!(world.get(path, "").await.header("cache-control"), Some(control), "{path}");
     }
+    // Least of all answers that hold a token, or are somebody's own.
+    let started = world.post("/api/live/start", "u1", json!({})).await;
+    let watch = format!("/api/live/{}/watch", started.expect(201)["streamId"].as_str().unwrap());
+    for answer in [started, world.get(&watch, "u2").await, world.get("/api/live/mine", "u1").await] {
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
+    }
+    let own_list = world.get("/api/live/active", "u2").await;
+    assert_eq!(own_list.header("cache-control"), Some("private, no-cache"));
 }
 
 /// Rule 9: pages of listed origins may call, others not.
@@ -189,6 +237,30 @@ pub async fn a_user_who_calls_too_often_is_told_to_wait(store: SharedStore) {
     assert_eq!(refused.header("retry-after"), Some(millis.div_ceil(1000).to_string().as_str()));
     world.get("/api/live/mine", "u2").await.expect(200);
     world.get("/api/live/active", "").await.expect(200);
+}
+
+/// Rule 10: who is signed in has one bucket wherever the calls come from, and takes nothing from others at that address.
+pub async fn users_and_addresses_have_buckets_of_their_own(store: SharedStore) {
+    let world = World::with(store, |settings| {
+        settings.http.calls_per_minute = 2;
+        settings.http.anonymous_calls_per_minute = 2;
+    })
+    .await;
+    let calls = async |user: &str, addresses: [&str; 3]| {
+        let mut statuses = Vec::new();
+        for address in addresses {
+            let mut request = world.request("GET", "/api/live/active").header("x-forwarded-for", address);
+            if !user.is_empty() {
+                request = request.bearer_auth(token(user));
+            }
+            statuses.push(send(request).await.status);
+        }
+        statuses
+    };
+
+    assert_eq!(calls("u1", ["198.51.100.1", "198.51.100.2", "198.51.100.3"]).await, [200, 200, 429]);
+    assert_eq!(calls("", ["198.51.100.1"; 3]).await, [200, 200, 429]);
+    assert_eq!(calls("u2", ["198.51.100.1"; 3]).await, [200, 200, 429]);
 }
 
 /// Rule 10: strangers share the bucket of their address, which only a trusted proxy may tell.
@@ -268,16 +340,19 @@ pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
     let world = World::new(store).await;
 
     world.phase.send_replace(Phase::Starting);
-    let refused = world.get("/api/live/active", "").await;
-    refused.refused(503, "store_unavailable");
-    assert!(refused.header("retry-after").is_some());
-    world.get("/readyz", "").await.refused(503, "store_unavailable");
+    for path in ["/api/live/active", "/readyz"] {
+        let refused = world.get(path, "").await;
+        refused.refused(503, "store_unavailable");
+        assert_eq!(refused.retry_after_ms(), 2_000);
+    }
     world.get("/healthz", "").await.expect(200);
     world.get("/api/config", "").await.expect(200);
 
     world.phase.send_replace(Phase::Draining);
-    world.post("/api/live/start", "u1", json!({})).await.refused(503, "shutting_down");
-    world.get("/readyz", "").await.refused(503, "shutting_down");
+    for refused in [world.post("/api/live/start", "u1", json!({})).await, world.get("/readyz", "").await] {
+        refused.refused(503, "shutting_down");
+        assert_eq!(refused.retry_after_ms(), 5_000);
+    }
     world.get("/api/live/active", "").await.expect(200);
 
     world.phase.send_replace(Phase::Serving);
@@ -467,6 +542,7 @@ pub async fn a_repeated_start_with_a_key_answers_as_the_first(store: SharedStore
     start("key-1", json!({ "title": "B" })).await.refused(422, "idempotency_key_reused");
     start("", json!({})).await.refused(400, "invalid_parameter");
     start(&"k".repeat(65), json!({})).await.refused(400, "invalid_parameter");
+    start(&"k".repeat(64), json!({})).await.expect(200);
 }
 
 /// Answers and refusals are counted.

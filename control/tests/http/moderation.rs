@@ -32,6 +32,12 @@ pub async fn owner_and_administrators_block_users(store: SharedStore) {
     assert_eq!((users[0]["userId"].as_str(), users[0]["by"].as_str()), (Some("bad"), Some("u1")));
     assert_eq!((users[0]["reason"].as_str(), users[1]["by"].as_str()), (Some("rude"), Some("admin")));
     world.get(&format!("/api/live/{id}/blocks"), "u2").await.refused(403, "not_owner");
+    world.delete(&path(&id, "bad"), "u2").await.refused(403, "not_owner");
+    world.delete(&path(&id, "bad"), "admin").await.expect(204);
+    world.delete(&path(&id, "worse"), "u1").await.expect(204);
+    for user in ["bad", "worse"] {
+        world.get(&format!("/api/live/{id}/watch"), user).await.expect(200);
+    }
 }
 
 /// Both verbs may be repeated; the first block stays.
@@ -262,6 +268,10 @@ pub async fn reports_are_checked(store: SharedStore) {
     let mut fields = report(&world, &id, "u2", long).await.wrong_fields();
     fields.sort();
     assert_eq!(fields, ["details", "messageId", "userId"]);
+    for reason in ["spam", "nudity", "violence", "harassment", "self_harm", "animal_abuse", "other"] {
+        let body = json!({ "reason": reason, "details": "x".repeat(1000), "userId": reason });
+        report(&world, &id, "u3", body).await.expect(202);
+    }
     let private = world.schedule("u1", "private").await;
     report(&world, &private, "u2", json!({ "reason": "spam" })).await.refused(404, "stream_not_found");
     report(&world, "000000000000000000000000", "u2", json!({ "reason": "spam" }))

@@ -177,6 +177,17 @@ impl Answer {
     pub fn refused(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let body = self.json();
+        assert_eq!(body.get("errors").is_some(), code == "validation_failed", "{self:?}");
+        let wait = body.get("retryAfterMs").and_then(Value::as_u64);
+        assert!(wait.is_none() || status == 429 || status == 503, "{self:?}");
+        let seconds = wait.map(|millis| millis.div_ceil(1000).to_string());
+        assert_eq!(self.header("retry-after"), seconds.as_deref(), "{self:?}");
+    }
+
+    /// Of a refusal: when to come back.
+    pub fn retry_after_ms(&self) -> u64 {
+        self.json()["retryAfterMs"].as_u64().unwrap_or_else(|| panic!("it does not say when: {self:?}"))
     }
 
     /// Of a validation: the fields that are named.
