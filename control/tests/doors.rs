@@ -143,6 +143,17 @@ async fn a_token_says_what_was_asked_and_no_more(door: &dyn RoomDoor, _server: &
     assert_eq!(claims.attributes["app.role"], "viewer");
     assert_eq!(Timestamp::from(claims.expires_at), expires_at);
     assert!(expires_at <= now.plus(Duration::from_secs(600)) && expires_at > now.plus(Duration::from_secs(598)));
+    let publisher = TokenRequest {
+        identity: "bo".into(),
+        role: RoomRole::Publisher,
+        may_publish: true,
+        ..viewer_token("live_bo_1", "bo")
+    };
+    let claims = keys.verify(&door.token(&publisher, now).0, std::time::SystemTime::now()).unwrap();
+    let video = claims.video.unwrap();
+    assert_eq!((claims.identity.as_str(), video.room.as_str(), video.can_publish), ("bo", "live_bo_1", Some(true)));
+    assert_eq!((claims.attributes["app.userId"].as_str(), claims.attributes["app.role"].as_str()), ("bo", "publisher"));
+    assert_eq!(claims.attributes.len(), 2);
 }
 
 #[tokio::test]

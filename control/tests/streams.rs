@@ -57,9 +57,11 @@ macro_rules! every_rule {
                 a_leave_that_got_lost_is_made_up_for_after_a_clock_was_ahead
                 a_join_that_got_lost_is_made_up_for
                 a_session_whose_event_may_be_on_its_way_is_left_alone
+                a_blocked_user_who_is_found_inside_is_put_out
                 who_is_connecting_is_not_counted_yet
                 the_end_of_an_older_room_does_nothing
                 the_end_of_a_room_without_a_sid_has_the_room_looked_for
+                the_start_of_a_room_changes_no_state
                 a_late_start_of_an_older_room_does_not_displace_the_newer_one
                 an_event_after_the_end_counts_nobody_and_reopens_nothing
                 events_of_other_rooms_are_none_of_our_business
@@ -72,6 +74,8 @@ macro_rules! every_rule {
             life {
                 a_start_makes_a_stream_a_room_and_a_publishers_token
                 who_is_live_resumes_is_rejected_or_replaces
+                what_is_resumed_stays_as_it_was_and_costs_no_start
+                a_name_that_is_taken_is_raised_by_a_millisecond_five_times
                 of_two_starts_at_once_one_creates_and_one_resumes
                 a_user_starts_five_streams_an_hour
                 a_pause_follows_the_end_of_a_stream
@@ -87,20 +91,24 @@ macro_rules! every_rule {
                 the_key_of_a_start_that_failed_can_be_used_again
                 the_owners_own_list_is_copied_at_each_start
                 a_banned_user_neither_starts_nor_watches_nor_goes_on
+                a_ban_holds_until_its_time
                 with_the_flag_off_nothing_starts_and_all_can_be_ended
                 the_owners_first_track_makes_a_stream_live
                 an_owner_who_is_back_within_the_window_is_live_again
                 a_new_session_whose_join_comes_before_the_old_leave_never_shows
                 an_owner_who_does_not_come_back_ends_the_stream_whoever_watches
                 a_stream_has_a_longest_duration
+                without_a_longest_duration_a_stream_goes_on
                 stopping_twice_tells_of_the_first_end
                 only_the_owner_stops_and_only_an_administrator_ends
+                an_administrator_ends_a_stream_in_any_live_state
                 an_end_holds_also_when_the_media_server_is_away
                 a_viewers_token_lets_one_user_in_on_several_devices
                 who_may_not_watch_is_told_why
                 who_watches_a_stream_of_another_node_finds_it_known_here
                 a_block_puts_all_sessions_of_the_user_out
                 a_planned_stream_starts_from_half_an_hour_before
+                a_planned_stream_starts_until_two_hours_after
                 a_planned_stream_is_cancelled_by_its_owner_or_by_time
                 a_user_plans_at_most_twenty_streams
                 what_is_shown_is_changed_by_the_owner_until_the_end

@@ -163,3 +163,30 @@ fn require_space(list: &[Block], reason: Option<&str>) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(length: usize, reason: Option<&str>) -> Vec<Block> {
+        let block = |n| Block {
+            user_id: format!("u{n}").parse().unwrap(),
+            blocked_at: Timestamp::from_millis(1),
+            by: "owner".parse().unwrap(),
+            reason: reason.map(str::to_owned),
+        };
+        (0..length).map(block).collect()
+    }
+
+    #[test]
+    fn a_list_has_five_thousand_entries_and_its_reasons_256_kib() {
+        let code = |list: &[Block], reason: Option<&str>| require_space(list, reason).map_err(|problem| problem.code);
+
+        assert_eq!(code(&list(4_999, None), Some("rude")), Ok(()));
+        assert_eq!(code(&list(5_000, None), None), Err(Code::Conflict));
+        let nearly = list(255, Some(&"x".repeat(1_024)));
+        assert_eq!(code(&nearly, Some(&"x".repeat(1_024))), Ok(()));
+        assert_eq!(code(&nearly, Some(&"x".repeat(1_025))), Err(Code::Conflict));
+        assert_eq!(code(&list(300, Some(&"x".repeat(1_024))), None), Ok(()));
+    }
+}

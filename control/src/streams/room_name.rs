@@ -75,5 +75,9 @@ mod tests {
             assert!(part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{part}");
         }
         assert_ne!(name("a,b"), name("a?b"));
+        // The beginning of the SHA-256 of `u_42`.
+        assert_eq!(name("u_42"), "live_r8LSn1uhnXQcH3d-swmJy0_1767323045678");
+        let longest = "x".repeat(64);
+        assert_eq!(name(&longest), format!("live_{longest}_1767323045678"));
     }
 }

@@ -37,6 +37,7 @@ pub async fn a_leave_before_its_join_leaves_nobody(store: SharedStore) {
     let viewer = world.viewer("bo");
 
     world.tell("participant_left", &stream, Some(&viewer)).await;
+    assert_eq!(world.viewers(&stream).await, 0);
     world.tell("participant_joined", &stream, Some(&viewer)).await;
 
     assert_eq!(world.viewers(&stream).await, 0);
@@ -136,14 +137,42 @@ pub async fn a_join_that_got_lost_is_made_up_for(store: SharedStore) {
 pub async fn a_session_whose_event_may_be_on_its_way_is_left_alone(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;
-    let gone = Session { joined_at: world.clock.now().plus(std::time::Duration::from_secs(35)), ..world.viewer("bo") };
-    world.tell("participant_joined", &stream, Some(&gone)).await;
+    // The comparison is 40 s later.
+    let aged = |seconds: u64, name: &str| Session {
+        joined_at: world.clock.now().plus(Duration::from_secs(40 - seconds)),
+        ..world.viewer(name)
+    };
+    let (nine, ten) = (aged(9, "told-9"), aged(10, "told-10"));
+    for told_and_not_inside in [&nine, &ten] {
+        world.tell("participant_joined", &stream, Some(told_and_not_inside)).await;
+    }
+    for inside_and_not_told in [aged(9, "inside-9"), aged(10, "inside-10")] {
+        world.door.put_in(&stream.room_name, inside_and_not_told);
+    }
+    let open = async || {
+        let open = world.streams.store().presence_open(stream.id).await.unwrap();
+        open.iter().filter(|one| one.counts).map(|one| one.user_id.to_string()).collect::<HashSet<_>>()
+    };
 
-    // 40 s later: told 5 s ago, and not in the room yet.
     world.compare().await;
-    assert_eq!(world.viewers(&stream).await, 1);
+    assert_eq!(open().await, ["told-9", "inside-10"].map(str::to_owned).into());
     world.compare().await;
-    assert_eq!(world.viewers(&stream).await, 0);
+    assert_eq!(open().await, ["inside-9", "inside-10"].map(str::to_owned).into());
+}
+
+/// Whatever became of the event of the join.
+pub async fn a_blocked_user_who_is_found_inside_is_put_out(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let is_out = async || world.door.identities(&stream.room_name) == [stream.owner_id.to_string()];
+    world.enter(&stream, &world.viewer("bo")).await;
+    world.block(&stream, "bo").await;
+    eventually("the block has put out who was there", is_out).await;
+
+    world.door.put_in(&stream.room_name, world.viewer("bo"));
+    world.compare().await;
+
+    eventually("who came since is out", is_out).await;
 }
 
 pub async fn who_is_connecting_is_not_counted_yet(store: SharedStore) {
@@ -192,6 +221,17 @@ pub async fn the_end_of_a_room_without_a_sid_has_the_room_looked_for(store: Shar
     assert_eq!(world.state(&stream).await, StreamState::Live);
 }
 
+pub async fn the_start_of_a_room_changes_no_state(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let before = world.stored(stream.id).await;
+    assert_eq!(before.state, StreamState::Starting);
+
+    assert_eq!(world.tell("room_started", &stream, None).await, Handled::Applied);
+
+    assert_eq!(world.stored(stream.id).await, before);
+}
+
 pub async fn a_late_start_of_an_older_room_does_not_displace_the_newer_one(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;
@@ -232,6 +272,7 @@ pub async fn events_of_other_rooms_are_none_of_our_business(store: SharedStore) 
         assert_eq!(world.send(&body).await, Ok(Handled::NotOurs), "{event} of {room}");
     }
     assert_eq!(world.viewers(&stream).await, 0);
+    assert_eq!(world.streams.counters().events_not_ours.load(Ordering::SeqCst), 3);
 }
 
 /// Twelve streams, 20 users with several sessions each; every event comes one to three times, in any order.

@@ -7,7 +7,7 @@ use control::config::product;
 use control::problem::Code;
 use control::store::SharedStore;
 use control::store::moderation::Ban;
-use control::store::stream::{Block, Edit, EndReason, StreamState, Visibility};
+use control::store::stream::{Block, Edit, EndReason, Stream, StreamState, Visibility};
 use control::streams::{OnConflict, ScheduleRequest, StartRequest};
 use control::user::{Role, User};
 
@@ -76,6 +76,51 @@ pub async fn who_is_live_resumes_is_rejected_or_replaces(store: SharedStore) {
     assert!(world.door.has(&second.stream.room_name));
 }
 
+pub async fn what_is_resumed_stays_as_it_was_and_costs_no_start(store: SharedStore) {
+    let world = World::with(store, product::Live { starts_per_hour: 2, ..product::Live::default() });
+    let titled = |title: &str, on_conflict| StartRequest {
+        title: Some(title.into()),
+        tags: vec!["pet".into()],
+        on_conflict,
+        ..StartRequest::default()
+    };
+    let start = async |title, on_conflict| world.streams.start(&user("ana"), titled(title, on_conflict)).await;
+    let first = start("first", OnConflict::Resume).await.unwrap().stream;
+
+    for _ in 0..3 {
+        let again = start("other", OnConflict::Resume).await.unwrap();
+        assert_eq!((again.stream.id, again.stream.title.as_deref()), (first.id, Some("first")));
+    }
+    // One that is replaced is a new start, and one that is refused replaces nothing.
+    let second = start("second", OnConflict::Replace).await.unwrap().stream;
+    assert_eq!(code(start("third", OnConflict::Replace).await), Code::RateLimited);
+    assert_eq!(world.state(&second).await, StreamState::Starting);
+}
+
+pub async fn a_name_that_is_taken_is_raised_by_a_millisecond_five_times(store: SharedStore) {
+    let world = World::new(store);
+    let now = world.clock.now();
+    let name = |owner: &str, later: i64| format!("live_{owner}_{}", now.millis() + later);
+    let take = async |name: String| {
+        let other = Stream {
+            room_name: name.clone(),
+            state: StreamState::Ended,
+            ended_at: Some(now),
+            ..Stream::new(id("somebody"), now)
+        };
+        world.streams.store().create(&other).await.unwrap();
+    };
+    for later in 0..5 {
+        take(name("ana", later)).await;
+    }
+    for later in 0..6 {
+        take(name("bo", later)).await;
+    }
+
+    assert_eq!(world.start("ana").await.room_name, name("ana", 5));
+    assert_eq!(code(world.try_start("bo").await), Code::Conflict);
+}
+
 pub async fn of_two_starts_at_once_one_creates_and_one_resumes(store: SharedStore) {
     let world = World::new(store);
     let other = world.node();
@@ -97,8 +142,11 @@ pub async fn a_user_starts_five_streams_an_hour(store: SharedStore) {
         world.clock.advance(60);
     }
 
-    let refused = world.try_start("ana").await.unwrap_err();
-    assert_eq!((refused.code, refused.retry_after), (Code::RateLimited, Some(Duration::from_secs(3600 - 5 * 60))));
+    // Nor has another process, or the next one, forgotten.
+    for node in [&world, &world.node()] {
+        let refused = node.try_start("ana").await.unwrap_err();
+        assert_eq!((refused.code, refused.retry_after), (Code::RateLimited, Some(Duration::from_secs(3600 - 5 * 60))));
+    }
     assert!(world.try_start("bo").await.is_ok());
     let root = User { role: Role::Admin, ..user("ana") };
     assert!(world.streams.start(&root, StartRequest::default()).await.is_ok());
@@ -114,8 +162,10 @@ pub async fn a_pause_follows_the_end_of_a_stream(store: SharedStore) {
     world.streams.stop(&user("ana"), None).await.unwrap();
     world.clock.advance(5);
 
-    let refused = world.try_start("ana").await.unwrap_err();
-    assert_eq!((refused.code, refused.retry_after), (Code::StartCooldown, Some(Duration::from_secs(25))));
+    for node in [&world, &world.node()] {
+        let refused = node.try_start("ana").await.unwrap_err();
+        assert_eq!((refused.code, refused.retry_after), (Code::StartCooldown, Some(Duration::from_secs(25))));
+    }
     world.clock.advance(25);
     assert!(world.try_start("ana").await.is_ok());
 }
@@ -185,7 +235,10 @@ pub async fn a_replacement_that_failed_can_be_tried_again_at_once(store: SharedS
 pub async fn a_stream_that_never_began_asks_for_no_pause(store: SharedStore) {
     let world = World::new(store);
     let stream = world.start("ana").await;
-    world.pass(60).await;
+    world.pass(59).await;
+    world.settle(&stream).await;
+    assert_eq!(world.state(&stream).await, StreamState::Starting);
+    world.pass(1).await;
     eventually("the start times out", async || world.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::NeverStarted));
@@ -237,6 +290,15 @@ pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
 
     assert!(stream.blocks(&id("bo")));
     assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::Blocked);
+    // Also one that was planned before.
+    world.streams.stop(&user("ana"), None).await.unwrap();
+    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 20)).await.unwrap();
+    let later = Block { user_id: id("cy"), ..block };
+    world.streams.store().owner_block(&id("ana"), &later).await.unwrap();
+    world.clock.advance(60);
+    let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
+    let started = world.streams.start(&user("ana"), start).await.unwrap().stream;
+    assert!(started.blocks(&id("bo")) && started.blocks(&id("cy")));
 }
 
 pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedStore) {
@@ -252,10 +314,26 @@ pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedS
     eventually("the sessions are out", async || world.door.identities(&other.room_name) == ["bo"]).await;
     assert_eq!(code(world.try_start("ana").await), Code::Banned);
     assert_eq!(code(world.streams.watch(&user("ana"), other.id, None).await), Code::Banned);
+    assert_eq!(code(world.streams.schedule(&user("ana"), planned(&world, 60)).await), Code::Banned);
     let lifted = Ban { lifted_at: Some(world.clock.now()), ..ban };
     world.streams.store().lift_ban(&id("ana"), world.clock.now()).await.unwrap();
     world.streams.observe_ban(lifted);
     assert!(world.streams.watch(&user("ana"), other.id, None).await.is_ok());
+}
+
+pub async fn a_ban_holds_until_its_time(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("bo").await;
+    let ban = Ban { until: Some(world.clock.now().plus(Duration::from_secs(60))), ..ban(&world, "ana") };
+    world.streams.store().set_ban(&ban).await.unwrap();
+    world.streams.observe_ban(ban);
+
+    world.clock.advance(59);
+    assert_eq!(code(world.streams.watch(&user("ana"), stream.id, None).await), Code::Banned);
+    assert_eq!(code(world.try_start("ana").await), Code::Banned);
+    world.clock.advance(1);
+    assert!(world.streams.watch(&user("ana"), stream.id, None).await.is_ok());
+    assert!(world.try_start("ana").await.unwrap().created);
 }
 
 pub async fn with_the_flag_off_nothing_starts_and_all_can_be_ended(store: SharedStore) {
@@ -336,7 +414,10 @@ pub async fn an_owner_who_does_not_come_back_ends_the_stream_whoever_watches(sto
     world.enter(&stream, &world.viewer("ana")).await;
 
     world.leave(&stream, &publisher).await;
-    world.pass(60).await;
+    world.pass(59).await;
+    world.settle(&stream).await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.pass(1).await;
     eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
 
     let stored = world.stored(stream.id).await;
@@ -348,11 +429,27 @@ pub async fn a_stream_has_a_longest_duration(store: SharedStore) {
     let world = World::with(store, product::Live { max_duration: 100, ..product::Live::default() });
     let stream = world.live("ana").await;
     world.pass(99).await;
+    world.settle(&stream).await;
     assert_eq!(world.state(&stream).await, StreamState::Live);
     world.pass(1).await;
     eventually("the time is over", async || world.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::MaxDuration));
+}
+
+pub async fn without_a_longest_duration_a_stream_goes_on(store: SharedStore) {
+    let world = World::with(store, product::Live { max_duration: 0, ..product::Live::default() });
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+    world.enter(&stream, &publisher).await;
+    world.tell("track_published", &stream, Some(&publisher)).await;
+
+    world.clock.advance(400 * 24 * 3_600);
+    for _ in 0..3 {
+        world.compare().await;
+    }
+
+    assert_eq!(world.state(&stream).await, StreamState::Live);
 }
 
 // ---- ends
@@ -385,6 +482,29 @@ pub async fn only_the_owner_stops_and_only_an_administrator_ends(store: SharedSt
     let unknown = control::store::stream::StreamId::generate();
 
     assert_eq!(code(world.streams.end(&admin("root"), unknown).await), Code::StreamNotFound);
+}
+
+pub async fn an_administrator_ends_a_stream_in_any_live_state(store: SharedStore) {
+    let world = World::new(store);
+    let (starting, live, left) = (world.start("ana").await, world.live("bo").await, world.start("cy").await);
+    let publisher = world.publisher("cy");
+    world.enter(&left, &publisher).await;
+    world.tell("track_published", &left, Some(&publisher)).await;
+    world.leave(&left, &publisher).await;
+
+    for (stream, state) in
+        [(starting, StreamState::Starting), (live, StreamState::Live), (left, StreamState::Reconnecting)]
+    {
+        assert_eq!(world.state(&stream).await, state);
+        let ended = world.streams.end(&admin("root"), stream.id).await.unwrap();
+        world.clock.advance(10);
+        let again = world.streams.end(&admin("root"), stream.id).await.unwrap();
+        assert_eq!((ended.already_ended, again.already_ended), (false, true), "{state:?}");
+        assert_eq!(again.stream.ended_at, ended.stream.ended_at);
+        assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::EndedByAdmin), "{state:?}");
+    }
+    let scheduled = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    assert_eq!(code(world.streams.end(&admin("root"), scheduled.id).await), Code::Conflict);
 }
 
 pub async fn an_end_holds_also_when_the_media_server_is_away(store: SharedStore) {
@@ -541,8 +661,9 @@ pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
     assert_eq!((planned_stream.state, planned_stream.is_live()), (StreamState::Scheduled, false));
 
+    world.clock.advance(30 * 60 - 1);
     assert_eq!(code(world.streams.start(&user("ana"), start.clone()).await), Code::NotStartable);
-    world.clock.advance(30 * 60);
+    world.clock.advance(1);
     assert_eq!(code(world.streams.start(&user("bo"), start.clone()).await), Code::StreamNotFound);
     let started = world.streams.start(&user("ana"), start.clone()).await.unwrap();
 
@@ -552,6 +673,20 @@ pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore
     assert_eq!(code(world.streams.cancel(&user("ana"), planned_stream.id).await), Code::Conflict);
     world.streams.stop(&user("ana"), None).await.unwrap();
     assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+}
+
+pub async fn a_planned_stream_starts_until_two_hours_after(store: SharedStore) {
+    let world = World::new(store);
+    let plan = async |owner: &str| world.streams.schedule(&user(owner), planned(&world, 60)).await.unwrap().id;
+    let (in_time, late) = (plan("ana").await, plan("bo").await);
+    let start = async |owner: &str, id| {
+        world.streams.start(&user(owner), StartRequest { stream_id: Some(id), ..StartRequest::default() }).await
+    };
+
+    world.clock.advance(3 * 3600 - 1);
+    assert_eq!(start("ana", in_time).await.unwrap().stream.id, in_time);
+    world.clock.advance(1);
+    assert_eq!(code(start("bo", late).await), Code::NotStartable);
 }
 
 pub async fn a_planned_stream_is_cancelled_by_its_owner_or_by_time(store: SharedStore) {

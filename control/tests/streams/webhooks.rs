@@ -64,6 +64,7 @@ fn whatever_is_wrong_with_a_token_is_found() {
         (claims(json!({ "iss": "stranger" })), Unbelieved::UnknownKey),
         (claims(json!({ "iss": "old" })), Unbelieved::Signature),
         (none, Unbelieved::Signature),
+        (claims(json!({ "exp": null })), Unbelieved::Malformed),
         (claims(json!({ "exp": seconds - 61 })), Unbelieved::Time),
         (claims(json!({ "nbf": seconds + 61 })), Unbelieved::Time),
         (claims(json!({ "sha256": "" })), Unbelieved::Body),

@@ -235,6 +235,11 @@ impl World {
         }
     }
 
+    /// Waits until what is due for a stream is done: events of its room are handled after it.
+    pub async fn settle(&self, stream: &Stream) {
+        self.tell("room_started", stream, None).await;
+    }
+
     /// Compares all live streams with their rooms now, and waits until that is done.
     pub async fn compare(&self) {
         let counters = self.streams.counters();
