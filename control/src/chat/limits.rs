@@ -184,6 +184,19 @@ mod tests {
         assert!(bucket.is_full(start + Duration::from_secs(6)));
     }
 
+    /// Section 8. Rates have tests of their own.
+    #[test]
+    fn the_bounds_are_those_of_the_contract() {
+        let limits = Limits::default();
+
+        assert_eq!((limits.sockets_per_user, limits.namespaces_per_connection), (5, 20));
+        assert_eq!((limits.packet_bytes, limits.unsent_packets), (16_384, 256));
+        let seconds = [limits.connect_timeout, limits.ping_interval, limits.ping_timeout].map(|time| time.as_secs());
+        assert_eq!(seconds, [10, 25, 20]);
+        assert_eq!((limits.history, limits.history_max, limits.kept), (50, 200, 1_000));
+        assert_eq!((limits.block, limits.faults), (100, 50));
+    }
+
     #[test]
     fn what_a_user_may_send_while_the_room_waits_for_the_store_finds_a_place() {
         let Limits { message, reaction, store_patience, waiting_per_socket, .. } = Limits::default();

@@ -11,6 +11,7 @@ use control::http::origins::Origins;
 use control::store::SharedStore;
 use control::store::chat::Mute;
 
+use crate::raw::Raw;
 use crate::server::{Options, Server, obey};
 
 /// Runs a case of the script against a server of its own.
@@ -154,11 +155,32 @@ async fn is_in_the_audit_log(store: SharedStore) {
     call("settings", serde_json::json!({ "emojiOnly": true })).await;
     call("mute", serde_json::json!({ "userId": "ana", "seconds": 60 })).await;
     call("unmute", serde_json::json!({ "userId": "ana" })).await;
+    let namespace = format!("/live:{}", stream.room_name);
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    ana.emit(&namespace, "chat:message", &serde_json::json!({ "text": "🔥" })).await;
+    let message = ana.event("chat:message").await.unwrap()["id"].as_str().unwrap().to_owned();
+    for _ in 0..2 {
+        call("pin", serde_json::json!({ "messageId": message })).await;
+    }
+    for _ in 0..2 {
+        call("unpin", serde_json::json!({})).await;
+    }
+    for _ in 0..2 {
+        call("delete", serde_json::json!({ "messageId": message })).await;
+    }
 
     let entries = server.world.store.audit(Some(stream.id), None, 10).await.unwrap();
     let mut lines: Vec<_> = entries.iter().map(|entry| (entry.action.as_str(), entry.target.as_deref())).collect();
     lines.sort_unstable();
-    let expected = [("chat.mute", Some("ana")), ("chat.settings", None), ("chat.unmute", Some("ana"))];
+    let id = Some(message.as_str());
+    let expected = [
+        ("chat.delete", id),
+        ("chat.mute", Some("ana")),
+        ("chat.pin", Some("ana")),
+        ("chat.settings", None),
+        ("chat.unmute", Some("ana")),
+        ("chat.unpin", None),
+    ];
     assert_eq!(lines, expected, "what changed nothing is not noted");
     assert!(entries.iter().all(|entry| entry.actor.as_str() == "owner"));
     assert!(entries.iter().all(|entry| entry.request_id.as_deref() == Some("request-1")));

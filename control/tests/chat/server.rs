@@ -156,7 +156,7 @@ async fn identify(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-fn user_named(id: &str, admin: bool, expires_at: Timestamp) -> User {
+pub fn user_named(id: &str, admin: bool, expires_at: Timestamp) -> User {
     let role = if admin { Role::Admin } else { Role::User };
     User { id: id.parse().unwrap(), role, name: Some(format!("{id}'s name")), picture: None, expires_at }
 }

@@ -1,19 +1,23 @@
 //! What went wrong once with the library, or would with careless limits: one test each, so that it stays right.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use control::chat::{ConnectRefusal, Limits, Rate, UnreadLimits};
+use async_trait::async_trait;
+use control::chat::{Chat, ConnectRefusal, Limits, Rate, UnreadLimits};
+use control::clock::Timestamp;
 use control::config::product;
+use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
 use control::store::SharedStore;
 use control::store::chat::ChatRange;
 use control::store::embedded::Embedded;
 use control::store::stream::Stream;
+use control::streams::{Parts, Streams};
 use serde_json::json;
 
 use crate::raw::{PATIENCE, Raw};
-use crate::server::{Options, Server, obey};
+use crate::server::{Options, Server, World, obey, user_named};
 
 /// A live stream of an owner of its own.
 async fn room(server: &Server) -> (Stream, String) {
@@ -150,6 +154,81 @@ async fn a_room_ends_although_a_client_does_not_read() {
     assert_eq!(counter(&counters.rooms), 0);
 }
 
+/// A media server that notes how many rooms of the chat are open when it deletes one of its own.
+struct Door {
+    chat: Chat,
+    open_at_deletion: Mutex<Option<u64>>,
+}
+
+#[async_trait]
+impl RoomDoor for Door {
+    fn token(&self, _: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
+        (String::new(), now)
+    }
+
+    fn url(&self, _: Option<&str>) -> Option<String> {
+        None
+    }
+
+    async fn create(&self, _: &str) -> Result<String, RoomsError> {
+        Err(RoomsError::NotFound)
+    }
+
+    async fn delete(&self, _: &str) -> Result<(), RoomsError> {
+        *self.open_at_deletion.lock().unwrap() = Some(counter(&self.chat.counters().rooms));
+        Ok(())
+    }
+
+    async fn list(&self, _: &[String]) -> Result<Vec<RoomInfo>, RoomsError> {
+        Ok(Vec::new())
+    }
+
+    async fn sessions(&self, _: &str) -> Result<Vec<Session>, RoomsError> {
+        Ok(Vec::new())
+    }
+
+    async fn remove(&self, _: &str, _: &str) -> Result<(), RoomsError> {
+        Err(RoomsError::NotFound)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_media_of_a_stream_ends_after_its_chat() {
+    let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+    let limits = Limits { store_patience: PATIENCE, ..Limits::default() };
+    let server = Server::start(Options { store: Some(Arc::clone(&store)), limits, ..Options::default() }).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let World { chat, live, away, .. } = &*server.world;
+    let door = Arc::new(Door { chat: chat.clone(), open_at_deletion: Mutex::default() });
+    let streams = Streams::new(Parts {
+        config: product::Live::default(),
+        store,
+        live: live.clone(),
+        rooms: Arc::clone(&door) as _,
+        chat: chat.clone(),
+        node: "this one".to_owned(),
+    });
+    // Brings numbers for the next one.
+    ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
+    ana.event("chat:message").await.unwrap();
+    away.set_silent(true);
+    ana.emit(&namespace, "chat:message", &json!({ "text": "last" })).await;
+    until("the chat is held up", || away.was_asked("chat_append")).await;
+
+    let owner = user_named(stream.owner_id.as_str(), false, Timestamp::now());
+    let ended = streams.stop(&owner, Some(stream.id)).await.unwrap();
+    // Time for what does not wait for the chat.
+    Raw::connect(server.address).await.unwrap();
+    assert_eq!(*door.open_at_deletion.lock().unwrap(), None, "the room waits");
+    away.set_silent(false);
+
+    until("the room is deleted", || door.open_at_deletion.lock().unwrap().is_some()).await;
+    assert_eq!(*door.open_at_deletion.lock().unwrap(), Some(0), "rooms of the chat");
+    let told = ana.event("stream:ended").await.unwrap();
+    assert_eq!(told, json!({ "endReason": "stopped", "endedAt": ended.stream.ended_at }));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_first_clients_at_once_are_all_in_one_room() {
     let server = Server::start(Options { limits: unlimited(), ..Options::default() }).await;
@@ -255,6 +334,51 @@ async fn a_store_that_does_not_answer_holds_the_chat_up_once() {
     ana.emit(&namespace, "chat:message", &json!({ "text": "after" })).await;
     let after = ana.event("chat:message").await.unwrap();
     assert!(after["seq"].as_i64().unwrap() > seqs[300]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hears_a_message_that_is_not_kept_yet() {
+    let limits = Limits { store_patience: PATIENCE, ..Limits::default() };
+    let server = Server::start(Options { limits, ..Options::default() }).await;
+    let (_, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    let mut ben = Raw::join(server.address, &namespace, "ben").await.unwrap();
+    // Brings numbers for the next one.
+    ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;
+    ben.event("chat:message").await.unwrap();
+    server.world.away.set_silent(true);
+    ana.emit(&namespace, "chat:message", &json!({ "text": "first kept" })).await;
+    until("the store is asked to keep it", || server.world.away.was_asked("chat_append")).await;
+
+    // Refused where events arrive, so that this answer comes after whatever was sent before.
+    ben.emit(&namespace, "chat:message", &json!(5)).await;
+    let next = ben.text().await.unwrap();
+    assert!(next.contains("chat:error"), "{next}");
+    server.world.away.set_silent(false);
+    assert_eq!(ben.event("chat:message").await.unwrap()["text"], "first kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_stream_the_newest_messages_are_kept() {
+    let server = Server::start(Options { limits: Limits { kept: 4, ..unlimited() }, ..Options::default() }).await;
+    let (stream, namespace) = room(&server).await;
+    let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+    for n in 0..10 {
+        ana.emit(&namespace, "chat:message", &json!({ "text": n.to_string() })).await;
+        ana.event("chat:message").await.unwrap();
+    }
+    server.world.end(stream.id).await;
+
+    let begin = Instant::now();
+    let kept = loop {
+        let kept = server.world.store.chat_messages(stream.id, ChatRange::Newest, 100).await.unwrap();
+        if kept.len() < 10 {
+            break kept;
+        }
+        assert!(begin.elapsed() < PATIENCE, "all are kept");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(kept.iter().map(|message| message.text.as_str()).collect::<Vec<_>>(), ["6", "7", "8", "9"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

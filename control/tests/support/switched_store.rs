@@ -1,6 +1,6 @@
 //! A store that a test can take away and give back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub struct Switched {
     silent: AtomicBool,
     full: AtomicBool,
     refused: Mutex<Option<&'static str>>,
+    /// What it was asked for while it was silent.
+    unanswered: Mutex<BTreeSet<&'static str>>,
     shared: bool,
 }
 
@@ -57,7 +59,8 @@ impl Switched {
     /// `shared`: as if other processes could use it.
     pub fn new(store: SharedStore, shared: bool) -> Arc<Self> {
         let (away, silent, full) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { store, away, silent, full, refused: Mutex::new(None), shared })
+        let (refused, unanswered) = (Mutex::new(None), Mutex::default());
+        Arc::new(Self { store, away, silent, full, refused, unanswered, shared })
     }
 
     #[allow(dead_code, reason = "not every suite needs it")]
@@ -77,14 +80,21 @@ impl Switched {
         self.full.store(full, Ordering::SeqCst);
     }
 
+    /// Whether that operation was asked for while it was silent.
+    #[allow(dead_code, reason = "not every suite needs it")]
+    pub fn was_asked(&self, operation: &str) -> bool {
+        self.unanswered.lock().unwrap().contains(operation)
+    }
+
     /// Away for the operation of that name alone.
     #[allow(dead_code, reason = "not every suite needs it")]
     pub fn refuse(&self, operation: Option<&'static str>) {
         *self.refused.lock().unwrap() = operation;
     }
 
-    async fn there(&self, operation: &str) -> Result<&SharedStore> {
+    async fn there(&self, operation: &'static str) -> Result<&SharedStore> {
         while self.silent.load(Ordering::SeqCst) {
+            self.unanswered.lock().unwrap().insert(operation);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let is_full = self.full.load(Ordering::SeqCst) && !READS.contains(&operation);

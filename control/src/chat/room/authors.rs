@@ -152,6 +152,9 @@ mod tests {
 
         assert_eq!(granted, 20);
         assert_eq!(chat.send("ana", "hi", 0, 0), Ok(()));
+        // And then ten a second.
+        let mut may_react = |ms| chat.authors.may_react(&ana, &chat.limits, chat.start + Duration::from_millis(ms));
+        assert_eq!([may_react(99), may_react(100), may_react(199), may_react(200)], [false, true, false, true]);
     }
 
     #[test]

@@ -106,6 +106,37 @@ fn a_newcomer_is_told_the_state_and_the_last_fifty_messages() {
     assert_eq!(state.you.user_id.as_str(), "ben");
 }
 
+/// Section 8.3.
+#[test]
+fn the_state_says_all_that_a_client_starts_with() {
+    let mut world = World::new();
+    world.say("ana", "hello", 0);
+    let now = world.at(0);
+    world.room.on_reaction(&member("ana"), "🔥", now).unwrap();
+    let muted = mute("ben", 60_000, &world);
+    world.change(0, |stream| {
+        (stream.viewers, stream.peak_viewers) = (3, 4);
+        stream.chat_settings.slow_mode_seconds = 7;
+        stream.pinned = Some(message(9));
+        stream.mutes.push(muted);
+    });
+
+    let Out::One(SocketKey(7), state) = world.join(7, "ben") else { panic!("no state") };
+
+    let mut state = serde_json::to_value(&state).unwrap();
+    let history = state.as_object_mut().unwrap().remove("history").unwrap();
+    assert_eq!((history.as_array().unwrap().len(), &history[0]["text"]), (1, &"hello".into()));
+    let expected = serde_json::json!({
+        "you": { "userId": "ben", "role": "user", "canWrite": false, "mutedUntil": "2023-11-14T22:16:00.000Z" },
+        "settings": { "enabled": true, "slowModeSeconds": 7, "maxLength": 500, "linksAllowed": true,
+            "emojiOnly": false, "filter": "off" },
+        "pinned": { "id": "id-9", "seq": 9, "text": "text 9", "userId": "ana", "name": "Ana", "role": "user",
+            "sentAt": "2023-11-14T22:13:20.000Z" },
+        "viewers": 3, "lastSeq": 1, "gap": false, "reactionTotals": { "🔥": 1 },
+    });
+    assert_eq!(state, expected);
+}
+
 #[test]
 fn numbers_are_in_the_order_of_sending() {
     let mut world = World::new();
