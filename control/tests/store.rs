@@ -112,6 +112,7 @@ macro_rules! every_rule {
                 a_hidden_message_is_kept_but_not_read
                 all_messages_of_a_user_are_hidden_at_once
                 only_the_newest_messages_are_kept_and_the_totals_stay
+                messages_of_streams_that_ended_before_the_retention_are_removed
                 reactions_add_up
                 concurrent_reactions_and_messages_are_all_counted
                 settings_mutes_and_pin_are_the_streams_own

@@ -670,7 +670,16 @@ async fn what_was_acknowledged_outlives_a_kill_of_the_database() {
         tokio::spawn(async move {
             for number in 0.. {
                 let stream = starting(&format!("owner-{number}"), &format!("live_{number}"));
-                if store.create(&stream).await.is_err() || acknowledged.send(stream.id).is_err() {
+                let ban = Ban {
+                    user_id: stream.owner_id.clone(),
+                    reason: "spam".into(),
+                    until: None,
+                    by: user("admin"),
+                    at: at(number),
+                    lifted_at: None,
+                };
+                let written = store.create(&stream).await.is_ok() && store.set_ban(&ban).await.is_ok();
+                if !written || acknowledged.send((stream.id, stream.owner_id)).is_err() {
                     break;
                 }
             }
@@ -682,14 +691,15 @@ async fn what_was_acknowledged_outlives_a_kill_of_the_database() {
     }
     server.stop();
     writer.await.unwrap();
-    while let Some(id) = known.recv().await {
-        written.push(id);
+    while let Some(one) = known.recv().await {
+        written.push(one);
     }
     server.start_again();
 
     let store = connect(&server.uri(), "onair").await;
-    for id in written {
+    for (id, owner) in written {
         assert!(store.stream(id).await.unwrap().is_some(), "{id} is lost");
+        assert!(store.ban(&owner).await.unwrap().is_some(), "the ban of {owner} is lost");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Chat: numbers that never repeat, messages that are kept once, sums that outlive them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use control::store::chat::{
     ChatMessage, ChatRange, ChatRole, ChatSettings, ChatTotals, Mute, StoredMessage, WordFilter,
@@ -186,6 +187,26 @@ pub async fn only_the_newest_messages_are_kept_and_the_totals_stay(store: Shared
     let after = store.chat_totals(stream.id).await.unwrap();
     assert_eq!((after.messages, after.chatters), (11, 3), "a user who was trimmed away is no new one");
     assert_eq!(store.chat_trim(stream.id, 0).await.unwrap(), 5);
+}
+
+pub async fn messages_of_streams_that_ended_before_the_retention_are_removed(store: SharedStore) {
+    let retention = Duration::from_secs(7 * 24 * 3600);
+    let now = 10 * 24 * 3600 * 1000;
+    let long_ago = now - 7 * 24 * 3600 * 1000;
+    let (live, old, recent) = (new_stream(&store).await, ended("b", at(long_ago - 1)), ended("c", at(long_ago)));
+    for stream in [&old, &recent] {
+        store.create(stream).await.unwrap();
+    }
+    for stream in [&live, &old, &recent] {
+        append_numbered(&store, stream, 3).await;
+    }
+
+    store.expire(at(now), retention).await.unwrap();
+
+    for (stream, left) in [(&live, 3), (&old, 0), (&recent, 3)] {
+        assert_eq!(seqs(&store, stream.id, ChatRange::Newest, 10).await.len(), left);
+        assert_eq!(store.chat_totals(stream.id).await.unwrap().messages, 3);
+    }
 }
 
 pub async fn reactions_add_up(store: SharedStore) {

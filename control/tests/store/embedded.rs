@@ -174,6 +174,8 @@ async fn writes_until_it_is_killed_if_it_is_asked_to() {
                 let stream = new_stream(&store).await;
                 store.presence_join(stream.id, &session("PA_1", "viewer", at(n))).await.unwrap();
                 store.chat_append(&[message(&stream, 1, "viewer")]).await.unwrap();
+                store.set_ban(&ban(stream.owner_id.as_str(), at(n))).await.unwrap();
+                store.file_report(&report(&stream, "viewer", at(n))).await.unwrap();
                 let mut out = std::io::stdout().lock();
                 // Nobody reads any more: the test is over.
                 if writeln!(out, "written {writer} {}", stream.id).and_then(|()| out.flush()).is_err() {
@@ -210,6 +212,8 @@ async fn what_was_reported_as_done_outlives_a_kill() {
         assert_eq!((stream.viewers, stream.peak_viewers, stream.unique_viewers), (1, 1, 1));
         assert_eq!(store.presence_open(id).await.unwrap().len(), 1);
         assert_eq!(store.chat_totals(id).await.unwrap().messages, 1);
+        assert!(store.ban(&stream.owner_id).await.unwrap().is_some());
+        assert_eq!(store.reports(None, Some(id), None, 10).await.unwrap().len(), 1);
     }
 }
 

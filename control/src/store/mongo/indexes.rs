@@ -342,6 +342,39 @@ mod tests {
         }
     }
 
+    fn is_wanted(collection: &str, keys: &Document, holds: impl Fn(&Wanted) -> bool) -> bool {
+        let of = |wanted: &Wanted| wanted.collection == collection && wanted.keys == *keys;
+        wanted().iter().any(|wanted| of(wanted) && holds(wanted))
+    }
+
+    /// Section 13: those of the product's description.
+    #[test]
+    fn the_applications_three_indexes_are_there() {
+        let plain = |wanted: &Wanted| !wanted.unique && wanted.only.is_none() && !wanted.expires;
+
+        assert!(is_wanted("livestreams", &doc! { "isLive": 1, "startedAt": -1 }, plain));
+        assert!(is_wanted("livestreams", &doc! { "ownerId": 1, "isLive": 1 }, plain));
+        assert!(is_wanted("livestreams", &doc! { "roomName": 1 }, |wanted| wanted.unique && wanted.only.is_none()));
+    }
+
+    /// Section 13: ours.
+    #[test]
+    fn the_indexes_of_the_contract_are_there() {
+        let live = Some(doc! { "isLive": true });
+        assert!(is_wanted("livestreams", &doc! { "ownerId": 1 }, |wanted| wanted.unique && wanted.only == live));
+        for (collection, keys) in [
+            ("livestreams", doc! { "state": 1, "scheduledFor": 1 }),
+            ("livestreams", doc! { "tags": 1, "isLive": 1 }),
+            ("onair_presence", doc! { "streamId": 1, "leftAt": 1 }),
+        ] {
+            assert!(is_wanted(collection, &keys, |_| true), "{collection}: {keys}");
+        }
+        assert!(is_wanted("onair_chat_messages", &doc! { "streamId": 1, "seq": 1 }, |wanted| wanted.unique));
+        for collection in ["onair_webhook_events", "onair_idempotency", "onair_limits"] {
+            assert!(is_wanted(collection, &doc! { "expiresAt": 1 }, |wanted| wanted.expires), "{collection}");
+        }
+    }
+
     #[test]
     fn an_equal_index_under_another_name_serves_and_one_that_is_not_unique_does_not() {
         let wanted = Wanted::unique(collections::STREAMS, doc! { "roomName": 1 });

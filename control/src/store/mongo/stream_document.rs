@@ -277,6 +277,39 @@ mod tests {
         assert_eq!(stream.chat_settings, ChatSettings::default());
     }
 
+    /// `ILiveStream` of the product's description, as mongoose writes it.
+    fn document_of_the_schema(id: ObjectId, owner: ObjectId, blocked: ObjectId) -> Document {
+        let time = |seconds: i64| DateTime::from_millis(1_767_323_000_000 + seconds * 1000);
+        doc! {
+            "_id": id, "ownerId": owner, "roomName": "live_x_1", "title": "My Stream",
+            "coverUrl": "https://a.example/c.png", "isLive": false, "startedAt": time(2), "endedAt": time(9),
+            "viewers": 3_i64, "tags": ["pet", "live"], "blockedUserIds": [blocked], "createdAt": time(1),
+            "updatedAt": time(10),
+        }
+    }
+
+    #[test]
+    fn a_stream_has_the_fields_of_the_applications_schema_read_and_written() {
+        let (id, owner, blocked) = (ObjectId::new(), ObjectId::new(), ObjectId::new());
+        let document = document_of_the_schema(id, owner, blocked);
+
+        let stream = read(&document).expect("it has all that is needed");
+
+        let at = |seconds: i64| Timestamp::from_millis(1_767_323_000_000 + seconds * 1000);
+        assert_eq!((stream.id.0, stream.owner_id.as_str()), (id, owner.to_hex().as_str()));
+        assert_eq!((stream.room_name.as_str(), stream.title.as_deref()), ("live_x_1", Some("My Stream")));
+        assert_eq!(stream.cover_url.as_deref(), Some("https://a.example/c.png"));
+        assert_eq!((stream.started_at, stream.ended_at), (Some(at(2)), Some(at(9))));
+        assert_eq!((stream.created_at, stream.updated_at), (at(1), at(10)));
+        assert_eq!((stream.viewers, stream.tags.as_slice()), (3, ["pet".to_owned(), "live".to_owned()].as_slice()));
+        let written = write(&stream).expect("it has a form as a document");
+        for (name, value) in &document {
+            assert_eq!(written.get(name), Some(value), "{name}");
+        }
+        let live = write(&Stream { state: StreamState::Starting, ..stream }).expect("it has one too");
+        assert_eq!(live.get("isLive"), Some(&Bson::Boolean(true)));
+    }
+
     #[test]
     fn a_document_that_is_hardly_one_of_a_stream_is_no_panic() {
         let id = ObjectId::new();
