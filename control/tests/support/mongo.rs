@@ -100,6 +100,18 @@ impl MongoServer {
     /// Stops its threads where they are: connections stay open, and nothing is answered.
     pub fn freeze(&self) {
         self.signal("STOP");
+        // The signal is on its way until each thread has stopped, and some may still answer.
+        let threads = format!("/proc/{}/task", self.process.as_ref().expect("it runs").id());
+        let has_stopped = |thread: &fs::DirEntry| {
+            // pid (name) state …
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !fs::read_dir(&threads).expect("it is there").flatten().all(|thread| has_stopped(&thread)) {
+            assert!(Instant::now() < deadline, "it does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn thaw(&self) {
