@@ -105,8 +105,9 @@ impl Moderation {
         })?;
         let details = json!({ "status": status, "note": note });
         let act = Act { action: "report.review", stream: Some(report.stream_id), target: Some(id.to_owned()), details };
-        // What changed nothing keeps its time.
-        self.log_if(report.updated_at == now, caller, act).await?;
+        // What changed nothing keeps its time, which may be that of its filing just now.
+        let is_changed = report.updated_at == now && (report.created_at < now || report.resolved_by.is_some());
+        self.log_if(is_changed, caller, act).await?;
         Ok(report)
     }
 }
