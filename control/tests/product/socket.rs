@@ -138,6 +138,12 @@ impl Socket {
         assert_eq!(heard.await, "packet");
     }
 
+    /// Waits until the server ends the connection, or the socket alone.
+    pub async fn ended(&self) {
+        let is_end = |said: &Said| matches!(said, Said::Closed | Said::Disconnected).then_some(());
+        self.hears("the end", is_end).await;
+    }
+
     /// Everything heard until now.
     pub fn all(&self) -> Vec<Said> {
         self.heard.events.lock().unwrap().clone()
