@@ -106,17 +106,21 @@ impl Loads {
 struct FanOut {
     /// When that is within [`FAN_OUT_PER_SECOND`].
     paid_at: Option<Instant>,
+    /// Most clients that one of them went to.
+    receivers: usize,
 }
 
 impl FanOut {
     /// Notes messages that went to so many clients.
     fn add(&mut self, now: Instant, receivers: usize, load: Load) {
         self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, load));
+        self.receivers = self.receivers.max(receivers);
     }
 
     /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many as
-    /// it may.
-    fn waits_until(&self, now: Instant, receivers: usize, untaken: Load) -> Option<Instant> {
+    /// its own has: before any of that is known, to all who are here.
+    fn waits_until(&self, now: Instant, all: usize, untaken: Load) -> Option<Instant> {
+        let receivers = if self.receivers == 0 { all } else { self.receivers };
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, untaken);
         (paid_at > now + FAN_OUT_AT_ONCE).then(|| paid_at - FAN_OUT_AT_ONCE)
     }
