@@ -8,7 +8,7 @@ CARGO ?= cargo
 ARGS ?=
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help run test test-clients test-build check setup bench loadtest web docs clean
+.PHONY: help run test test-clients test-build check mutants setup bench loadtest web docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: ## Format, lints, licences and advisories of the dependencies
 	.ci/licences
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check; \
 	else echo "check: no cargo-deny here, so no look at advisories (see README.md)"; fi
+
+mutants: ## Break the code one place at a time: make mutants ARGS='--in-diff main' (docs/mutants.md)
+	.ci/mutants $(ARGS)
 
 setup: ## Install what the tests need: Chromium, Python and npm packages
 	control/tests/clients/setup
