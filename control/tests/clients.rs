@@ -7,6 +7,8 @@
 //!
 //! Names end in the connection model: `v1` is one peer connection and `/rtc/v1`, `v0` is two and `/rtc`.
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/ports.rs"]
 mod ports;
 #[path = "support/script.rs"]

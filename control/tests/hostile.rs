@@ -3,6 +3,8 @@
 //!
 //! Delays are not looked at here, since they are the machine's as well; `hostile` itself measures them.
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/ports.rs"]
 mod ports;
 
@@ -36,7 +38,7 @@ async fn attack(name: &str, attacks: &[&str]) -> Row {
          rtc: {{workers: 2, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}",
         store.display()
     );
-    let binary = std::env::var("ONAIR_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_onair").into());
+    let binary = binary::path();
     let options = Options {
         url: format!("ws://127.0.0.1:{http}"),
         start: Some(format!("{binary} --dev --config-body '{config}'")),

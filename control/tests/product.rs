@@ -31,6 +31,8 @@ mod abuse;
 #[path = "support/application.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod application;
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "product/counting.rs"]
 mod counting;
 #[path = "product/document.rs"]

@@ -4,6 +4,8 @@
 //! it was received. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test stacks` runs them against LiveKit's
 //! server. A stack that is not on this machine is skipped, which is said on the terminal.
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/late.rs"]
 mod late;
 #[path = "support/ports.rs"]

@@ -3,6 +3,8 @@
 //! Not part of `cargo test`, as it brings some hundred megabytes of old packages: `make test-clients` runs it. What each
 //! does is in the table of `docs/clients.md`.
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/late.rs"]
 mod late;
 #[path = "support/ports.rs"]

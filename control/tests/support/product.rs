@@ -9,9 +9,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::ports;
 use crate::script::Keeper;
 use crate::server::signal;
+use crate::{binary, ports};
 
 /// Of the app's identity service.
 pub const JWT_SECRET: &str = "the-identity-service-signs-with-this-0123456789";
@@ -27,8 +27,6 @@ const STOP_MAX: Duration = Duration::from_secs(40);
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOG_LINES: usize = 120;
 
-/// Names another build of the product to test.
-const BINARY_VARIABLE: &str = "ONAIR_TEST_BINARY";
 const LOG_COLUMNS: usize = 400;
 
 /// A running product. It dies with this value, and its data with it.
@@ -162,7 +160,7 @@ impl Product {
     /// Starts it without waiting.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("the directory was made");
-        let binary = std::env::var(BINARY_VARIABLE).unwrap_or_else(|_| env!("CARGO_BIN_EXE_onair").into());
+        let binary = binary::path();
         let process = Command::new(binary)
             .args(self.development.then_some("--dev"))
             .args(["--config-body", &self.config.to_string()])

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::ports;
+use crate::{binary, ports};
 
 /// The only API key that the server knows.
 pub const API_KEY: &str = "devkey";
@@ -25,9 +25,6 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How much of the server's log a failure shows: lines from its end, and characters of each.
 const LOG_LINES: usize = 150;
 const LOG_COLUMNS: usize = 400;
-
-/// Names another server to run the tests against, such as livekit-server: they must pass on it as well.
-const BINARY_VARIABLE: &str = "ONAIR_TEST_BINARY";
 
 /// A server under test. It dies with this value.
 pub struct Server {
@@ -70,7 +67,7 @@ impl Server {
 
     /// Starts it on the ports it had, and waits until it answers.
     pub fn start_again(&mut self) {
-        let binary = std::env::var(BINARY_VARIABLE).unwrap_or_else(|_| env!("CARGO_BIN_EXE_onair").into());
+        let binary = binary::path();
         let log = File::options().append(true).open(&self.log).expect("the log was made");
         let process = Command::new(&binary)
             .args(["--keys", &format!("{API_KEY}: {API_SECRET}"), "--bind", "127.0.0.1"])
