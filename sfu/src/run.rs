@@ -105,10 +105,7 @@ impl<T: Transmit> Run<'_, T> {
     /// Whether one more segment fits: none does behind a short one.
     pub fn takes_more(&self) -> bool {
         let length = self.arena.used - self.start;
-        !self.ended
-            && length + self.segment <= RUN_BYTES_MAX
-            && length < self.segment * RUN_SEGMENTS_MAX
-            && self.arena.used + self.segment <= self.arena.bytes.len()
+        !self.ended && length + self.segment <= RUN_BYTES_MAX && length < self.segment * RUN_SEGMENTS_MAX
     }
 
     /// Room for the next segment, `length` bytes or more. Stale bytes, to be overwritten.
@@ -155,7 +152,7 @@ pub fn plan_run(sizes: &[usize]) -> (usize, usize) {
             count += 1;
             continue;
         }
-        if size < longest && longest - shortest <= PADDING_MAX {
+        if size < longest {
             count += 1;
         }
         break;
@@ -165,6 +162,9 @@ pub fn plan_run(sizes: &[usize]) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::transport::Via;
 
@@ -180,6 +180,18 @@ mod tests {
         }
     }
 
+    /// Segments and bytes of each message, by the call that sent it.
+    #[derive(Default)]
+    struct Calls(Vec<Vec<(usize, usize)>>);
+
+    impl Transmit for Calls {
+        fn transmit(&mut self, bytes: &[u8], messages: &[Message]) {
+            let ends: usize = messages.iter().map(|message| message.length).sum();
+            assert_eq!(bytes.len(), ends, "what the messages hold, and no more");
+            self.0.push(messages.iter().map(|message| (message.segments(), message.length)).collect());
+        }
+    }
+
     fn path() -> Path {
         Path { remote: "127.0.0.1:9".parse().expect("an address"), via: Via::Udp(0) }
     }
@@ -191,6 +203,51 @@ mod tests {
         assert_eq!(plan_run(&[100]), (1, 100));
         assert_eq!(plan_run(&[]), (0, 0));
         assert_eq!(plan_run(&[1200; 100]), (52, 1200));
+    }
+
+    #[test]
+    fn one_that_is_shorter_by_more_than_padding_fills_is_the_last_of_its_run() {
+        assert_eq!(plan_run(&[1000, 1000 + PADDING_MAX, 1000]), (3, 1000 + PADDING_MAX));
+        assert_eq!(plan_run(&[1000, 1000 + PADDING_MAX + 1]), (1, 1000));
+        assert_eq!(plan_run(&[1000 + PADDING_MAX + 1, 1000, 1000]), (2, 1000 + PADDING_MAX + 1));
+    }
+
+    /// Whether these may be one message.
+    fn is_run(sizes: &[usize]) -> bool {
+        let (Some((_, before)), Some(&longest)) = (sizes.split_last(), sizes.iter().max()) else { return false };
+        sizes.len() <= RUN_SEGMENTS_MAX
+            && sizes.len() * longest <= RUN_BYTES_MAX
+            && before.iter().all(|size| longest - size <= PADDING_MAX)
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_is_as_long_as_it_may_be(
+            base in 20usize..1_500,
+            steps in vec(prop_oneof![8 => 0usize..4, 2 => 0usize..20, 1 => 0usize..600], 1..70),
+        ) {
+            let sizes: Vec<usize> = steps.iter().map(|step| base + step).collect();
+            let count = (1..=sizes.len()).take_while(|count| is_run(&sizes[..*count])).count();
+            prop_assert_eq!(plan_run(&sizes), (count, sizes[..count].iter().copied().max().unwrap_or(0)));
+        }
+    }
+
+    #[test]
+    fn a_run_takes_as_many_segments_as_the_kernel_does() {
+        for (segment, expected) in [(100, 60), (1_050, 60), (1_051, 59), (1_200, 52), (63_000, 1)] {
+            let mut arena = SendArena::new(Calls::default());
+            let mut run = arena.run(path(), segment);
+            let mut count = 0;
+            while run.takes_more() {
+                run.space(segment);
+                run.push(segment);
+                count += 1;
+            }
+            drop(run);
+            assert_eq!(count, expected, "of {segment} bytes");
+            arena.flush();
+            assert_eq!(arena.transmitter().0, [vec![(expected, expected * segment)]]);
+        }
     }
 
     #[test]
@@ -219,5 +276,41 @@ mod tests {
         assert!(!arena.transmitter().0.is_empty());
         arena.flush();
         assert_eq!(arena.transmitter().0.len(), 1000);
+    }
+
+    #[test]
+    fn what_leaves_in_a_turn_is_sent_by_one_call_until_there_is_much_of_it() {
+        let calls = |count: usize, length: usize| {
+            let mut arena = SendArena::new(Calls::default());
+            (0..count).for_each(|_| arena.single(path(), &vec![7; length]));
+            arena.flush();
+            arena.flush();
+            arena.transmitter().0.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(calls(MESSAGES_FLUSH, 10), [MESSAGES_FLUSH]);
+        assert_eq!(calls(MESSAGES_FLUSH + 1, 10), [MESSAGES_FLUSH, 1]);
+        assert_eq!(calls(128, ARENA_FLUSH / 128), [128]);
+        assert_eq!(calls(129, ARENA_FLUSH / 128), [128, 1]);
+    }
+
+    #[test]
+    fn a_datagram_of_no_bytes_or_of_too_many_is_not_sent() {
+        let mut arena = SendArena::new(Collect::default());
+        for length in [0, RUN_BYTES_MAX, RUN_BYTES_MAX + 1, 1] {
+            arena.single(path(), &vec![1; length]);
+        }
+        arena.flush();
+        let lengths: Vec<usize> = arena.transmitter().0.iter().map(|(length, ..)| *length).collect();
+        assert_eq!(lengths, [RUN_BYTES_MAX, 1]);
+    }
+
+    #[test]
+    fn what_is_discarded_is_never_sent() {
+        let mut arena = SendArena::new(Collect::default());
+        arena.single(path(), b"half written");
+        arena.discard();
+        arena.single(path(), b"whole");
+        arena.flush();
+        assert_eq!(arena.transmitter().0, [(5, 5, b"whole".to_vec())]);
     }
 }
