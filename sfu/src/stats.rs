@@ -364,3 +364,121 @@ impl Stats {
         plain.chain(handshakes).chain(ends).chain(losses).chain(dropped).chain(discards).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counters that are not zero: name, label and value.
+    fn shown(stats: &Stats) -> Vec<(&'static str, String, u64)> {
+        let counters = stats.counters().into_iter().filter(|(.., value)| *value > 0);
+        counters.map(|(name, label, _, value)| (name, label, value)).collect()
+    }
+
+    #[test]
+    fn each_handshake_counts_under_its_profile() {
+        for (profile, label) in [
+            (SrtpProfile::AeadAes128Gcm, "AEAD_AES_128_GCM"),
+            (SrtpProfile::AeadAes256Gcm, "AEAD_AES_256_GCM"),
+            (SrtpProfile::Aes128CmSha1_80, "AES128_CM_HMAC_SHA1_80"),
+        ] {
+            let mut stats = Stats::default();
+            (0..3).for_each(|_| stats.handshakes.count(profile));
+            assert_eq!(shown(&stats), [("handshakes_total", format!("profile=\"{label}\""), 3)]);
+        }
+    }
+
+    #[test]
+    fn each_end_of_a_transport_counts_under_its_reason() {
+        for (end, label) in [
+            (TransportEnd::ConsentLost, "consent_lost"),
+            (TransportEnd::HandshakeFailed, "handshake_failed"),
+            (TransportEnd::WrongFingerprint, "wrong_fingerprint"),
+            (TransportEnd::ClosedByPeer, "closed_by_peer"),
+            (TransportEnd::InternalError, "internal_error"),
+        ] {
+            let mut stats = Stats::default();
+            (0..3).for_each(|_| stats.ended.count(end));
+            assert_eq!(shown(&stats), [("transports_ended_total", format!("reason=\"{label}\""), 3)]);
+        }
+    }
+
+    #[test]
+    fn each_data_message_that_was_not_sent_counts_under_its_reason() {
+        for (why, label) in [
+            (SendDataError::NotOpen, "not_open"),
+            (SendDataError::Closed, "not_open"),
+            (SendDataError::TooLong, "too_long"),
+            (SendDataError::Slow, "slow"),
+            (SendDataError::Full, "full"),
+            (SendDataError::Late, "late"),
+        ] {
+            let mut stats = Stats::default();
+            (0..3).for_each(|_| stats.data_dropped.count(why));
+            assert_eq!(shown(&stats), [("data_dropped_total", format!("reason=\"{label}\""), 3)]);
+        }
+    }
+
+    #[test]
+    fn each_discard_counts_under_its_reason() {
+        for &discard in Discard::ALL {
+            let mut stats = Stats::default();
+            stats.count(discard);
+            stats.add(discard, 4);
+            assert_eq!(stats.discards(discard), 5);
+            assert_eq!(shown(&stats), [("discards_total", format!("reason=\"{}\"", discard.label()), 5)]);
+        }
+    }
+
+    #[test]
+    fn losses_add_up_by_the_place_where_they_happened() {
+        let mut stats = Stats::default();
+        for (receive_buffer, send_buffer, refused, overrun) in [(1, 2, 3, 4), (10, 20, 30, 40), (100, 200, 300, 400)] {
+            stats.losses.add(Losses { receive_buffer, send_buffer, refused, overrun });
+        }
+        let expected = [("receive_buffer", 111), ("send_buffer", 222), ("refused", 333), ("overrun", 444)];
+        let expected = expected.map(|(at, value)| ("datagrams_lost_total", format!("at=\"{at}\""), value));
+        assert_eq!(shown(&stats), expected);
+    }
+
+    /// What is observed of a stream that lost so many of a hundred packets.
+    fn observed(lost: u64) -> StreamQuality {
+        let mut quality = StreamQuality::default();
+        let out_of_order = 2 * lost;
+        quality.count_received(&ReceiveStats { packets: 100 - lost, bytes: 0, lost, out_of_order, jitter_us: 7 });
+        quality.rtt_ms.observe(3.0 * lost as f64);
+        quality
+    }
+
+    fn sums(quality: &StreamQuality) -> [f64; 6] {
+        let StreamQuality { lost, loss_percent, out_of_order, out_of_order_percent, jitter_us, rtt_ms } = quality;
+        let [lost, out_of_order] = [*lost as f64, *out_of_order as f64];
+        [lost, loss_percent.sum(), out_of_order, out_of_order_percent.sum(), jitter_us.sum(), rtt_ms.sum()]
+    }
+
+    #[test]
+    fn a_stream_of_which_nothing_was_expected_is_not_observed() {
+        let mut quality = StreamQuality::default();
+        quality.count_received(&ReceiveStats::default());
+        assert_eq!((quality.loss_percent.count(), quality.jitter_us.count()), (0, 0));
+        assert_eq!(sums(&observed(5)), [5.0, 5.0, 10.0, 10.0, 7.0, 15.0]);
+    }
+
+    #[test]
+    fn what_workers_know_of_media_adds_up_by_direction_and_kind() {
+        let of_worker = |factor: u64| MediaStats {
+            received: ByKind { audio: observed(factor), video: observed(2 * factor) },
+            sent: ByKind { audio: observed(3 * factor), video: observed(4 * factor) },
+            subscriptions: ByKind { audio: 5 * factor, video: 6 * factor },
+        };
+        let mut all = MediaStats::default();
+        all.add(&of_worker(1));
+        all.add(&of_worker(2));
+        let expected = |lost: f64| [lost, lost, 2.0 * lost, 2.0 * lost, 14.0, 3.0 * lost];
+        assert_eq!(sums(&all.received.audio), expected(3.0));
+        assert_eq!(sums(&all.received.video), expected(6.0));
+        assert_eq!(sums(&all.sent.audio), expected(9.0));
+        assert_eq!(sums(&all.sent.video), expected(12.0));
+        assert_eq!((all.subscriptions.audio, all.subscriptions.video), (15, 18));
+    }
+}

@@ -22,3 +22,16 @@ impl DataDiscards {
         too_long + unknown_channel + overflow + malformed + beyond_window
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_was_dropped_is_among_the_total() {
+        let all =
+            DataDiscards { too_long: 1, unknown_channel: 10, overflow: 100, malformed: 1_000, beyond_window: 10_000 };
+        assert_eq!(all.total(), 11_111);
+        assert_eq!(DataDiscards::default().total(), 0);
+    }
+}
