@@ -391,9 +391,11 @@ impl SrtpReceiver {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use rtc_srtp::context::Context;
     use rtc_srtp::protection_profile::ProtectionProfile;
 
@@ -561,6 +563,93 @@ mod tests {
                     assert!(receiver.open_rtp(&mut vec![0x80; length], 12).is_err());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_shortest_packets_are_sealed_and_opened() {
+        for (ours, theirs) in PROFILES {
+            let (key, salt) = master(ours);
+            let (mut sender, mut receiver) = (SrtpSender::new(ours, &key, &salt), SrtpReceiver::new(ours, &key, &salt));
+            let (mut to_us, mut to_them) = (oracle(ours, theirs), oracle(ours, theirs));
+            let plain = &packet(7)[..12];
+            let mut sealed = to_us.encrypt_rtp(plain).expect("seals").to_vec();
+            assert_eq!(receiver.open_rtp(&mut sealed, 12), Ok(12), "a header alone, {ours:?}");
+
+            let plain = [0x80, 201, 0, 1, 9, 8, 7, 6];
+            let mut sealed = plain.to_vec();
+            sender.seal_rtcp(&mut sealed);
+            assert_eq!(to_them.decrypt_rtcp(&sealed).expect("opens")[..], plain, "{ours:?}");
+            let mut sealed = to_us.encrypt_rtcp(&plain).expect("seals").to_vec();
+            assert_eq!(receiver.open_rtcp(&mut sealed), Ok(8), "an empty report, {ours:?}");
+        }
+    }
+
+    /// Under an index that was used before, the cipher would use a nonce twice (RFC 7714, section 9.1), and the receiver
+    /// would take the packet for a replayed one.
+    #[test]
+    fn each_rtcp_packet_has_an_index_of_its_own() {
+        for (ours, _) in PROFILES {
+            let (key, salt) = master(ours);
+            let (mut sender, mut receiver) = (SrtpSender::new(ours, &key, &salt), SrtpReceiver::new(ours, &key, &salt));
+            for number in 0..200u32 {
+                let mut packet = [[0x80, 201, 0, 1], [0, 0, 0, 4]].concat();
+                sender.seal_rtcp(&mut packet);
+                let tag = if ours == SrtpProfile::Aes128CmSha1_80 { SHA1_TAG } else { 0 };
+                let index = packet.len() - tag - RTCP_INDEX;
+                assert_eq!(packet[index..index + RTCP_INDEX], (1 << 31 | number).to_be_bytes(), "{ours:?}");
+                assert_eq!(receiver.open_rtcp(&mut packet), Ok(8), "{ours:?} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_transport_has_so_many_streams_of_packets_and_of_reports() {
+        for (ours, theirs) in PROFILES {
+            let (key, salt) = master(ours);
+            let (mut receiver, mut oracle) = (SrtpReceiver::new(ours, &key, &salt), oracle(ours, theirs));
+            for ssrc in 0..STREAMS_MAX as u8 + 1 {
+                let mut plain = packet(7);
+                plain[8] = ssrc;
+                let rtp = receiver.open_rtp(&mut oracle.encrypt_rtp(&plain).expect("seals").to_vec(), 12);
+                let plain = [0x80, 201, 0, 1, ssrc, 0, 0, 1];
+                let rtcp = receiver.open_rtcp(&mut oracle.encrypt_rtcp(&plain).expect("seals").to_vec());
+                let is_beyond = usize::from(ssrc) >= STREAMS_MAX;
+                let expected = |length| if is_beyond { Err(Discard::TooManyStreams) } else { Ok(length) };
+                assert_eq!((rtp, rtcp), (expected(712), expected(8)), "{ours:?} {ssrc}");
+            }
+            // Those that are known go on.
+            let mut plain = packet(8);
+            plain[8] = 0;
+            let rtp = receiver.open_rtp(&mut oracle.encrypt_rtp(&plain).expect("seals").to_vec(), 12);
+            assert_eq!(rtp, Ok(712));
+        }
+    }
+
+    proptest! {
+        /// Of the last 128 numbers each is taken once, in whatever order they come; older ones are not taken (RFC 3711,
+        /// section 3.3.2).
+        #[test]
+        fn each_number_is_taken_once(steps in vec(prop_oneof![4 => -140i64..140, 1 => -2i64..3, 1 => 120i64..400], 1..300)) {
+            let mut stream = Stream { ssrc: 1, highest: 1_000_000, window: 1 };
+            let (mut seen, mut highest) = (HashSet::from([1_000_000]), 1_000_000u64);
+            for step in steps {
+                let index = highest.saturating_add_signed(step);
+                let is_fresh = index > highest || (highest - index < 128 && !seen.contains(&index));
+                prop_assert_eq!(stream.is_fresh(index), is_fresh, "{} after {}", index, highest);
+                if is_fresh {
+                    stream.accept(index);
+                    seen.insert(index);
+                    highest = highest.max(index);
+                }
+            }
+        }
+
+        /// RFC 3711, section 3.3.1.
+        #[test]
+        fn a_number_is_taken_for_the_nearest_of_its_kind(highest in 0x1_0000u64..0x5_0000, ahead in -0x7fffi64..0x8000) {
+            let index = highest.saturating_add_signed(ahead);
+            prop_assert_eq!(Stream { ssrc: 1, highest, window: 1 }.index_of(index as u16), index);
         }
     }
 }
