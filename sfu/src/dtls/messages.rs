@@ -374,6 +374,46 @@ mod tests {
         }
     }
 
+    /// The same, with these cipher suites and these ways to compress.
+    fn hello_with(suites: &[u8], compressions: &[u8]) -> Vec<u8> {
+        let mut body = vec![0xFE, 0xFD];
+        body.extend_from_slice(&[9; 32]);
+        body.put_u8_vector(&[]);
+        body.put_u8_vector(&[]);
+        body.put_u16_vector(suites);
+        body.put_u8_vector(compressions);
+        let extensions = &hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED]);
+        body.extend_from_slice(&extensions[hello(&[]).len() - 2..]);
+        body
+    }
+
+    #[test]
+    fn our_suite_without_compression_has_to_be_offered() {
+        for (suites, compressions, is_taken) in [
+            (&[0xC0, 0x2B][..], &[NULL_COMPRESSION][..], true),
+            (&[0x13, 0x01, 0xC0, 0x2B, 0x00, 0x9C], &[1, NULL_COMPRESSION], true),
+            (&[0x13, 0x01, 0x00, 0x9C], &[NULL_COMPRESSION], false),
+            // Our certificate's key is none of RSA.
+            (&[0xC0, 0x2F], &[NULL_COMPRESSION], false),
+            (&[], &[NULL_COMPRESSION], false),
+            (&[0xC0, 0x2B], &[1], false),
+        ] {
+            let result = ClientHello::parse(&hello_with(suites, compressions)).map(|_| ());
+            let expected = if is_taken { Ok(()) } else { Err(Alert::HandshakeFailure) };
+            assert_eq!(result, expected, "{suites:x?} {compressions:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_knows_of_secure_renegotiation_says_so_by_extension_or_by_suite() {
+        let knows = |hello: &[u8]| ClientHello::parse(hello).map(|hello| hello.knows_renegotiation_info);
+        let empty: (u16, &[u8]) = (EXTENSION_RENEGOTIATION_INFO, &[0]);
+        assert_eq!(knows(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED])), Ok(false));
+        assert_eq!(knows(&hello(&[GROUPS, SCHEMES, PROFILES, EXTENDED, empty])), Ok(true));
+        assert_eq!(knows(&hello_with(&[0xC0, 0x2B, 0x00, 0xFF], &[NULL_COMPRESSION])), Ok(true));
+        assert_eq!(knows(&hello_with(&[0x00, 0xFF, 0xC0, 0x2B], &[NULL_COMPRESSION])), Ok(true));
+    }
+
     #[test]
     fn a_renegotiation_is_refused() {
         let continued: (u16, &[u8]) = (EXTENSION_RENEGOTIATION_INFO, &[12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);

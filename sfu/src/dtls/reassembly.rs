@@ -225,6 +225,29 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_kept_as_long_as_they_fit_together() {
+        let spare = PENDING_BYTES_MAX - MESSAGE_BYTES_MAX;
+        let insert = |total| {
+            let mut reassembly = Reassembly::default();
+            assert_eq!(reassembly.insert(&fragment(0, MESSAGE_BYTES_MAX, 0, b"a")), Arrival::Kept);
+            assert_eq!(reassembly.insert(&fragment(2, 100, 0, b"a")), Arrival::Kept);
+            let arrival = reassembly.insert(&fragment(1, total, 0, b"a"));
+            // What is kept already may go on to come.
+            assert_eq!(reassembly.insert(&fragment(0, MESSAGE_BYTES_MAX, 1, b"b")), Arrival::Kept);
+            arrival
+        };
+        assert_eq!(insert(spare - 100), Arrival::Kept);
+        assert_eq!(insert(spare - 99), Arrival::Refused);
+    }
+
+    #[test]
+    fn a_message_of_no_bytes_is_whole_at_once() {
+        let mut reassembly = Reassembly::default();
+        assert_eq!(reassembly.insert(&fragment(0, 0, 0, b"")), Arrival::Kept);
+        assert_eq!(reassembly.take_next(), Some((Kind::Certificate, 0, Vec::new())));
+    }
+
+    #[test]
     fn a_fragment_does_not_reach_beyond_its_message() {
         let mut bytes = whole_message(Kind::Certificate, 0, b"abc");
         assert!(Fragment::split(&bytes).is_some());
