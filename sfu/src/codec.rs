@@ -54,6 +54,26 @@ mod tests {
         assert!(is_keyframe_start(Codec::Opus, &[], None));
     }
 
+    /// The payload tells where it is in clear, the descriptor where it is encrypted.
+    #[test]
+    fn either_the_payload_or_the_descriptor_makes_a_start_whatever_the_codec() {
+        let structure: &[u8] = &[0x80, 0, 1, 0x80];
+        let none: &[u8] = &[0x80, 0, 1];
+        for (codec, start, other) in [
+            (Codec::Vp8, &[0x10, 0x00][..], &[0x10, 0x01][..]),
+            (Codec::Vp9 { profile: 0 }, &[0x0C, 0x18], &[0x48, 0x18]),
+            (Codec::H264 { packetization_mode: 1, profile: [0x42, 0xE0] }, &[0x67, 0x42], &[0x41, 0x9A]),
+            (Codec::H265, &[0x26, 1, 0x80], &[0x02, 1, 0x80]),
+            (Codec::Av1 { profile: 0 }, &[0x18, 0x0A, 1], &[0x10, 0x32, 1]),
+        ] {
+            assert!(is_keyframe_start(codec, start, None), "{codec:?}: in clear");
+            assert!(is_keyframe_start(codec, start, Some(none)), "{codec:?}: with a descriptor that tells nothing");
+            assert!(is_keyframe_start(codec, other, Some(structure)), "{codec:?}: encrypted");
+            assert!(!is_keyframe_start(codec, other, Some(none)), "{codec:?}: neither");
+            assert!(!is_keyframe_start(codec, other, None), "{codec:?}: another frame");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in vec(any::<u8>(), 0..200)) {
