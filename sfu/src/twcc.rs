@@ -286,7 +286,7 @@ impl TwccRecorder {
             return None;
         }
         let newest_max = self.oldest + WINDOW_MAX as u64 - 1;
-        if number > newest_max + self.arrivals.len() as u64 {
+        if number >= newest_max + self.arrivals.len() as u64 {
             // Nothing of the window would stay: begin again here, instead of filling it with what nobody sent.
             self.arrivals.clear();
             self.forget_until(number);
@@ -556,6 +556,86 @@ mod tests {
         recorder.record(20_000, us(1_000), 2);
         assert_eq!(recorder.pending(), 1);
         assert_eq!(statuses(&feedback(&mut recorder)), [(20_000, Some(1_000))]);
+    }
+
+    /// First number that is reported, how many are, and how many of them as received.
+    fn extent(recorder: &mut TwccRecorder) -> (u16, usize, usize) {
+        let statuses = statuses(&feedback(recorder));
+        let received = statuses.iter().filter(|(_, arrival)| arrival.is_some()).count();
+        (statuses[0].0, statuses.len(), received)
+    }
+
+    #[test]
+    fn of_what_waits_to_be_reported_the_oldest_is_forgotten_as_new_packets_come() {
+        for more in [0, 1, 2, 1_000] {
+            let mut recorder = TwccRecorder::new(1);
+            let count = WINDOW_MAX as u16 + more;
+            (0..count).for_each(|n| recorder.record(n, us(u64::from(n) * 1_000), 2));
+            assert_eq!(recorder.pending(), WINDOW_MAX);
+            assert_eq!(extent(&mut recorder), (more, WINDOW_MAX, WINDOW_MAX));
+        }
+    }
+
+    #[test]
+    fn a_jump_forgets_what_leaves_the_window_and_no_more() {
+        for (number, expected) in [
+            (WINDOW_MAX as u16 - 1, (0, WINDOW_MAX, 11)),
+            (WINDOW_MAX as u16, (1, WINDOW_MAX, 10)),
+            (WINDOW_MAX as u16 + 5, (6, WINDOW_MAX, 5)),
+            (WINDOW_MAX as u16 + 8, (9, WINDOW_MAX, 2)),
+            (WINDOW_MAX as u16 + 9, (WINDOW_MAX as u16 + 9, 1, 1)),
+            (WINDOW_MAX as u16 + 99, (WINDOW_MAX as u16 + 99, 1, 1)),
+        ] {
+            let mut recorder = TwccRecorder::new(1);
+            (0..10).for_each(|n| recorder.record(n, us(u64::from(n)), 2));
+            recorder.record(number, us(10), 2);
+            assert_eq!(recorder.pending(), expected.2, "after {number}");
+            assert_eq!(extent(&mut recorder), expected, "after {number}");
+        }
+    }
+
+    #[test]
+    fn an_earlier_packet_is_the_first_one_as_long_as_the_window_reaches_back_to_it() {
+        for (number, expected) in [
+            (19_990, (19_990, 11, 2)),
+            (20_001 - WINDOW_MAX as u16, (20_001 - WINDOW_MAX as u16, WINDOW_MAX, 2)),
+            (20_000 - WINDOW_MAX as u16, (20_000, 1, 1)),
+        ] {
+            let mut recorder = TwccRecorder::new(1);
+            recorder.record(20_000, us(0), 2);
+            recorder.record(number, us(1_000), 2);
+            assert_eq!(extent(&mut recorder), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn what_was_reported_is_kept_for_half_a_second() {
+        for (pause, expected) in [(500_000, &[(2, Some(500_000)), (3, Some(500_000))][..]), (500_250, &[])] {
+            let mut recorder = TwccRecorder::new(1);
+            recorder.record(1, us(0), 2);
+            recorder.record(3, us(pause), 2);
+            feedback(&mut recorder);
+            recorder.record(2, us(pause), 2);
+            let mut out = Vec::new();
+            assert_eq!(recorder.write_feedback(&mut out), !expected.is_empty());
+            assert_eq!(statuses(&out), expected, "after {pause} µs");
+        }
+    }
+
+    #[test]
+    fn a_delta_takes_a_byte_while_it_fits_and_a_packet_for_itself_when_it_fits_nowhere() {
+        let bytes = |ticks: u64| {
+            let mut recorder = TwccRecorder::new(1);
+            recorder.record(1, us(0), 2);
+            recorder.record(2, us(ticks * TICK_US), 2);
+            let bytes = feedback(&mut recorder);
+            assert_eq!(statuses(&bytes), [(1, Some(0)), (2, Some((ticks * TICK_US) as i64))]);
+            let packets = packets(&bytes);
+            (packets.len(), packets[0].deltas.len())
+        };
+        assert_eq!([bytes(0), bytes(255)], [(1, 2); 2]);
+        assert_eq!([bytes(256), bytes(32_767)], [(1, 3); 2]);
+        assert_eq!(bytes(32_768), (2, 1));
     }
 
     #[test]
