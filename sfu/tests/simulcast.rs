@@ -113,3 +113,118 @@ fn a_packet_of_no_known_section_or_layer_is_counted_and_dropped() {
     world.send(1, &stranger.frame(true, 1));
     assert_eq!(world.engine.stats.discards(sfu::demux::Discard::UnknownStream), 1);
 }
+
+/// Sections that say nothing of SSRCs: a camera's and a microphone's.
+fn undeclared() -> World {
+    let mut world = World::new();
+    world.join(1);
+    world.join(10);
+    let layers = vec![Layer { rid: None, ssrc: None, rtx_ssrc: None }];
+    world.publish(1, 1, ReceiveSection { layers: layers.clone(), ..video_section(0) });
+    world.publish(1, 2, ReceiveSection { layers, ..audio_section(0) });
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    world.subscribe(10, 2, 2, SendSection { rtx_ssrc: None, ..send_section(2000, audio_codecs()) });
+    world
+}
+
+/// As RTX sends it again (RFC 4588, section 4), with these extensions.
+fn again(packet: &Rtp, ssrc: u32, sequence: u16, extensions: &[(u8, &str)]) -> Rtp {
+    let payload = [&packet.sequence.to_be_bytes(), &packet.payload[..]].concat();
+    let extensions = extensions.iter().map(|(id, value)| (*id, value.as_bytes().to_vec())).collect();
+    Rtp { payload_type: VIDEO_RTX, ssrc, sequence, payload, extensions, ..packet.clone() }
+}
+
+fn unknown(world: &World) -> u64 {
+    world.engine.stats.discards(sfu::demux::Discard::UnknownStream)
+}
+
+#[test]
+fn without_a_mid_a_stream_is_that_of_the_only_section_with_its_payload_type() {
+    let mut world = undeclared();
+    let mut frame = Source::new(555).frame(true, 4);
+    frame.iter_mut().for_each(|packet| packet.extensions.clear());
+    let word = Rtp { payload_type: AUDIO, sequence: 5, ssrc: 777, payload: vec![1; 40], ..Rtp::default() };
+    world.send(1, &[&frame[..2], &frame[3..], &[word]].concat());
+    let got = world.media(10);
+    assert_eq!(got.iter().filter(|packet| packet.ssrc == 1000).count(), 3);
+    assert_eq!(got.iter().filter(|packet| packet.ssrc == 2000).count(), 1);
+
+    // So are those that are sent again.
+    world.send(1, &[again(&frame[2], 556, 1, &[])]);
+    assert_eq!(world.media(10)[0].payload, frame[2].payload);
+    assert_eq!(unknown(&world), 0);
+    world.send(1, &[Rtp { payload_type: 50, ssrc: 778, payload: vec![1; 40], ..Rtp::default() }]);
+    assert_eq!(unknown(&world), 1, "a payload type of no section");
+}
+
+#[test]
+fn where_two_sections_have_a_payload_type_the_mid_tells_which_one_it_is() {
+    let mut world = undeclared();
+    let layers = vec![Layer { rid: None, ssrc: None, rtx_ssrc: None }];
+    world.publish(1, 3, ReceiveSection { mid: text("2"), layers, ..video_section(0) });
+    world.subscribe(10, 3, 3, send_section(3000, video_codecs()));
+    let mut source = Source::new(555);
+    let mut unnamed = |mid: Option<&str>| {
+        let mut frame = source.frame(true, 2);
+        frame.iter_mut().for_each(|packet| packet.extensions.clear());
+        frame[0].extensions.extend(mid.map(|mid| (1, mid.as_bytes().to_vec())));
+        frame
+    };
+    world.send(1, &unnamed(None));
+    assert!(world.media(10).is_empty());
+    assert_eq!(unknown(&world), 2);
+
+    world.send(1, &unnamed(Some("2")));
+    let got = world.media(10);
+    assert_eq!(
+        got.iter().map(|packet| packet.ssrc).collect::<Vec<_>>(),
+        [3000, 3000],
+        "named once, known from then on"
+    );
+}
+
+/// RFC 8852, section 4.3.
+#[test]
+fn what_is_sent_again_is_of_the_layer_whose_repaired_rid_or_rid_it_names() {
+    for extensions in [&[(1, "0"), (3, "h")][..], &[(1, "0"), (2, "h")], &[(1, "0"), (2, "q"), (3, "h")]] {
+        let (mut world, [mut low, mut middle, _]) = world();
+        world.send(1, &low.frame(true, 1));
+        let frame = middle.frame(true, 4);
+        world.send(1, &[&frame[..2], &frame[3..]].concat());
+        world.pass(Duration::from_millis(300));
+        world.send(1, &middle.frame(true, 1));
+        world.media(10);
+        let frame = middle.frame(false, 3);
+        world.send(1, &[frame[0].clone(), frame[2].clone()]);
+        assert_eq!(world.media(10).len(), 2);
+
+        world.send(1, &[again(&frame[1], 201, 1, extensions)]);
+        let got = world.media(10);
+        assert_eq!(got.len(), 1, "{extensions:?}");
+        assert_eq!(got[0].payload[6..], frame[1].payload[6..]);
+        // It tells of its layer no more than the others do.
+        world.send(1, &middle.frame(false, 2));
+        assert_eq!(world.media(10).len(), 2);
+    }
+    let (mut world, [mut low, ..]) = world();
+    let frame = low.frame(true, 2);
+    world.send(1, &frame[..1]);
+    world.send(1, &[again(&frame[1], 201, 1, &[(1, "0")])]);
+    assert_eq!(unknown(&world), 1, "of one of three layers, and it does not say which");
+}
+
+#[test]
+fn a_layer_that_comes_back_under_another_ssrc_replaces_itself() {
+    let (mut world, [mut low, ..]) = world();
+    world.send(1, &low.frame(true, 2));
+    let mut stale = low.frame(false, 1);
+    stale[0].extensions.clear();
+    (low.ssrc, low.sequence, low.picture) = (150, low.sequence.wrapping_sub(1), low.picture - 1);
+    world.send(1, &low.frame(true, 2));
+    assert_eq!(world.media(10).len(), 4);
+    world.send(1, &stale);
+    assert!(world.media(10).is_empty());
+    assert_eq!(unknown(&world), 1, "the old one is known no more");
+    world.send(1, &low.frame(false, 2));
+    assert_eq!(world.media(10).len(), 2);
+}
