@@ -63,6 +63,42 @@ fn a_frames_packets_leave_as_one_run_a_subscriber() {
     assert_eq!(world.out.transmitter().messages, 8);
 }
 
+/// A packet a few bytes short is padded (RFC 3550, section 5.1), which neither the picture nor the reports show.
+#[test]
+fn packets_that_differ_by_a_few_bytes_leave_as_one_run_and_arrive_as_they_were() {
+    let (mut world, mut source) = watched(1);
+    let mut frame = source.frame(true, 7);
+    for (packet, length) in frame.iter_mut().zip([1_000, 988, 1_000, 999, 995, 990, 400]) {
+        packet.payload.resize(length, 7);
+    }
+    world.out.transmitter().messages = 0;
+    world.send(PUBLISHER, &frame);
+    assert_eq!(world.out.transmitter().messages, 1);
+    let got = world.media(10);
+    assert_eq!(got.len(), frame.len());
+    for (got, sent) in got.iter().zip(&frame) {
+        assert_eq!(got.payload, sent.payload);
+    }
+    // What differs by more is a run of its own.
+    let mut frame = source.frame(false, 4);
+    for (packet, length) in frame.iter_mut().zip([900, 913, 913, 400]) {
+        packet.payload.resize(length, 7);
+    }
+    world.out.transmitter().messages = 0;
+    world.send(PUBLISHER, &frame);
+    assert_eq!(world.out.transmitter().messages, 2);
+    assert_eq!(world.media(10).len(), 4);
+
+    let octets: usize = [1_000, 988, 1_000, 999, 995, 990, 400, 900, 913, 913, 400].iter().sum();
+    let theirs = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 11, octets: 9 };
+    let mut report = Vec::new();
+    sfu::rtcp::write_sender_report(&mut report, &theirs, &[]);
+    world.send_rtcp(PUBLISHER, &report);
+    world.pass(Duration::from_millis(400));
+    let report = sender_report(&mut world, 10);
+    assert_eq!((report.packets, report.octets as usize), (11, octets));
+}
+
 #[test]
 fn nothing_is_forwarded_before_a_key_frame() {
     let (mut world, mut source) = watched(1);
@@ -125,14 +161,37 @@ fn no_number_is_sent_twice_to_one_who_catches_up_while_a_frame_is_awaited() {
 }
 
 #[test]
-fn a_late_subscriber_of_a_still_picture_is_shown_it_although_nothing_arrives() {
+fn a_late_subscriber_of_a_still_picture_is_shown_all_of_it_although_nothing_arrives() {
+    // Of as many packets as are sent in a turn, and one more or less.
+    for packets in [1, 2, 47, 48, 49, 60, 96, 97] {
+        let (mut world, mut source) = watched(1);
+        world.send(PUBLISHER, &source.frame(true, packets));
+        world.pass(Duration::from_millis(500));
+        world.join(100);
+        world.subscribe(100, 100, 1, send_section(5000, video_codecs()));
+        world.pass(Duration::from_millis(100));
+        assert_eq!(world.media(100).len(), packets);
+        world.send(PUBLISHER, &source.frame(false, 3));
+        assert_eq!(world.media(100).len(), 3, "after {packets}");
+    }
+}
+
+/// Older ones show what has changed since.
+#[test]
+fn late_subscribers_start_with_the_newest_key_frame_whichever_came_last() {
     let (mut world, mut source) = watched(1);
-    world.send(PUBLISHER, &source.frame(true, 60));
-    world.pass(Duration::from_millis(500));
+    world.send(PUBLISHER, &source.frame(false, 1));
+    let (older, newer) = (source.frame(true, 4), source.frame(true, 3));
+    world.send(PUBLISHER, &older[1..]);
+    world.send(PUBLISHER, &newer);
+    world.send(PUBLISHER, &older[..1]);
+    world.send(PUBLISHER, &source.frame(false, 2));
     world.join(100);
     world.subscribe(100, 100, 1, send_section(5000, video_codecs()));
     world.pass(Duration::from_millis(60));
-    assert_eq!(world.media(100).len(), 60);
+    let got = world.media(100);
+    assert_eq!(got.len(), 3 + 2);
+    assert_eq!(got[0].payload, newer[0].payload);
 }
 
 #[test]
