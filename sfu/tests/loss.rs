@@ -298,6 +298,70 @@ fn what_publishers_lose_is_counted_with_their_jitter() {
     assert!(world.engine.stats.rtp_bytes_received > 0);
 }
 
+/// Jitter as receiver reports tell it (RFC 3550, appendix A.8), of packets of 20 ms that come 5 ms late or early in turn.
+#[test]
+fn jitter_is_told_to_publishers_in_ticks_of_their_clock_and_to_rooms_in_microseconds() {
+    for (section, payload_type, ticks) in [(video_section(100), VIDEO, 90), (audio_section(100), AUDIO, 48)] {
+        let mut world = World::new();
+        world.join(1);
+        world.publish(1, 1, section);
+        for number in 0..250u16 {
+            let timestamp = u32::from(number).wrapping_mul(20 * ticks).wrapping_sub(50_000);
+            let payload = vp8(true, true, number, 50);
+            world.send(1, &[Rtp { payload_type, sequence: number, timestamp, ssrc: 100, payload, ..Rtp::default() }]);
+            world.pass(Duration::from_millis(if number % 2 == 0 { 15 } else { 25 }));
+        }
+        world.pass(Duration::from_secs(1));
+        let control = world.received(1).1;
+        let reported = control.iter().flat_map(|compound| parse(compound)).filter_map(|feedback| match feedback {
+            Ok(Feedback::ReceiverReport { mut blocks, .. }) => blocks.next(),
+            _ => None,
+        });
+        let jitter = reported.last().expect("a report").jitter;
+        assert!((5 * ticks - 5..=5 * ticks).contains(&jitter), "{jitter}");
+        let [stats] = received(&mut world)[..] else { panic!("one report to the room") };
+        assert!((4_950..=5_000).contains(&stats.jitter_us), "{stats:?}");
+        assert_eq!((stats.packets, stats.lost), (250, 0));
+    }
+}
+
+/// What rooms were told of publications since the last call.
+fn received(world: &mut World) -> Vec<ReceiveStats> {
+    let stats = |event| if let Event::PublicationStats { stats, .. } = event { Some(stats) } else { None };
+    std::mem::take(&mut world.events).into_iter().filter_map(stats).collect()
+}
+
+#[test]
+fn rooms_are_told_what_came_of_all_layers_since_they_were_told_last() {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(1, 1, simulcast_section());
+    let (mut low, mut high) = (Source::layer(100, "q"), Source::layer(300, "f"));
+    let bytes = |packets: &[Rtp]| packets.iter().map(|packet| packet.payload.len() as u64).sum::<u64>();
+    let (mut first, mut second) = (low.frame(true, 6), high.frame(true, 10));
+    first.remove(2);
+    second.drain(4..6);
+    second.swap(1, 2);
+    world.send(1, &first);
+    world.send(1, &second);
+    world.pass(STATS_INTERVAL);
+    let expected = bytes(&first) + bytes(&second);
+    let [stats] = received(&mut world)[..] else { panic!("one report") };
+    assert_eq!((stats.packets, stats.bytes, stats.lost, stats.out_of_order), (13, expected, 3, 1));
+
+    let frame = high.frame(false, 5);
+    world.send(1, &frame[..1]);
+    world.send(1, &frame[3..]);
+    world.pass(STATS_INTERVAL);
+    let expected = bytes(&frame[..1]) + bytes(&frame[3..]);
+    let [stats] = received(&mut world)[..] else { panic!("one report") };
+    assert_eq!((stats.packets, stats.bytes, stats.lost, stats.out_of_order), (3, expected, 2, 0));
+
+    world.pass(STATS_INTERVAL);
+    let [stats] = received(&mut world)[..] else { panic!("one report") };
+    assert_eq!((stats.packets, stats.bytes, stats.lost, stats.out_of_order), (0, 0, 0, 0));
+}
+
 /// Packets of one frame, of which the second is lost on the way to us, and the third and fourth change places.
 const BURST: usize = 60;
 
