@@ -368,6 +368,49 @@ fn what_a_closed_room_had_not_taken_takes_nothing_from_others() {
     assert_eq!(world.engine.transports(), 0);
 }
 
+/// A client has sent more than its room takes, and says that it goes.
+fn leaving(world: &mut World) {
+    world.send(0, RELIABLE, 0..1_000, 200);
+    world.run_for(SECOND);
+    assert!(world.backlog() > 200);
+    world.members[0].client.close(world.now);
+}
+
+/// What a client has left is given to its room as far as that takes it; nobody would ask for the rest again.
+#[test]
+fn what_a_client_leaves_behind_is_given_to_its_room_or_dropped_and_counted() {
+    let mut world = World::new(1, 0);
+    leaving(&mut world);
+    let (given, received) = (world.backlog(), world.engine.stats.data_received);
+    world.run_for(100 * MS);
+    let stats = &world.engine.stats;
+    assert_eq!((stats.ended.closed_by_peer, world.engine.transports()), (1, 0));
+    assert_eq!(world.backlog(), given, "the room had all that it takes");
+    let dropped = stats.data_overflow;
+    assert!(dropped > 200, "{dropped}");
+    assert_eq!(stats.data_received, received + dropped);
+
+    // The same, but the room has just taken what it had.
+    let mut world = World::new(1, 0);
+    leaving(&mut world);
+    let taken = std::mem::take(&mut world.events);
+    let (channel, bytes) = (DataChannel::Reliable, taken.iter().map(|(.., payload)| payload.len()).sum());
+    world.command(Command::DataTaken { room: ROOM, transport: transport(0), channel, messages: taken.len(), bytes });
+    let from = Path { remote: world.members[0].address, via: Via::Udp(0) };
+    for mut datagram in std::mem::take(&mut world.members[0].client.outgoing) {
+        world.engine.receive(world.now, from, &mut datagram, &mut world.out);
+    }
+    world.collect();
+    let stats = &world.engine.stats;
+    assert_eq!((stats.ended.closed_by_peer, world.engine.transports()), (1, 0));
+    let numbers =
+        taken.iter().chain(&world.events).map(|(.., payload)| u32::from_be_bytes(payload[..4].try_into().unwrap()));
+    let count = taken.len() + world.backlog();
+    assert!(numbers.eq(0..count as u32), "in order and without a gap");
+    assert!(world.backlog() > 200, "{}", world.backlog());
+    assert_eq!(stats.data_received, count as u64 + stats.data_overflow);
+}
+
 #[test]
 fn a_fast_client_has_everything_as_soon_beside_slow_ones_which_lose_by_the_threshold_alone() {
     const COUNT: u32 = 2_500;
