@@ -63,3 +63,48 @@ fn an_exported_session_goes_on_elsewhere_without_a_gap() {
     assert_eq!(after[0].sequence, before[before.len() - 1].sequence.wrapping_add(1));
     assert_eq!(after[0].ssrc, 1000);
 }
+
+/// A session whose handshake has not been yet is all that its descriptions have said.
+#[test]
+fn what_descriptions_and_rooms_have_said_goes_along() {
+    let mut here = World::new();
+    let (transport, opener) = (TransportId(1), ChannelOpener::Client);
+    here.command(Command::OpenTransport { transport, room: ROOM, local: credentials(1), opener });
+    let (fingerprint, role) = (Fingerprint([7; 32]), DtlsRole::Client);
+    here.command(Command::SetFingerprint { transport, fingerprint, role });
+    let remote = IceCredentials { ufrag: "theirs".into(), password: "the password of the client".into() };
+    here.command(Command::SetRemoteCredentials { transport, remote: remote.clone() });
+    here.publish(1, 1, video_section(100));
+    here.command(Command::SetMuted { publication: PublicationId(1), muted: true });
+    here.publish(1, 2, audio_section(200));
+    here.subscribe(1, 3, 1, send_section(1000, video_codecs()));
+    here.command(Command::SetSubscription { subscription: SubscriptionId(3), paused: true, layer_max: 1 });
+
+    let state = here.engine.state_of(transport).expect("a transport");
+    assert_eq!((state.transport, state.room), (transport, ROOM));
+    assert_eq!((state.fingerprint, state.remote.as_ref(), state.role), (Some(fingerprint), Some(&remote), role));
+    let publications: Vec<_> = state.publications.iter().map(|one| (one.publication.0, one.muted)).collect();
+    assert_eq!(publications, [(1, true), (2, false)]);
+    assert!(state.publications.iter().all(|one| one.layers == [None]), "nothing has come");
+    let [subscription] = &state.subscriptions[..] else { panic!("one subscription") };
+    assert_eq!((subscription.subscription.0, subscription.publication.0), (3, 1));
+    assert_eq!((subscription.paused, subscription.layer_max), (true, 1));
+    assert_eq!(subscription.section, send_section(1000, video_codecs()));
+
+    let text = serde_json::to_string(&state).expect("plain data");
+    let read: TransportState = serde_json::from_str(&text).expect("reads back");
+    let mut there = World::new();
+    let World { engine, out, now, .. } = &mut there;
+    engine.restore(*now, read, credentials(1), opener, out);
+    assert_eq!(engine.state_of(transport), Some(state));
+    assert_eq!(engine.state_of(TransportId(2)), None);
+}
+
+#[test]
+fn a_transport_that_is_not_there_has_no_state() {
+    let mut world = World::new();
+    world.join(1);
+    world.events.clear();
+    world.command(Command::ExportTransport { transport: TransportId(2) });
+    assert!(world.events.is_empty());
+}
