@@ -58,16 +58,42 @@ fn weight(codec: Codec) -> f32 {
 mod tests {
     use super::*;
 
-    fn lost(lost: u64) -> ReceiveStats {
-        ReceiveStats { packets: 100 - lost, lost, ..Default::default() }
+    /// Of two hundred packets.
+    fn lost(percent: u64) -> ReceiveStats {
+        ReceiveStats { packets: 200 - 2 * percent, lost: 2 * percent, ..Default::default() }
+    }
+
+    /// The score says in 1 to 4.5 what is left of a hundred points.
+    #[test]
+    fn a_percent_of_loss_costs_ten_points_of_video_eight_of_audio_and_four_of_red() {
+        use ConnectionQuality::{Excellent, Good, Poor};
+        for (codec, percent, quality, points) in [
+            (Codec::Vp8, 0, Excellent, 100.0),
+            (Codec::Vp8, 1, Excellent, 90.0),
+            (Codec::Vp8, 2, Good, 80.0),
+            (Codec::Vp9 { profile: 0 }, 5, Good, 50.0),
+            (Codec::H265, 6, Poor, 40.0),
+            (Codec::Vp8, 20, Poor, 0.0),
+            (Codec::Opus, 2, Excellent, 84.0),
+            (Codec::Pcmu, 3, Good, 76.0),
+            (Codec::Opus, 7, Good, 44.0),
+            (Codec::Opus, 8, Poor, 36.0),
+            (Codec::Red, 4, Excellent, 84.0),
+            (Codec::Red, 5, Good, 80.0),
+            (Codec::Red, 15, Poor, 40.0),
+        ] {
+            let score = Score::of(codec, &lost(percent));
+            assert_eq!(score.quality, quality, "{codec:?}, {percent} %");
+            let expected = 1.0 + 0.035 * points;
+            assert!((score.score - expected).abs() < 1e-3, "{codec:?}, {percent} %: {} for {expected}", score.score);
+        }
+        assert_eq!(Score::of(Codec::Vp8, &lost(0)), Score::BEST);
     }
 
     #[test]
-    fn the_more_is_lost_the_worse() {
-        assert_eq!(Score::of(Codec::Vp8, &lost(0)), Score::BEST);
-        assert_eq!(Score::of(Codec::Vp8, &lost(3)).quality, ConnectionQuality::Good);
-        assert_eq!(Score::of(Codec::Vp8, &lost(20)).quality, ConnectionQuality::Poor);
-        assert_eq!(Score::of(Codec::Red, &lost(3)).quality, ConnectionQuality::Excellent);
+    fn the_worst_track_is_how_good_a_connection_is() {
+        let scores = [1, 5, 0].map(|percent| Score::of(Codec::Vp8, &lost(percent)));
+        assert_eq!(worst(scores.into_iter()), scores[1]);
     }
 
     #[test]

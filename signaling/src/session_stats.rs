@@ -142,3 +142,96 @@ fn since(unix_ms: i64, now: SystemTime) -> Duration {
     let since = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(unix_ms).unwrap_or_default());
     now.duration_since(since).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use proto::ConnectionQuality;
+
+    use super::*;
+
+    const BEGAN_MS: i64 = 1_800_000_000_000;
+
+    fn participant() -> proto::ParticipantInfo {
+        proto::ParticipantInfo { joined_at_ms: BEGAN_MS, ..Default::default() }
+    }
+
+    fn room() -> proto::Room {
+        proto::Room { creation_time_ms: BEGAN_MS, ..Default::default() }
+    }
+
+    /// What happened so long after the room began, and everybody joined.
+    fn after(milliseconds: u64, what: RoomHappening) -> RoomEvent {
+        let at = UNIX_EPOCH + Duration::from_millis(BEGAN_MS.cast_unsigned() + milliseconds);
+        let (room, room_sid) = ("room".parse().unwrap(), "RM_x".parse().unwrap());
+        RoomEvent { room, room_sid, number: 1, at, client: None, what }
+    }
+
+    fn seen(histogram: &SharedHistogram) -> (u64, f64) {
+        let histogram = histogram.snapshot();
+        (histogram.count(), histogram.sum())
+    }
+
+    fn numbers<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+        counters.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn times_of_sessions_are_in_milliseconds_and_of_rooms_in_seconds() {
+        let stats = SessionStats::default();
+        let (room, participant) = (room(), participant());
+        stats.note(&after(0, RoomHappening::RoomStarted { room: room.clone() }));
+        let joined = RoomHappening::ParticipantJoined { room: room.clone(), participant: participant.clone() };
+        stats.note(&after(250, joined));
+        let left = RoomHappening::ParticipantLeft { room: room.clone(), participant: participant.clone() };
+        stats.note(&after(61_500, left));
+        stats.note(&after(90_500, RoomHappening::RoomFinished { room: room.clone() }));
+        assert_eq!(seen(&stats.start_ms), (1, 250.0));
+        assert_eq!(seen(&stats.session_ms), (1, 61_500.0));
+        assert_eq!(seen(&stats.room_seconds), (1, 90.5));
+        assert_eq!(stats.active.load(Ordering::Relaxed), 1);
+        assert_eq!(stats.aborted.load(Ordering::Relaxed), 0);
+
+        stats.note(&after(99, RoomHappening::ParticipantConnectionAborted { room, participant }));
+        assert_eq!(stats.aborted.load(Ordering::Relaxed), 1);
+        assert_eq!(seen(&stats.session_ms).0, 1, "it never was one");
+    }
+
+    #[test]
+    fn tracks_are_counted_by_kind_now_and_so_far() {
+        let stats = SessionStats::default();
+        let track = |kind: proto::TrackType| proto::TrackInfo { r#type: kind as i32, ..Default::default() };
+        let published = |kind| {
+            let (room, participant, track) = (room(), participant(), track(kind));
+            stats.note(&after(0, RoomHappening::TrackPublished { room, participant, track }));
+        };
+        KINDS.into_iter().for_each(published);
+        [proto::TrackType::Video, proto::TrackType::Video].into_iter().for_each(published);
+        let (room, participant, track) = (room(), participant(), track(proto::TrackType::Video));
+        stats.note(&after(0, RoomHappening::TrackUnpublished { room, participant, track }));
+        assert_eq!(numbers(&stats.tracks), [1, 2, 1]);
+        assert_eq!(numbers(&stats.tracks_published), [1, 3, 1]);
+    }
+
+    #[test]
+    fn connections_are_judged_by_the_numbers_of_their_quality() {
+        let stats = SessionStats::default();
+        let score = |quality, score| Score { quality, score };
+        stats.judge(&[score(ConnectionQuality::Excellent, 4.5), score(ConnectionQuality::Lost, 1.0)]);
+        assert_eq!(seen(&stats.quality_rating), (2, 2.0 + 3.0));
+        assert_eq!(seen(&stats.quality_score), (2, 4.5 + 1.0));
+    }
+
+    #[test]
+    fn calls_are_counted_by_method_and_status_and_timed_in_milliseconds() {
+        let stats = SessionStats::default();
+        let call = |status| ApiCall { service: "RoomService".into(), method: "ListRooms".into(), status };
+        stats.answered(call(200), Duration::from_millis(4));
+        stats.answered(call(200), Duration::from_millis(8));
+        stats.answered(call(401), Duration::from_millis(1));
+        let told: Vec<_> =
+            stats.calls().into_iter().map(|(call, took)| (call.status, took.count(), took.sum())).collect();
+        assert_eq!(told, [(200, 2, 12.0), (401, 1, 1.0)]);
+    }
+}

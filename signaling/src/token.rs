@@ -839,6 +839,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_weak_whose_secret_is_shorter_than_the_hash() {
+        let secret = |bytes| Secret::new(&"s".repeat(bytes));
+        let lengths = [("shorter", 31), ("as long", 32), ("longer", 33), ("short", 1)];
+        let keys = Keys::new(lengths.map(|(name, bytes)| (name.to_owned(), secret(bytes)))).unwrap();
+        assert_eq!(keys.weak().collect::<Vec<_>>(), ["shorter", "short"]);
+    }
+
+    #[test]
     fn keys_need_names_and_secrets() {
         let keys = |pairs: &[(&str, &str)]| {
             Keys::new(pairs.iter().map(|(name, secret)| ((*name).to_owned(), Secret::new(secret)))).map(|_| ())
