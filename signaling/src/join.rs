@@ -546,39 +546,192 @@ mod tests {
         wrap(proto::wrapped_join_request::Compression::Gzip, gzip(bytes))
     }
 
-    #[test]
-    fn parameters_of_v0_are_read() {
-        let join = v0(
-            &claims(),
-            &[
-                ("auto_subscribe", "0"),
-                ("adaptive_stream", "1"),
-                ("sdk", "python"),
-                ("protocol", "18"),
-                ("client_protocol", "2"),
-                ("capabilities", "CAP_PACKET_TRAILER,CAP_OF_TOMORROW"),
-                ("reconnect", "1"),
-                ("sid", "PA_x"),
-                ("reconnect_reason", "3"),
-                ("no_such_parameter", "x"),
-            ],
-        )
-        .unwrap();
-
-        assert_eq!((join.mode, join.auto_subscribe, join.adaptive_stream), (Mode::V0, false, true));
-        assert_eq!((join.protocol_version, join.client.client_protocol), (18, 2));
-        assert_eq!(join.client.sdk(), proto::client_info::Sdk::Python);
-        assert_eq!(join.client.capabilities, [1]);
-        let reason = proto::ReconnectReason::RrSubscriberFailed;
-        assert_eq!(join.reconnect, Some(Reconnect { participant_sid: "PA_x".into(), reason }));
+    /// What the token alone grants.
+    fn granted() -> Grants {
+        let claims = claims();
+        Grants {
+            identity: "alice".parse().unwrap(),
+            name: claims.name,
+            metadata: claims.metadata,
+            attributes: claims.attributes,
+            kind: claims.kind,
+            kind_details: claims.kind_details,
+            video: claims.video.unwrap(),
+            room_preset: claims.room_preset,
+            room_config: claims.room_config,
+            expires_at: claims.expires_at,
+            not_before: claims.not_before,
+            api_key: claims.api_key,
+        }
     }
 
     #[test]
-    fn absent_parameters_of_v0_have_defaults() {
-        let join = v0(&claims(), &[]).unwrap();
+    fn parameters_of_v0_are_read() {
+        let pairs = [
+            ("auto_subscribe", "0"),
+            ("adaptive_stream", "1"),
+            ("sdk", "python"),
+            ("version", "1.0.13"),
+            ("protocol", "18"),
+            ("os", "darwin"),
+            ("os_version", "15.6"),
+            ("device_model", "Mac16,1"),
+            ("browser", "none"),
+            ("browser_version", "0.1"),
+            ("network", "wifi"),
+            ("client_protocol", "2"),
+            ("capabilities", "CAP_PACKET_TRAILER, CAP_OF_TOMORROW"),
+            ("reconnect", "1"),
+            ("sid", "PA_x"),
+            ("reconnect_reason", "3"),
+            ("no_such_parameter", "x"),
+        ];
+        let client = proto::ClientInfo {
+            sdk: proto::client_info::Sdk::Python as i32,
+            version: "1.0.13".into(),
+            protocol: 18,
+            os: "darwin".into(),
+            os_version: "15.6".into(),
+            device_model: "Mac16,1".into(),
+            browser: "none".into(),
+            browser_version: "0.1".into(),
+            address: "192.0.2.7".into(),
+            network: "wifi".into(),
+            other_sdks: String::new(),
+            client_protocol: 2,
+            capabilities: vec![proto::client_info::Capability::CapPacketTrailer as i32],
+        };
+        let reason = proto::ReconnectReason::RrSubscriberFailed;
+        let expected = Join {
+            mode: Mode::V0,
+            grants: granted(),
+            bearer: "alice".parse().unwrap(),
+            client,
+            protocol_version: 18,
+            auto_subscribe: false,
+            adaptive_stream: true,
+            reconnect: Some(Reconnect { participant_sid: "PA_x".into(), reason }),
+            add_tracks: Vec::new(),
+            publisher_offer: None,
+            sync_state: None,
+        };
+        assert_eq!(v0(&claims(), &pairs), Ok(expected));
+    }
 
-        assert!(join.auto_subscribe && !join.adaptive_stream && join.reconnect.is_none());
-        assert_eq!(join.protocol_version, 0);
+    #[test]
+    fn absent_and_empty_parameters_of_v0_have_defaults() {
+        let empty =
+            ["auto_subscribe", "adaptive_stream", "reconnect", "publish", "attributes", "join_request", "protocol"];
+        for pairs in [&[][..], &empty.map(|name| (name, ""))] {
+            let join = v0(&claims(), pairs).unwrap();
+
+            assert!(join.auto_subscribe && !join.adaptive_stream && join.reconnect.is_none());
+            assert_eq!((join.mode, join.protocol_version), (Mode::V0, 0));
+            assert_eq!(join.grants, granted());
+        }
+    }
+
+    #[test]
+    fn a_flag_is_set_by_1_and_true_and_a_number_is_none_below_nothing() {
+        for (value, set) in
+            [("1", true), ("true", true), ("True", true), ("0", false), ("false", false), ("yes", false)]
+        {
+            let join = v0(&claims(), &[("auto_subscribe", value), ("adaptive_stream", value)]).unwrap();
+            assert_eq!((join.auto_subscribe, join.adaptive_stream), (set, set), "{value}");
+        }
+        assert_eq!(v0(&claims(), &[("protocol", "-3")]).unwrap().protocol_version, 0);
+    }
+
+    /// Who runs in a browser is known by its `User-Agent`.
+    #[test]
+    fn each_sdk_is_known_by_its_name() {
+        use proto::client_info::Sdk;
+        for (name, sdk, in_browser) in [
+            ("js", Sdk::Js, true),
+            ("reactnative", Sdk::ReactNative, true),
+            ("ios", Sdk::Swift, false),
+            ("swift", Sdk::Swift, false),
+            ("android", Sdk::Android, false),
+            ("flutter", Sdk::Flutter, true),
+            ("go", Sdk::Go, false),
+            ("unity", Sdk::Unity, true),
+            ("unityweb", Sdk::UnityWeb, true),
+            ("rust", Sdk::Rust, false),
+            ("python", Sdk::Python, false),
+            ("cpp", Sdk::Cpp, false),
+            ("node", Sdk::Node, false),
+            ("unreal", Sdk::Unreal, false),
+            ("esp32", Sdk::Esp32, false),
+            ("dotnet", Sdk::Dotnet, false),
+            ("", Sdk::Unknown, true),
+            ("of tomorrow", Sdk::Unknown, true),
+        ] {
+            let client = v0(&claims(), &[("sdk", name)]).unwrap().client;
+            let browser = if in_browser { "Firefox" } else { "" };
+            assert_eq!((client.sdk(), client.browser.as_str()), (sdk, browser), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_join_request_asks_for_is_read() {
+        let add_track = proto::AddTrackRequest { cid: "mic".into(), ..Default::default() };
+        let offer =
+            proto::SessionDescription { r#type: "offer".into(), sdp: "v=0".into(), id: 4, ..Default::default() };
+        let sync_state = proto::SyncState { track_sids_disabled: vec!["TR_x".into()], ..Default::default() };
+        let client = proto::ClientInfo {
+            sdk: proto::client_info::Sdk::Rust as i32,
+            protocol: 17,
+            version: "0.7.1".into(),
+            address: "of another".into(),
+            ..Default::default()
+        };
+        let settings = proto::ConnectionSettings { auto_subscribe: true, adaptive_stream: true, ..Default::default() };
+        let request = proto::JoinRequest {
+            client_info: Some(client.clone()),
+            connection_settings: Some(settings),
+            metadata: "mine".into(),
+            participant_attributes: [("b".to_owned(), "2".to_owned())].into(),
+            add_track_requests: vec![add_track.clone()],
+            publisher_offer: Some(offer.clone()),
+            reconnect: true,
+            reconnect_reason: proto::ReconnectReason::RrPublisherFailed as i32,
+            participant_sid: "PA_x".into(),
+            sync_state: Some(sync_state.clone()),
+        };
+        let permitted = with_video(|video| video.can_update_own_metadata = Some(true));
+        let both = [("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let expected = Join {
+            mode: Mode::V1,
+            grants: Grants {
+                metadata: "mine".into(),
+                attributes: both.into(),
+                video: permitted.video.clone().unwrap(),
+                ..granted()
+            },
+            bearer: "alice".parse().unwrap(),
+            client: proto::ClientInfo { address: "192.0.2.7".into(), ..client },
+            protocol_version: 17,
+            auto_subscribe: true,
+            adaptive_stream: true,
+            reconnect: Some(Reconnect {
+                participant_sid: "PA_x".into(),
+                reason: proto::ReconnectReason::RrPublisherFailed,
+            }),
+            add_tracks: vec![add_track],
+            publisher_offer: Some(offer),
+            sync_state: Some(sync_state),
+        };
+        assert_eq!(v1(&permitted, &plain(&request)), Ok(expected));
+    }
+
+    #[test]
+    fn a_join_request_announces_so_many_tracks() {
+        let announcing = |count| proto::JoinRequest {
+            add_track_requests: vec![proto::AddTrackRequest::default(); count],
+            ..Default::default()
+        };
+        assert_eq!(v1(&claims(), &plain(&announcing(ADD_TRACKS_MAX))).unwrap().add_tracks.len(), ADD_TRACKS_MAX);
+        assert_eq!(v1(&claims(), &plain(&announcing(ADD_TRACKS_MAX + 1))), Err(Refusal::TooLarge));
     }
 
     #[test]
@@ -608,6 +761,7 @@ mod tests {
             (BASE64_URL_SAFE.encode([0xff; 4]), Refusal::Wrapper),
             (inner, Refusal::JoinRequest),
             (broken_gzip, Refusal::Gzip),
+            ("A".repeat(JOIN_REQUEST_BYTES_MAX), Refusal::Wrapper),
             ("A".repeat(JOIN_REQUEST_BYTES_MAX + 1), Refusal::TooLarge),
             (gzipped(&vec![0; JOIN_REQUEST_BYTES_MAX + 1]), Refusal::TooLarge),
         ];
@@ -621,6 +775,18 @@ mod tests {
         let zeros = |length| gzipped(&vec![0; length]);
         assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE)), Err(Refusal::JoinRequest), "it is unpacked");
         assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE + 1)), Err(Refusal::TooLarge));
+
+        // However much was sent.
+        let padded = |length: usize| {
+            let mut noise = 1_u32;
+            let bytes = (0..length).map(|at| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if at < 8 << 10 { noise.to_be_bytes()[0] } else { 0 }
+            });
+            gzipped(&bytes.collect::<Vec<_>>())
+        };
+        assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX)), Err(Refusal::JoinRequest), "it is unpacked");
+        assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX + 1)), Err(Refusal::TooLarge));
 
         let section = |number: u32| {
             let codecs: String = (96..127).map(|codec| format!("a=rtcp-fb:{codec} nack pli\r\n")).collect();
@@ -651,6 +817,9 @@ mod tests {
         for (claims, refusal) in cases {
             assert_eq!(v0(&claims, &[]), Err(refusal));
         }
+        let longest = Claims { identity: "x".repeat(256), ..with_video(|video| video.room = "y".repeat(256)) };
+        let join = v0(&longest, &[]).unwrap();
+        assert_eq!((join.grants.identity.as_str().len(), join.grants.video.room.len()), (256, 256));
     }
 
     #[test]
@@ -703,8 +872,66 @@ mod tests {
         assert_eq!((browser.os.as_str(), browser.address.as_str()), ("Linux", "192.0.2.7"));
 
         assert_eq!(v0(&claims(), &[("sdk", "python")]).unwrap().client.browser, "");
-        let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605 Version/18.4 Safari/605";
-        assert_eq!(browser_of(safari), Some(("Safari", "18.4".into())));
+        let told = [("sdk", "js"), ("browser", "Chrome"), ("os", "Windows")];
+        let told = v0(&claims(), &told).unwrap().client;
+        assert_eq!((told.browser.as_str(), told.browser_version.as_str(), told.os.as_str()), ("Chrome", "", "Windows"));
+    }
+
+    #[test]
+    fn each_browser_and_system_has_its_mark() {
+        for (user_agent, browser, system) in [
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 \
+                 Safari/537.36 Edg/140.0.3485.54",
+                Some(("Edge", "140.0.3485.54")),
+                Some("Windows"),
+            ),
+            (
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) \
+                 Chrome/139.0.0.0 Safari/537.36 OPR/123.0.0.0",
+                Some(("Opera", "123.0.0.0")),
+                Some("Mac OS X"),
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 14; SAMSUNG SM-S918B) AppleWebKit/537.36 (KHTML, like Gecko) \
+                 SamsungBrowser/28.0 Chrome/130.0.0.0 Mobile Safari/537.36",
+                Some(("Samsung Browser", "28.0")),
+                Some("Android"),
+            ),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0",
+                Some(("Firefox", "142.0")),
+                Some("Linux"),
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+                 FxiOS/142.0 Mobile/15E148 Safari/605.1.15",
+                Some(("Firefox", "142.0")),
+                Some("iOS"),
+            ),
+            (
+                "Mozilla/5.0 (iPad; CPU OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+                 CriOS/140.0.7339.95 Mobile/15E148 Safari/604.1",
+                Some(("Chrome", "140.0.7339.95")),
+                Some("iOS"),
+            ),
+            (
+                "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 \
+                 Safari/537.36",
+                Some(("Chrome", "140.0.0.0")),
+                Some("Chrome OS"),
+            ),
+            (
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605 Version/18.4 Safari/605",
+                Some(("Safari", "18.4")),
+                Some("Mac OS X"),
+            ),
+            ("okhttp/5.1.0", None, None),
+        ] {
+            let found = browser_of(user_agent);
+            let found = found.as_ref().map(|(browser, version)| (*browser, version.as_str()));
+            assert_eq!((found, os_of(user_agent)), (browser, system), "{user_agent}");
+        }
     }
 
     proptest::proptest! {
