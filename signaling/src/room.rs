@@ -46,7 +46,7 @@ use crate::participant::{
 };
 use crate::quality::Score;
 use crate::quirks::{Quirk, Quirks};
-use crate::rooms::{JoinError, RoomsConfig};
+use crate::rooms::{JoinError, RoomsConfig, exceeds};
 use crate::session::ConnectionId;
 use crate::wire::{self, Others, Outgoing};
 use broadcast::Urgency;
@@ -942,11 +942,6 @@ fn random_trailer() -> Vec<u8> {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut rng = rand::rng();
     (0..43).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())]).collect()
-}
-
-/// Whether a size is over a limit; a limit of 0 means none.
-fn exceeds(size: usize, limit: usize) -> bool {
-    limit > 0 && size > limit
 }
 
 fn seconds(duration: Duration) -> u32 {

@@ -581,7 +581,8 @@ fn number_or(number: u32, default: u32) -> u32 {
     if number == 0 { default } else { number }
 }
 
-fn exceeds(size: usize, limit: usize) -> bool {
+/// Whether a size is over a limit; a limit of 0 means none.
+pub(crate) fn exceeds(size: usize, limit: usize) -> bool {
     limit > 0 && size > limit
 }
 

@@ -6,13 +6,13 @@ use proto::leave_request::Action;
 use proto::signal_response::Message as Response;
 use shared::id::ParticipantSid;
 
+use super::Room;
 use super::broadcast::Urgency;
 use super::metadata::ProfileUpdate;
 use super::timer::Now;
 use super::view::Change;
-use super::{Room, exceeds};
 use crate::participant::SessionState;
-use crate::rooms::ApiError;
+use crate::rooms::{ApiError, exceeds};
 use crate::wire;
 
 impl Room {

@@ -6,11 +6,12 @@ use livekit_protocol as proto;
 use proto::request_response::{Reason as Refusal, Request};
 use shared::id::ParticipantSid;
 
+use super::Room;
 use super::broadcast::Urgency;
 use super::timer::Now;
 use super::view::Change;
-use super::{Room, exceeds};
 use crate::quirks::Quirk;
+use crate::rooms::exceeds;
 use crate::wire;
 
 /// What is wanted of a profile. Empty text means unchanged; an empty attribute is deleted.
