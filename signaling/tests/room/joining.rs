@@ -10,7 +10,7 @@ use signaling::join::{Join, Mode};
 use signaling::rooms::JoinError;
 
 use crate::sdp::{Offer, answer_to};
-use crate::world::{Client, World, grants, join, leaves, ms, names, offer, s, updates};
+use crate::world::{Client, World, grants, join, leaves, ms, names, offer, resume, s, updates};
 
 fn join_response(world: &mut World, join: Join) -> proto::JoinResponse {
     let client = world.join(join);
@@ -18,21 +18,142 @@ fn join_response(world: &mut World, join: Join) -> proto::JoinResponse {
     response
 }
 
-#[test]
-fn the_first_message_is_the_join_response() {
-    let mut world = World::new();
-    let response = join_response(&mut world, join("alice", Mode::V0));
+fn codecs(mimes: &[&str]) -> Vec<proto::Codec> {
+    mimes.iter().map(|mime| proto::Codec { mime: (*mime).into(), fmtp_line: String::new() }).collect()
+}
 
-    let me = response.participant.unwrap();
-    assert!(me.sid.starts_with("PA_"));
-    assert_eq!((me.identity.as_str(), me.state(), me.version), ("alice", State::Joining, 0));
-    assert_eq!(me.client_protocol, 2);
-    assert!(me.permission.unwrap().can_publish);
-    assert!(response.room.unwrap().sid.starts_with("RM_"));
-    assert!(response.ping_interval >= 1 && response.ping_timeout > response.ping_interval);
-    assert_eq!(response.server_info.unwrap().protocol, 17);
-    assert!(!response.sif_trailer.is_empty());
-    assert!(response.subscriber_primary && response.fast_publish);
+/// A world of which everything that can be set is set, and where all of it is told.
+fn world_with_settings() -> World {
+    World::with(|config, settings| {
+        config.region = "eu-west".into();
+        let urls = vec!["turn:turn.example:3478".to_owned()];
+        config.ice_servers = vec![proto::IceServer { urls, username: "u".into(), credential: "c".into() }];
+        config.enabled_codecs = ["audio/opus", "audio/red", "video/VP8", "video/AV1"].map(str::to_owned).to_vec();
+        settings.max_participants = 7;
+        settings.metadata = "of the room".into();
+    })
+}
+
+/// Of somebody with a Safari, who plays no AV1.
+fn join_with_everything() -> Join {
+    let mut request = join("alice", Mode::V0);
+    request.grants.name = "Alice".into();
+    request.grants.metadata = "of alice".into();
+    request.grants.attributes = [("a".to_owned(), "1".to_owned())].into();
+    request.grants.kind = proto::participant_info::Kind::Sip;
+    request.grants.kind_details = vec![proto::participant_info::KindDetail::Forwarded];
+    request.client.browser = "Safari".into();
+    request.client.browser_version = "18.0".into();
+    request.client.capabilities = vec![proto::client_info::Capability::CapPacketTrailer as i32];
+    request
+}
+
+fn server_info() -> proto::ServerInfo {
+    proto::ServerInfo {
+        edition: proto::server_info::Edition::Standard as i32,
+        version: "1.13.5".into(),
+        protocol: 17,
+        region: "eu-west".into(),
+        node_id: "ND_test".into(),
+        debug_info: String::new(),
+        agent_protocol: 1,
+    }
+}
+
+fn no_av1() -> proto::ClientConfiguration {
+    let disabled_codecs = proto::DisabledCodecs { codecs: codecs(&["video/AV1"]), publish: Vec::new() };
+    proto::ClientConfiguration { disabled_codecs: Some(disabled_codecs), ..Default::default() }
+}
+
+#[test]
+fn the_first_message_is_the_join_response_with_all_that_a_client_starts_from() {
+    let mut world = world_with_settings();
+    world.pass(ms(1_250));
+    let response = join_response(&mut world, join_with_everything());
+
+    // What is minted anew each time.
+    let (me, room) = (response.participant.as_ref().unwrap(), response.room.as_ref().unwrap());
+    assert!(me.sid.starts_with("PA_") && room.sid.starts_with("RM_"));
+    assert_eq!((response.sif_trailer.len(), response.sif_trailer.is_ascii()), (43, true));
+    let began_ms = 1_800_000_000_000;
+    let expected = proto::JoinResponse {
+        room: Some(proto::Room {
+            sid: room.sid.clone(),
+            name: "room".into(),
+            empty_timeout: 300,
+            departure_timeout: 20,
+            max_participants: 7,
+            creation_time: began_ms / 1_000,
+            creation_time_ms: began_ms,
+            enabled_codecs: codecs(&["audio/opus", "audio/red", "video/VP8", "video/AV1", "video/rtx"]),
+            metadata: "of the room".into(),
+            ..Default::default()
+        }),
+        participant: Some(proto::ParticipantInfo {
+            sid: me.sid.clone(),
+            identity: "alice".into(),
+            state: State::Joining as i32,
+            name: "Alice".into(),
+            metadata: "of alice".into(),
+            attributes: [("a".to_owned(), "1".to_owned())].into(),
+            joined_at: 1_800_000_001,
+            joined_at_ms: began_ms + 1_250,
+            permission: Some(proto::ParticipantPermission {
+                can_subscribe: true,
+                can_publish: true,
+                can_publish_data: true,
+                ..Default::default()
+            }),
+            region: "eu-west".into(),
+            kind: proto::participant_info::Kind::Sip as i32,
+            kind_details: vec![proto::participant_info::KindDetail::Forwarded as i32],
+            client_protocol: 2,
+            capabilities: vec![proto::client_info::Capability::CapPacketTrailer as i32],
+            ..Default::default()
+        }),
+        other_participants: Vec::new(),
+        server_version: "1.13.5".into(),
+        ice_servers: vec![proto::IceServer {
+            urls: vec!["turn:turn.example:3478".into()],
+            username: "u".into(),
+            credential: "c".into(),
+        }],
+        subscriber_primary: true,
+        alternative_url: String::new(),
+        client_configuration: Some(no_av1()),
+        server_region: "eu-west".into(),
+        ping_timeout: 15,
+        ping_interval: 5,
+        server_info: Some(server_info()),
+        sif_trailer: response.sif_trailer.clone(),
+        enabled_publish_codecs: codecs(&["video/VP8", "audio/opus", "audio/red"]),
+        fast_publish: true,
+    };
+    assert_eq!(response, expected);
+}
+
+#[test]
+fn a_resume_is_told_anew_what_may_have_changed_with_the_server() {
+    let mut world = world_with_settings();
+    let alice = world.join(join_with_everything());
+    let Some(Response::Join(joined)) = world.take(&alice).into_iter().next() else { panic!("no join first") };
+    let again = Join { reconnect: resume("alice", Mode::V0, "").reconnect, ..join_with_everything() };
+    let again = world.join(again);
+    let Some(Response::Reconnect(response)) = world.take(&again).into_iter().next() else { panic!("no reconnect") };
+    let expected = proto::ReconnectResponse {
+        ice_servers: joined.ice_servers,
+        client_configuration: Some(no_av1()),
+        server_info: Some(server_info()),
+        last_message_seq: 0,
+    };
+    assert_eq!(response, expected);
+}
+
+#[test]
+fn who_may_not_publish_is_not_told_to_publish_with_the_join() {
+    let mut request = join("alice", Mode::V1);
+    request.grants.video.can_publish = Some(false);
+    assert!(!join_response(&mut World::new(), request).fast_publish);
 }
 
 #[test]
@@ -231,12 +352,22 @@ fn a_full_room_refuses_but_lets_an_identity_replace_itself() {
 }
 
 #[test]
-fn too_much_metadata_in_a_token_is_refused() {
-    let mut world = World::with(|config, _| config.limits.metadata_bytes_max = 3);
-    let mut grants = grants("alice");
-    grants.metadata = "four".into();
-    let result = world.try_join(Join { grants, ..join("alice", Mode::V0) });
-    assert_eq!(result, Err(JoinError::TooLarge("metadata")));
+fn a_token_describes_its_bearer_within_the_limits() {
+    let attempt = |limit: usize, metadata: &str, attributes: &[(&str, &str)]| {
+        let mut world = World::with(|config, _| {
+            config.limits.metadata_bytes_max = limit;
+            config.limits.attributes_bytes_max = limit;
+        });
+        let mut grants = grants("alice");
+        grants.metadata = metadata.into();
+        grants.attributes = attributes.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        world.try_join(Join { grants, ..join("alice", Mode::V0) }).map(drop)
+    };
+    let (as_long, longer) = ([("key", "value"), ("k", "v")], [("key", "value"), ("k", "ve")]);
+    assert_eq!(attempt(10, "ten bytes!", &as_long), Ok(()));
+    assert_eq!(attempt(10, "eleven byte", &as_long), Err(JoinError::TooLarge("metadata")));
+    assert_eq!(attempt(10, "ten bytes!", &longer), Err(JoinError::TooLarge("attributes")));
+    assert_eq!(attempt(0, "eleven byte", &longer), Ok(()), "no limit");
 }
 
 #[test]
