@@ -309,27 +309,135 @@ mod tests {
         assert!(!routed.windows(7).any(|window| window == b"mallory"));
     }
 
-    #[test]
-    fn an_agents_text_in_somebodys_name_is_marked_generated() {
-        use proto::data_packet::Value;
-        let packet = proto::DataPacket {
-            value: Some(Value::ChatMessage(proto::ChatMessage { message: "hi".into(), ..Default::default() })),
-            ..Default::default()
-        };
-        let routed = route(&packet.encode_to_vec(), &Routing { generated: true, ..ROUTING }).unwrap();
-        let Some(Value::ChatMessage(chat)) = proto::DataPacket::decode(routed).unwrap().value else {
-            panic!("no chat")
-        };
-        assert!(chat.generated);
+    fn routed(packet: &proto::DataPacket, routing: &Routing<'_>) -> proto::DataPacket {
+        proto::DataPacket::decode(route(&packet.encode_to_vec(), routing).unwrap()).unwrap()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
-    fn a_nonce_counts_once() {
+    #[expect(deprecated, reason = "clients of all ages send and read these fields")]
+    fn a_packet_arrives_whole_with_our_word_for_who_sent_it_to_whom() {
+        use proto::data_packet::{Kind, Value};
+        let sent = |identities: &[&str]| proto::DataPacket {
+            kind: Kind::Lossy as i32,
+            participant_identity: "mallory".into(),
+            participant_sid: "PA_mallory".into(),
+            destination_identities: names(&["outer"]),
+            sequence: 7,
+            value: Some(Value::User(proto::UserPacket {
+                participant_sid: "PA_mallory".into(),
+                participant_identity: "mallory".into(),
+                payload: vec![3; 300],
+                destination_sids: names(&["PA_b"]),
+                destination_identities: names(identities),
+                topic: Some("t".into()),
+                id: Some("i".into()),
+                start_time: Some(1),
+                end_time: Some(2),
+                nonce: vec![5; 16],
+            })),
+            ..Default::default()
+        };
+        let arrived = |kind: Kind, outer: &[&str], inner: &[&str]| {
+            let mut packet = sent(inner);
+            (packet.kind, packet.destination_identities) = (kind as i32, names(outer));
+            (packet.participant_identity, packet.participant_sid) = ("alice".into(), "PA_a".into());
+            if let Some(Value::User(user)) = &mut packet.value {
+                (user.participant_identity, user.participant_sid) = ("alice".into(), "PA_a".into());
+            }
+            packet
+        };
+        // Destinations that are not known stay as they are.
+        assert_eq!(routed(&sent(&["inner"]), &ROUTING), arrived(Kind::Reliable, &["outer"], &["inner"]));
+        let lossy = Routing { reliable: false, ..ROUTING };
+        assert_eq!(routed(&sent(&[]), &lossy), arrived(Kind::Lossy, &["outer"], &[]));
+        let known = names(&["bob", "carol"]);
+        let known = Routing { destinations: &known, ..ROUTING };
+        let (outer, inner) = (["bob", "carol"], ["bob", "carol"]);
+        assert_eq!(routed(&sent(&["inner"]), &known), arrived(Kind::Reliable, &outer, &inner));
+    }
+
+    #[test]
+    fn an_agents_text_in_somebodys_name_is_marked_generated() {
+        use proto::data_packet::Value;
+        use proto::data_stream::header::ContentHeader;
+        use proto::data_stream::{ByteHeader, Header, TextHeader};
+        let marked = |value: Value, generated| {
+            let packet = proto::DataPacket { value: Some(value), ..Default::default() };
+            routed(&packet, &Routing { generated, ..ROUTING }).value.unwrap()
+        };
+        let chat = |generated| {
+            let (id, message) = ("c".to_owned(), "hi".to_owned());
+            Value::ChatMessage(proto::ChatMessage { id, message, generated, ..Default::default() })
+        };
+        let stream = |content| {
+            Value::StreamHeader(Header {
+                stream_id: "s".into(),
+                topic: "t".into(),
+                content_header: Some(content),
+                ..Default::default()
+            })
+        };
+        let text = |generated| {
+            let attached_stream_ids = vec!["other".to_owned()];
+            stream(ContentHeader::TextHeader(TextHeader { attached_stream_ids, generated, ..Default::default() }))
+        };
+        let bytes = || stream(ContentHeader::ByteHeader(ByteHeader { name: "b".into() }));
+        for generated in [true, false] {
+            assert_eq!(marked(chat(false), generated), chat(generated));
+            assert_eq!(marked(text(false), generated), text(generated));
+            assert_eq!(marked(bytes(), generated), bytes());
+        }
+    }
+
+    #[test]
+    fn a_nonce_counts_once_among_the_last_hundred() {
         let mut memory = DataMemory::default();
         assert!(!memory.is_repeated(b"one"));
         assert!(memory.is_repeated(b"one"));
         assert!(!memory.is_repeated(b""));
         assert!(!memory.is_repeated(b""));
+
+        for number in 1..NONCES_MAX {
+            assert!(!memory.is_repeated(&number.to_be_bytes()));
+        }
+        assert!(memory.is_repeated(b"one"));
+        assert!(!memory.is_repeated(b"another"));
+        assert!(!memory.is_repeated(b"one"), "it is forgotten");
+    }
+
+    #[test]
+    #[expect(deprecated, reason = "backends may still name sids")]
+    fn a_packet_of_the_server_api_holds_all_that_was_asked_for() {
+        use proto::data_packet::{Kind, Value};
+        let request = proto::SendDataRequest {
+            room: "room".into(),
+            data: b"news".to_vec(),
+            kind: Kind::Lossy as i32,
+            destination_sids: names(&["PA_b"]),
+            destination_identities: names(&["bob"]),
+            topic: Some("t".into()),
+            nonce: vec![1; 16],
+        };
+        let user = proto::UserPacket {
+            payload: b"news".to_vec(),
+            destination_sids: names(&["PA_b"]),
+            destination_identities: names(&["bob"]),
+            topic: Some("t".into()),
+            nonce: vec![1; 16],
+            ..Default::default()
+        };
+        let expected = proto::DataPacket {
+            kind: Kind::Lossy as i32,
+            destination_identities: names(&["bob"]),
+            value: Some(Value::User(user)),
+            ..Default::default()
+        };
+        let packet = server_packet(&request, &request.destination_identities);
+        assert_eq!(proto::DataPacket::decode(packet), Ok(expected));
     }
 
     #[test]
@@ -340,6 +448,7 @@ mod tests {
             memory.keep(start, None, Vec::new(), Bytes::from(vec![0; 10 * 1024]));
         }
         assert_eq!(memory.recent(start).count(), 10);
+        assert_eq!(memory.recent(start + REPLAY_TIME).count(), 10);
         assert_eq!(memory.recent(start + REPLAY_TIME + Duration::from_millis(1)).count(), 0);
     }
 

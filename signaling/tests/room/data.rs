@@ -141,6 +141,124 @@ fn a_worker_is_told_of_all_data_that_its_room_has_done_with_after_what_follows_f
 }
 
 #[test]
+fn messages_that_come_together_are_done_with_together() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.forget();
+    let transport = world.session(&alice).publisher.id;
+    world.call(|room, now| {
+        for (channel, length) in [(DataChannel::Reliable, 9), (DataChannel::Lossy, 5), (DataChannel::Reliable, 30)] {
+            room.on_event(now, Event::Data { transport, channel, payload: vec![0xff; length].into() });
+        }
+    });
+    let taken = world.commands.iter().filter_map(|command| match command {
+        Command::DataTaken { channel, messages, bytes, .. } => Some((*channel, *messages, *bytes)),
+        _ => None,
+    });
+    assert_eq!(taken.collect::<Vec<_>>(), [(DataChannel::Reliable, 2, 39), (DataChannel::Lossy, 1, 5)]);
+}
+
+#[test]
+fn of_many_destinations_as_many_are_looked_at_as_a_large_room_has() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    for (others, reached) in [(1_023, 1), (1_024, 0)] {
+        world.forget();
+        let mut destinations: Vec<_> = (0..others).map(|number| format!("n{number}")).collect();
+        destinations.push("bob".into());
+        let destinations: Vec<_> = destinations.iter().map(String::as_str).collect();
+        send(&mut world, &alice, DataChannel::Lossy, &user("x", &destinations, 0));
+        assert_eq!(sent(&mut world).len(), reached, "{others}");
+    }
+}
+
+#[test]
+#[expect(deprecated, reason = "older clients name sids, within their packets")]
+fn destinations_within_a_user_packet_are_kept_to() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let bob = world.enter_v1("bob");
+    world.enter_v1("carol");
+    let (sid, to_bob) = (world.sid(&bob).to_string(), [world.session(&bob).publisher.id]);
+    let identities = vec!["bob".to_owned()];
+    for user in [
+        proto::UserPacket { destination_identities: identities, ..Default::default() },
+        proto::UserPacket { destination_sids: vec![sid, "PA_nobody".into()], ..Default::default() },
+    ] {
+        let packet = proto::DataPacket { value: Some(Value::User(user)), ..Default::default() };
+        send(&mut world, &alice, DataChannel::Lossy, &packet);
+        let (transports, ..) = sent(&mut world).remove(0);
+        assert_eq!(transports, to_bob);
+    }
+}
+
+#[test]
+fn a_nonce_counts_once_whoever_sends_it() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    let user = proto::UserPacket { nonce: vec![7; 16], ..Default::default() };
+    let packet = proto::DataPacket { value: Some(Value::User(user)), ..Default::default() };
+    send(&mut world, &alice, DataChannel::Lossy, &packet);
+    send(&mut world, &alice, DataChannel::Lossy, &packet);
+    let nonce = vec![7; 16];
+    world.call(|room, now| room.send_data(now, &proto::SendDataRequest { nonce, ..Default::default() }));
+    assert_eq!(sent(&mut world).len(), 1);
+}
+
+#[test]
+#[expect(deprecated, reason = "older clients may still send speakers")]
+fn metrics_and_speakers_of_a_client_go_nowhere() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    world.enter_v1("bob");
+    for value in [Value::Metrics(proto::MetricsBatch::default()), Value::Speaker(proto::ActiveSpeakerUpdate::default())]
+    {
+        let packet = proto::DataPacket { value: Some(value), ..Default::default() };
+        send(&mut world, &alice, DataChannel::Reliable, &packet);
+    }
+    assert!(sent(&mut world).is_empty());
+}
+
+#[test]
+fn an_agent_alone_speaks_in_the_name_of_others() {
+    use proto::data_stream::header::ContentHeader;
+    use proto::data_stream::{ByteHeader, Header, TextHeader};
+    let header = |content| Value::StreamHeader(Header { content_header: Some(content), ..Default::default() });
+    let chat = || Value::ChatMessage(proto::ChatMessage::default());
+    let text = || header(ContentHeader::TextHeader(TextHeader::default()));
+    let bytes = || header(ContentHeader::ByteHeader(ByteHeader::default()));
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let mut request = join("agent", Mode::V1);
+    request.grants.kind = proto::participant_info::Kind::Agent;
+    let agent = world.enter(request);
+    for (from, named, value, identity, is_generated) in [
+        (&agent, "bob", chat(), "bob", true),
+        (&agent, "bob", text(), "bob", true),
+        (&agent, "bob", bytes(), "agent", false),
+        (&agent, "agent", chat(), "agent", false),
+        (&agent, "", chat(), "agent", false),
+        (&alice, "bob", chat(), "alice", false),
+    ] {
+        let participant_identity = named.to_owned();
+        let packet = proto::DataPacket { value: Some(value), participant_identity, ..Default::default() };
+        send(&mut world, from, DataChannel::Reliable, &packet);
+        let (.., arrived) = sent(&mut world).remove(0);
+        let generated = match &arrived.value {
+            Some(Value::ChatMessage(chat)) => chat.generated,
+            Some(Value::StreamHeader(Header { content_header: Some(ContentHeader::TextHeader(text)), .. })) => {
+                text.generated
+            }
+            _ => false,
+        };
+        let told = (arrived.participant_identity.as_str(), generated);
+        assert_eq!(told, (identity, is_generated), "{} for {named}: {:?}", from.identity, arrived.value);
+    }
+}
+
+#[test]
 fn a_hidden_sender_has_no_identity() {
     let mut world = World::new();
     let mut request = join("ghost", Mode::V1);
@@ -199,10 +317,23 @@ fn the_server_api_sends_once_a_nonce() {
     world.call(|room, now| room.send_data(now, &request));
     let sent = sent(&mut world);
     assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].0, [world.session(&bob).publisher.id]);
+    assert_eq!((&sent[0].0[..], sent[0].1), (&[world.session(&bob).publisher.id][..], DataChannel::Reliable));
     assert!(sent[0].2.participant_sid.is_empty());
     let Some(Value::User(user)) = &sent[0].2.value else { panic!("no user packet") };
     assert_eq!(user.topic.as_deref(), Some("t"));
+}
+
+#[test]
+fn the_server_api_sends_lossily_to_the_active() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    world.join(join("carol", Mode::V1));
+    world.forget();
+    let kind = proto::data_packet::Kind::Lossy as i32;
+    world.call(|room, now| room.send_data(now, &proto::SendDataRequest { kind, ..Default::default() }));
+    let sent = sent(&mut world);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((&sent[0].0[..], sent[0].1), (&[world.session(&bob).publisher.id][..], DataChannel::Lossy));
 }
 
 #[test]
