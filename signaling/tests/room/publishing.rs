@@ -1,6 +1,7 @@
 //! Publishing (livekit-surface 4.4).
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
@@ -10,7 +11,9 @@ use signaling::event::RoomHappening;
 use crate::sdp::Offer;
 use crate::world::{World, camera, join, names, request_responses, updates};
 use signaling::join::Mode;
-use signaling::participant::{PUBLICATIONS_MAX, ROOM_TRACKS_MAX, TRACK_BYTES_MAX};
+use signaling::participant::{
+    PENDING_TRACKS_MAX, PUBLICATIONS_MAX, QUEUED_TRACKS_MAX, ROOM_TRACKS_MAX, TRACK_BYTES_MAX,
+};
 
 const RIDS: &[&str] = &["q", "h", "f"];
 
@@ -63,6 +66,325 @@ fn simulcast_is_told_with_its_first_packet_and_each_layer_with_its_own() {
     let layers = &track.codecs[0].layers;
     let described: Vec<_> = layers.iter().map(|layer| (layer.rid.as_str(), layer.spatial_layer, layer.ssrc)).collect();
     assert_eq!(described, [("q", 0, 1_000), ("h", 1, 1_001), ("f", 2, 0)]);
+}
+
+fn layer(quality: proto::VideoQuality, width: u32) -> proto::VideoLayer {
+    let height = width * 9 / 16;
+    proto::VideoLayer { quality: quality as i32, width, height, bitrate: 2 * width, ..Default::default() }
+}
+
+#[test]
+#[expect(deprecated, reason = "older clients read these fields")]
+fn a_video_is_described_as_it_was_announced() {
+    use proto::VideoQuality::{High, Low, Medium};
+    use proto::video_layer::Mode;
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let request = proto::AddTrackRequest {
+        cid: "cam".into(),
+        name: "front".into(),
+        r#type: proto::TrackType::Video as i32,
+        source: proto::TrackSource::Camera as i32,
+        width: 1280,
+        height: 720,
+        muted: true,
+        layers: vec![layer(High, 1280), layer(Low, 320)],
+        simulcast_codecs: vec![
+            proto::SimulcastCodec { codec: "vp8".into(), cid: "cam".into(), ..Default::default() },
+            proto::SimulcastCodec {
+                codec: "video/vp9".into(),
+                cid: "backup".into(),
+                layers: vec![layer(Medium, 640)],
+                ..Default::default()
+            },
+        ],
+        encryption: proto::encryption::Type::Gcm as i32,
+        stream: "studio".into(),
+        backup_codec_policy: proto::BackupCodecPolicy::Regression as i32,
+        packet_trailer_features: vec![proto::PacketTrailerFeature::PtfUserTimestamp as i32],
+        ..Default::default()
+    };
+    world.request(&alice, Request::AddTrack(request));
+    let told = world.track_published(&alice, "cam");
+    let sorted = vec![layer(Low, 320), layer(High, 1280)];
+    let codec = |mime: &str, cid: &str, layers: &[proto::VideoLayer], mode: Mode| proto::SimulcastCodecInfo {
+        mime_type: mime.into(),
+        cid: cid.into(),
+        layers: layers.to_vec(),
+        video_layer_mode: mode as i32,
+        ..Default::default()
+    };
+    let expected = proto::TrackInfo {
+        sid: told.sid.clone(),
+        r#type: proto::TrackType::Video as i32,
+        name: "front".into(),
+        muted: true,
+        width: 1280,
+        height: 720,
+        simulcast: true,
+        source: proto::TrackSource::Camera as i32,
+        layers: sorted.clone(),
+        mime_type: "video/vp8".into(),
+        codecs: vec![
+            codec("video/vp8", "cam", &sorted, Mode::OneSpatialLayerPerStream),
+            codec("video/vp9", "backup", &[layer(Medium, 640)], Mode::MultipleSpatialLayersPerStream),
+        ],
+        encryption: proto::encryption::Type::Gcm as i32,
+        stream: "studio".into(),
+        backup_codec_policy: proto::BackupCodecPolicy::Regression as i32,
+        packet_trailer_features: vec![proto::PacketTrailerFeature::PtfUserTimestamp as i32],
+        ..Default::default()
+    };
+    assert_eq!(told, expected);
+}
+
+/// Old clients say in flags what newer ones say in features: everybody is told both.
+#[test]
+#[expect(deprecated, reason = "older clients read these fields")]
+fn a_sound_is_described_in_flags_and_in_features_whichever_it_was_announced_in() {
+    use proto::AudioTrackFeature::{TfEchoCancellation, TfNoDtx, TfStereo};
+    let request = |stereo, features: &[proto::AudioTrackFeature]| proto::AddTrackRequest {
+        cid: "mic".into(),
+        source: proto::TrackSource::Microphone as i32,
+        stereo,
+        disable_dtx: stereo,
+        disable_red: true,
+        backup_codec_policy: proto::BackupCodecPolicy::Regression as i32,
+        audio_features: features.iter().map(|feature| *feature as i32).collect(),
+        ..Default::default()
+    };
+    for (request, features) in [
+        (request(true, &[TfEchoCancellation]), [TfEchoCancellation, TfStereo, TfNoDtx]),
+        (request(false, &[TfNoDtx, TfStereo, TfEchoCancellation]), [TfNoDtx, TfStereo, TfEchoCancellation]),
+        (request(true, &[TfNoDtx, TfEchoCancellation]), [TfNoDtx, TfEchoCancellation, TfStereo]),
+    ] {
+        let mut world = World::new();
+        let alice = world.enter_v0("alice");
+        world.request(&alice, Request::AddTrack(request));
+        let told = world.track_published(&alice, "mic");
+        let expected = proto::TrackInfo {
+            sid: told.sid.clone(),
+            r#type: proto::TrackType::Audio as i32,
+            source: proto::TrackSource::Microphone as i32,
+            codecs: vec![proto::SimulcastCodecInfo { cid: "mic".into(), ..Default::default() }],
+            stereo: true,
+            disable_dtx: true,
+            disable_red: true,
+            stream: "camera".into(),
+            audio_features: features.iter().map(|feature| *feature as i32).collect(),
+            backup_codec_policy: proto::BackupCodecPolicy::Simulcast as i32,
+            ..Default::default()
+        };
+        assert_eq!(told, expected);
+    }
+
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, microphone("mic"));
+    let plain = world.track_published(&alice, "mic");
+    assert!(!plain.stereo && !plain.disable_dtx && !plain.disable_red && plain.audio_features.is_empty());
+    world.request(&alice, Request::AddTrack(proto::AddTrackRequest { stereo: true, ..camera("cam") }));
+    assert!(world.track_published(&alice, "cam").audio_features.is_empty(), "a video has none");
+}
+
+#[test]
+fn type_and_source_of_a_track_are_in_its_sid_and_name_its_stream() {
+    use proto::TrackSource::{Camera, Microphone, ScreenShare, ScreenShareAudio, Unknown};
+    use proto::TrackType::{Audio, Video};
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    for (kind, source, prefix, stream) in [
+        (Audio, Microphone, "TR_AM", "camera"),
+        (Video, Camera, "TR_VC", "camera"),
+        (Video, ScreenShare, "TR_VS", "screen"),
+        (Audio, ScreenShareAudio, "TR_As", "screen"),
+        (Audio, Unknown, "TR_A", "unknown"),
+        (Video, Unknown, "TR_V", "unknown"),
+    ] {
+        let cid = format!("{kind:?} of {source:?}");
+        let (r#type, source) = (kind as i32, source as i32);
+        let request = proto::AddTrackRequest { cid: cid.clone(), r#type, source, ..Default::default() };
+        world.request(&alice, Request::AddTrack(request));
+        let track = world.track_published(&alice, &cid);
+        assert!(track.sid.starts_with(prefix), "{cid}: {}", track.sid);
+        assert_eq!((track.r#type, track.source, track.stream.as_str()), (r#type, source, stream), "{cid}");
+    }
+}
+
+#[test]
+fn what_a_client_announces_of_codecs_and_layers_is_bounded_and_made_possible() {
+    use proto::VideoQuality::High;
+    use proto::video_layer::Mode;
+    let mut world = World::with(|config, _| {
+        config.enabled_codecs = ["audio/opus", "video/VP8", "video/VP9", "video/AV1"].map(str::to_owned).to_vec();
+    });
+    let alice = world.enter_v0("alice");
+    let mut announce = |kind: proto::TrackType, codecs: &[&str], layers: usize| {
+        let cid = format!("{codecs:?}, {layers}");
+        let codec = |codec: &&str| proto::SimulcastCodec { codec: (*codec).into(), ..Default::default() };
+        let request = proto::AddTrackRequest {
+            cid: cid.clone(),
+            r#type: kind as i32,
+            simulcast_codecs: codecs.iter().map(codec).collect(),
+            layers: vec![layer(High, 1280); layers],
+            ..Default::default()
+        };
+        world.request(&alice, Request::AddTrack(request));
+        world.track_published(&alice, &cid)
+    };
+    let mimes = |track: &proto::TrackInfo| track.codecs.iter().map(|codec| codec.mime_type.clone()).collect::<Vec<_>>();
+    #[expect(deprecated, reason = "older clients read it")]
+    let is_simulcast = |track: &proto::TrackInfo| track.simulcast;
+    let video = proto::TrackType::Video;
+    // One that is not enabled is replaced by the first that is; a sound keeps its own.
+    let track = announce(video, &["h265", "VP9", "", "video/vp8", "vp8"], 4);
+    assert_eq!(mimes(&track), ["video/VP8", "video/VP9", "", "video/vp8"]);
+    assert_eq!((track.codecs[0].layers.len(), is_simulcast(&track)), (3, true));
+    assert_eq!(mimes(&announce(proto::TrackType::Audio, &["pcmu"], 0)), ["audio/pcmu"]);
+    // A video in one layer is no simulcast, nor is SVC.
+    for (codec, mode) in [
+        ("vp8", Mode::OneSpatialLayerPerStream),
+        ("vp9", Mode::MultipleSpatialLayersPerStream),
+        ("av1", Mode::MultipleSpatialLayersPerStream),
+    ] {
+        for layers in [0, 1, 2] {
+            let track = announce(video, &[codec], layers);
+            assert_eq!(track.codecs[0].video_layer_mode(), mode, "{codec}");
+            let expected = layers == 2 && mode == Mode::OneSpatialLayerPerStream;
+            assert_eq!(is_simulcast(&track), expected, "{codec}, {layers}");
+        }
+    }
+}
+
+#[test]
+#[expect(deprecated, reason = "older clients read these fields")]
+fn layers_that_were_not_announced_are_told_with_the_media() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let video = |cid: &str, codec: &str| proto::AddTrackRequest {
+        cid: cid.into(),
+        r#type: proto::TrackType::Video as i32,
+        source: proto::TrackSource::Camera as i32,
+        simulcast_codecs: vec![proto::SimulcastCodec { codec: codec.into(), cid: cid.into(), ..Default::default() }],
+        ..Default::default()
+    };
+    world.request(&alice, Request::AddTrack(video("cam", "")));
+    let offer = Offer::default().application().simulcast("cam", RIDS);
+    world.offer(&alice, 1, &offer);
+    let track = world.track_published(&alice, "cam").sid;
+    world.start_layer(&alice, &track, 2);
+    let described = |world: &mut World| {
+        let track = updates(&world.take(&bob)).pop().unwrap().tracks.pop().unwrap();
+        assert_eq!(track.codecs[0].layers, track.layers);
+        assert!(track.codecs[0].mid == track.mid && !track.mid.is_empty());
+        let layers = track.layers.iter();
+        let layers = layers.map(|l| (l.quality, l.spatial_layer, l.rid.clone(), l.ssrc, l.repair_ssrc));
+        let mode = track.codecs[0].video_layer_mode();
+        (track.mime_type.clone(), track.codecs[0].mime_type.clone(), mode, layers.collect::<Vec<_>>())
+    };
+    let layer = |quality: i32, rid: &str, ssrc, repair| (quality, quality, rid.to_owned(), ssrc, repair);
+    use proto::video_layer::Mode;
+    let layers = vec![layer(0, "q", 0, 0), layer(1, "h", 0, 0), layer(2, "f", 1_002, 0)];
+    let vp8 = || "video/VP8".to_owned();
+    assert_eq!(described(&mut world), (vp8(), vp8(), Mode::OneSpatialLayerPerStream, layers));
+
+    // All layers of an SVC stream come in one.
+    let layers = vec![layer_of(0), layer_of(1), layer_of(2)];
+    let request = proto::AddTrackRequest { layers, ..video("svc", "vp9") };
+    world.request(&alice, Request::AddTrack(request));
+    world.offer(&alice, 2, &offer.video("svc", 20));
+    let (.., layers) = described(&mut world);
+    assert_eq!(layers, [layer(0, "", 20, 21), layer(1, "", 20, 21), layer(2, "", 20, 21)]);
+}
+
+fn layer_of(quality: i32) -> proto::VideoLayer {
+    proto::VideoLayer { quality, ..Default::default() }
+}
+
+#[test]
+fn what_a_client_says_later_of_a_track_is_told_once() {
+    use proto::AudioTrackFeature::{TfEchoCancellation, TfNoDtx, TfStereo};
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    let offer = Offer::default().application().audio("mic", 10);
+    let mic = world.publish_audio(&alice, "mic", &offer);
+    let cam = world.publish_camera(&alice, "cam", &offer.simulcast("cam", RIDS));
+    world.request(&alice, microphone("pending"));
+    let pending = world.track_published(&alice, "pending").sid;
+    world.forget();
+    let audio = |track: &str, features: &[proto::AudioTrackFeature]| {
+        let features = features.iter().map(|feature| *feature as i32).collect();
+        Request::UpdateAudioTrack(proto::UpdateLocalAudioTrack { track_sid: track.into(), features })
+    };
+    let video = |track: &str, width, height| {
+        Request::UpdateVideoTrack(proto::UpdateLocalVideoTrack { track_sid: track.into(), width, height })
+    };
+    #[expect(deprecated, reason = "older clients read these fields")]
+    let sound = |info: &proto::TrackInfo| (info.stereo, info.disable_dtx, info.audio_features.clone());
+    for (features, stereo, no_dtx) in [
+        (&[TfStereo, TfEchoCancellation][..], true, false),
+        (&[TfEchoCancellation, TfNoDtx], false, true),
+        (&[], false, false),
+    ] {
+        world.request(&alice, audio(&mic, features));
+        let told = updates(&world.take(&bob));
+        assert_eq!(told.len(), 1);
+        let expected = (stereo, no_dtx, features.iter().map(|feature| *feature as i32).collect());
+        assert_eq!(sound(&told[0].tracks[0]), expected);
+        world.request(&alice, audio(&mic, features));
+        assert!(world.take(&bob).is_empty(), "nothing is new");
+    }
+    for (width, height) in [(640, 720), (640, 360)] {
+        world.request(&alice, video(&cam, width, height));
+        let told = updates(&world.take(&bob));
+        let cam = told[0].tracks.iter().find(|track| track.sid == cam).unwrap();
+        assert_eq!((told.len(), cam.width, cam.height), (1, width, height));
+    }
+    // One that has no media yet is told with it; one that is not there is no track.
+    world.request(&alice, audio(&pending, &[TfStereo]));
+    assert!(world.take(&bob).is_empty());
+    let kept = sound(&world.session(&alice).pending[0].info);
+    assert_eq!(kept, (true, false, vec![TfStereo as i32]));
+    assert!(request_responses(&world.take(&alice)).is_empty());
+    for request in [audio("TR_none", &[]), video("TR_none", 1, 1), audio("", &[]), video("nonsense", 1, 1)] {
+        world.request(&alice, request);
+        let answers = request_responses(&world.take(&alice));
+        assert_eq!((answers.len(), answers[0].reason(), answers[0].request.is_some()), (1, Reason::NotFound, true));
+    }
+}
+
+#[test]
+fn the_server_api_mutes_also_a_track_without_media_yet() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.enter_v0("bob");
+    world.request(&alice, microphone("mic"));
+    let track = world.track_published(&alice, "mic").sid;
+    world.forget();
+    let muted = world.call(|room, now| room.mute_published_track(now, "alice", &track, true)).unwrap().unwrap();
+    assert!(muted.muted && muted.sid == track);
+    let told = world.take(&alice);
+    let [Response::Mute(mute)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((mute.sid.as_str(), mute.muted), (track.as_str(), true));
+
+    world.offer(&alice, 1, &Offer::default().application().audio("mic", 10));
+    assert!(updates(&world.take(&alice))[0].tracks[0].muted);
+    assert!(world.commands.iter().any(|command| matches!(command, Command::SetMuted { muted: true, .. })));
+}
+
+#[test]
+fn a_track_is_unmuted_by_the_server_api_where_that_is_enabled() {
+    let mut world = World::with(|config, _| config.enable_remote_unmute = true);
+    let alice = world.enter_v0("alice");
+    let track = world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    for muted in [true, false] {
+        world.forget();
+        let info = world.call(|room, now| room.mute_published_track(now, "alice", &track, muted)).unwrap().unwrap();
+        assert_eq!(info.muted, muted);
+        assert_eq!(names(&world.take(&alice)), ["mute", "update"]);
+    }
 }
 
 #[test]
@@ -452,13 +774,74 @@ fn a_room_has_so_many_tracks_and_who_announces_more_is_told() {
 fn a_track_with_a_long_description_is_refused() {
     let mut world = World::new();
     let alice = world.enter_v0("alice");
-    let named = |length: usize| {
-        let (cid, name) = (format!("cid{length}"), "n".repeat(length));
-        Request::AddTrack(proto::AddTrackRequest { cid, name, ..Default::default() })
+    let named = |length: usize| proto::AddTrackRequest {
+        cid: format!("cid{length}"),
+        name: "n".repeat(length),
+        ..Default::default()
     };
-    world.request(&alice, named(256));
-    world.request(&alice, named(TRACK_BYTES_MAX));
+    let longest = TRACK_BYTES_MAX - (named(4_000).encoded_len() - 4_000);
+    world.request(&alice, Request::AddTrack(named(longest)));
+    world.request(&alice, Request::AddTrack(named(longest + 1)));
     let reasons: Vec<_> = request_responses(&world.take(&alice)).iter().map(|answer| answer.reason()).collect();
     assert_eq!(reasons, [Reason::LimitExceeded]);
     assert_eq!(world.session(&alice).pending.len(), 1);
+    assert_eq!(world.tracks_refused, 1);
+}
+
+#[test]
+fn a_participant_publishes_so_many_tracks() {
+    let mut world = World::new();
+    let (alice, published) = publish_all(&mut world, "alice");
+    assert_eq!(published, PUBLICATIONS_MAX);
+    world.take(&alice);
+    world.request(&alice, microphone("more"));
+    assert_eq!(request_responses(&world.take(&alice))[0].reason(), Reason::LimitExceeded);
+}
+
+#[test]
+fn so_many_requests_wait_for_a_cid_and_one_more_is_refused_for_good() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let cids: Vec<_> = (0..=QUEUED_TRACKS_MAX).map(|number| format!("mic{number}")).collect();
+    let mut offer = Offer::default().application();
+    for (cid, ssrc) in cids.iter().zip(10..) {
+        offer = offer.audio(cid, ssrc);
+        world.publish_audio(&alice, cid, &offer);
+    }
+    world.forget();
+    for cid in &cids {
+        world.request(&alice, microphone(cid));
+    }
+    let reasons: Vec<_> = request_responses(&world.take(&alice)).iter().map(|answer| answer.reason()).collect();
+    let mut expected = vec![Reason::Queued; QUEUED_TRACKS_MAX];
+    expected.push(Reason::LimitExceeded);
+    assert_eq!(reasons, expected);
+    assert_eq!(world.tracks_refused, 1);
+}
+
+#[test]
+fn so_many_sections_wait_to_be_claimed() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let cids: Vec<_> = (0..=PENDING_TRACKS_MAX).map(|number| format!("mic{number}")).collect();
+    let offer = cids.iter().zip(10..).fold(Offer::default(), |offer, (cid, ssrc)| offer.audio(cid, ssrc));
+    world.offer(&alice, 1, &offer);
+    for cid in &cids {
+        world.request(&alice, microphone(cid));
+    }
+    assert_eq!(published_sections(&world), PENDING_TRACKS_MAX);
+    assert_eq!(world.session(&alice).pending.len(), 1);
+    // The last one is taken with the next offer.
+    world.offer(&alice, 2, &offer);
+    assert_eq!(world.session(&alice).publications.len(), PENDING_TRACKS_MAX + 1);
+}
+
+#[test]
+fn who_may_not_publish_has_no_section_taken() {
+    let mut world = World::new();
+    let mut request = join("alice", Mode::V0);
+    request.grants.video.can_publish = Some(false);
+    let alice = world.enter(request);
+    world.offer(&alice, 1, &Offer::default().audio("mic", 10));
+    assert!(world.session(&alice).unclaimed.is_empty());
 }
