@@ -174,17 +174,18 @@ impl ClientOffers {
         }
         let offer = self.offer.as_ref().ok_or(BindError::NoFreeSection)?;
         let mut error = BindError::NoFreeSection;
-        let free = offer.sections.iter().filter(|section| self.is_free(section, track.kind));
-        for section in free {
-            let offers_it = codecs::carry(&section.codecs, track.codec);
-            if offers_it && codecs::carry(&self.sending(section, track.kind, Some(track)).codecs, track.codec) {
-                let bound = ssrcs.bound(track, |ssrc| offer.declares(ssrc));
-                let mid = section.mid;
-                let section = self.send(section, &bound).ok_or(BindError::CodecUnsupported)?;
+        for section in offer.sections.iter().filter(|section| self.is_free(section, track.kind)) {
+            error = BindError::CodecUnsupported;
+            // Before anything is made for it: a client may have many sections.
+            if !codecs::carry(&section.codecs, track.codec) {
+                continue;
+            }
+            let bound = ssrcs.bound(track, |ssrc| offer.declares(ssrc));
+            let mid = section.mid;
+            if let Some(section) = self.send(section, &bound) {
                 self.uses.insert(mid, Use::Bound { bound, section: section.clone() });
                 return Ok(section);
             }
-            error = BindError::CodecUnsupported;
         }
         Err(error)
     }

@@ -412,12 +412,174 @@ mod tests {
         for id in ["42e01f", "42E034", "42c01f", "4d8028"] {
             assert_eq!(h264_of(id), Some([0x42, 0xe0]), "{id}");
         }
+        // RFC 6184, table 5: other bits of profile-iop do not matter.
+        for id in ["58f01f", "58c01f"] {
+            assert_eq!(h264_of(id), Some([0x42, 0xe0]), "{id}");
+        }
         assert_eq!(h264_of("42001f"), Some([0x42, 0x00]));
+        assert_eq!(h264_of("42a01f"), Some([0x42, 0x00]));
         assert_eq!(h264_of("4d001f"), Some([0x4d, 0x00]));
+        assert_eq!(h264_of("4d401f"), Some([0x4d, 0x00]));
         assert_eq!(h264_of("640c1f"), Some([0x64, 0x0c]));
         assert_eq!(h264_of("640032"), Some([0x64, 0x00]));
-        assert_eq!(h264_of("€€"), None);
+        assert_eq!(h264_of("64081f"), Some([0x64, 0x00]));
+        assert_eq!(h264_of("f4001f"), Some([0xf4, 0x00]));
+        for id in ["58801f", "58001f", "6e001f", "42e0", "42e01f00", "wxyz1f", "€€"] {
+            assert_eq!(h264_of(id), None, "{id}");
+        }
         assert_eq!(h264_profile(""), Some([0x42, 0x00]));
+    }
+
+    fn identified(kind: MediaKind, rtpmap: &str, fmtp: &str) -> Option<Encoding> {
+        Encoding::identify(kind, rtpmap, fmtp)
+    }
+
+    #[test]
+    fn a_codec_is_known_by_its_kind_name_clock_rate_and_parameters() {
+        let codec = |codec| Some(Encoding::Codec(codec));
+        let h264 = |packetization_mode| codec(Codec::H264 { packetization_mode, profile: [0x42, 0xe0] });
+        for (rtpmap, fmtp, expected) in [
+            ("vp8/90000", "", codec(Codec::Vp8)),
+            ("VP9/90000", "", codec(Codec::Vp9 { profile: 0 })),
+            ("VP9/90000", "x-google-start-bitrate=1000; profile-id=2", codec(Codec::Vp9 { profile: 2 })),
+            ("VP9/90000", "profile-id=none", None),
+            ("AV1/90000", "level-idx=5;PROFILE = 1;tier=0", codec(Codec::Av1 { profile: 1 })),
+            ("H265/90000", "level-id=93", codec(Codec::H265)),
+            ("H264/90000", "profile-level-id=42e01f", h264(0)),
+            ("H264/90000", "packetization-mode=1;profile-level-id=42e01f", h264(1)),
+            ("H264/90000", "packetization-mode=2;profile-level-id=42e01f", None),
+            ("rtx/90000", "apt=96;rtx-time=3000", Some(Encoding::Rtx { of: 96 })),
+            ("rtx/90000", "", Some(Encoding::Rtx { of: 255 })),
+            ("rtx/90000", "apt=300", None),
+            ("ulpfec/90000", "", None),
+            ("VP8/48000", "", None),
+            ("VP8", "", None),
+            ("opus/48000/2", "", None),
+        ] {
+            assert_eq!(identified(MediaKind::Video, rtpmap, fmtp), expected, "{rtpmap} {fmtp}");
+        }
+        for (rtpmap, expected) in [
+            ("OPUS/48000/2", codec(Codec::Opus)),
+            ("red/48000/2", codec(Codec::Red)),
+            ("PCMU/8000", codec(Codec::Pcmu)),
+            ("PCMA/8000", codec(Codec::Pcma)),
+            ("red/90000", None),
+            ("PCMU/16000", None),
+            ("VP8/90000", None),
+        ] {
+            assert_eq!(identified(MediaKind::Audio, rtpmap, ""), expected, "{rtpmap}");
+        }
+    }
+
+    fn offered(codecs: &[Codec]) -> Vec<SectionCodec> {
+        codecs.iter().zip(96..).map(|(codec, number)| our_entry(number, *codec, false)).collect()
+    }
+
+    fn codecs_of(entries: &[SectionCodec]) -> Vec<Codec> {
+        entries.iter().map(|entry| entry.codec).collect()
+    }
+
+    #[test]
+    fn of_each_codec_the_usual_variants_are_taken_and_others_where_there_are_no_usual_ones() {
+        let vp9 = |profile| Codec::Vp9 { profile };
+        let av1 = |profile| Codec::Av1 { profile };
+        let (usual, other) = (h264(1, 0x42, 0xe0), h264(1, 0x64, 0x0c));
+        let all = EnabledCodecs::new(&[]);
+        let take = |codecs: &[Codec], wanted| codecs_of(&accepted(&offered(codecs), &all, wanted));
+        let many = [Codec::Vp8, vp9(3), vp9(2), vp9(1), vp9(0), av1(1), av1(0), other, usual, h264(0, 0x42, 0xe0)];
+        let expected = [Codec::Vp8, vp9(2), vp9(0), av1(0), usual, h264(0, 0x42, 0xe0)];
+        assert_eq!(take(&many, None), expected);
+        let with_wanted = [Codec::Vp8, vp9(2), vp9(0), av1(0), other, usual, h264(0, 0x42, 0xe0)];
+        assert_eq!(take(&many, Some(other)), with_wanted);
+        assert_eq!(take(&[vp9(3), vp9(1), av1(1), other], None), [vp9(3), vp9(1), av1(1), other]);
+        assert_eq!(take(&[Codec::Vp8, vp9(0), Codec::Vp8], None), [Codec::Vp8, vp9(0)], "each once");
+
+        let mut some = EnabledCodecs::new(&["video/vp8".into(), "VIDEO/av1".into(), "video/H264".into()]);
+        some.withhold(["video/h264"].into_iter());
+        assert_eq!(codecs_of(&accepted(&offered(&many), &some, None)), [Codec::Vp8, av1(0)]);
+    }
+
+    #[test]
+    fn our_offers_list_the_usual_codecs_and_what_a_track_needs() {
+        let all = EnabledCodecs::new(&[]);
+        let listed = |refused: &[Codec], wanted| codecs_of(&ours(MediaKind::Video, &all, refused, wanted, false));
+        let vp9 = |profile| Codec::Vp9 { profile };
+        let (h264_0, h264_1) = (h264(0, 0x42, 0xe0), h264(1, 0x42, 0xe0));
+        let usual = [Codec::Vp8, vp9(0), vp9(1), h264_0, h264_1, Codec::Av1 { profile: 0 }, Codec::H265];
+        assert_eq!(listed(&[], None), usual);
+        for needed in [vp9(2), vp9(3), h264(1, 0x64, 0x0c), h264(0, 0x4d, 0x00)] {
+            let expected: Vec<_> = usual.into_iter().chain([needed]).collect();
+            assert_eq!(listed(&[], Some(needed)), expected);
+            assert_eq!(listed(&[needed, vp9(1)], Some(needed)).len(), usual.len() - 1, "it was refused");
+        }
+    }
+
+    #[test]
+    fn the_preferred_codec_comes_first_and_alone_where_a_client_would_take_another() {
+        let enabled = EnabledCodecs::new(&[]);
+        let settings = |mime: &str| PublishSettings { preferred_mime: Some(mime.into()), ..Default::default() };
+        let publish = |codecs: &[Codec], settings: &PublishSettings, only_preferred| {
+            codecs_of(&for_publishing(&offered(codecs), &enabled, settings, true, only_preferred))
+        };
+        let (vp8, vp9, av1) = (Codec::Vp8, Codec::Vp9 { profile: 0 }, Codec::Av1 { profile: 0 });
+        let video = [vp8, vp9, av1];
+        for mime in ["video/VP9", "vp9", "VP9"] {
+            assert_eq!(publish(&video, &settings(mime), false), [vp9, vp8, av1], "{mime}");
+            assert_eq!(publish(&video, &settings(mime), true), [vp9], "{mime}");
+        }
+        assert_eq!(publish(&video, &settings("audio/vp9"), false), video);
+        assert_eq!(publish(&video, &settings("h265"), true), video, "it is not offered");
+        assert_eq!(publish(&video, &PublishSettings::default(), true), video);
+        // RED packs Opus, and whoever prefers that gets it so.
+        let audio = [Codec::Opus, Codec::Pcmu, Codec::Red];
+        assert_eq!(publish(&audio, &PublishSettings::default(), true), [Codec::Red, Codec::Opus, Codec::Pcmu]);
+        assert_eq!(publish(&audio, &settings("audio/opus"), true), [Codec::Red, Codec::Opus, Codec::Pcmu]);
+        assert_eq!(publish(&audio, &settings("pcmu"), true), [Codec::Pcmu, Codec::Red, Codec::Opus]);
+        let without_red = PublishSettings { disable_red: true, ..settings("audio/red") };
+        assert_eq!(publish(&audio, &without_red, false), [Codec::Opus, Codec::Pcmu]);
+    }
+
+    #[test]
+    fn feedback_is_agreed_on_as_it_is_used() {
+        let all = || vec![Feedback::TransportCc, Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli];
+        let enabled = EnabledCodecs::new(&[]);
+        for (codec, has_transport_cc, to_publish, to_view) in [
+            (
+                Codec::Vp8,
+                true,
+                vec![Feedback::TransportCc, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
+                vec![Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
+            ),
+            (
+                Codec::Vp8,
+                false,
+                vec![Feedback::Fir, Feedback::Nack, Feedback::NackPli],
+                vec![Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
+            ),
+            (Codec::Opus, true, vec![Feedback::TransportCc, Feedback::Nack], vec![]),
+            (Codec::Opus, false, vec![Feedback::Nack], vec![]),
+        ] {
+            let offered = [SectionCodec { feedback: all(), ..our_entry(96, codec, false) }];
+            let settings = PublishSettings::default();
+            let published = for_publishing(&offered, &enabled, &settings, has_transport_cc, false);
+            assert_eq!(published[0].feedback, to_publish, "{codec:?}");
+            assert_eq!(for_sending(&offered, &enabled, None, false)[0].feedback, to_view, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_section_carries_red_as_opus_and_nothing_else_as_another() {
+        for (section, track, carried) in [
+            (&[Codec::Opus][..], Codec::Opus, true),
+            (&[Codec::Opus], Codec::Red, true),
+            (&[Codec::Pcmu, Codec::Red], Codec::Red, true),
+            (&[Codec::Red], Codec::Opus, false),
+            (&[Codec::Pcmu], Codec::Red, false),
+            (&[Codec::Vp9 { profile: 0 }], Codec::Vp9 { profile: 2 }, false),
+            (&[], Codec::Vp8, false),
+        ] {
+            assert_eq!(carry(&offered(section), track), carried, "{section:?} {track:?}");
+        }
     }
 
     #[test]
@@ -453,12 +615,26 @@ mod tests {
         );
         let settings = PublishSettings { disable_dtx: true, ..PublishSettings::default() };
         assert_eq!(opus_to_receive("minptime=10;stereo=1", &settings), "minptime=10");
+        let bitrate = "maxaveragebitrate=20000; SPROP-stereo = 1;usedtx=0;;";
+        assert_eq!(opus_to_receive(bitrate, &settings), "maxaveragebitrate=20000");
+        let stereo = PublishSettings { stereo: true, ..settings };
+        assert_eq!(opus_to_receive(bitrate, &stereo), "stereo=1;maxaveragebitrate=510000");
+    }
+
+    #[test]
+    fn opus_is_sent_in_stereo_if_the_track_is() {
+        let offered = "minptime=10;stereo=0;sprop-stereo=0;useinbandfec=1";
+        assert_eq!(opus_to_send(offered, true), "minptime=10;useinbandfec=1;sprop-stereo=1");
+        assert_eq!(opus_to_send(offered, false), "minptime=10;useinbandfec=1");
+        assert_eq!(opus_to_send("", true), "sprop-stereo=1");
     }
 
     #[test]
     fn red_must_pack_the_opus_of_its_section() {
         assert!(red_packs("111/111", 111));
-        assert!(!red_packs("111/112", 111));
-        assert!(!red_packs("", 111));
+        assert!(red_packs("111 / 111 / 111", 111));
+        for fmtp in ["111/112", "112/111", "112/112", "111/", "x", ""] {
+            assert!(!red_packs(fmtp, 111), "{fmtp}");
+        }
     }
 }

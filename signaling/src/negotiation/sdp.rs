@@ -234,12 +234,27 @@ mod tests {
 
     #[test]
     fn what_is_not_lines_of_sdp_is_refused() {
-        for text in ["", "v=1\n", "v=0\nxyz\n", "v=0\nm=audio 9\n", "v=0\nm=audio x P 1\n", "v=0\na=b\rc\n"] {
+        for text in [
+            "",
+            "v=1\n",
+            "v=0\nxyz\n",
+            "v=0\n=x\n",
+            "v=0\nm=audio 9\n",
+            "v=0\nm=audio x P 1\n",
+            "v=0\na=b\rc\n",
+            "v=0\na=b\u{1}c\n",
+            "v=0\na=b\0",
+        ] {
             assert!(Sdp::parse(text).is_err(), "{text:?}");
+        }
+        for text in ["v=0", "v=0\r", "\n\r\nv=0\n\na=b\tc", "v=0\r\n\r\na=b"] {
+            assert!(Sdp::parse(text).is_ok(), "{text:?}");
         }
         assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX))).is_ok());
         assert!(Sdp::parse(&format!("v=0\n{}", "m=audio 9 P 1\n".repeat(SECTIONS_MAX + 1))).is_err());
-        assert!(Sdp::parse(&format!("v=0\ns={}", "x".repeat(BYTES_MAX))).is_err());
+        let long = |bytes: usize| format!("v=0\ns={}", "x".repeat(bytes - "v=0\ns=".len()));
+        assert!(Sdp::parse(&long(BYTES_MAX)).is_ok());
+        assert!(Sdp::parse(&long(BYTES_MAX + 1)).is_err());
         assert!(Sdp::parse(&format!("v=0\n{}", "a=setup:active\n".repeat(SESSION_ATTRIBUTES_MAX))).is_ok());
         assert!(Sdp::parse(&format!("v=0\n{}", "a=setup:active\n".repeat(SESSION_ATTRIBUTES_MAX + 1))).is_err());
     }
