@@ -335,11 +335,15 @@ mod tests {
     #[test]
     fn an_outbox_is_full_by_its_bytes_before_it_is_by_its_messages() {
         let (outbox, mut unsent) = outbox();
-        let mebibyte = || {
-            let offer = proto::SessionDescription { sdp: "x".repeat(1 << 20), ..Default::default() };
+        let message = |length| {
+            let offer = proto::SessionDescription { sdp: "x".repeat(length), ..Default::default() };
             Outbound::Messages(vec![Arc::new(Outgoing::new(Response::Offer(offer)))])
         };
-        let held = OUTBOX_BYTES_MAX >> 20;
+        let around = message(1 << 20).bytes() - (1 << 20);
+        let mebibyte = || message((1 << 20) - around);
+        assert_eq!(mebibyte().bytes(), 1 << 20);
+        // As long as there is not more than the bound, one more may come.
+        let held = (OUTBOX_BYTES_MAX >> 20) + 1;
         assert!((0..held).all(|_| outbox.send(mebibyte()) == Ok(())));
         assert_eq!(outbox.send(mebibyte()), Err(OutboxFull));
 

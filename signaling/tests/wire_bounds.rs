@@ -219,6 +219,58 @@ fn the_memory_of_a_message_is_foretold() {
     is_foretold(&proto::JoinRequest { add_track_requests, ..Default::default() }, &wire_bounds::JOIN);
 }
 
+/// What is at its bounds is read, and what is beyond any of them is not.
+#[test]
+fn each_bound_is_the_last_that_is_allowed() {
+    use wire_bounds::Refused;
+    let message = proto::ListRoomsRequest { names: vec!["name".into(); 10] };
+    let bytes = message.encode_to_vec();
+    let cost = wire_bounds::measure::<proto::ListRoomsRequest>(&bytes, &API).unwrap();
+    assert_eq!(cost.elements, 10);
+    let at = Bounds { bytes: bytes.len(), elements: 10, memory: cost.memory };
+    let read =
+        |bounds: Bounds| wire_bounds::decode::<proto::ListRoomsRequest>(Source::Api, bytes.clone().into(), &bounds);
+    assert_eq!(read(at), Ok(message));
+    assert_eq!(read(Bounds { bytes: at.bytes - 1, ..at }), Err(Refused::Bytes(at.bytes - 1)));
+    assert_eq!(read(Bounds { elements: 9, ..at }), Err(Refused::Elements(9)));
+    assert_eq!(read(Bounds { memory: at.memory - 1, ..at }), Err(Refused::Memory(at.memory - 1)));
+}
+
+#[test]
+fn a_request_is_as_long_as_its_kind_allows() {
+    let mut framing = warmed_up();
+    let mut is_read = |length: usize| {
+        let cid = "x".repeat(length);
+        let add_track = request(Request::AddTrack(proto::AddTrackRequest { cid, ..Default::default() }));
+        let size = add_track.len();
+        (size, matches!(framing.read(Frame::Binary(add_track.into()), 0), Incoming::Request(..)))
+    };
+    let around = is_read(60_000).0 - 60_000;
+    assert_eq!(is_read(SMALL.bytes - around), (SMALL.bytes, true));
+    assert_eq!(is_read(SMALL.bytes - around + 1), (SMALL.bytes + 1, false));
+}
+
+#[test]
+fn what_is_refused_is_counted_by_its_source_and_its_bound() {
+    // Of a source that no other test here has refused for that.
+    let count = |bound: &str| {
+        let all = wire_bounds::refused();
+        all.filter(|(source, of, _)| (*source, *of) == ("data", bound)).map(|(.., count)| count).sum::<u64>()
+    };
+    let names = proto::ListRoomsRequest { names: vec!["name".into(); 10] }.encode_to_vec();
+    let refuse = |bounds: Bounds| {
+        assert!(wire_bounds::decode::<proto::ListRoomsRequest>(Source::Data, names.clone().into(), &bounds).is_err());
+    };
+    let before = ["bytes", "memory"].map(count);
+    refuse(Bounds { bytes: 3, ..API });
+    refuse(Bounds { memory: 3, ..API });
+    refuse(Bounds { memory: 4, ..API });
+    assert_eq!(["bytes", "memory"].map(count), [before[0] + 1, before[1] + 2]);
+    let garbage = vec![0xff; 9].into();
+    assert!(wire_bounds::decode::<proto::ListRoomsRequest>(Source::Data, garbage, &API).is_err());
+    assert_eq!(["bytes", "memory"].map(count), [before[0] + 1, before[1] + 2], "what is malformed costs nothing");
+}
+
 #[test]
 fn bodies_and_data_packets_of_many_elements_are_refused_before_memory_is_spent() {
     let (read, peak, _) = memory_of(|| {
