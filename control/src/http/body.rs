@@ -1,4 +1,5 @@
-//! Bodies: JSON of a bounded size that arrives in time, with known fields only, and validated (stream API, section 1.3).
+//! Bodies: JSON of a bounded size that arrives in time, with known fields only, and validated (stream API, section 1,
+//! rule 3).
 
 use std::time::Duration;
 

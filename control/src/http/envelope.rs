@@ -1,5 +1,5 @@
 //! What every answer has: a request id, a rule for caches, and, when it is a refusal, problem details (stream API,
-//! sections 1.7, 1.8 and 1.1). Answers are counted here.
+//! section 1, rules 7 and 8, and section 1.1). Answers are counted here.
 
 use std::any::Any;
 use std::sync::Arc;

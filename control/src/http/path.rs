@@ -1,4 +1,4 @@
-//! Ids in paths. One that cannot exist is not found (stream API, sections 1.4 and 1.5).
+//! Ids in paths. One that cannot exist is not found (stream API, section 1, rules 4 and 5).
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
