@@ -17,7 +17,7 @@ pub struct RoomEvent {
     pub what: RoomHappening,
 }
 
-/// Kinds of [`RoomEvent`], after LiveKit's webhooks (livekit-surface 9).
+/// Kinds of [`RoomEvent`], after LiveKit's webhooks (docs/livekit.md 9).
 #[derive(Debug, Clone, PartialEq)]
 pub enum RoomHappening {
     RoomStarted {

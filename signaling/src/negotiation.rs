@@ -36,7 +36,7 @@ use self::server_offers::ServerOffers;
 use self::ssrcs::SsrcSource;
 use crate::quirks::Quirks;
 
-/// Which of the surface's transports this is (livekit-surface 3.5, 5.2).
+/// Which of the surface's transports this is (docs/livekit.md 3.5, 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// v0: the client offers and publishes.
@@ -109,7 +109,7 @@ pub struct AnswerNews {
     pub refused: Vec<TrackSid>,
 }
 
-/// What AddTrack said about a track and the answer must honour (livekit-surface 4.4, 5.5).
+/// What AddTrack said about a track and the answer must honour (docs/livekit.md 4.4, 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PublishSettings {
     /// MIME type that AddTrack announced for this section, such as `video/vp9`; moved to the front.

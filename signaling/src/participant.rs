@@ -229,7 +229,7 @@ pub struct TrackSettings {
 }
 
 impl TrackSettings {
-    /// What applies before the first request (livekit-surface 5.7).
+    /// What applies before the first request (docs/livekit.md 5.7).
     pub fn initial(adaptive_stream: bool) -> Self {
         let quality = if adaptive_stream { Quality::Low } else { Quality::High };
         Self { disabled: false, quality, width: 0, height: 0 }
@@ -272,7 +272,7 @@ fn quality_number(quality: Quality) -> i32 {
     }
 }
 
-/// Whom a publisher lets subscribe (livekit-surface 7.9).
+/// Whom a publisher lets subscribe (docs/livekit.md 7.9).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum SubscriptionPolicy {
     #[default]
@@ -368,7 +368,7 @@ impl SessionState {
         self.grants.video.agent || self.grants.kind == proto::participant_info::Kind::Agent
     }
 
-    /// Neither counted nor limited, and keeps no room open (livekit-surface 7.4).
+    /// Neither counted nor limited, and keeps no room open (docs/livekit.md 7.4).
     pub fn is_dependent(&self) -> bool {
         self.is_recorder() || self.is_agent()
     }

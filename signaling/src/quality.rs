@@ -1,4 +1,4 @@
-//! How good a publisher's connection is, judged by what is lost on the way to us (livekit-surface 7.11).
+//! How good a publisher's connection is, judged by what is lost on the way to us (docs/livekit.md 7.11).
 
 use livekit_protocol::ConnectionQuality;
 use sfu::command::ReceiveStats;

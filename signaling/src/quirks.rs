@@ -1,7 +1,7 @@
 //! What clients of particular SDKs, versions, browsers, devices and protocol versions need done otherwise: every rule and
 //! whom it concerns, as data.
 //!
-//! The rules are those of livekit-server 1.13.5, which clients have come to rely on (livekit-surface 3.6, 3.9). The places
+//! The rules are those of livekit-server 1.13.5, which clients have come to rely on (docs/livekit.md 3.6, 3.11). The places
 //! that act ask [`Quirks::has`]. These of its rules need no quirk, as what they ask for is done for every client:
 //! - a JoinResponse has the room's sid, which clients before protocol 12 need in it;
 //! - a Leave names no regions, and says in `can_reconnect` what `action` says, so that clients before protocol 13
@@ -187,7 +187,7 @@ impl Quirks {
         all.iter().filter(move |(quirk, _)| self.has(*quirk)).map(|(_, mime)| *mime)
     }
 
-    /// The same as the client is told (livekit-surface 3.6).
+    /// The same as the client is told (docs/livekit.md 3.6).
     pub fn client_configuration(self) -> Option<proto::ClientConfiguration> {
         let codec = |mime: &str| proto::Codec { mime: mime.into(), fmtp_line: String::new() };
         let (both, publish): (Vec<&str>, Vec<&str>) =

@@ -54,13 +54,13 @@ use data::{DataMemory, Taken};
 use timer::{Now, Timer, Timers};
 use view::{Change, Member, Presence, RoomDelta, RoomView};
 
-/// A participant must be ACTIVE this long after it joined (livekit-surface 3.3).
+/// A participant must be ACTIVE this long after it joined (docs/livekit.md 3.3).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// A participant that lost its media must have joined anew after this time (livekit-surface 3.10).
+/// A participant that lost its media must have joined anew after this time (docs/livekit.md 3.10).
 pub const REJOIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between refresh tokens (livekit-surface 2.2).
+/// Between refresh tokens (docs/livekit.md 2.2).
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
-/// Between reports of connection quality (livekit-surface 7.11).
+/// Between reports of connection quality (docs/livekit.md 7.11).
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the transports of somebody who was told to leave stay open. A client that loses its data channels before it
 /// has read the Leave takes them for broken; one that has read it closes them itself.

@@ -63,7 +63,7 @@ pub enum JoinError {
     Unavailable,
 }
 
-/// What may be as large as it says, most in bytes; 0 means unlimited (livekit-surface 7.6).
+/// What may be as large as it says, most in bytes; 0 means unlimited (docs/livekit.md 7.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub metadata_bytes_max: usize,
@@ -136,7 +136,7 @@ impl RoomsConfig {
     }
 }
 
-/// The codecs that LiveKit enables by default (livekit-surface 5.5), without rtx.
+/// The codecs that LiveKit enables by default (docs/livekit.md 5.5), without rtx.
 pub const DEFAULT_CODECS: [&str; 9] = [
     "audio/PCMU",
     "audio/PCMA",

@@ -200,7 +200,7 @@ impl Drop for RoomLink {
     }
 }
 
-/// How messages are put into frames: as the client's last one was, binary before any (livekit-surface 3.1).
+/// How messages are put into frames: as the client's last one was, binary before any (docs/livekit.md 3.1).
 #[derive(Debug, Default)]
 pub struct Framing {
     json: bool,

@@ -15,7 +15,7 @@ use crate::budget::cost_of_telling;
 use crate::session::{Incoming, Outbound, Session, SessionEnd};
 use crate::wire::Outgoing;
 
-/// One WebSocket message. Fragments are joined and sizes limited before (2 MiB, livekit-surface 1.6).
+/// One WebSocket message. Fragments are joined and sizes limited before (2 MiB, docs/livekit.md 1.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Binary(Bytes),

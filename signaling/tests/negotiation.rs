@@ -391,7 +391,7 @@ fn slots_agree_on_the_extensions_that_publishing_will_need() {
     assert!(answer.section("0").extensions().contains_key(TRANSPORT_CC));
 }
 
-/// The lines by which clients know a stream (livekit-surface 5.3).
+/// The lines by which clients know a stream (docs/livekit.md 5.3).
 fn assert_shown(section: &SectionView, send: &SendSection, stream: &str, track: &str) {
     assert_eq!(section.value("msid"), format!("{stream} {track}"));
     assert_eq!(&*send.cname, stream);

@@ -1,4 +1,4 @@
-//! Rooms of another LiveKit-compatible server, through its server API (Twirp; livekit-surface 8).
+//! Rooms of another LiveKit-compatible server, through its server API (Twirp; docs/livekit.md 8).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tokens for rooms, signed with the SFU's key, as LiveKit's SDKs make them (livekit-surface 2).
+//! Tokens for rooms, signed with the SFU's key, as LiveKit's SDKs make them (docs/livekit.md 2).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! An event as LiveKit's webhooks write it, and its signature (livekit-surface 9).
+//! An event as LiveKit's webhooks write it, and its signature (docs/livekit.md 9).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -372,7 +372,7 @@ fn rids_by_quality(offered: &[Rid], known: &[Rid]) -> Vec<Rid> {
     rids
 }
 
-/// LiveKit's names, and those of WHIP and OBS (livekit-surface 5.8).
+/// LiveKit's names, and those of WHIP and OBS (docs/livekit.md 5.8).
 fn rank_by_name(rid: &Rid) -> usize {
     match rid.as_str() {
         "q" | "2" => 0,

@@ -208,7 +208,7 @@ fn accepted(offered: &[SectionCodec], enabled: &EnabledCodecs, wanted: Option<Co
 
 /// Codecs in which a client may publish in a section, best first.
 ///
-/// `only_preferred`: the client sends what it likes best of the answer, not its first (livekit-surface 5.5).
+/// `only_preferred`: the client sends what it likes best of the answer, not its first (docs/livekit.md 5.5).
 pub(super) fn for_publishing(
     offered: &[SectionCodec],
     enabled: &EnabledCodecs,
@@ -326,7 +326,7 @@ const fn h264(packetization_mode: u8, idc: u8, iop: u8) -> Codec {
     Codec::H264 { packetization_mode, profile: [idc, iop] }
 }
 
-/// Payload types of our own offers, as the reference numbers them (livekit-surface 5.5), in order. That of a video
+/// Payload types of our own offers, as the reference numbers them (docs/livekit.md 5.5), in order. That of a video
 /// codec's retransmissions is the next one. Those that are not [`is_offered`] come only with a track that needs them.
 const OURS: &[(u8, Codec)] = &[
     (111, Codec::Opus),

@@ -214,7 +214,7 @@ fn write_codec(lines: &mut Lines, entry: &SectionCodec) {
     }
 }
 
-/// Names of the stream and its SSRCs, in the new and the old way (livekit-surface 5.3).
+/// Names of the stream and its SSRCs, in the new and the old way (docs/livekit.md 5.3).
 fn write_sender(lines: &mut Lines, sender: &Bound, codecs: &[SectionCodec]) {
     let (stream, track) = (&sender.track.stream_id, &sender.track.track);
     let rtx_ssrc = sender.rtx_ssrc_with(codecs);

@@ -1,4 +1,4 @@
-//! What the server APIs ask of a room (livekit-surface 8.2).
+//! What the server APIs ask of a room (docs/livekit.md 8.2).
 
 use livekit_protocol as proto;
 use proto::DisconnectReason as Reason;
@@ -79,7 +79,7 @@ impl Room {
         self.participant(&request.identity)
     }
 
-    /// Replaces what a participant may do (livekit-surface 7.7).
+    /// Replaces what a participant may do (docs/livekit.md 7.7).
     fn change_permission(&mut self, now: Now, sid: &ParticipantSid, permission: &proto::ParticipantPermission) {
         let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;

@@ -1,4 +1,4 @@
-//! Who hears when of changes of a participant (livekit-surface 7.3).
+//! Who hears when of changes of a participant (docs/livekit.md 7.3).
 //!
 //! Among a few, everybody hears of everything at once. Else news about listeners is collected and sent every three
 //! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,

@@ -1,4 +1,4 @@
-//! Routing fields of data packets, patched in the bytes (livekit-surface 6.2).
+//! Routing fields of data packets, patched in the bytes (docs/livekit.md 6.2).
 //!
 //! A decoder drops fields that it does not know, so a packet that was decoded and encoded again would lose what newer
 //! clients put in. Only fields that route are taken out and written anew; everything else passes as it came.

@@ -1,4 +1,4 @@
-//! Data packets: who may send them, and to whom they go (livekit-surface 6.2, 6.3).
+//! Data packets: who may send them, and to whom they go (docs/livekit.md 6.2, 6.3).
 
 use bytes::Bytes;
 use livekit_protocol as proto;

@@ -1,4 +1,4 @@
-//! What clients ask for: one arm a request, a method behind it (livekit-surface 4.2).
+//! What clients ask for: one arm a request, a method behind it (docs/livekit.md 4.2).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Name, metadata and attributes of a participant, changed by itself or by the server API (livekit-surface 4.5, 8.2).
+//! Name, metadata and attributes of a participant, changed by itself or by the server API (docs/livekit.md 4.5, 8.2).
 
 use std::collections::HashMap;
 

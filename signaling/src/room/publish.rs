@@ -1,4 +1,4 @@
-//! Publishing: AddTrack and media sections find each other and become tracks (livekit-surface 4.4).
+//! Publishing: AddTrack and media sections find each other and become tracks (docs/livekit.md 4.4).
 //!
 //! They may come in either order. A section with declared SSRCs is published with its offer, simulcast by rid with its
 //! first packet.

@@ -1,4 +1,4 @@
-//! Who speaks, and how good connections are (livekit-surface 7.10, 7.11).
+//! Who speaks, and how good connections are (docs/livekit.md 7.10, 7.11).
 
 use livekit_protocol as proto;
 use proto::ConnectionQuality;

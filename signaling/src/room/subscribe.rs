@@ -1,4 +1,4 @@
-//! Subscribing: who is shown what, and the offers and answers that carry it out (livekit-surface 5.1, 5.4, 7.8, 7.9).
+//! Subscribing: who is shown what, and the offers and answers that carry it out (docs/livekit.md 5.1, 5.4, 7.8, 7.9).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,12 +29,12 @@ use crate::wire;
 const NEGOTIATION_DELAY: Duration = Duration::from_millis(10);
 /// Between two offers, or two requests for one.
 const NEGOTIATION_INTERVAL: Duration = Duration::from_millis(150);
-/// An offer must be answered after this time (livekit-surface 3.10).
+/// An offer must be answered after this time (docs/livekit.md 3.10).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Media is sent after this time whether the client has said that it has read our answer or not: something on the way may
 /// keep pings from it.
 pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an explicit subscription waits for a track that does not exist (livekit-surface 4.3).
+/// How long an explicit subscription waits for a track that does not exist (docs/livekit.md 4.3).
 const MISSING_TRACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests for sections in a row that brought none, until we stop asking.
 const REQUESTS_IN_VAIN_MAX: u32 = 3;

@@ -1,4 +1,4 @@
-//! What AddTrack and the negotiation say of a track → its description for everybody (livekit-surface 4.4).
+//! What AddTrack and the negotiation say of a track → its description for everybody (docs/livekit.md 4.4).
 
 use livekit_protocol as proto;
 use sfu::command::{ReceiveSection, Rid, Ssrc};

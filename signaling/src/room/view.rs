@@ -28,7 +28,7 @@ pub struct Member {
     pub info: proto::ParticipantInfo,
     /// Others are not told of it.
     pub hidden: bool,
-    /// Agents, recorders: neither counted nor limited, and they keep no room open (livekit-surface 7.4).
+    /// Agents, recorders: neither counted nor limited, and they keep no room open (docs/livekit.md 7.4).
     pub dependent: bool,
     pub presence: Presence,
 }

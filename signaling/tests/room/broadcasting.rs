@@ -1,4 +1,4 @@
-//! Who hears when (livekit-surface 7.3).
+//! Who hears when (docs/livekit.md 7.3).
 
 use livekit_protocol as proto;
 use proto::participant_info::State;

@@ -1,4 +1,4 @@
-//! Data packets (livekit-surface 6.2, 6.3).
+//! Data packets (docs/livekit.md 6.2, 6.3).
 
 use livekit_protocol as proto;
 use prost::Message;

@@ -1,4 +1,4 @@
-//! Joining in both connection models (livekit-surface 3.4 to 3.6, 7.5).
+//! Joining in both connection models (docs/livekit.md 3.4 to 3.6, 7.5).
 
 use livekit_protocol as proto;
 use proto::participant_info::State;

@@ -1,4 +1,4 @@
-//! Leaving, being removed, and the end of rooms (livekit-surface 3.10, 7.6).
+//! Leaving, being removed, and the end of rooms (docs/livekit.md 3.10, 7.6).
 
 use livekit_protocol as proto;
 use proto::DisconnectReason as Reason;

@@ -1,4 +1,4 @@
-//! Names, metadata and attributes (livekit-surface 4.5, 8.2).
+//! Names, metadata and attributes (docs/livekit.md 4.5, 8.2).
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Changes of permission and what is not supported (livekit-surface 7.7, 6.6, 6.7, 8.2).
+//! Changes of permission and what is not supported (docs/livekit.md 7.7, 6.6, 6.7, 8.2).
 
 use livekit_protocol as proto;
 use proto::request_response::Reason;

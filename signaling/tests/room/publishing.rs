@@ -1,4 +1,4 @@
-//! Publishing (livekit-surface 4.4).
+//! Publishing (docs/livekit.md 4.4).
 
 use livekit_protocol as proto;
 use prost::Message as _;

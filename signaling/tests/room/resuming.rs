@@ -1,4 +1,4 @@
-//! Resuming on a new socket (livekit-surface 3.8).
+//! Resuming on a new socket (docs/livekit.md 3.8).
 
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;

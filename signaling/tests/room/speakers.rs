@@ -1,4 +1,4 @@
-//! Speakers and connection quality (livekit-surface 7.10, 7.11).
+//! Speakers and connection quality (docs/livekit.md 7.10, 7.11).
 
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;

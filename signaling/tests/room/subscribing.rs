@@ -1,4 +1,4 @@
-//! Subscribing and the negotiation that carries it out (livekit-surface 5.1, 5.4, 5.7, 7.8, 7.9).
+//! Subscribing and the negotiation that carries it out (docs/livekit.md 5.1, 5.4, 5.7, 7.8, 7.9).
 
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;

@@ -1,4 +1,4 @@
-//! A viewer whose tracks change faster than their sections are negotiated (livekit-surface 5.4).
+//! A viewer whose tracks change faster than their sections are negotiated (docs/livekit.md 5.4).
 //!
 //! A client announces a track when its section begins to be sent in. A section in which one track follows another without
 //! a description between them in which nothing is sent hides the second (WebRTC, section 4.4.1.6, `[[FiredDirection]]`).
