@@ -255,6 +255,62 @@ fn the_codec_that_add_track_names_comes_first() {
     }
 }
 
+/// The video of a browser that tells its layers apart by their SSRCs, with these lines about them.
+fn published_with_ssrcs(lines: &[&str]) -> Vec<(u32, Option<u32>)> {
+    let offer = recorded("v1-chromium-svc-05-offer");
+    let (own, without): (Vec<&str>, Vec<&str>) = offer.lines().partition(|line| line.starts_with("a=ssrc"));
+    assert!(own.len() == 5 && without.last().is_some());
+    let text = without.iter().chain(lines).map(|line| format!("{line}\r\n")).collect::<String>();
+    let mut negotiation = negotiation(Role::Single);
+    let news = negotiation.read_offer(&text).unwrap();
+    let section = negotiation.publish(&news.sending[0].mid, &preferring("video/vp8")).unwrap();
+    assert!(section.layers.iter().all(|layer| layer.rid.is_none()));
+    section
+        .layers
+        .iter()
+        .map(|layer| (layer.ssrc.map_or(0, |ssrc| ssrc.0), layer.rtx_ssrc.map(|ssrc| ssrc.0)))
+        .collect()
+}
+
+#[test]
+fn layers_and_retransmissions_are_known_by_the_groups_of_their_ssrcs() {
+    let [ten, eleven, twelve, twenty, thirty] =
+        ["10", "11", "12", "20", "30"].map(|ssrc| format!("a=ssrc:{ssrc} cname:c"));
+    let all: Vec<&str> = [&ten, &eleven, &twelve, &twenty, &thirty].map(String::as_str).to_vec();
+    let with = |groups: &[&'static str]| [&all[..], groups].concat();
+    for (lines, layers) in [
+        (vec![], &[(0, None)][..]),
+        (vec![ten.as_str()], &[(10, None)]),
+        (with(&["a=ssrc-group:FID 10 20"]), &[(10, Some(20))]),
+        (with(&["a=ssrc-group:FID 10"]), &[(10, None)]),
+        // Whichever is declared first.
+        (vec![&twenty, &ten, "a=ssrc-group:FID 10 20"], &[(10, Some(20))]),
+        (vec![&thirty, &ten, "a=ssrc-group:FEC-FR 10 30"], &[(10, None)]),
+        (vec![&thirty, &ten, "a=ssrc-group:FEC 10 30"], &[(10, None)]),
+        (vec![&thirty, &ten, "a=ssrc-group:OTHER 10 30"], &[(30, None)]),
+        (
+            with(&["a=ssrc-group:FID 11 20", "a=ssrc-group:SIM 10 11 12", "a=ssrc-group:SIM 12 30"]),
+            &[(10, None), (11, Some(20)), (12, None)],
+        ),
+        (with(&["a=ssrc-group:SIM 12 11 10 30"]), &[(12, None), (11, None), (10, None)]),
+        (with(&["a=ssrc-group:SIM 12"]), &[(10, None)]),
+    ] {
+        assert_eq!(published_with_ssrcs(&lines), layers, "{lines:?}");
+    }
+}
+
+#[test]
+fn ssrcs_of_a_section_are_bounded() {
+    let lines: Vec<String> = (1..=19).map(|ssrc| format!("a=ssrc:{ssrc} cname:c")).collect();
+    let fec: Vec<String> = (1..=17).map(|ssrc| format!("a=ssrc-group:FEC {} {ssrc}", ssrc + 1)).collect();
+    let lines: Vec<&str> = lines.iter().chain(&fec).map(String::as_str).collect();
+    assert_eq!(published_with_ssrcs(&lines), [(18, None)], "what follows is not looked at");
+    let groups = ["a=ssrc-group:FEC 1 18"];
+    assert_eq!(published_with_ssrcs(&[&lines[..], &groups].concat()), [(0, None)]);
+    let empty = vec!["a=ssrc-group:OTHER 1 2"; 1];
+    assert_eq!(published_with_ssrcs(&[&lines[..], &empty, &groups].concat()), [(18, None)]);
+}
+
 #[test]
 fn an_svc_offer_is_answered_as_the_reference_does_it() {
     let mut negotiation = negotiation(Role::Single);
@@ -391,6 +447,12 @@ fn slots_agree_on_the_extensions_that_publishing_will_need() {
     assert!(answer.section("0").extensions().contains_key(TRANSPORT_CC));
 }
 
+/// Of the line `o=` (RFC 9429, section 5.2.2): the version rises by one with each description.
+fn id_and_version(view: &View) -> (u64, u64) {
+    let words: Vec<u64> = view.session[1].split(' ').skip(1).take(2).map(|word| word.parse().unwrap()).collect();
+    (words[0], words[1])
+}
+
 /// The lines by which clients know a stream (docs/livekit.md 5.3).
 fn assert_shown(section: &SectionView, send: &SendSection, stream: &str, track: &str) {
     assert_eq!(section.value("msid"), format!("{stream} {track}"));
@@ -512,10 +574,6 @@ fn a_resume_of_v1_restarts_ice_and_changes_nothing_else() {
     assert_eq!(before.section("0").value("ice-ufrag"), "first");
     assert_shown(view.section("0"), &audio, "PA_x|TR_a", "TR_a");
     assert_shown(view.section("3"), &video, "PA_x|TR_v", "TR_v");
-    let id_and_version = |view: &View| {
-        let words: Vec<u64> = view.session[1].split(' ').skip(1).take(2).map(|word| word.parse().unwrap()).collect();
-        (words[0], words[1])
-    };
     let ((id, version), (next_id, next_version)) = (id_and_version(&before), id_and_version(&view));
     assert_eq!((next_id, next_version), (id, version + 1));
     assert!(id < 1 << 63);
@@ -620,6 +678,7 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     let offer = negotiation.write_offer();
     assert_well_formed(&offer.sdp, "actpass");
     assert_offer_like_reference(&View::of(&offer.sdp), "v0-python-13-reference-offer");
+    let (id, version) = id_and_version(&View::of(&offer.sdp));
     let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
     assert_eq!(news.dtls, None);
     assert_eq!(news.accepted, [("TR_a".parse().unwrap(), audio)]);
@@ -629,6 +688,7 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     let view = View::of(&offer.sdp);
     assert_well_formed(&offer.sdp, "actpass");
     assert_offer_like_reference(&view, "v0-python-15-reference-offer");
+    assert_eq!(id_and_version(&view), (id, version + 1));
     assert_shown(view.section("2"), &video, "PA_x|TR_v", "TR_v");
     let expected = [("1", "TR_a"), ("2", "TR_v")].map(|(mid, track)| (mid.to_owned(), track.to_owned()));
     assert_eq!(offer.mid_to_track_id, HashMap::from(expected));

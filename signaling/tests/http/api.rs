@@ -168,6 +168,29 @@ async fn what_the_server_does_not_have_is_unimplemented_for_those_who_may() {
 }
 
 #[tokio::test]
+async fn calls_are_counted_by_service_method_and_status_and_what_is_no_method_is_not() {
+    let server = Server::start().await;
+    let lists = granting(json!({ "roomList": true }));
+    for (method, token, status) in [
+        ("RoomService/ListRooms", lists.as_str(), 200),
+        ("RoomService/ListRooms", "", 401),
+        ("RoomService/ListRooms", lists.as_str(), 200),
+        ("Egress/ListEgress", lists.as_str(), 401),
+        ("RoomService/NoSuch", lists.as_str(), 404),
+    ] {
+        assert_eq!(server.call(method, token, &json!({})).await.status, status, "{method}");
+    }
+    let calls = server.rooms.stats().calls();
+    let calls: Vec<_> =
+        calls.iter().map(|(call, took)| (&*call.service, &*call.method, call.status, took.count())).collect();
+    let expected =
+        [("Egress", "ListEgress", 401, 1), ("RoomService", "ListRooms", 200, 2), ("RoomService", "ListRooms", 401, 1)];
+    assert_eq!(calls, expected);
+    let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((counted(&server.counters.api_answered), counted(&server.counters.api_refused)), (2, 3));
+}
+
+#[tokio::test]
 async fn a_participant_cannot_be_moved_to_where_it_is() {
     let token = granting(json!({ "roomAdmin": true, "room": "hr", "destinationRoom": "hr" }));
     let body = json!({ "room": "hr", "identity": "bob", "destination_room": "hr" });

@@ -93,6 +93,112 @@ async fn the_token_may_come_in_the_header_and_the_path_with_two_slashes() {
 }
 
 #[tokio::test]
+async fn a_client_is_known_by_what_it_says_and_by_its_request() {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let server = Server::start().await;
+    let mut events = server.rooms.events();
+    let path = format!("/rtc?protocol=17&sdk=js&version=2.16.0&access_token={}", join_token("hr"));
+    let mut request = format!("ws://{}{path}", server.address).into_client_request().unwrap();
+    let agent = "Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0";
+    request.headers_mut().insert("User-Agent", http::HeaderValue::from_static(agent));
+    let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+    drop(socket);
+
+    let client = loop {
+        let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap();
+        if let Some(client) = event.client {
+            break client;
+        }
+    };
+    let expected = proto::ClientInfo {
+        sdk: proto::client_info::Sdk::Js as i32,
+        version: "2.16.0".into(),
+        protocol: 17,
+        os: "Linux".into(),
+        browser: "Firefox".into(),
+        browser_version: "142.0".into(),
+        address: "127.0.0.1".into(),
+        ..Default::default()
+    };
+    assert_eq!(client, expected);
+}
+
+#[tokio::test]
+async fn a_room_is_created_with_names_and_metadata_within_the_limits() {
+    let server = Server::start_with(|config| {
+        config.limits.room_name_bytes_max = 4;
+        config.limits.metadata_bytes_max = 4;
+    })
+    .await;
+    let create = |name: &'static str, metadata: &'static str| {
+        let (server, body) = (&server, json!({ "name": name, "metadata": metadata }));
+        async move { server.call("RoomService/CreateRoom", &creator(), &body).await }
+    };
+    assert_eq!(create("four", "four").await.json()["metadata"], json!("four"));
+    for (name, metadata, text) in [
+        ("longer", "", "room name length exceeds limits"),
+        ("hr", "longer", "metadata size exceeds limits"),
+        ("", "", "room name cannot be empty"),
+    ] {
+        let answer = create(name, metadata).await;
+        assert_eq!(answer.status, 400, "{text}");
+        let expected = json!({ "code": "invalid_argument", "msg": format!("twirp error unknown: {text}") });
+        assert_eq!(answer.json(), expected);
+    }
+}
+
+/// What a request leaves out is that of its preset, and what that leaves out the server's.
+#[tokio::test]
+async fn a_room_has_the_settings_of_its_request_its_preset_and_the_server() {
+    let server = Server::start_with(|config| {
+        let preset = proto::RoomConfiguration {
+            empty_timeout: 40,
+            max_participants: 4,
+            metadata: "of the preset".into(),
+            ..Default::default()
+        };
+        config.room_configurations = [("small".to_owned(), preset)].into();
+        config.max_participants = 9;
+    })
+    .await;
+    let settings = |room: &Value| {
+        let numbers = ["empty_timeout", "departure_timeout", "max_participants"].map(|key| room[key].as_u64().unwrap());
+        (numbers, room["metadata"].as_str().unwrap().to_owned())
+    };
+    for (body, expected) in [
+        (json!({ "name": "plain" }), ([300, 20, 9], "")),
+        (json!({ "name": "preset", "roomPreset": "small" }), ([40, 20, 4], "of the preset")),
+        (
+            json!({ "name": "own", "roomPreset": "small", "emptyTimeout": 1, "departureTimeout": 2, "maxParticipants": 3,
+                "metadata": "own" }),
+            ([1, 2, 3], "own"),
+        ),
+    ] {
+        let created = server.call("RoomService/CreateRoom", &creator(), &body).await.json();
+        assert_eq!(settings(&created), (expected.0, expected.1.to_owned()), "{body}");
+    }
+    let unknown = json!({ "name": "other", "roomPreset": "large" });
+    let unknown = server.call("RoomService/CreateRoom", &creator(), &unknown).await;
+    assert_eq!(unknown.code(), (400, "invalid_argument".into()));
+
+    // So has one that a join makes.
+    let video = |room: &str| json!({ "roomJoin": true, "room": room });
+    for (claims, expected) in [
+        (json!({ "video": video("joined"), "roomPreset": "small" }), ([40, 20, 4], "of the preset")),
+        (
+            json!({ "video": video("configured"), "roomPreset": "small", "roomConfig": { "departureTimeout": 5 } }),
+            ([300, 5, 9], ""),
+        ),
+    ] {
+        let mut socket = join(&server, &token(claims)).await.unwrap();
+        let Response::Join(joined) = next(&mut socket).await else { panic!("no join response") };
+        let room = joined.room.unwrap();
+        let numbers = [room.empty_timeout, room.departure_timeout, room.max_participants];
+        assert_eq!((numbers.map(u64::from), room.metadata.as_str()), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_full_room_answers_the_upgrade_with_500_and_validation_with_success() {
     let server = Server::start().await;
     let body = json!({ "name": "hr", "maxParticipants": 1 });

@@ -21,6 +21,7 @@ pub const SECRET: &str = "a secret that is long enough for HMAC";
 pub struct Server {
     pub address: SocketAddr,
     pub counters: Arc<Counters>,
+    pub rooms: Rooms,
     _workers: Workers,
 }
 
@@ -43,14 +44,20 @@ impl Server {
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let counters = Arc::new(Counters::default());
-        let sizes = Sizes::default();
-        let surface =
-            Surface { keys, rooms, auto_create, admit, sizes, bodies: Arc::default(), counters: Arc::clone(&counters) };
+        let surface = Surface {
+            keys,
+            rooms: rooms.clone(),
+            auto_create,
+            admit,
+            sizes: Sizes::default(),
+            bodies: Arc::default(),
+            counters: Arc::clone(&counters),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, counters, _workers: workers }
+        Self { address, counters, rooms, _workers: workers }
     }
 
     /// Sends one request and reads the answer.

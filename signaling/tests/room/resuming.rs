@@ -1,6 +1,7 @@
 //! Resuming on a new socket (docs/livekit.md 3.8).
 
 use livekit_protocol as proto;
+use proto::leave_request::Action;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::simulate_scenario::Scenario;
@@ -118,6 +119,49 @@ fn the_last_reliable_sequence_is_told() {
     assert_eq!(reconnect.last_message_seq, 42);
 }
 
+/// All that clients look at of one who is gone.
+#[test]
+fn who_left_while_a_client_was_away_is_told_by_name_reason_and_version() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
+    let bob = world.enter_v1("bob");
+    let sid = world.sid(&alice).to_string();
+    let version = world.room.view().members[sid.as_str()].info.version;
+    world.lose_socket(&bob);
+    let reason = proto::DisconnectReason::UserUnavailable;
+    world.request(&alice, Request::Leave(proto::LeaveRequest { reason: reason as i32, ..Default::default() }));
+    let again = world.join(resume("bob", Mode::V1, ""));
+    let gone: Vec<_> = updates(&world.take(&again)).into_iter().filter(|info| info.identity == "alice").collect();
+    let expected = proto::ParticipantInfo {
+        sid,
+        identity: "alice".into(),
+        state: proto::participant_info::State::Disconnected as i32,
+        // Its track ended, and so did it.
+        version: version + 2,
+        disconnect_reason: reason as i32,
+        ..Default::default()
+    };
+    assert_eq!(gone, [expected]);
+}
+
+/// LiveKit remembers as many.
+#[test]
+fn of_those_who_left_the_last_128_are_remembered() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    let identities: Vec<String> = (0..129).map(|number| format!("guest {number}")).collect();
+    for identity in &identities {
+        let guest = world.enter_v1(identity);
+        world.request(&guest, Request::Leave(proto::LeaveRequest::default()));
+    }
+    world.lose_socket(&bob);
+    let again = world.join(resume("bob", Mode::V1, ""));
+    let told: Vec<_> = updates(&world.take(&again)).into_iter().map(|info| info.identity).collect();
+    assert_eq!(told[..128], identities[1..]);
+    assert_eq!(told[128..], ["bob"]);
+}
+
 #[test]
 fn a_sync_state_with_an_unknown_track_makes_the_client_start_over() {
     let mut world = World::new();
@@ -134,6 +178,49 @@ fn a_sync_state_with_an_unknown_track_makes_the_client_start_over() {
     assert!(leaves(world.inbox(&alice)).is_empty());
     world.request(&alice, state("TR_unknown"));
     assert_eq!(leaves(&world.take(&alice))[0].reason(), proto::DisconnectReason::StateMismatch);
+}
+
+#[test]
+fn a_sync_state_may_name_a_track_without_media_yet_and_no_data_track() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, Request::AddTrack(proto::AddTrackRequest { cid: "mic".into(), ..Default::default() }));
+    let track = world.track_published(&alice, "mic");
+    let published = proto::TrackPublishedResponse { cid: "mic".into(), track: Some(track) };
+    let state = proto::SyncState { publish_tracks: vec![published], ..Default::default() };
+    world.forget();
+    world.request(&alice, Request::SyncState(state));
+    assert!(leaves(world.inbox(&alice)).is_empty());
+    let state = proto::SyncState { publish_data_tracks: vec![Default::default()], ..Default::default() };
+    world.request(&alice, Request::SyncState(state));
+    let leave = &leaves(&world.take(&alice))[0];
+    assert_eq!((leave.reason(), leave.action()), (proto::DisconnectReason::StateMismatch, Action::Reconnect));
+}
+
+#[test]
+fn a_track_that_a_sync_state_says_is_off_is_off() {
+    let mut world = World::new();
+    let (alice, bob) = (world.enter_v0("alice"), world.enter_v1("bob"));
+    let offer = Offer::default().application().audio("mic", 10);
+    let mic = world.publish_audio(&alice, "mic", &offer);
+    let cam = world.publish_camera(&alice, "cam", &offer.simulcast("cam", &["q", "h", "f"]));
+    world.pass(s(1));
+    world.offer(&bob, 2, &Offer::v1());
+    let again = world.join(resume("bob", Mode::V1, ""));
+    world.forget();
+    let state = proto::SyncState { track_sids_disabled: vec![cam.clone()], ..Default::default() };
+    world.request(&again, Request::SyncState(state));
+    let session = world.session(&again);
+    let set: Vec<_> = world
+        .commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::SetSubscription { subscription, paused, .. } => Some((*subscription, *paused)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(set, [(session.subscriptions[cam.as_str()].id, true)]);
+    assert!(session.subscriptions.contains_key(mic.as_str()) && !session.settings.contains_key(mic.as_str()));
 }
 
 #[test]

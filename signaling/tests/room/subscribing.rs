@@ -5,6 +5,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::Command;
 use signaling::join::{Join, Mode};
+use signaling::participant::WISHES_MAX;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, leaves, ms, names, s};
@@ -223,6 +224,97 @@ fn a_track_nobody_knows_is_waited_for_and_given_up_after_a_minute() {
         _ => None,
     });
     assert_eq!(found, Some(proto::SubscriptionError::SeTrackNotfound));
+}
+
+#[test]
+fn each_unknown_track_is_given_up_in_its_own_minute() {
+    let mut world = World::new();
+    let bob = world.enter_v0("bob");
+    let given_up = |world: &mut World| {
+        let messages = world.take(&bob).into_iter();
+        let found =
+            messages.filter_map(|m| if let Response::SubscriptionResponse(r) = m { Some(r.track_sid) } else { None });
+        found.collect::<Vec<_>>()
+    };
+    world.request(&bob, subscribe("TR_first", true));
+    world.pass(s(20));
+    world.request(&bob, subscribe("TR_second", true));
+    // Asked for again, and not wanted any more.
+    world.request(&bob, subscribe("TR_first", true));
+    world.request(&bob, subscribe("TR_never", false));
+    world.pass(s(40));
+    assert_eq!(given_up(&mut world), ["TR_first"]);
+    world.pass(s(19));
+    assert!(given_up(&mut world).is_empty());
+    world.pass(s(1));
+    assert_eq!(given_up(&mut world), ["TR_second"]);
+    world.pass(s(60));
+    assert!(given_up(&mut world).is_empty());
+}
+
+#[test]
+fn a_track_that_comes_in_time_is_not_given_up() {
+    let mut world = World::new();
+    let (alice, first) = alice_speaks(&mut world);
+    let bob = world.enter(Join { auto_subscribe: false, ..join("bob", Mode::V0) });
+    // What it is called is known before it is there.
+    world.request(&alice, Request::AddTrack(crate::world::camera("cam")));
+    let track = world.track_published(&alice, "cam").sid;
+    world.request(&bob, subscribe(&track, true));
+    world.request(&bob, subscribe(&first, false));
+    world.pass(s(59));
+    let offer = Offer::default().application().audio("mic", 10).simulcast("cam", &["q", "h", "f"]);
+    world.offer(&alice, 9, &offer);
+    world.start_layer(&alice, &track, 0);
+    assert_eq!(world.session(&bob).subscriptions.keys().map(|sid| sid.as_str()).collect::<Vec<_>>(), [&track]);
+    world.pass(s(10));
+    assert!(!names(&world.take(&bob)).contains(&"subscription_response"));
+}
+
+#[test]
+fn who_may_not_subscribe_is_not_waited_for() {
+    let mut world = World::new();
+    let mut request = join("bob", Mode::V1);
+    request.grants.video.can_subscribe = Some(false);
+    let bob = world.enter(request);
+    world.request(&bob, subscribe("TR_unknown", true));
+    world.pass(s(61));
+    assert!(!names(&world.take(&bob)).contains(&"subscription_response"));
+    assert!(world.session(&bob).choices.is_empty());
+}
+
+/// As many as are said of different tracks; what is said of one may change.
+#[test]
+fn wishes_of_a_participant_are_bounded() {
+    let mut world = World::new();
+    let bob = world.enter_v1("bob");
+    let sids: Vec<String> = (0..=WISHES_MAX).map(|number| format!("TR_{number:05}")).collect();
+    let choose = |world: &mut World, track_sids: &[String], subscribe| {
+        let track_sids = track_sids.to_vec();
+        let update = proto::UpdateSubscription { track_sids, subscribe, ..Default::default() };
+        world.request(&bob, Request::Subscription(update));
+    };
+    let set = |world: &mut World, track_sids: &[String], disabled| {
+        let track_sids = track_sids.to_vec();
+        let update = proto::UpdateTrackSettings { track_sids, disabled, ..Default::default() };
+        world.request(&bob, Request::TrackSetting(update));
+    };
+    choose(&mut world, &sids, true);
+    set(&mut world, &sids, true);
+    let (first, last) = (sids[0].as_str(), sids[WISHES_MAX].as_str());
+    let session = world.session(&bob);
+    assert_eq!((session.choices.len(), session.settings.len()), (WISHES_MAX, WISHES_MAX));
+    assert!(!session.choices.contains_key(last) && !session.settings.contains_key(last));
+
+    choose(&mut world, &sids[..1], false);
+    set(&mut world, &sids[..1], false);
+    let session = world.session(&bob);
+    assert_eq!((session.choices[first], session.settings[first].disabled), (false, false));
+    assert_eq!((session.choices.len(), session.settings.len()), (WISHES_MAX, WISHES_MAX));
+
+    world.pass(s(60));
+    let given_up = names(&world.take(&bob)).into_iter().filter(|name| *name == "subscription_response").count();
+    assert_eq!(given_up, WISHES_MAX);
 }
 
 #[test]
