@@ -203,7 +203,9 @@ impl Room {
             }
             if exists {
                 self.reconcile_track(now, sid, &track);
-            } else if subscribe && participant.live.missing.len() < WISHES_MAX {
+            } else if !subscribe {
+                participant.live.missing.remove(&track);
+            } else if participant.live.missing.len() < WISHES_MAX {
                 let due = now.at + MISSING_TRACK_TIMEOUT;
                 participant.live.missing.entry(track).or_insert(due);
                 self.timers.set_if_unset(Timer::MissingTracks(sid.clone()), due);
