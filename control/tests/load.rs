@@ -1,8 +1,11 @@
 //! A room full of simulated clients, against the whole server on real sockets: everybody gets every packet.
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/ports.rs"]
 mod ports;
 
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use control::app::App;
@@ -64,6 +67,7 @@ impl Server {
             duration: Duration::from_secs(4),
             // Every subscriber authenticates what it gets.
             verify: 1.0,
+            metrics_url: Some(format!("http://{}/metrics", self.metrics)),
             quiet: true,
             ..Options::default()
         };
@@ -103,6 +107,7 @@ fn nothing_is_missing(report: &Report, metrics: &Metrics) {
     assert_eq!(report.subscribers, SUBSCRIBERS, "{report}");
     assert!(report.packets_received > 1_000 * SUBSCRIBERS as u64, "{report}");
     assert_eq!(report.packets_lost, 0, "{report}");
+    assert!(report.server_drops.as_ref().is_some_and(|drops| drops.is_empty()), "{report}");
     assert_eq!(report.verification.forged, 0, "{report}");
     // On a busy machine video stands still, which is no fault of the server: what counts is that all of it came.
     assert_eq!(report.delivery.streams_alive, report.delivery.streams_wanted, "{report}");
@@ -177,4 +182,72 @@ async fn lost_video_is_asked_for_and_comes_again() {
     assert!(report.publishers.retransmitted > 0, "{report}");
     assert!(metrics.sum("onair_rtp_retransmitted_total", "") >= report.packets_recovered as f64 / 2.0, "{report}");
     server.stop().await;
+}
+
+/// A server as a process, that can be frozen.
+struct Process(Child);
+
+impl Process {
+    fn start(config: &str) -> Self {
+        let mut command = Command::new(binary::path());
+        command.args(["--dev", "--config-body", config]).stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.spawn().expect("the server starts"))
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success(), "the server lives");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended just now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that stands still again and again finds more than can be sent in time: what its audience lacks, it counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_itself_dropped_stands_beside_what_is_missing() {
+    let _machine = MACHINE.lock().await;
+    let [http, metrics, tcp, udp] = [(); 4].map(|()| ports::free());
+    let server = Process::start(&format!(
+        "{{port: {http}, bind_addresses: [127.0.0.1], logging: {{level: error}}, \
+         prometheus: {{port: {metrics}, username: us, password: secret}}, \
+         rtc: {{workers: 1, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}"
+    ));
+    while TcpStream::connect(("127.0.0.1", http)).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let load = loadtest::run(Options {
+        url: format!("ws://127.0.0.1:{http}"),
+        metrics_url: Some(format!("http://us:secret@127.0.0.1:{metrics}/metrics")),
+        video_publishers: 0,
+        // The history of audio, beyond which nothing may wait, is that of a quarter of a second.
+        audio_packets_per_second: 500,
+        subscribers: 4,
+        num_per_second: 20.0,
+        duration: Duration::from_secs(3),
+        verify: 1.0,
+        quiet: true,
+        ..Options::default()
+    });
+    let freezing = async {
+        loop {
+            server.signal("STOP");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            server.signal("CONT");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let report = tokio::select! {
+        report = load => report.unwrap(),
+        () = freezing => unreachable!("it goes on until the load has ended"),
+    };
+    let drops = report.server_drops.as_ref().expect("the server was asked");
+    assert!(drops.get("overrun").is_some_and(|count| *count > 0), "{report}");
+    assert!(report.delivery.source_lost > 0, "{report}");
+    assert!(report.to_string().contains("  dropped by server  overrun "), "{report}");
 }

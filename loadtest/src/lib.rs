@@ -11,6 +11,7 @@ pub mod codec;
 pub mod delays;
 pub mod delivery;
 mod dial;
+mod drops;
 pub mod dtls;
 pub mod histogram;
 pub mod hostile;
@@ -39,6 +40,7 @@ pub mod token;
 pub mod trace;
 pub mod transport;
 
+pub use drops::Drops;
 pub use load::run;
 pub use options::Options;
 pub use plot::svg;

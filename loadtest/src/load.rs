@@ -13,6 +13,7 @@ use crate::churn::{self, Churn, ChurnReport};
 use crate::client::{Client, ClientOptions, TrackSpec};
 use crate::clock::monotonic_ns;
 use crate::delivery::Published;
+use crate::drops::{self, Drops, Metrics};
 use crate::dtls::Identity;
 use crate::marks::{Mark, Marks};
 use crate::media::{MediaOptions, MediaThread, Snapshot};
@@ -38,10 +39,10 @@ const DRAIN: Duration = Duration::from_millis(800);
 ///
 /// # Errors
 ///
-/// When the test cannot run: no publisher gets in, the server's process is not there. Failed joins of subscribers are
-/// in the report.
+/// When the test cannot run: no publisher gets in, the server's process or its metrics are not there. Failed joins of
+/// subscribers are in the report.
 pub async fn run(options: Options) -> anyhow::Result<Report> {
-    let test = Test::new(options)?;
+    let test = Test::new(options).await?;
     let (publishers, published) = test.start_publishers().await?;
     sleep(SETTLE).await;
     let before = test.mark().await?;
@@ -50,6 +51,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     let audience = test.join_subscribers().await;
     test.await_media(&audience).await;
     sleep(CATCH_UP).await;
+    let dropped = test.dropped().await;
     let start = test.mark().await?;
     test.subscriber_media.reset_delays();
     let churn = test.measure().await?;
@@ -57,6 +59,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
     test.publisher_media.stop_sending();
     sleep(DRAIN).await;
     let last = test.mark().await?;
+    let server_drops = test.dropped_since(dropped).await;
     let timeline = sampler.stop().await;
     let findings = Findings {
         options: &test.options,
@@ -67,6 +70,7 @@ pub async fn run(options: Options) -> anyhow::Result<Report> {
         without_media: test.without_media(&audience.clients, &end.subscribers),
         marks: Marks { before, start, end, last },
         churn,
+        server_drops,
         timeline,
         started_ns,
     };
@@ -88,20 +92,26 @@ struct Test {
     publishers: Publishers,
     identity: Identity,
     key: ApiKey,
+    metrics: Option<Metrics>,
     joins: Arc<Joins>,
     publisher_media: MediaThread,
     subscriber_media: MediaThread,
 }
 
 impl Test {
-    fn new(options: Options) -> anyhow::Result<Self> {
+    async fn new(options: Options) -> anyhow::Result<Self> {
         if options.num_per_second.is_nan() || options.num_per_second <= 0.0 {
             bail!("--num-per-second must be positive");
         }
+        let metrics = match &options.metrics_url {
+            Some(url) => Some(Metrics::open(url).await?),
+            None => None,
+        };
         Ok(Self {
             publishers: options.publishers(),
             identity: Identity::generate(options.srtp.profiles())?,
             key: ApiKey { key: options.api_key.clone(), secret: options.api_secret.clone() },
+            metrics,
             joins: Arc::default(),
             publisher_media: MediaThread::spawn("lt-publishers", MediaOptions::default())?,
             subscriber_media: MediaThread::spawn("lt-subscribers", receiving(&options))?,
@@ -171,6 +181,20 @@ impl Test {
 
     async fn mark(&self) -> anyhow::Result<Mark> {
         Mark::take(&self.publisher_media, &self.subscriber_media, self.options.server_pid).await
+    }
+
+    /// What the server has dropped so far, if it was to be asked.
+    async fn dropped(&self) -> Option<anyhow::Result<Drops>> {
+        match &self.metrics {
+            Some(metrics) => Some(metrics.read().await),
+            None => None,
+        }
+    }
+
+    /// What it has dropped since then.
+    async fn dropped_since(&self, before: Option<anyhow::Result<Drops>>) -> Option<anyhow::Result<Drops>> {
+        let (before, now) = (before?, self.dropped().await?);
+        Some(before.and_then(|before| Ok(drops::since(&before, &now?))))
     }
 
     fn sampler(&self) -> Sampler {

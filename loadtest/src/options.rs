@@ -111,6 +111,10 @@ pub struct Options {
     /// Process of the server, for its CPU and memory.
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Page of the server's metrics, which tells what it dropped in the measured time:
+    /// http://user:password@127.0.0.1:6789/metrics.
+    #[arg(long, env = "LIVEKIT_METRICS_URL", hide_env_values = true)]
+    pub metrics_url: Option<String>,
     /// Joins and leaves a second beside the subscribers, in the measured time.
     #[arg(long, default_value_t = 0.0)]
     pub churn: f64,

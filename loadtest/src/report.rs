@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::churn::ChurnReport;
 use crate::delivery::DeliveryReport;
+use crate::drops::Drops;
 use crate::histogram::Percentiles;
 use crate::timeline::Second;
 
@@ -46,6 +47,13 @@ pub struct Report {
     pub kernel_drops: u64,
     /// Missing beyond the kernel's drops. What a server leaves out and renumbers is not among them: see `delivery`.
     pub packets_lost: u64,
+    /// What the server says it dropped from the start of the measured time to the end of the test, by reason; only with
+    /// `--metrics-url`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_drops: Option<Drops>,
+    /// Why that is not known, though it was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_drops_unknown: Option<String>,
     /// Thrown away because of `--loss-down`, retransmissions included.
     pub packets_dropped_on_purpose: u64,
     /// After a later one, retransmissions included.
@@ -238,6 +246,7 @@ impl fmt::Display for Report {
         writeln!(f, "packets              {} of {}, {rate:.0}/s", self.packets_received, self.packets_expected)?;
         writeln!(f, "  missing            {} (kernel drops {})", self.packets_missing, self.kernel_drops)?;
         writeln!(f, "  lost               {}", self.packets_lost)?;
+        self.write_server_drops(f)?;
         if self.packets_dropped_on_purpose > 0 {
             writeln!(f, "  lost on purpose    {}", self.packets_dropped_on_purpose)?;
         }
@@ -278,6 +287,16 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    fn write_server_drops(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.server_drops_unknown {
+            writeln!(f, "  dropped by server  unknown: {why}")?;
+        }
+        let Some(drops) = &self.server_drops else { return Ok(()) };
+        let drops: Vec<String> = drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let drops = if drops.is_empty() { "nothing, by its own count".to_owned() } else { drops.join(", ") };
+        writeln!(f, "  dropped by server  {drops}")
+    }
+
     fn write_delivery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VerificationReport { subscribers, packets, forged, .. } = self.verification;
         writeln!(f, "verified             {packets} by {subscribers} subscribers, {forged} forged")?;

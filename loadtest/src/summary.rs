@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::churn::ChurnReport;
 use crate::client::Client;
 use crate::delivery::{self, DeliveryReport, Published};
+use crate::drops::Drops;
 use crate::histogram::{Histogram, Percentiles};
 use crate::marks::Marks;
 use crate::options::Options;
@@ -30,6 +31,7 @@ pub(crate) struct Findings<'a> {
     pub without_media: usize,
     pub marks: Marks,
     pub churn: Option<ChurnReport>,
+    pub server_drops: Option<anyhow::Result<Drops>>,
     pub timeline: Vec<Second>,
     /// When the joins began, `CLOCK_MONOTONIC`.
     pub started_ns: u64,
@@ -75,6 +77,12 @@ impl Findings<'_> {
         };
         self.count_packets(&mut report);
         self.time_clients(&mut report);
+        let (server_drops, server_drops_unknown) = match self.server_drops {
+            Some(Ok(drops)) => (Some(drops), None),
+            Some(Err(error)) => (None, Some(format!("{error:#}"))),
+            None => (None, None),
+        };
+        let report = Report { server_drops, server_drops_unknown, ..report };
         let report = Report { join_errors: self.join_errors, churn: self.churn, timeline: self.timeline, ..report };
         let complete = report.is_complete() && report.streams_still() == 0;
         let report = Report { complete, lost_share: report.delivery.lost_share(), ..report };
