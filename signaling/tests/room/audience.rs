@@ -224,9 +224,27 @@ fn who_speaks_to_many_is_announced() {
     for identity in &crowd {
         view(&mut world, identity);
     }
+    let crowd: Vec<&str> = crowd.iter().map(String::as_str).collect();
+    let (last, few) = crowd.split_last().unwrap();
     world.forget();
-    say(&mut world, &bob, &crowd.iter().map(String::as_str).collect::<Vec<_>>());
+    say(&mut world, &bob, few);
+    say(&mut world, &bob, &few[..10]);
+    assert!(told(&mut world, &early).is_empty());
+    say(&mut world, &bob, &[last]);
     assert_eq!(told(&mut world, &early), named(&[("bob", State::Active)]));
+}
+
+#[test]
+fn who_speaks_to_itself_and_to_those_who_know_it_is_told_to_nobody_anew() {
+    let Stage { mut world, host, early } = stage();
+    let bob = view(&mut world, "bob");
+    world.pass(s(3));
+    world.forget();
+    say(&mut world, &early, &["host", "early"]);
+    say(&mut world, &bob, &["bob"]);
+    assert!(
+        told(&mut world, &host).is_empty() && told(&mut world, &early).is_empty() && told(&mut world, &bob).is_empty()
+    );
 }
 
 #[test]
@@ -286,17 +304,21 @@ fn who_came_early_comes_back_as_such() {
 #[test]
 fn a_room_that_becomes_small_is_made_known_to_itself() {
     let mut world = World::with(|config, _| config.audience_threshold = 6);
-    let first: Vec<_> = (0..6).map(|number| view(&mut world, &format!("first{number}"))).collect();
+    let mut first: Vec<_> = (0..6).map(|number| view(&mut world, &format!("first{number}"))).collect();
     let bob = view(&mut world, "bob");
     let carol = view(&mut world, "carol");
     let mut hidden = join("the-ghost", Mode::V1);
     hidden.grants.video.hidden = true;
     let ghost = world.enter(hidden);
     assert_eq!(world.room.view().members[&world.sid(&ghost)].presence, Presence::Audience);
+    let last = first.pop().unwrap();
     world.forget();
     for client in &first {
         leave(&mut world, client);
     }
+    // Four are more than half of the threshold.
+    assert!(told(&mut world, &bob).is_empty() && told(&mut world, &carol).is_empty());
+    leave(&mut world, &last);
     let told: Vec<_> = [&bob, &carol].map(|client| told(&mut world, client)).to_vec();
     assert!(told[0].contains(&("carol".to_owned(), State::Active)));
     assert!(told[1].contains(&("bob".to_owned(), State::Active)));

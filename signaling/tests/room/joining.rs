@@ -8,6 +8,7 @@ use sfu::command::{ChannelOpener, Command, DtlsRole, TransportEnd};
 use signaling::event::RoomHappening;
 use signaling::join::{Join, Mode};
 use signaling::rooms::JoinError;
+use signaling::token::Grants;
 
 use crate::sdp::{Offer, answer_to};
 use crate::world::{Client, World, grants, join, leaves, ms, names, offer, resume, s, updates};
@@ -346,9 +347,47 @@ fn a_full_room_refuses_but_lets_an_identity_replace_itself() {
 
     assert_eq!(world.try_join(join("bob", Mode::V0)), Err(JoinError::RoomFull));
     assert!(world.try_join(join("alice", Mode::V0)).is_ok());
-    let mut agent = join("agent", Mode::V0);
-    agent.grants.kind = proto::participant_info::Kind::Agent;
-    assert!(world.try_join(agent).is_ok());
+}
+
+#[test]
+fn agents_and_recorders_find_room_in_a_full_one_and_are_not_counted() {
+    use proto::participant_info::Kind;
+    let mut world = World::with(|_, settings| settings.max_participants = 1);
+    world.enter_v0("alice");
+    let dependents: [(&str, fn(&mut Grants)); 4] = [
+        ("an agent by its kind", |grants| grants.kind = Kind::Agent),
+        ("an agent by its grant", |grants| grants.video.agent = true),
+        ("a recorder by its kind", |grants| grants.kind = Kind::Egress),
+        ("a recorder by its grant", |grants| grants.video.recorder = true),
+    ];
+    for (identity, change) in dependents {
+        let mut request = join(identity, Mode::V0);
+        change(&mut request.grants);
+        assert!(world.try_join(request).is_ok(), "{identity}");
+        assert_eq!(world.room.info().num_participants, 1, "{identity}");
+        // Its place is none that somebody who counts could take.
+        assert_eq!(world.try_join(join(identity, Mode::V0)), Err(JoinError::RoomFull), "{identity}");
+    }
+    for kind in [Kind::Standard, Kind::Ingress, Kind::Sip] {
+        let mut request = join("bob", Mode::V0);
+        request.grants.kind = kind;
+        assert_eq!(world.try_join(request), Err(JoinError::RoomFull), "{kind:?}");
+    }
+}
+
+#[test]
+fn who_becomes_a_recorder_counts_no_more_and_who_is_none_any_more_counts() {
+    let mut world = World::new();
+    world.enter_v0("alice");
+    world.enter_v0("bob");
+    for (recorder, counted) in [(true, 1), (true, 1), (false, 2)] {
+        #[expect(deprecated, reason = "server SDKs may still set it")]
+        let permission = proto::ParticipantPermission { can_publish: true, recorder, ..Default::default() };
+        let identity = "bob".into();
+        let request = proto::UpdateParticipantRequest { identity, permission: Some(permission), ..Default::default() };
+        world.call(|room, now| room.update_participant(now, request)).unwrap();
+        assert_eq!(world.room.info().num_participants, counted);
+    }
 }
 
 #[test]

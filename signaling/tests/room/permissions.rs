@@ -8,7 +8,7 @@ use sfu::command::Command;
 use signaling::rooms::ApiError;
 
 use crate::sdp::Offer;
-use crate::world::{Client, World, ms, names, request_responses, s, updates};
+use crate::world::{Client, World, camera, ms, names, request_responses, s, updates};
 
 fn permit(world: &mut World, client: &Client, change: impl FnOnce(&mut proto::ParticipantPermission)) {
     let mut permission = proto::ParticipantPermission {
@@ -42,6 +42,71 @@ fn tracks_that_are_no_longer_allowed_end() {
     assert_eq!(ended.track_sid, track);
     let info = updates(&world.take(&bob)).pop().unwrap();
     assert!(info.tracks.is_empty() && !info.permission.unwrap().can_publish);
+}
+
+#[test]
+fn of_all_tracks_those_end_whose_source_is_no_longer_allowed() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = Offer::default().application().audio("mic", 10);
+    let mic = world.publish_audio(&alice, "mic", &offer);
+    let cam = world.publish_camera(&alice, "cam", &offer.simulcast("cam", &["q", "h", "f"]));
+    let mut announce = |cid: &str, source: proto::TrackSource| {
+        let request = proto::AddTrackRequest { cid: cid.into(), source: source as i32, ..camera(cid) };
+        world.request(&alice, Request::AddTrack(request));
+        world.track_published(&alice, cid).sid
+    };
+    let waiting = [announce("second", proto::TrackSource::Camera), announce("screen", proto::TrackSource::ScreenShare)];
+    world.forget();
+    let sources = [proto::TrackSource::Microphone, proto::TrackSource::ScreenShare];
+    permit(&mut world, &alice, |permission| {
+        permission.can_publish_sources = sources.map(|source| source as i32).to_vec()
+    });
+
+    let ended: Vec<_> = world
+        .inbox(&alice)
+        .iter()
+        .filter_map(|m| if let Response::TrackUnpublished(ended) = m { Some(ended.track_sid.as_str()) } else { None })
+        .collect();
+    assert_eq!(ended, [cam.as_str(), waiting[0].as_str()]);
+    let session = world.session(&alice);
+    assert_eq!(session.publications.keys().map(|sid| sid.as_str()).collect::<Vec<_>>(), [&mic]);
+    assert_eq!(session.pending.iter().map(|pending| pending.sid.as_str()).collect::<Vec<_>>(), [&waiting[1]]);
+}
+
+#[test]
+fn a_permission_that_is_as_it_was_changes_and_tells_nothing() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    permit(&mut world, &alice, |_| {});
+    world.forget();
+    permit(&mut world, &alice, |_| {});
+    assert!(world.take(&alice).is_empty());
+}
+
+/// All of them at once, as everybody and the next token have them.
+#[test]
+#[expect(deprecated, reason = "server SDKs may still set them")]
+fn a_permission_replaces_all_that_there_were() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    world.forget();
+    let permission = proto::ParticipantPermission {
+        can_subscribe: true,
+        can_publish: true,
+        can_publish_data: false,
+        can_publish_sources: vec![proto::TrackSource::ScreenShareAudio as i32],
+        hidden: false,
+        recorder: false,
+        can_update_metadata: true,
+        agent: true,
+        can_subscribe_metrics: true,
+        can_manage_agent_session: true,
+    };
+    permit(&mut world, &alice, |wanted| wanted.clone_from(&permission));
+    assert_eq!(updates(&world.take(&bob)).pop().unwrap().permission, Some(permission.clone()));
+    assert_eq!(world.session(&alice).grants.video.permission(), permission);
 }
 
 #[test]

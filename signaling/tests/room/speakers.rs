@@ -60,6 +60,43 @@ fn a_screen_that_sounds_is_no_speaker() {
 }
 
 #[test]
+fn a_participant_is_as_loud_as_its_loudest_microphone() {
+    let mut world = World::new();
+    let (alice, bob, _, first) = conversation(&mut world);
+    let second =
+        world.publish_audio(&alice, "second", &Offer::default().application().audio("mic", 10).audio("second", 20));
+    world.forget();
+    let [first, second] = [first, second].map(|track| world.session(&alice).publications[track.as_str()].id);
+    for (publication, level) in
+        [(first, 0.25), (second, 0.5), (first, 0.375), (second, 0.125), (first, f32::NAN), (first, 7.0)]
+    {
+        world.event(Event::AudioActivity { publication, level, active: true });
+    }
+    let told: Vec<_> = speakers(&world.take(&bob)).into_iter().map(|(level, _)| level).collect();
+    assert_eq!(told, [0.25, 0.5, 0.375, 0.125, 1.0]);
+    world.event(Event::AudioActivity { publication: first, level: 1.0, active: false });
+    assert_eq!(speakers(&world.take(&bob)), [(0.125, true)]);
+}
+
+#[test]
+fn a_newcomer_hears_who_is_speaking_once_for_each_speaker() {
+    let mut world = World::new();
+    let (alice, _, carol, first) = conversation(&mut world);
+    let second =
+        world.publish_audio(&alice, "second", &Offer::default().application().audio("mic", 10).audio("second", 20));
+    let publication = world.session(&alice).publications[first.as_str()].id;
+    world.event(Event::AudioActivity { publication, level: 0.5, active: true });
+    world.forget();
+    let track_sids = vec![first, second];
+    let update = proto::UpdateSubscription { track_sids, subscribe: true, ..Default::default() };
+    world.request(&carol, Request::Subscription(update));
+    assert_eq!(speakers(&world.take(&carol)), [(0.5, true)]);
+    let dave = world.enter_v1("dave");
+    world.event(Event::AudioActivity { publication, level: 0.0, active: false });
+    assert_eq!(speakers(&world.take(&dave)), [(0.0, false)]);
+}
+
+#[test]
 fn a_muted_speaker_is_silent() {
     let mut world = World::new();
     let (alice, bob, _, track) = conversation(&mut world);
@@ -79,6 +116,67 @@ fn a_simulated_speaker_speaks_as_long_as_asked() {
     assert_eq!(speakers(world.inbox(&alice)), [(1.0, true)]);
     world.pass(s(1));
     assert_eq!(speakers(world.inbox(&alice)), [(1.0, true), (0.0, false)]);
+}
+
+#[test]
+fn a_simulated_speaker_speaks_a_minute_at_most() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    let scenario = Some(Scenario::SpeakerUpdate(3_600));
+    world.request(&alice, Request::Simulate(proto::SimulateScenario { scenario }));
+    world.pass(s(59));
+    assert_eq!(speakers(world.inbox(&alice)), [(1.0, true)]);
+    world.pass(s(1));
+    assert_eq!(speakers(world.inbox(&alice)), [(1.0, true), (0.0, false)]);
+}
+
+#[test]
+fn what_a_muted_track_loses_is_no_bad_connection() {
+    let mut world = World::new();
+    let (alice, _, _, track) = conversation(&mut world);
+    let publication = world.session(&alice).publications[track.as_str()].id;
+    let stats = ReceiveStats { packets: 80, lost: 20, ..Default::default() };
+    world.event(Event::PublicationStats { publication, stats });
+    world.request(&alice, Request::Mute(proto::MuteTrackRequest { sid: track, muted: true }));
+    world.event(Event::PublicationStats { publication, stats });
+    world.scores.clear();
+    world.pass(s(5));
+    assert!(
+        world.scores.iter().all(|score| score.quality == proto::ConnectionQuality::Excellent),
+        "{:?}",
+        world.scores
+    );
+}
+
+#[test]
+fn each_is_told_of_itself_and_of_whom_it_hears_once_with_the_score() {
+    let mut world = World::new();
+    let (alice, bob, carol, _) = conversation(&mut world);
+    let offer = Offer::default().application().audio("mic", 10).audio("second", 20);
+    let second = world.publish_audio(&alice, "second", &offer);
+    let publication = world.session(&alice).publications[second.as_str()].id;
+    let stats = ReceiveStats { packets: 95, lost: 5, ..Default::default() };
+    world.event(Event::PublicationStats { publication, stats });
+    world.forget();
+    world.pass(s(5));
+    let sids = [&alice, &bob, &carol].map(|client| world.sid(client).to_string());
+    let info = |sid: &str, quality: proto::ConnectionQuality, score| proto::ConnectionQualityInfo {
+        participant_sid: sid.into(),
+        quality: quality as i32,
+        score,
+    };
+    let of_alice = info(&sids[0], proto::ConnectionQuality::Good, 1.0 + 3.5 * 0.6);
+    let best = |sid: &str| info(sid, proto::ConnectionQuality::Excellent, 4.5);
+    for (client, mut expected) in
+        [(&alice, vec![of_alice.clone()]), (&bob, vec![of_alice, best(&sids[1])]), (&carol, vec![best(&sids[2])])]
+    {
+        expected.sort_by(|a, b| a.participant_sid.cmp(&b.participant_sid));
+        let told = world.take(client).into_iter();
+        let told: Vec<_> = told
+            .filter_map(|m| if let Response::ConnectionQuality(update) = m { Some(update.updates) } else { None })
+            .collect();
+        assert_eq!(told, [expected], "{}", client.identity);
+    }
 }
 
 #[test]
