@@ -2,6 +2,8 @@
 //!
 //! `data/<recording>-<number>-offer.sdp` and `…-answer.sdp` are a client's, `…-reference-….sdp` the reference's.
 
+#[path = "negotiation/reading.rs"]
+mod reading;
 #[path = "negotiation/view.rs"]
 mod view;
 
