@@ -15,13 +15,16 @@ mod server;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 pub use self::load::{Load, Metrics};
-pub use self::result::{Comparison, Row};
+pub(crate) use self::result::cell;
+pub use self::result::{Comparison, Measured, Row};
 use self::server::Server;
 use crate::clock::allowed_cores;
 use crate::floor;
-use crate::machine::load_average;
+use crate::machine::{Machine, load_average};
 
 /// How long the floor is measured in each round.
 const FLOOR_TIME: Duration = Duration::from_secs(3);
@@ -48,7 +51,7 @@ pub struct Options {
 }
 
 /// What one round showed.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     pub servers: Vec<Metrics>,
     pub floor_us_per_packet: f64,
@@ -85,8 +88,17 @@ pub fn run(options: &Options, mut tell: impl FnMut(usize, &Round)) -> anyhow::Re
         tell(number, &round);
         rounds.push(round);
     }
-    let names = options.contenders.iter().map(|contender| contender.name.clone()).collect();
-    Ok(Comparison::new(names, options.load.subscribers, rounds, server_core != load_core))
+    Ok(Comparison::of(Measured {
+        names: options.contenders.iter().map(|contender| contender.name.clone()).collect(),
+        date: OffsetDateTime::now_utc().date().to_string(),
+        subscribers: options.load.subscribers,
+        duration_s: options.load.duration.as_secs(),
+        joins_per_second: options.load.joins_per_second,
+        load_arguments: options.load.arguments.clone(),
+        cores_apart: server_core != load_core,
+        machine: Machine::read(),
+        rounds,
+    }))
 }
 
 fn measure(contender: &Contender, load: &Load, server_core: usize, load_core: usize) -> anyhow::Result<Metrics> {

@@ -3,6 +3,7 @@
 //! - [`broadcast`]: an engine with one publisher and many subscribers, without sockets
 //! - [`floor`]: the least that sending the same packets costs on this machine, this minute
 //! - [`compare`]: two servers in turns under the same load
+//! - [`page`]: the tables of the page, from committed results
 //! - [`afxdp`]: the same packets past the socket
 //! - [`profile`]: where a worker's time goes
 //!
@@ -15,6 +16,7 @@ pub mod compare;
 pub mod floor;
 pub mod link;
 pub mod machine;
+pub mod page;
 pub mod profile;
 pub mod receivers;
 pub mod runs;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::compare::Contender;
 use bench::machine::Machine;
-use bench::{afxdp, broadcast, compare, floor, profile};
+use bench::{afxdp, broadcast, compare, floor, page, profile};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sfu::srtp::SrtpProfile;
@@ -68,6 +68,14 @@ enum Action {
     },
     /// Two servers in turns under the same load, or one against the floor: each on one core, the load on another
     Compare(Box<CompareArguments>),
+    /// Write the tables of a page, between its marks, from results of `compare --json`
+    Page {
+        #[arg(long, default_value = "bench/README.md")]
+        page: PathBuf,
+        /// Directory of the results
+        #[arg(long, default_value = "bench/results")]
+        results: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +189,11 @@ fn run(action: Action) -> anyhow::Result<()> {
             let comparison = compare::run(&arguments.options()?, tell_round)?;
             print!("{comparison}");
             write_json(json.as_deref(), &comparison)
+        }
+        Action::Page { page, results } => {
+            let state = if page::update(&page, &results)? { "has new tables" } else { "had these tables already" };
+            println!("{} {state}", page.display());
+            Ok(())
         }
     }
 }

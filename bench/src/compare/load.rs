@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::server::pinned;
@@ -29,7 +29,8 @@ pub struct Load {
 }
 
 /// What one server showed under one load. Missing: the load did not report it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Metrics {
     pub cpu_us_per_packet: Option<f64>,
     pub cpu_ms_per_join: Option<f64>,

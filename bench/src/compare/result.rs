@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Metrics, Round};
 use crate::machine::Machine;
@@ -38,11 +38,28 @@ pub struct Row {
     pub a_to_b: Option<Summary>,
 }
 
+/// What was measured, and how: everything else is computed from it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Measured {
+    pub names: Vec<String>,
+    /// The day, in UTC, as 2026-11-29.
+    pub date: String,
+    pub subscribers: usize,
+    pub duration_s: u64,
+    pub joins_per_second: f64,
+    /// Further arguments of the load tester.
+    pub load_arguments: Vec<String>,
+    /// Whether servers and load had different cores.
+    pub cores_apart: bool,
+    pub machine: Machine,
+    pub rounds: Vec<Round>,
+}
+
 /// What all rounds showed together.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
-    pub names: Vec<String>,
-    pub subscribers: usize,
+    #[serde(flatten)]
+    pub measured: Measured,
     pub rows: Vec<Row>,
     /// CPU µs a packet of the floor.
     pub floor: Option<Summary>,
@@ -50,75 +67,93 @@ pub struct Comparison {
     pub floor_delay_ms_p99: Option<Summary>,
     /// CPU a packet of each server to the floor's of the same round.
     pub to_floor: Vec<Option<Summary>>,
-    /// Whether servers and load had different cores.
-    pub cores_apart: bool,
-    pub machine: Machine,
     pub load_average: Option<Summary>,
-    pub rounds: Vec<Round>,
 }
 
 impl Comparison {
-    pub(super) fn new(names: Vec<String>, subscribers: usize, rounds: Vec<Round>, cores_apart: bool) -> Self {
+    /// Computes everything that is shown.
+    pub fn of(measured: Measured) -> Self {
+        let rounds = &measured.rounds;
         let ratio =
             |round: &Round, server: usize| Some(counted(round, server)?.cpu_us_per_packet? / round.floor_us_per_packet);
-        let to_floor = (0..names.len())
+        let to_floor = (0..measured.names.len())
             .map(|server| Summary::of(rounds.iter().filter_map(|round| ratio(round, server))))
             .collect();
         Self {
-            rows: FIGURES.iter().map(|(name, figure)| row(name, *figure, &rounds)).collect(),
+            rows: FIGURES.iter().map(|(name, figure)| row(name, *figure, rounds)).collect(),
             floor: Summary::of(rounds.iter().map(|round| round.floor_us_per_packet)),
             floor_delay_ms_p50: Summary::of(rounds.iter().map(|round| round.floor_delay_ms_p50)),
             floor_delay_ms_p99: Summary::of(rounds.iter().map(|round| round.floor_delay_ms_p99)),
             load_average: Summary::of(rounds.iter().map(|round| round.load_average)),
-            machine: Machine::read(),
-            names,
-            subscribers,
             to_floor,
-            cores_apart,
-            rounds,
+            measured,
         }
     }
 
+    /// The names above the columns: a table of one server has one.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        let mut columns = self.measured.names.clone();
+        if columns.len() > 1 {
+            columns.push(columns.join(" / "));
+        }
+        columns
+    }
+
+    /// Every row with a figure in it: its name and, for each column, a cell. The floor's have the first cell alone.
+    pub(crate) fn lines(&self) -> Vec<(&'static str, Vec<String>)> {
+        let columns = self.columns().len();
+        let rows = self.rows.iter().map(|row| (row.name, vec![row.a, row.b, row.a_to_b]));
+        let floor = [
+            ("floor, CPU µs a packet", vec![self.floor]),
+            ("  delay p50, ms", vec![self.floor_delay_ms_p50]),
+            ("  delay p99, ms", vec![self.floor_delay_ms_p99]),
+            ("CPU a packet / floor", self.to_floor.clone()),
+        ];
+        let known = rows.chain(floor).filter(|(_, figures)| figures.iter().any(Option::is_some));
+        known.map(|(name, figures)| (name, figures.into_iter().take(columns).map(cell).collect())).collect()
+    }
+
+    fn metrics(&self, server: usize) -> impl Iterator<Item = &Metrics> {
+        self.measured.rounds.iter().filter_map(move |round| round.servers.get(server))
+    }
+
     /// What makes the comparison less than fair.
-    fn caveats(&self) -> Vec<String> {
+    pub(crate) fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();
         let mut differ = |what: &str, text: fn(&Metrics) -> &str| {
             let of = |server| {
-                let mut texts: Vec<&str> =
-                    self.rounds.iter().filter_map(|round| round.servers.get(server)).map(text).collect();
+                let mut texts: Vec<&str> = self.metrics(server).map(text).collect();
                 texts.sort_unstable();
                 texts.dedup();
                 texts.join(" and ")
             };
             let (a, b) = (of(0), of(1));
-            if self.names.len() > 1 && a != b {
+            if self.measured.names.len() > 1 && a != b {
                 caveats.push(format!("{what} differ: {a}; {b}"));
             }
         };
         differ("protocols", |metrics| &metrics.protocol);
         differ("ciphers", |metrics| &metrics.srtp_profile);
-        for (server, name) in self.names.iter().enumerate() {
-            let incomplete =
-                self.rounds.iter().filter(|round| round.servers.get(server).is_some_and(|metrics| !metrics.complete));
-            let incomplete = incomplete.count();
+        for (server, name) in self.measured.names.iter().enumerate() {
+            let incomplete = self.metrics(server).filter(|metrics| !metrics.complete).count();
             if incomplete > 0 {
                 let rest = "which do not count";
                 caveats.push(format!("not everybody got everything from {name} in {incomplete} rounds, {rest}"));
             }
         }
-        for (server, name) in self.names.iter().enumerate() {
-            let behind = self.rounds.iter().filter(|round| round.servers.get(server).is_some_and(fell_behind)).count();
+        for (server, name) in self.measured.names.iter().enumerate() {
+            let behind = self.metrics(server).filter(|metrics| fell_behind(metrics)).count();
             if behind > 0 {
                 let why = "its core was not enough, which makes packets cheaper";
                 caveats.push(format!("{name} fell behind in {behind} rounds: {why}"));
             }
         }
-        let rounds = self.rounds.iter();
+        let rounds = self.measured.rounds.iter();
         let saturated = rounds.filter(|round| round.servers.iter().any(|metrics| metrics.saturated)).count();
         if saturated > 0 {
             caveats.push(format!("the load lacked CPU in {saturated} rounds: delays and losses may be its own"));
         }
-        if !self.cores_apart {
+        if !self.measured.cores_apart {
             caveats.push("one core only: servers and load shared it".to_owned());
         }
         caveats
@@ -147,10 +182,11 @@ fn row(name: &'static str, figure: Figure, rounds: &[Round]) -> Row {
     Row { name, a: of(0), b: of(1), a_to_b: Summary::of(ratios) }
 }
 
-fn cell(summary: Option<Summary>) -> String {
+pub(crate) fn cell(summary: Option<Summary>) -> String {
     let Some(summary) = summary else { return "-".to_owned() };
     // Three digits that mean something, whatever the size.
     match summary.median.abs() {
+        _ if (summary.min, summary.max) == (0.0, 0.0) => "0".to_owned(),
         large if large >= 100.0 => format!("{summary:.0}"),
         middle if middle >= 10.0 => format!("{summary:.1}"),
         small if small >= 0.1 => format!("{summary:.2}"),
@@ -160,24 +196,17 @@ fn cell(summary: Option<Summary>) -> String {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rounds, subscribers) = (self.rounds.len(), self.subscribers);
-        writeln!(f, "{subscribers} subscribers, {rounds} rounds in turns: median (min..max)")?;
+        let Measured { subscribers, rounds, machine, .. } = &self.measured;
+        writeln!(f, "{subscribers} subscribers, {} rounds in turns: median (min..max)", rounds.len())?;
         let mut line = |name: &str, cells: Vec<String>| {
-            // A table of one server has one column.
-            let cells: String = cells.iter().take(self.names.len() * 2 - 1).map(|cell| format!("{cell:>26}")).collect();
+            let cells: String = cells.iter().map(|cell| format!("{cell:>26}")).collect();
             writeln!(f, "{name:<25}{cells}")
         };
-        let mut head = self.names.clone();
-        head.push(self.names.join(" / "));
-        line("", head)?;
-        for row in &self.rows {
-            line(row.name, [row.a, row.b, row.a_to_b].map(cell).to_vec())?;
+        line("", self.columns())?;
+        for (name, cells) in self.lines() {
+            line(name, cells)?;
         }
-        line("floor, CPU µs a packet", vec![cell(self.floor)])?;
-        line("  delay p50, ms", vec![cell(self.floor_delay_ms_p50)])?;
-        line("  delay p99, ms", vec![cell(self.floor_delay_ms_p99)])?;
-        line("CPU a packet / floor", self.to_floor.iter().copied().map(cell).collect())?;
-        writeln!(f, "machine: {}; load average in the rounds {}", self.machine, cell(self.load_average))?;
+        writeln!(f, "machine: {machine}; load average in the rounds {}", cell(self.load_average))?;
         for caveat in self.caveats() {
             writeln!(f, "mind: {caveat}")?;
         }
@@ -200,7 +229,8 @@ mod tests {
     }
 
     fn comparison(rounds: Vec<Round>) -> Comparison {
-        Comparison::new(vec!["one".into(), "other".into()], 10, rounds, true)
+        let names = vec!["one".into(), "other".into()];
+        Comparison::of(Measured { names, cores_apart: true, rounds, ..Measured::default() })
     }
 
     #[test]
@@ -216,7 +246,7 @@ mod tests {
     fn a_server_alone_is_shown_against_the_floor() {
         let mut rounds = vec![round(2.0, 8.0, 1.0)];
         rounds[0].servers.pop();
-        let comparison = Comparison::new(vec!["one".into()], 10, rounds, true);
+        let comparison = Comparison::of(Measured { names: vec!["one".into()], rounds, ..Measured::default() });
         assert_eq!(comparison.to_floor[0].map(|summary| summary.median), Some(2.0));
         assert_eq!(comparison.to_string().lines().nth(1).map(str::trim), Some("one"));
     }
@@ -240,5 +270,12 @@ mod tests {
         assert!(text.contains("protocols differ: ; v0"), "{text}");
         assert!(text.contains("from one in 1 rounds, which do not count"), "{text}");
         assert!(text.contains("other fell behind in 1 rounds"), "{text}");
+    }
+    #[test]
+    fn everything_can_be_computed_again_from_what_was_written() {
+        let comparison = comparison(vec![round(2.0, 8.0, 1.0), round(3.0, 7.0, 1.1)]);
+        let text = serde_json::to_string(&comparison).unwrap();
+        let again = Comparison::of(serde_json::from_str(&text).unwrap());
+        assert_eq!(again.to_string(), comparison.to_string());
     }
 }
