@@ -39,6 +39,8 @@ pub struct Contender {
     pub url: String,
     /// The load, if it is not that of the load tester.
     pub load: Option<String>,
+    /// Its page of metrics, which tells what it dropped.
+    pub metrics_url: Option<String>,
 }
 
 /// What a comparison is told.
@@ -103,5 +105,5 @@ pub fn run(options: &Options, mut tell: impl FnMut(usize, &Round)) -> anyhow::Re
 
 fn measure(contender: &Contender, load: &Load, server_core: usize, load_core: usize) -> anyhow::Result<Metrics> {
     let server = Server::start(&contender.command, &contender.url, server_core)?;
-    load.run(contender.load.as_deref(), &contender.url, server.pid(), load_core)
+    load.run(contender, server.pid(), load_core)
 }

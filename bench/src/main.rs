@@ -102,6 +102,12 @@ struct CompareArguments {
     /// The same for the second
     #[arg(long)]
     b_load: Option<String>,
+    /// The first's page of metrics, for what it dropped: http://user:password@127.0.0.1:6789/metrics
+    #[arg(long)]
+    a_metrics_url: Option<String>,
+    /// The same for the second
+    #[arg(long)]
+    b_metrics_url: Option<String>,
     #[arg(long, env = "LIVEKIT_API_KEY", default_value = "devkey")]
     api_key: String,
     #[arg(long, env = "LIVEKIT_API_SECRET", default_value = "secret", hide_env_values = true)]
@@ -138,8 +144,20 @@ impl CompareArguments {
         let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("loadtest"));
         let program = self.loadtest.map_or_else(beside, Ok).context("looking for the load tester")?;
         let b_url = self.b_url.unwrap_or_else(|| self.a_url.clone());
-        let a = Contender { name: self.a_name, command: self.a, url: self.a_url, load: self.a_load };
-        let b = self.b.map(|command| Contender { name: self.b_name, command, url: b_url, load: self.b_load });
+        let a = Contender {
+            name: self.a_name,
+            command: self.a,
+            url: self.a_url,
+            load: self.a_load,
+            metrics_url: self.a_metrics_url,
+        };
+        let b = self.b.map(|command| Contender {
+            name: self.b_name,
+            command,
+            url: b_url,
+            load: self.b_load,
+            metrics_url: self.b_metrics_url,
+        });
         Ok(compare::Options {
             contenders: std::iter::once(a).chain(b).collect(),
             rounds: self.rounds,

@@ -1,5 +1,6 @@
 //! The load as a process on its own core, and the figures of its report.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,11 +9,14 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Contender;
 use super::server::pinned;
 
 /// What a load test takes beyond its joins and its measured time: starting, settling, leaving.
 const REST_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
+/// Tells the load tester where a server's metrics are.
+const METRICS_URL: &str = "LIVEKIT_METRICS_URL";
 
 /// The load, the same for both servers.
 #[derive(Debug, Clone)]
@@ -46,6 +50,12 @@ pub struct Metrics {
     /// Of what was published, beyond what the kernel dropped at the subscribers' sockets.
     pub loss_percent: Option<f64>,
     pub kernel_drops_percent: Option<f64>,
+    /// What the server says it dropped, by reason; only of a server whose metrics are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_drops: Option<BTreeMap<String, u64>>,
+    /// Why that is not known, though it was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_drops_unknown: Option<String>,
     /// Of the load itself, to see that it was not the bottleneck.
     pub client_cpu_us_per_packet: Option<f64>,
     pub client_cores: Option<f64>,
@@ -78,6 +88,8 @@ impl Metrics {
             video_delay_ms_p99: number("/delay_by_kind_ms/video/p99"),
             loss_percent: number("/lost_share").map(|share| share * 100.0),
             kernel_drops_percent: share("/kernel_drops"),
+            server_drops: report.get("server_drops").and_then(|drops| BTreeMap::deserialize(drops).ok()),
+            server_drops_unknown: report.get("server_drops_unknown").and_then(Value::as_str).map(str::to_owned),
             client_cpu_us_per_packet: number("/client_cpu_us_per_packet"),
             client_cores: number("/machine/client_cores"),
             subscribers: number("/subscribers"),
@@ -90,17 +102,18 @@ impl Metrics {
 }
 
 impl Load {
-    /// Loads the server `pid` at `url` from `core`.
+    /// Loads the contender's server, the process `pid`, from `core`.
     ///
-    /// A `command` of one's own stands for the load tester. In it `{url}`, `{pid}`, `{subscribers}`, `{seconds}` and
-    /// `{json}` are replaced; it writes its report, with the load tester's keys, to the last one.
-    pub(super) fn run(&self, command: Option<&str>, url: &str, pid: u32, core: usize) -> anyhow::Result<Metrics> {
+    /// A command of the contender's own stands for the load tester. In it `{url}`, `{pid}`, `{subscribers}`, `{seconds}`
+    /// and `{json}` are replaced; it writes its report, with the load tester's keys, to the last one.
+    pub(super) fn run(&self, contender: &Contender, pid: u32, core: usize) -> anyhow::Result<Metrics> {
         let json = std::env::temp_dir().join(format!("bench-load-{}-{pid}.json", std::process::id()));
-        let mut process = match command {
-            Some(template) => self.own_command(template, url, pid, &json.to_string_lossy()),
-            None => self.load_tester(url, pid, &json.to_string_lossy()),
+        let mut process = match &contender.load {
+            Some(template) => self.own_command(template, &contender.url, pid, &json.to_string_lossy()),
+            None => self.load_tester(contender, pid, &json.to_string_lossy()),
         };
         let is_success = self.wait(pinned(core, &mut process))?;
+        // The load has said on the standard error why.
         let text = std::fs::read_to_string(&json).context("the load test left no report")?;
         // A file left behind does no harm.
         let _ = std::fs::remove_file(&json);
@@ -108,9 +121,9 @@ impl Load {
         Ok(Metrics::read(&report, is_success))
     }
 
-    fn load_tester(&self, url: &str, pid: u32, json: &str) -> Command {
+    fn load_tester(&self, contender: &Contender, pid: u32, json: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["--quiet", "--url", url, "--json", json]);
+        command.args(["--quiet", "--url", &contender.url, "--json", json]);
         command.args(["--server-pid", &pid.to_string()]);
         command.args(["--subscribers", &self.subscribers.to_string()]);
         command.args(["--duration", &format!("{}ms", self.duration.as_millis())]);
@@ -119,6 +132,10 @@ impl Load {
         command.args(&self.arguments);
         // Not as arguments, which everybody on the machine can read.
         command.env("LIVEKIT_API_KEY", &self.api_key).env("LIVEKIT_API_SECRET", &self.api_secret);
+        match &contender.metrics_url {
+            Some(url) => command.env(METRICS_URL, url),
+            None => command.env_remove(METRICS_URL),
+        };
         command
     }
 
@@ -166,13 +183,14 @@ mod tests {
     #[test]
     fn a_report_becomes_figures_and_what_it_lacks_stays_open() {
         let report = serde_json::json!({
-            "packets_expected": 1_000, "lost_share": 0.005, "complete": true, "client_saturated": true, "delay_ms": { "p99": 1.5 },
+            "packets_expected": 1_000, "lost_share": 0.005, "server_drops": { "overrun": 5 }, "complete": true, "client_saturated": true, "delay_ms": { "p99": 1.5 },
             "server": { "cpu_us_per_packet": 2.5, "rss_bytes_per_subscriber": 2_048.0 }, "protocol": "v1",
         });
         let metrics = Metrics::read(&report, false);
         assert_eq!(metrics.cpu_us_per_packet, Some(2.5));
         assert_eq!(metrics.rss_kib_per_subscriber, Some(2.0));
         assert_eq!(metrics.loss_percent, Some(0.5));
+        assert_eq!(metrics.server_drops, Some(BTreeMap::from([("overrun".to_owned(), 5)])));
         assert_eq!(metrics.first_packet_ms_p50, None);
         assert_eq!((metrics.protocol.as_str(), metrics.complete, metrics.saturated), ("v1", true, true));
     }
@@ -190,7 +208,14 @@ mod tests {
         };
         let script = r#"printf '{"subscribers": {subscribers}, "server": {"cpu_us_per_packet": {seconds}}}' > {json}"#;
         let command = format!("sh -c '{}'", script.replace('\'', r"'\''"));
-        let metrics = load.run(Some(&command), "ws://127.0.0.1:1", 1, 0).unwrap();
+        let contender = Contender {
+            name: "own".into(),
+            command: String::new(),
+            url: "ws://127.0.0.1:1".into(),
+            load: Some(command),
+            metrics_url: None,
+        };
+        let metrics = load.run(&contender, 1, 0).unwrap();
         assert_eq!((metrics.subscribers, metrics.cpu_us_per_packet), (Some(7.0), Some(3.0)));
     }
 }

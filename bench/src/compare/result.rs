@@ -1,5 +1,6 @@
 //! Medians, ratios within a round, and the table of both.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::summary::Summary;
 type Figure = fn(&Metrics) -> Option<f64>;
 
 /// What is shown, in this order.
-const FIGURES: [(&str, Figure); 14] = [
+const FIGURES: [(&str, Figure); 15] = [
     ("CPU µs a packet", |metrics| metrics.cpu_us_per_packet),
     ("CPU ms a join", |metrics| metrics.cpu_ms_per_join),
     ("RSS KiB a subscriber", |metrics| metrics.rss_kib_per_subscriber),
@@ -25,6 +26,7 @@ const FIGURES: [(&str, Figure); 14] = [
     ("  of video", |metrics| metrics.video_delay_ms_p99),
     ("loss, %", |metrics| metrics.loss_percent),
     ("dropped at receivers, %", |metrics| metrics.kernel_drops_percent),
+    ("dropped by the server", |metrics| Some(metrics.server_drops.as_ref()?.values().sum::<u64>() as f64)),
     ("load's own cores", |metrics| metrics.client_cores),
 ];
 
@@ -117,7 +119,16 @@ impl Comparison {
         self.measured.rounds.iter().filter_map(move |round| round.servers.get(server))
     }
 
-    /// What makes the comparison less than fair.
+    /// What a server dropped by its own count, in all rounds, those that do not count included.
+    fn drops(&self, server: usize) -> BTreeMap<&str, u64> {
+        let mut drops = BTreeMap::new();
+        for (reason, count) in self.metrics(server).filter_map(|metrics| metrics.server_drops.as_ref()).flatten() {
+            *drops.entry(reason.as_str()).or_default() += count;
+        }
+        drops
+    }
+
+    /// What makes the comparison less than fair, and why packets were lost.
     pub(crate) fn caveats(&self) -> Vec<String> {
         let mut caveats = Vec::new();
         let mut differ = |what: &str, text: fn(&Metrics) -> &str| {
@@ -146,6 +157,18 @@ impl Comparison {
             if behind > 0 {
                 let why = "its core was not enough, which makes packets cheaper";
                 caveats.push(format!("{name} fell behind in {behind} rounds: {why}"));
+            }
+        }
+        for (server, name) in self.measured.names.iter().enumerate() {
+            let drops: Vec<String> =
+                self.drops(server).into_iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            if !drops.is_empty() {
+                caveats.push(format!("{name} dropped by its own count, in all rounds: {}", drops.join(", ")));
+            }
+            let unknown: Vec<&String> =
+                self.metrics(server).filter_map(|metrics| metrics.server_drops_unknown.as_ref()).collect();
+            if let Some(why) = unknown.first() {
+                caveats.push(format!("what {name} dropped is not known in {} rounds: {why}", unknown.len()));
             }
         }
         let rounds = self.measured.rounds.iter();
@@ -271,6 +294,18 @@ mod tests {
         assert!(text.contains("from one in 1 rounds, which do not count"), "{text}");
         assert!(text.contains("other fell behind in 1 rounds"), "{text}");
     }
+    #[test]
+    fn what_a_server_dropped_is_summed_by_reason() {
+        let mut rounds = vec![round(2.0, 8.0, 1.0), round(2.0, 8.0, 1.0)];
+        let drops = |count| Some(BTreeMap::from([("overrun".to_owned(), count)]));
+        (rounds[0].servers[0].server_drops, rounds[1].servers[0].server_drops) = (drops(5), drops(7));
+        rounds[1].servers[1].server_drops_unknown = Some("it does not answer".into());
+        let text = comparison(rounds).to_string();
+        assert!(text.contains("one dropped by its own count, in all rounds: overrun 12"), "{text}");
+        assert!(text.contains("other dropped is not known in 1 rounds: it does not answer"), "{text}");
+        assert!(text.contains("dropped by the server") && text.contains("6.00 (5.00..7.00)"), "{text}");
+    }
+
     #[test]
     fn everything_can_be_computed_again_from_what_was_written() {
         let comparison = comparison(vec![round(2.0, 8.0, 1.0), round(3.0, 7.0, 1.1)]);
