@@ -182,7 +182,22 @@ mod tests {
         assert!(time_to_spend(240 + 600, mute).0 > Duration::from_secs(19));
         assert!(time_to_spend(30 + 60, metadata(60 << 10)).0 > Duration::from_secs(14));
         assert_eq!(time_to_spend(64, metadata(1 << 10)).0, Duration::ZERO);
-        assert_eq!(cost_of_telling(&Request::Subscription(proto::UpdateSubscription::default())), 0);
+        for told in [
+            Request::Offer(proto::SessionDescription::default()),
+            Request::AddTrack(proto::AddTrackRequest::default()),
+            Request::UpdateAudioTrack(proto::UpdateLocalAudioTrack::default()),
+            Request::UpdateVideoTrack(proto::UpdateLocalVideoTrack::default()),
+            Request::SubscriptionPermission(proto::SubscriptionPermission::default()),
+        ] {
+            assert_eq!(cost_of_telling(&told), mute, "{told:?}");
+        }
+        for untold in [
+            Request::Answer(proto::SessionDescription::default()),
+            Request::Subscription(proto::UpdateSubscription::default()),
+            Request::TrackSetting(proto::UpdateTrackSettings::default()),
+        ] {
+            assert_eq!(cost_of_telling(&untold), 0, "{untold:?}");
+        }
     }
 
     #[test]
@@ -198,6 +213,42 @@ mod tests {
 
         budget.spend(now + Duration::from_secs(10), 100);
         assert!(!budget.is_abused(now + Duration::from_secs(11)));
+    }
+
+    /// Of its whole budget, and then of what comes in each second, a little more or less.
+    fn is_abused_after(time: Duration, more: i64) -> (bool, Option<Duration>) {
+        let start = Instant::now();
+        let mut budget = Budget::new(start);
+        budget.charge(start, usize::try_from(BURST + more).unwrap());
+        for second in 1..=time.as_secs() {
+            budget.charge(start + Duration::from_secs(second), usize::try_from(RATE).unwrap());
+        }
+        let now = start + time;
+        (budget.is_abused(now), budget.ready_at().map(|ready| ready - now))
+    }
+
+    #[test]
+    fn who_uses_all_of_its_budget_and_never_more_is_not_abusive() {
+        let (minute, moment) = (ABUSE_TIME, Duration::from_millis(1));
+        assert_eq!(is_abused_after(2 * minute, 0), (false, None));
+        assert_eq!(is_abused_after(2 * minute, -RATE / 2), (false, None));
+        let debt = RATE / 4;
+        assert_eq!(is_abused_after(minute, debt), (false, Some(Duration::from_millis(250))));
+        assert!(is_abused_after(minute + moment, debt).0);
+    }
+
+    #[test]
+    fn a_pause_is_over_an_eighth_of_the_budget() {
+        let later = ABUSE_TIME + Duration::from_secs(10);
+        for (left, paused) in [(BURST / 8, false), (BURST / 8 + RATE / 1_000, true)] {
+            let start = Instant::now();
+            let mut budget = Budget::new(start);
+            budget.charge(start, usize::try_from(2 * BURST).unwrap());
+            // So long that this much is there again, of which nothing is spent.
+            let again = start + time_for((BURST + left).cast_unsigned());
+            budget.charge(again, 0);
+            assert_eq!(!budget.is_abused(start + later), paused, "{left}");
+        }
     }
 
     #[test]

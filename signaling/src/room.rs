@@ -166,9 +166,7 @@ impl Effects {
         let message = Arc::new(Outgoing::new(message));
         if let Some((by, told)) = &mut self.told {
             let others = to.iter().filter(|connection| Some(**connection) != *by).count();
-            if others > 0 {
-                told.add(others, message.size());
-            }
+            told.add(others, message.size());
         }
         self.push(RoomEffect::Send { to, message });
     }

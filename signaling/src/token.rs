@@ -783,6 +783,39 @@ mod tests {
     }
 
     #[test]
+    fn a_token_made_for_people_lets_them_in_as_participants_or_hidden_as_recorders() {
+        let life = Duration::from_secs(90);
+        for recorder in [false, true] {
+            let (identity, room) = ("alice".parse().unwrap(), "r".parse().unwrap());
+            let token = keys().signer().create_join_token(&JoinToken { identity, room, recorder, life }, now());
+            let video = VideoGrant {
+                room_join: true,
+                room: "r".into(),
+                can_publish: recorder.then_some(false),
+                hidden: recorder,
+                recorder,
+                ..VideoGrant::default()
+            };
+            let expected = Claims {
+                api_key: "first".into(),
+                identity: "alice".into(),
+                name: "alice".into(),
+                metadata: String::new(),
+                attributes: HashMap::new(),
+                kind: proto::participant_info::Kind::Standard,
+                kind_details: Vec::new(),
+                video: Some(video),
+                sip: SipGrant::default(),
+                room_preset: String::new(),
+                room_config: None,
+                expires_at: now() + life,
+                not_before: Some(now()),
+            };
+            assert_eq!(keys().verify(&token, now()), Ok(expected));
+        }
+    }
+
+    #[test]
     fn a_change_of_permissions_is_in_the_next_token() {
         let mut grants = join_grants();
         let permission = proto::ParticipantPermission { can_publish: true, ..proto::ParticipantPermission::default() };

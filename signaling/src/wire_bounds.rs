@@ -441,6 +441,51 @@ mod tests {
     }
 
     #[test]
+    fn a_join_waits_in_as_much_memory_as_what_the_client_wrote() {
+        let grants = crate::token::Grants {
+            identity: "alice".parse().unwrap(),
+            name: String::new(),
+            metadata: String::new(),
+            attributes: HashMap::new(),
+            kind: proto::participant_info::Kind::Standard,
+            kind_details: Vec::new(),
+            video: crate::token::VideoGrant::default(),
+            room_preset: String::new(),
+            room_config: None,
+            expires_at: std::time::UNIX_EPOCH,
+            not_before: None,
+            api_key: String::new(),
+        };
+        let mut join = Join {
+            mode: crate::join::Mode::V1,
+            bearer: grants.identity.clone(),
+            grants,
+            client: proto::ClientInfo::default(),
+            protocol_version: 17,
+            auto_subscribe: true,
+            adaptive_stream: false,
+            reconnect: None,
+            add_tracks: Vec::new(),
+            publisher_offer: None,
+            sync_state: None,
+        };
+        assert_eq!(join_memory(&join), 0);
+        join.publisher_offer = Some(proto::SessionDescription { sdp: "x".repeat(3_000), ..Default::default() });
+        join.grants.metadata = "m".repeat(200);
+        assert_eq!(join_memory(&join), 3_200);
+
+        let cid = "c".repeat(50);
+        join.add_tracks = vec![proto::AddTrackRequest { cid, ..Default::default() }; 4];
+        let tracks = 4 * (size_of::<proto::AddTrackRequest>() + 52);
+        assert_eq!(join_memory(&join), 3_200 + tracks);
+        // Twenty tracks that take two bytes each, and more where they are kept.
+        let publish_tracks = vec![proto::TrackPublishedResponse::default(); 20];
+        join.sync_state = Some(proto::SyncState { publish_tracks, ..Default::default() });
+        let state = 20 * (2 + size_of::<proto::TrackPublishedResponse>());
+        assert_eq!(join_memory(&join), 3_200 + tracks + state);
+    }
+
+    #[test]
     fn packed_numbers_are_counted_one_by_one() {
         let packed = proto::UpdateLocalAudioTrack { features: vec![1; 100], ..Default::default() };
         let request = proto::signal_request::Message::UpdateAudioTrack(packed);

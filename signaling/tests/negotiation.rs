@@ -294,6 +294,7 @@ fn layers_and_retransmissions_are_known_by_the_groups_of_their_ssrcs() {
             with(&["a=ssrc-group:FID 11 20", "a=ssrc-group:SIM 10 11 12", "a=ssrc-group:SIM 12 30"]),
             &[(10, None), (11, Some(20)), (12, None)],
         ),
+        (with(&["a=ssrc-group:SIM 10 11", "a=ssrc-group:SIM 12 30"]), &[(10, None), (11, None)]),
         (with(&["a=ssrc-group:SIM 12 11 10 30"]), &[(12, None), (11, None), (10, None)]),
         (with(&["a=ssrc-group:SIM 12"]), &[(10, None)]),
     ] {
@@ -533,6 +534,19 @@ fn without_a_free_slot_nothing_is_bound_until_the_client_offers_more() {
 
     negotiation.read_offer(&recorded("v1-chromium-full-17-offer")).unwrap();
     assert_eq!(negotiation.bind(&track("TR_4", Codec::Vp8)).unwrap().mid, mid("7"));
+}
+
+#[test]
+fn what_is_shown_has_no_ssrc_of_the_clients() {
+    let mut negotiation = negotiation(Role::Single);
+    negotiation.read_offer(&recorded("v1-chromium-svc-05-offer")).unwrap();
+    for (ssrc, track) in [(2_846_634_636_u32, track("TR_a", Codec::Opus)), (1_139_307_450, track("TR_v", Codec::Vp8))] {
+        let mut written = serde_json::to_value(&negotiation).unwrap();
+        written["ssrcs"]["next"] = ssrc.into();
+        let mut negotiation: Negotiation = serde_json::from_value(written).unwrap();
+        let section = negotiation.bind(&track).unwrap();
+        assert!(section.ssrc.0 != ssrc && section.rtx_ssrc.is_none_or(|rtx| rtx.0 != ssrc));
+    }
 }
 
 #[test]

@@ -228,6 +228,10 @@ async fn a_drain_sends_everybody_away_and_admits_nobody() {
     let draining = tokio::spawn(async move { rooms.drain(PATIENCE).await });
     assert_eq!(client.leave().await.reason(), proto::DisconnectReason::ServerShutdown);
     assert_eq!(client.frame().await, Frame::Close);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!draining.is_finished(), "it waits until the client has had its last words");
     client.to.send(Frame::Close).await.unwrap();
     draining.await.unwrap();
     assert_eq!(server.rooms.counts().rooms, 0);

@@ -392,4 +392,18 @@ mod tests {
         assert_eq!(track.to_json().get("schema"), None);
         assert_eq!(track.to_json()["encryption"], json!("NONE"));
     }
+
+    #[test]
+    fn optional_parts_of_a_data_track_have_their_original_names() {
+        use proto::data_track_frame_encoding::{Value as FrameEncoding, WellKnownFrameEncoding};
+        let value = FrameEncoding::WellKnown(WellKnownFrameEncoding::Json as i32);
+        let track = proto::DataTrackInfo {
+            frame_encoding: Some(proto::DataTrackFrameEncoding { value: Some(value) }),
+            schema: Some(proto::DataTrackSchemaId { name: "Pose".into(), ..Default::default() }),
+            ..proto::DataTrackInfo::default()
+        };
+        let written = track.to_json();
+        assert_eq!(written["frame_encoding"], json!({ "well_known": "WELL_KNOWN_FRAME_ENCODING_JSON" }));
+        assert_eq!(written["schema"], json!({ "name": "Pose" }));
+    }
 }

@@ -623,6 +623,12 @@ mod tests {
 
     #[test]
     fn opus_is_sent_in_stereo_if_the_track_is() {
+        let with_fmtp = |codec| SectionCodec { fmtp: "a=1;sprop-stereo=0".into(), ..our_entry(96, codec, false) };
+        let offered = [Codec::Pcmu, Codec::Opus].map(with_fmtp);
+        let sent = for_sending(&offered, &EnabledCodecs::new(&[]), None, true);
+        let sent: Vec<_> = sent.iter().map(|entry| entry.fmtp.as_str()).collect();
+        assert_eq!(sent, ["a=1;sprop-stereo=0", "a=1;sprop-stereo=1"]);
+
         let offered = "minptime=10;stereo=0;sprop-stereo=0;useinbandfec=1";
         assert_eq!(opus_to_send(offered, true), "minptime=10;useinbandfec=1;sprop-stereo=1");
         assert_eq!(opus_to_send(offered, false), "minptime=10;useinbandfec=1");

@@ -444,7 +444,7 @@ mod tests {
     fn packets_for_joiners_are_bounded_in_time_and_size() {
         let start = Instant::now();
         let mut memory = DataMemory::default();
-        for _ in 0..11 {
+        for _ in 0..30 {
             memory.keep(start, None, Vec::new(), Bytes::from(vec![0; 10 * 1024]));
         }
         assert_eq!(memory.recent(start).count(), 10);

@@ -135,4 +135,35 @@ mod tests {
         assert_eq!(timers.pop(start + Duration::from_secs(2)), Some(Timer::Empty));
         assert_eq!(timers.deadline(), None);
     }
+
+    #[test]
+    fn who_is_gone_is_waited_for_no_more() {
+        let of: [fn(ParticipantSid) -> Timer; 8] = [
+            Timer::Join,
+            Timer::Rejoin,
+            Timer::RefreshToken,
+            Timer::Negotiate,
+            Timer::Answer,
+            Timer::Receipt,
+            Timer::MissingTracks,
+            Timer::Speaker,
+        ];
+        let (gone, other): (ParticipantSid, ParticipantSid) = ("PA_gone".parse().unwrap(), "PA_x".parse().unwrap());
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        for (timer, seconds) in of.iter().zip(1..) {
+            timers.set(timer(gone.clone()), start + Duration::from_secs(seconds));
+            timers.set(timer(other.clone()), start + Duration::from_secs(2 * seconds));
+        }
+        timers.clear_participant(&gone);
+        let left: Vec<_> = std::iter::from_fn(|| timers.pop(start + Duration::from_secs(60))).collect();
+        assert_eq!(left, of.map(|timer| timer(other.clone())));
+    }
+
+    #[test]
+    fn unix_times_are_those_of_the_wall_clock() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_micros(1_800_000_000_123_456);
+        let now = Now { at: Instant::now(), wall };
+        assert_eq!((now.unix_ms(), now.unix_us()), (1_800_000_000_123, 1_800_000_000_123_456));
+    }
 }

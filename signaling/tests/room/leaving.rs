@@ -130,6 +130,48 @@ fn who_loses_media_is_asked_to_join_anew() {
     assert!(world.closed.contains(&bob.connection));
 }
 
+/// It is opened again only if nobody has used it.
+#[test]
+fn a_publisher_transport_that_fails_after_it_was_answered_makes_the_client_join_anew() {
+    let mut world = World::new();
+    let alice = world.join(join("alice", Mode::V0));
+    world.answer(&alice);
+    let session = world.session(&alice);
+    let (publisher, subscriber) = (session.publisher.id, session.subscriber.as_ref().unwrap().id);
+    world.event(Event::TransportConnected { transport: subscriber });
+    world.offer(&alice, 1, &Offer::default().application());
+    world.forget();
+    world.event(Event::TransportEnded { transport: publisher, end: TransportEnd::HandshakeFailed });
+    let leave = &leaves(&world.take(&alice))[0];
+    assert_eq!((leave.reason(), leave.action()), (Reason::ConnectionTimeout, Action::Reconnect));
+    assert!(!world.commands.iter().any(|command| matches!(command, Command::OpenTransport { .. })));
+}
+
+#[test]
+fn a_primary_transport_that_nobody_has_used_ends_the_join() {
+    let mut world = World::new();
+    let alice = world.join(join("alice", Mode::V0));
+    let transport = world.session(&alice).subscriber.as_ref().unwrap().id;
+    world.event(Event::TransportEnded { transport, end: TransportEnd::HandshakeFailed });
+    let leave = &leaves(&world.take(&alice))[0];
+    assert_eq!((leave.reason(), leave.action()), (Reason::JoinFailure, Action::Disconnect));
+    assert!(world.room.session("alice").is_none());
+}
+
+#[test]
+fn both_transports_that_fail_are_one_loss() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let transports: Vec<_> = world.session(&alice).transports().map(|transport| transport.id).collect();
+    for transport in transports {
+        world.event(Event::TransportEnded { transport, end: TransportEnd::ConsentLost });
+        world.pass(s(3));
+    }
+    assert_eq!(leaves(&world.take(&alice)).len(), 1);
+    // Five seconds after the first of them.
+    assert!(world.room.session("alice").is_none());
+}
+
 #[test]
 fn a_leave_counts_although_the_client_closed_its_transport_before() {
     let mut world = World::new();

@@ -411,6 +411,21 @@ fn media_and_add_track_find_each_other_in_either_order() {
 }
 
 #[test]
+fn sections_with_other_names_are_claimed_by_their_kind() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let offer = Offer::default().video("{other}", 10).audio("{another}", 20).audio("mic", 30);
+    world.offer(&alice, 1, &offer);
+    for request in [microphone("mic"), microphone("second"), Request::AddTrack(camera("cam"))] {
+        world.request(&alice, request);
+    }
+    let session = world.session(&alice);
+    let mut claimed: Vec<_> = session.publications.values().map(|p| (p.mid.to_string(), p.cid.as_str())).collect();
+    claimed.sort();
+    assert_eq!(claimed, [("0".to_owned(), "cam"), ("1".to_owned(), "second"), ("2".to_owned(), "mic")]);
+}
+
+#[test]
 fn a_browser_with_other_track_ids_gets_the_first_pending_track_of_the_kind() {
     let mut world = World::new();
     let alice = world.enter_v0("alice");
@@ -449,6 +464,33 @@ fn a_name_in_the_sdp_goes_before_the_order_of_requests() {
     let mids: Vec<_> =
         world.session(&alice).publications.values().map(|p| (p.cid.clone(), p.mid.to_string())).collect();
     assert!(mids.contains(&("second".into(), "1".into())) && mids.contains(&("first".into(), "2".into())));
+}
+
+#[test]
+fn a_section_without_a_known_name_takes_no_track_that_another_one_names() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, microphone("first"));
+    world.request(&alice, microphone("second"));
+    world.offer(&alice, 1, &Offer::default().application().audio("{other}", 10).audio("first", 20));
+    let session = world.session(&alice);
+    let mut mids: Vec<_> = session.publications.values().map(|p| (p.mid.to_string(), p.cid.as_str())).collect();
+    mids.sort();
+    assert_eq!(mids, [("1".to_owned(), "second"), ("2".to_owned(), "first")]);
+}
+
+/// The name of a backup codec's track is one of its own.
+#[test]
+fn a_track_is_found_by_the_name_of_any_of_its_codecs() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    world.request(&alice, Request::AddTrack(camera("first")));
+    let mut second = camera("second");
+    second.simulcast_codecs[0].cid = "backup".into();
+    world.request(&alice, Request::AddTrack(second));
+    world.offer(&alice, 1, &Offer::default().application().video("backup", 10));
+    let session = world.session(&alice);
+    assert_eq!(session.publications.values().map(|p| p.cid.as_str()).collect::<Vec<_>>(), ["second"]);
 }
 
 #[test]
@@ -784,7 +826,8 @@ fn a_track_with_a_long_description_is_refused() {
     world.request(&alice, Request::AddTrack(named(longest + 1)));
     let reasons: Vec<_> = request_responses(&world.take(&alice)).iter().map(|answer| answer.reason()).collect();
     assert_eq!(reasons, [Reason::LimitExceeded]);
-    assert_eq!(world.session(&alice).pending.len(), 1);
+    let accepted: Vec<_> = world.session(&alice).pending.iter().map(|pending| pending.request.name.len()).collect();
+    assert_eq!(accepted, [longest]);
     assert_eq!(world.tracks_refused, 1);
 }
 
