@@ -135,6 +135,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn all_that_there_is_may_be_taken_to_the_last_byte() {
+        let bodies = Bodies::default();
+        let shares: Vec<_> = (0..ALL_BYTES_MAX / ADDRESS_BYTES_MAX).map(|number| number.to_string()).collect();
+        let whole = || unfinished(ADDRESS_BYTES_MAX);
+        let mut held: Vec<_> = shares.iter().map(|of| Box::pin(bodies.read(of, whole(), ADDRESS_BYTES_MAX))).collect();
+        let (last, others) = held.split_last_mut().unwrap();
+        assert!(others.iter_mut().all(|body| body.now_or_never().is_none()));
+        assert_eq!(bodies.read("0", unfinished(1), MAX).now_or_never(), Some(Err(BodyError::Busy)), "of its address");
+        assert!(last.now_or_never().is_none());
+        assert_eq!(bodies.read("another", unfinished(1), MAX).now_or_never(), Some(Err(BodyError::Busy)), "of all");
+        drop(held);
+        assert_eq!(bodies.read("a", Body::from(vec![0; 10]), 10).await.map(|body| body.len()), Ok(10));
+        let in_two =
+            Body::from_stream(stream::iter([5, 5].map(|bytes| Ok::<_, std::io::Error>(Bytes::from(vec![0; bytes])))));
+        assert_eq!(bodies.read("a", in_two, 10).await.map(|body| body.len()), Ok(10));
+    }
+
+    #[tokio::test]
     async fn all_addresses_together_have_a_bound_and_each_body_its_own() {
         let bodies = Bodies::default();
         let addresses: Vec<_> = (0..ALL_BYTES_MAX / MAX).map(|number| number.to_string()).collect();

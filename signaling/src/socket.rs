@@ -195,6 +195,7 @@ mod tests {
     use crate::rooms::{CountedSession, RoomHandle};
     use crate::session::{ConnectionId, outbox};
     use futures_util::FutureExt as _;
+    use prost::Message as _;
     use tokio::sync::mpsc;
 
     /// Frames of the client that a session leaves unread.
@@ -246,6 +247,30 @@ mod tests {
         fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             Poll::Ready(Ok(()))
         }
+    }
+
+    /// 240 of them are as many as 64 tracks take to come up.
+    #[tokio::test]
+    async fn requests_cost_what_they_make_others_be_told() {
+        const MUTES: usize = 3_000;
+        let (room, mut inputs) = RoomHandle::new();
+        tokio::spawn(async move { while inputs.recv().await.is_some() {} });
+        let (_outbox, unsent) = outbox();
+        let session = Session::new(ConnectionId(1), room, unsent, CountedSession::of_nobody());
+        let (client, frames) = mpsc::channel(MUTES);
+        let mute = proto::signal_request::Message::Mute(proto::MuteTrackRequest::default());
+        let mute: Bytes = proto::SignalRequest { message: Some(mute) }.encode_to_vec().into();
+        for _ in 0..MUTES {
+            client.try_send(Frame::Binary(mute.clone())).unwrap();
+        }
+        let mut running = pin!(session.run(Socket(frames)));
+        for _ in 0..2 * MUTES {
+            assert_eq!((&mut running).now_or_never(), None);
+            tokio::task::yield_now().await;
+        }
+        let read = client.capacity();
+        // Of those that time pays for meanwhile there are thirty in a second.
+        assert!((230..1_000).contains(&read), "{read} were read");
     }
 
     #[tokio::test]

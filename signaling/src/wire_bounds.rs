@@ -487,10 +487,13 @@ mod tests {
 
     #[test]
     fn packed_numbers_are_counted_one_by_one() {
-        let packed = proto::UpdateLocalAudioTrack { features: vec![1; 100], ..Default::default() };
-        let request = proto::signal_request::Message::UpdateAudioTrack(packed);
-        let bytes = proto::SignalRequest { message: Some(request) }.encode_to_vec();
-        assert_eq!(measure_signal(&bytes).unwrap().elements, 100);
+        // Of one byte, of two, and of ten.
+        for number in [1, 128, -1] {
+            let packed = proto::UpdateLocalAudioTrack { features: vec![number; 100], ..Default::default() };
+            let request = proto::signal_request::Message::UpdateAudioTrack(packed);
+            let bytes = proto::SignalRequest { message: Some(request) }.encode_to_vec();
+            assert_eq!(measure_signal(&bytes).unwrap().elements, 100, "{number}");
+        }
     }
 
     #[test]

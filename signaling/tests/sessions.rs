@@ -238,6 +238,28 @@ async fn a_drain_sends_everybody_away_and_admits_nobody() {
     assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::ShuttingDown)));
 }
 
+/// So each has its own transports there, two of each client.
+#[tokio::test]
+async fn rooms_of_one_worker_share_no_ids() {
+    let server = start();
+    let mut clients = Vec::new();
+    for room in ["one", "two", "three"] {
+        let mut join = join("alice");
+        join.grants.video.room = room.into();
+        clients.push(Client::of(server.rooms.join(join).await.unwrap()));
+    }
+    let patience = std::time::Instant::now() + PATIENCE;
+    while server.rooms.workers()[0].load() < 6 {
+        assert!(std::time::Instant::now() < patience, "{} transports", server.rooms.workers()[0].load());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // One that ends takes nothing from the others.
+    server.rooms.delete_room("one").await.unwrap();
+    assert_eq!(clients[0].leave().await.reason(), proto::DisconnectReason::RoomDeleted);
+    let names: Vec<_> = server.rooms.list_rooms(&[]).await.into_iter().map(|room| room.name).collect();
+    assert_eq!(names, ["three", "two"]);
+}
+
 #[tokio::test]
 async fn a_deleted_room_can_be_joined_anew() {
     let server = start();

@@ -17,7 +17,9 @@ use signaling::protobuf_json::Readable;
 use signaling::session::{Framing, Incoming};
 use signaling::socket::Frame;
 use signaling::token::{Claims, SipGrant, VideoGrant};
-use signaling::wire_bounds::{self, API, Bounds, DATA_PACKET, DESCRIPTION, SIDS, SMALL, SYNC_STATE, Source};
+use signaling::wire_bounds::{
+    self, API, Bounds, DATA_PACKET, DESCRIPTION, JSON_VALUES_MAX, Refused, SIDS, SMALL, SYNC_STATE, Source,
+};
 
 struct Counting;
 
@@ -115,15 +117,19 @@ fn a_text_frame_of_many_values_is_refused_before_it_is_parsed() {
     let mut framing = warmed_up();
     let many = format!(r#"{{"syncState":{{"publishTracks":[{}{{}}]}}}}"#, "{},".repeat(600_000));
     let deep = "[".repeat(100) + &"]".repeat(100);
-    for text in [many, format!(r#"{{"syncState":{deep}}}"#)] {
+    for (text, reason) in
+        [(many, Refused::Elements(JSON_VALUES_MAX)), (format!(r#"{{"syncState":{deep}}}"#), Refused::Depth)]
+    {
         let (read, peak, _) = memory_of(|| framing.read(Frame::Text(text), 0));
-        assert!(matches!(read, Incoming::Unreadable(_)));
+        assert_eq!(read, Incoming::Unreadable(reason));
         assert!(peak < REFUSAL_BYTES_MAX, "{peak} bytes");
     }
     // Few enough to be parsed, too many for their kind.
     let sids = serde_json::to_string(&sids(20_000)).unwrap();
     let read = framing.read(Frame::Text(format!(r#"{{"subscription":{{"trackSids":{sids}}}}}"#)), 0);
-    assert!(matches!(read, Incoming::Unreadable(_)));
+    assert_eq!(read, Incoming::Unreadable(Refused::Elements(SIDS.elements)));
+    let read = framing.read(Frame::Text("{nonsense".into()), 0);
+    assert_eq!(read, Incoming::Unreadable(Refused::Malformed));
 }
 
 #[test]
@@ -223,7 +229,6 @@ fn the_memory_of_a_message_is_foretold() {
 /// What is at its bounds is read, and what is beyond any of them is not.
 #[test]
 fn each_bound_is_the_last_that_is_allowed() {
-    use wire_bounds::Refused;
     let message = proto::ListRoomsRequest { names: vec!["name".into(); 10] };
     let bytes = message.encode_to_vec();
     let cost = wire_bounds::measure::<proto::ListRoomsRequest>(&bytes, &API).unwrap();

@@ -306,9 +306,9 @@ impl Room {
             return;
         }
         match &participant.state.subscriber {
+            // While an offer is outstanding, none is scheduled.
             Some(subscriber) => {
-                let free = !subscriber.outstanding && !subscriber.ended;
-                if free && subscriber.negotiation.is_offer_due() {
+                if !subscriber.ended && subscriber.negotiation.is_offer_due() {
                     self.send_offer(now, sid);
                 }
             }

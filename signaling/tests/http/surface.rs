@@ -71,6 +71,16 @@ async fn a_preflight_gets_back_the_method_and_headers_it_asks_for() {
 }
 
 #[tokio::test]
+async fn what_is_no_preflight_is_answered_by_its_route() {
+    let server = Server::start().await;
+    let (origin, wanted) = (("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST"));
+    for (method, headers) in [("OPTIONS", &[wanted][..]), ("OPTIONS", &[origin]), ("GET", &[origin, wanted])] {
+        let answer = server.send(Request { method, path: "/nope", headers, body: b"" }).await;
+        assert_eq!((answer.status, answer.header("access-control-allow-methods")), (404, None), "{method} {headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_preflight_for_an_unusual_method_gets_nothing() {
     let server = Server::start().await;
     let headers = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "PUT")];

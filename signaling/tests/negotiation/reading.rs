@@ -4,7 +4,7 @@ use shared::media::{Codec, MediaKind};
 use signaling::negotiation::{Negotiation, OfferNews, PublishSettings, Role, SendingSection};
 
 use crate::view::{View, assert_well_formed};
-use crate::{mid, negotiation, rids};
+use crate::{mid, negotiation, rids, track};
 
 const PASSWORD: &str = "twenty-two characters!";
 const FINGERPRINT: &str =
@@ -186,6 +186,20 @@ fn extensions_are_taken_that_the_client_may_send() {
         (vec![extmap("1", "urn:of:tomorrow"), extmap("1", RID)], (None, Some(1))),
     ] {
         assert_eq!(taken(&lines), expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn extensions_are_sent_that_the_client_reads() {
+    for (direction, id) in
+        [("", Some(3)), ("/sendrecv", Some(3)), ("/recvonly", Some(3)), ("/sendonly", None), ("/inactive", None)]
+    {
+        let extmap = format!("a=extmap:3{direction} http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time");
+        let lines = ["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8, &extmap, "a=recvonly"];
+        let mut negotiation = negotiation(Role::Single);
+        negotiation.read_offer(&offer(&[&lines])).unwrap();
+        let section = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
+        assert_eq!(section.extensions.abs_send_time, id, "{direction}");
     }
 }
 

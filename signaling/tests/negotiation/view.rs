@@ -148,6 +148,10 @@ pub fn assert_well_formed(sdp: &str, setup: &str) {
         assert_eq!(section.has("end-of-candidates"), index == 0);
         if section.is_media() {
             assert_media_section(section);
+        } else {
+            // RFC 8841. What is longer than a client takes is never sent to one.
+            assert_eq!((section.value("sctp-port"), section.value("max-message-size")), ("5000", "65535"));
+            assert_eq!(section.direction(), "sendrecv");
         }
     }
 }

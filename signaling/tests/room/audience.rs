@@ -277,6 +277,18 @@ fn administrators_and_agents_are_announced_and_hear_of_everybody() {
 }
 
 #[test]
+fn a_hidden_recorder_is_announced_to_nobody() {
+    let Stage { mut world, .. } = stage();
+    let mut recorder = join("the-recorder", Mode::V1);
+    recorder.grants.video.recorder = true;
+    recorder.grants.video.hidden = true;
+    let recorder = world.join(recorder);
+    assert_eq!(world.room.view().members[&world.sid(&recorder)].presence, Presence::Announced);
+    let bob = view(&mut world, "bob");
+    assert_eq!(others(&world.take(&bob)), BTreeSet::from(["host".to_owned()]));
+}
+
+#[test]
 fn a_resume_is_told_of_the_announced() {
     let Stage { mut world, .. } = stage();
     let bob = view(&mut world, "bob");

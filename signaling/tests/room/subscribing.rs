@@ -3,7 +3,7 @@
 use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
-use sfu::command::Command;
+use sfu::command::{Command, Event, TransportEnd};
 use signaling::join::{Join, Mode};
 use signaling::participant::WISHES_MAX;
 
@@ -123,6 +123,37 @@ fn an_offer_that_stays_unanswered_makes_the_client_start_over() {
     world.pass(s(15));
     let leave = &leaves(&world.take(&bob))[0];
     assert_eq!(leave.action(), proto::leave_request::Action::Reconnect);
+}
+
+#[test]
+fn nothing_is_offered_to_who_closed_its_transport_or_has_nothing_to_be_told() {
+    for is_closed in [true, false] {
+        let mut world = World::new();
+        let alice = world.enter_v0("alice");
+        let mut request = join("bob", Mode::V0);
+        if !is_closed {
+            // It plays no AV1.
+            request.client.browser = "Safari".into();
+        }
+        let bob = world.enter(request);
+        world.pass(s(1));
+        if is_closed {
+            let transport = world.session(&bob).subscriber.as_ref().unwrap().id;
+            world.event(Event::TransportEnded { transport, end: TransportEnd::ClosedByPeer });
+        }
+        let mut camera = crate::world::camera("cam");
+        camera.simulcast_codecs[0].codec = "av1".into();
+        world.request(&alice, Request::AddTrack(camera));
+        let offer = Offer::default().application().browser_video("cam", 10);
+        world.offer(&alice, 1, &offer);
+        world.pass(s(1));
+        let told = world.take(&bob);
+        assert!(offers(&told).is_empty(), "{is_closed}");
+        let refused = told.iter().any(|m| {
+            matches!(m, Response::SubscriptionResponse(r) if r.err() == proto::SubscriptionError::SeCodecUnsupported)
+        });
+        assert_eq!(refused, !is_closed);
+    }
 }
 
 #[test]
