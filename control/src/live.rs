@@ -256,3 +256,64 @@ impl Known {
         self.streams.insert(stream.id, Arc::clone(stream));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::stream::StreamState;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(seconds))
+    }
+
+    fn stream(owner: &str, state: StreamState, changed: u64) -> Stream {
+        Stream {
+            room_name: format!("live_{owner}_1"),
+            state,
+            started_at: Some(at(0)),
+            updated_at: at(changed),
+            ..Stream::new(owner.parse().unwrap(), at(0))
+        }
+    }
+
+    fn ban(user: &str) -> Ban {
+        let by = "root".parse().unwrap();
+        Ban { user_id: user.parse().unwrap(), reason: "spam".into(), until: None, by, at: at(0), lifted_at: None }
+    }
+
+    /// The poll reads each change several times.
+    #[test]
+    fn a_stream_that_ended_is_known_for_ten_minutes() {
+        let live = Live::default();
+        let (ended, on_air) = (stream("ana", StreamState::Ended, 100), stream("bo", StreamState::Live, 0));
+        for stream in [&ended, &on_air] {
+            assert!(live.observe(stream.clone(), |_| ()).is_some());
+        }
+
+        live.forget_old(at(700));
+        assert!(live.observe(ended.clone(), |_| ()).is_none(), "it is no news");
+        assert!(live.stream(ended.id).is_some() && live.of_room(&ended.room_name).is_some());
+        live.forget_old(at(701));
+        assert!(live.stream(ended.id).is_none() && live.of_room(&ended.room_name).is_none());
+        live.forget_old(at(1_000_000));
+        assert!(live.of_room(&on_air.room_name).is_some(), "it is live");
+    }
+
+    #[test]
+    fn a_ban_that_holds_is_not_forgotten_and_a_lifted_one_is_no_news_for_ten_minutes() {
+        let live = Live::default();
+        let (for_ever, over) = (ban("ana"), Ban { until: Some(at(100)), ..ban("bo") });
+        let lifted = Ban { lifted_at: Some(at(100)), ..ban("cy") };
+        for ban in [&for_ever, &over, &lifted] {
+            assert!(live.observe_ban(ban.clone()));
+        }
+
+        live.forget_old(at(99));
+        assert!(!live.observe_ban(over.clone()), "it holds");
+        live.forget_old(at(700));
+        assert!(!live.observe_ban(lifted.clone()));
+        live.forget_old(at(701));
+        assert!(live.ban(&for_ever.user_id, at(701)).is_some());
+        assert!(live.observe_ban(lifted) && live.observe_ban(over), "nothing is kept of them");
+    }
+}

@@ -123,11 +123,106 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::stream::EndReason;
 
     fn ban(user: usize, reason: &str) -> Decision {
         let (user_id, by) = (user.to_string().parse().unwrap(), "admin".parse().unwrap());
         let at = Timestamp::default();
         Decision::Ban(Ban { user_id, reason: reason.into(), until: None, by, at, lifted_at: None })
+    }
+
+    fn end(stream: StreamId, seconds: i64) -> Decision {
+        let at = Timestamp::from_millis(seconds * 1_000);
+        let (from, end_reason) = (StreamState::LIVE.to_vec(), Some(EndReason::Stopped));
+        Decision::End(stream, Transition { from, to: StreamState::Ended, at, end_reason, room_sid: None })
+    }
+
+    fn block(stream: StreamId, user: &str) -> Decision {
+        let (user_id, by) = (user.parse().unwrap(), "ana".parse().unwrap());
+        Decision::Block(stream, Block { user_id, blocked_at: Timestamp::default(), by, reason: None })
+    }
+
+    fn live(owner: &str) -> Stream {
+        let at = Timestamp::default();
+        Stream { state: StreamState::Live, started_at: Some(at), viewers: 3, ..Stream::new(owner.parse().unwrap(), at) }
+    }
+
+    #[test]
+    fn what_is_stored_is_held_no_more_and_all_else_is() {
+        let (one, other) = (StreamId::generate(), StreamId::generate());
+        let all = [end(one, 1), end(other, 1), block(one, "bo"), block(one, "cy"), ban(1, "spam"), ban(2, "spam")];
+        for stored in &all {
+            let mut held = Held::default();
+            for decision in &all {
+                assert_eq!(held.push(decision.clone()), Push::New);
+            }
+
+            held.remove(stored);
+
+            let rest: Vec<_> = all.iter().filter(|decision| *decision != stored).cloned().collect();
+            assert_eq!(held.all(), rest);
+        }
+    }
+
+    #[test]
+    fn the_same_end_or_block_of_the_same_stream_is_known() {
+        let (one, other) = (StreamId::generate(), StreamId::generate());
+        let mut held = Held::default();
+        for decision in [end(one, 1), end(other, 1), block(one, "bo"), block(other, "bo"), block(one, "cy")] {
+            assert_eq!(held.push(decision), Push::New);
+        }
+
+        for decision in [end(one, 2), block(one, "bo"), block(other, "bo")] {
+            assert_eq!(held.push(decision), Push::Known);
+        }
+        assert!(matches!(held.end_of(one), Some(end) if end.at == Timestamp::from_millis(1_000)), "the first one");
+        assert_eq!(held.end_of(StreamId::generate()), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_held_no_more() {
+        let (one, other) = (StreamId::generate(), StreamId::generate());
+        let mut held = Held::default();
+        for decision in [block(one, "bo"), block(one, "cy"), block(other, "bo"), ban(1, "spam"), ban(2, "spam")] {
+            assert_eq!(held.push(decision), Push::New);
+        }
+        let (bo, first) = ("bo".parse().unwrap(), "1".parse().unwrap());
+
+        assert_eq!([held.remove_block(one, &bo), held.remove_block(one, &bo)], [true, false]);
+        assert_eq!([held.remove_ban(&first), held.remove_ban(&first)], [true, false]);
+        assert_eq!(held.all(), [block(one, "cy"), block(other, "bo"), ban(2, "spam")]);
+    }
+
+    #[test]
+    fn a_held_ban_is_of_its_user_and_until_its_time() {
+        let at = Timestamp::from_millis;
+        let Decision::Ban(ban) = ban(1, "spam") else { unreachable!("it is one") };
+        let mut held = Held::default();
+        held.push(Decision::Ban(Ban { until: Some(at(1_000)), ..ban }));
+        let holds = |user: &str, now| held.ban_of(&user.parse().unwrap(), at(now)).is_some();
+
+        assert!(holds("1", 999) && !holds("1", 1_000) && !holds("2", 999));
+    }
+
+    #[test]
+    fn a_copy_of_a_stream_is_as_if_what_is_held_were_stored() {
+        let (stream, other) = (live("ana"), live("bo"));
+        let mut held = Held::default();
+        for decision in [end(stream.id, 1), block(stream.id, "cy"), block(stream.id, "bad"), block(other.id, "dan")] {
+            held.push(decision);
+        }
+
+        let known = held.applied(stream.clone());
+
+        assert_eq!((known.state, known.end_reason, known.viewers), (StreamState::Ended, Some(EndReason::Stopped), 0));
+        let at = Timestamp::from_millis(1_000);
+        assert_eq!((known.ended_at, known.state_since, known.updated_at), (Some(at), at, at));
+        assert_eq!(known.blocks.iter().map(|block| block.user_id.as_str()).collect::<Vec<_>>(), ["bad", "cy"]);
+        assert_eq!(held.applied(known.clone()), known, "once is enough");
+        let ended = Stream { state: StreamState::Ended, end_reason: Some(EndReason::Banned), ..stream };
+        assert_eq!(held.applied(ended).end_reason, Some(EndReason::Banned), "the store's end counts");
+        let other = held.applied(other);
+        assert!(other.is_live() && other.blocks.len() == 1);
     }
 
     #[test]
