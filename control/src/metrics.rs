@@ -148,7 +148,7 @@ impl<'a> Page<'a> {
 pub fn render(sources: &Sources) -> String {
     let mut page = Page::new(&sources.node_id);
     let counters = sources.workers.counters();
-    process::add(&mut page, sources);
+    process::add(&mut page, sources.began);
     livekit::add(&mut page, sources, &counters);
     let transports = sources.workers.handles().iter().map(|worker| worker.load() as u64).sum();
     page.metric("onair_transports", "Transports now hosted by the workers.", MetricType::GAUGE, &[(&[], transports)]);
