@@ -121,3 +121,76 @@ impl Bookmark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("onair-bookmark-{}", ulid::Ulid::generate()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("bookmark")
+        }
+
+        fn open(&self) -> Bookmark {
+            Bookmark::open(&self.file(), "one to other").unwrap()
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn how_far_a_collection_is_outlives_the_process() {
+        let directory = Directory::new();
+        let mut bookmark = directory.open();
+        assert!(bookmark.is_new());
+        assert_eq!(bookmark.open_from("streams"), Some(None), "from its beginning");
+
+        bookmark.advance("streams", "k2".into(), 2).unwrap();
+        bookmark.advance("streams", "k5".into(), 3).unwrap();
+        let mut next = directory.open();
+        assert!(!next.is_new());
+        assert_eq!((next.copied("streams"), next.open_from("streams")), (5, Some(Some("k5".into()))));
+        assert_eq!((next.copied("bans"), next.open_from("bans")), (0, Some(None)));
+        next.finish("streams").unwrap();
+
+        assert_eq!((directory.open().copied("streams"), directory.open().open_from("streams")), (5, None));
+    }
+
+    #[test]
+    fn a_file_of_another_migration_or_of_nobody_is_refused() {
+        let directory = Directory::new();
+        directory.open().finish("streams").unwrap();
+        let other = Bookmark::open(&directory.file(), "other to one");
+        assert!(matches!(other, Err(BookmarkError::OtherMigration(_))), "{other:?}");
+
+        fs::write(directory.file(), "notes").unwrap();
+        let damaged = Bookmark::open(&directory.file(), "one to other");
+        assert!(matches!(damaged, Err(BookmarkError::Damaged(_))), "{damaged:?}");
+    }
+
+    #[test]
+    fn a_migration_that_is_over_leaves_no_file_and_may_have_had_none() {
+        let directory = Directory::new();
+        directory.open().remove().expect("nothing was copied, so nothing was written");
+        directory.open().finish("streams").unwrap();
+        directory.open().remove().unwrap();
+        assert!(!directory.file().exists());
+
+        let bookmark = directory.open();
+        fs::create_dir(directory.file()).unwrap();
+        let refused = bookmark.remove();
+        assert!(matches!(refused, Err(BookmarkError::File { .. })), "what stays is told of: {refused:?}");
+    }
+}

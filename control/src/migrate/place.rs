@@ -160,6 +160,8 @@ fn at_work(place: &dyn std::fmt::Display) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -193,9 +195,25 @@ mod tests {
         std::fs::write(root.join("one/onair.db"), "").unwrap();
         std::fs::hard_link(root.join("one/onair.db"), root.join("other/onair.db")).unwrap();
         assert!(below("one").is(&below("other")));
+        std::fs::create_dir(root.join("third")).unwrap();
+        std::fs::write(root.join("third/onair.db"), "").unwrap();
+        assert!(!below("one").is(&below("third")));
+        assert!(place("mongodb://db/one").is(&place("mongodb://db/one")));
+        assert!(!place("mongodb://db/one").is(&place("mongodb://db/other")));
         // Whatever is where this was started.
         assert!(place("onair.db").is(&place("./onair.db")));
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn places_are_told_apart_by_their_digests() {
+        let digest = |text: &str| text.parse::<Place>().unwrap().digest();
+        let places = ["one", "other", "mongodb://db/one", "mongodb://db/other"];
+
+        let digests: HashSet<_> = places.iter().map(|place| digest(place)).collect();
+
+        assert_eq!(digests.len(), places.len(), "{digests:?}");
+        assert!(places.iter().all(|place| digests.contains(&digest(place))), "each has one");
     }
 
     #[test]
