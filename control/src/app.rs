@@ -25,7 +25,6 @@ use tracing::{debug, info, warn};
 
 use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
-use crate::descriptors;
 use crate::heap;
 use crate::http::client::{self, Proxies};
 use crate::live::Live;
@@ -141,7 +140,6 @@ impl App {
         };
         let front = serve::Settings {
             per_address: config.http.max_connections_per_ip,
-            descriptors_max: descriptors::max_for_strangers(),
             proxies: proxies.clone(),
             counters: Arc::clone(&sources.serving),
             ..serve::Settings::default()
@@ -524,6 +522,26 @@ fn rooms_config(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_this_machine_does_not_have_is_a_mistake_of_the_configuration() {
+        let listen = |addresses: &[&str]| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            listen(&addresses, 0, "http.addresses")
+        };
+
+        for addresses in [&["192.0.2.1"][..], &["127.0.0.1", "192.0.2.1"], &["127.0.0.1", "2001:db8::1"]] {
+            let refused = listen(addresses).expect_err("it is nobody's").to_string();
+            assert!(refused.contains(addresses.last().unwrap()), "{refused}");
+        }
+        // There may be no IPv6.
+        let both = listen(&["127.0.0.1", "::1"]).unwrap();
+        assert_eq!(both[0].local_addr().unwrap().ip(), Ipv4Addr::LOCALHOST);
+        for all in [&[][..], &["::"], &["127.0.0.1", "::"]] {
+            let all = listen(all).unwrap();
+            assert!(matches!(&all[..], [one] if one.local_addr().unwrap().ip().is_unspecified()), "{all:?}");
+        }
+    }
 
     #[test]
     fn an_address_tells_from_where_it_can_be_reached() {

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tower::Service as _;
 use tracing::{debug, warn};
 
+use crate::descriptors;
 use crate::http::client::{ClientKey, Proxies};
 use crate::problem::{Code, Problem};
 use body::Noted;
@@ -83,7 +84,7 @@ impl Default for Settings {
             message_patience: MESSAGE_PATIENCE,
             unread_max: UNREAD_MAX,
             per_address: 0,
-            descriptors_max: i32::MAX,
+            descriptors_max: descriptors::max_for_strangers(),
             proxies: Proxies::default(),
             counters: Arc::default(),
         }
