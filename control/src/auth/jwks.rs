@@ -282,6 +282,9 @@ fn key(jwk: Jwk) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -318,6 +321,84 @@ mod tests {
             (&[], 0),
         ] {
             assert_eq!((set(short).keys.len(), set(short).short_rsa), (0, Some(bits)));
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What an operator reads of it, line by line.
+    fn told(notes: impl FnOnce()) -> Vec<String> {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .with_max_level(tracing::Level::INFO)
+            .finish();
+        tracing::subscriber::with_default(log, notes);
+        let written = written.0.lock().unwrap();
+        String::from_utf8_lossy(&written).lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn key_set(ids: &[&str], short_rsa: Option<usize>) -> Result<KeySet, String> {
+        let keys = ids.iter().map(|id| {
+            let decoding = DecodingKey::from_secret(b"of no use");
+            Arc::new(Key { id: Some((*id).to_owned()), algorithm: Algorithm::EdDSA, decoding })
+        });
+        Ok(KeySet { keys: keys.collect(), short_rsa })
+    }
+
+    #[test]
+    fn an_operator_is_told_once_a_minute_that_there_are_no_keys_and_when_they_come() {
+        let (mut known, start) = (Known::default(), Instant::now());
+        let mut at = |seconds: u64, fetched: Result<KeySet, String>| {
+            told(|| known.note(fetched, start + Duration::from_secs(seconds)))
+        };
+        let away = || Err("away".to_owned());
+
+        for (seconds, lines) in [(0, 1), (5, 0), (59, 0), (60, 1), (65, 0), (119, 0), (120, 1)] {
+            let told = at(seconds, away());
+            assert_eq!(told.len(), lines, "after {seconds} s: {told:?}");
+            assert!(told.iter().all(|line| line.starts_with("WARN") && line.contains("JWT_JWKS_URL")), "{told:?}");
+        }
+        let told = at(125, key_set(&["a"], None));
+        assert!(matches!(&told[..], [line] if line.starts_with("INFO") && line.contains("first time")), "{told:?}");
+        assert_eq!(at(800, key_set(&["a", "b"], None)), [""; 0], "this is as it should be");
+        for seconds in [1_400, 1_460] {
+            let told = at(seconds, away());
+            assert!(matches!(&told[..], [line] if line.contains("the last ones go on")), "{told:?}");
+        }
+        assert_eq!(at(1_520, key_set(&["a"], None)), [""; 0]);
+    }
+
+    #[test]
+    fn an_operator_is_told_once_of_a_short_key_and_each_time_that_all_keys_are_gone() {
+        let (mut known, now) = (Known::default(), Instant::now());
+        let mut of = |ids: &[&str], short: Option<usize>| told(|| known.note(key_set(ids, short), now));
+
+        assert_eq!(of(&["a"], None), [""; 0]);
+        let told = of(&["a"], Some(1024));
+        assert!(matches!(&told[..], [line] if line.starts_with("WARN") && line.contains("bits=1024")), "{told:?}");
+        assert_eq!(of(&["a"], Some(1024)), [""; 0]);
+        for _ in 0..2 {
+            let told = of(&[], None);
+            assert!(matches!(&told[..], [line] if line.starts_with("WARN") && line.contains("signed out")), "{told:?}");
+            assert_eq!(of(&[], None), [""; 0], "they were gone before");
+            assert_eq!(of(&["a"], None), [""; 0]);
         }
     }
 
