@@ -295,33 +295,4 @@ async fn deliver(sender: Arc<Sender>, parcel: Parcel) -> RoomName {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn server_errors_and_haste_are_tried_again_and_other_refusals_are_not() {
-        assert_eq!(judge(StatusCode::OK), Answer::Taken);
-        assert_eq!(judge(StatusCode::NO_CONTENT), Answer::Taken);
-        assert!(matches!(judge(StatusCode::SERVICE_UNAVAILABLE), Answer::Failed(_)));
-        assert!(matches!(judge(StatusCode::TOO_MANY_REQUESTS), Answer::Failed(_)));
-        assert_eq!(judge(StatusCode::UNAUTHORIZED), Answer::Refused(StatusCode::UNAUTHORIZED));
-        assert_eq!(judge(StatusCode::FOUND), Answer::Refused(StatusCode::FOUND));
-    }
-
-    #[test]
-    fn only_http_urls_are_destinations() {
-        assert!(destination("https://app.example/api/webhooks/livekit").is_ok());
-        for text in ["", "app.example/hooks", "ftp://app.example/", "file:///etc/passwd"] {
-            assert!(destination(text).is_err(), "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn urls_without_a_key_are_a_mistake_of_the_configuration() {
-        let (events, _) = broadcast::channel(1);
-        let config = Webhook { api_key: String::new(), urls: vec!["http://127.0.0.1:9/".into()] };
-
-        assert!(WebhookSender::start(&config, b"secret", || events.subscribe()).is_err());
-        assert!(WebhookSender::start(&Webhook::default(), b"", || events.subscribe()).is_ok());
-    }
-}
+mod tests;
