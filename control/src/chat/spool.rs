@@ -309,18 +309,19 @@ impl File {
     }
 
     fn empty(&mut self) -> io::Result<()> {
-        if self.bytes > 0 {
-            self.file.set_len(0)?;
-            self.bytes = 0;
-        }
+        self.file.set_len(0)?;
+        self.bytes = 0;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::room::tests::message;
+    use std::sync::atomic::Ordering;
+
+    use super::super::room::tests::{live_stream, message};
     use super::*;
+    use crate::store::embedded::Embedded;
 
     fn stored(stream_id: StreamId, seq: i64) -> StoredMessage {
         StoredMessage { stream_id, message: message(seq), hidden_by: None }
@@ -366,6 +367,31 @@ mod tests {
         assert_eq!(spool.last_seq(stream), 2);
         assert_eq!(spool.last_seq(StreamId::generate()), 0);
         assert_eq!(spool.waiting().iter().cloned().collect::<Vec<_>>(), [stored(stream, 1), stored(stream, 2)]);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_has_waits_no_more_neither_here_nor_after_a_restart() {
+        let directory = Directory::new();
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+        let stream = live_stream();
+        store.create(&stream).await.unwrap();
+        let spool = Arc::new(directory.open());
+        spool.push(vec![stored(stream.id, 1), stored(stream.id, 2)]).await.unwrap();
+        let running = tokio::spawn(Arc::clone(&spool).run(Arc::clone(&store)));
+
+        for last in [2, 3, 4] {
+            let length = || directory.0.join(FILE_NAME).metadata().unwrap().len();
+            let begin = Instant::now();
+            while length() > 0 || spool.is_waiting() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "{} bytes are still in the file", length());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(spool.counters.queued.load(Ordering::Relaxed), 0);
+            assert_eq!(store.chat_totals(stream.id).await.unwrap().messages, last);
+            assert!(!directory.open().is_waiting());
+            spool.push(vec![stored(stream.id, last as i64 + 1)]).await.unwrap();
+        }
+        running.abort();
     }
 
     #[tokio::test]
