@@ -127,7 +127,7 @@ impl Product {
         let router = http::router(api, chat_routes).merge(sockets);
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
-        let upkeep = keep_up(Arc::clone(streams.store()), retention, shutdown.clone());
+        let upkeep = keep_up(Arc::clone(streams.store()), UPKEEP, retention, shutdown.clone());
         let watching = store_watch::watch(Arc::clone(streams.store()), store_health.clone(), shutdown.clone());
         let serving = run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone());
         let running = tokio::spawn(async move {
@@ -231,14 +231,14 @@ async fn run(streams: Streams, moderation: Moderation, phase: watch::Sender<Phas
     tokio::join!(keeping, opening);
 }
 
-/// Removes what is past its time, now and then, until `shutdown`.
-async fn keep_up(store: SharedStore, chat_retention: Duration, shutdown: CancellationToken) {
+/// Removes what is past its time, now and each `interval`, until `shutdown`.
+async fn keep_up(store: SharedStore, interval: Duration, chat_retention: Duration, shutdown: CancellationToken) {
     let for_ever = async {
         loop {
             if let Err(error) = store.expire(Timestamp::now(), chat_retention).await {
                 warn!(%error, "what is past its time stays a while longer");
             }
-            tokio::time::sleep(UPKEEP).await;
+            tokio::time::sleep(interval).await;
         }
     };
     shutdown.run_until_cancelled(for_ever).await;
@@ -372,11 +372,34 @@ fn start_chat(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use axum::body::Body;
     use axum::routing::get;
     use tower::Service as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_past_its_time_is_removed_at_the_start_and_again_and_again() {
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
+        let (long_ago, shutdown) = (Timestamp::now().minus(Duration::from_secs(48 * 3600)), CancellationToken::new());
+        let note = async || store.note_webhook("EV_1", long_ago).await.unwrap();
+        note().await;
+        let interval = Duration::from_millis(1);
+        let upkeep = tokio::spawn(keep_up(Arc::clone(&store), interval, Duration::ZERO, shutdown.clone()));
+
+        for _ in 0..3 {
+            let begin = Instant::now();
+            while store.webhook_handled("EV_1", long_ago).await.unwrap() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it is still there");
+                tokio::time::sleep(interval).await;
+            }
+            note().await;
+        }
+        shutdown.cancel();
+        upkeep.await.unwrap();
+    }
 
     #[tokio::test]
     async fn sockets_connect_only_while_the_namespaces_of_all_streams_are_open() {
