@@ -352,3 +352,66 @@ pub(crate) fn presence_of(stream: &Stream, session: &Session) -> Presence {
         left_at: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session by its `sid`, which begins with the letter of its user.
+    fn session(sid: &str, joined_at: i64) -> Presence {
+        Presence {
+            sid: sid.into(),
+            identity: format!("{sid}-identity"),
+            user_id: sid[..1].parse().unwrap(),
+            counts: true,
+            joined_at: Timestamp::from_millis(joined_at),
+            left_at: None,
+        }
+    }
+
+    /// Who is put out of two places because of this session, in any order of the list.
+    fn excess(all: &[Presence], sid: &str) -> Vec<String> {
+        let told = all.iter().find(|session| session.sid == sid).cloned().unwrap_or_else(|| session(sid, 0));
+        let (mut forth, mut back) = (all.to_vec(), all.iter().rev().cloned().collect::<Vec<_>>());
+        let excess = excess_of(&mut forth, &told, 2);
+        assert_eq!(excess, excess_of(&mut back, &told, 2));
+        excess.iter().map(|identity| identity.replace("-identity", "")).collect()
+    }
+
+    #[test]
+    fn who_comes_when_all_places_are_taken_is_put_out() {
+        let full = [session("a1", 1), session("b1", 2)];
+        assert_eq!(excess(&full, "a1"), [""; 0]);
+        assert_eq!(excess(&full, "b1"), [""; 0]);
+
+        let crowded = [&full[..], &[session("c1", 3)]].concat();
+        assert_eq!(excess(&crowded, "c1"), ["c1"]);
+        let two_devices = [&crowded[..], &[session("c2", 4)]].concat();
+        assert_eq!(excess(&two_devices, "c1"), ["c1", "c2"]);
+    }
+
+    #[test]
+    fn an_event_that_is_late_puts_those_out_who_came_after_it() {
+        let crowded = [session("a1", 1), session("b1", 2), session("c1", 3), session("d1", 4)];
+
+        assert_eq!(excess(&crowded, "a1"), ["c1", "d1"]);
+        assert_eq!(excess(&crowded, "c1"), ["c1", "d1"]);
+        assert_eq!(excess(&crowded, "d1"), ["d1"], "c's own event is still to come");
+    }
+
+    #[test]
+    fn of_those_who_came_at_one_moment_the_same_ones_stay_whoever_looks() {
+        let crowded = [session("a1", 1), session("b1", 1), session("c1", 1)];
+
+        assert_eq!(excess(&crowded, "c1"), ["c1"]);
+        assert_eq!(excess(&crowded, "b1"), ["c1"]);
+    }
+
+    #[test]
+    fn a_further_session_of_who_was_there_and_one_that_has_left_make_nobody_one_too_many() {
+        let crowded = [session("a1", 1), session("b1", 2), session("c1", 3), session("a2", 4)];
+
+        assert_eq!(excess(&crowded, "a2"), [""; 0]);
+        assert_eq!(excess(&crowded, "d1"), [""; 0]);
+    }
+}

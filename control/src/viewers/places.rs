@@ -289,6 +289,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_in_the_room_keeps_the_place_however_often_that_is_looked_up() {
+        let hall = Hall::new();
+        assert!(hall.take("bo", 0) && hall.take("cy", 0));
+        let inside = [session("bo", "1"), session("cy", "2")];
+        for session in &inside {
+            hall.hear(Happening::Joined(session.clone()), 0);
+        }
+
+        for seconds in [9, 10, 100] {
+            hall.places.correct(&hall.stream, &inside, hall.at(seconds));
+            assert!(!hall.take("dan", seconds), "both are inside, after {seconds} s");
+        }
+        hall.places.correct(&hall.stream, &inside[1..], hall.at(101));
+        assert!(hall.take("dan", 101), "bo's leave was missed");
+        assert!(!hall.take("eve", 101), "cy is still inside");
+    }
+
+    #[test]
     fn the_end_of_a_room_leaves_nothing() {
         let hall = Hall::new();
         assert!(hall.take("bo", 0) && hall.take("cy", 0));
