@@ -94,6 +94,25 @@ fn both_forms_of_the_headers_say_the_same() {
             ("x-forwarded-proto", "https"),
             ("host", "live.example:8443"),
         ],
+        // What only one of the two says counts, and before what the proxy was called.
+        &[
+            ("x-forwarded-for", "203.0.113.5"),
+            ("forwarded", "for=203.0.113.5;proto=https;host=\"live.example:8443\""),
+            ("host", "inner.example"),
+        ],
+        &[
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "live.example:8443"),
+            ("forwarded", "for=203.0.113.5"),
+            ("host", "inner.example"),
+        ],
+        &[
+            ("x-forwarded-for", "203.0.113.5"),
+            ("x-forwarded-host", "live.example"),
+            ("x-forwarded-port", "8443"),
+            ("forwarded", "for=203.0.113.5;proto=https;host=inner.example"),
+        ],
     ] {
         assert_eq!(seen(headers), expected, "{headers:?}");
     }
