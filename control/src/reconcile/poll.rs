@@ -107,3 +107,52 @@ fn next_page(full: bool, since: Timestamp, last: Timestamp, limit: &mut usize) -
     }
     full && *limit <= PAGE_MAX
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    /// Reads changes at these times, in their order, as a store gives them; how many were seen, and the last page's size.
+    fn read(changes: &[i64], mut limit: usize) -> (usize, usize) {
+        let mut since = at(0);
+        loop {
+            let earlier = changes.iter().filter(|change| at(**change) < since).count();
+            let page: Vec<_> = changes[earlier..].iter().take(limit).collect();
+            let (full, last) = (page.len() >= limit, page.last().map_or(since, |change| at(**change)));
+            match next_page(full, since, last, &mut limit) {
+                true => since = last,
+                false => return (earlier + page.len(), limit),
+            }
+        }
+    }
+
+    #[test]
+    fn changes_are_read_to_the_last_one_page_by_page() {
+        for count in [0, 1, 9, 10, 11, 19, 20, 21, 200] {
+            let changes: Vec<i64> = (1..=count).collect();
+            assert_eq!(read(&changes, 10), (changes.len(), 10), "of {count} changes");
+        }
+    }
+
+    #[test]
+    fn more_changes_of_one_moment_than_a_page_holds_take_a_larger_page() {
+        let changes = [&[5; 35][..], &[6, 7]].concat();
+
+        assert_eq!(read(&changes, 10), (37, 40));
+        assert_eq!(read(&[5; 39], 10), (39, 40));
+    }
+
+    #[test]
+    fn a_page_has_a_largest_size() {
+        let changes = vec![5; 2 * PAGE_MAX];
+
+        let (seen, largest) = read(&changes, STREAMS_PAGE);
+
+        assert!(seen >= PAGE_MAX / 4 && seen < changes.len(), "the rest is read at the next look: {seen}");
+        assert!(largest > PAGE_MAX);
+    }
+}
