@@ -237,6 +237,14 @@ mod tests {
         }
     }
 
+    /// A large collection of an application is not read, only to be left where it is.
+    #[test]
+    fn of_every_collection_only_documents_with_fields_of_our_types_are_asked_for() {
+        for own in OWN {
+            assert!(!fields(own).is_empty(), "{own} would be read from its first document to its last");
+        }
+    }
+
     #[test]
     fn documents_of_applications_are_told_from_ours() {
         let id = ObjectId::new();

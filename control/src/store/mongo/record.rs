@@ -190,6 +190,23 @@ mod tests {
         assert_eq!(record::<Ban>(&written).expect("it is readable"), ban);
     }
 
+    /// Other drivers write whole numbers as any of the three.
+    #[test]
+    fn a_whole_number_of_any_type_is_read() {
+        let counted = |seq: Bson| record::<Counted>(&doc! { "seq": seq }).ok().map(|counted| counted.seq);
+
+        for seq in [Bson::Int32(7), Bson::Int64(7), Bson::Double(7.0)] {
+            assert_eq!(counted(seq.clone()), Some(7), "{seq:?}");
+        }
+        assert_eq!(counted(Bson::Double(7.5)), None, "it is no whole number");
+        assert_eq!(json(&doc! { "share": 7.5 }), serde_json::json!({ "share": 7.5 }));
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Counted {
+        seq: i64,
+    }
+
     #[test]
     fn a_document_without_a_needed_field_is_a_failure_and_no_panic() {
         assert!(matches!(record::<Ban>(&doc! { "_id": 1, "at": "?" }), Err(StoreError::Failed(_))));
