@@ -59,6 +59,9 @@ macro_rules! every_rule {
                 a_session_whose_event_may_be_on_its_way_is_left_alone
                 a_blocked_user_who_is_found_inside_is_put_out
                 who_is_connecting_is_not_counted_yet
+                viewers_beyond_the_places_are_put_out_of_a_room_elsewhere
+                nobody_is_put_out_of_rooms_of_this_process_or_where_places_are_not_limited
+                what_happens_in_rooms_of_this_process_is_counted
                 the_end_of_an_older_room_does_nothing
                 the_end_of_a_room_without_a_sid_has_the_room_looked_for
                 the_start_of_a_room_changes_no_state
@@ -95,6 +98,7 @@ macro_rules! every_rule {
                 with_the_flag_off_nothing_starts_and_all_can_be_ended
                 the_owners_first_track_makes_a_stream_live
                 an_owner_who_is_back_within_the_window_is_live_again
+                a_join_of_the_owner_that_is_told_again_brings_back_only_an_owner_who_is_there
                 a_new_session_whose_join_comes_before_the_old_leave_never_shows
                 an_owner_who_does_not_come_back_ends_the_stream_whoever_watches
                 a_stream_has_a_longest_duration
@@ -108,6 +112,8 @@ macro_rules! every_rule {
                 who_watches_a_stream_of_another_node_finds_it_known_here
                 a_block_puts_all_sessions_of_the_user_out
                 a_planned_stream_starts_from_half_an_hour_before
+                a_planned_stream_is_shown_as_planned_and_then_as_its_start_says
+                blocks_of_a_planned_stream_and_of_the_owners_list_hold_together
                 a_planned_stream_starts_until_two_hours_after
                 a_planned_stream_is_cancelled_by_its_owner_or_by_time
                 a_user_plans_at_most_twenty_streams
@@ -130,6 +136,8 @@ macro_rules! every_rule {
                 planned_streams_that_nobody_started_are_cancelled
                 without_the_store_streams_go_on_and_all_is_made_up_for
                 a_room_of_another_process_is_not_missed_until_that_process_is_gone
+                a_process_without_others_misses_the_rooms_of_the_one_before_it_at_once
+                a_room_elsewhere_that_is_gone_is_missed_whoever_saw_it_last
                 a_room_of_another_process_is_not_missed_though_its_clock_lags
                 what_a_node_changed_whose_clock_was_ahead_hides_no_later_change
                 what_one_node_changes_another_sees

@@ -4,16 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use control::config::product;
 use control::rooms::Session;
 use control::store::SharedStore;
 use control::store::stream::{EndReason, StreamState};
 use control::viewers::Handled;
+use livekit_protocol as proto;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use signaling::event::RoomHappening;
+use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, both, eventually, id, user};
+use crate::world::{World, both, eventually, id, participant, user};
 
 pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
     let world = World::new(store);
@@ -183,6 +187,112 @@ pub async fn who_is_connecting_is_not_counted_yet(store: SharedStore) {
     world.compare().await;
 
     assert_eq!(world.viewers(&stream).await, 0);
+}
+
+/// Of another media server, which lets everybody in who has a token.
+pub async fn viewers_beyond_the_places_are_put_out_of_a_room_elsewhere(store: SharedStore) {
+    let world = World::with(store, product::Live { max_viewers: 2, ..product::Live::default() });
+    world.door.set_elsewhere();
+    let stream = world.live("ana").await;
+    let inside = || world.door.identities(&stream.room_name);
+    let mut stay = inside();
+    let uncounted = Session { hidden: true, ..world.viewer("hidden") };
+    for session in [world.viewer("bo"), world.viewer("cy"), world.viewer("bo"), uncounted] {
+        world.clock.advance(1);
+        world.enter(&stream, &Session { joined_at: world.clock.now(), ..session.clone() }).await;
+        stay.push(session.identity);
+    }
+
+    for name in ["dan", "eve"] {
+        world.clock.advance(1);
+        world.enter(&stream, &world.viewer(name)).await;
+        eventually("who came last is out", async || inside() == stay).await;
+        // Nobody told of its leave.
+        world.compare().await;
+        assert_eq!((world.viewers(&stream).await, inside()), (2, stay.clone()));
+    }
+    // Whoever leaves makes room.
+    let cy = stay.iter().find(|identity| identity.starts_with("cy:")).unwrap().clone();
+    world.leave(&stream, &Session { sid: cy["cy:".len()..].to_owned(), ..world.viewer("cy") }).await;
+    let fay = world.viewer("fay");
+    world.enter(&stream, &fay).await;
+    world.compare().await;
+    stay.retain(|identity| *identity != cy);
+    stay.push(fay.identity);
+    assert_eq!((world.viewers(&stream).await, inside()), (2, stay));
+}
+
+/// Rooms of this process ask at the door, and others' viewers are none of its own.
+pub async fn nobody_is_put_out_of_rooms_of_this_process_or_where_places_are_not_limited(store: SharedStore) {
+    for (max_viewers, is_elsewhere) in [(1, false), (0, true)] {
+        let world = World::with(store.clone(), product::Live { max_viewers, ..product::Live::default() });
+        if is_elsewhere {
+            world.door.set_elsewhere();
+        }
+        let stream = world.live(&format!("owner-{max_viewers}")).await;
+        for name in ["bo", "cy"] {
+            world.enter(&stream, &world.viewer(name)).await;
+        }
+        world.compare().await;
+
+        assert_eq!(world.viewers(&stream).await, 2, "of {max_viewers}");
+        assert_eq!(world.door.identities(&stream.room_name).len(), 3, "of {max_viewers}");
+    }
+}
+
+pub async fn what_happens_in_rooms_of_this_process_is_counted(store: SharedStore) {
+    let world = World::new(store);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(world.streams.clone().run(shutdown.clone()));
+    eventually("it is ready", async || world.streams.is_recovered()).await;
+    let stream = world.start("ana").await;
+    let (room, sid) = (stream.room_name.clone(), stream.room_sid.clone().unwrap());
+    let in_room = || proto::Room { name: room.clone(), sid: sid.clone(), ..Default::default() };
+    let of = |session: &Session| -> proto::ParticipantInfo { serde_json::from_value(participant(session)).unwrap() };
+    let joined = |session: &Session| {
+        world.door.put_in(&room, session.clone());
+        RoomHappening::ParticipantJoined { room: in_room(), participant: of(session) }
+    };
+    let left = |session: &Session| {
+        world.door.take_out(&room, &session.sid);
+        RoomHappening::ParticipantLeft { room: in_room(), participant: of(session) }
+    };
+    let aborted =
+        |session: &Session| RoomHappening::ParticipantConnectionAborted { room: in_room(), participant: of(session) };
+    let (owner, bo, cy) = (world.publisher("ana"), world.viewer("bo"), world.viewer("cy"));
+    let published = || RoomHappening::TrackPublished {
+        room: in_room(),
+        participant: of(&owner),
+        track: proto::TrackInfo::default(),
+    };
+    let counts = |state: StreamState, viewers: u32| {
+        let (world, stream) = (&world, &stream);
+        eventually("the stream is as its room", async move || {
+            let stored = world.stored(stream.id).await;
+            (stored.state, stored.viewers) == (state, viewers)
+        })
+    };
+
+    world.door.happen(&room, &sid, RoomHappening::RoomStarted { room: in_room() });
+    world.door.happen(&room, &sid, joined(&owner));
+    world.door.happen(&room, &sid, published());
+    counts(StreamState::Live, 0).await;
+    // Of a room that is no stream's, whatever is in it.
+    world.door.happen("meeting", &sid, joined(&cy));
+    world.door.take_out(&room, &cy.sid);
+    world.door.happen(&room, &sid, aborted(&cy));
+    world.door.happen(&room, &sid, joined(&bo));
+    counts(StreamState::Live, 1).await;
+    world.door.happen(&room, &sid, left(&bo));
+    world.door.happen(&room, &sid, left(&owner));
+    counts(StreamState::Reconnecting, 0).await;
+    world.door.happen(&room, &sid, RoomHappening::RoomFinished { room: in_room() });
+    counts(StreamState::Ended, 0).await;
+
+    let stored = world.stored(stream.id).await;
+    assert_eq!((stored.end_reason, stored.unique_viewers), (Some(EndReason::RoomFinished), 1));
+    shutdown.cancel();
+    running.await.unwrap();
 }
 
 pub async fn the_end_of_an_older_room_does_nothing(store: SharedStore) {

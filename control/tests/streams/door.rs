@@ -3,19 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use control::clock::Timestamp;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
-use tokio::sync::watch;
+use signaling::event::{RoomEvent, RoomHappening};
+use tokio::sync::{broadcast, watch};
 
 #[derive(Default)]
 pub struct FakeDoor {
     rooms: Mutex<BTreeMap<String, Room>>,
     sids: AtomicU32,
     away: AtomicBool,
+    /// Whether the rooms are those of another server, which every process asks.
+    elsewhere: AtomicBool,
+    events: Events,
     /// The room of which nothing is told, until another one is.
     silent: watch::Sender<String>,
+}
+
+/// Where a process hears of its own rooms.
+struct Events(broadcast::Sender<RoomEvent>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::channel(1_024).0)
+    }
 }
 
 #[derive(Default)]
@@ -27,6 +41,17 @@ struct Room {
 impl FakeDoor {
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub fn set_elsewhere(&self) {
+        self.elsewhere.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells the processes whose rooms these are.
+    pub fn happen(&self, room: &str, sid: &str, what: RoomHappening) {
+        let (room, room_sid) = (room.parse().unwrap(), sid.parse().unwrap());
+        let event = RoomEvent { room, room_sid, number: 1, at: SystemTime::now(), client: None, what };
+        self.events.0.send(event).expect("a process listens");
     }
 
     /// Whoever asks who is in that room waits. None: everybody is answered.
@@ -100,7 +125,11 @@ impl RoomDoor for FakeDoor {
     }
 
     fn is_local(&self) -> bool {
-        true
+        !self.elsewhere.load(Ordering::SeqCst)
+    }
+
+    fn events(&self) -> Option<broadcast::Receiver<RoomEvent>> {
+        self.is_local().then(|| self.events.0.subscribe())
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {

@@ -45,12 +45,19 @@ pub fn ban(world: &World, user: &str) -> Ban {
 
 pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedStore) {
     let world = World::new(store);
-    let request = StartRequest { title: Some("Hi".into()), tags: vec!["pet".into()], ..StartRequest::default() };
+    let cover = "https://cdn.example/cover.jpg".to_owned();
+    let request = StartRequest {
+        title: Some("Hi".into()),
+        tags: vec!["pet".into()],
+        cover_url: Some(cover.clone()),
+        ..StartRequest::default()
+    };
 
     let started = world.streams.start(&user("ana"), request).await.unwrap();
 
     let stream = &started.stream;
     assert_eq!((stream.state, stream.is_live(), stream.title.as_deref()), (StreamState::Starting, true, Some("Hi")));
+    assert_eq!((&stream.tags[..], stream.cover_url.as_ref()), (&["pet".to_owned()][..], Some(&cover)));
     assert_eq!(stream.room_name, format!("live_ana_{}", world.clock.now().millis()));
     assert_eq!(stream.owner_profile.name.as_deref(), Some("ANA"));
     assert!(world.door.has(&stream.room_name) && stream.room_sid.is_some());
@@ -391,6 +398,29 @@ pub async fn an_owner_who_is_back_within_the_window_is_live_again(store: SharedS
     assert_eq!(world.state(&stream).await, StreamState::Live);
 }
 
+/// Events come several times, and late.
+pub async fn a_join_of_the_owner_that_is_told_again_brings_back_only_an_owner_who_is_there(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    let publisher = world.publisher("ana");
+    world.enter(&stream, &publisher).await;
+    world.tell("track_published", &stream, Some(&publisher)).await;
+    // The media server did not answer for a while.
+    world.door.set_away(true);
+    world.compare().await;
+    world.compare().await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.door.set_away(false);
+    world.tell("participant_joined", &stream, Some(&publisher)).await;
+    assert_eq!(world.state(&stream).await, StreamState::Live, "it never left");
+
+    world.enter(&stream, &world.viewer("bo")).await;
+    world.leave(&stream, &publisher).await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting);
+    world.tell("participant_joined", &stream, Some(&publisher)).await;
+    assert_eq!(world.state(&stream).await, StreamState::Reconnecting, "whoever else is inside");
+}
+
 pub async fn a_new_session_whose_join_comes_before_the_old_leave_never_shows(store: SharedStore) {
     let world = World::new(store);
     let stream = world.start("ana").await;
@@ -662,7 +692,10 @@ pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore
     assert_eq!((planned_stream.state, planned_stream.is_live()), (StreamState::Scheduled, false));
 
     world.clock.advance(30 * 60 - 1);
-    assert_eq!(code(world.streams.start(&user("ana"), start.clone()).await), Code::NotStartable);
+    let early = world.streams.start(&user("ana"), start.clone()).await.unwrap_err();
+    assert_eq!(early.code, Code::NotStartable);
+    let (time, from) = (planned_stream.scheduled_for.unwrap().to_string(), "from 30 minutes before");
+    assert!(early.detail.contains(&time) && early.detail.contains(from), "{}", early.detail);
     world.clock.advance(1);
     assert_eq!(code(world.streams.start(&user("bo"), start.clone()).await), Code::StreamNotFound);
     let started = world.streams.start(&user("ana"), start.clone()).await.unwrap();
@@ -673,6 +706,71 @@ pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore
     assert_eq!(code(world.streams.cancel(&user("ana"), planned_stream.id).await), Code::Conflict);
     world.streams.stop(&user("ana"), None).await.unwrap();
     assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+}
+
+/// What the start does not name stays.
+pub async fn a_planned_stream_is_shown_as_planned_and_then_as_its_start_says(store: SharedStore) {
+    let world = World::new(store);
+    let planned = ScheduleRequest {
+        cover_url: Some("https://cdn.example/planned.jpg".into()),
+        visibility: Visibility::Private,
+        ..planned(&world, 20)
+    };
+    let shown = |stream: &Stream| (stream.title.clone(), stream.tags.clone(), stream.cover_url.clone());
+    let as_planned = (Some(planned.title.clone()), planned.tags.clone(), planned.cover_url.clone());
+    let (title, tags, cover) = ("Now".to_owned(), vec!["dog".to_owned()], "https://cdn.example/now.jpg".to_owned());
+    let starts = [
+        (StartRequest::default(), as_planned.clone()),
+        (
+            StartRequest { title: Some(title.clone()), ..StartRequest::default() },
+            (Some(title), as_planned.1.clone(), as_planned.2.clone()),
+        ),
+        (
+            StartRequest { tags: tags.clone(), ..StartRequest::default() },
+            (as_planned.0.clone(), tags, as_planned.2.clone()),
+        ),
+        (
+            StartRequest { cover_url: Some(cover.clone()), ..StartRequest::default() },
+            (as_planned.0.clone(), as_planned.1.clone(), Some(cover)),
+        ),
+    ];
+
+    for (number, (start, expected)) in starts.into_iter().enumerate() {
+        let owner = user(&format!("owner-{number}"));
+        let id = world.streams.schedule(&owner, planned.clone()).await.unwrap().id;
+        let stored = world.stored(id).await;
+        assert_eq!((shown(&stored), stored.visibility), (as_planned.clone(), Visibility::Private));
+        assert_eq!((stored.scheduled_for, &stored.owner_profile), (Some(planned.scheduled_for), &owner.profile()));
+
+        let started = world.streams.start(&owner, StartRequest { stream_id: Some(id), ..start }).await.unwrap();
+        assert_eq!((shown(&started.stream), shown(&world.stored(id).await)), (expected.clone(), expected));
+    }
+}
+
+/// Each user once, blocked since the first of them.
+pub async fn blocks_of_a_planned_stream_and_of_the_owners_list_hold_together(store: SharedStore) {
+    let world = World::new(store);
+    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 20)).await.unwrap();
+    let (first, owner) = (world.clock.now(), id("ana"));
+    let block =
+        |name: &str| Block { user_id: id(name), blocked_at: world.clock.now(), by: owner.clone(), reason: None };
+    world.block(&planned_stream, "dan").await;
+    world.block(&planned_stream, "bo").await;
+    world.streams.store().owner_block(&owner, &block("eve")).await.unwrap();
+    world.clock.advance(60);
+    world.streams.store().owner_block(&owner, &block("bo")).await.unwrap();
+    world.streams.store().owner_block(&owner, &block("cy")).await.unwrap();
+    let later = world.clock.now();
+
+    let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
+    world.streams.start(&user("ana"), start).await.unwrap();
+
+    let stored = world.stored(planned_stream.id).await;
+    let blocks: Vec<_> = stored.blocks.iter().map(|block| (block.user_id.as_str(), block.blocked_at)).collect();
+    assert_eq!(blocks, [("bo", first), ("cy", later), ("dan", first), ("eve", first)]);
+    for blocked in ["bo", "cy", "dan", "eve"] {
+        assert!(stored.blocks(&id(blocked)), "{blocked}");
+    }
 }
 
 pub async fn a_planned_stream_starts_until_two_hours_after(store: SharedStore) {

@@ -225,16 +225,27 @@ pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStor
         body_digest: String::new(),
         refusal: None,
     };
-    let (late, soon) = (
-        world.streams.schedule(&user("ana"), request(3600)).await.unwrap(),
-        world.streams.schedule(&user("ana"), request(3601)).await.unwrap(),
-    );
+    // More than are looked at in one go.
+    let mut late = Vec::new();
+    for owner in 0..6 {
+        for _ in 0..20 {
+            late.push(world.streams.schedule(&user(&format!("owner-{owner}")), request(3600)).await.unwrap());
+        }
+    }
+    let soon = world.streams.schedule(&user("ana"), request(3601)).await.unwrap();
+    let ended = world.live("bo").await;
+    world.streams.stop(&user("bo"), None).await.unwrap();
     world.clock.advance(3 * 3600);
     let shutdown = CancellationToken::new();
     let next = world.hasty_node();
     let running = tokio::spawn(next.streams.clone().run(shutdown.clone()));
 
-    eventually("the late one is cancelled", async || world.state(&late).await == StreamState::Cancelled).await;
+    for late in &late {
+        eventually("the late one is cancelled", async || world.state(late).await == StreamState::Cancelled).await;
+    }
+    assert_eq!(next.streams.counters().cancelled.load(Ordering::SeqCst), 120);
+    world.door.make(&ended.room_name);
+    eventually("what else is tidied up goes on", async || !world.door.has(&ended.room_name)).await;
 
     shutdown.cancel();
     running.await.unwrap();
@@ -290,6 +301,32 @@ pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(
     eventually("the window is over", async || other.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(other.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
+}
+
+/// Nobody else has rooms: not the process before this one, whose rooms went with it.
+pub async fn a_process_without_others_misses_the_rooms_of_the_one_before_it_at_once(store: SharedStore) {
+    let world = World::alone(store);
+    let stream = world.live("ana").await;
+    world.streams.recover().await.unwrap();
+    let next = world.node_with_rooms_of_its_own();
+
+    next.streams.recover().await.unwrap();
+
+    assert_eq!(next.state(&stream).await, StreamState::Reconnecting);
+}
+
+/// All processes ask the same media server.
+pub async fn a_room_elsewhere_that_is_gone_is_missed_whoever_saw_it_last(store: SharedStore) {
+    let world = World::sharing(store);
+    world.door.set_elsewhere();
+    let stream = world.live("ana").await;
+    world.streams.recover().await.unwrap();
+    world.door.lose_all();
+    let next = world.node();
+
+    next.streams.recover().await.unwrap();
+
+    assert_eq!(next.state(&stream).await, StreamState::Reconnecting);
 }
 
 pub async fn a_room_of_another_process_is_not_missed_though_its_clock_lags(store: SharedStore) {

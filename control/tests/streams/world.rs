@@ -78,6 +78,11 @@ impl World {
         Self::build(store, true, product::Live::default())
     }
 
+    /// As if no other process could use the store.
+    pub fn alone(store: SharedStore) -> Self {
+        Self::build(store, false, product::Live::default())
+    }
+
     fn build(store: SharedStore, shared: bool, config: product::Live) -> Self {
         let store = Switched::new(store, shared);
         let clock = ManualClock(Arc::new(AtomicI64::new(BEGIN_MS)));
