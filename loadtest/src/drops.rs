@@ -49,7 +49,7 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// When nobody answers at `url`, or not with metrics that tell of drops.
+    /// When nobody answers at `url`, or not with the metrics of a LiveKit server.
     pub(crate) async fn open(url: &str) -> anyhow::Result<Self> {
         let advice = "start the server with its metrics on (Onair: prometheus.port; livekit-server: prometheus_port), give \
                       --metrics-url as http://user:password@host:port/metrics, or leave it away";
@@ -67,8 +67,13 @@ impl Metrics {
             builder = builder.tls_certs_only([]);
         }
         let metrics = Self { client: builder.build()?, url };
-        let counted = totals(&metrics.page().await?);
-        ensure!(!counted.is_empty(), "{} counts no dropped packets that are known here", metrics.place());
+        // livekit-server counts no drops in its first two seconds.
+        let known = |line: &str| line.starts_with("onair_") || line.starts_with("livekit_");
+        ensure!(
+            metrics.page().await?.lines().any(known),
+            "{} is no page of a LiveKit server's metrics",
+            metrics.place()
+        );
         Ok(metrics)
     }
 
@@ -76,9 +81,11 @@ impl Metrics {
     ///
     /// # Errors
     ///
-    /// When the server does not answer in time, or with too much.
+    /// When the server does not answer in time, or with too much, or with no counter that is known here.
     pub(crate) async fn read(&self) -> anyhow::Result<Drops> {
-        Ok(totals(&self.page().await?))
+        let totals = totals(&self.page().await?);
+        ensure!(!totals.is_empty(), "{} counts no drops that are known here", self.place());
+        Ok(totals)
     }
 
     async fn page(&self) -> anyhow::Result<String> {
@@ -232,8 +239,16 @@ mod tests {
         let refused = refusal(&answering("HTTP/1.1 401 Unauthorized\r\nConnection: close\r\n\r\n", "", 0).await).await;
         assert!(refused.contains("it answers 401") && !refused.contains("secret"), "{refused}");
         let other = refusal(&other).await;
-        assert!(other.contains("counts no dropped packets") && !other.contains("secret"), "{other}");
+        assert!(other.contains("is no page") && !other.contains("secret"), "{other}");
         assert!(refusal("127.0.0.1:6789").await.contains("--metrics-url"));
+    }
+
+    #[tokio::test]
+    async fn drops_that_no_counter_tells_are_unknown_and_not_none() {
+        let url = answering("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "livekit_room_total 0\n", 1).await;
+        let metrics = Metrics::open(&url).await.expect("livekit-server has counted nothing at its start");
+        let error = metrics.read().await.unwrap_err().to_string();
+        assert!(error.contains("counts no drops"), "{error}");
     }
 
     #[tokio::test]
