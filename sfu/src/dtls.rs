@@ -309,8 +309,3 @@ impl Dtls {
         self.outputs.push_back(output);
     }
 }
-
-/// Whether a datagram is DTLS, by its first byte (RFC 7983).
-pub fn is_dtls(datagram: &[u8]) -> bool {
-    matches!(datagram.first(), Some(20..=63))
-}

@@ -42,7 +42,6 @@ pub fn rtp(bytes: &[u8]) {
     for (id, _) in view.extensions() {
         assert!(view.extension(id).is_some());
     }
-    let _ = rtp::rtx_original(view.payload());
 }
 
 /// Every packet of a compound, every element of it.

@@ -90,11 +90,6 @@ impl Rewriter {
         self.stretches.last()
     }
 
-    /// Last timestamp sent, and when.
-    pub fn last_sent(&self) -> Option<(u32, Instant)> {
-        self.sent_at.map(|at| (self.timestamp, at))
-    }
-
     /// Extended number of the next packet.
     pub fn next(&self) -> u64 {
         self.next

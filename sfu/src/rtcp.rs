@@ -424,34 +424,19 @@ pub fn write_pli(out: &mut Vec<u8>, sender: u32, media: u32) {
     });
 }
 
-/// Appends a full intra request for one stream (RFC 5104, section 4.3.1). `sequence` grows with each new request.
-pub fn write_fir(out: &mut Vec<u8>, sender: u32, media: u32, sequence: u8) {
-    write_packet(out, FMT_FIR, packet_type::PAYLOAD_FEEDBACK, |out| {
-        put_u32(out, sender);
-        // The media source of the header is unused: each entry names its own.
-        put_u32(out, 0);
-        put_u32(out, media);
-        out.extend_from_slice(&[sequence, 0, 0, 0]);
-    });
-}
-
-/// Appends a BYE for one stream, without a reason.
-pub fn write_bye(out: &mut Vec<u8>, ssrc: u32) {
-    write_packet(out, 1, packet_type::BYE, |out| put_u32(out, ssrc));
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
     use rtc_rtcp::goodbye::Goodbye;
     use rtc_rtcp::packet::Packet;
-    use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+    use rtc_rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
     use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
     use rtc_rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
     use rtc_rtcp::reception_report::ReceptionReport;
     use rtc_rtcp::source_description::{SdesType, SourceDescription};
     use rtc_rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
+    use rtc_shared::marshal::Marshal;
 
     use super::*;
 
@@ -582,16 +567,16 @@ mod tests {
         assert_eq!((theirs.sender_ssrc, theirs.media_ssrc), (1, 2));
         assert!(matches!(only(&bytes), Feedback::Pli { media: 2 }));
 
-        let bytes = written(|out| write_fir(out, 1, 2, 3));
-        let theirs: FullIntraRequest = oracle(&bytes);
-        assert_eq!((theirs.sender_ssrc, theirs.fir[0].ssrc, theirs.fir[0].sequence_number), (1, 2, 3));
+        let entry = |ssrc, sequence_number| FirEntry { ssrc, sequence_number };
+        let fir = FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![entry(2, 3), entry(4, 255)] };
+        let bytes = fir.marshal().unwrap();
         let Feedback::Fir { sender: 1, entries } = only(&bytes) else { panic!("a FIR") };
-        assert_eq!(entries.collect::<Vec<_>>(), [FirEntry { media: 2, sequence: 3 }]);
+        let entries: Vec<_> = entries.map(|entry| (entry.media, entry.sequence)).collect();
+        assert_eq!(entries, [(2, 3), (4, 255)]);
 
-        let bytes = written(|out| write_bye(out, 9));
-        assert_eq!(oracle::<Goodbye>(&bytes).sources, [9]);
+        let bytes = Goodbye { sources: vec![9, 8], reason: "bye".into() }.marshal().unwrap();
         let Feedback::Bye(ssrcs) = only(&bytes) else { panic!("a BYE") };
-        assert_eq!(ssrcs.collect::<Vec<_>>(), [9]);
+        assert_eq!(ssrcs.collect::<Vec<_>>(), [9, 8]);
     }
 
     #[test]

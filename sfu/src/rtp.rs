@@ -85,7 +85,7 @@ impl<'a> RtpView<'a> {
         self.header_len
     }
 
-    pub fn has_padding(&self) -> bool {
+    fn has_padding(&self) -> bool {
         self.fixed[0] & 0x20 != 0
     }
 
@@ -168,13 +168,6 @@ impl<'a> Iterator for Extensions<'a> {
     }
 }
 
-/// Original sequence number and payload of a retransmission (RFC 4588, section 4). `None` for less than two bytes, as
-/// in the padding-only packets that libwebrtc probes with.
-pub fn rtx_original(payload: &[u8]) -> Option<(u16, &[u8])> {
-    let (number, rest) = payload.split_first_chunk()?;
-    Some((u16::from_be_bytes(*number), rest))
-}
-
 /// Extends 16-bit sequence numbers so that they never wrap (RFC 3550, appendix A.1).
 ///
 /// Each is taken to be the one nearest to the newest seen, so reordering by less than half the number space is harmless.
@@ -209,11 +202,6 @@ impl ExtendedSequence {
         let extended = newest.wrapping_add_signed(i64::from(step));
         self.newest = Some(newest.max(extended));
         extended
-    }
-
-    /// Highest extended number so far.
-    pub fn newest(&self) -> Option<u64> {
-        self.newest
     }
 }
 
@@ -293,19 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_retransmission_yields_its_original_number() {
-        assert_eq!(rtx_original(&[0x12, 0x34, 5]), Some((0x1234, &[5][..])));
-        assert_eq!(rtx_original(&[0x12]), None);
-    }
-
-    #[test]
     fn numbers_extend_across_the_wrap_in_both_directions() {
         let mut sequence = ExtendedSequence::new();
         let first = sequence.unwrap(65_534);
         assert_eq!(first as u32, 65_534);
         assert_eq!(sequence.unwrap(1), first + 3);
         assert_eq!(sequence.unwrap(65_535), first + 1);
-        assert_eq!(sequence.newest(), Some(first + 3));
 
         let mut sequence = ExtendedSequence::new();
         let first = sequence.unwrap(0);
