@@ -132,7 +132,7 @@ impl LayerState {
         self.ssrc = Some(ssrc);
         self.sequence = ExtendedSequence::starting_at(highest);
         self.highest = highest;
-        self.first = highest;
+        self.first = highest + 1;
     }
 
     /// Keeps a packet that arrived. `false`: it had arrived before, or is too old.

@@ -2,9 +2,12 @@
 
 mod media;
 
+use std::time::Duration;
+
 use media::*;
 use sfu::command::*;
 use sfu::engine::TransportState;
+use sfu::rtcp::{Feedback, parse};
 
 fn secrets(client: u64) -> [Vec<u8>; 4] {
     let keys = keys(client);
@@ -62,6 +65,41 @@ fn an_exported_session_goes_on_elsewhere_without_a_gap() {
     assert_eq!(after.len(), 3);
     assert_eq!(after[0].sequence, before[before.len() - 1].sequence.wrapping_add(1));
     assert_eq!(after[0].ssrc, 1000);
+}
+
+/// The client's stack goes on with its numbers, and so do the requests and reports about them.
+#[test]
+fn what_is_lost_on_the_move_is_asked_for_and_what_came_before_is_not_lost() {
+    let mut here = World::new();
+    here.join(1);
+    here.publish(1, 1, video_section(100));
+    let mut source = Source::new(100);
+    here.send(1, &source.frame(true, 4));
+    let state = here.engine.state_of(TransportId(1)).expect("a transport");
+    for is_lost in [false, true] {
+        let mut there = World::new();
+        let World { engine, out, now, .. } = &mut there;
+        engine.restore(*now, state.clone(), credentials(2), ChannelOpener::Client, out);
+        there.connect(1);
+        there.checker.goes_on(100, source.sequence.wrapping_add(1));
+        let mut source = Source { sequence: source.sequence, ..Source::new(100) };
+        let frame = source.frame(false, 5);
+        there.send(1, &frame[usize::from(is_lost)..]);
+        there.pass(Duration::from_millis(1_100));
+        let (mut asked, mut lost) = (Vec::new(), None);
+        for feedback in there.received(1).1.iter().flat_map(|compound| parse(compound)) {
+            match feedback.expect("sound") {
+                Feedback::Nack { pairs, .. } => asked.extend(pairs),
+                Feedback::ReceiverReport { mut blocks, .. } => {
+                    lost = blocks.next().map(|block| (block.cumulative_lost, block.highest_sequence as u16));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(lost, Some((i32::from(is_lost), frame[4].sequence)));
+        asked.dedup();
+        assert_eq!(asked, if is_lost { vec![frame[0].sequence] } else { Vec::new() });
+    }
 }
 
 /// A session whose handshake has not been yet is all that its descriptions have said.

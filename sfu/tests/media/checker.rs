@@ -103,6 +103,12 @@ impl Checker {
         self.repeated.extend(layers.filter_map(|layer| Some((layer.rtx_ssrc?.0, layer.ssrc?.0))));
     }
 
+    /// A stream that another engine has had until now goes on with this number.
+    pub fn goes_on(&mut self, ssrc: u32, next: u16) {
+        let first = (1 << 16) + u64::from(next);
+        self.published.insert(ssrc, Published { first, highest: first - 1, ..Published::default() });
+    }
+
     /// A publisher's packet that is about to arrive.
     pub fn published(&mut self, packet: &Rtp) {
         if let (Some(original), [high, low, ..]) = (self.repeated.get(&packet.ssrc), packet.payload.as_slice()) {
@@ -110,7 +116,7 @@ impl Checker {
             return self.published(&Rtp { ssrc: *original, sequence, ..Rtp::default() });
         }
         let stream = self.published.entry(packet.ssrc).or_default();
-        if stream.received == 0 {
+        if stream.first == 0 {
             stream.first = (1 << 16) + u64::from(packet.sequence);
             stream.highest = stream.first;
         }
