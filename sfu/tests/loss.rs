@@ -298,6 +298,36 @@ fn what_publishers_lose_is_counted_with_their_jitter() {
     assert!(world.engine.stats.rtp_bytes_received > 0);
 }
 
+/// RFC 3550, section 6.4.1: a publisher finds its round trip by that.
+#[test]
+fn receiver_reports_tell_how_long_ago_the_last_sender_report_came() {
+    let (mut world, mut source) = world();
+    world.send(1, &source.frame(true, 3));
+    let block = |world: &mut World, pause: u64| {
+        world.received(1);
+        world.pass(Duration::from_millis(pause));
+        let control = world.received(1).1;
+        let blocks = control.iter().flat_map(|compound| parse(compound)).filter_map(|feedback| match feedback {
+            Ok(Feedback::ReceiverReport { mut blocks, .. }) => blocks.next(),
+            _ => None,
+        });
+        let block = blocks.last().expect("a report");
+        (block.last_sr, block.delay_since_last_sr)
+    };
+    assert_eq!(block(&mut world, 1_100), (0, 0));
+    let mut packet = Vec::new();
+    let report = SenderReport { ssrc: 100, ntp: 0x1234_5678_9abc_def0, rtp: 0, packets: 3, octets: 3000 };
+    write_sender_report(&mut packet, &report, &[]);
+    world.send_rtcp(1, &packet);
+    let (last_sr, first) = block(&mut world, 1_000);
+    assert_eq!(last_sr, 0x5678_9abc);
+    assert!((1..=65_536).contains(&first), "{first} of 1/65536 s");
+    let (last_sr, second) = block(&mut world, 3_000);
+    assert_eq!(last_sr, 0x5678_9abc);
+    // At a step of the clock, which are 20 ms.
+    assert!((second - first).abs_diff(3 * 65_536) <= 3 * 1_400, "{first}, then {second}");
+}
+
 /// Jitter as receiver reports tell it (RFC 3550, appendix A.8), of packets of 20 ms that come 5 ms late or early in turn.
 #[test]
 fn jitter_is_told_to_publishers_in_ticks_of_their_clock_and_to_rooms_in_microseconds() {
