@@ -203,6 +203,7 @@ mod tests {
         assert_eq!(plan_run(&[100]), (1, 100));
         assert_eq!(plan_run(&[]), (0, 0));
         assert_eq!(plan_run(&[1200; 100]), (52, 1200));
+        assert_eq!(plan_run(&[1050; 100]), (60, 1050));
     }
 
     #[test]
@@ -302,6 +303,14 @@ mod tests {
         arena.flush();
         let lengths: Vec<usize> = arena.transmitter().0.iter().map(|(length, ..)| *length).collect();
         assert_eq!(lengths, [RUN_BYTES_MAX, 1]);
+    }
+
+    #[test]
+    fn a_run_that_nothing_came_into_is_not_sent() {
+        let mut arena = SendArena::new(Calls::default());
+        drop(arena.run(path(), 100));
+        arena.flush();
+        assert!(arena.transmitter().0.is_empty());
     }
 
     #[test]

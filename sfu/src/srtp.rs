@@ -626,6 +626,14 @@ mod tests {
         }
     }
 
+    /// RFC 3711, appendix A, where two are as near.
+    #[test]
+    fn of_two_numbers_that_are_as_near_the_one_of_the_same_rollover_is_taken() {
+        let index = |highest, sequence| Stream { ssrc: 1, highest, window: 1 }.index_of(sequence);
+        assert_eq!(index(0x1_0000, 0x8000), 0x1_8000);
+        assert_eq!(index(0x1_8000, 0), 0x1_0000);
+    }
+
     proptest! {
         /// Of the last 128 numbers each is taken once, in whatever order they come; older ones are not taken (RFC 3711,
         /// section 3.3.2).
