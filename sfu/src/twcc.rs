@@ -567,7 +567,7 @@ mod tests {
 
     #[test]
     fn of_what_waits_to_be_reported_the_oldest_is_forgotten_as_new_packets_come() {
-        for more in [0, 1, 2, 1_000] {
+        for more in [0, 1, 100] {
             let mut recorder = TwccRecorder::new(1);
             let count = WINDOW_MAX as u16 + more;
             (0..count).for_each(|n| recorder.record(n, us(u64::from(n) * 1_000), 2));
