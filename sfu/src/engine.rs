@@ -370,13 +370,17 @@ impl Engine {
 
     fn restart_ice(&mut self, transport: TransportId, local: IceCredentials) {
         let Some(slot) = self.peer_slot(transport) else { return };
-        let peer = &mut self.peers[slot];
-        while peer.ufrags.len() > 1 {
-            self.ufrags.remove(&peer.ufrags.remove(0));
-        }
-        peer.ufrags.push(local.ufrag.clone());
+        let Peer { transport, ufrags, .. } = &mut self.peers[slot];
+        ufrags.push(local.ufrag.clone());
         self.ufrags.insert(local.ufrag.clone(), slot);
-        peer.transport.restart_ice(local);
+        transport.restart_ice(local);
+        ufrags.retain(|ufrag| {
+            let serves = transport.local_ufrags().any(|known| known == ufrag);
+            if !serves {
+                self.ufrags.remove(ufrag);
+            }
+            serves
+        });
     }
 
     fn publish(&mut self, id: PublicationId, transport: TransportId, section: ReceiveSection) {

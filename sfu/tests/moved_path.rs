@@ -127,6 +127,28 @@ fn a_client_that_moves_during_an_ice_restart_is_checked_with_the_ufrags_that_it_
     }
 }
 
+/// The first ones serve until a check with the newest nominates (RFC 8445, section 9), however often a client restarts.
+#[test]
+fn after_two_restarts_the_credentials_in_use_and_the_newest_are_known_and_those_between_are_not() {
+    let (mut world, _) = watched();
+    let new = |ufrag: &str| IceCredentials { ufrag: ufrag.to_owned(), password: ufrag.repeat(4) };
+    let generations = [credentials(VIEWER), new("00second"), new("00thirdone")];
+    for local in &generations[1..] {
+        world.command(Command::RestartIce { transport: TransportId(VIEWER), local: local.clone() });
+    }
+    for (local, is_answered) in generations.iter().zip([true, false, true]) {
+        world.arrive(VIEWER, check_of(local, &remote_credentials().ufrag, Vec::new()));
+        world.turn();
+        assert_eq!(world.sent_to(VIEWER).len(), usize::from(is_answered), "{}", local.ufrag);
+    }
+    assert_eq!(world.engine.stats.discards(Discard::UnknownUfrag), 1);
+    world.command(Command::CloseTransport { transport: TransportId(VIEWER), after: Duration::ZERO });
+    for local in &generations {
+        world.arrive(VIEWER, check_of(local, &remote_credentials().ufrag, Vec::new()));
+    }
+    assert_eq!(world.engine.stats.discards(Discard::UnknownUfrag), 1 + 3);
+}
+
 /// USERNAME, the first attribute of our checks.
 fn username_of(check: &[u8]) -> String {
     let length = usize::from(u16::from_be_bytes([check[22], check[23]]));
