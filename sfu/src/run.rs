@@ -47,7 +47,7 @@ pub struct SendArena<T> {
 impl<T: Transmit> SendArena<T> {
     pub fn new(transmit: T) -> Self {
         Self {
-            bytes: vec![0; ARENA_FLUSH + RUN_BYTES_MAX + 4096],
+            bytes: vec![0; ARENA_FLUSH + RUN_BYTES_MAX],
             used: 0,
             messages: Vec::with_capacity(MESSAGES_FLUSH + 1),
             transmit,

@@ -21,9 +21,6 @@ const MAPPINGS_MAX: usize = 12;
 const RTX_BUDGET: u16 = 256;
 const RTX_REFILL: Duration = Duration::from_millis(200);
 
-/// Longest RTP header that we write: fixed part, extension header, and elements of at most a descriptor each.
-pub const HEADER_MAX: usize = 12 + 4 + 8 + 4 + 260;
-
 /// How one payload type of the publisher goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mapping {

@@ -10,9 +10,8 @@ use super::{Engine, Peer, Serving, Stage};
 use crate::history::StoredPacket;
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
-use crate::srtp::OVERHEAD_MAX;
 use crate::stats::Stats;
-use crate::subscription::{HEADER_MAX, Outgoing, Subscription};
+use crate::subscription::{Outgoing, Subscription};
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
@@ -145,9 +144,10 @@ impl Engine {
         }
         let sealed = outgoing.length + cipher.rtp_overhead();
         let mut run = out.run(path, sealed);
-        let space = run.space(HEADER_MAX + packet.payload.len() + 2 + OVERHEAD_MAX);
+        let space = run.space(sealed);
         let Some(written) = subscription.write_retransmission(space, &packet, &outgoing, send_time) else { return };
         let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
+        debug_assert_eq!(length, sealed, "the room that was asked for");
         run.push(length);
         self.stats.rtp_retransmitted += 1;
         self.stats.bytes_retransmitted += length as u64;
@@ -314,7 +314,7 @@ fn send_share<T: Transmit>(
             let packet = &packets[*index];
             let short = segment - sizes[from + position];
             let padding = if position + 1 < count && short <= PADDING_MAX { short } else { 0 };
-            let space = run.space(HEADER_MAX + packet.payload.len() + padding + OVERHEAD_MAX);
+            let space = run.space(sizes[from + position] + padding);
             let written = subscription.write(space, packet, outgoing, padding, send_time);
             let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
             run.push(length);
