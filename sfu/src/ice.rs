@@ -17,7 +17,7 @@ use rand::RngExt;
 use ring::hmac;
 
 use self::path_check::{AMPLIFICATION_MAX, PathCheck};
-use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, MAGIC_COOKIE, StunMessage, StunWriter};
+use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, StunMessage, StunWriter};
 use crate::command::IceCredentials;
 use crate::transport::{Path, Via};
 
@@ -43,11 +43,6 @@ fn random_ice_chars(length: usize) -> String {
 pub fn worker_of(ufrag: &str) -> Option<u8> {
     let digits = ufrag.get(..2)?;
     digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
-}
-
-/// Whether a datagram is STUN, by its first byte (RFC 7983) and magic cookie.
-pub fn is_stun(datagram: &[u8]) -> bool {
-    matches!(datagram.first(), Some(0..=3)) && datagram.get(4..8) == Some(&MAGIC_COOKIE.to_be_bytes())
 }
 
 /// Our ufrag in the USERNAME of a STUN request (RFC 8445, section 7.2.2). Nothing about the sender is verified.

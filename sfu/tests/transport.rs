@@ -11,6 +11,7 @@ use rtc_datachannel::message::message_channel_open::ChannelType;
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use sfu::certificate::Certificate;
 use sfu::command::{CONSENT_LOST, ChannelOpener, DataChannel, Fingerprint, TransportEnd, TransportId};
+use sfu::demux::PacketKind;
 use sfu::ice;
 use sfu::transport::{
     HANDSHAKE_TIMEOUT, MESSAGE_BYTES_MAX, SendDataError, SrtpProfile, StunRefusal, Transport, TransportOutput,
@@ -518,7 +519,7 @@ fn credentials_name_their_worker_and_a_request_names_its_ufrag() {
     assert_eq!(ice::worker_of("+1xx"), None);
     assert_eq!((local.ufrag.len(), local.password.len()), (16, 32));
     let datagram = check(&local, vec![]);
-    assert!(ice::is_stun(&datagram));
+    assert_eq!(PacketKind::of(&datagram), Some(PacketKind::Stun));
     assert_eq!(ice::local_ufrag_of(&datagram), Some(local.ufrag.as_str()));
 }
 

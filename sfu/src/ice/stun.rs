@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::StunRefusal;
 
-pub(super) const MAGIC_COOKIE: u32 = 0x2112_A442;
+const MAGIC_COOKIE: u32 = 0x2112_A442;
 const HEADER_LENGTH: usize = 20;
 /// Longest message we read. Checks are about 100 bytes; RFC 8489 wants them below the path's MTU.
 const MESSAGE_BYTES_MAX: usize = 1_500;
@@ -75,12 +75,7 @@ impl<'a> StunMessage<'a> {
         let kind = u16::from_be_bytes([k0, k1]);
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         let has_cookie = [c0, c1, c2, c3] == MAGIC_COOKIE.to_be_bytes();
-        if kind >= 0x4000
-            || !has_cookie
-            || length != attributes.len()
-            || !length.is_multiple_of(4)
-            || datagram.len() > MESSAGE_BYTES_MAX
-        {
+        if kind >= 0x4000 || !has_cookie || length != attributes.len() || datagram.len() > MESSAGE_BYTES_MAX {
             return Err(StunRefusal::Malformed);
         }
         let mut message = Self {
@@ -261,5 +256,132 @@ impl<'a> StunWriter<'a> {
         self.set_length(self.out.len() - HEADER_LENGTH + 8);
         let fingerprint = fingerprint_of_message(self.out);
         self.attribute(FINGERPRINT, &fingerprint.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+    use rtc_stun::message::{Getter, Message};
+    use rtc_stun::xoraddr::XorMappedAddress;
+
+    use super::*;
+
+    fn key() -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"the password")
+    }
+
+    /// A request with what is written into it, its integrity and fingerprint.
+    fn request(write: impl FnOnce(&mut StunWriter<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = StunWriter::new(BINDING_REQUEST, [7; 12], &mut out).check("ours:theirs", 5);
+        write(&mut writer);
+        writer.finish(Some(&key()));
+        out
+    }
+
+    fn refusal(datagram: &[u8]) -> Option<StunRefusal> {
+        StunMessage::parse(datagram).err()
+    }
+
+    /// With another length in its header, and so another fingerprint than it would have.
+    fn with_length(mut datagram: Vec<u8>, length: usize) -> Vec<u8> {
+        datagram[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+        datagram
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_malformed() {
+        let whole = request(|_| {});
+        assert_eq!(refusal(&whole), None);
+        let length = whole.len() - HEADER_LENGTH;
+        for other in [0, length - 4, length - 1, length + 1, length + 4] {
+            assert_eq!(refusal(&with_length(whole.clone(), other)), Some(StunRefusal::Malformed), "{other}");
+        }
+        let longer = with_length([&whole[..], &[0; 2]].concat(), length + 2);
+        assert_ne!(refusal(&longer), None, "not of whole words");
+        for position in [0, 4, 5, 6, 7] {
+            let mut other = whole.clone();
+            other[position] ^= 0x40;
+            assert_eq!(refusal(&other), Some(StunRefusal::Malformed), "byte {position}");
+        }
+        let behind = with_length([&whole[..], &[0x80, 0x22, 0, 0]].concat(), length + 4);
+        assert_ne!(refusal(&behind), None, "nothing comes after the fingerprint");
+        let short = request(|writer| writer.attribute(MESSAGE_INTEGRITY, &[1; 16]));
+        assert_eq!(refusal(&short), Some(StunRefusal::Malformed), "an integrity of another length");
+    }
+
+    #[test]
+    fn a_message_is_no_longer_than_a_datagram() {
+        const SOFTWARE: u16 = 0x8022;
+        let spare = MESSAGE_BYTES_MAX - request(|writer| writer.attribute(SOFTWARE, &[])).len();
+        let filled = request(|writer| writer.attribute(SOFTWARE, &vec![b'x'; spare]));
+        assert_eq!(refusal(&filled), None);
+        assert!(StunMessage::parse(&filled).is_ok_and(|message| message.integrity.is_some_and(|i| i.verify(&key()))));
+        let beyond = request(|writer| writer.attribute(SOFTWARE, &vec![b'x'; spare + 1]));
+        assert_eq!(refusal(&beyond), Some(StunRefusal::Malformed));
+    }
+
+    /// RFC 8489, section 14.5: whoever is on the way could have added it.
+    #[test]
+    fn nothing_behind_the_integrity_counts() {
+        let mut out = Vec::new();
+        let mut writer = StunWriter::new(BINDING_REQUEST, [7; 12], &mut out).check("ours:theirs", 5);
+        writer.set_length(writer.out.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH);
+        let tag = hmac::sign(&key(), writer.out);
+        writer.attribute(MESSAGE_INTEGRITY, tag.as_ref());
+        writer.attribute(USE_CANDIDATE, &[]);
+        writer.attribute(USERNAME, b"others:theirs");
+        writer.attribute(0x7ABC, &[]);
+        writer.finish(None);
+        let message = StunMessage::parse(&out).ok().expect("a message");
+        assert!(message.integrity.is_some_and(|integrity| integrity.verify(&key())));
+        assert_eq!((message.use_candidate, message.unknown.len()), (false, 0));
+        assert_eq!(message.username, Some("ours:theirs"));
+    }
+
+    #[test]
+    fn unknown_attributes_are_named_unless_they_may_be_ignored() {
+        let unknown = |kinds: &[u16]| {
+            let datagram = request(|writer| kinds.iter().for_each(|kind| writer.attribute(*kind, &[1])));
+            StunMessage::parse(&datagram).ok().expect("a message").unknown.to_vec()
+        };
+        assert_eq!(unknown(&[0x7FFF, 0x8000, 0x0007, 0xC057]), [0x7FFF, 0x0007]);
+        let many: Vec<u16> = (0x7000..0x7010).collect();
+        assert_eq!(unknown(&many), many[..UNKNOWN_MAX]);
+
+        let mut out = Vec::new();
+        StunWriter::new(BINDING_ERROR, [7; 12], &mut out).unknown_attributes(&many[..UNKNOWN_MAX]).finish(None);
+        let mut message = Message::new();
+        message.unmarshal_binary(&out).expect("the oracle reads it");
+        let mut theirs = rtc_stun::uattrs::UnknownAttributes(Vec::new());
+        theirs.get_from(&message).expect("they are named");
+        assert_eq!(theirs.0.iter().map(|kind| kind.0).collect::<Vec<_>>(), many[..UNKNOWN_MAX]);
+    }
+
+    /// The address as another implementation reads it.
+    fn mapped(address: SocketAddr, transaction: [u8; 12]) -> SocketAddr {
+        let mut out = Vec::new();
+        StunWriter::new(BINDING_SUCCESS, transaction, &mut out).mapped_address(address).finish(None);
+        let mut message = Message::new();
+        message.unmarshal_binary(&out).expect("the oracle reads it");
+        let mut read = XorMappedAddress::default();
+        read.get_from(&message).expect("an address");
+        SocketAddr::new(read.ip, read.port)
+    }
+
+    proptest! {
+        #[test]
+        fn any_address_means_the_same_to_the_oracle(v4: u32, v6: u128, port: u16, transaction: [u8; 12]) {
+            let v4 = SocketAddr::from((Ipv4Addr::from(v4), port));
+            prop_assert_eq!(mapped(v4, transaction), v4);
+            // Not one of the mapped ones, which are IPv4 on the wire.
+            let v6 = SocketAddr::from((Ipv6Addr::from(v6 | 1 << 127), port));
+            prop_assert_eq!(mapped(v6, transaction), v6);
+            let IpAddr::V4(ip) = v4.ip() else { unreachable!() };
+            prop_assert_eq!(mapped(SocketAddr::from((ip.to_ipv6_mapped(), port)), transaction), v4);
+        }
     }
 }
