@@ -170,6 +170,49 @@ fn a_check_that_is_lost_is_sent_again_without_the_clients_help() {
     assert_eq!(world.sent_to(ELSEWHERE).len(), 5);
 }
 
+/// The handshake of TCP has shown that the client receives there.
+#[test]
+fn a_client_that_moves_to_a_connection_goes_on_at_once() {
+    let (mut world, mut source) = watched();
+    let connection = sfu::transport::Path { remote: address(ELSEWHERE), via: sfu::transport::Via::Tcp(3) };
+    world.engine.receive(world.now, connection, &mut nomination(VIEWER), &mut world.out);
+    world.turn();
+    assert!(checks(&world.sent_to(ELSEWHERE)).is_empty());
+    world.send(PUBLISHER, &source.frame(false, 5));
+    assert_eq!((world.sent_to(VIEWER).len(), world.sent_to(ELSEWHERE).len()), (0, 5));
+    assert_eq!((world.engine.stats.paths_moved, world.engine.stats.nominations_unproven), (1, 0));
+}
+
+/// Its first check comes before its handshake is done.
+#[test]
+fn a_viewer_that_was_checked_and_has_no_keys_yet_starts_with_the_last_key_frame_when_it_has() {
+    let (mut world, mut source) = watched();
+    let (transport, opener) = (TransportId(30), ChannelOpener::Client);
+    world.command(Command::OpenTransport { transport, room: ROOM, local: credentials(30), opener });
+    world.subscribe(30, 30, 1, send_section(5000, video_codecs()));
+    world.arrive(30, nomination(30));
+    for _ in 0..3 {
+        world.send(PUBLISHER, &source.frame(false, 3));
+        world.pass(FRAME);
+    }
+    world.sent_to(30);
+    world.connect(30);
+    world.pass(FRAME);
+    assert_eq!(world.media(30).len(), 3 + 3 * 3);
+}
+
+#[test]
+fn a_nomination_that_has_to_be_proven_is_counted_once_however_often_it_is_repeated() {
+    let (mut world, _) = watched();
+    for address in [VIEWER, ELSEWHERE, ELSEWHERE, VIEWER, ELSEWHERE + 1, ELSEWHERE + 1, VIEWER] {
+        let before = world.engine.stats.nominations_unproven;
+        let is_new = world.engine.transport_at(&path_of(address)).is_none();
+        nominate(&mut world, address);
+        let counted = world.engine.stats.nominations_unproven - before;
+        assert_eq!(counted, u64::from(is_new), "{address}");
+    }
+}
+
 #[test]
 fn credentials_that_come_after_the_nomination_bring_the_check() {
     let (mut world, _) = watched();

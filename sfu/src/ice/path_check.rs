@@ -116,6 +116,23 @@ mod tests {
     }
 
     #[test]
+    fn a_check_is_sent_thrice_at_growing_intervals_for_one_of_the_clients() {
+        #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
+        let now = Instant::now();
+        let mut check = check();
+        let mut times = Vec::new();
+        for begin in [Duration::ZERO, Duration::from_secs(1)] {
+            check.on_check(now + begin, UFRAGS, 1_000, 64);
+            while let Some(due) = check.due() {
+                assert!(!check.transmit(due - Duration::from_millis(1), 100), "too early");
+                assert!(check.transmit(due, 100));
+                times.push((due - now).as_millis());
+            }
+        }
+        assert_eq!(times, [0, 100, 300, 1_000, 1_100, 1_300]);
+    }
+
+    #[test]
     fn a_flood_of_checks_brings_ten_a_second_and_three_times_its_bytes() {
         #[expect(clippy::disallowed_methods, reason = "time has to begin somewhere")]
         let now = Instant::now();
