@@ -12,6 +12,7 @@ use sha1::Sha1;
 
 use crate::demux::Discard;
 pub use crate::dtls::SrtpProfile;
+use crate::rtp::u32_at;
 
 /// Most bytes that sealing adds to an RTP or RTCP packet.
 pub const OVERHEAD_MAX: usize = GCM_TAG + RTCP_INDEX;
@@ -337,10 +338,7 @@ impl SrtpReceiver {
 
     /// Opens a compound RTCP packet in place and returns its length without index and tag.
     pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Discard> {
-        if packet.len() < RTCP_CLEAR + RTCP_INDEX {
-            return Err(Discard::RtcpMalformed);
-        }
-        let ssrc = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]);
+        let ssrc = u32_at(packet, 4).ok_or(Discard::RtcpMalformed)?;
         let (length, index) = match &self.rtcp {
             Cipher::Gcm { key, salt } => {
                 let (rest, trailer) = packet.split_at_mut(packet.len() - RTCP_INDEX);
@@ -557,10 +555,14 @@ mod tests {
         for (ours, _) in PROFILES {
             let (key, salt) = master(ours);
             let mut receiver = SrtpReceiver::new(ours, &key, &salt);
-            for length in 0..40 {
-                assert!(receiver.open_rtcp(&mut vec![0x80; length]).is_err());
+            let tag = if ours == SrtpProfile::Aes128CmSha1_80 { SHA1_TAG } else { GCM_TAG };
+            for length in 0..60 {
+                let refusal = |least| if length < least { None } else { Some(Discard::SrtpAuthentication) };
+                let expected = Err(refusal(RTCP_CLEAR + RTCP_INDEX + tag).unwrap_or(Discard::RtcpMalformed));
+                assert_eq!(receiver.open_rtcp(&mut vec![0x80; length]), expected, "{ours:?}, {length} bytes");
                 if length >= 12 {
-                    assert!(receiver.open_rtp(&mut vec![0x80; length], 12).is_err());
+                    let expected = Err(refusal(12 + tag).unwrap_or(Discard::RtpMalformed));
+                    assert_eq!(receiver.open_rtp(&mut vec![0x80; length], 12), expected, "{ours:?}, {length} bytes");
                 }
             }
         }
@@ -623,6 +625,30 @@ mod tests {
             plain[8] = 0;
             let rtp = receiver.open_rtp(&mut oracle.encrypt_rtp(&plain).expect("seals").to_vec(), 12);
             assert_eq!(rtp, Ok(712));
+        }
+    }
+
+    /// The E flag says which (RFC 3711, section 3.4). With an AEAD nobody needs it (RFC 7714, section 9.3).
+    #[test]
+    fn rtcp_in_the_clear_is_taken_where_a_tag_of_its_own_protects_it() {
+        let (key, salt) = master(SrtpProfile::Aes128CmSha1_80);
+        let mut receiver = SrtpReceiver::new(SrtpProfile::Aes128CmSha1_80, &key, &salt);
+        let plain = [&[0x81, 201, 0, 7, 9, 8, 7, 6][..], &[3; 24]].concat();
+        let mut packet = [&plain[..], &5u32.to_be_bytes()].concat();
+        let Cipher::CounterSha1(cipher) = &receiver.rtcp else { panic!("another cipher") };
+        let tag = sha1_tag(&cipher.mac, [&packet, &[]]);
+        packet.extend_from_slice(&tag);
+        assert_eq!(receiver.open_rtcp(&mut packet), Ok(plain.len()));
+        assert_eq!(packet[..plain.len()], plain);
+
+        for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::AeadAes256Gcm] {
+            let (key, salt) = master(profile);
+            let mut packet = plain.clone();
+            SrtpSender::new(profile, &key, &salt).seal_rtcp(&mut packet);
+            let flag = packet.len() - RTCP_INDEX;
+            packet[flag] &= 0x7f;
+            let refusal = SrtpReceiver::new(profile, &key, &salt).open_rtcp(&mut packet);
+            assert_eq!(refusal, Err(Discard::RtcpMalformed));
         }
     }
 

@@ -71,9 +71,10 @@ impl Chunk {
         }
     }
 
+    /// One of its [`len`](Self::len).
     fn symbol(self, at: usize) -> Option<Symbol> {
         match self {
-            Self::Run { symbol, len } => (at < len).then_some(symbol),
+            Self::Run { symbol, .. } => Some(symbol),
             Self::OneBit(word) => Symbol::from_bits(word >> (ONE_BIT_SYMBOLS - 1).checked_sub(at)? & 1),
             Self::TwoBit(word) => Symbol::from_bits(word >> (2 * (TWO_BIT_SYMBOLS - 1).checked_sub(at)?)),
         }
@@ -269,12 +270,12 @@ impl TwccRecorder {
     /// packet. A duplicate is ignored, as is a packet older than what is remembered.
     pub fn record(&mut self, sequence: u16, arrival: Duration, media_ssrc: u32) {
         let number = self.sequence.unwrap(sequence);
-        if self.arrivals.is_empty() && self.unreported == 0 {
+        if self.arrivals.is_empty() {
             (self.oldest, self.unreported) = (number, number);
         }
         let Some(at) = self.make_room(number) else { return };
         let Some(slot) = self.arrivals.get_mut(at).filter(|slot| **slot == NOT_RECEIVED) else { return };
-        *slot = u64::try_from(arrival.as_micros()).unwrap_or(u64::MAX / 2) / TICK_US;
+        *slot = u64::try_from(arrival.as_micros()).unwrap_or(u64::MAX) / TICK_US;
         self.media_ssrc = media_ssrc;
         self.unreported = self.unreported.min(number);
         self.pending += 1;
@@ -595,6 +596,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_number_of_the_window_may_still_come() {
+        let mut recorder = TwccRecorder::new(1);
+        recorder.record(0, us(0), 2);
+        (2..=WINDOW_MAX as u16).for_each(|n| recorder.record(n, us(1_000), 2));
+        recorder.record(1, us(2_000), 2);
+        assert_eq!(extent(&mut recorder), (1, WINDOW_MAX, WINDOW_MAX));
+    }
+
+    #[test]
     fn an_earlier_packet_is_the_first_one_as_long_as_the_window_reaches_back_to_it() {
         for (number, expected) in [
             (19_990, (19_990, 11, 2)),
@@ -664,17 +674,19 @@ mod tests {
 
     #[test]
     fn every_packet_fits_a_datagram() {
-        let mut recorder = TwccRecorder::new(1);
-        // Deltas of two bytes, and every other packet lost.
-        (0..4_000u16).for_each(|n| recorder.record(n * 2, us(u64::from(n) * 100_000), 2));
-        let bytes = feedback(&mut recorder);
-        let mut rest = &bytes[..];
-        while let Some(words) = u16_at(rest, 2) {
-            let len = 4 * (usize::from(words) + 1);
-            assert!(len <= 1_100, "{len}");
-            rest = &rest[len..];
+        // Deltas of two bytes and of one, every other packet lost and none.
+        for (step, pause) in [(2, 100_000), (1, 100_000), (2, 1_000), (1, 1_000)] {
+            let mut recorder = TwccRecorder::new(1);
+            (0..4_000u16).for_each(|n| recorder.record(n * step, us(u64::from(n) * pause), 2));
+            let bytes = feedback(&mut recorder);
+            let mut rest = &bytes[..];
+            while let Some(words) = u16_at(rest, 2) {
+                let len = 4 * (usize::from(words) + 1);
+                assert!(len <= 1_100, "{len}");
+                rest = &rest[len..];
+            }
+            assert_eq!(statuses(&bytes).iter().filter(|(_, arrival)| arrival.is_some()).count(), 4_000);
         }
-        assert_eq!(statuses(&bytes).iter().filter(|(_, arrival)| arrival.is_some()).count(), 4_000);
     }
 
     #[test]

@@ -196,6 +196,7 @@ impl ReplayWindow {
         }
     }
 
+    /// Notes one that [is new](Self::is_new).
     fn note(&mut self, sequence: u64) {
         match self.end.checked_sub(sequence + 1) {
             None => {
@@ -203,8 +204,7 @@ impl ReplayWindow {
                 self.seen = self.seen.checked_shl(shift).unwrap_or(0) | 1;
                 self.end = sequence + 1;
             }
-            Some(age) if age < 64 => self.seen |= 1 << age,
-            Some(_) => {}
+            Some(age) => self.seen |= 1 << age,
         }
     }
 }

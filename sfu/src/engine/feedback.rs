@@ -190,13 +190,9 @@ impl Engine {
         for (slot, peer) in &mut self.peers {
             self.serving = Some(Serving { slot, stage: Stage::Feedback });
             let Some(mut twcc) = peer.twcc.take() else { continue };
-            while twcc.pending() > 0 {
-                self.rtcp.clear();
-                if !twcc.write_feedback(&mut self.rtcp) {
-                    break;
-                }
-                send_rtcp(peer, &mut self.rtcp, out);
-            }
+            self.rtcp.clear();
+            twcc.write_feedback(&mut self.rtcp);
+            send_rtcp(peer, &mut self.rtcp, out);
             peer.twcc = Some(twcc);
         }
     }
