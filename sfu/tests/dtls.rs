@@ -182,6 +182,75 @@ fn a_lost_hello_is_said_again() {
     assert!(world.run_until(Duration::from_millis(11) + THREE_ROUND_TRIPS, |world| keys(world).is_some()));
 }
 
+/// Finished overtakes what its keys come from; a client that had to say all of it again would take a second longer.
+#[test]
+fn the_last_flight_of_a_client_may_come_in_the_wrong_order() {
+    let mut world = world(1, Client::robust_with_mtu(1, 400));
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let recorder = seen.clone();
+    let is_hello = |datagram: &[u8]| datagram[13] == 1;
+    world.tamper = Some(Box::new(move |_, datagram| {
+        if !is_hello(datagram) {
+            recorder.borrow_mut().push(std::mem::take(datagram));
+        }
+    }));
+    world.run_for(Duration::from_millis(30));
+    let flight = seen.take();
+    assert!(flight.len() >= 2, "{} datagrams", flight.len());
+    assert!(keys(&world).is_none());
+    for datagram in flight.iter().rev() {
+        let _ = world.transport.on_dtls(world.now, udp(1), datagram);
+    }
+    world.tamper = Some(Box::new(|_, datagram| datagram.clear()));
+    world.run_for(Duration::from_millis(1));
+    assert!(keys(&world).is_some());
+}
+
+/// Whoever has seen a hello can send it again, and each would bring a flight of ours.
+#[test]
+fn a_hello_said_again_and_again_brings_a_flight_in_40_ms_and_no_more() {
+    let mut world = world(1, Client::robust(1));
+    world.tamper = Some(Box::new(|number, datagram| {
+        if number > 0 {
+            datagram.clear();
+        }
+    }));
+    let mut hello = flights(Client::robust(1)).remove(0);
+    world.run_for(Duration::from_millis(15));
+    assert_eq!(world.server_datagrams, 1);
+    for number in 0..1_000 {
+        // Records of other numbers: it may be the client that says it again.
+        hello[9..11].copy_from_slice(&u16::to_be_bytes(100 + number));
+        let _ = world.transport.on_dtls(world.now, udp(1), &hello);
+        if number % 100 == 99 {
+            world.run_for(Duration::from_millis(4));
+        }
+    }
+    assert_eq!(world.server_datagrams, 2, "40 ms have passed");
+}
+
+/// A server whose flight comes again has not had our answer, and need not wait for our timer.
+#[test]
+fn a_server_that_says_its_flight_again_is_answered_again_before_our_timer() {
+    let mut world = world(1, silent_dimpl());
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let recorder = seen.clone();
+    world.tamper = Some(Box::new(move |_, datagram| {
+        recorder.borrow_mut().push(datagram.clone());
+        if recorder.borrow().len() > 2 {
+            datagram.clear();
+        }
+    }));
+    // Two hellos and one answer to the server's flight, which is lost for all that the server says.
+    assert!(world.run_until(THREE_ROUND_TRIPS, |world| world.server_datagrams == 3));
+    let flight = seen.borrow()[1].clone();
+    world.run_for(Duration::from_millis(41));
+    assert_eq!(world.server_datagrams, 3, "it is too early to say it again unasked");
+    let _ = world.transport.on_dtls(world.now, udp(1), &flight);
+    world.run_for(Duration::from_millis(1));
+    assert_eq!(world.server_datagrams, 4);
+}
+
 /// Servers send their flight in fragments where datagrams are short.
 #[test]
 fn the_flight_of_a_passive_client_may_come_in_fragments() {

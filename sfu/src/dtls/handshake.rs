@@ -390,6 +390,33 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_ends_the_handshake_if_it_is_no_warning_in_the_clear_or_sealed() {
+        let (now, mut transmits) = (Instant::now(), Transmits::new());
+        for role in ROLES {
+            for (alert, ends) in [([1, 100], false), ([1, 0], true), ([2, 40], true)] {
+                let (mut handshake, _) = before_finished(role);
+                let mut datagram = Vec::new();
+                put_plain(&mut datagram, Content::Alert, 9, &alert);
+                let (record, _) = Record::split(&datagram).unwrap();
+                let heard = handshake.on_record(now, &record, &mut transmits);
+                assert_eq!(matches!(heard, Err(Trouble::GivenUp)), ends, "{alert:?}");
+                assert_eq!(matches!(heard, Ok(None)), !ends, "{alert:?}");
+
+                let peer = if role == DtlsRole::Client { DtlsRole::Server } else { DtlsRole::Client };
+                let randoms = Randoms { client: [1; 32], server: [2; 32] };
+                let (_, mut sealer) = MasterSecret::new(b"shared", &[3; 32]).record_keys(&randoms, peer);
+                let mut datagram = Vec::new();
+                sealer.put(&mut datagram, Content::Alert, &alert);
+                let (record, _) = Record::split(&datagram).unwrap();
+                let heard = handshake.on_record(now, &record, &mut transmits);
+                assert_eq!(matches!(heard, Err(Trouble::GivenUp)), ends, "{alert:?}, sealed");
+                let is_ignored = matches!(heard, Err(Trouble::Ignored(DtlsRefusal::Unexpected)));
+                assert_eq!(is_ignored, !ends, "{alert:?}, sealed");
+            }
+        }
+    }
+
+    #[test]
     fn no_message_can_be_left_out() {
         const KINDS: [Kind; 11] = [
             Kind::HelloRequest,

@@ -172,6 +172,28 @@ mod tests {
         assert_eq!(answers(&mut session, at(200), &again), 0);
     }
 
+    /// A client drops what it takes for a record that came before (RFC 6347, section 4.1.2.6).
+    #[test]
+    fn records_of_a_flight_that_is_repeated_have_numbers_of_their_own() {
+        let begin = Instant::now();
+        let (mut session, _) = session(begin);
+        let mut again = Vec::new();
+        put_plain(&mut again, Content::Handshake, 7, &whole_message(Kind::Certificate, 1, b""));
+        let (record, _) = Record::split(&again).unwrap();
+        let mut transmits = Transmits::new();
+        for time in [100, 200, 300] {
+            assert!(session.on_record(begin + Duration::from_millis(time), &record, &mut transmits).is_ok());
+        }
+        let numbers = |datagram: &[u8]| {
+            let (plain, rest) = Record::split(datagram).unwrap();
+            let (sealed, _) = Record::split(rest).unwrap();
+            [plain, sealed].map(|record| u64::from_be_bytes(record.as_bytes()[3..11].try_into().unwrap()))
+        };
+        let numbers: Vec<_> = transmits.iter().map(|datagram| numbers(datagram)).collect();
+        // The first time had 5, and 0 of epoch 1.
+        assert_eq!(numbers, [1, 2, 3].map(|time| [5 + time, (1 << 48) + time]));
+    }
+
     #[test]
     fn a_new_handshake_is_refused_with_a_warning_at_most_every_40_ms() {
         let begin = Instant::now();
@@ -194,9 +216,19 @@ mod tests {
         let (record, _) = Record::split(&forged).unwrap();
         assert!(session.on_record(now, &record, &mut Transmits::new()).is_err());
 
-        let datagram = sealed(&mut client, Content::Alert, &Alert::CloseNotify.to_wire());
-        let (record, _) = Record::split(&datagram).unwrap();
-        assert!(matches!(session.on_record(now, &record, &mut Transmits::new()), Ok(Heard::Closed)));
+        // Warnings that nothing follows from, and what is no alert.
+        for alert in [&[1, 100][..], &[1, 90], &[2], &[1, 0, 0], &[]] {
+            let datagram = sealed(&mut client, Content::Alert, alert);
+            let (record, _) = Record::split(&datagram).unwrap();
+            let heard = session.on_record(now, &record, &mut Transmits::new());
+            assert!(matches!(heard, Ok(Heard::Nothing)), "{alert:?}");
+        }
+        for alert in [Alert::CloseNotify.to_wire(), Alert::HandshakeFailure.to_wire(), [2, 0]] {
+            let datagram = sealed(&mut client, Content::Alert, &alert);
+            let (record, _) = Record::split(&datagram).unwrap();
+            let heard = session.on_record(now, &record, &mut Transmits::new());
+            assert!(matches!(heard, Ok(Heard::Closed)), "{alert:?}");
+        }
     }
 
     #[test]
