@@ -385,6 +385,35 @@ mod tests {
         assert_eq!(DependencyDescriptor::parse(&bits.bytes[..bits.bytes.len() - 1], &mut structure), None);
     }
 
+    /// A key frame whose templates follow each other by these steps, without references, chains and resolutions.
+    fn layers(steps: &[u32]) -> Vec<u8> {
+        let mut bits = header(0, 1);
+        bits.put(0b10000, 5).put(0, 6).put(0, 5);
+        steps.iter().for_each(|step| _ = bits.put(*step, 2));
+        bits.put(3, 2);
+        (0..=steps.len()).for_each(|_| _ = bits.put(0b10, 2));
+        (0..=steps.len()).for_each(|_| _ = bits.put(0, 1));
+        bits.put(0, 1).put(0, 1);
+        bits.bytes
+    }
+
+    #[test]
+    fn templates_are_of_the_same_the_next_temporal_or_the_next_spatial_layer() {
+        let read = |steps: &[u32]| {
+            let mut structure = None;
+            DependencyDescriptor::parse(&layers(steps), &mut structure)?;
+            let templates = structure?.templates;
+            Some(templates.iter().map(|template| (template.spatial, template.temporal)).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&[0, 1, 2, 1, 1]), Some(vec![(0, 0), (0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]));
+        assert_eq!(read(&[1; 7]).map(|templates| templates.len()), Some(8));
+        assert_eq!(read(&[1; 8]), None, "a ninth temporal layer");
+        assert_eq!(read(&[2; 3]).map(|templates| templates.len()), Some(4));
+        assert_eq!(read(&[2; 4]), None, "a fifth spatial layer");
+        assert_eq!(read(&[0; 63]).map(|templates| templates.len()), Some(64));
+        assert_eq!(read(&[0; 64]), None, "more than ids");
+    }
+
     #[test]
     fn more_templates_than_ids_are_refused() {
         let mut bits = header(0, 1);

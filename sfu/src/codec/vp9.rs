@@ -169,6 +169,23 @@ mod tests {
     }
 
     #[test]
+    fn a_structure_has_the_parts_that_it_says() {
+        for (structure, layers) in [
+            (&[0x00][..], 1),
+            (&[0xE7], 8),
+            // Resolutions of three layers.
+            (&[0x50, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 3),
+            // Pictures: none, and three of three, no and one reference. Reserved bits may be set.
+            (&[0x08, 0], 1),
+            (&[0x08, 3, 0xFC | 3, 1, 2, 3, 0xF0, 0x04, 1], 1),
+        ] {
+            let payload = [&[0x0A][..], structure, &[0xFF]].concat();
+            let descriptor = Vp9Descriptor::parse(&payload).unwrap();
+            assert_eq!((descriptor.spatial_layers, descriptor.header_len), (Some(layers), 1 + structure.len()));
+        }
+    }
+
+    #[test]
     fn only_the_lowest_layer_of_a_picture_without_references_is_a_start() {
         assert!(is_keyframe_start(&[0x08, 0xFF]));
         assert!(is_keyframe_start(&[0x28, 0x00, 0, 0xFF]));
