@@ -254,6 +254,25 @@ fn data_without_any_ends_the_association() {
     assert_eq!(raw.refused(), 3);
 }
 
+/// It has been told that there is no more room.
+#[test]
+fn what_comes_far_beyond_the_window_is_dropped_and_counted() {
+    let mut raw = RawAssociation::established(12);
+    let open = [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0][..], b"_reliable"].concat();
+    let dcep = [&1_u32.to_be_bytes()[..], &[0, 2, 0, 0, 0, 0, 0, 50], &open].concat();
+    raw.send(raw.tag, &chunk(DATA, BEGIN | END, &dcep));
+    raw.answers();
+    raw.world.takes_data = false;
+    let mut beyond = 0;
+    for number in 2..2_000_u32 {
+        raw.send(raw.tag, &data(BEGIN | END | UNORDERED, number, &[7; 1_000]));
+        raw.world.run_for(Duration::from_millis(11));
+        beyond += raw.world.transport.take_data_discards().beyond_window;
+    }
+    // Twice the window at most is kept of two megabytes.
+    assert!((1_000..1_950).contains(&beyond), "{beyond}");
+}
+
 /// The library looks up each number of each gap.
 #[test]
 fn acknowledgements_that_name_the_same_again_and_again_are_taken_in_as_fast_as_they_cost_little() {
@@ -393,6 +412,23 @@ fn an_abort_in_any_form_ends_the_association() {
         let payload = bytes::Bytes::from_static(b"nobody reads it");
         assert!(world.transport.send_data(world.now, DataChannel::Lossy, &payload).is_err(), "{body:?}");
     }
+}
+
+/// What waits for a client shares its room with what waits for others.
+#[test]
+fn what_waits_in_an_association_that_is_aborted_waits_no_more() {
+    let mut world = World::connected(ChannelOpener::Client, 2);
+    world.run_for(Duration::from_secs(1));
+    world.loss = 1.0;
+    let payload = Bytes::from(vec![7; 10_000]);
+    for _ in 0..100 {
+        world.transport.send_data(world.now, DataChannel::Reliable, &payload).expect("there is room");
+    }
+    assert!(world.transport.data_backlog() > 1_000_000);
+    world.loss = 0.0;
+    world.client.send_chunks(world.now, &chunk(6, 0, &[]));
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.transport.data_backlog(), 0);
 }
 
 /// As many steps as numbers would take seconds; the test would time out.

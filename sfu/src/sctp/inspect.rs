@@ -398,6 +398,49 @@ mod tests {
         }
     }
 
+    /// How many packets of one chunk of data each, acknowledged as they come and read at once, are taken in together.
+    fn taken_at_once(inspector: &mut Inspector, count: u32) -> usize {
+        let now = Instant::now();
+        let mut taken = 0;
+        for number in 1..=count {
+            if inspector.look_at(now, &packet(&[data(number)]), true) == Verdict::Take {
+                taken += 1;
+                inspector.note_read(1);
+                inspector.note_sent(&packet(&[chunk(SACK, &[&number.to_be_bytes()[..], &[0; 8]].concat())]));
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn data_costs_what_waits_for_it_and_nothing_besides() {
+        assert_eq!(taken_at_once(&mut Inspector::after_init(1), 12_000), 12_000);
+        // Each reset that waits is answered at each chunk.
+        let mut inspector = Inspector::after_init(1);
+        for request in 0..8 {
+            assert_eq!(verdict(&mut inspector, &[reset(request, 14_000, 1)]), Verdict::Take);
+        }
+        let taken = taken_at_once(&mut inspector, 12_000);
+        assert!((900..=1_000).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn forwarding_costs_something_for_each_stream_that_it_names_although_nothing_is_held() {
+        let (mut inspector, now) = (Inspector::after_init(1), Instant::now());
+        let packet = packet(&[chunk(FORWARD_TSN, &[&1u32.to_be_bytes()[..], &[0; 1_000]].concat())]);
+        let taken = (0..40_000).take_while(|_| inspector.look_at(now, &packet, true) == Verdict::Take).count();
+        assert!((30_000..35_000).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_reconfiguration_of_nothing_is_dropped() {
+        for length in 0..4 {
+            assert_eq!(verdict(&mut Inspector::after_init(1), &[chunk(RE_CONFIG, &vec![0; length])]), Verdict::Drop);
+        }
+        let response = [0, 16, 0, 12, 0, 0, 0, 1, 0, 0, 0, 1];
+        assert_eq!(verdict(&mut Inspector::after_init(1), &[chunk(RE_CONFIG, &response)]), Verdict::Take);
+    }
+
     #[test]
     fn data_before_any_init_is_dropped() {
         assert_eq!(verdict(&mut Inspector::default(), &[data(1)]), Verdict::Drop);

@@ -135,4 +135,20 @@ mod tests {
         held.note_acknowledgement(RECEIVE_WINDOW, std::iter::empty());
         assert_eq!(held.steps(), 0);
     }
+
+    #[test]
+    fn holes_may_come_until_there_are_as_many_as_can_be_named() {
+        let mut held = Held::default();
+        let gaps = |count: u16| (1..=count).map(|gap| (3 * gap, 3 * gap));
+        for count in [0, 1, 127] {
+            held.note_acknowledgement(RECEIVE_WINDOW, gaps(count));
+            assert!(!held.has_too_many_gaps(10_000), "{count} gaps, and one more");
+        }
+        held.note_acknowledgement(RECEIVE_WINDOW, gaps(128));
+        let last = 3 * 128;
+        assert!(held.has_too_many_gaps(last + 2));
+        for fits in [1, 2, last - 1, last, last + 1] {
+            assert!(!held.has_too_many_gaps(fits), "{fits} makes no further hole");
+        }
+    }
 }
