@@ -368,6 +368,43 @@ fn what_a_closed_room_had_not_taken_takes_nothing_from_others() {
     assert_eq!(world.engine.transports(), 0);
 }
 
+#[test]
+fn a_room_that_has_taken_all_is_given_as_much_again_at_once() {
+    let mut world = World::new(1, 0);
+    world.send(0, RELIABLE, 0..1_000, 100);
+    world.run_for(SECOND);
+    let taken = std::mem::take(&mut world.events);
+    assert!(taken.len() > 200, "{}", taken.len());
+    let (channel, bytes) = (DataChannel::Reliable, taken.iter().map(|(.., payload)| payload.len()).sum());
+    world.command(Command::DataTaken { room: ROOM, transport: transport(0), channel, messages: taken.len(), bytes });
+    world.engine.expire(world.now, &mut world.out);
+    world.collect();
+    assert_eq!(world.backlog(), taken.len());
+}
+
+/// Sixteen of them may have 16 MiB each before there is but one for each.
+#[test]
+fn what_waited_for_clients_that_are_gone_takes_no_room_from_others() {
+    const GONE: usize = 16;
+    let mut world = World::new(GONE + 2, 0);
+    let payload = Bytes::from(numbered(0, 60_000));
+    let fill = |world: &mut World, member: usize| {
+        world.members[member].link_bps = Some(1);
+        for _ in 0..250 {
+            let (channel, payload, transports) = (DataChannel::Reliable, payload.clone(), vec![transport(member)]);
+            world.command(Command::SendData { from: None, transports, channel, payload });
+        }
+        world.engine.stats.data_dropped.full
+    };
+    assert!((0..GONE).all(|member| fill(&mut world, member) == 0));
+    assert!(fill(&mut world, GONE) > 0, "there is room for so many");
+    let before = world.engine.stats.data_dropped.full;
+    for member in 0..=GONE {
+        world.command(Command::CloseTransport { transport: transport(member), after: Duration::ZERO });
+    }
+    assert_eq!(fill(&mut world, GONE + 1), before);
+}
+
 /// A client has sent more than its room takes, and says that it goes.
 fn leaving(world: &mut World) {
     world.send(0, RELIABLE, 0..1_000, 200);
