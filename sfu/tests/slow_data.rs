@@ -124,6 +124,27 @@ fn lossy_messages_of_a_fast_client_far_away_may_be_as_many_as_it_takes_in_time()
     assert!(!numbers(&world.client.seen.messages, LOSSY).is_empty());
 }
 
+#[test]
+fn lossy_messages_to_a_client_that_is_slower_than_they_come_are_never_late() {
+    let mut world = slow_client(2_000_000, 0);
+    let (mut sent, mut latest) = (Vec::new(), Duration::ZERO);
+    let mut arrived = 0;
+    for number in 0..2_000 {
+        if world.transport.send_data(world.now, DataChannel::Lossy, &numbered(number, 1_000)).is_ok() {
+            sent.push(world.now);
+        }
+        world.run_for(Duration::from_millis(2));
+        let count = numbers(&world.client.seen.messages, LOSSY).len();
+        // When its pace is known.
+        if count > arrived && sent.len() > 500 {
+            latest = latest.max(world.now - sent[count - 1]);
+        }
+        arrived = count;
+    }
+    assert!(sent.len() < 1_900 && arrived > 900, "{arrived} of {}", sent.len());
+    assert!((100..350).contains(&latest.as_millis()), "{latest:?} late");
+}
+
 /// A subscriber of data on real sockets.
 fn subscriber(server: &mut Server, transport: u64) -> Peer {
     let mut peer = Peer::connect(server, transport, Link::udp);
