@@ -233,6 +233,19 @@ mod tests {
         assert_eq!(rewriter.current().expect("begun").timestamp(777_777), 1000 + 180_000);
     }
 
+    /// Elsewhere it is not known when the last packet was sent.
+    #[test]
+    fn the_media_clock_of_a_moved_stream_goes_on_behind_its_last_timestamp() {
+        let now = Instant::now();
+        let mut rewriter = Rewriter::new(1);
+        rewriter.begin(now, 0, &packet(10, 1000), 90_000);
+        rewriter.sent(now, &packet(10, 1000));
+        let mut rewriter = Rewriter { sent_at: None, ..rewriter };
+        rewriter.begin(now, 0, &packet(99, 777_777), 90_000);
+        let stretch = rewriter.current().expect("begun");
+        assert_eq!((stretch.timestamp(777_777), stretch.sent_number(99)), (1001, Some(2)));
+    }
+
     #[test]
     fn what_a_subscriber_missed_passes_quickly_and_meets_the_present() {
         let now = Instant::now();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use media::*;
 use sfu::command::*;
+use sfu::demux::Discard;
 use sfu::engine::TransportState;
 use sfu::rtcp::{Feedback, parse};
 
@@ -30,7 +31,8 @@ fn an_exported_session_goes_on_elsewhere_without_a_gap() {
     here.subscribe(10, 1, 1, send_section(1000, video_codecs()));
     let mut source = Source::new(100);
     here.send(1, &source.frame(true, 4));
-    here.send(1, &source.frame(false, 3));
+    // The publisher's numbers roll over, which the other engine has to know.
+    here.send(1, &source.frame(false, 60));
     let before = here.media(10);
 
     let written: Vec<String> = [1, 10]
@@ -100,6 +102,31 @@ fn what_is_lost_on_the_move_is_asked_for_and_what_came_before_is_not_lost() {
         asked.dedup();
         assert_eq!(asked, if is_lost { vec![frame[0].sequence] } else { Vec::new() });
     }
+}
+
+/// Browsers name the layer of a stream in its first packets alone (RFC 8852, section 3).
+#[test]
+fn layers_that_have_named_themselves_once_are_known_elsewhere() {
+    let mut here = World::new();
+    here.join(1);
+    here.publish(1, 1, simulcast_section());
+    let mut sources = [Source::layer(100, "q"), Source::layer(200, "h"), Source::layer(300, "f")];
+    for source in &mut sources {
+        here.send(1, &source.frame(true, 2));
+    }
+    let state = here.engine.state_of(TransportId(1)).expect("a transport");
+    let mut there = World::new();
+    let World { engine, out, now, .. } = &mut there;
+    engine.restore(*now, state, credentials(2), ChannelOpener::Client, out);
+    there.connect(1);
+    for source in &mut sources {
+        let mut frame = source.frame(false, 2);
+        frame.iter_mut().for_each(|packet| packet.extensions.clear());
+        there.send(1, &frame);
+    }
+    assert_eq!(there.engine.stats.discards(Discard::UnknownStream), 0);
+    let started = |event: &Event| if let Event::LayerStarted { layer, .. } = event { Some(*layer) } else { None };
+    assert_eq!(there.events.iter().filter_map(started).collect::<Vec<_>>(), [0, 1, 2]);
 }
 
 /// A session whose handshake has not been yet is all that its descriptions have said.
