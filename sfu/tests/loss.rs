@@ -5,6 +5,8 @@ mod media;
 use std::time::Duration;
 
 use media::*;
+use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc_shared::marshal::Marshal;
 use sfu::command::*;
 use sfu::demux::Discard;
 use sfu::rtcp::{Feedback, ReportBlock, SenderReport, parse, write_nack, write_receiver_report, write_sender_report};
@@ -51,6 +53,25 @@ fn a_lost_packet_comes_again_as_a_retransmission_of_its_number() {
         assert_eq!(again.payload[2..], lost.payload[..]);
     }
     assert_ne!(again[0].sequence, again[1].sequence);
+}
+
+#[test]
+fn of_two_streams_that_a_client_gets_the_one_that_it_names_is_sent_again() {
+    let (mut world, mut source) = world();
+    world.publish(1, 2, ReceiveSection { mid: text("1"), ..video_section(300) });
+    world.subscribe(10, 2, 2, send_section(2000, video_codecs()));
+    let mut other = Source::new(300);
+    world.send(1, &source.frame(true, 2));
+    world.send(1, &other.frame(true, 2));
+    let got = world.media(10);
+    for ssrc in [1000, 2000] {
+        let lost = got.iter().find(|packet| packet.ssrc == ssrc).expect("of both");
+        let mut packet = Vec::new();
+        write_nack(&mut packet, 4, ssrc, [lost.sequence].into_iter());
+        world.send_rtcp(10, &packet);
+        let [again] = &world.media(10)[..] else { panic!("one packet") };
+        assert_eq!((again.ssrc, &again.payload[2..]), (ssrc + 1, &lost.payload[..]));
+    }
 }
 
 #[test]
@@ -225,12 +246,21 @@ fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
 #[test]
 fn rtcp_of_another_stream_than_ours_does_nothing() {
     let (mut world, mut source) = world();
+    world.join(11);
     world.send(1, &source.frame(true, 2));
-    world.media(10);
-    let mut packet = Vec::new();
-    write_nack(&mut packet, 4, 5555, [1, 2, 3].into_iter());
-    world.send_rtcp(10, &packet);
-    assert!(world.media(10).is_empty());
+    let got = world.media(10);
+    world.pass(Duration::from_secs(1));
+    world.received(1);
+    // Of nobody's stream, and of a stream of somebody else.
+    for (client, media) in [(10, 5555), (11, 1000)] {
+        let mut packet = Vec::new();
+        write_nack(&mut packet, 4, media, got.iter().map(|packet| packet.sequence));
+        packet.extend(PictureLossIndication { sender_ssrc: 4, media_ssrc: media }.marshal().expect("a PLI"));
+        world.send_rtcp(client, &packet);
+        world.pass(Duration::from_millis(40));
+        assert!(world.media(client).is_empty() && world.media(10).is_empty());
+        assert_eq!(plis(&world.received(1).1), []);
+    }
     world.command(Command::SetSubscription { subscription: SubscriptionId(9), paused: true, layer_max: 0 });
     assert_eq!(world.engine.stats.discards(sfu::demux::Discard::StaleCommand), 1);
 }
@@ -326,6 +356,58 @@ fn receiver_reports_tell_how_long_ago_the_last_sender_report_came() {
     assert_eq!(last_sr, 0x5678_9abc);
     // At a step of the clock, which are 20 ms.
     assert!((second - first).abs_diff(3 * 65_536) <= 3 * 1_400, "{first}, then {second}");
+}
+
+#[test]
+fn a_sender_report_is_of_the_stream_that_it_names_alone() {
+    let (mut world, mut source) = world();
+    world.publish(1, 2, audio_section(200));
+    world.send(1, &source.frame(true, 3));
+    world.send(1, &[Rtp { payload_type: AUDIO, sequence: 5, ssrc: 200, payload: vec![1; 40], ..Rtp::default() }]);
+    // The second is of the stream that sends again, the third of nobody's.
+    for (ssrc, seconds) in [(200, 7), (101, 8), (999, 9)] {
+        let report = SenderReport { ssrc, ntp: seconds << 32, rtp: 0, packets: 1, octets: 40 };
+        let mut packet = Vec::new();
+        write_sender_report(&mut packet, &report, &[]);
+        world.send_rtcp(1, &packet);
+    }
+    world.received(1);
+    world.pass(Duration::from_millis(1_100));
+    let control = world.received(1).1;
+    let mut reported: Vec<_> = control
+        .iter()
+        .flat_map(|compound| parse(compound))
+        .filter_map(
+            |feedback| if let Ok(Feedback::ReceiverReport { blocks, .. }) = feedback { Some(blocks) } else { None },
+        )
+        .flatten()
+        .map(|block| (block.ssrc, block.last_sr))
+        .collect();
+    reported.sort_unstable();
+    reported.dedup();
+    assert_eq!(reported, [(100, 0), (200, 7 << 16)]);
+}
+
+/// What a publisher has not said to understand (RFC 4585, section 4.2), and what makes no sense, it is not asked for.
+#[test]
+fn a_publisher_is_asked_for_nothing_that_it_does_not_offer() {
+    let (mut world, mut source) = world();
+    world.publish(1, 2, audio_section(200));
+    let word = |sequence| Rtp { payload_type: AUDIO, sequence, ssrc: 200, payload: vec![1; 40], ..Rtp::default() };
+    world.send(1, &source.frame(true, 3));
+    world.send(1, &[word(1), word(2), word(4)]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.engine.stats.nacks_sent, 0, "audio without NACK");
+    world.received(1);
+    world.send(1, &[word(2_000)]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(plis(&world.received(1).1), [], "audio has no key frames");
+
+    world.command(Command::SetMuted { publication: PublicationId(1), muted: true });
+    let pli = PictureLossIndication { sender_ssrc: 4, media_ssrc: 1000 }.marshal().expect("a PLI");
+    world.send_rtcp(10, &pli);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(plis(&world.received(1).1), [], "nobody sees a muted camera");
 }
 
 /// Jitter as receiver reports tell it (RFC 3550, appendix A.8), of packets of 20 ms that come 5 ms late or early in turn.
