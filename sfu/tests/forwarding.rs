@@ -79,6 +79,14 @@ fn packets_that_differ_by_a_few_bytes_leave_as_one_run_and_arrive_as_they_were()
     for (got, sent) in got.iter().zip(&frame) {
         assert_eq!(got.payload, sent.payload);
     }
+    // The last may be shorter.
+    let mut frame = source.frame(false, 3);
+    for (packet, length) in frame.iter_mut().zip([1_000, 995, 990]) {
+        packet.payload.resize(length, 7);
+    }
+    world.send(PUBLISHER, &frame);
+    let sealed: Vec<usize> = world.sent_to(10).iter().map(Vec::len).collect();
+    assert_eq!([sealed[0] - sealed[1], sealed[0] - sealed[2]], [0, 10]);
     // What differs by more is a run of its own.
     let mut frame = source.frame(false, 4);
     for (packet, length) in frame.iter_mut().zip([900, 913, 913, 400]) {
@@ -89,14 +97,14 @@ fn packets_that_differ_by_a_few_bytes_leave_as_one_run_and_arrive_as_they_were()
     assert_eq!(world.out.transmitter().messages, 2);
     assert_eq!(world.media(10).len(), 4);
 
-    let octets: usize = [1_000, 988, 1_000, 999, 995, 990, 400, 900, 913, 913, 400].iter().sum();
-    let theirs = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 11, octets: 9 };
+    let octets: usize = [1_000, 988, 1_000, 999, 995, 990, 400, 1_000, 995, 990, 900, 913, 913, 400].iter().sum();
+    let theirs = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 14, octets: 9 };
     let mut report = Vec::new();
     sfu::rtcp::write_sender_report(&mut report, &theirs, &[]);
     world.send_rtcp(PUBLISHER, &report);
     world.pass(Duration::from_millis(400));
     let report = sender_report(&mut world, 10);
-    assert_eq!((report.packets, report.octets as usize), (11, octets));
+    assert_eq!((report.packets, report.octets as usize), (14, octets));
 }
 
 #[test]
@@ -292,6 +300,29 @@ fn the_audio_level_goes_along() {
     }
 }
 
+/// Only VP8's numbers are rewritten, when a stream goes on after a pause: what looks like them elsewhere is something else.
+#[test]
+fn the_payload_of_other_codecs_is_left_alone() {
+    let codecs = vec![PayloadCodec { payload_type: 98, codec: Codec::Vp9 { profile: 0 }, rtx: None }];
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, ReceiveSection { codecs: codecs.clone(), ..video_section(100) });
+    world.join(10);
+    world.subscribe(10, 1, 1, SendSection { rtx_ssrc: None, ..send_section(1000, codecs) });
+    for sequence in 1..=6u16 {
+        // Of a picture each, by its 15 bits of id, which a reader of VP8 would take for other fields.
+        let payload = vec![0x8C, 0x92, 0x30 + sequence as u8, 0x49, 0x83, 7, 7, 7];
+        let packet = Rtp { payload_type: 98, marker: true, sequence, ssrc: 100, payload, ..Rtp::default() };
+        if sequence == 4 {
+            for muted in [true, false] {
+                world.command(Command::SetMuted { publication: PublicationId(1), muted });
+            }
+        }
+        world.send(PUBLISHER, std::slice::from_ref(&packet));
+        assert_eq!(world.media(10)[0].payload, packet.payload, "packet {sequence}");
+    }
+}
+
 /// A decoder of scalable AV1 finds its layers by it; without it nothing is shown.
 #[test]
 fn the_dependency_descriptor_goes_along_where_layers_depend_on_each_other() {
@@ -301,15 +332,21 @@ fn the_dependency_descriptor_goes_along_where_layers_depend_on_each_other() {
     let extensions = ExtensionIds { dependency_descriptor: Some(8), ..extensions() };
     world.publish(PUBLISHER, 1, ReceiveSection { codecs: codecs.clone(), extensions, ..video_section(100) });
     world.join(10);
-    let extensions = ExtensionIds { dependency_descriptor: Some(12), ..ExtensionIds::default() };
+    let extensions =
+        ExtensionIds { dependency_descriptor: Some(12), abs_send_time: Some(6), ..ExtensionIds::default() };
     world.subscribe(10, 1, 1, SendSection { extensions, rtx_ssrc: None, ..send_section(1000, codecs) });
-    for (sequence, descriptor) in [(1, vec![0x80, 0, 1, 0x10]), (2, vec![0x40, 0, 2])] {
-        // A new coded video sequence, then a packet that is none.
+    // The last is longer than an element of one byte holds (RFC 8285, section 4.2).
+    for (sequence, descriptor) in
+        [(1, vec![0x80, 0, 1, 0x10]), (2, vec![0x40, 0, 2]), (3, (7..30).collect::<Vec<u8>>())]
+    {
+        // A new coded video sequence, then packets that are none.
         let payload = vec![if sequence == 1 { 0x18 } else { 0x10 }, 0x30, 7, 7];
         let extensions = vec![(8, descriptor.clone())];
         let packet = Rtp { payload_type: 45, marker: true, sequence, ssrc: 100, extensions, payload, ..Rtp::default() };
         world.send(PUBLISHER, &[packet]);
-        assert_eq!(world.media(10)[0].extension(12), Some(&descriptor[..]));
+        let [got] = &world.media(10)[..] else { panic!("one packet") };
+        assert_eq!(got.extension(12), Some(&descriptor[..]));
+        assert_eq!(got.extension(6).map(<[u8]>::len), Some(3), "the send time goes along");
     }
 }
 
@@ -434,4 +471,102 @@ fn sender_reports_follow_the_publishers_clock() {
     let seconds = (found.ntp - sent.ntp) as f64 / (1u64 << 32) as f64;
     let ticks = found.rtp.wrapping_sub(sent.rtp.wrapping_add(offset));
     assert!((f64::from(ticks) - seconds * 90_000.0).abs() < 2.0, "{ticks} ticks in {seconds} s");
+}
+
+/// RFC 3550, section 6.2: often enough for who joins late, and no more.
+#[test]
+fn sender_reports_come_every_three_seconds() {
+    let (mut world, mut source) = watched(1);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    let theirs = sfu::rtcp::SenderReport { ssrc: 100, ntp: 77 << 32, rtp: source.timestamp, packets: 2, octets: 9 };
+    let mut report = Vec::new();
+    sfu::rtcp::write_sender_report(&mut report, &theirs, &[]);
+    world.send_rtcp(PUBLISHER, &report);
+    let mut reports = Vec::new();
+    for step in 0..150u32 {
+        world.pass(Duration::from_millis(100));
+        source.timestamp = source.timestamp.wrapping_add(6_000);
+        world.send(PUBLISHER, &source.frame(false, 1));
+        for feedback in world.received(10).1.iter().flat_map(|compound| sfu::rtcp::parse(compound)) {
+            if let Ok(sfu::rtcp::Feedback::SenderReport(report, _)) = feedback {
+                reports.push((step, report));
+            }
+        }
+    }
+    assert!((5..=6).contains(&reports.len()), "{reports:?}");
+    for pair in reports.windows(2) {
+        let [(before, first), (after, second)] = pair else { unreachable!() };
+        assert!((29..=33).contains(&(after - before)), "in tenths of a second: {before}, {after}");
+        let seconds = (second.ntp - first.ntp) as f64 / (1u64 << 32) as f64;
+        assert!((seconds - f64::from(after - before) / 10.0).abs() < 0.11, "{seconds} s on the wall clock");
+        let ticks = second.rtp.wrapping_sub(first.rtp);
+        assert!((f64::from(ticks) - seconds * 90_000.0).abs() < 2.0, "{ticks} ticks in {seconds} s");
+    }
+}
+
+/// Seconds modulo 64 with 18 bits after the point, for libwebrtc's estimate of what the link carries.
+#[test]
+fn the_absolute_send_time_goes_on_with_the_clock_and_around() {
+    let (mut world, mut source) = watched(1);
+    let mut send_time = |world: &mut World| {
+        world.send(PUBLISHER, &source.frame(true, 1));
+        let got = world.media(10);
+        let [high, middle, low] = got[0].extension(6).expect("a send time") else { panic!("24 bits") };
+        u32::from_be_bytes([0, *high, *middle, *low])
+    };
+    let mut before = send_time(&mut world);
+    for (time, expected) in [(1_000, 1 << 18), (500, 1 << 17), (250, 1 << 16), (63_000, 63 << 18), (64_000, 0)] {
+        world.pass(Duration::from_millis(time));
+        let after = send_time(&mut world);
+        let passed = after.wrapping_sub(before) & 0xff_ffff;
+        assert!(passed.abs_diff(expected) <= 1, "{passed} in {time} ms");
+        before = after;
+    }
+}
+
+#[test]
+fn a_new_viewer_makes_us_ask_for_a_key_frame_at_once() {
+    let (mut world, mut source) = watched(0);
+    world.pass(Duration::from_secs(1));
+    for _ in 0..3 {
+        world.send(PUBLISHER, &source.frame(false, 2));
+    }
+    world.pass(Duration::from_millis(20));
+    world.received(PUBLISHER);
+    world.join(10);
+    world.subscribe(10, 10, 1, send_section(1000, video_codecs()));
+    // A step of the clock.
+    world.pass(Duration::from_millis(20));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+}
+
+/// Clients are told of what they subscribe to before they can receive it.
+#[test]
+fn a_viewer_whose_handshake_takes_its_time_starts_when_it_is_done() {
+    let (mut world, mut source) = watched(0);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    let (transport, opener) = (TransportId(10), ChannelOpener::Client);
+    world.command(Command::OpenTransport { transport, room: ROOM, local: credentials(10), opener });
+    world.subscribe(10, 10, 1, send_section(1000, video_codecs()));
+    world.pass(Duration::from_secs(2));
+    world.send(PUBLISHER, &source.frame(false, 2));
+    world.connect(10);
+    world.pass(Duration::from_millis(40));
+    assert_eq!(world.media(10).len(), 4, "from the last key frame on");
+
+    // The same, when that is too long ago.
+    let (mut world, mut source) = watched(0);
+    world.send(PUBLISHER, &source.frame(true, 2));
+    world.command(Command::OpenTransport { transport, room: ROOM, local: credentials(10), opener });
+    world.subscribe(10, 10, 1, send_section(1000, video_codecs()));
+    world.pass(Duration::from_secs(2));
+    for _ in 0..60 {
+        world.send(PUBLISHER, &source.frame(false, 5));
+    }
+    world.received(PUBLISHER);
+    world.connect(10);
+    world.pass(Duration::from_millis(40));
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100], "asked for at once");
+    world.send(PUBLISHER, &source.frame(true, 2));
+    assert_eq!(world.media(10).len(), 2);
 }
