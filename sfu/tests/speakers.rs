@@ -30,17 +30,21 @@ impl Mic {
             self.world.pass(PACKET);
             self.sequence = self.sequence.wrapping_add(1);
             self.timestamp = self.timestamp.wrapping_add(960);
-            let packet = Rtp {
-                payload_type: AUDIO,
-                sequence: self.sequence,
-                timestamp: self.timestamp,
-                ssrc: 200,
-                extensions: vec![(5, vec![level])],
-                payload: vec![1; 80],
-                ..Rtp::default()
-            };
-            self.world.send(1, &[packet]);
+            self.packet(level);
         }
+    }
+
+    fn packet(&mut self, level: u8) {
+        let packet = Rtp {
+            payload_type: AUDIO,
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            ssrc: 200,
+            extensions: vec![(5, vec![level])],
+            payload: vec![1; 80],
+            ..Rtp::default()
+        };
+        self.world.send(1, &[packet]);
     }
 
     /// DTX: nothing is sent, and the clock goes on.
@@ -101,6 +105,30 @@ fn a_voice_is_told_while_it_lasts_and_silence_after_it() {
     mic.send(20, 100);
     assert!(mic.told().iter().all(|level| *level > 0.0));
     mic.send(127, 60);
+    assert_eq!(mic.told(), [0.0]);
+}
+
+/// Its clock and levels are what it likes; each time all of its room would be told.
+#[test]
+fn a_publisher_that_changes_all_the_time_is_told_of_a_few_times_a_second() {
+    let mut mic = Mic::new();
+    for number in 0..1_000 {
+        mic.world.pass(Duration::from_millis(1));
+        mic.timestamp = mic.timestamp.wrapping_add(48_000);
+        mic.sequence += 1;
+        let level = if number % 2 == 0 { 0 } else { 127 };
+        mic.packet(level);
+    }
+    let told = mic.told().len();
+    assert!((2..=9).contains(&told), "{told}");
+}
+
+#[test]
+fn a_speaker_whose_packets_stop_is_told_to_be_silent() {
+    let mut mic = Mic::new();
+    mic.send(20, 100);
+    assert!(mic.told().iter().all(|level| *level > 0.0));
+    mic.fall_silent(100);
     assert_eq!(mic.told(), [0.0]);
 }
 

@@ -167,3 +167,21 @@ fn words_that_came_too_late_are_left_out() {
     world.turn_in_part();
     assert_eq!(counts(&mut world, FIRST), (1, 0));
 }
+
+#[test]
+fn an_audience_that_is_a_little_late_gets_all_of_it() {
+    let (mut world, mut source) = watched(30);
+    for sequence in 1..=90 {
+        arrive(&mut world, &[word(sequence)]);
+    }
+    for _ in 0..50 {
+        arrive(&mut world, &source.frame(false, 7));
+    }
+    while world.turn_in_part().is_some() {
+        world.pass(Duration::from_millis(1));
+    }
+    for viewer in [FIRST, FIRST + 29] {
+        assert_eq!(counts(&mut world, viewer), (90, 350));
+    }
+    assert_eq!(world.engine.stats.losses.overrun, 0);
+}
