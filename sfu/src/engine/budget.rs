@@ -96,6 +96,15 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_that_is_spent_to_the_last_microsecond_is_spent_and_told_of_once() {
+        let now = Instant::now();
+        let mut budget = Budget::new(now);
+        assert!(budget.charge(now, AT_ONCE));
+        assert!(budget.is_spent(now));
+        assert!(!budget.charge(now, AT_ONCE), "told already");
+    }
+
+    #[test]
     fn who_takes_less_than_the_share_never_spends_it() {
         let mut now = Instant::now();
         let mut budget = Budget::new(now);
