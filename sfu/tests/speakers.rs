@@ -116,7 +116,7 @@ fn a_publisher_that_changes_all_the_time_is_told_of_a_few_times_a_second() {
         mic.world.pass(Duration::from_millis(1));
         mic.timestamp = mic.timestamp.wrapping_add(48_000);
         mic.sequence += 1;
-        let level = if number % 2 == 0 { 0 } else { 127 };
+        let level = if number % 3 == 0 { 0 } else { 127 };
         mic.packet(level);
     }
     let told = mic.told().len();

@@ -75,8 +75,9 @@ fn what_is_lost_on_the_move_is_asked_for_and_what_came_before_is_not_lost() {
     let mut here = World::new();
     here.join(1);
     here.publish(1, 1, video_section(100));
+    // Its numbers roll over before it moves.
     let mut source = Source::new(100);
-    here.send(1, &source.frame(true, 4));
+    here.send(1, &source.frame(true, 60));
     let state = here.engine.state_of(TransportId(1)).expect("a transport");
     for is_lost in [false, true] {
         let mut there = World::new();
