@@ -425,11 +425,17 @@ mod tests {
     }
 
     #[test]
-    fn forwarding_costs_something_for_each_stream_that_it_names_although_nothing_is_held() {
-        let (mut inspector, now) = (Inspector::after_init(1), Instant::now());
-        let packet = packet(&[chunk(FORWARD_TSN, &[&1u32.to_be_bytes()[..], &[0; 1_000]].concat())]);
-        let taken = (0..40_000).take_while(|_| inspector.look_at(now, &packet, true) == Verdict::Take).count();
-        assert!((30_000..35_000).contains(&taken), "{taken}");
+    fn each_stream_and_each_gap_that_is_named_costs_something_although_nothing_is_held() {
+        const NAMED: u16 = 16_000;
+        let forward = [&1u32.to_be_bytes()[..], &[0; 4 * NAMED as usize]].concat();
+        // Gaps of a number each.
+        let head = [&[0; 8][..], &NAMED.to_be_bytes(), &[0; 2]].concat();
+        let acknowledgement = [head, [0, 2, 0, 2].repeat(NAMED.into())].concat();
+        for packet in [packet(&[chunk(FORWARD_TSN, &forward)]), packet(&[chunk(SACK, &acknowledgement)])] {
+            let (mut inspector, now) = (Inspector::after_init(1), Instant::now());
+            let taken = (0..1_000).take_while(|_| inspector.look_at(now, &packet, true) == Verdict::Take).count();
+            assert!((450..=500).contains(&taken), "{taken}");
+        }
     }
 
     #[test]
