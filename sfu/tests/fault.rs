@@ -54,7 +54,8 @@ fn the_transport_that_was_served_ends_and_the_others_media_goes_on() {
 fn a_panic_is_the_fault_of_whom_the_work_was_for() {
     let mut report = Vec::new();
     write_receiver_report(&mut report, 4, &[]);
-    let work: [(fn(&mut World, &[u8]), u64, Stage); 4] = [
+    type Work = fn(&mut World, &[u8]);
+    let work: [(Work, u64, Stage); 4] = [
         (|world, report| world.send_rtcp(10, report), 10, Stage::Rtcp),
         (|world, _| world.arrive(10, vec![22; 50]), 10, Stage::Dtls),
         (
