@@ -709,6 +709,7 @@ mod tests {
     #[test]
     fn expiry_is_required_and_has_a_minute_of_leeway() {
         assert_eq!(verify(&json!({ "iss": "first" })), Err(TokenError::NoExpiry));
+        assert_eq!(verify(&json!({ "iss": "first", "exp": null })), Err(TokenError::NoExpiry));
         assert!(verify(&json!({ "iss": "first", "exp": NOW_S - 60 })).is_ok());
         assert_eq!(verify(&json!({ "iss": "first", "exp": NOW_S - 61 })), Err(TokenError::Expired));
         assert!(verify(&json!({ "iss": "first", "exp": 1e300 })).is_ok());
@@ -751,10 +752,60 @@ mod tests {
         assert!(!grant.may_publish_source(proto::TrackSource::Microphone));
         assert!(!grant.may_publish_source(proto::TrackSource::Unknown));
         assert!(VideoGrant::default().may_publish_source(proto::TrackSource::Unknown));
+        let silent = VideoGrant { can_publish: Some(false), ..grant.clone() };
+        assert!(!silent.may_publish_source(proto::TrackSource::Camera));
         use proto::{TrackSource, TrackType};
-        assert!(grant.is_fitting(TrackSource::Camera, TrackType::Video));
-        assert!(!grant.is_fitting(TrackSource::Camera, TrackType::Audio), "under another name");
+        for (source, video, audio) in [
+            (TrackSource::Camera, true, false),
+            (TrackSource::ScreenShare, true, false),
+            (TrackSource::Microphone, false, true),
+            (TrackSource::ScreenShareAudio, false, true),
+            (TrackSource::Unknown, true, true),
+        ] {
+            let fits = |kind| grant.is_fitting(source, kind);
+            assert_eq!((fits(TrackType::Video), fits(TrackType::Audio)), (video, audio), "{source:?}");
+        }
         assert!(VideoGrant::default().is_fitting(TrackSource::Microphone, TrackType::Video), "as LiveKit does");
+    }
+
+    #[test]
+    fn an_administrator_is_one_of_its_room() {
+        let grant = |room_admin, room: &str| VideoGrant { room_admin, room: room.into(), ..VideoGrant::default() };
+        assert!(grant(true, "r").administers("r"));
+        assert!(!grant(true, "r").administers("other") && !grant(false, "r").administers("r"));
+    }
+
+    /// What a token leaves out is not in the next one either.
+    #[test]
+    fn a_token_says_only_what_is_granted() {
+        let claims_of = |grants: &Grants| -> Value {
+            let token = keys().signer().refresh(grants, now());
+            serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+        };
+        let full = join_grants();
+        let expected = json!({
+            "iss": "first", "sub": "alice", "identity": "alice", "nbf": NOW_S, "iat": NOW_S, "exp": NOW_S + 3600,
+            "name": "Alice", "kind": "agent", "kindDetails": ["forwarded"], "metadata": "m", "attributes": { "a": "1" },
+            "video": { "roomJoin": true, "room": "r", "canPublish": false },
+            "roomConfig": { "maxParticipants": 3 }, "roomPreset": "p",
+        });
+        assert_eq!(claims_of(&full), expected);
+        let bare = Grants {
+            name: String::new(),
+            metadata: String::new(),
+            attributes: HashMap::new(),
+            kind: proto::participant_info::Kind::Standard,
+            kind_details: Vec::new(),
+            video: VideoGrant::default(),
+            room_preset: String::new(),
+            room_config: None,
+            ..full
+        };
+        let expected = json!({
+            "iss": "first", "sub": "alice", "identity": "alice", "nbf": NOW_S, "iat": NOW_S, "exp": NOW_S + 3600,
+            "kind": "standard", "video": {},
+        });
+        assert_eq!(claims_of(&bare), expected);
     }
 
     #[test]

@@ -687,6 +687,38 @@ fn begun() -> Negotiation {
 }
 
 #[test]
+fn the_first_offer_is_this_to_the_letter() {
+    let offer = negotiation(Role::Subscriber).write_offer().sdp;
+    let (id, version) = id_and_version(&View::of(&offer));
+    let fingerprint = ["AB"; 32].join(":");
+    let expected = format!(
+        "v=0\r\n\
+         o=- {id} {version} IN IP4 0.0.0.0\r\n\
+         s=-\r\n\
+         t=0 0\r\n\
+         a=ice-lite\r\n\
+         a=msid-semantic:WMS *\r\n\
+         a=fingerprint:sha-256 {fingerprint}\r\n\
+         a=extmap-allow-mixed\r\n\
+         a=group:BUNDLE 0\r\n\
+         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n\
+         c=IN IP4 0.0.0.0\r\n\
+         a=setup:actpass\r\n\
+         a=mid:0\r\n\
+         a=ice-ufrag:first\r\n\
+         a=ice-pwd:first-and-eighteen-more-characters\r\n\
+         a=sendrecv\r\n\
+         a=sctp-port:5000\r\n\
+         a=max-message-size:65535\r\n\
+         a=candidate:1 1 udp 2130706431 192.0.2.1 7882 typ host\r\n\
+         a=candidate:2 1 udp 2130706431 2001:db8::1 7882 typ host\r\n\
+         a=candidate:3 1 tcp 1671430143 192.0.2.1 7881 typ host tcptype passive\r\n\
+         a=end-of-candidates\r\n"
+    );
+    assert_eq!(offer, expected);
+}
+
+#[test]
 fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     let mut negotiation = begun();
     let audio = negotiation.bind(&track("TR_a", Codec::Red)).unwrap();

@@ -199,13 +199,101 @@ async fn a_participant_cannot_be_moved_to_where_it_is() {
     assert_eq!(answer.code(), (400, "invalid_argument".into()));
 }
 
+/// By service and what a token has to grant; each other grant is none.
 #[tokio::test]
-async fn a_nonce_has_sixteen_bytes_or_is_absent() {
+async fn each_service_that_is_absent_has_its_methods_and_its_grant() {
     let server = Server::start().await;
     let admin = granting(json!({ "roomAdmin": true, "room": "hr" }));
-    let answer = server.call("RoomService/SendData", &admin, &json!({ "room": "hr", "nonce": "AAAA" })).await;
+    let grants = [
+        ("room admin", admin),
+        ("record", granting(json!({ "roomRecord": true }))),
+        ("ingress", granting(json!({ "ingressAdmin": true }))),
+        ("SIP admin", token(json!({ "sub": "", "sip": { "admin": true } }))),
+        ("SIP call", token(json!({ "sub": "", "sip": { "call": true } }))),
+    ];
+    let services = [
+        ("AgentDispatchService", "room admin", "CreateDispatch DeleteDispatch ListDispatch"),
+        (
+            "Egress",
+            "record",
+            "StartEgress StartRoomCompositeEgress StartWebEgress StartParticipantEgress StartTrackCompositeEgress \
+             StartTrackEgress UpdateLayout UpdateStream ListEgress StopEgress",
+        ),
+        ("Ingress", "ingress", "CreateIngress UpdateIngress ListIngress DeleteIngress"),
+        (
+            "SIP",
+            "SIP admin",
+            "ListSIPTrunk CreateSIPInboundTrunk UpdateSIPInboundTrunk GetSIPInboundTrunk ListSIPInboundTrunk \
+             CreateSIPOutboundTrunk UpdateSIPOutboundTrunk GetSIPOutboundTrunk ListSIPOutboundTrunk DeleteSIPTrunk \
+             CreateSIPDispatchRule UpdateSIPDispatchRule ListSIPDispatchRule DeleteSIPDispatchRule CreateSIPTrunk",
+        ),
+        ("SIP", "SIP call", "CreateSIPParticipant TransferSIPParticipant"),
+    ];
+    for (service, granted, methods) in services {
+        for method in methods.split_whitespace() {
+            for (name, token) in &grants {
+                let answer = server.call(&format!("{service}/{method}"), token, &json!({ "room": "hr" })).await;
+                let expected = if *name == granted { (501, "unimplemented") } else { (401, "unauthenticated") };
+                assert_eq!(answer.code(), (expected.0, expected.1.into()), "{method} with {name}");
+            }
+        }
+        let unknown = server.call(&format!("{service}/NoSuch"), &grants[0].1, &json!({})).await;
+        assert_eq!(unknown.code(), (404, "bad_route".into()), "{service}");
+    }
+    // Of another room.
+    let other = server.call("AgentDispatchService/ListDispatch", &grants[0].1, &json!({ "room": "other" })).await;
+    assert_eq!(other.code(), (401, "unauthenticated".into()));
+}
 
-    assert_eq!(answer.code(), (400, "invalid_argument".into()));
+#[tokio::test]
+async fn a_participant_is_passed_to_the_room_that_the_token_names() {
+    let server = Server::start().await;
+    let token = |room: &str, destination: &str| {
+        granting(json!({ "roomAdmin": true, "room": room, "destinationRoom": destination }))
+    };
+    for method in ["ForwardParticipant", "MoveParticipant"] {
+        for (token, destination, expected) in [
+            (token("hr", "hr2"), "hr2", (501, "unimplemented")),
+            (token("hr", "hr"), "hr", (400, "invalid_argument")),
+            (token("hr", "hr2"), "hr3", (401, "unauthenticated")),
+            (token("other", "hr2"), "hr2", (401, "unauthenticated")),
+            (token("hr", ""), "", (401, "unauthenticated")),
+            (token("hr", "hr2"), "", (401, "unauthenticated")),
+        ] {
+            let body = json!({ "room": "hr", "identity": "bob", "destinationRoom": destination });
+            let answer = server.call(&format!("RoomService/{method}"), &token, &body).await;
+            assert_eq!(answer.code(), (expected.0, expected.1.into()), "{method} to {destination:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_the_server_needs_somebody_to_call() {
+    let server = Server::start().await;
+    let admin = granting(json!({ "roomAdmin": true, "room": "hr" }));
+    for (identity, expected) in [("", (400, "invalid_argument")), ("bob", (501, "unimplemented"))] {
+        let body = json!({ "room": "hr", "destinationIdentity": identity });
+        let answer = server.call("RoomService/PerformRpc", &admin, &body).await;
+        assert_eq!(answer.code(), (expected.0, expected.1.into()));
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_has_sixteen_bytes_or_is_absent() {
+    use base64::Engine as _;
+    let server = Server::start().await;
+    let admin = granting(json!({ "roomAdmin": true, "roomCreate": true, "room": "hr" }));
+    server.call("RoomService/CreateRoom", &admin, &json!({ "name": "hr" })).await;
+    for (length, accepted) in [(0, true), (15, false), (16, true), (17, false)] {
+        let nonce = base64::prelude::BASE64_STANDARD.encode(vec![7; length]);
+        let answer = server.call("RoomService/SendData", &admin, &json!({ "room": "hr", "nonce": nonce })).await;
+        if accepted {
+            assert_eq!(answer.said(), (200, "{}".into()), "{length}");
+        } else {
+            let message = format!("nonce should be 16-bytes or not present, got: {length}");
+            assert_eq!(answer.json(), json!({ "code": "invalid_argument", "msg": message }));
+        }
+    }
 }
 
 #[tokio::test]

@@ -300,6 +300,24 @@ fn a_section_is_served_as_its_first_line_says() {
     }
 }
 
+/// RFC 3264, section 6: it repeats the offer's line with port 0.
+#[test]
+fn what_is_refused_is_answered_in_its_own_words() {
+    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel";
+    for (section, expected) in [
+        (
+            &["m=text 9 UDP/TLS/RTP/SAVPF 98 t140", "a=mid:text"][..],
+            &["m=text 0 UDP/TLS/RTP/SAVPF 98 t140", "c=IN IP4 0.0.0.0", "a=mid:text", "a=inactive"][..],
+        ),
+        (&["m=image 9 udptl t38"], &["m=image 0 udptl t38", "c=IN IP4 0.0.0.0", "a=inactive"]),
+    ] {
+        let (mut negotiation, _) = read(&offer(&[&[data, "a=mid:0"], section]));
+        let answer = negotiation.write_answer().unwrap().sdp;
+        let lines: Vec<&str> = answer.lines().skip_while(|line| !line.starts_with(&expected[0][..6])).collect();
+        assert_eq!(lines, expected);
+    }
+}
+
 #[test]
 fn a_single_section_needs_no_bundle_and_several_do() {
     let unbundled = |text: String| {
