@@ -469,4 +469,35 @@ mod tests {
         assert_eq!(sized(360, 640).layer_max(&all), 1);
         assert_eq!(sized(4000, 4000).layer_max(&all), 2);
     }
+
+    #[test]
+    fn a_quality_counts_where_a_size_is_not_known() {
+        let medium = |width, height| TrackSettings { width, height, ..quality(Quality::Medium) };
+        let all = layers(&[0, 1, 2]);
+        assert_eq!([medium(0, 0), medium(160, 0), medium(0, 90)].map(|wish| wish.layer_max(&all)), [1; 3]);
+        let mut unknown = layers(&[0, 1, 2]);
+        unknown[2].width = 0;
+        assert_eq!(medium(160, 90).layer_max(&unknown), 1);
+        assert_eq!(medium(160, 90).layer_max(&all), 0);
+    }
+
+    #[test]
+    fn each_quality_is_read_and_off_switches_off() {
+        let read = |quality: proto::VideoQuality, disabled| {
+            let quality = quality as i32;
+            let request = proto::UpdateTrackSettings { quality, disabled, width: 3, height: 4, ..Default::default() };
+            TrackSettings::read(&request)
+        };
+        for (number, quality, off) in [
+            (proto::VideoQuality::Low, Quality::Low, false),
+            (proto::VideoQuality::Medium, Quality::Medium, false),
+            (proto::VideoQuality::High, Quality::High, false),
+            (proto::VideoQuality::Off, Quality::Low, true),
+        ] {
+            for disabled in [false, true] {
+                let expected = TrackSettings { disabled: disabled || off, quality, width: 3, height: 4 };
+                assert_eq!(read(number, disabled), expected);
+            }
+        }
+    }
 }

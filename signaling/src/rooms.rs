@@ -741,3 +741,35 @@ impl Drop for CountedSession {
         self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::ConnectionQuality;
+
+    use super::*;
+
+    #[test]
+    fn what_rooms_count_is_in_the_sums_of_all_as_long_as_they_are_there() {
+        let counters: Arc<Counters> = Arc::default();
+        let sums = || {
+            let of = |sum: &AtomicUsize| sum.load(Ordering::Relaxed);
+            (of(&counters.rooms), of(&counters.participants), of(&counters.tracks))
+        };
+        let (mut first, mut second) = (CountedRoom::new(&counters), CountedRoom::new(&counters));
+        first.set(5, 3);
+        second.set(2, 1);
+        assert_eq!(sums(), (2, 7, 4));
+        first.set(4, 7);
+        assert_eq!(sums(), (2, 6, 8));
+        drop(first);
+        assert_eq!(sums(), (1, 2, 1));
+
+        second.judge(&[Score { quality: ConnectionQuality::Good, score: 3.0 }]);
+        second.note_refused_track();
+        drop(second);
+        assert_eq!(sums(), (0, 0, 0));
+        let stats = &counters.stats;
+        assert_eq!(stats.quality_rating.snapshot().count(), 1, "what happened stays");
+        assert_eq!(stats.tracks_refused.load(Ordering::Relaxed), 1);
+    }
+}

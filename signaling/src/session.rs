@@ -311,10 +311,20 @@ mod tests {
 
     #[test]
     fn fields_and_messages_of_newer_protocols_are_passed_over() {
-        let mut ping = ping_req().encode_to_vec();
-        // Field 1000 of a varint and field 1001 of four bytes, which nobody knows.
-        ping.extend([0xC0, 0x3E, 0x07, 0xCA, 0x3E, 0x04, 1, 2, 3, 4]);
-        assert!(matches!(Framing::default().read(Frame::Binary(ping.into()), 0), Incoming::Reply(_)));
+        // Fields 1000 to 1003, which nobody knows: a varint, four bytes with their length, eight bytes, and four.
+        let strange: [&[u8]; 4] = [
+            &[0xC0, 0x3E, 0x87, 0x07],
+            &[0xCA, 0x3E, 0x04, 1, 2, 3, 4],
+            &[0xD1, 0x3E, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0xDD, 0x3E, 1, 2, 3, 4],
+        ];
+        let read = |bytes: Vec<u8>| Framing::default().read(Frame::Binary(bytes.into()), 0);
+        assert!(matches!(read([ping_req().encode_to_vec(), strange.concat()].concat()), Incoming::Reply(_)));
+        for field in strange {
+            assert_eq!(read(field.to_vec()), Incoming::Nothing);
+            let cut_off = field[..field.len() - 1].to_vec();
+            assert_eq!(read(cut_off), Incoming::Unreadable(Refused::Malformed), "{field:?}");
+        }
         let stranger = Frame::Binary(vec![0xCA, 0x3E, 0x01, 0x00].into());
         assert_eq!(Framing::default().read(stranger, 0), Incoming::Nothing);
     }

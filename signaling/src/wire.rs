@@ -226,6 +226,8 @@ mod tests {
         let outgoing = Outgoing::join(join, Arc::new(Others::new(others)));
 
         assert_eq!(proto::SignalResponse::decode(outgoing.binary()).unwrap(), whole);
+        // All but the lengths in front.
+        assert!(outgoing.binary().len().abs_diff(outgoing.size()) < 8);
         assert_eq!(outgoing.response().into_owned(), whole);
         assert_eq!(outgoing.json(), serde_json::to_string(&whole).unwrap());
     }

@@ -497,6 +497,29 @@ mod tests {
     }
 
     #[test]
+    fn packed_numbers_of_a_fixed_size_are_counted_by_it() {
+        let bytes = [0; 48];
+        assert_eq!((Value::Fixed32.elements(&bytes), Value::Fixed64.elements(&bytes)), (12, 6));
+        assert_eq!((Value::Text.elements(&bytes), Value::Message(0).elements(&bytes)), (1, 1));
+    }
+
+    /// The layers of a track in a list of tracks in a state in a request.
+    #[test]
+    fn messages_nest_as_deep_as_they_may() {
+        let track = proto::TrackInfo { codecs: vec![proto::SimulcastCodecInfo::default()], ..Default::default() };
+        let published = proto::TrackPublishedResponse { track: Some(track), ..Default::default() };
+        let state = proto::SyncState { publish_tracks: vec![published], ..Default::default() };
+        let request = proto::signal_request::Message::SyncState(state);
+        let bytes = proto::SignalRequest { message: Some(request) }.encode_to_vec();
+        let measured = |depth| {
+            let mut walk = Walk { shapes: &SHAPES.shapes, bounds: SYNC_STATE, cost: Cost::default() };
+            walk.fields(SHAPES.of::<proto::SignalRequest>(), &bytes, depth)
+        };
+        assert_eq!(measured(4), Ok(()));
+        assert_eq!(measured(3), Err(Refused::Depth));
+    }
+
+    #[test]
     fn values_of_json_are_counted_outside_of_texts() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert_eq!(measure_json(nested(JSON_DEPTH_MAX).as_bytes()), Ok(()));

@@ -866,6 +866,8 @@ fn a_codec_that_the_client_refused_is_neither_offered_nor_bound_again() {
     let view = View::of(&negotiation.write_offer().sdp);
     assert_eq!(view.section("1").formats, ["111", "0", "8"]);
     assert_eq!(view.section("2").formats, ["96", "97", "98", "99", "35", "36"]);
+    let extensions: Vec<_> = view.section("2").extensions().into_values().collect();
+    assert_eq!(extensions, [3], "it took the send time, and not the dependency descriptor");
 }
 
 #[test]

@@ -492,6 +492,7 @@ mod tests {
         let with_wanted = [Codec::Vp8, vp9(2), vp9(0), av1(0), other, usual, h264(0, 0x42, 0xe0)];
         assert_eq!(take(&many, Some(other)), with_wanted);
         assert_eq!(take(&[vp9(3), vp9(1), av1(1), other], None), [vp9(3), vp9(1), av1(1), other]);
+        assert_eq!(take(&[Codec::Vp8, vp9(3), other], None), [Codec::Vp8, vp9(3), other]);
         assert_eq!(take(&[Codec::Vp8, vp9(0), Codec::Vp8], None), [Codec::Vp8, vp9(0)], "each once");
 
         let mut some = EnabledCodecs::new(&["video/vp8".into(), "VIDEO/av1".into(), "video/H264".into()]);

@@ -64,6 +64,15 @@ fn what_is_no_integer_is_refused_and_named() {
 }
 
 #[test]
+fn a_spelling_has_so_many_digits() {
+    let spelled = |length: usize| format!(r#""60.{}""#, "0".repeat(length - 3));
+    assert_eq!(empty_timeout(&spelled(DIGITS_MAX)), Ok(60));
+    for length in [DIGITS_MAX + 1, 10 * DIGITS_MAX] {
+        assert!(empty_timeout(&spelled(length)).is_err(), "{length}");
+    }
+}
+
+#[test]
 fn a_refusal_shows_where_it_is_and_not_all_of_it() {
     let error = create_room(r#"{"egress":{"room":{"preset":0.5}}}"#).unwrap_err();
     assert_eq!(error.to_string(), "egress.room.preset: 0.5 is not a whole number");

@@ -132,7 +132,9 @@ mod tests {
         timers.set_if_unset(Timer::Empty, start);
 
         assert_eq!(timers.pop(start + Duration::from_secs(1)), None);
+        assert!(timers.is_set(&Timer::Empty) && !timers.is_set(&Timer::Counts));
         assert_eq!(timers.pop(start + Duration::from_secs(2)), Some(Timer::Empty));
+        assert!(!timers.is_set(&Timer::Empty));
         assert_eq!(timers.deadline(), None);
     }
 

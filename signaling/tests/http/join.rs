@@ -43,6 +43,45 @@ async fn without_an_upgrade_there_is_nothing_at_the_websocket_paths() {
     }
 }
 
+/// RFC 6455, section 4.4.
+#[tokio::test]
+async fn an_upgrade_that_is_no_websockets_is_told_what_is_missing() {
+    let server = Server::start().await;
+    let path = &format!("/rtc?access_token={}", join_token("r"));
+    let with = |name: &str, value: Option<&'static str>| {
+        let kept = closing_upgrade().into_iter().filter(|(own, _)| *own != name);
+        let own = UPGRADE.into_iter().find(|(own, _)| *own == name).map(|(name, _)| name);
+        kept.chain(own.zip(value)).collect::<Vec<_>>()
+    };
+    for version in [Some("8"), None] {
+        let headers = &with("Sec-WebSocket-Version", version);
+        let answer = server.send(Request { path, headers, ..Request::default() }).await;
+        assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, Some("13")), "{version:?}");
+    }
+    let headers = &with("Sec-WebSocket-Key", None);
+    let answer = server.send(Request { path, headers, ..Request::default() }).await;
+    assert_eq!(answer.said(), (400, "the header Sec-WebSocket-Key is missing".into()));
+    // Its name is read in any case: only then is the token looked at.
+    let path = "/rtc";
+    for (name, status) in [("WebSocket", 401), ("h2c", 404)] {
+        let headers = &with("Upgrade", Some(name));
+        assert_eq!(server.send(Request { path, headers, ..Request::default() }).await.status, status, "{name}");
+    }
+    assert!(server.rooms.list_participants("r").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_is_to_be_asked_again() {
+    let server = Server::start().await;
+    server.rooms.drain(std::time::Duration::ZERO).await;
+    let path = format!("/rtc?access_token={}", join_token("r"));
+    assert_eq!(refused(&server, &path).await.said(), (503, "the server is shutting down".into()));
+    let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &server.counters;
+    assert_eq!((counted(&counters.joins_refused), counted(&counters.joins_accepted)), (1, 0));
+    assert_eq!((counted(&counters.joins_not_admitted), counted(&counters.joins_too_often)), (0, 0));
+}
+
 #[tokio::test]
 async fn nobody_joins_by_another_method_than_get() {
     let server = Server::start().await;

@@ -20,8 +20,12 @@ async fn connect(server: &Server, path: &str) -> Result<Socket, (u16, String)> {
     match tokio_tungstenite::connect_async(format!("ws://{}{path}", server.address)).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer)) => {
+            let retry_after = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
             let (status, body) = (answer.status().as_u16(), answer.into_body().unwrap_or_default());
-            Err((status, String::from_utf8(body).unwrap()))
+            let text = String::from_utf8(body).unwrap();
+            // A place is free again within a second.
+            assert_eq!(retry_after.as_deref(), text.contains("too often").then_some("1"), "{text}");
+            Err((status, text))
         }
         Err(error) => panic!("{error}"),
     }

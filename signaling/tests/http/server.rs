@@ -22,7 +22,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub counters: Arc<Counters>,
     pub rooms: Rooms,
-    _workers: Workers,
+    pub workers: Option<Workers>,
 }
 
 impl Server {
@@ -57,7 +57,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let service = signaling::http::router(surface).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, counters, rooms, _workers: workers }
+        Self { address, counters, rooms, workers: Some(workers) }
     }
 
     /// Sends one request and reads the answer.

@@ -14,6 +14,13 @@ async fn the_root_tells_that_the_server_is_well() {
 }
 
 #[tokio::test]
+async fn a_server_without_its_media_workers_is_not_well() {
+    let mut server = Server::start().await;
+    server.workers.take().unwrap().stop();
+    assert_eq!(server.get("/").await.said(), (406, "Not Ready: a media worker is not running".into()));
+}
+
+#[tokio::test]
 async fn an_unknown_path_is_a_plain_404() {
     let server = Server::start().await;
 
@@ -134,6 +141,23 @@ async fn the_authorization_header_must_be_a_bearers_and_wins_over_the_query() {
     assert_eq!(basic.said(), (401, "invalid authorization header. Must start with Bearer ".into()));
     let garbage = server.send(Request { path: &path, headers: &with("Bearer garbage"), ..Request::default() }).await;
     assert_eq!(garbage.said(), (401, "invalid authorization token".into()));
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_may_be_written_in_any_way_and_anywhere() {
+    let server = Server::start().await;
+    let plain = join_token("r");
+    let encoded: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    for query in [
+        format!("access_token={plain}"),
+        format!("access_token={encoded}"),
+        format!("sdk=js&access_token={encoded}&protocol=17"),
+        format!("sdk=js&%61ccess_token={plain}"),
+    ] {
+        assert_eq!(server.get(&format!("/rtc/validate?{query}")).await.said(), (200, "success".into()), "{query}");
+    }
+    let broken = format!("access_token={plain}%20");
+    assert_eq!(server.get(&format!("/rtc/validate?{broken}")).await.status, 401);
 }
 
 #[tokio::test]

@@ -128,6 +128,40 @@ fn layers_are_named_by_the_rids_that_are_sent() {
     assert_eq!(news.sending[0].rids, rids(&many[..8]));
 }
 
+/// LiveKit's names, and those of WHIP and OBS.
+#[test]
+fn layers_are_followed_from_the_lowest_to_the_highest_by_their_names() {
+    for (order, expected) in [
+        ("f;q;h", ["q", "h", "f"]),
+        ("0;1;2", ["2", "1", "0"]),
+        ("zero;f;q", ["q", "f", "zero"]),
+        ("first;second;third", ["first", "second", "third"]),
+    ] {
+        let lines: Vec<String> = order.split(';').map(|rid| format!("a=rid:{rid} send")).collect();
+        let simulcast = format!("a=simulcast:send {order}");
+        let mut section = vec!["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8, &simulcast];
+        section.extend(lines.iter().map(String::as_str));
+        let (mut negotiation, _) = read(&offer(&[&section]));
+        let section = negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+        let layers: Vec<_> = section.layers.iter().map(|layer| layer.rid.unwrap().to_string()).collect();
+        assert_eq!(layers, expected, "{order}");
+    }
+}
+
+#[test]
+fn bandwidth_is_told_by_transport_cc_where_packets_have_its_extension() {
+    const TRANSPORT_CC: &str = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+    const MID: &str = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid";
+    for (lines, told) in
+        [(vec![TRANSPORT_CC, MID], true), (vec![TRANSPORT_CC], true), (vec![MID], false), (vec![], false)]
+    {
+        let (mut negotiation, _) = read(&offer(&[&video(&[&["a=rtcp-fb:96 transport-cc"][..], &lines].concat())]));
+        negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+        let view = View::of(&negotiation.write_answer().unwrap().sdp);
+        assert_eq!(view.section("0").feedback("96").contains("transport-cc"), told, "{lines:?}");
+    }
+}
+
 /// RFC 8830, or the older `a=ssrc:… msid:`.
 #[test]
 fn a_track_has_the_names_of_its_msid() {

@@ -141,6 +141,7 @@ fn remote_unmute_must_be_enabled() {
     assert_eq!(names(&world.take(&alice)), ["mute", "update"]);
     assert!(matches!(mute(&mut world, &track, false), Err(ApiError::FailedPrecondition(_))));
     assert_eq!(mute(&mut world, "TR_unknown", true), Ok(None));
+    assert!(world.take(&alice).is_empty(), "it is asked for nothing that it does not have");
 }
 
 #[test]

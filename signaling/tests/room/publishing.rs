@@ -510,6 +510,29 @@ fn a_section_that_stops_sending_ends_its_track() {
 }
 
 #[test]
+fn a_section_that_changes_is_published_anew_as_the_same_track() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let both = |mic, second| Offer::default().application().audio("mic", mic).audio("second", second);
+    let mic = world.publish_audio(&alice, "mic", &both(10, 20));
+    let second = world.publish_audio(&alice, "second", &both(10, 20));
+    world.forget();
+    world.offer(&alice, 9, &both(10, 21));
+    let session = world.session(&alice);
+    let published: Vec<_> = world
+        .commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Publish { publication, section, .. } => Some((*publication, section.layers[0].ssrc)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(published, [(session.publications[second.as_str()].id, Some(sfu::command::Ssrc(21)))]);
+    assert_eq!(session.publications.len(), 2);
+    assert!(session.publications.contains_key(mic.as_str()));
+}
+
+#[test]
 fn a_mute_is_told_to_everybody_once() {
     let mut world = World::new();
     let alice = world.enter_v0("alice");

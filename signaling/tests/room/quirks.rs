@@ -356,6 +356,9 @@ fn a_change_of_codec_starts_a_subscription_over_where_a_track_has_one_codec() {
         world.answer(&bob);
         world.forget();
 
+        // The same codec again changes nothing.
+        world.start_layer(&alice, &track, 0);
+        assert!(world.commands.is_empty(), "{sdk:?}");
         let publication = world.session(&alice).publications[track.as_str()].id;
         let (ssrc, codec) = (sfu::command::Ssrc(10), Codec::H264 { packetization_mode: 1, profile: [0x42, 0xe0] });
         world.event(Event::LayerStarted { publication, layer: 0, ssrc, codec });
