@@ -230,6 +230,41 @@ async fn a_move_that_is_cut_off_anywhere_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_move_left_behind_that_was_cut_off_is_removed_and_nothing_that_looks_like_it() {
+    let (database, name, before) = of_an_earlier_version().await;
+    let id = mongodb::bson::oid::ObjectId::new();
+    let (ours, other) = (format!("onair_moving_{id}onair_bans"), "onair_moving_house");
+    for name in [&ours, other] {
+        database.collection::<Document>(name).insert_one(doc! { "_id": "u_1", "userId": "u_1" }).await.unwrap();
+    }
+
+    let store = connect(&name).await;
+
+    let there = names(&database).await;
+    assert!(!there.contains(&ours) && there.iter().any(|name| name == other), "{there:?}");
+    assert_eq!(everything(&store).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_may_be_the_first_at_once() {
+    let (database, name) = fresh().await;
+
+    let stores = together((0..8).map(|_| {
+        let name = name.clone();
+        async move { connect(&name).await }
+    }))
+    .await;
+
+    let claims = database.collection::<Document>("onair_meta").count_documents(doc! {}).await.unwrap();
+    assert_eq!(claims, 1, "one says whose the collections are");
+    use_everything(&stores[0]).await;
+    for store in &stores {
+        assert_eq!(everything(store).await, everything(&stores[0]).await);
+    }
+    assert_that_requests_are_known(&stores[7]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_several_processes_that_move_at_once_none_loses_a_document() {
     let (database, name, before) = of_an_earlier_version().await;
 

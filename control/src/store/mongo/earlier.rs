@@ -257,9 +257,19 @@ mod tests {
             (BANS, doc! { "_id": "u", "userId": "v", "reason": "", "by": "w", "at": at, "changedAt": at }),
             (TOTALS, doc! { "_id": id, "messages": 4 }),
             (CHATTERS, doc! { "_id": "x", "streamId": id, "userId": "x" }),
+            (
+                IDEMPOTENCY,
+                doc! { "_id": "x", "userId": "u", "operation": "start", "key": "k", "body": "", "claimedAt": at },
+            ),
+            (
+                IDEMPOTENCY,
+                doc! { "_id": joined("u", &joined("start", "k")), "userId": "u", "operation": "start", "key": "k", "v": 1 },
+            ),
             (LIMITS, doc! { "_id": "x", "granted": true, "until": at, "expiresAt": at, "max": 4 }),
         ];
 
+        let claim = doc! { "_id": joined("u", &joined("start", "k")), "userId": "u", "operation": "start", "key": "k" };
+        assert!(is_ours(IDEMPOTENCY, &claim), "which differs from theirs in one field");
         for (own, document) in others {
             assert!(!is_ours(own, &document), "{own}: {document}");
         }
