@@ -304,6 +304,120 @@ mod tests {
         );
     }
 
+    /// That rows of these names, labels and values are on a page, of the node `ND_x`.
+    #[track_caller]
+    pub(super) fn assert_shown(page: &Page<'_>, rows: &[(&str, &str, u64)]) {
+        let text = page.text();
+        for (name, labels, value) in rows {
+            let comma = if labels.is_empty() { "" } else { "," };
+            let row = format!("{name}{{node_id=\"ND_x\",node_type=\"SERVER\"{comma}{labels}}} {value}");
+            assert!(text.lines().any(|line| line == row), "{row} is missing in\n{text}");
+        }
+    }
+
+    pub(super) fn set(counters: &[&AtomicU64], first: u64) {
+        for (counter, value) in counters.iter().zip(first..) {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn connections_joins_and_webhooks_are_shown_as_they_are_counted() {
+        let mut page = Page::new("ND_x");
+        let serving = serve::Counters::default();
+        let of_messages = [&serving.messages.over_budget, &serving.messages.slow];
+        let of_heads = [&serving.over_budget, &serving.slow_heads];
+        set(&[&serving.refused_share, &serving.refused_full, &serving.refused_descriptors, &serving.accept_pauses], 1);
+        set(&[of_heads, of_messages].concat(), 5);
+        connections(&mut page, &serving);
+        let joins = Counters::default();
+        set(&[&joins.joins_accepted, &joins.joins_refused, &joins.joins_not_admitted, &joins.joins_too_often], 11);
+        set(&[&joins.tokens_refused, &joins.api_answered, &joins.api_refused], 15);
+        set(&[&joins.ended_by_client, &joins.ended_by_room, &joins.ended_in_mismatch], 18);
+        set(&[&joins.ended_unreadable, &joins.ended_abusive], 21);
+        surface(&mut page, &joins);
+        let sent = webhook_sender::Counters::default();
+        set(&[&sent.delivered, &sent.retried, &sent.refused, &sent.expired, &sent.overflowed, &sent.pending], 31);
+        webhooks(&mut page, &sent);
+
+        assert_shown(
+            &page,
+            &[
+                ("onair_http_connections_refused_total", "reason=\"address\"", 1),
+                ("onair_http_connections_refused_total", "reason=\"full\"", 2),
+                ("onair_http_connections_refused_total", "reason=\"descriptors\"", 3),
+                ("onair_http_accept_pauses_total", "", 4),
+                ("onair_http_connections_refused_total", "reason=\"bytes\"", 5),
+                ("onair_http_connections_refused_total", "reason=\"slow\"", 6),
+                ("onair_http_connections_refused_total", "reason=\"message_bytes\"", 7),
+                ("onair_http_connections_refused_total", "reason=\"message_slow\"", 8),
+                ("onair_joins_total", "result=\"accepted\"", 11),
+                ("onair_joins_total", "result=\"refused\"", 12),
+                ("onair_joins_not_admitted_total", "", 13),
+                ("onair_joins_too_often_total", "", 14),
+                ("onair_tokens_refused_total", "", 15),
+                ("onair_api_requests_total", "result=\"answered\"", 16),
+                ("onair_api_requests_total", "result=\"refused\"", 17),
+                ("onair_signal_ended_total", "reason=\"client\"", 18),
+                ("onair_signal_ended_total", "reason=\"room\"", 19),
+                ("onair_signal_ended_total", "reason=\"state_mismatch\"", 20),
+                ("onair_signal_ended_total", "reason=\"unreadable\"", 21),
+                ("onair_signal_ended_total", "reason=\"abusive\"", 22),
+                ("onair_webhooks_total", "result=\"delivered\"", 31),
+                ("onair_webhooks_total", "result=\"retried\"", 32),
+                ("onair_webhooks_total", "result=\"refused\"", 33),
+                ("onair_webhooks_total", "result=\"expired\"", 34),
+                ("onair_webhooks_total", "result=\"overflowed\"", 35),
+                ("onair_webhooks_pending", "", 36),
+            ],
+        );
+        assert!(page.text().contains("onair_messages_refused_total"), "{}", page.text());
+    }
+
+    #[test]
+    fn counters_of_workers_are_shown_and_those_of_one_name_together() {
+        let mut page = Page::new("ND_x");
+        let counter = |name, label: &str, value| (name, label.to_owned(), "Help.", value);
+        workers(
+            &mut page,
+            &[
+                counter("discarded_total", "reason=\"srtp_replay\"", 3),
+                counter("discarded_total", "reason=\"stun\"", 4),
+                counter("turns_total", "", 5),
+            ],
+        );
+
+        assert_shown(
+            &page,
+            &[
+                ("onair_discarded_total", "reason=\"srtp_replay\"", 3),
+                ("onair_discarded_total", "reason=\"stun\"", 4),
+                ("onair_turns_total", "", 5),
+            ],
+        );
+        assert_eq!(page.text().matches("# TYPE onair_discarded_total counter").count(), 1);
+    }
+
+    #[test]
+    fn a_histogram_has_its_buckets_their_sum_and_its_count() {
+        let mut page = Page::new("ND_x");
+        let mut histogram = Histogram::new(&[10.0, 100.0]);
+        [5.0, 50.0, 60.0, 500.0].into_iter().for_each(|value| histogram.observe(value));
+        page.histogram("onair_took_ms", "Took.", &[(&[("path", "/a")], histogram)]);
+
+        assert_shown(
+            &page,
+            &[
+                ("onair_took_ms_bucket", "path=\"/a\",le=\"10\"", 1),
+                ("onair_took_ms_bucket", "path=\"/a\",le=\"100\"", 3),
+                ("onair_took_ms_bucket", "path=\"/a\",le=\"+Inf\"", 4),
+                ("onair_took_ms_sum", "path=\"/a\"", 615),
+                ("onair_took_ms_count", "path=\"/a\"", 4),
+            ],
+        );
+        assert!(page.text().contains("# TYPE onair_took_ms histogram"));
+    }
+
     #[test]
     fn a_workers_label_is_taken_apart() {
         assert_eq!(split("reason=\"srtp_replay\"").collect::<Vec<_>>(), [("reason", "srtp_replay")]);

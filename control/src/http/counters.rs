@@ -55,7 +55,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    pub(super) fn answered(&self, method: &Method, path: &str, status: StatusCode, took: Duration) {
+    pub(crate) fn answered(&self, method: &Method, path: &str, status: StatusCode, took: Duration) {
         let method = METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER");
         let mut rows = self.rows();
         if !rows.contains_key(path) {
@@ -74,7 +74,7 @@ impl Counters {
         self.rows.lock().expect("no one panics with this lock")
     }
 
-    pub(super) fn refused(&self, code: Code) {
+    pub(crate) fn refused(&self, code: Code) {
         if let Some(position) = Code::ALL.iter().position(|known| *known == code) {
             self.problems[position].fetch_add(1, Ordering::Relaxed);
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::proto::MetricType;
 use sfu::stats::{Counter, MediaStats, StreamQuality};
 use shared::histogram::Histogram;
+use signaling::http::Counters;
 use signaling::session_stats::{KINDS, SessionStats};
 
 use super::{Labels, Page, Sources};
@@ -21,9 +22,9 @@ pub(super) fn add(page: &mut Page<'_>, sources: &Sources, workers: &[Counter]) {
     packets(page, workers);
     quality(page, &sources.workers.media());
     rooms(page, sources);
-    sessions(page, sources.rooms.stats(), sources);
-    node(page, sources.rooms.stats(), sources);
-    operations(page, sources, workers);
+    sessions(page, sources.rooms.stats(), &sources.surface);
+    node(page, sources.rooms.stats(), &sources.surface);
+    operations(page, &sources.surface, workers);
 }
 
 /// The sum of a counter of the workers.
@@ -122,9 +123,9 @@ fn kinds(counts: &[AtomicU64; 3]) -> [([(&'static str, &'static str); 1], u64); 
     std::array::from_fn(|index| ([("kind", KINDS[index].as_str_name())], counts[index].load(Ordering::Relaxed)))
 }
 
-fn sessions(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
-    let joined = sources.surface.joins_accepted.load(Ordering::Relaxed);
-    let refused = sources.surface.joins_refused.load(Ordering::Relaxed);
+fn sessions(page: &mut Page<'_>, stats: &SessionStats, surface: &Counters) {
+    let joined = surface.joins_accepted.load(Ordering::Relaxed);
+    let refused = surface.joins_refused.load(Ordering::Relaxed);
     let states = [
         ("signal_connected", joined),
         ("signal_failed", refused),
@@ -152,14 +153,14 @@ fn sessions(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
     }
 }
 
-fn node(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
+fn node(page: &mut Page<'_>, stats: &SessionStats, surface: &Counters) {
     let message = |status, direction| [("type", "signal"), ("status", status), ("direction", direction)];
     let (request, response, failure) =
         (message("success", "request"), message("success", "response"), message("failure", "request"));
     let rows: [(Labels<'_>, u64); 3] = [
         (&request, stats.requests.load(Ordering::Relaxed)),
         (&response, stats.responses.load(Ordering::Relaxed)),
-        (&failure, sources.surface.ended_unreadable.load(Ordering::Relaxed)),
+        (&failure, surface.ended_unreadable.load(Ordering::Relaxed)),
     ];
     page.metric("livekit_node_messages", "Signal messages from clients and to them.", MetricType::COUNTER, &rows);
     let (sent, failed) = ([("type", "out"), ("status", "success")], [("type", "out"), ("status", "failure")]);
@@ -169,9 +170,9 @@ fn node(page: &mut Page<'_>, stats: &SessionStats, sources: &Sources) {
 }
 
 /// Of LiveKit's operations those that are counted here.
-fn operations(page: &mut Page<'_>, sources: &Sources, workers: &[Counter]) {
+fn operations(page: &mut Page<'_>, surface: &Counters, workers: &[Counter]) {
     let done = [
-        ("participant_join", sources.surface.joins_accepted.load(Ordering::Relaxed)),
+        ("participant_join", surface.joins_accepted.load(Ordering::Relaxed)),
         ("peer_connection", sum(workers, "handshakes_total")),
     ];
     let labels = done.map(|(operation, _)| [("type", operation), ("status", "success"), ("error_type", "")]);
@@ -201,4 +202,142 @@ fn calls(page: &mut Page<'_>, stats: &SessionStats) {
     let rows: Vec<_> = labels.iter().map(|row| &row[..]).zip(calls.iter().map(|(_, took)| *took)).collect();
     let help = "How long calls of the server APIs took, in milliseconds.";
     page.histogram("livekit_node_twirp_request_latency_ms", help, &rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{assert_shown, set};
+    use super::*;
+
+    const IN: &str = "direction=\"incoming\"";
+    const OUT: &str = "direction=\"outgoing\"";
+
+    fn counter(name: &'static str, label: &str, value: u64) -> Counter {
+        (name, label.to_owned(), "Help.", value)
+    }
+
+    #[test]
+    fn packets_and_feedback_are_shown_by_the_direction_of_the_media() {
+        let mut page = Page::new("ND_x");
+        packets(
+            &mut page,
+            &[
+                counter("rtp_received_total", "kind=\"audio\"", 1),
+                counter("rtp_received_total", "kind=\"video\"", 10),
+                counter("rtp_sent_total", "", 12),
+                counter("rtp_retransmitted_total", "", 13),
+                counter("rtp_bytes_received_total", "", 14),
+                counter("bytes_sent_total", "", 15),
+                counter("bytes_retransmitted_total", "", 16),
+                counter("nacks_sent_total", "", 17),
+                counter("nacks_received_total", "", 18),
+                counter("keyframe_requests_sent_total", "", 19),
+                counter("keyframe_requests_received_total", "", 50),
+                counter("firs_received_total", "", 20),
+            ],
+        );
+
+        let by_transmission =
+            |direction, transmission| format!("{direction},transmission=\"{transmission}\",country=\"\"");
+        let (initial_in, initial_out) = (by_transmission(IN, "initial"), by_transmission(OUT, "initial"));
+        let again = by_transmission(OUT, "retransmit");
+        let (incoming, outgoing) = (format!("{IN},country=\"\""), format!("{OUT},country=\"\""));
+        assert_shown(
+            &page,
+            &[
+                ("livekit_packet_total", &initial_in, 11),
+                ("livekit_packet_total", &initial_out, 12),
+                ("livekit_packet_total", &again, 13),
+                ("livekit_packet_bytes", &initial_in, 14),
+                ("livekit_packet_bytes", &initial_out, 15),
+                ("livekit_packet_bytes", &again, 16),
+                ("livekit_nack_total", &incoming, 17),
+                ("livekit_nack_total", &outgoing, 18),
+                ("livekit_pli_total", &incoming, 19),
+                ("livekit_pli_total", &outgoing, 30),
+                ("livekit_fir_total", &incoming, 0),
+                ("livekit_fir_total", &outgoing, 20),
+            ],
+        );
+    }
+
+    #[test]
+    fn how_streams_fare_is_shown_by_direction_and_kind() {
+        let mut page = Page::new("ND_x");
+        let mut media = MediaStats::default();
+        let all = [&mut media.received.audio, &mut media.received.video, &mut media.sent.audio, &mut media.sent.video];
+        for (quality, number) in all.into_iter().zip(1_u32..) {
+            (quality.lost, quality.out_of_order) = (number.into(), (10 + number).into());
+            quality.loss_percent.observe(f64::from(20 + number));
+            quality.out_of_order_percent.observe(f64::from(30 + number));
+            quality.jitter_us.observe(f64::from(40 + number));
+            quality.rtt_ms.observe(f64::from(50 + number));
+        }
+        super::quality(&mut page, &media);
+
+        for (number, direction, kind) in [(1, IN, "AUDIO"), (2, IN, "VIDEO"), (3, OUT, "AUDIO"), (4, OUT, "VIDEO")] {
+            let labels = format!("{direction},source=\"UNKNOWN\",type=\"{kind}\",country=\"\"");
+            let of_all = [
+                ("livekit_packet_loss_total", number),
+                ("livekit_packet_loss_percent_sum", 20 + number),
+                ("livekit_jitter_us_sum", 40 + number),
+                ("livekit_rtt_ms_sum", 50 + number),
+            ];
+            let of_incoming = [
+                ("livekit_packet_out_of_order_total", 10 + number),
+                ("livekit_packet_out_of_order_percent_sum", 30 + number),
+            ];
+            of_all.iter().for_each(|(name, value)| assert_shown(&page, &[(name, &labels, *value)]));
+            for (name, value) in of_incoming {
+                match direction {
+                    IN => assert_shown(&page, &[(name, &labels, value)]),
+                    _ => {
+                        assert!(!page.text().contains(&format!("{name}{{node_id=\"ND_x\",node_type=\"SERVER\",{OUT}")))
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn joins_tracks_messages_and_operations_are_shown_as_they_are_counted() {
+        let mut page = Page::new("ND_x");
+        let (stats, surface) = (SessionStats::default(), Counters::default());
+        set(&[&surface.joins_accepted, &surface.joins_refused, &surface.ended_unreadable], 1);
+        set(&[&stats.active, &stats.aborted, &stats.requests, &stats.responses], 4);
+        set(&stats.tracks_published.each_ref(), 8);
+        let histograms =
+            [&stats.join_ms, &stats.start_ms, &stats.session_ms, &stats.quality_rating, &stats.quality_score];
+        for (histogram, value) in histograms.into_iter().zip(11_u32..) {
+            histogram.observe(f64::from(value));
+        }
+        sessions(&mut page, &stats, &surface);
+        node(&mut page, &stats, &surface);
+        operations(&mut page, &surface, &[counter("handshakes_total", "", 20)]);
+
+        assert_shown(
+            &page,
+            &[
+                ("livekit_participant_join_total", "state=\"signal_connected\"", 1),
+                ("livekit_participant_join_total", "state=\"signal_failed\"", 2),
+                ("livekit_participant_join_total", "state=\"rtc_active\"", 4),
+                ("livekit_participant_join_total", "state=\"rtc_success\"", 4),
+                ("livekit_participant_join_total", "state=\"rtc_failure\"", 5),
+                ("livekit_track_publish_counter", "kind=\"AUDIO\",state=\"success\"", 8),
+                ("livekit_track_publish_counter", "kind=\"VIDEO\",state=\"success\"", 9),
+                ("livekit_track_publish_counter", "kind=\"DATA\",state=\"success\"", 10),
+                ("livekit_session_join_latency_ms_sum", "", 11),
+                ("livekit_session_start_time_ms_sum", "", 12),
+                ("livekit_session_duration_ms_sum", "", 13),
+                ("livekit_quality_rating_sum", "", 14),
+                ("livekit_quality_score_sum", "", 15),
+                ("livekit_node_messages", "type=\"signal\",status=\"success\",direction=\"request\"", 6),
+                ("livekit_node_messages", "type=\"signal\",status=\"success\",direction=\"response\"", 7),
+                ("livekit_node_messages", "type=\"signal\",status=\"failure\",direction=\"request\"", 3),
+                ("livekit_messagebus_messages", "type=\"out\",status=\"success\"", 0),
+                ("livekit_node_service_operation", "type=\"participant_join\",status=\"success\",error_type=\"\"", 1),
+                ("livekit_node_service_operation", "type=\"peer_connection\",status=\"success\",error_type=\"\"", 20),
+            ],
+        );
+    }
 }

@@ -137,3 +137,158 @@ fn by_name(page: &mut Page<'_>, name: &str, help: &str, label: &str, values: &[(
     let rows: Vec<(Labels<'_>, u64)> = labels.iter().map(|label| &label[..]).zip(counts).collect();
     page.metric(name, help, MetricType::COUNTER, &rows);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use axum::http::{Method, StatusCode};
+
+    use super::super::tests::{assert_shown, set};
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::chat::Chat;
+    use crate::clock::Timestamp;
+    use crate::config::product;
+    use crate::live::Live;
+    use crate::moderation::Moderation;
+    use crate::problem::Code;
+    use crate::rooms::{External, RoomTimes, TokenSigner};
+    use crate::store::StoreError;
+    use crate::store::embedded::Embedded;
+    use crate::store::stream::{EndReason, Stream, StreamState};
+    use crate::streams::{Parts, Streams};
+
+    fn sources() -> Sources {
+        let config = product::Live::default();
+        let signer = TokenSigner::new("key", "a secret of at least thirty-two bytes", RoomTimes::of(&config));
+        let streams = Streams::new(Parts {
+            config,
+            store: Arc::new(Embedded::in_memory().unwrap()),
+            live: Live::default(),
+            rooms: Arc::new(External::new("http://127.0.0.1:9", None, signer).unwrap()),
+            chat: Chat::default(),
+            node: "ND_x".into(),
+        });
+        let auth = Arc::new(Authenticator::new(&product::Auth::default(), &[]).unwrap());
+        Sources {
+            moderation: Moderation::new(streams.clone(), auth),
+            streams,
+            chat: Arc::default(),
+            http: Arc::default(),
+            store_health: Default::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_and_what_is_decided_of_them_are_shown_as_they_are_counted() {
+        let sources = sources();
+        for (owner, viewers) in [("ana", 3), ("bo", 4)] {
+            let at = Timestamp::default();
+            let stream = Stream { state: StreamState::Live, viewers, ..Stream::new(owner.parse().unwrap(), at) };
+            sources.streams.live().observe(stream, |_| ());
+        }
+        let counters = sources.streams.counters();
+        set(&[&counters.started, &counters.resumed, &counters.scheduled, &counters.cancelled], 11);
+        set(&[&counters.watch_tokens, &counters.events_applied, &counters.events_repeated], 15);
+        set(&[&counters.events_not_ours, &counters.events_deferred, &counters.webhooks_refused], 18);
+        set(&[&counters.webhooks_malformed, &counters.reconciliations, &counters.reconciliations_failed], 21);
+        set(&[&counters.reconciled_differences, &counters.sessions_removed, &counters.rooms_deleted], 24);
+        let moderation = sources.moderation.counters();
+        set(&[&moderation.blocks, &moderation.bans, &moderation.reports, &moderation.flagged], 27);
+        counters.count_end(EndReason::Banned);
+        let mut page = Page::new("ND_x");
+        add(&mut page, &sources);
+
+        assert_shown(
+            &page,
+            &[
+                ("onair_store_up", "", 1),
+                ("onair_store_failures_total", "", 0),
+                ("onair_decisions_unstored", "", 0),
+                ("onair_streams_live", "", 2),
+                ("onair_stream_viewers", "", 7),
+                ("onair_stream_requests_total", "what=\"started\"", 11),
+                ("onair_stream_requests_total", "what=\"resumed\"", 12),
+                ("onair_stream_requests_total", "what=\"scheduled\"", 13),
+                ("onair_stream_requests_total", "what=\"cancelled\"", 14),
+                ("onair_stream_requests_total", "what=\"watch_token\"", 15),
+                ("onair_streams_ended_total", "reason=\"banned\"", 1),
+                ("onair_streams_ended_total", "reason=\"stopped\"", 0),
+                ("onair_room_events_total", "result=\"applied\"", 16),
+                ("onair_room_events_total", "result=\"repeated\"", 17),
+                ("onair_room_events_total", "result=\"not_ours\"", 18),
+                ("onair_room_events_total", "result=\"deferred\"", 19),
+                ("onair_webhooks_refused_total", "reason=\"signature\"", 20),
+                ("onair_webhooks_refused_total", "reason=\"malformed\"", 21),
+                ("onair_reconciliation_total", "what=\"compared\"", 22),
+                ("onair_reconciliation_total", "what=\"failed\"", 23),
+                ("onair_reconciliation_total", "what=\"corrected\"", 24),
+                ("onair_reconciliation_total", "what=\"session_removed\"", 25),
+                ("onair_reconciliation_total", "what=\"room_deleted\"", 26),
+                ("onair_moderation_total", "act=\"block\"", 27),
+                ("onair_moderation_total", "act=\"ban\"", 28),
+                ("onair_moderation_total", "act=\"report\"", 29),
+                ("onair_moderation_total", "act=\"flag\"", 30),
+            ],
+        );
+        assert!(page.text().contains("onair_store_unreadable_total"));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_shown_as_down() {
+        let sources = sources();
+        sources.store_health.note(Err(StoreError::Unavailable("away".into())), Instant::now());
+        let mut page = Page::new("ND_x");
+        add(&mut page, &sources);
+
+        assert_shown(&page, &[("onair_store_up", "", 0), ("onair_store_failures_total", "", 1)]);
+    }
+
+    #[tokio::test]
+    async fn chats_and_calls_are_shown_as_they_are_counted() {
+        let sources = sources();
+        let chat = &sources.chat;
+        set(&[&chat.connections, &chat.sockets, &chat.rooms, &chat.queued, &chat.messages, &chat.reactions], 1);
+        set(&[&chat.relayed, &chat.deliveries_lost, &chat.reactions_dropped, &chat.queue_lost], 7);
+        set(&[&chat.relayed_late, &chat.closed_for_faults, &chat.refused_at_door, &chat.closed_unread], 11);
+        set(&[&chat.unread_posts, &chat.states_held], 15);
+        for took in [Duration::from_millis(250), Duration::from_millis(750)] {
+            sources.http.answered(&Method::GET, "/api/live/{id}", StatusCode::OK, took);
+        }
+        sources.http.refused(Code::StreamNotFound);
+        let mut page = Page::new("ND_x");
+        add(&mut page, &sources);
+
+        assert_shown(
+            &page,
+            &[
+                ("onair_chat_connections", "", 1),
+                ("onair_chat_sockets", "", 2),
+                ("onair_chat_rooms", "", 3),
+                ("onair_chat_queued", "", 4),
+                ("onair_chat_events_total", "kind=\"message\"", 5),
+                ("onair_chat_events_total", "kind=\"reaction\"", 6),
+                ("onair_chat_events_total", "kind=\"relayed\"", 7),
+                ("onair_chat_lost_total", "reason=\"slow_client\"", 8),
+                ("onair_chat_lost_total", "reason=\"reaction_limit\"", 9),
+                ("onair_chat_lost_total", "reason=\"store_refused\"", 10),
+                ("onair_chat_lost_total", "reason=\"relayed_late\"", 11),
+                ("onair_chat_turned_away_total", "reason=\"faults\"", 12),
+                ("onair_chat_turned_away_total", "reason=\"door\"", 13),
+                ("onair_chat_turned_away_total", "reason=\"unread\"", 14),
+                ("onair_chat_turned_away_total", "reason=\"unread_post\"", 15),
+                ("onair_chat_states_held_total", "reason=\"unread\"", 16),
+                ("onair_http_requests_total", "method=\"GET\",path=\"/api/live/{id}\",status=\"200\"", 2),
+                ("onair_http_request_duration_seconds_count", "path=\"/api/live/{id}\"", 2),
+                ("onair_http_request_duration_seconds_sum", "path=\"/api/live/{id}\"", 1),
+                ("onair_http_problems_total", "code=\"stream_not_found\"", 1),
+                ("onair_http_problems_total", "code=\"banned\"", 0),
+            ],
+        );
+        for name in ["onair_chat_refused_total", "onair_chat_connects_refused_total"] {
+            assert!(page.text().contains(name), "{name}");
+        }
+    }
+}
