@@ -72,6 +72,8 @@ macro_rules! every_rule {
                 two_nodes_that_handle_the_same_event_count_it_once
                 a_blocked_user_who_comes_in_is_put_out
                 a_banned_user_who_comes_in_is_put_out
+                events_that_were_handled_make_room_for_others
+                events_beyond_those_that_may_wait_are_turned_away
                 a_room_that_does_not_answer_keeps_no_other_one_waiting
             }
             life {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use control::config::product;
 use control::rooms::Session;
 use control::store::SharedStore;
-use control::store::stream::{EndReason, StreamState};
+use control::store::stream::{EndReason, Stream, StreamState};
 use control::viewers::Handled;
 use livekit_protocol as proto;
 use rand::rngs::StdRng;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signaling::event::RoomHappening;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, both, eventually, id, participant, user};
+use crate::world::{World, both, eventually, id, keys, participant, signed, user};
 
 pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
     let world = World::new(store);
@@ -479,6 +479,46 @@ pub async fn a_banned_user_who_comes_in_is_put_out(store: SharedStore) {
         world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
     })
     .await;
+}
+
+/// More than may wait at a time, one batch after the other.
+pub async fn events_that_were_handled_make_room_for_others(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    for _ in 0..3 {
+        let handled = tokio::time::timeout(Duration::from_secs(20), tell_many(&world, &stream, 3_000)).await;
+        assert_eq!(handled.expect("they are handled"), 3_000, "none found a full queue");
+    }
+}
+
+/// Whoever tells them is to tell them again.
+pub async fn events_beyond_those_that_may_wait_are_turned_away(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let deferred = || world.streams.counters().events_deferred.load(Ordering::SeqCst);
+    world.door.set_silent(&stream.room_name);
+    world.clock.advance(40);
+    world.streams.tick();
+    let answered = async {
+        eventually("some are turned away", async || deferred() > 0).await;
+        world.door.set_silent("");
+    };
+
+    let (handled, ()) = tokio::join!(tell_many(&world, &stream, 10_000), answered);
+
+    assert!(handled >= 4_000, "{handled} waited");
+    assert_eq!(handled + usize::try_from(deferred()).unwrap(), 10_000);
+    assert_eq!(tell_many(&world, &stream, 1_000).await, 1_000, "later there is room again");
+}
+
+/// Tells so many events at once that change nothing, and are not kept as they have no id; how many were applied.
+async fn tell_many(world: &World, stream: &Stream, count: usize) -> usize {
+    let mut event = world.event("track_unpublished", stream, None);
+    event.as_object_mut().unwrap().remove("id");
+    let body = event.to_string();
+    let hash = world.streams.webhook_token(&keys(), &signed(body.as_bytes(), world.clock.now())).unwrap();
+    let all = (0..count).map(|_| world.streams.webhook(&hash, body.as_bytes()));
+    futures_util::future::join_all(all).await.into_iter().filter(|handled| *handled == Ok(Handled::Applied)).count()
 }
 
 /// Of more rooms than anything is spread over: some share all they can with the silent one.
