@@ -80,3 +80,57 @@ fn flush_before(length: usize, datagram: &mut Vec<u8>, transmits: &mut Transmits
         transmits.push_back(std::mem::take(datagram));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtls::record::Record;
+
+    /// The records of each datagram of a flight: epoch, content and number.
+    fn records(flight: &mut Flight) -> Vec<Vec<(u16, Content, u64)>> {
+        let (mut sealer, mut transmits) = (Sealer::new(&[7; 16], [1; 4]), Transmits::new());
+        flight.begin(Instant::now(), Some(&mut sealer), &mut transmits);
+        let split = |mut datagram: &[u8]| {
+            let mut records = Vec::new();
+            while let Some((record, rest)) = Record::split(datagram) {
+                let numbers = u64::from_be_bytes(record.as_bytes()[3..11].try_into().unwrap());
+                records.push((record.epoch, record.content, numbers & 0xFFFF));
+                datagram = rest;
+            }
+            assert!(datagram.is_empty());
+            records
+        };
+        transmits.iter().map(|datagram| split(datagram)).collect()
+    }
+
+    #[test]
+    fn a_flight_is_in_as_few_datagrams_as_it_fits_into_in_order() {
+        let message = |length: usize| vec![1; length - HEADER_LENGTH];
+        let rest = DATAGRAM_BYTES_MAX - 700 - 300;
+        let plain = |number| (0, Content::Handshake, number);
+        for (lengths, expected) in [
+            (&[700, 300, rest][..], vec![vec![plain(0), plain(1), plain(2)]]),
+            (&[700, 300, rest + 1], vec![vec![plain(0), plain(1)], vec![plain(2)]]),
+            // What is longer than a datagram alone goes alone.
+            (&[DATAGRAM_BYTES_MAX + 1, 100], vec![vec![plain(0)], vec![plain(1)]]),
+        ] {
+            let messages = lengths.iter().map(|length| message(*length)).collect();
+            assert_eq!(records(&mut Flight { messages, ..Flight::default() }), expected, "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn finished_follows_in_the_same_datagram_if_it_fits() {
+        // Header, verify_data (RFC 5246, section 7.4.9), and what protects them.
+        let finished = [(0, Content::ChangeCipherSpec, 1), (1, Content::Handshake, 0)];
+        let plain = (0, Content::Handshake, 0);
+        for (spare, expected) in
+            [(75, vec![[&[plain][..], &finished].concat()]), (74, vec![vec![plain], finished.to_vec()])]
+        {
+            let messages = vec![vec![1; DATAGRAM_BYTES_MAX - spare - HEADER_LENGTH]];
+            let mut flight = Flight { messages, finished: Some(vec![20; 24]), ..Flight::default() };
+            assert_eq!(records(&mut flight), expected, "{spare} bytes are left");
+            assert_eq!(flight.next_record(), 2);
+        }
+    }
+}
