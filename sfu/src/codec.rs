@@ -58,7 +58,8 @@ mod tests {
     #[test]
     fn either_the_payload_or_the_descriptor_makes_a_start_whatever_the_codec() {
         let structure: &[u8] = &[0x80, 0, 1, 0x80];
-        let none: &[u8] = &[0x80, 0, 1];
+        // With other fields than a structure.
+        let none: &[u8] = &[0x80, 0, 1, 0x40];
         for (codec, start, other) in [
             (Codec::Vp8, &[0x10, 0x00][..], &[0x10, 0x01][..]),
             (Codec::Vp9 { profile: 0 }, &[0x0C, 0x18], &[0x48, 0x18]),
