@@ -371,10 +371,7 @@ impl Publication {
         let mut before = std::mem::take(&mut self.layers);
         for spec in section.layers.iter().take(LAYERS_MAX) {
             let same = before.iter().position(|layer| {
-                (spec.rid.is_some() && layer.spec.rid == spec.rid)
-                    || (spec.rid.is_none()
-                        && layer.spec.rid.is_none()
-                        && (spec.ssrc.is_none() || layer.ssrc == spec.ssrc))
+                layer.spec.rid == spec.rid && (spec.rid.is_some() || spec.ssrc.is_none() || layer.ssrc == spec.ssrc)
             });
             let mut layer = match same {
                 Some(at) => before.remove(at),

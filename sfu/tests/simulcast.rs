@@ -228,3 +228,64 @@ fn a_layer_that_comes_back_under_another_ssrc_replaces_itself() {
     world.send(1, &low.frame(false, 2));
     assert_eq!(world.media(10).len(), 2);
 }
+
+/// Another track comes, or a codec goes: nobody should see it of the tracks that go on.
+#[test]
+fn streams_that_go_on_in_a_new_description_go_on_without_a_seam() {
+    let single = |ssrc: Option<u32>| ReceiveSection {
+        layers: vec![Layer { rid: None, ssrc: ssrc.map(Ssrc), rtx_ssrc: None }],
+        ..video_section(0)
+    };
+    for (before, after) in [
+        (single(Some(100)), single(Some(100))),
+        (single(None), single(None)),
+        // What was known by its packets is now declared.
+        (single(None), single(Some(100))),
+        (simulcast_section(), simulcast_section()),
+        // A layer goes, and the others change places.
+        (
+            simulcast_section(),
+            ReceiveSection { layers: simulcast_section().layers.split_off(1), ..simulcast_section() },
+        ),
+    ] {
+        let mut world = World::new();
+        world.join(1);
+        world.publish(1, 1, before);
+        world.join(10);
+        world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+        let mut source = if after.layers.len() == 1 { Source::new(100) } else { Source::layer(100, "f") };
+        world.send(1, &source.frame(true, 3));
+        world.pass(Duration::from_millis(300));
+        assert_eq!((world.media(10).len(), started(&world).len()), (3, 1));
+
+        world.publish(1, 1, after.clone());
+        world.send(1, &source.frame(false, 3));
+        world.pass(Duration::from_millis(300));
+        let layers = after.layers.len();
+        assert_eq!(started(&world).len(), 1, "{layers} layers");
+        // The place of a layer has changed: its viewers need a key frame.
+        let goes_on = layers != 2;
+        assert_eq!(world.media(10).len(), if goes_on { 3 } else { 0 }, "{layers} layers");
+        world.send(1, &source.frame(true, 3));
+        assert_eq!(world.media(10).len(), 3, "{layers} layers");
+    }
+}
+
+#[test]
+fn another_ssrc_in_a_new_description_is_another_stream() {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(1, 1, video_section(100));
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    world.send(1, &Source::new(100).frame(true, 3));
+    world.publish(1, 1, video_section(300));
+    world.send(1, &Source::new(300).frame(true, 3));
+    assert_eq!(started(&world), [0, 0]);
+    let layers: Vec<u32> = world
+        .events
+        .iter()
+        .filter_map(|event| if let Event::LayerStarted { ssrc, .. } = event { Some(ssrc.0) } else { None })
+        .collect();
+    assert_eq!(layers, [100, 300]);
+}
