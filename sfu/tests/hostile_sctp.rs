@@ -273,6 +273,52 @@ fn what_comes_far_beyond_the_window_is_dropped_and_counted() {
     assert!((1_000..1_950).contains(&beyond), "{beyond}");
 }
 
+/// Packets that have waited for the window bring more at once than a datagram does.
+#[test]
+fn of_lossy_messages_that_come_at_once_a_thousand_are_kept() {
+    let mut raw = RawAssociation::established(13);
+    let on_stream_4 = |mut chunk: Vec<u8>| {
+        chunk[8..10].copy_from_slice(&[0, 4]);
+        chunk
+    };
+    for (number, kind, label) in [(1_u32, 0, &b"_reliable"[..]), (2, 0x81, b"_lossy")] {
+        let open = [&[3, kind, 0, 0, 0, 0, 0, 0, 0, label.len() as u8, 0, 0][..], label].concat();
+        let dcep = [&number.to_be_bytes()[..], &[0, 2, 0, 0, 0, 0, 0, 50], &open].concat();
+        let open = chunk(DATA, BEGIN | END, &dcep);
+        raw.send(raw.tag, &if kind == 0 { open } else { on_stream_4(open) });
+        raw.answers();
+    }
+    raw.world.takes_data = false;
+    for number in 3..303 {
+        raw.send(raw.tag, &data(BEGIN | END | UNORDERED, number, &[7; 1_000]));
+        raw.world.run_for(Duration::from_millis(11));
+    }
+    for packet in 0..40 {
+        let messages = (0..50).map(|at| on_stream_4(data(BEGIN | END | UNORDERED, 303 + 50 * packet + at, b"x")));
+        raw.send(raw.tag, &messages.collect::<Vec<_>>().concat());
+        raw.world.run_for(Duration::from_millis(11));
+    }
+    let is_lossy = |output: &TransportOutput| matches!(output, TransportOutput::Data(DataChannel::Lossy, _));
+    assert!(!raw.world.outputs.iter().any(is_lossy), "the window is closed");
+    while raw.world.transport.take_reliable(raw.world.now).is_some() {}
+    let kept = std::iter::from_fn(|| raw.world.transport.poll_output()).filter(is_lossy).count();
+    let dropped = raw.world.transport.take_data_discards().overflow;
+    assert_eq!((kept, dropped), (1_024, 2_000 - 1_024));
+}
+
+/// Of somebody else, or of an association from before (RFC 9260, section 8.5).
+#[test]
+fn a_packet_with_another_tag_is_dropped_and_counted() {
+    let mut raw = RawAssociation::established(14);
+    raw.answers();
+    for tag in [raw.tag ^ 1, 0, !raw.tag] {
+        raw.send(tag, &chunk(HEARTBEAT, 0, &[0, 1, 0, 4]));
+        assert_eq!((raw.answers().len(), raw.refused()), (0, 1), "{tag:x}");
+    }
+    raw.send(raw.tag, &chunk(HEARTBEAT, 0, &[0, 1, 0, 4]));
+    assert_eq!((raw.answers().len(), raw.refused()), (1, 0));
+}
+
 /// The library looks up each number of each gap.
 #[test]
 fn acknowledgements_that_name_the_same_again_and_again_are_taken_in_as_fast_as_they_cost_little() {
