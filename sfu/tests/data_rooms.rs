@@ -347,6 +347,8 @@ fn lossy_messages_beyond_what_a_room_takes_are_dropped_and_counted_and_reliable_
     assert!(world.backlog() <= 256, "{}", world.backlog());
     let dropped = world.engine.stats.data_overflow;
     assert!(dropped > 0);
+    assert_eq!(world.engine.stats.data_received, 2_000);
+    assert_eq!(world.backlog() as u64 + dropped, 2_000);
     world.send(0, RELIABLE, 0..100, 100);
     world.run_for(SECOND);
     world.pace = 10;
@@ -492,6 +494,9 @@ fn who_sends_to_a_client_that_is_behind_but_fast_enough_waits_and_others_do_not(
     world.run_for(500 * MS);
     assert!(world.members[3].numbers(RELIABLE).is_empty());
     assert_eq!(world.members[3].numbers(LOSSY), [5_000]);
+    let deadline = world.engine.deadline().expect("it is looked after");
+    assert!(deadline > world.now, "and not all the time");
+    assert_eq!(world.engine.stats.handshakes_withheld, 0);
     let arrived = |world: &World| world.members[3].numbers(RELIABLE).len() == 200;
     assert!(world.run_until(20 * SECOND, arrived));
     assert_eq!(world.engine.stats.data_dropped.full, 0);
@@ -566,6 +571,7 @@ fn who_makes_much_work_by_lossy_data_loses_what_is_beyond_the_rate_and_no_other_
     let given = world.members[2].numbers(LOSSY).len() as u64;
     assert!((350..450).contains(&given), "{given}");
     assert_eq!(world.engine.stats.data_over_rate, u64::from(sent) - given);
+    assert_eq!(world.engine.stats.data_received, u64::from(sent));
 
     // Others are heard meanwhile, and so is this one when it has paused.
     world.send(1, LOSSY, 7_000..7_003, 1_000);
