@@ -48,3 +48,30 @@ pub(super) fn reliability_of(channel: ChannelType) -> (bool, ReliabilityType) {
         _ => (false, ReliabilityType::Reliable),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rtc_datachannel::message::Message;
+    use rtc_shared::marshal::Unmarshal;
+
+    use super::*;
+
+    /// RFC 8832, section 8.2.2: each kind by its number on the wire.
+    #[test]
+    fn each_kind_of_channel_gives_up_as_its_opener_says() {
+        use ReliabilityType::{Reliable, Rexmit, Timed};
+        for (number, unordered, reliability) in [
+            (0x00, false, Reliable),
+            (0x80, true, Reliable),
+            (0x01, false, Rexmit),
+            (0x81, true, Rexmit),
+            (0x02, false, Timed),
+            (0x82, true, Timed),
+        ] {
+            let head: [u8; 12] = [3, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let open = Message::unmarshal(&mut &head[..]).expect("an OPEN without a label");
+            let Message::DataChannelOpen(open) = open else { panic!("another message") };
+            assert_eq!(reliability_of(open.channel_type), (unordered, reliability), "{number:x}");
+        }
+    }
+}
