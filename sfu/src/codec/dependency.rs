@@ -415,6 +415,21 @@ mod tests {
     }
 
     #[test]
+    fn what_protects_targets_is_skipped_for_each_chain_and_template() {
+        // Three templates of one layer, two decode targets, two chains.
+        let mut bits = header(0, 1);
+        bits.put(0b10000, 5).put(0, 6).put(1, 5).put(0, 2).put(0, 2).put(3, 2);
+        (0..3).for_each(|_| _ = bits.put(0b1010, 4));
+        (0..3).for_each(|_| _ = bits.put(0, 1));
+        // ns(3) of 2, a chain for each target, and a difference of four bits for each chain of each template.
+        bits.put(0b11, 2).put(0, 1).put(1, 1).put(0xABCDEF, 24);
+        bits.put(1, 1).put(319, 16).put(179, 16);
+        let mut structure = None;
+        assert!(DependencyDescriptor::parse(&bits.bytes, &mut structure).is_some());
+        assert_eq!(structure.map(|known| known.resolutions.to_vec()), Some(vec![(320, 180)]));
+    }
+
+    #[test]
     fn more_templates_than_ids_are_refused() {
         let mut bits = header(0, 1);
         bits.put(0b10000, 5).put(0, 6).put(0, 5);

@@ -62,3 +62,21 @@ pub(crate) fn element(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
     out.extend_from_slice(&contents);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate of version 1 does not say so (RFC 5280, section 4.1).
+    #[test]
+    fn an_element_that_may_be_left_out_is_skipped_if_it_is_there() {
+        let (version, serial) = (element(0xA0, &[&element(2, &[&[2]])]), element(2, &[&[5]]));
+        for bytes in [[&version[..], &serial].concat(), serial] {
+            let mut der = Der(&bytes);
+            assert_eq!(der.take_optional(0xA0), Some(()));
+            assert_eq!(der.take(2), Some(&[5][..]));
+            assert_eq!(der.take_optional(0xA0), Some(()), "nothing is left");
+        }
+        assert_eq!(Der(&[0xA0, 5, 1]).take_optional(0xA0), None, "longer than what is there");
+    }
+}
