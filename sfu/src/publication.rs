@@ -269,10 +269,6 @@ impl LayerState {
         self.round.clear();
     }
 
-    pub fn has_missing(&self) -> bool {
-        !self.missing.is_empty()
-    }
-
     pub fn want_keyframe(&mut self) {
         self.keyframe_wanted = true;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use media::*;
 use sfu::command::*;
+use shared::media::Codec;
 
 fn world() -> (World, [Source; 3]) {
     let mut world = World::new();
@@ -268,6 +269,27 @@ fn streams_that_go_on_in_a_new_description_go_on_without_a_seam() {
         assert_eq!(world.media(10).len(), if goes_on { 3 } else { 0 }, "{layers} layers");
         world.send(1, &source.frame(true, 3));
         assert_eq!(world.media(10).len(), 3, "{layers} layers");
+    }
+}
+
+/// Of the publisher, and of the viewer.
+#[test]
+fn payload_types_of_a_new_description_hold_from_then_on() {
+    let of = |payload_type| vec![PayloadCodec { payload_type, codec: Codec::Vp8, rtx: None }];
+    let mut world = World::new();
+    world.join(1);
+    world.publish(1, 1, video_section(100));
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    let mut source = Source::new(100);
+    for (theirs, ours) in [(VIDEO, VIDEO), (VIDEO, 120), (121, 120), (121, 122)] {
+        world.publish(1, 1, ReceiveSection { codecs: of(theirs), ..video_section(100) });
+        world.subscribe(10, 1, 1, send_section(1000, of(ours)));
+        let mut frame = source.frame(true, 2);
+        frame.iter_mut().for_each(|packet| packet.payload_type = theirs);
+        world.send(1, &frame);
+        let got: Vec<u8> = world.media(10).iter().map(|packet| packet.payload_type).collect();
+        assert_eq!(got, [ours, ours], "from {theirs}");
     }
 }
 

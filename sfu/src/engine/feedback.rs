@@ -169,12 +169,10 @@ impl Engine {
             for layer in &mut publication.layers {
                 let Some(ssrc) = layer.ssrc else { continue };
                 self.rtcp.clear();
-                if layer.has_missing() {
-                    layer.due_nacks(now, &mut self.lost);
-                    if nack && !self.lost.is_empty() {
-                        self.stats.nacks_sent += self.lost.len() as u64;
-                        rtcp::write_nack(&mut self.rtcp, peer.ssrc, ssrc.0, self.lost.iter().copied());
-                    }
+                layer.due_nacks(now, &mut self.lost);
+                if nack {
+                    self.stats.nacks_sent += self.lost.len() as u64;
+                    rtcp::write_nack(&mut self.rtcp, peer.ssrc, ssrc.0, self.lost.iter().copied());
                 }
                 if video && !muted && layer.keyframe_due(now) {
                     self.stats.keyframe_requests_sent += 1;
