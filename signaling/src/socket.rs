@@ -249,28 +249,35 @@ mod tests {
         }
     }
 
-    /// 240 of them are as many as 64 tracks take to come up.
-    #[tokio::test]
-    async fn requests_cost_what_they_make_others_be_told() {
-        const MUTES: usize = 3_000;
+    /// How many frames a session reads of a client that has thousands to send.
+    async fn read_at_once(frame: Frame) -> usize {
+        const FRAMES: usize = 3_000;
         let (room, mut inputs) = RoomHandle::new();
         tokio::spawn(async move { while inputs.recv().await.is_some() {} });
         let (_outbox, unsent) = outbox();
         let session = Session::new(ConnectionId(1), room, unsent, CountedSession::of_nobody());
-        let (client, frames) = mpsc::channel(MUTES);
-        let mute = proto::signal_request::Message::Mute(proto::MuteTrackRequest::default());
-        let mute: Bytes = proto::SignalRequest { message: Some(mute) }.encode_to_vec().into();
-        for _ in 0..MUTES {
-            client.try_send(Frame::Binary(mute.clone())).unwrap();
+        let (client, frames) = mpsc::channel(FRAMES);
+        for _ in 0..FRAMES {
+            client.try_send(frame.clone()).unwrap();
         }
         let mut running = pin!(session.run(Socket(frames)));
-        for _ in 0..2 * MUTES {
+        for _ in 0..2 * FRAMES {
             assert_eq!((&mut running).now_or_never(), None);
             tokio::task::yield_now().await;
         }
-        let read = client.capacity();
-        // Of those that time pays for meanwhile there are thirty in a second.
-        assert!((230..1_000).contains(&read), "{read} were read");
+        client.capacity()
+    }
+
+    /// Of 32 MiB at once; a few come with time.
+    #[tokio::test]
+    async fn frames_cost_their_bytes_and_requests_what_they_make_others_be_told() {
+        let mute = proto::signal_request::Message::Mute(proto::MuteTrackRequest::default());
+        let mute = proto::SignalRequest { message: Some(mute) }.encode_to_vec();
+        let mutes = read_at_once(Frame::Binary(mute.into())).await;
+        assert!((230..1_000).contains(&mutes), "{mutes} of 136 KiB");
+        let long = read_at_once(Frame::Pong(vec![0; 120 << 10].into())).await;
+        assert!((250..1_000).contains(&long), "{long} of 128 KiB");
+        assert_eq!(read_at_once(Frame::Pong(Bytes::new())).await, 3_000);
     }
 
     #[tokio::test]

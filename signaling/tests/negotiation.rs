@@ -681,7 +681,7 @@ fn begun() -> Negotiation {
     assert_eq!(view.sections.len(), 1);
     assert_eq!((view.section("0").media.as_str(), view.section("0").direction()), ("application", "sendrecv"));
     let news = negotiation.read_answer(&recorded("v0-python-04-answer")).unwrap();
-    assert!(news.dtls.is_some());
+    assert!(news.dtls.is_some() && news.remote.is_some());
     assert!(!negotiation.is_offer_due());
     negotiation
 }
@@ -728,7 +728,7 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     assert_offer_like_reference(&View::of(&offer.sdp), "v0-python-13-reference-offer");
     let (id, version) = id_and_version(&View::of(&offer.sdp));
     let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
-    assert_eq!(news.dtls, None);
+    assert_eq!((news.dtls, news.remote), (None, None), "they are known");
     assert_eq!(news.accepted, [("TR_a".parse().unwrap(), audio)]);
 
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
@@ -881,8 +881,12 @@ fn a_resume_of_v0_repeats_every_section_with_new_credentials() {
     let view = View::of(&offer.sdp);
     assert_eq!(view.section("1").value("ice-ufrag"), "second");
     assert_shown(view.section("1"), &audio, "PA_x|TR_a", "TR_a");
-    assert_eq!(negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap().accepted.len(), 1);
-    assert!(negotiation.read_answer(&recorded("v0-python-14-answer")).is_err(), "an offer is answered once");
+    let answer = recorded("v0-python-14-answer");
+    let ufrag = answer.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap();
+    let news = negotiation.read_answer(&answer.replace(ufrag, "another")).unwrap();
+    assert_eq!(news.remote.map(|remote| remote.ufrag), Some("another".into()), "the client restarts too");
+    assert_eq!(news.accepted.len(), 1);
+    assert!(negotiation.read_answer(&answer).is_err(), "an offer is answered once");
 }
 
 #[test]

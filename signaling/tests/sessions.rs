@@ -225,7 +225,7 @@ async fn a_drain_sends_everybody_away_and_admits_nobody() {
     let server = start();
     let mut client = Client::of(server.rooms.join(join("alice")).await.unwrap());
     let rooms = server.rooms.clone();
-    let draining = tokio::spawn(async move { rooms.drain(PATIENCE).await });
+    let draining = tokio::spawn(async move { rooms.drain(Duration::from_secs(3_600)).await });
     assert_eq!(client.leave().await.reason(), proto::DisconnectReason::ServerShutdown);
     assert_eq!(client.frame().await, Frame::Close);
     for _ in 0..100 {
@@ -233,7 +233,7 @@ async fn a_drain_sends_everybody_away_and_admits_nobody() {
     }
     assert!(!draining.is_finished(), "it waits until the client has had its last words");
     client.to.send(Frame::Close).await.unwrap();
-    draining.await.unwrap();
+    tokio::time::timeout(PATIENCE, draining).await.expect("it ends when all are gone").unwrap();
     assert_eq!(server.rooms.counts().rooms, 0);
     assert!(matches!(server.rooms.join(join("bob")).await, Err(JoinError::ShuttingDown)));
 }
@@ -268,6 +268,13 @@ async fn a_deleted_room_can_be_joined_anew() {
     assert_eq!(first.leave().await.reason(), proto::DisconnectReason::RoomDeleted);
     let mut second = Client::of(server.rooms.join(join("alice")).await.unwrap());
     assert!(matches!(second.message().await, Response::Join(_)));
+    // The first one ends after the second has begun.
+    while server.rooms.counts().rooms > 1 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        assert_eq!(server.rooms.list_rooms(&[]).await.len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -339,7 +339,6 @@ mod tests {
                 end_time: Some(2),
                 nonce: vec![5; 16],
             })),
-            ..Default::default()
         };
         let arrived = |kind: Kind, outer: &[&str], inner: &[&str]| {
             let mut packet = sent(inner);

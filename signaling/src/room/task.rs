@@ -304,3 +304,24 @@ impl Batch {
 pub fn now() -> Now {
     Now { at: Instant::now(), wall: SystemTime::now() }
 }
+
+#[cfg(test)]
+mod tests {
+    use sfu::command::{DtlsRole, Fingerprint, IceCredentials};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_is_woken_for_all_but_what_a_new_transport_needs_before_its_client_comes() {
+        let turn = Turn { opened: vec![TransportId(1)], ..Turn::default() };
+        let is_woken = |command: &Command| !turn.is_awaited_by_nobody(command);
+        for (number, woken) in [(1, false), (2, true)] {
+            let transport = TransportId(number);
+            let remote = IceCredentials { ufrag: "clnt".into(), password: "p".repeat(22) };
+            let (fingerprint, role) = (Fingerprint([7; 32]), DtlsRole::Server);
+            assert_eq!(is_woken(&Command::SetFingerprint { transport, fingerprint, role }), woken);
+            assert_eq!(is_woken(&Command::SetRemoteCredentials { transport, remote }), woken);
+            assert!(is_woken(&Command::CloseTransport { transport, after: Duration::ZERO }));
+        }
+    }
+}

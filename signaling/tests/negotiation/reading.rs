@@ -193,6 +193,7 @@ fn a_direction_is_that_of_the_section_else_of_the_session_else_both() {
     assert!(sends(&[], &[]) && sends(&[], &["a=sendonly"]) && sends(&[], &["a=sendrecv"]));
     assert!(!sends(&[], &["a=recvonly"]) && !sends(&[], &["a=inactive"]));
     assert!(!sends(&["a=recvonly"], &[]) && sends(&["a=recvonly"], &["a=sendonly"]));
+    assert!(sends(&["a=inactive"], &["a=sendrecv"]) && !sends(&["a=sendrecv"], &["a=recvonly"]));
     assert!(!sends(&["a=inactive"], &[]) && !sends(&["a=sendonly"], &["a=inactive"]));
 }
 
@@ -215,7 +216,8 @@ fn extensions_are_taken_that_the_client_may_send() {
         (vec![extmap("1/sendrecv", MID), extmap("2/sendonly", RID)], (Some(1), Some(2))),
         (vec![extmap("1/recvonly", MID), extmap("2/inactive", RID)], (None, None)),
         (vec![extmap("1/sideways", MID), extmap("x", RID)], (None, None)),
-        // An id and an extension stand for each other once.
+        // An id and an extension stand for each other once, also one that is not used.
+        (vec![extmap("1/inactive", MID), extmap("2", MID), extmap("1", RID)], (None, None)),
         (vec![extmap("1", MID), extmap("1", RID), extmap("2", MID), extmap("3", RID)], (Some(1), Some(3))),
         (vec![extmap("1", "urn:of:tomorrow"), extmap("1", RID)], (None, Some(1))),
     ] {

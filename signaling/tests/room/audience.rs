@@ -300,6 +300,16 @@ fn a_resume_is_told_of_the_announced() {
 }
 
 #[test]
+fn who_is_announced_and_comes_back_is_not_told_of_itself_as_of_another() {
+    let Stage { mut world, .. } = stage();
+    let bob = view(&mut world, "bob");
+    say(&mut world, &bob, &[]);
+    world.forget();
+    let again = view(&mut world, "bob");
+    assert_eq!(others(&world.take(&again)), BTreeSet::from(["host".to_owned()]));
+}
+
+#[test]
 fn who_came_early_comes_back_as_such() {
     let Stage { mut world, host, early } = stage();
     view(&mut world, "bob");

@@ -183,6 +183,12 @@ fn a_sound_is_described_in_flags_and_in_features_whichever_it_was_announced_in()
     world.request(&alice, microphone("mic"));
     let plain = world.track_published(&alice, "mic");
     assert!(!plain.stereo && !plain.disable_dtx && !plain.disable_red && plain.audio_features.is_empty());
+    let features = vec![TfEchoCancellation as i32];
+    let request =
+        proto::AddTrackRequest { cid: "other".into(), audio_features: features.clone(), ..Default::default() };
+    world.request(&alice, Request::AddTrack(request));
+    let other = world.track_published(&alice, "other");
+    assert!(!other.stereo && !other.disable_dtx && other.audio_features == features);
     world.request(&alice, Request::AddTrack(proto::AddTrackRequest { stereo: true, ..camera("cam") }));
     assert!(world.track_published(&alice, "cam").audio_features.is_empty(), "a video has none");
 }

@@ -180,6 +180,20 @@ fn each_is_told_of_itself_and_of_whom_it_hears_once_with_the_score() {
 }
 
 #[test]
+fn quality_is_told_five_seconds_after_the_first_came_and_every_five_seconds() {
+    let mut world = World::new();
+    world.enter_v1("alice");
+    let mut told = Vec::new();
+    for second in 1..=15 {
+        world.pass(s(1));
+        if !std::mem::take(&mut world.scores).is_empty() {
+            told.push(second);
+        }
+    }
+    assert_eq!(told, [5, 10, 15]);
+}
+
+#[test]
 fn quality_is_told_when_it_changes() {
     let mut world = World::new();
     let (alice, bob, _, track) = conversation(&mut world);

@@ -211,7 +211,7 @@ fn a_v1_subscriber_without_slots_is_asked_for_as_many_as_it_lacks() {
 #[test]
 fn a_v1_client_that_brings_no_sections_is_not_asked_for_ever() {
     let mut world = World::new();
-    alice_speaks(&mut world);
+    let (alice, _) = alice_speaks(&mut world);
     let first = Offer::default().application();
     let join = Join { publisher_offer: Some(crate::world::offer(1, &first)), ..join("bob", Mode::V1) };
     let bob = world.enter(join);
@@ -219,7 +219,12 @@ fn a_v1_client_that_brings_no_sections_is_not_asked_for_ever() {
         world.pass(s(1));
         world.offer(&bob, id, &first);
     }
-    assert!(requirements(&world.take(&bob)).len() <= 4);
+    // And anew when there is news.
+    assert_eq!(requirements(&world.take(&bob)), [(1, 0); 3]);
+    let offer = Offer::default().application().audio("mic", 10).audio("second", 20);
+    world.publish_audio(&alice, "second", &offer);
+    world.pass(s(1));
+    assert_eq!(requirements(&world.take(&bob)), [(2, 0)]);
 }
 
 #[test]
