@@ -125,7 +125,7 @@ impl RoomTask {
             }
             self.carry_out().await;
         }
-        self.refuse_latecomers();
+        // Who comes to a closed room finds its channel closed, or gets no answer, and tries a new one.
     }
 
     /// Other tasks of the thread get their turn after every bit of work, whatever one room is asked to do.
@@ -255,14 +255,6 @@ impl RoomTask {
         tracing::error!(room = self.id.0, "the worker of this room is gone, the room closes");
         self.worker_gone = true;
         self.room.close(now(), proto::DisconnectReason::ServerShutdown);
-    }
-
-    /// Who comes to a closed room is told so, and tries a new one.
-    fn refuse_latecomers(&mut self) {
-        self.inputs.close();
-        while let Ok(input) = self.inputs.try_recv() {
-            self.take(input);
-        }
     }
 }
 
