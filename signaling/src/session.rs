@@ -383,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn a_receipt_goes_to_the_room() {
+        let (room, mut inputs) = RoomHandle::new();
+        let link = RoomLink::new(ConnectionId(3), Some(room));
+        assert_eq!(link.receipt(DescriptionId(7)).now_or_never(), Some(Ok(())));
+        let Ok(RoomInput::Receipt { connection, offer }) = inputs.try_recv() else { panic!("no receipt") };
+        assert_eq!((connection, offer), (ConnectionId(3), DescriptionId(7)));
+        drop(inputs);
+        assert_eq!(link.receipt(DescriptionId(8)).now_or_never(), Some(Err(RoomGone)));
+    }
+
+    #[test]
     fn a_connection_that_asks_for_much_leaves_others_of_its_room_their_turn() {
         let (room, _inputs) = RoomHandle::new();
         let links = [1, 2].map(|number| RoomLink::new(ConnectionId(number), Some(room.clone())));

@@ -348,6 +348,31 @@ fn a_room_that_becomes_small_is_made_known_to_itself() {
 }
 
 #[test]
+fn those_of_a_room_that_became_small_hear_of_who_comes_then_and_publishers_of_everybody_as_before() {
+    let mut world = World::with(|config, _| config.audience_threshold = 6);
+    let host = world.enter_v1("host");
+    world.publish_audio(&host, "mic", &Offer::v1().audio("mic", 10));
+    let first: Vec<_> = (0..5).map(|number| view(&mut world, &format!("first{number}"))).collect();
+    let bob = view(&mut world, "bob");
+    for client in &first {
+        leave(&mut world, client);
+    }
+    world.forget();
+    view(&mut world, "dave");
+    assert!(told(&mut world, &bob).contains(&("dave".to_owned(), State::Active)));
+    // And large again.
+    for number in 0..3 {
+        view(&mut world, &format!("second{number}"));
+    }
+    world.pass(s(3));
+    world.forget();
+    view(&mut world, "late");
+    world.pass(s(3));
+    assert_eq!(told(&mut world, &host), named(&[("late", State::Active)]));
+    assert!(told(&mut world, &bob).is_empty());
+}
+
+#[test]
 fn a_threshold_of_nothing_is_none() {
     let mut world = World::with(|config, _| config.audience_threshold = 0);
     let first = view(&mut world, "first");

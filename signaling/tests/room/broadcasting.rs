@@ -130,6 +130,26 @@ fn among_many_news_of_listeners_comes_every_three_seconds() {
     assert_eq!(updates(&world.take(&alice))[0].tracks.len(), 1);
 }
 
+/// Not that it left, which waits, and not later than that would have been told.
+#[test]
+fn who_left_among_many_and_comes_back_is_told_at_once() {
+    let mut world = World::new();
+    let alice = world.enter_v1("alice");
+    for number in 0..20 {
+        world.enter_v1(&format!("listener {number}"));
+    }
+    let bob = world.enter_v1("bob");
+    world.pass(s(4));
+    world.forget();
+    world.request(&bob, Request::Leave(proto::LeaveRequest::default()));
+    assert!(updates(&world.take(&alice)).is_empty());
+    let again = world.join(join("bob", Mode::V1));
+    let seen = updates(&world.take(&alice));
+    assert_eq!((seen.len(), seen[0].sid.as_str()), (1, world.sid(&again).as_str()));
+    world.pass(s(3));
+    assert!(updates(&world.take(&alice)).is_empty());
+}
+
 #[test]
 fn a_rejoin_among_many_is_told_at_once() {
     let mut world = World::new();

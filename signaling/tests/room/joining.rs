@@ -354,7 +354,8 @@ fn agents_and_recorders_find_room_in_a_full_one_and_are_not_counted() {
     use proto::participant_info::Kind;
     let mut world = World::with(|_, settings| settings.max_participants = 1);
     world.enter_v0("alice");
-    let dependents: [(&str, fn(&mut Grants)); 4] = [
+    type Change = fn(&mut Grants);
+    let dependents: [(&str, Change); 4] = [
         ("an agent by its kind", |grants| grants.kind = Kind::Agent),
         ("an agent by its grant", |grants| grants.video.agent = true),
         ("a recorder by its kind", |grants| grants.kind = Kind::Egress),
@@ -435,9 +436,20 @@ fn an_idle_publisher_transport_that_expires_is_opened_again() {
 
     let new = world.session(&carol).publisher.id;
     assert_ne!(new, old);
-    assert!(matches!(world.commands.last(), Some(Command::OpenTransport { transport, .. }) if *transport == new));
+    let opened = |world: &World| match world.commands.last() {
+        Some(Command::OpenTransport { transport, opener, .. }) => (*transport, *opener),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(opened(&world), (new, ChannelOpener::Client));
     assert!(leaves(&world.take(&carol)).is_empty());
     assert!(leaves(&world.take(&alice)).is_empty());
+
+    // An old client publishes on its primary transport.
+    let dave = world.join(Join { protocol_version: 2, ..join("dave", Mode::V0) });
+    let transport = world.session(&dave).subscriber.as_ref().unwrap().id;
+    world.event(sfu::command::Event::TransportEnded { transport, end: TransportEnd::HandshakeFailed });
+    let new = world.session(&dave).subscriber.as_ref().unwrap().id;
+    assert_eq!((new == transport, opened(&world)), (false, (new, ChannelOpener::Server)));
 }
 
 #[test]

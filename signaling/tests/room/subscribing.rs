@@ -87,6 +87,23 @@ fn existing_tracks_come_in_a_second_offer_150_ms_after_the_first() {
 }
 
 #[test]
+fn tracks_that_come_within_ten_milliseconds_come_in_one_offer() {
+    let mut world = World::new();
+    let alice = world.enter_v0("alice");
+    let bob = world.enter_v0("bob");
+    world.pass(s(1));
+    let offer = Offer::default().application().audio("mic", 10);
+    world.publish_audio(&alice, "mic", &offer);
+    world.forget();
+    world.pass(ms(9));
+    assert!(offers(world.inbox(&bob)).is_empty());
+    world.publish_audio(&alice, "second", &offer.audio("second", 20));
+    world.pass(ms(1));
+    let offers = offers(world.inbox(&bob));
+    assert_eq!(offers.iter().map(|offer| offer.mid_to_track_id.len()).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn only_one_offer_is_outstanding() {
     let mut world = World::new();
     let (alice, _) = alice_speaks(&mut world);
