@@ -241,7 +241,7 @@ pub(super) struct ChatDoor {
 }
 
 refusals!(WatchRefusals = [USER, LIVE]
-    InvalidParameter, Blocked, Banned, StreamNotFound, StreamFull, StreamEnded, SfuUnavailable);
+    InvalidParameter, Blocked, Banned, StreamNotFound, Conflict, StreamFull, StreamEnded, SfuUnavailable);
 
 /// Get a token to watch.
 #[utoipa::path(
