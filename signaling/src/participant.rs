@@ -453,6 +453,23 @@ mod tests {
     }
 
     #[test]
+    fn who_is_permitted_all_tracks_once_is_permitted_all_tracks() {
+        let entry = |identity: &str, all_tracks| proto::TrackPermission {
+            participant_identity: identity.into(),
+            all_tracks,
+            track_sids: vec!["TR_a".into()],
+            ..Default::default()
+        };
+        let entries = vec![entry("carol", true), entry("carol", false), entry("dave", false)];
+        let policy = SubscriptionPolicy::Listed(entries.into());
+        let permitted = |identity: &str| {
+            let (identity, sid) = (identity.parse().unwrap(), "PA_x".parse().unwrap());
+            ["TR_a", "TR_b"].map(|track| policy.permits(&identity, &sid, &track.parse().unwrap()))
+        };
+        assert_eq!([permitted("carol"), permitted("dave")], [[true, true], [true, false]]);
+    }
+
+    #[test]
     fn a_quality_that_is_not_published_means_the_next_lower_one() {
         assert_eq!(quality(Quality::High).layer_max(&layers(&[0, 1])), 1);
         assert_eq!(quality(Quality::Medium).layer_max(&layers(&[0, 2])), 0);

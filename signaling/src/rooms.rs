@@ -748,6 +748,33 @@ mod tests {
 
     use super::*;
 
+    /// Of an earlier room with its name it may be told later that it closed.
+    #[tokio::test]
+    async fn a_room_is_known_until_it_closes_itself() {
+        let keys = crate::token::Keys::new([("key".to_owned(), crate::token::Secret::new("secret"))]).unwrap();
+        let (asks, asked) = mpsc::channel(8);
+        let (routes, _routed) = mpsc::channel(8);
+        let (room, _inputs) = RoomHandle::new();
+        let name: RoomName = "room".parse().unwrap();
+        let directory = Directory {
+            config: Arc::new(RoomsConfig::new("ND_test".into(), keys.signer(), Fingerprint([7; 32]))),
+            workers: Vec::new().into(),
+            routes,
+            events: broadcast::channel(1).0,
+            counters: Arc::default(),
+            closing: asks.downgrade(),
+            rooms: HashMap::from([(name.clone(), (RoomId(2), room))]),
+            last_id: 2,
+        };
+        tokio::spawn(directory.run(asked));
+        for (id, is_known) in [(1, true), (2, false)] {
+            asks.send(Ask::Closed { name: name.clone(), id: RoomId(id) }).await.unwrap();
+            let (reply, answer) = oneshot::channel();
+            asks.send(Ask::Find { name: name.clone(), reply }).await.unwrap();
+            assert_eq!(answer.await.unwrap().is_some(), is_known, "{id}");
+        }
+    }
+
     #[test]
     fn what_rooms_count_is_in_the_sums_of_all_as_long_as_they_are_there() {
         let counters: Arc<Counters> = Arc::default();
