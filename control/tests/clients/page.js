@@ -58,9 +58,9 @@ window.received = async (sid) => {
   };
 };
 
-/** Key frames encoded for the published track, all layers together. */
-window.keyframes = async (sid) => (await reports(sid, 'outbound-rtp'))
-  .reduce((sum, layer) => sum + (layer.keyFramesEncoded ?? 0), 0);
+/** Key frames that the server asked for of the published track, all layers together: the encoder makes more on its own. */
+window.asked = async (sid) => (await reports(sid, 'outbound-rtp'))
+  .reduce((sum, layer) => sum + (layer.pliCount ?? 0) + (layer.firCount ?? 0), 0);
 
 /** Pictures sent: of several spatial layers in one stream each is counted. */
 const framesOf = (layer) => (layer.framesSent ?? 0) / Number(/^L(\d)/.exec(layer.scalabilityMode)?.[1] ?? 1);
