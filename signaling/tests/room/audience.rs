@@ -286,6 +286,11 @@ fn a_hidden_recorder_is_announced_to_nobody() {
     assert_eq!(world.room.view().members[&world.sid(&recorder)].presence, Presence::Announced);
     let bob = view(&mut world, "bob");
     assert_eq!(others(&world.take(&bob)), BTreeSet::from(["host".to_owned()]));
+    // Nor to one who is hidden itself, and is told of the same as other viewers.
+    let mut ghost = join("the-ghost", Mode::V1);
+    ghost.grants.video.hidden = true;
+    let ghost = world.join(ghost);
+    assert_eq!(others(&world.take(&ghost)), BTreeSet::from(["host".to_owned()]));
 }
 
 #[test]
