@@ -1,10 +1,14 @@
-//! `RULES.md`, the table of the contract's rules and the tests that hold them, kept true.
+//! `RULES.md`, the table of the contract's rules, the tests that hold them and the mutants that break them, kept true.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where a rule comes from.
 const MARKS: [&str; 4] = ["[S]", "[C]", "[S→C]", "[D]"];
+
+/// Sections of the rules that no mutant breaks, in the order of the table: one says what a malformed id is answered with,
+/// which is what an unknown one is answered with; two say what is not written anywhere, and one what a library refuses.
+const UNBROKEN: [&str; 4] = ["1, rule 4", "2.8", "3.2", "8.1.2"];
 
 /// One row of the table.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ struct Row {
     stores: String,
     /// `path::name`, the path relative to the repository.
     tests: Vec<(String, String)>,
+    /// `file: what`, as cargo-mutants names it.
+    mutant: Option<String>,
 }
 
 fn repository() -> PathBuf {
@@ -28,14 +34,31 @@ fn rows() -> Vec<Row> {
 }
 
 fn row(cells: &[&str]) -> Row {
-    let [section, _words, mark, stores, tests] = cells else { panic!("a row has five cells: {cells:?}") };
+    let [section, _words, mark, stores, tests, mutant] = cells else { panic!("a row has six cells: {cells:?}") };
     let tests = tests.split("<br>").map(|test| test.trim().trim_matches('`')).filter(|test| !test.is_empty());
     let tests = tests.map(|test| {
         let (path, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test}: not path::name"));
         (path.to_owned(), name.to_owned())
     });
     let text = |cell: &str| cell.to_owned();
-    Row { section: text(section), mark: text(mark), stores: text(stores), tests: tests.collect() }
+    let mutant = (*mutant != "–").then(|| text(mutant.trim_matches('`')));
+    Row { section: text(section), mark: text(mark), stores: text(stores), tests: tests.collect(), mutant }
+}
+
+/// The file of a mutant, and the function that it is in, without its type.
+fn place_of(mutant: &str) -> (&str, Option<&str>) {
+    let numberless = mutant.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    let (file, what) = numberless.split_once(": ").unwrap_or_else(|| panic!("{mutant}: not file: what"));
+    let whole = what.strip_prefix("replace ").unwrap_or_default();
+    let whole = whole.split_once(" -> ").or_else(|| whole.split_once(" with ()")).map(|(function, _)| function);
+    let function = what.rsplit_once(" in ").map(|(_, function)| function).or(whole);
+    (file, function.and_then(|function| function.rsplit("::").next()))
+}
+
+/// Whether a function of that name is defined there.
+fn has_function(source: &str, name: &str) -> bool {
+    let mut definitions = source.split("fn ").skip(1).filter_map(|rest| rest.strip_prefix(name));
+    definitions.any(|rest| rest.starts_with(['(', '<']))
 }
 
 /// Whether the file has a test of that name, which also runs: marked as one, or entered in a list of tests, here or in
@@ -113,4 +136,23 @@ fn every_section_of_the_contract_is_in_the_table() {
         let covered = rows.iter().any(|row| row.section == section.to_string() || row.section.starts_with(&prefix));
         assert!(covered, "section {section} has no row");
     }
+}
+
+#[test]
+fn every_break_that_the_table_names_has_a_place() {
+    let mut missing = Vec::new();
+    for mutant in rows().iter().filter_map(|row| row.mutant.as_deref()) {
+        let (file, function) = place_of(mutant);
+        let source = fs::read_to_string(repository().join(file)).unwrap_or_default();
+        if source.is_empty() || function.is_some_and(|function| !has_function(&source, function)) {
+            missing.push(mutant.to_owned());
+        }
+    }
+    assert!(missing.is_empty(), "no such place:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn hardly_a_rule_is_without_a_break() {
+    let unbroken: Vec<_> = rows().into_iter().filter(|row| row.mutant.is_none()).map(|row| row.section).collect();
+    assert_eq!(unbroken, UNBROKEN);
 }
