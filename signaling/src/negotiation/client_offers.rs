@@ -12,9 +12,9 @@ use shared::media::{Codec, MediaKind};
 use super::codecs::{self, EnabledCodecs, Feedback, SectionCodec};
 use super::description::{ClientSection, Description, Direction, SectionKind};
 use super::extensions::{self, Extension, ExtensionId};
+use super::interface::{BindError, OfferNews, OutgoingTrack, PublishSettings, Role, SdpError, SendingSection};
 use super::render::{Bound, MediaSection, OurSection};
 use super::ssrcs::SsrcSource;
-use super::{BindError, OfferNews, OutgoingTrack, PublishSettings, Role, SdpError, SendingSection};
 use crate::quirks::{Quirk, Quirks};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

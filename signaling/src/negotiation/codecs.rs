@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sfu::command::PayloadCodec;
 use shared::media::{Codec, MediaKind};
 
-use super::PublishSettings;
+use super::interface::PublishSettings;
 use super::sdp::split_at_byte;
 
 /// RTCP feedback that we know (RFC 4585, 5104; transport-cc and goog-remb are drafts that all browsers speak).

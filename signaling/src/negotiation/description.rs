@@ -10,8 +10,8 @@ use shared::media::{Codec, MediaKind};
 
 use super::codecs::{self, Encoding, Feedback, SectionCodec};
 use super::extensions::{Extension, ExtensionId};
+use super::interface::{Role, SdpError};
 use super::sdp::{self, Attribute, Name, Sdp, Section};
-use super::{Role, SdpError};
 
 /// Rids of a section that are read; three are used.
 const RIDS_MAX: usize = 8;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sfu::command::ExtensionIds;
 use shared::media::MediaKind;
 
-use super::Role;
+use super::interface::Role;
 
 /// An extension we can do something with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use shared::media::{Codec, MediaKind};
 use super::codecs::{SectionCodec, rtpmap};
 use super::description::Direction;
 use super::extensions::{self, ExtensionId};
+use super::interface::{LocalTransport, OutgoingTrack};
 use super::sdp::Lines;
-use super::{LocalTransport, OutgoingTrack};
 
 /// Largest data channel message we accept, in bytes; clients then send less than 64,000.
 const MESSAGE_BYTES_MAX: u32 = 65_535;

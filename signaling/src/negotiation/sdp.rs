@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::SdpError;
+use super::interface::SdpError;
 
 /// Longest description accepted, in bytes. A client with 100 tracks writes about 300 KiB.
 pub(crate) const BYTES_MAX: usize = 1 << 20;

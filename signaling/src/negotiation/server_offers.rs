@@ -13,10 +13,10 @@ use shared::media::{Codec, MediaKind};
 use super::codecs::{self, EnabledCodecs, SectionCodec};
 use super::description::{ClientSection, Description, Direction, SectionKind};
 use super::extensions::{self, ExtensionId};
+use super::interface::{AnswerNews, BindError, OutgoingTrack, Role, SdpError};
 use super::render::{Bound, MediaSection, OurSection};
 use super::sdp::SECTIONS_MAX;
 use super::ssrcs::SsrcSource;
-use super::{AnswerNews, BindError, OutgoingTrack, Role, SdpError};
 use crate::quirks::{Quirk, Quirks};
 
 const MEDIA_PROTOCOL: &str = "UDP/TLS/RTP/SAVPF";

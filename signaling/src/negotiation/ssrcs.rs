@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sfu::command::Ssrc;
 use shared::media::MediaKind;
 
-use super::OutgoingTrack;
+use super::interface::OutgoingTrack;
 use super::render::Bound;
 
 /// Odd, so that steps of it visit every number once; of the golden ratio, so that they do not look like a sequence.
