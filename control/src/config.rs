@@ -220,7 +220,7 @@ impl Default for Room {
         let codec = |mime: &&str| EnabledCodec { mime: (*mime).to_owned(), fmtp_line: String::new() };
         Self {
             auto_create: true,
-            enabled_codecs: signaling::rooms::DEFAULT_CODECS.iter().map(codec).collect(),
+            enabled_codecs: signaling::settings::DEFAULT_CODECS.iter().map(codec).collect(),
             max_participants: 0,
             audience_threshold: 50,
             empty_timeout: 300,
@@ -273,9 +273,9 @@ impl Config {
             if mime.eq_ignore_ascii_case("video/rtx") {
                 continue;
             }
-            let known = signaling::rooms::DEFAULT_CODECS.iter().find(|known| known.eq_ignore_ascii_case(mime));
+            let known = signaling::settings::DEFAULT_CODECS.iter().find(|known| known.eq_ignore_ascii_case(mime));
             let Some(known) = known else {
-                let list = signaling::rooms::DEFAULT_CODECS.join(", ");
+                let list = signaling::settings::DEFAULT_CODECS.join(", ");
                 bail!("room.enabled_codecs: unknown codec {mime:?}; known are {list}");
             };
             codecs.push((*known).to_owned());

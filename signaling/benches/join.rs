@@ -16,8 +16,8 @@ use sfu::command::{Candidate, CandidateProtocol, Event, Fingerprint, IceCredenti
 use signaling::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose};
 use signaling::negotiation::{LocalTransport, Negotiation, Role};
 use signaling::room::timer::Now;
-use signaling::room::{Host, Room, RoomEffect, RoomSettings};
-use signaling::rooms::{DEFAULT_CODECS, Limits, RoomsConfig};
+use signaling::room::{Host, Room, RoomEffect};
+use signaling::settings::{DEFAULT_CODECS, Limits, RoomSettings, RoomsConfig};
 use signaling::token::{Grants, Keys, Secret, VideoGrant};
 
 /// What Chromium offers when it joins.

@@ -3,8 +3,7 @@
 
 use livekit_protocol as proto;
 use prost::Message as _;
-use signaling::session::{Framing, Incoming};
-use signaling::socket::Frame;
+use signaling::framing::{Frame, Framing, Incoming};
 use signaling::wire::Outgoing;
 
 /// Reads the bytes as a binary and as a text message. What was understood must survive being written and read again.

@@ -29,8 +29,8 @@ use tracing::{debug, info, warn};
 
 use crate::api;
 use crate::bodies::{Bodies, BodyError};
-use crate::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
-use crate::rooms::{JoinError, Rooms};
+use crate::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose, Refusal};
+use crate::rooms::Rooms;
 use crate::session::SessionEnd;
 use crate::session_stats::{ApiCall, milliseconds};
 use crate::token::{Claims, Grants, Keys, TokenError};

@@ -9,12 +9,12 @@ use sfu::io::{WORKERS_MAX, WorkerHandle};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::room::task::EVENTS_MAX;
-
 /// Events other than data that the workers may be ahead of the rooms.
 ///
 /// About a second of the busiest traffic; only statistics come in numbers.
 pub const WORKER_EVENTS_MAX: usize = 65_536;
+/// Worker events other than data that wait for a room.
+const EVENTS_MAX: usize = 4_096;
 /// Data messages that the workers may be ahead of the rooms: no worker gives more than its part.
 const WORKER_DATA_MAX: usize = WORKERS_MAX * WORKER_DATA_MESSAGES_MAX;
 

@@ -15,11 +15,11 @@ use shared::id::{ParticipantIdentity, ParticipantSid, TrackSid};
 use shared::media::{Codec, MediaKind, Quality};
 
 use crate::budget::Debt;
+use crate::id::{ConnectionId, DescriptionId};
 use crate::join::Mode;
 use crate::negotiation::Negotiation;
+use crate::presence::HearsOf;
 use crate::quirks::Quirks;
-use crate::room::view::Presence;
-use crate::session::ConnectionId;
 use crate::token::Grants;
 
 /// Tracks that were announced but not seen yet, of one participant.
@@ -82,27 +82,6 @@ pub struct SessionState {
     pub active: bool,
 }
 
-/// Whom a participant is told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HearsOf {
-    /// Also of the audience: it publishes, administers, or is an agent or recorder. It remains so.
-    Everybody,
-    /// Of the announced, and of those who came while the room was small, as it did itself.
-    Early,
-    /// Those only who are announced to everybody.
-    Announced,
-}
-
-impl HearsOf {
-    /// Whether it is told of members with this presence.
-    pub fn includes(self, presence: Presence) -> bool {
-        match (self, presence) {
-            (Self::Everybody, _) | (_, Presence::Announced) | (Self::Early, Presence::Early) => true,
-            (Self::Early | Self::Announced, Presence::Audience) | (Self::Announced, Presence::Early) => false,
-        }
-    }
-}
-
 /// What ends with this process.
 #[derive(Debug, Default)]
 pub struct Live {
@@ -155,10 +134,6 @@ pub struct Transport {
     /// v0 subscriber: our offer waits for its answer.
     pub outstanding: bool,
 }
-
-/// `SessionDescription.id`: ties an answer to its offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DescriptionId(pub u32);
 
 /// An AddTrack without media yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,8 @@ use livekit_protocol as proto;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Number, Value};
 
-use crate::wire_bounds::{Refused, measure_json};
+use crate::wire_bounds::json::measure_json;
+use crate::wire_bounds::refused::Refused;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(include_bytes!("livekit.binpb").as_slice()).expect("the descriptors are made by protoc")

@@ -12,6 +12,8 @@ mod broadcast;
 mod charge;
 pub mod data;
 mod deliver;
+pub mod error;
+pub mod input;
 mod message;
 mod metadata;
 mod publish;
@@ -20,6 +22,7 @@ mod subscribe;
 pub mod task;
 pub mod timer;
 mod track;
+mod updates;
 pub mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -39,20 +42,19 @@ use shared::id::{ParticipantIdentity, ParticipantSid, RoomName, RoomSid, TrackSi
 
 use crate::budget::Told;
 use crate::event::{RoomEvent, RoomHappening};
-use crate::join::{Join, Mode};
+use crate::id::{ConnectionId, DescriptionId};
+use crate::join::{Join, JoinError, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
-use crate::participant::{
-    DescriptionId, HearsOf, Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport,
-};
+use crate::participant::{Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::presence::{HearsOf, Presence};
 use crate::quality::Score;
 use crate::quirks::{Quirk, Quirks};
-use crate::rooms::{JoinError, RoomsConfig, exceeds};
-use crate::session::ConnectionId;
+use crate::settings::{RoomSettings, RoomsConfig, exceeds};
 use crate::wire::{self, Others, Outgoing};
-use broadcast::Urgency;
 use data::{DataMemory, Taken};
 use timer::{Now, Timer, Timers};
-use view::{Change, Member, Presence, RoomDelta, RoomView};
+use updates::{Broadcasts, Urgency};
+use view::{Change, Member, RoomDelta, RoomView};
 
 /// A participant must be ACTIVE this long after it joined (docs/livekit.md 3.3).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -101,16 +103,6 @@ pub struct Host {
     pub new_credentials: Box<dyn Fn() -> IceCredentials + Send>,
 }
 
-/// Settings of one room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomSettings {
-    pub empty_timeout: Duration,
-    pub departure_timeout: Duration,
-    /// 0 means unlimited.
-    pub max_participants: u32,
-    pub metadata: String,
-}
-
 /// A room.
 pub struct Room {
     config: Arc<RoomsConfig>,
@@ -132,7 +124,7 @@ pub struct Room {
     tracks: BTreeMap<TrackSid, ParticipantSid>,
     data: DataMemory,
     data_taken: Taken,
-    broadcasts: broadcast::Broadcasts,
+    broadcasts: Broadcasts,
     timers: Timers,
     ids: Ids,
     events_sent: u64,
@@ -240,7 +232,7 @@ impl Room {
             tracks: BTreeMap::new(),
             data: DataMemory::default(),
             data_taken: Taken::default(),
-            broadcasts: broadcast::Broadcasts::default(),
+            broadcasts: Broadcasts::default(),
             timers: Timers::default(),
             ids: Ids { room: id.0, last: 0, last_connection: 0 },
             events_sent: 0,

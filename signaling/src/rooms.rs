@@ -1,7 +1,7 @@
 //! The directory of rooms: name → room task. Everything the HTTP side asks of rooms goes through [`Rooms`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,154 +9,26 @@ use futures_util::future::join_all;
 use livekit_protocol as proto;
 use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
-use sfu::command::{Event, Fingerprint, RoomId};
+use sfu::command::{Event, RoomId};
 use sfu::io::WorkerHandle;
 use shared::id::{ParticipantIdentity, RoomName};
 use shared::rate::Buckets;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::counts::{CountedRoom, CountedSession, Counters, Counts};
 use crate::event::RoomEvent;
-use crate::join::Join;
+use crate::join::{Join, JoinError};
 use crate::media::{self, Route};
-use crate::quality::Score;
-use crate::room::task::{INPUTS_MAX, RoomChannels, RoomInput, RoomTask, now};
+use crate::outbox::outbox;
+use crate::room::error::ApiError;
+use crate::room::input::{RoomHandle, RoomInput};
+use crate::room::task::{RoomChannels, RoomTask, now};
 use crate::room::timer::Now;
-use crate::room::{Host, Room, RoomSettings};
-use crate::session::{self, Session};
+use crate::room::{Host, Room};
+use crate::session::Session;
 use crate::session_stats::SessionStats;
-use crate::token::Signer;
+use crate::settings::{RoomSettings, RoomsConfig, exceeds};
 use crate::wire;
-use crate::wire_bounds::join_memory;
-
-/// Why a server API call was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
-    #[error("{0}")]
-    NotFound(String),
-    #[error("{0}")]
-    InvalidArgument(String),
-    #[error("{0}")]
-    FailedPrecondition(String),
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-/// Why nobody joined. Tokens and parameters were checked before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum JoinError {
-    #[error("the room is full")]
-    RoomFull,
-    /// It does not exist, `room.auto_create` is off and the token may not create it.
-    #[error("requested room does not exist")]
-    RoomMissing,
-    #[error("the server is shutting down")]
-    ShuttingDown,
-    /// The same identity came more often than [`JOINS_BURST`]; how long to wait.
-    #[error("this identity joins too often")]
-    TooOften(Duration),
-    #[error("node has exceeded its configured limit")]
-    NodeFull,
-    /// Names what exceeds its limit.
-    #[error("{0} exceeds its size limit")]
-    TooLarge(&'static str),
-    #[error("no worker can host the room")]
-    Unavailable,
-}
-
-/// What may be as large as it says, most in bytes; 0 means unlimited (docs/livekit.md 7.6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    pub metadata_bytes_max: usize,
-    pub attributes_bytes_max: usize,
-    pub name_bytes_max: usize,
-    pub room_name_bytes_max: usize,
-    /// Tracks that this server takes and gives, beyond which nobody more joins.
-    pub node_tracks_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            metadata_bytes_max: 512 * 1024,
-            attributes_bytes_max: 64 * 1024,
-            name_bytes_max: 256,
-            room_name_bytes_max: 256,
-            node_tracks_max: 0,
-        }
-    }
-}
-
-/// Settings of all rooms.
-#[derive(Clone)]
-pub struct RoomsConfig {
-    pub auto_create: bool,
-    /// 0 means unlimited.
-    pub max_participants: u32,
-    /// In a room of more participants than that, newcomers are told to those only who publish or administer, and are
-    /// told of those only, and of who spoke to all; 0 means never.
-    pub audience_threshold: u32,
-    /// How long a room waits for its first participant.
-    pub empty_timeout: Duration,
-    /// How long a room stays after its last participant left.
-    pub departure_timeout: Duration,
-    /// MIME types in order, without rtx.
-    pub enabled_codecs: Vec<String>,
-    pub enable_remote_unmute: bool,
-    pub limits: Limits,
-    pub region: String,
-    /// `ND_…`.
-    pub node_id: String,
-    pub ice_servers: Vec<proto::IceServer>,
-    /// Room settings by name, for `roomPreset` and `CreateRoomRequest.room_preset`.
-    pub room_configurations: HashMap<String, proto::RoomConfiguration>,
-    pub signer: Signer,
-    /// Of the workers' DTLS certificate.
-    pub fingerprint: Fingerprint,
-}
-
-impl RoomsConfig {
-    /// As the configuration's defaults have it.
-    pub fn new(node_id: String, signer: Signer, fingerprint: Fingerprint) -> Self {
-        Self {
-            auto_create: true,
-            max_participants: 0,
-            audience_threshold: 50,
-            empty_timeout: Duration::from_secs(300),
-            departure_timeout: Duration::from_secs(20),
-            enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-            enable_remote_unmute: false,
-            limits: Limits::default(),
-            region: String::new(),
-            node_id,
-            ice_servers: Vec::new(),
-            room_configurations: HashMap::new(),
-            signer,
-            fingerprint,
-        }
-    }
-}
-
-/// The codecs that LiveKit enables by default (docs/livekit.md 5.5), without rtx.
-pub const DEFAULT_CODECS: [&str; 9] = [
-    "audio/PCMU",
-    "audio/PCMA",
-    "audio/opus",
-    "audio/red",
-    "video/VP8",
-    "video/H264",
-    "video/VP9",
-    "video/AV1",
-    "video/H265",
-];
-
-/// For metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub rooms: usize,
-    pub participants: usize,
-    pub tracks: usize,
-}
-
 /// Room events that a listener may be behind.
 const LISTENER_EVENTS_MAX: usize = 4_096;
 /// Requests that wait for the directory.
@@ -183,45 +55,6 @@ pub struct Rooms {
     draining: Arc<AtomicBool>,
     workers: Arc<[WorkerHandle]>,
     joins: Arc<Mutex<Buckets<(String, ParticipantIdentity)>>>,
-}
-
-/// A way to one room.
-#[derive(Clone)]
-pub(crate) struct RoomHandle {
-    pub(crate) inputs: mpsc::Sender<RoomInput>,
-    /// Places for what waits to be handled, of [`PLACE_BYTES`] each.
-    places: Arc<Semaphore>,
-}
-
-/// What an input waits in, of its connection's share and of the room's; given back when it is dropped.
-pub(crate) type Place = [Option<OwnedSemaphorePermit>; 2];
-
-/// Of what requests that wait for a room take in memory.
-const PLACE_BYTES: usize = 1 << 10;
-/// Requests that wait for a room, in bytes once decoded; their connections stop reading meanwhile. Four of the largest.
-const INPUT_BYTES_MAX: usize = 16 << 20;
-/// Of those, what one connection may have waiting beside one request, so that others of its room get their turn.
-const SHARE_BYTES_MAX: usize = 1 << 20;
-
-impl RoomHandle {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<RoomInput>) {
-        let (inputs, receiver) = mpsc::channel(INPUTS_MAX);
-        (Self { inputs, places: Arc::new(Semaphore::new(INPUT_BYTES_MAX / PLACE_BYTES)) }, receiver)
-    }
-
-    /// One connection's part of what may wait.
-    pub(crate) fn share() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(SHARE_BYTES_MAX / PLACE_BYTES))
-    }
-
-    /// Waits until there is room for an input of so many bytes.
-    pub(crate) async fn place_for(&self, share: &Arc<Semaphore>, bytes: usize) -> Place {
-        let places =
-            |most: usize| u32::try_from(bytes.min(most).div_ceil(PLACE_BYTES)).expect("the bounds are far below");
-        let of_share = Arc::clone(share).acquire_many_owned(places(SHARE_BYTES_MAX)).await.ok();
-        let of_room = Arc::clone(&self.places).acquire_many_owned(places(INPUT_BYTES_MAX)).await.ok();
-        [of_share, of_room]
-    }
 }
 
 /// What is asked of the directory.
@@ -296,9 +129,9 @@ impl Rooms {
                 Err(None) => return Ok(no_session(&self.counters)),
                 Err(Some(error)) => return Err(error),
             };
-            let (outbox, unsent) = session::outbox();
+            let (outbox, unsent) = outbox();
             let (reply, answer) = oneshot::channel();
-            let place = room.place_for(&RoomHandle::share(), join_memory(&join)).await;
+            let place = room.place_for(&RoomHandle::share(), join.memory()).await;
             let input = RoomInput::Join { join: Box::new(join.clone()), outbox, reply, place };
             if room.inputs.send(input).await.is_err() {
                 continue;
@@ -319,7 +152,7 @@ impl Rooms {
     fn has_all_tracks(&self) -> bool {
         let max = self.config.limits.node_tracks_max;
         let given = || self.workers.iter().map(WorkerHandle::subscriptions).sum::<usize>();
-        max > 0 && self.counters.tracks.load(Ordering::Relaxed) + given() >= max
+        max > 0 && self.counters.now().tracks + given() >= max
     }
 
     /// One token in many hands, or in those of a broken client, would have its room do nothing but let it in.
@@ -474,16 +307,12 @@ impl Rooms {
     }
 
     pub fn counts(&self) -> Counts {
-        Counts {
-            rooms: self.counters.rooms.load(Ordering::Relaxed),
-            participants: self.counters.participants.load(Ordering::Relaxed),
-            tracks: self.counters.tracks.load(Ordering::Relaxed),
-        }
+        self.counters.now()
     }
 
     /// Numbers of sessions so far.
     pub fn stats(&self) -> &SessionStats {
-        &self.counters.stats
+        self.counters.stats()
     }
 
     /// Refuses new joins, has everybody come back later (Leave `SERVER_SHUTDOWN` with action `RECONNECT`), and returns when
@@ -493,7 +322,7 @@ impl Rooms {
         let gone = async {
             let rooms = self.list().await;
             join_all(rooms.iter().map(|room| ask(room, |room, now| room.suspend(now)))).await;
-            while self.counters.rooms.load(Ordering::Relaxed) + self.counters.sessions.load(Ordering::Relaxed) > 0 {
+            while self.counters.is_anybody_left() {
                 tokio::time::sleep(DRAIN_POLL).await;
             }
         };
@@ -581,11 +410,6 @@ fn number_or(number: u32, default: u32) -> u32 {
     if number == 0 { default } else { number }
 }
 
-/// Whether a size is over a limit; a limit of 0 means none.
-pub(crate) fn exceeds(size: usize, limit: usize) -> bool {
-    limit > 0 && size > limit
-}
-
 /// The task that knows all rooms.
 struct Directory {
     config: Arc<RoomsConfig>,
@@ -662,89 +486,9 @@ impl Directory {
     }
 }
 
-/// Sums over all rooms, for [`Counts`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    rooms: AtomicUsize,
-    participants: AtomicUsize,
-    tracks: AtomicUsize,
-    sessions: AtomicUsize,
-    stats: Arc<SessionStats>,
-}
-
-/// One room's part of the sums; taken out again when it is dropped.
-pub struct CountedRoom {
-    counters: Arc<Counters>,
-    participants: usize,
-    tracks: usize,
-}
-
-impl CountedRoom {
-    fn new(counters: &Arc<Counters>) -> Self {
-        counters.rooms.fetch_add(1, Ordering::Relaxed);
-        Self { counters: Arc::clone(counters), participants: 0, tracks: 0 }
-    }
-
-    pub(crate) fn note(&self, event: &RoomEvent) {
-        self.counters.stats.note(event);
-    }
-
-    pub(crate) fn note_refused_track(&self) {
-        self.counters.stats.tracks_refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn judge(&self, scores: &[Score]) {
-        self.counters.stats.judge(scores);
-    }
-
-    pub(crate) fn update(&mut self, room: &Room) {
-        self.set(room.view().members.len(), room.track_count());
-    }
-
-    fn set(&mut self, participants: usize, tracks: usize) {
-        self.counters.participants.fetch_add(participants, Ordering::Relaxed);
-        self.counters.participants.fetch_sub(self.participants, Ordering::Relaxed);
-        self.counters.tracks.fetch_add(tracks, Ordering::Relaxed);
-        self.counters.tracks.fetch_sub(self.tracks, Ordering::Relaxed);
-        (self.participants, self.tracks) = (participants, tracks);
-    }
-}
-
-impl Drop for CountedRoom {
-    fn drop(&mut self) {
-        self.set(0, 0);
-        self.counters.rooms.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts a session as long as it exists, so that a drain waits for its last words.
-pub(crate) struct CountedSession(Arc<Counters>);
-
-impl CountedSession {
-    fn new(counters: &Arc<Counters>) -> Self {
-        counters.sessions.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counters))
-    }
-
-    pub(crate) fn stats(&self) -> &Arc<SessionStats> {
-        &self.0.stats
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of_nobody() -> Self {
-        Self::new(&Arc::default())
-    }
-}
-
-impl Drop for CountedSession {
-    fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proto::ConnectionQuality;
+    use sfu::command::Fingerprint;
 
     use super::*;
 
@@ -773,30 +517,5 @@ mod tests {
             asks.send(Ask::Find { name: name.clone(), reply }).await.unwrap();
             assert_eq!(answer.await.unwrap().is_some(), is_known, "{id}");
         }
-    }
-
-    #[test]
-    fn what_rooms_count_is_in_the_sums_of_all_as_long_as_they_are_there() {
-        let counters: Arc<Counters> = Arc::default();
-        let sums = || {
-            let of = |sum: &AtomicUsize| sum.load(Ordering::Relaxed);
-            (of(&counters.rooms), of(&counters.participants), of(&counters.tracks))
-        };
-        let (mut first, mut second) = (CountedRoom::new(&counters), CountedRoom::new(&counters));
-        first.set(5, 3);
-        second.set(2, 1);
-        assert_eq!(sums(), (2, 7, 4));
-        first.set(4, 7);
-        assert_eq!(sums(), (2, 6, 8));
-        drop(first);
-        assert_eq!(sums(), (1, 2, 1));
-
-        second.judge(&[Score { quality: ConnectionQuality::Good, score: 3.0 }]);
-        second.note_refused_track();
-        drop(second);
-        assert_eq!(sums(), (0, 0, 0));
-        let stats = &counters.stats;
-        assert_eq!(stats.quality_rating.snapshot().count(), 1, "what happened stays");
-        assert_eq!(stats.tracks_refused.load(Ordering::Relaxed), 1);
     }
 }

@@ -5,39 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use livekit_protocol as proto;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::info;
 
 use crate::budget::cost_of_telling;
-use crate::session::{Incoming, Outbound, Session, SessionEnd};
+use crate::framing::{Frame, Incoming};
+use crate::outbox::Outbound;
+use crate::session::{Session, SessionEnd};
 use crate::wire::Outgoing;
-
-/// One WebSocket message. Fragments are joined and sizes limited before (2 MiB, docs/livekit.md 1.6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    Binary(Bytes),
-    Text(String),
-    Ping(Bytes),
-    Pong(Bytes),
-    /// Normal closure, code 1000.
-    Close,
-    /// What the client sent is no WebSocket frame, or one beyond the size limit. Nothing follows it.
-    Malformed,
-}
-
-impl Frame {
-    /// Bytes of its payload.
-    fn len(&self) -> usize {
-        match self {
-            Frame::Binary(bytes) | Frame::Ping(bytes) | Frame::Pong(bytes) => bytes.len(),
-            Frame::Text(text) => text.len(),
-            Frame::Close | Frame::Malformed => 0,
-        }
-    }
-}
 
 /// Between WebSocket pings, which keep middleboxes from forgetting the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -192,8 +169,11 @@ mod tests {
 
     use super::*;
     use crate::budget::BURST;
-    use crate::rooms::{CountedSession, RoomHandle};
-    use crate::session::{ConnectionId, outbox};
+    use crate::counts::CountedSession;
+    use crate::id::ConnectionId;
+    use crate::outbox::outbox;
+    use crate::room::input::RoomHandle;
+    use bytes::Bytes;
     use futures_util::FutureExt as _;
     use prost::Message as _;
     use tokio::sync::mpsc;

@@ -23,7 +23,7 @@ use ring::digest;
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, ServerBuilder, WebSocketStream};
 use tracing::{debug, info};
 
-use crate::socket::Frame;
+use crate::framing::Frame;
 
 /// Payload of one outgoing WebSocket frame; longer messages are fragmented (RFC 6455, section 5.4).
 const FRAME_BYTES_MAX: usize = 16 << 10;

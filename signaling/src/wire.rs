@@ -11,7 +11,7 @@ use prost::Message;
 use proto::signal_response::Message as Response;
 
 use crate::quirks::Quirks;
-use crate::rooms::RoomsConfig;
+use crate::settings::RoomsConfig;
 
 /// The version of livekit-server whose surface this is. Clients compare it (at least 1.8.0 for RPC), one of them parses
 /// it as strict semver.

@@ -5,26 +5,22 @@
 //! refused if it has more elements than its kind may have, or would take more memory. Fields that the descriptors do not
 //! name cost nothing: the decoder passes over them. JSON is looked through in the same way before it is parsed.
 
+pub(crate) mod json;
+pub(crate) mod refused;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use livekit_protocol as proto;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::join::{JOIN_REQUEST_BYTES_MAX, Join};
 use crate::negotiation::{SDP_BYTES_MAX, SECTIONS_MAX};
 use crate::protobuf_json::{self, ReadError, Readable};
 use crate::wire_format::Part;
-
-/// How deep messages may nest. LiveKit's nest up to seven deep.
-pub const DEPTH_MAX: usize = 16;
-/// How deep values of JSON may nest: a list around each message.
-pub const JSON_DEPTH_MAX: usize = 2 * DEPTH_MAX;
-/// Values of a JSON text. Parsed, one takes some hundred bytes.
-pub const JSON_VALUES_MAX: usize = 64 << 10;
+pub use json::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
+pub use refused::{DEPTH_MAX, Refused, Source, refused};
 
 /// What a message may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +49,8 @@ pub const PROFILE: Bounds = Bounds { bytes: 2 << 20, elements: 8_192, memory: ME
 pub const SYNC_STATE: Bounds = Bounds { bytes: 2 << 20, elements: 16_384, memory: MEMORY_MAX };
 /// The first request on `/rtc/v1`, which may hold a SyncState.
 pub const JOIN: Bounds = Bounds { bytes: JOIN_REQUEST_BYTES_MAX, ..SYNC_STATE };
+/// Longest join request, in bytes, encoded as well as unpacked.
+pub const JOIN_REQUEST_BYTES_MAX: usize = 1 << 20;
 /// A packet of a data channel.
 pub const DATA_PACKET: Bounds = Bounds { bytes: 64 << 10, elements: 4_096, memory: 2 << 20 };
 /// A request to the server APIs, whose length is `limit.max_api_request_body_size`.
@@ -69,57 +67,6 @@ fn bounds_of(field: u64) -> Bounds {
         // UpdateParticipantMetadata; StoreDataBlobRequest, which is answered that there are none.
         15 | 22 => PROFILE,
         _ => SMALL,
-    }
-}
-
-/// Why a message was not decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("it cannot be decoded")]
-    Malformed,
-    #[error("longer than {0} bytes")]
-    Bytes(usize),
-    #[error("more than {0} elements")]
-    Elements(usize),
-    #[error("more than {0} bytes of memory")]
-    Memory(usize),
-    #[error("nested too deep")]
-    Depth,
-}
-
-/// Where a message came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    Signal,
-    Join,
-    Api,
-    Data,
-}
-
-/// Messages refused in this process, by source and by bound, in the order of [`SOURCES`] and [`BOUNDS`].
-static REFUSED: [[AtomicU64; 4]; 4] = [const { [const { AtomicU64::new(0) }; 4] }; 4];
-const SOURCES: [&str; 4] = ["signal", "join", "api", "data"];
-const BOUNDS: [&str; 4] = ["bytes", "elements", "memory", "depth"];
-
-/// How many messages were refused for what they would cost: source, bound, count.
-pub fn refused() -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-    SOURCES.iter().zip(&REFUSED).flat_map(|(source, counts)| {
-        BOUNDS.iter().zip(counts).map(|(bound, count)| (*source, *bound, count.load(Ordering::Relaxed)))
-    })
-}
-
-impl Refused {
-    /// What cannot be decoded is counted where its connection ends.
-    fn count(self, source: Source) -> Self {
-        let bound = match self {
-            Refused::Malformed => return self,
-            Refused::Bytes(_) => 0,
-            Refused::Elements(_) => 1,
-            Refused::Memory(_) => 2,
-            Refused::Depth => 3,
-        };
-        REFUSED[source as usize][bound].fetch_add(1, Ordering::Relaxed);
-        self
     }
 }
 
@@ -185,16 +132,6 @@ pub fn measure<M: Readable>(bytes: &[u8], bounds: &Bounds) -> Result<Cost, Refus
     Ok(walk.cost)
 }
 
-/// About what a join takes while it waits, in bytes: what the client wrote.
-pub(crate) fn join_memory(join: &Join) -> usize {
-    let offer = join.publisher_offer.as_ref().map_or(0, |offer| offer.sdp.len());
-    let tracks: usize = join.add_tracks.iter().map(|track| size_of_val(track) + track.encoded_len()).sum();
-    let state = join.sync_state.as_ref().map_or(0, |state| {
-        state.encoded_len() + state.publish_tracks.len() * size_of::<proto::TrackPublishedResponse>()
-    });
-    offer + tracks + state + join.grants.metadata.len()
-}
-
 fn measure_signal(bytes: &[u8]) -> Result<Cost, Refused> {
     let shape = SHAPES.of::<proto::SignalRequest>();
     let mut walk = Walk { shapes: &SHAPES.shapes, bounds: SMALL, cost: Cost::default() };
@@ -209,31 +146,6 @@ fn measure_signal(bytes: &[u8]) -> Result<Cost, Refused> {
     }
     walk.cost.memory += SHAPES.shapes[shape].size;
     Ok(walk.cost)
-}
-
-/// Looks through JSON (RFC 8259) for how many values it has and how deep they nest. Whether it is well-formed is left to
-/// the parser.
-pub(crate) fn measure_json(json: &[u8]) -> Result<(), Refused> {
-    let (mut values, mut depth, mut in_text) = (0, 0_usize, false);
-    let mut bytes = json.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => in_text = !in_text,
-            b'\\' if in_text => drop(bytes.next()),
-            _ if in_text => {}
-            b'{' | b'[' => (values, depth) = (values + 1, depth + 1),
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b',' => values += 1,
-            _ => {}
-        }
-        if values > JSON_VALUES_MAX {
-            return Err(Refused::Elements(JSON_VALUES_MAX));
-        }
-        if depth > JSON_DEPTH_MAX {
-            return Err(Refused::Depth);
-        }
-    }
-    Ok(())
 }
 
 /// A message that is being measured.
@@ -441,51 +353,6 @@ mod tests {
     }
 
     #[test]
-    fn a_join_waits_in_as_much_memory_as_what_the_client_wrote() {
-        let grants = crate::token::Grants {
-            identity: "alice".parse().unwrap(),
-            name: String::new(),
-            metadata: String::new(),
-            attributes: HashMap::new(),
-            kind: proto::participant_info::Kind::Standard,
-            kind_details: Vec::new(),
-            video: crate::token::VideoGrant::default(),
-            room_preset: String::new(),
-            room_config: None,
-            expires_at: std::time::UNIX_EPOCH,
-            not_before: None,
-            api_key: String::new(),
-        };
-        let mut join = Join {
-            mode: crate::join::Mode::V1,
-            bearer: grants.identity.clone(),
-            grants,
-            client: proto::ClientInfo::default(),
-            protocol_version: 17,
-            auto_subscribe: true,
-            adaptive_stream: false,
-            reconnect: None,
-            add_tracks: Vec::new(),
-            publisher_offer: None,
-            sync_state: None,
-        };
-        assert_eq!(join_memory(&join), 0);
-        join.publisher_offer = Some(proto::SessionDescription { sdp: "x".repeat(3_000), ..Default::default() });
-        join.grants.metadata = "m".repeat(200);
-        assert_eq!(join_memory(&join), 3_200);
-
-        let cid = "c".repeat(50);
-        join.add_tracks = vec![proto::AddTrackRequest { cid, ..Default::default() }; 4];
-        let tracks = 4 * (size_of::<proto::AddTrackRequest>() + 52);
-        assert_eq!(join_memory(&join), 3_200 + tracks);
-        // Twenty tracks that take two bytes each, and more where they are kept.
-        let publish_tracks = vec![proto::TrackPublishedResponse::default(); 20];
-        join.sync_state = Some(proto::SyncState { publish_tracks, ..Default::default() });
-        let state = 20 * (2 + size_of::<proto::TrackPublishedResponse>());
-        assert_eq!(join_memory(&join), 3_200 + tracks + state);
-    }
-
-    #[test]
     fn packed_numbers_are_counted_one_by_one() {
         // Of one byte, of two, and of ten.
         for number in [1, 128, -1] {
@@ -517,17 +384,5 @@ mod tests {
         };
         assert_eq!(measured(4), Ok(()));
         assert_eq!(measured(3), Err(Refused::Depth));
-    }
-
-    #[test]
-    fn values_of_json_are_counted_outside_of_texts() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert_eq!(measure_json(nested(JSON_DEPTH_MAX).as_bytes()), Ok(()));
-        assert_eq!(measure_json(nested(JSON_DEPTH_MAX + 1).as_bytes()), Err(Refused::Depth));
-        let list = |count: usize| format!("[{}1]", "1,".repeat(count));
-        assert_eq!(measure_json(list(JSON_VALUES_MAX - 1).as_bytes()), Ok(()));
-        assert_eq!(measure_json(list(JSON_VALUES_MAX).as_bytes()), Err(Refused::Elements(JSON_VALUES_MAX)));
-        let text = format!(r#"{{"a":"\"{}"}}"#, ",[{".repeat(JSON_VALUES_MAX));
-        assert_eq!(measure_json(text.as_bytes()), Ok(()));
     }
 }

@@ -15,10 +15,11 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::certificate::Certificate;
 use sfu::io::{Config, UdpPorts, Workers};
-use signaling::join::{Join, Mode, Reconnect};
-use signaling::rooms::{JoinError, Rooms, RoomsConfig};
+use signaling::framing::Frame;
+use signaling::join::{Join, JoinError, Mode, Reconnect};
+use signaling::rooms::Rooms;
 use signaling::session::{Session, SessionEnd};
-use signaling::socket::Frame;
+use signaling::settings::RoomsConfig;
 use signaling::token::{Grants, Keys, Secret, VideoGrant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -335,7 +336,7 @@ async fn a_newcomer_may_be_told_a_lot_at_once() {
 async fn a_client_that_does_not_keep_up_is_let_go() {
     let server = start();
     let session = server.rooms.join(join("slow")).await.unwrap();
-    for number in 0..=signaling::session::OUTBOX_MAX {
+    for number in 0..=signaling::outbox::OUTBOX_MAX {
         server.rooms.update_room_metadata("room", &number.to_string()).await.unwrap();
     }
     let mut slow = Client::of(session);
@@ -350,7 +351,7 @@ async fn a_client_that_does_not_keep_up_is_let_go() {
             _ => {}
         }
     }
-    assert!(updates <= signaling::session::OUTBOX_MAX, "{updates}");
+    assert!(updates <= signaling::outbox::OUTBOX_MAX, "{updates}");
     slow.to.send(Frame::Close).await.unwrap();
     assert_eq!(slow.running.await.unwrap(), SessionEnd::Replaced);
 }

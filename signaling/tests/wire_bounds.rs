@@ -12,10 +12,9 @@ use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
 use prost::Message;
 use proto::signal_request::Message as Request;
+use signaling::framing::{Frame, Framing, Incoming};
 use signaling::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
 use signaling::protobuf_json::Readable;
-use signaling::session::{Framing, Incoming};
-use signaling::socket::Frame;
 use signaling::token::{Claims, SipGrant, VideoGrant};
 use signaling::wire_bounds::{
     self, API, Bounds, DATA_PACKET, DESCRIPTION, JSON_VALUES_MAX, Refused, SIDS, SMALL, SYNC_STATE, Source,

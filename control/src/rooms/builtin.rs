@@ -8,7 +8,8 @@ use livekit_protocol as proto;
 use shared::rate::Buckets;
 use signaling::event::RoomEvent;
 use signaling::http::{Admit, NotAdmitted};
-use signaling::rooms::{ApiError, Rooms};
+use signaling::room::error::ApiError;
+use signaling::rooms::Rooms;
 use signaling::token::Grants;
 use tokio::sync::broadcast;
 

@@ -4,7 +4,8 @@
 use axum::response::Response;
 use livekit_protocol as proto;
 
-use super::{Call, Code, TwirpError};
+use super::call::Call;
+use super::error::{Code, TwirpError};
 use crate::token::{Claims, SipGrant, VideoGrant};
 
 /// A method of a service that is not there.

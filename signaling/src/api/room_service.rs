@@ -3,7 +3,8 @@
 use axum::response::Response;
 use livekit_protocol as proto;
 
-use super::{Call, Code, TwirpError};
+use super::call::Call;
+use super::error::{Code, TwirpError};
 use crate::token::VideoGrant;
 
 /// Length of a nonce that keeps a message from being delivered twice.

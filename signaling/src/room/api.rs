@@ -7,12 +7,13 @@ use proto::signal_response::Message as Response;
 use shared::id::ParticipantSid;
 
 use super::Room;
-use super::broadcast::Urgency;
+use super::error::ApiError;
 use super::metadata::ProfileUpdate;
 use super::timer::Now;
+use super::updates::Urgency;
 use super::view::Change;
 use crate::participant::SessionState;
-use crate::rooms::{ApiError, exceeds};
+use crate::settings::exceeds;
 use crate::wire;
 
 impl Room {

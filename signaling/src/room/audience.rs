@@ -15,11 +15,12 @@ use livekit_protocol as proto;
 use shared::id::ParticipantSid;
 
 use super::Room;
-use super::broadcast::Urgency;
 use super::timer::Now;
-use super::view::{Change, Presence};
-use crate::participant::{ACQUAINTED_MAX, HearsOf, SessionState};
-use crate::session::ConnectionId;
+use super::updates::Urgency;
+use super::view::Change;
+use crate::id::ConnectionId;
+use crate::participant::{ACQUAINTED_MAX, SessionState};
+use crate::presence::{HearsOf, Presence};
 use crate::wire::{self, Others};
 
 impl Room {

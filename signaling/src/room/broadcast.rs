@@ -4,9 +4,7 @@
 //! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,
 //! see [`super::audience`].
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use livekit_protocol as proto;
 use proto::participant_info::State;
@@ -14,11 +12,13 @@ use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use super::Room;
 use super::timer::{Now, Timer};
-use super::view::{Change, Member, Presence};
-use crate::participant::{HearsOf, SessionState};
+use super::updates::{Urgency, names_another};
+use super::view::{Change, Member};
+use crate::id::ConnectionId;
+use crate::participant::SessionState;
+use crate::presence::{HearsOf, Presence};
 use crate::quirks::Quirk;
-use crate::session::ConnectionId;
-use crate::wire::{self, Others};
+use crate::wire;
 
 /// Up to so many participants hear of everything at once. The reference lets news of listeners always wait; to tell each
 /// of many at once costs a message for each pair of them, twice.
@@ -27,79 +27,8 @@ const FEW: usize = 10;
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// Between updates of the participant counts.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
-/// Departures that are remembered for those who resume. LiveKit remembers as many news of each participant.
-const DEPARTED_MAX: usize = 128;
 /// News of one update message; larger batches are split (LiveKit keeps near 128 KiB).
 const UPDATE_BYTES_MAX: usize = 128 * 1024;
-
-/// How long a change may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Urgency {
-    Now,
-    /// If it is about a listener in a large room.
-    MayWait,
-}
-
-/// What waits to be sent to many, and what is kept for those who will ask.
-#[derive(Debug, Default)]
-pub(super) struct Broadcasts {
-    announced: Batch,
-    early: Batch,
-    audience: Batch,
-    /// All who are announced, as newcomers are told, until one of them changes.
-    pub(super) described: Option<Arc<Others>>,
-    /// Who left last, in order, as those who resume are told.
-    departed: VecDeque<(Presence, proto::ParticipantInfo)>,
-    counts_at: Option<Instant>,
-    /// Whose changes are told once all that has happened by now was handled, and since when.
-    due: BTreeMap<ParticipantSid, Now>,
-}
-
-type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
-
-impl Broadcasts {
-    /// News that waits of members with this presence.
-    pub(super) fn batch(&mut self, presence: Presence) -> &mut Batch {
-        match presence {
-            Presence::Announced => &mut self.announced,
-            Presence::Early => &mut self.early,
-            Presence::Audience => &mut self.audience,
-        }
-    }
-
-    fn remember_departure(&mut self, presence: Presence, info: &proto::ParticipantInfo) {
-        if self.departed.len() == DEPARTED_MAX {
-            self.departed.pop_front();
-        }
-        let departed = proto::ParticipantInfo {
-            sid: info.sid.clone(),
-            identity: info.identity.clone(),
-            state: info.state,
-            version: info.version,
-            disconnect_reason: info.disconnect_reason,
-            ..Default::default()
-        };
-        self.departed.push_back((presence, departed));
-    }
-
-    /// Forgets what waits to be told to fewer than are told now.
-    fn supersede(&mut self, presence: Presence, identity: &ParticipantIdentity) {
-        let narrower: &[Presence] = match presence {
-            Presence::Announced => &[Presence::Early, Presence::Audience],
-            Presence::Early => &[Presence::Audience],
-            Presence::Audience => &[],
-        };
-        for narrower in narrower {
-            self.batch(*narrower).remove(identity);
-        }
-    }
-}
-
-/// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
-/// may know it.
-fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
-    batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
-}
 
 impl Room {
     /// Tells a participant's present state to itself, and to all who hear of it. Of hidden ones only they themselves hear.

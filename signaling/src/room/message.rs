@@ -13,9 +13,9 @@ use shared::id::{ParticipantSid, TrackSid};
 use super::Room;
 use super::timer::{Now, Timer};
 use crate::budget::cost_of_telling;
+use crate::id::ConnectionId;
 use crate::participant::OnResume;
 use crate::quirks::Quirk;
-use crate::session::ConnectionId;
 use crate::wire;
 
 /// Longest time that a simulated speaker speaks.

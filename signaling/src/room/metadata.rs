@@ -7,11 +7,11 @@ use proto::request_response::{Reason as Refusal, Request};
 use shared::id::ParticipantSid;
 
 use super::Room;
-use super::broadcast::Urgency;
 use super::timer::Now;
+use super::updates::Urgency;
 use super::view::Change;
 use crate::quirks::Quirk;
-use crate::rooms::exceeds;
+use crate::settings::exceeds;
 use crate::wire;
 
 /// What is wanted of a profile. Empty text means unchanged; an empty attribute is deleted.

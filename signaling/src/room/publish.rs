@@ -13,16 +13,17 @@ use sfu::command::{Command, DtlsRole, PublicationId, ReceiveSection, Ssrc};
 use shared::id::{ParticipantSid, TrackSid};
 use shared::media::{Codec, MediaKind};
 
-use super::broadcast::Urgency;
 use super::timer::Now;
 use super::track::{describe_codec, describe_media, kind_of, marker, publish_settings, set_layer_ssrc, track_info};
+use super::updates::Urgency;
 use super::view::Change;
 use super::{Room, RoomEffect};
 use crate::event::RoomHappening;
+use crate::id::DescriptionId;
 use crate::negotiation::{OfferNews, PublishSettings, SendingSection};
 use crate::participant::{
-    DescriptionId, PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, ROOM_TRACKS_MAX,
-    SessionState, TRACK_BYTES_MAX, UnclaimedSection,
+    PENDING_TRACKS_MAX, PUBLICATIONS_MAX, PendingTrack, Publication, QUEUED_TRACKS_MAX, ROOM_TRACKS_MAX, SessionState,
+    TRACK_BYTES_MAX, UnclaimedSection,
 };
 use crate::quirks::Quirk;
 

@@ -16,13 +16,11 @@ use super::Room;
 use super::message::track_sids;
 use super::timer::{Now, Timer};
 use super::track::kind_of;
+use crate::id::{ConnectionId, DescriptionId};
 use crate::join::Mode;
 use crate::negotiation::{BindError, OutgoingTrack};
-use crate::participant::{
-    DescriptionId, SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX,
-};
+use crate::participant::{SessionState, Stage, Subscription, SubscriptionPolicy, TrackSettings, WISHES_MAX};
 use crate::quirks::Quirk;
-use crate::session::ConnectionId;
 use crate::wire;
 
 /// From a change to the offer that carries it, so that changes come together.

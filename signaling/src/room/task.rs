@@ -7,22 +7,17 @@ use std::time::{Duration, Instant, SystemTime};
 use livekit_protocol as proto;
 use sfu::command::{Command, Event, RoomId, TransportId};
 use sfu::io::{SendError, WorkerHandle};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
+use super::input::RoomInput;
 use super::timer::Now;
 use super::{Room, RoomEffect};
+use crate::counts::CountedRoom;
 use crate::event::RoomEvent;
-use crate::join::Join;
-use crate::participant::DescriptionId;
-use crate::rooms::{CountedRoom, JoinError, Place};
-use crate::session::{ConnectionId, Outbound, Outbox};
+use crate::id::ConnectionId;
+use crate::outbox::{Outbound, Outbox};
 use crate::wire::Outgoing;
-use crate::wire_bounds::Cost;
 
-/// Requests that wait for a room; their connections stop reading meanwhile.
-pub const INPUTS_MAX: usize = 256;
-/// Worker events other than data that wait for a room.
-pub const EVENTS_MAX: usize = 4_096;
 /// How long to wait before a full worker queue is tried again; a worker drains all of it every turn.
 const WORKER_RETRY: Duration = Duration::from_millis(1);
 /// A worker that takes nothing for so many retries (about ten seconds) is dead.
@@ -33,48 +28,6 @@ const INPUTS_IN_A_ROW: usize = 64;
 const EVENTS_IN_A_ROW: usize = 64;
 /// Bytes of decoded requests that are handled before other tasks of the thread get their turn: some milliseconds.
 const WORK_IN_A_ROW: usize = 64 << 10;
-/// A join describes the room, and may offer.
-const WORK_OF_A_JOIN: usize = 16 << 10;
-
-/// Something done to a room by the server API.
-pub type Call = Box<dyn FnOnce(&mut Room, Now) + Send>;
-
-/// What comes into a room from the HTTP side and its sessions.
-pub enum RoomInput {
-    Join {
-        join: Box<Join>,
-        outbox: Outbox,
-        reply: oneshot::Sender<Result<ConnectionId, JoinError>>,
-        /// Held until the join was handled.
-        place: Place,
-    },
-    Request {
-        connection: ConnectionId,
-        request: Box<proto::SignalRequest>,
-        cost: Cost,
-        place: Place,
-    },
-    /// The client has read what was sent to it until the receipt was asked for.
-    Receipt {
-        connection: ConnectionId,
-        offer: DescriptionId,
-    },
-    ConnectionClosed {
-        connection: ConnectionId,
-    },
-    Call(Call),
-}
-
-impl RoomInput {
-    /// How much there is to do, by what asks for it, in bytes.
-    fn work(&self) -> usize {
-        match self {
-            RoomInput::Request { cost, .. } => cost.memory,
-            RoomInput::Join { .. } => WORK_OF_A_JOIN,
-            RoomInput::Receipt { .. } | RoomInput::ConnectionClosed { .. } | RoomInput::Call(_) => 0,
-        }
-    }
-}
 
 /// A room with its channels.
 pub struct RoomTask {
@@ -183,7 +136,7 @@ impl RoomTask {
                 self.command(command, wakes).await;
             }
         }
-        self.counted.update(&self.room);
+        self.counted.set(self.room.view().members.len(), self.room.track_count());
     }
 
     async fn carry_out_one(&mut self, effect: RoomEffect, turn: &mut Turn) {

@@ -9,7 +9,7 @@ use proto::participant_info::State;
 use serde::{Deserialize, Serialize};
 use shared::id::{ParticipantSid, TrackSid};
 
-use crate::participant::HearsOf;
+use crate::presence::{HearsOf, Presence};
 
 /// The visible state of a room.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,18 +43,6 @@ impl Member {
     pub fn is_told_to(&self, hears_of: HearsOf) -> bool {
         !self.hidden && hears_of.includes(self.presence)
     }
-}
-
-/// Who is told of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Presence {
-    /// Everybody.
-    Announced,
-    /// It came while the room was small, and only listens: those are told who came so, too, who publish or administer,
-    /// and whom it sent data to.
-    Early,
-    /// One of a large audience: only those are told who publish or administer, and whom it sent data to.
-    Audience,
 }
 
 /// One change. Each change of what a member's info says raises its version by one.

@@ -10,7 +10,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::{DataChannel, Event};
 use signaling::join::{Join, Mode};
-use signaling::room::view::Presence;
+use signaling::presence::Presence;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, offer, resume, s, updates};

@@ -382,8 +382,9 @@ fn what_is_for_nobody_who_can_be_named_reaches_nobody_and_no_newcomer_either() {
 fn the_server_api_does_nothing_to_a_participant_without_a_name() {
     let mut world = World::new();
     let alice = world.enter_v1("alice");
-    let missing =
-        |result: Result<(), signaling::rooms::ApiError>| matches!(result, Err(signaling::rooms::ApiError::NotFound(_)));
+    let missing = |result: Result<(), signaling::room::error::ApiError>| {
+        matches!(result, Err(signaling::room::error::ApiError::NotFound(_)))
+    };
     let subscriptions = proto::UpdateSubscriptionsRequest { track_sids: vec![String::new()], ..Default::default() };
     let results = world.call(|room, now| {
         [

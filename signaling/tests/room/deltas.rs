@@ -10,7 +10,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::{DataChannel, Event};
 use signaling::join::Mode;
-use signaling::participant::HearsOf;
+use signaling::presence::HearsOf;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, s};

@@ -6,8 +6,8 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::{ChannelOpener, Command, DtlsRole, TransportEnd};
 use signaling::event::RoomHappening;
+use signaling::join::JoinError;
 use signaling::join::{Join, Mode};
-use signaling::rooms::JoinError;
 use signaling::token::Grants;
 
 use crate::sdp::{Offer, answer_to};

@@ -7,7 +7,7 @@ use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use signaling::join::{Join, Mode};
-use signaling::rooms::ApiError;
+use signaling::room::error::ApiError;
 use signaling::wire::ECHO_BYTES_MAX;
 
 use crate::world::{World, join, names, request_responses, updates};

@@ -5,7 +5,7 @@ use proto::request_response::Reason;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::Command;
-use signaling::rooms::ApiError;
+use signaling::room::error::ApiError;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, camera, ms, names, request_responses, s, updates};

@@ -444,7 +444,7 @@ fn is_sent_to(world: &World, client: &Client) -> bool {
 fn media_waits_until_a_client_that_would_lose_it_has_read_the_answer() {
     let (mut world, go, js) = a_track_for_two_on_one_connection();
     assert_eq!((is_sent_to(&world, &go), is_sent_to(&world, &js)), (false, true));
-    assert_eq!(world.receipts, [(go.connection, signaling::participant::DescriptionId(2))]);
+    assert_eq!(world.receipts, [(go.connection, signaling::id::DescriptionId(2))]);
     world.receive(&go, 1);
     assert!(!is_sent_to(&world, &go), "it has read of an older one alone");
     world.receive(&go, 2);

@@ -1,0 +1,85 @@
+//! What waits to be told of participants, and what is kept for those who will ask. Who is told when is decided in
+//! `room/broadcast.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use shared::id::{ParticipantIdentity, ParticipantSid};
+
+use super::timer::Now;
+use crate::presence::Presence;
+use crate::wire::Others;
+
+/// How long a change may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Now,
+    /// If it is about a listener in a large room.
+    MayWait,
+}
+
+/// Departures that are remembered for those who resume. LiveKit remembers as many news of each participant.
+const DEPARTED_MAX: usize = 128;
+
+/// What waits to be sent to many, and what is kept for those who will ask.
+#[derive(Debug, Default)]
+pub(super) struct Broadcasts {
+    announced: Batch,
+    early: Batch,
+    audience: Batch,
+    /// All who are announced, as newcomers are told, until one of them changes.
+    pub(super) described: Option<Arc<Others>>,
+    /// Who left last, in order, as those who resume are told.
+    pub(super) departed: VecDeque<(Presence, proto::ParticipantInfo)>,
+    pub(super) counts_at: Option<Instant>,
+    /// Whose changes are told once all that has happened by now was handled, and since when.
+    pub(super) due: BTreeMap<ParticipantSid, Now>,
+}
+
+pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
+
+impl Broadcasts {
+    /// News that waits of members with this presence.
+    pub(super) fn batch(&mut self, presence: Presence) -> &mut Batch {
+        match presence {
+            Presence::Announced => &mut self.announced,
+            Presence::Early => &mut self.early,
+            Presence::Audience => &mut self.audience,
+        }
+    }
+
+    pub(super) fn remember_departure(&mut self, presence: Presence, info: &proto::ParticipantInfo) {
+        if self.departed.len() == DEPARTED_MAX {
+            self.departed.pop_front();
+        }
+        let departed = proto::ParticipantInfo {
+            sid: info.sid.clone(),
+            identity: info.identity.clone(),
+            state: info.state,
+            version: info.version,
+            disconnect_reason: info.disconnect_reason,
+            ..Default::default()
+        };
+        self.departed.push_back((presence, departed));
+    }
+
+    /// Forgets what waits to be told to fewer than are told now.
+    pub(super) fn supersede(&mut self, presence: Presence, identity: &ParticipantIdentity) {
+        let narrower: &[Presence] = match presence {
+            Presence::Announced => &[Presence::Early, Presence::Audience],
+            Presence::Early => &[Presence::Audience],
+            Presence::Audience => &[],
+        };
+        for narrower in narrower {
+            self.batch(*narrower).remove(identity);
+        }
+    }
+}
+
+/// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
+/// may know it.
+pub(super) fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
+    batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
+}
