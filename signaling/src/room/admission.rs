@@ -1,0 +1,375 @@
+//! Who comes in: joins, and resumes of running sessions (docs/livekit.md 3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
+use proto::participant_info::State;
+use proto::signal_response::Message as Response;
+use sfu::command::{ChannelOpener, Command};
+use shared::id::ParticipantSid;
+
+use super::effects::RoomEffect;
+use super::metadata::attributes_size;
+use super::timer::{Now, Timer};
+use super::updates::Urgency;
+use super::view::{Change, Member};
+use super::{JOIN_TIMEOUT, QUALITY_INTERVAL, REFRESH_INTERVAL, Room};
+use crate::id::ConnectionId;
+use crate::join::{Join, JoinError, Mode};
+use crate::negotiation::{LocalTransport, Negotiation, Role};
+use crate::participant::{Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::presence::{HearsOf, Presence};
+use crate::quirks::{Quirk, Quirks};
+use crate::settings::exceeds;
+use crate::wire::{self, Others, Outgoing};
+
+impl Room {
+    /// Admits or resumes. A resume that cannot be is answered on the returned connection by a Leave.
+    pub fn join(&mut self, now: Now, join: Join) -> Result<ConnectionId, JoinError> {
+        if self.closed {
+            return Err(JoinError::Unavailable);
+        }
+        match join.reconnect {
+            Some(_) => Ok(self.resume(now, join)),
+            None => self.admit(now, join),
+        }
+    }
+
+    fn admit(&mut self, now: Now, join: Join) -> Result<ConnectionId, JoinError> {
+        self.check_sizes(&join)?;
+        let replaced = self.identities.get(&join.grants.identity).cloned();
+        self.check_capacity(&join, replaced.as_ref())?;
+        let presence = replaced.as_ref().and_then(|old| self.view.member(old)).map(|member| member.presence);
+        let debt = replaced.as_ref().and_then(|old| self.participants.get(old)).map(|old| old.live.debt);
+        if let Some(old) = replaced {
+            let comes_back = !join.grants.video.hidden;
+            self.remove_session(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect), comes_back);
+        }
+        let mut join = join;
+        let (add_tracks, publisher_offer) = (std::mem::take(&mut join.add_tracks), join.publisher_offer.take());
+        let connection = self.ids.connection();
+        let sid = self.enter(now, join, connection, presence);
+        self.take_over_debt(now, &sid, debt.unwrap_or_default());
+        self.send_join_response(&sid);
+        self.change(Change::State { sid: sid.clone(), state: State::Joined });
+        // Who knows the replaced session was not told of its end.
+        let urgency = if presence.is_some() { Urgency::Now } else { Urgency::MayWait };
+        self.announce(now, &sid, urgency);
+        self.send_refresh_token(now, &sid);
+        self.first_offer(now, &sid);
+        self.reconcile(now, &sid);
+        self.replay_data(now, &sid);
+        self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, publisher_offer));
+        self.counts_changed(now);
+        Ok(connection)
+    }
+
+    /// What came with a request to join or to resume.
+    fn publish_at_join(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        add_tracks: Vec<proto::AddTrackRequest>,
+        offer: Option<proto::SessionDescription>,
+    ) {
+        for request in add_tracks {
+            self.on_add_track(now, sid, request);
+        }
+        if let Some(offer) = offer {
+            self.on_offer(now, sid, offer);
+        }
+    }
+
+    fn check_sizes(&self, join: &Join) -> Result<(), JoinError> {
+        let limits = &self.config.limits;
+        if exceeds(join.grants.metadata.len(), limits.metadata_bytes_max) {
+            return Err(JoinError::TooLarge("metadata"));
+        }
+        if exceeds(attributes_size(&join.grants.attributes), limits.attributes_bytes_max) {
+            return Err(JoinError::TooLarge("attributes"));
+        }
+        Ok(())
+    }
+
+    fn check_capacity(&self, join: &Join, replaced: Option<&ParticipantSid>) -> Result<(), JoinError> {
+        let max = self.settings.max_participants as usize;
+        let video = &join.grants.video;
+        let kind = join.grants.kind;
+        let dependent = video.agent
+            || video.recorder
+            || kind == proto::participant_info::Kind::Agent
+            || kind == proto::participant_info::Kind::Egress;
+        let freed = replaced.and_then(|sid| self.view.member(sid)).is_some_and(|member| !member.dependent);
+        if max > 0 && !dependent && self.view.independent() - usize::from(freed) >= max {
+            return Err(JoinError::RoomFull);
+        }
+        Ok(())
+    }
+
+    /// Makes the newcomer a member, and opens its transports.
+    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
+        let sid = ParticipantSid::generate();
+        let mut state = self.new_session(sid.clone(), join);
+        for transport in state.transports() {
+            self.transports.insert(transport.id, sid.clone());
+        }
+        let presence = self.presence_of_newcomer(&state, replaced);
+        if presence == Presence::Early {
+            state.hears_of = HearsOf::Early;
+        }
+        let member = Member {
+            info: member_info(now, &state, &self.config.region),
+            hidden: state.is_hidden(),
+            dependent: state.is_dependent(),
+            presence,
+        };
+        let recorder = state.is_recorder();
+        let identity = state.grants.identity.clone();
+        let live = Live { connection: Some(connection), ..Live::default() };
+        self.participants.insert(sid.clone(), Box::new(Participant { state, live }));
+        self.identities.insert(identity, sid.clone());
+        self.connections.insert(connection, sid.clone());
+        if !member.dependent {
+            self.timers.clear(&Timer::Empty);
+        }
+        self.change(Change::Joined { sid: sid.clone(), member: Box::new(member) });
+        if recorder && !self.view.room.active_recording {
+            self.change(Change::Recording { active: true });
+            self.send_room_update(now);
+        }
+        self.timers.set(Timer::Join(sid.clone()), now.at + JOIN_TIMEOUT);
+        self.timers.set_if_unset(Timer::Quality, now.at + QUALITY_INTERVAL);
+        sid
+    }
+
+    fn new_session(&mut self, sid: ParticipantSid, join: Join) -> SessionState {
+        let quirks = Quirks::of(&join.client, join.protocol_version);
+        let can_subscribe = join.grants.video.may_subscribe();
+        let subscriber_primary = join.mode == Mode::V0 && can_subscribe && !quirks.has(Quirk::PublisherPrimary);
+        let (publisher, subscriber) = match join.mode {
+            Mode::V0 => (
+                self.open_transport(Role::Publisher, ChannelOpener::Client, quirks),
+                Some(self.open_transport(Role::Subscriber, ChannelOpener::Server, quirks)),
+            ),
+            Mode::V1 => (self.open_transport(Role::Single, ChannelOpener::Client, quirks), None),
+        };
+        let mut state = SessionState {
+            sid,
+            grants: join.grants,
+            client: join.client,
+            quirks,
+            mode: join.mode,
+            auto_subscribe: join.auto_subscribe,
+            adaptive_stream: join.adaptive_stream,
+            subscriber_primary,
+            publisher,
+            subscriber,
+            pending: Vec::new(),
+            queued: Vec::new(),
+            unclaimed: Vec::new(),
+            publications: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            choices: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            policy: SubscriptionPolicy::default(),
+            denied: Default::default(),
+            hears_of: HearsOf::Announced,
+            acquainted: Default::default(),
+            last_reliable: 0,
+            active: false,
+        };
+        if state.is_in_charge() {
+            state.hears_of = HearsOf::Everybody;
+        }
+        state
+    }
+
+    fn open_transport(&mut self, role: Role, opener: ChannelOpener, quirks: Quirks) -> Transport {
+        let id = self.ids.transport();
+        let local = (self.host.new_credentials)();
+        self.out.command(Command::OpenTransport { transport: id, room: self.id, local: local.clone(), opener });
+        let description = LocalTransport {
+            ice: local.clone(),
+            fingerprint: self.config.fingerprint,
+            candidates: self.host.candidates.clone(),
+        };
+        Transport {
+            id,
+            local,
+            negotiation: Negotiation::new(role, description, &self.config.enabled_codecs).for_client(quirks),
+            connected: false,
+            ended: false,
+            last_offer: None,
+            last_answer: None,
+            outstanding: false,
+        }
+    }
+
+    /// What a newcomer is told first. Most hear of the same others, who are described once for all of them.
+    fn send_join_response(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let connection = participant.live.connection;
+        let described = self.view.member(sid).is_some_and(Member::is_announced);
+        let others = match participant.state.hears_of {
+            HearsOf::Announced if !described => self.announced(),
+            HearsOf::Announced | HearsOf::Early | HearsOf::Everybody => {
+                let others = self.visible_to(sid).filter(|info| info.sid != sid.as_str());
+                Arc::new(Others::new(others.cloned().collect()))
+            }
+        };
+        let Some(participant) = self.participants.get(sid) else { return };
+        let response = self.join_response(&participant.state);
+        self.out.push(RoomEffect::Send {
+            to: connection.into_iter().collect(),
+            message: Arc::new(Outgoing::join(response, others)),
+        });
+    }
+
+    fn join_response(&self, state: &SessionState) -> proto::JoinResponse {
+        proto::JoinResponse {
+            room: Some(self.view.room.clone()),
+            participant: self.view.member(&state.sid).map(|member| member.info.clone()),
+            server_version: wire::SERVER_VERSION.into(),
+            server_region: self.config.region.clone(),
+            server_info: Some(wire::server_info(&self.config)),
+            ice_servers: self.config.ice_servers.clone(),
+            subscriber_primary: state.subscriber_primary,
+            ping_timeout: wire::PING_TIMEOUT_S,
+            ping_interval: wire::PING_INTERVAL_S,
+            sif_trailer: self.sif_trailer.clone(),
+            enabled_publish_codecs: wire::publish_codecs(&self.config, state.quirks),
+            client_configuration: state.quirks.client_configuration(),
+            fast_publish: state.grants.video.may_publish(),
+            ..Default::default()
+        }
+    }
+
+    /// Everybody whom `sid` is told of, itself included.
+    fn visible_to<'a>(&'a self, sid: &'a ParticipantSid) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
+        let hears_of = self.participants.get(sid).map_or(HearsOf::Announced, |participant| participant.state.hears_of);
+        let is_acquainted = |other: &ParticipantSid| {
+            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
+        };
+        let is_visible = move |other: &ParticipantSid, member: &Member| {
+            member.is_told_to(hears_of) || (!member.hidden && is_acquainted(other))
+        };
+        let members = self.view.members.iter();
+        members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
+    }
+
+    /// A new socket for a running session, or a Leave on it.
+    fn resume(&mut self, now: Now, join: Join) -> ConnectionId {
+        let connection = self.ids.connection();
+        let Some(sid) = self.resumable(&join) else {
+            if let Some(sid) = self.identities.get(&join.grants.identity).cloned()
+                && self.participants.get(&sid).is_some_and(|participant| participant.live.lost)
+            {
+                self.remove(now, &sid, Reason::ConnectionTimeout, None);
+            }
+            self.out.send(Some(connection), wire::leave(Reason::StateMismatch, Action::Reconnect));
+            self.out.push(RoomEffect::CloseConnection(connection));
+            return connection;
+        };
+        self.attach(&sid, connection);
+        let debt = self.participants.get(&sid).map(|participant| participant.live.debt);
+        self.take_over_debt(now, &sid, debt.unwrap_or_default());
+        match self.take_on_resume(&sid) {
+            OnResume::CloseWithoutMessages => self.detach(&sid),
+            OnResume::CloseAfterFirstMessages => {
+                self.welcome_back(now, &sid);
+                self.detach(&sid);
+            }
+            OnResume::GoOn => {
+                self.welcome_back(now, &sid);
+                self.resume_offer(now, &sid);
+                if let Some(state) = join.sync_state {
+                    self.on_sync_state(now, &sid, state);
+                }
+                let (add_tracks, offer) = (join.add_tracks, join.publisher_offer);
+                self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, offer));
+            }
+        }
+        connection
+    }
+
+    /// Whose session it is, if that can go on.
+    fn resumable(&self, join: &Join) -> Option<ParticipantSid> {
+        let sid = self.identities.get(&join.grants.identity)?;
+        let participant = self.participants.get(sid)?;
+        let named = join.reconnect.as_ref().map_or("", |reconnect| reconnect.participant_sid.as_str());
+        let same = named.is_empty() || named == sid.as_str();
+        (same && !participant.live.lost && participant.state.mode == join.mode).then(|| sid.clone())
+    }
+
+    fn take_on_resume(&mut self, sid: &ParticipantSid) -> OnResume {
+        self.participants
+            .get_mut(sid)
+            .map(|participant| std::mem::take(&mut participant.live.on_resume))
+            .unwrap_or_default()
+    }
+
+    fn attach(&mut self, sid: &ParticipantSid, connection: ConnectionId) {
+        self.detach(sid);
+        if let Some(participant) = self.participants.get_mut(sid) {
+            participant.live.connection = Some(connection);
+            self.connections.insert(connection, sid.clone());
+        }
+    }
+
+    /// The first messages of a resumed connection; one client drops whatever comes before the first of them.
+    fn welcome_back(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        participant.live.quality_told.clear();
+        let connection = participant.live.connection;
+        let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
+        let reconnect = proto::ReconnectResponse {
+            ice_servers: self.config.ice_servers.clone(),
+            client_configuration: quirks.client_configuration(),
+            server_info: Some(wire::server_info(&self.config)),
+            last_message_seq: participant.state.last_reliable,
+        };
+        let mut everybody = Vec::new();
+        if !quirks.has(Quirk::NoDeparturesOnResume) {
+            everybody.extend(self.departed(hears_of));
+        }
+        everybody.extend(self.visible_to(sid).cloned());
+        if !quirks.has(Quirk::NoReconnectResponse) {
+            self.out.send(connection, Response::Reconnect(reconnect));
+        }
+        self.out.send(connection, wire::update(everybody));
+        self.out.send(connection, wire::room_update(&self.view.room));
+        self.send_refresh_token(now, sid);
+    }
+
+    pub(super) fn send_refresh_token(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        let token = self.config.signer.refresh(&participant.state.grants, now.wall);
+        self.out.send(participant.live.connection, Response::RefreshToken(token));
+        self.timers.set(Timer::RefreshToken(sid.clone()), now.at + REFRESH_INTERVAL);
+    }
+}
+
+/// A newcomer as others will see it.
+fn member_info(now: Now, state: &SessionState, region: &str) -> proto::ParticipantInfo {
+    let grants = &state.grants;
+    proto::ParticipantInfo {
+        sid: state.sid.to_string(),
+        identity: grants.identity.to_string(),
+        state: State::Joining as i32,
+        name: grants.name.clone(),
+        metadata: grants.metadata.clone(),
+        attributes: grants.attributes.clone(),
+        joined_at: now.unix_ms() / 1000,
+        joined_at_ms: now.unix_ms(),
+        permission: Some(state.grants.video.permission()),
+        region: region.into(),
+        kind: grants.kind as i32,
+        kind_details: grants.kind_details.iter().map(|detail| *detail as i32).collect(),
+        client_protocol: state.client.client_protocol,
+        capabilities: state.client.capabilities.clone(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,202 @@
+//! Who goes: connections and transports that end, participants who leave or are removed, and the end of the room.
+
+use std::time::Duration;
+
+use livekit_protocol as proto;
+use proto::DisconnectReason as Reason;
+use proto::leave_request::Action;
+use proto::participant_info::State;
+use sfu::command::{ChannelOpener, Command, TransportEnd, TransportId};
+use shared::id::ParticipantSid;
+
+use super::effects::RoomEffect;
+use super::timer::{Now, Timer};
+use super::view::{Change, Member};
+use super::{FAREWELL_TIME, REJOIN_TIMEOUT, Room};
+use crate::event::RoomHappening;
+use crate::id::ConnectionId;
+use crate::participant::SessionState;
+use crate::wire;
+
+impl Room {
+    /// The socket of a session is gone. Media may go on; the session waits for a resume then.
+    pub fn on_connection_closed(&mut self, now: Now, connection: ConnectionId) {
+        let Some(sid) = self.connections.remove(&connection) else { return };
+        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        if participant.live.connection == Some(connection) {
+            participant.live.connection = None;
+            self.timers.clear(&Timer::Answer(sid.clone()));
+            if !participant.state.active {
+                self.remove(now, &sid, Reason::SignalClose, None);
+            }
+        }
+    }
+
+    pub(super) fn on_transport_ended(&mut self, now: Now, id: TransportId, end: TransportEnd) {
+        let Some(sid) = self.transports.get(&id).cloned() else { return };
+        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let primary = participant.state.primary().id == id;
+        let Some(transport) = participant.state.transport_mut(id) else { return };
+        let used = transport.connected || transport.last_answer.is_some();
+        tracing::debug!(participant = %sid, ?end, primary, used, "transport ended");
+        if !used && !primary {
+            self.reopen_transport(&sid, id);
+            return;
+        }
+        transport.connected = false;
+        transport.ended = true;
+        if !participant.state.active {
+            self.remove(now, &sid, Reason::JoinFailure, Some(Action::Disconnect));
+            return;
+        }
+        self.lose(now, &sid, end);
+    }
+
+    /// A transport that no description has used yet expired: the client may still come to it.
+    fn reopen_transport(&mut self, sid: &ParticipantSid, old: TransportId) {
+        let new = self.ids.transport();
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let opener = match participant.state.publisher.id == old {
+            true => ChannelOpener::Client,
+            false => ChannelOpener::Server,
+        };
+        let Some(transport) = participant.state.transport_mut(old) else { return };
+        transport.id = new;
+        let local = transport.local.clone();
+        self.transports.remove(&old);
+        self.transports.insert(new, sid.clone());
+        self.out.command(Command::OpenTransport { transport: new, room: self.id, local, opener });
+    }
+
+    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
+    /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
+    fn lose(&mut self, now: Now, sid: &ParticipantSid, end: TransportEnd) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        if participant.live.lost {
+            return;
+        }
+        participant.live.lost = true;
+        let deliberate = end == TransportEnd::ClosedByPeer;
+        if !deliberate {
+            self.out.send(participant.live.connection, wire::leave(Reason::ConnectionTimeout, Action::Reconnect));
+            self.detach(sid);
+        }
+        self.timers.set(Timer::Rejoin(sid.clone()), now.at + REJOIN_TIMEOUT);
+    }
+
+    /// Closes the socket but keeps the participant.
+    pub(super) fn detach(&mut self, sid: &ParticipantSid) {
+        let Some(participant) = self.participants.get_mut(sid) else { return };
+        if let Some(old) = participant.live.connection.take() {
+            self.connections.remove(&old);
+            self.out.push(RoomEffect::CloseConnection(old));
+        }
+    }
+
+    /// Ends a participant. `farewell`: what a Leave on its socket says; without one the socket is just closed.
+    pub(super) fn remove(&mut self, now: Now, sid: &ParticipantSid, reason: Reason, farewell: Option<Action>) {
+        self.remove_session(now, sid, reason, farewell, false);
+    }
+
+    /// `comes_back`: the others see the participant in a new session at once.
+    pub(super) fn remove_session(
+        &mut self,
+        now: Now,
+        sid: &ParticipantSid,
+        reason: Reason,
+        farewell: Option<Action>,
+        comes_back: bool,
+    ) {
+        let Some(participant) = self.participants.get(sid) else { return };
+        if let Some(action) = farewell {
+            self.out.send(participant.live.connection, wire::leave(reason, action));
+        }
+        self.detach(sid);
+        self.unpublish_all(now, sid);
+        let Some(participant) = self.participants.remove(sid) else { return };
+        let after = if farewell.is_some() { FAREWELL_TIME } else { Duration::ZERO };
+        for transport in participant.state.transports() {
+            self.transports.remove(&transport.id);
+            self.out.command(Command::CloseTransport { transport: transport.id, after });
+        }
+        self.identities.remove(&participant.state.grants.identity);
+        self.timers.clear_participant(sid);
+        self.change(Change::State { sid: sid.clone(), state: State::Disconnected });
+        let Some(member) = self.view.member(sid).cloned() else { return };
+        self.change(Change::Left { sid: sid.clone() });
+        self.farewell(now, &participant.state, member, reason, comes_back);
+        self.introduce_the_rest();
+        self.stop_recording(now);
+        self.counts_changed(now);
+        if self.view.independent() == 0 {
+            self.timers.set_if_unset(Timer::Empty, now.at + self.settings.departure_timeout);
+        }
+    }
+
+    /// Tells everybody that a participant is gone.
+    fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason, comes_back: bool) {
+        member.info.disconnect_reason = reason as i32;
+        let room = self.view.room.clone();
+        let participant = member.info.clone();
+        self.tell_of(
+            now,
+            Some(state.client.clone()),
+            match state.active {
+                true => RoomHappening::ParticipantLeft { room, participant },
+                false => RoomHappening::ParticipantConnectionAborted { room, participant },
+            },
+        );
+        if !member.hidden {
+            self.announce_departure(now, state, member, comes_back);
+        }
+    }
+
+    fn stop_recording(&mut self, now: Now) {
+        if !self.view.room.active_recording {
+            return;
+        }
+        let recording = self.participants.values().any(|participant| participant.state.is_recorder());
+        if !recording {
+            self.change(Change::Recording { active: false });
+            self.send_room_update(now);
+        }
+    }
+
+    /// Ends the room for everybody.
+    pub fn close(&mut self, now: Now, reason: Reason) {
+        if self.closed {
+            return;
+        }
+        self.remove_everybody(now, reason, Some(Action::Disconnect));
+        self.tell(now, RoomHappening::RoomFinished { room: self.view.room.clone() });
+        self.end();
+    }
+
+    /// Ends the room here because the server stops. Everybody is told to come back, and finds the room anew on the server
+    /// that is started next; so its members are reported to have left, and the room is not reported to have finished.
+    pub fn suspend(&mut self, now: Now) {
+        if self.closed {
+            return;
+        }
+        let connections = self.participants.values().filter_map(|participant| participant.live.connection).collect();
+        self.out.send_all(connections, wire::leave(Reason::ServerShutdown, Action::Reconnect));
+        // Nobody is told of the others' departure: who comes back meets them again.
+        for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
+            self.detach(&sid);
+        }
+        self.remove_everybody(now, Reason::ServerShutdown, Some(Action::Reconnect));
+        self.end();
+    }
+
+    fn remove_everybody(&mut self, now: Now, reason: Reason, farewell: Option<Action>) {
+        for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
+            self.remove(now, &sid, reason, farewell);
+        }
+    }
+
+    fn end(&mut self) {
+        self.out.command(Command::CloseRoom { room: self.id });
+        self.closed = true;
+        self.out.push(RoomEffect::Closed);
+    }
+}
