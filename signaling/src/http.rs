@@ -3,7 +3,6 @@
 //! A join is carried out before the WebSocket is accepted, because clients decide by the status of a failed upgrade
 //! whether to try again. Then the connection belongs to its [`Session`](crate::session::Session).
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +28,8 @@ use tracing::{debug, info, warn};
 
 use crate::api;
 use crate::bodies::{Bodies, BodyError};
-use crate::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose, Refusal};
+use crate::join::error::{Answer, Counted};
+use crate::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose};
 use crate::rooms::Rooms;
 use crate::session::SessionEnd;
 use crate::session_stats::{ApiCall, milliseconds};
@@ -64,18 +64,9 @@ pub struct ClientAddress(pub IpAddr);
 /// How long a browser may remember a preflight, in seconds.
 const PREFLIGHT_AGE_MAX_S: &str = "86400";
 
-/// Why somebody with a good token is not let in. The text is the body of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub enum NotAdmitted {
-    /// For good: 403.
-    Never(Cow<'static, str>),
-    /// It is not known yet whether they may come in: 503, after which clients that reconnect try again.
-    NotYet(Cow<'static, str>),
-}
-
-/// Asked before each join, resumes as well. Must not wait.
-pub type Admit = Arc<dyn Fn(&Grants) -> Result<(), NotAdmitted> + Send + Sync>;
+/// Asked before each join, resumes as well, of somebody with a good token. Refuses with [`JoinError::Forbidden`] or
+/// [`JoinError::NotYet`]. Must not wait.
+pub type Admit = Arc<dyn Fn(&Grants) -> Result<(), JoinError> + Send + Sync>;
 
 /// What the routes work with. Cheap to clone.
 #[derive(Clone)]
@@ -115,6 +106,15 @@ pub struct Counters {
 }
 
 impl Counters {
+    fn count_refused(&self, error: &JoinError) {
+        self.joins_refused.fetch_add(1, Ordering::Relaxed);
+        match error.answer().counted {
+            Counted::Refused => {}
+            Counted::NotAdmitted => drop(self.joins_not_admitted.fetch_add(1, Ordering::Relaxed)),
+            Counted::TooOften => drop(self.joins_too_often.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     fn count(&self, end: SessionEnd) {
         let counter = match end {
             SessionEnd::Client => &self.ended_by_client,
@@ -294,41 +294,14 @@ async fn validate_v1(State(surface): State<Surface>, request: Request) -> Respon
     validate(surface, Mode::V1, request).await
 }
 
-/// Why a request to join gets no connection.
-enum Unjoined {
-    Refused(Refusal),
-    NotAdmitted(NotAdmitted),
-    Failed(JoinError),
-}
-
-impl IntoResponse for Unjoined {
+impl IntoResponse for JoinError {
     fn into_response(self) -> Response {
-        match self {
-            Unjoined::Refused(refusal) => {
-                let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-                text(status, refusal.to_string())
-            }
-            Unjoined::NotAdmitted(reason) => {
-                let status = match reason {
-                    NotAdmitted::Never(_) => StatusCode::FORBIDDEN,
-                    NotAdmitted::NotYet(_) => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                text(status, reason.to_string())
-            }
-            Unjoined::Failed(error @ JoinError::RoomMissing) => text(StatusCode::NOT_FOUND, error.to_string()),
-            // Not 429: clients take 4xx for final, and come back after this.
-            Unjoined::Failed(error @ JoinError::TooOften(wait)) => {
-                let seconds = HeaderValue::from(wait.as_secs() + 1);
-                (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds)], error.to_string()).into_response()
-            }
-            Unjoined::Failed(error @ (JoinError::ShuttingDown | JoinError::NodeFull)) => {
-                text(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-            }
-            // LiveKit's one answer to whatever else keeps a session from starting.
-            Unjoined::Failed(JoinError::RoomFull | JoinError::TooLarge(_) | JoinError::Unavailable) => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, "connection closed by media")
-            }
+        let Answer { status, text: body, retry_after, counted: _ } = self.answer();
+        let mut response = text(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), body);
+        if let Some(wait) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
+        response
     }
 }
 
@@ -347,10 +320,9 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         Err(refusal) => return refusal,
     };
     // Who is admitted holds a place, which is for those alone who can come in.
-    let join = admitted_join(&surface, mode, Purpose::Connect, &Request::from_parts(parts, body));
-    let session = match join {
-        Ok(join) => surface.rooms.join(join).await.map_err(Unjoined::Failed),
-        Err(unjoined) => Err(unjoined),
+    let session = match admitted_join(&surface, mode, Purpose::Connect, &Request::from_parts(parts, body)) {
+        Ok(join) => surface.rooms.join(join).await,
+        Err(error) => Err(error),
     };
     match session {
         Ok(session) => {
@@ -360,26 +332,14 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
             counters.joins_accepted.fetch_add(1, Ordering::Relaxed);
             upgrade.accept(bytes_max, async move |socket| counters.count(session.run(socket).await))
         }
-        Err(unjoined) => {
-            surface.counters.joins_refused.fetch_add(1, Ordering::Relaxed);
-            if matches!(unjoined, Unjoined::NotAdmitted(_)) {
-                surface.counters.joins_not_admitted.fetch_add(1, Ordering::Relaxed);
+        Err(error) => {
+            surface.counters.count_refused(&error);
+            match error {
+                JoinError::Unavailable => warn!(%error, "join failed"),
+                _ => debug!(%error, "join refused"),
             }
-            if matches!(unjoined, Unjoined::Failed(JoinError::TooOften(_))) {
-                surface.counters.joins_too_often.fetch_add(1, Ordering::Relaxed);
-            }
-            log_refusal(&unjoined);
-            unjoined.into_response()
+            error.into_response()
         }
-    }
-}
-
-fn log_refusal(unjoined: &Unjoined) {
-    match unjoined {
-        Unjoined::Refused(refusal) => debug!(%refusal, "join refused"),
-        Unjoined::NotAdmitted(reason) => debug!(%reason, "not admitted"),
-        Unjoined::Failed(error @ JoinError::Unavailable) => warn!(%error, "join failed"),
-        Unjoined::Failed(error) => debug!(%error, "join failed"),
     }
 }
 
@@ -387,8 +347,8 @@ fn log_refusal(unjoined: &Unjoined) {
 async fn validate(surface: Surface, mode: Mode, request: Request) -> Response {
     let mut response = match admitted_join(&surface, mode, Purpose::Validate, &request) {
         Ok(join) if room_may_exist(&surface, &join).await => text(StatusCode::OK, "success"),
-        Ok(_) => Unjoined::Failed(JoinError::RoomMissing).into_response(),
-        Err(unjoined) => unjoined.into_response(),
+        Ok(_) => JoinError::RoomMissing.into_response(),
+        Err(error) => error.into_response(),
     };
     response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     response
@@ -406,15 +366,15 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 }
 
 /// What LiveKit checks, and then what the owner of the rooms checks.
-fn admitted_join(surface: &Surface, mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Unjoined> {
-    let join = read_join(mode, purpose, request).map_err(Unjoined::Refused)?;
+fn admitted_join(surface: &Surface, mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, JoinError> {
+    let join = read_join(mode, purpose, request)?;
     if let Some(admit) = &surface.admit {
-        admit(&join.grants).map_err(Unjoined::NotAdmitted)?;
+        admit(&join.grants)?;
     }
     Ok(join)
 }
 
-fn read_join(mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, Refusal> {
+fn read_join(mode: Mode, purpose: Purpose, request: &Request) -> Result<Join, JoinError> {
     let claims = request.extensions().get::<Caller>().and_then(|caller| caller.0.clone());
     join::read(JoinInput {
         mode,

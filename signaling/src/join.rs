@@ -4,7 +4,7 @@
 //! The checks, their order and their texts are those of LiveKit, because clients decide by them whether to try again.
 //! Which path and method were used is known to [`crate::http`]; whether the room has a place, to [`crate::rooms`].
 
-mod error;
+pub(crate) mod error;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -20,7 +20,7 @@ use shared::id::ParticipantIdentity;
 use crate::protobuf_json::Readable;
 use crate::token::{Claims, Grants};
 use crate::wire_bounds::{self, JOIN_REQUEST_BYTES_MAX, Refused, Source};
-pub use error::JoinError;
+pub use error::{JoinError, NAME_BYTES_MAX};
 
 /// Whatever it is packed in, a join request may unpack into so many bytes. More have to be earned by bytes sent.
 const UNPACKED_BYTES_FREE: usize = 64 << 10;
@@ -31,9 +31,6 @@ const UNPACKED_BYTES_PER_PACKED: usize = 200;
 
 /// Most tracks that a join request announces. A participant publishes up to 64.
 const ADD_TRACKS_MAX: usize = 128;
-
-/// Longest identity and longest room name, in bytes.
-pub const NAME_BYTES_MAX: usize = 256;
 
 /// How many transports the session has, and who offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -83,57 +80,6 @@ pub struct Reconnect {
     /// The client's own sid, as it says. May be empty, or no sid at all.
     pub participant_sid: String,
     pub reason: proto::ReconnectReason,
-}
-
-/// Why a request is turned away before anything was changed. Display is the body of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("no permissions to access the room")]
-    NoPermission,
-    #[error("permissions denied")]
-    JoinNotGranted,
-    #[error("join_request is required")]
-    JoinRequestMissing,
-    #[error("cannot decode attributes")]
-    Attributes,
-    #[error("cannot base64 decode wrapped join request")]
-    Base64,
-    #[error("cannot unmarshal wrapped join request")]
-    Wrapper,
-    #[error("cannot unmarshal join request")]
-    JoinRequest,
-    #[error("cannot read decompressed join request")]
-    Gzip,
-    #[error("join request too large")]
-    TooLarge,
-    #[error("identity cannot be empty")]
-    NoIdentity,
-    #[error("participant identity length exceeds limits: max length {NAME_BYTES_MAX}")]
-    IdentityTooLong,
-    #[error("no room name")]
-    NoRoom,
-    #[error("room name length exceeds limits: max length {NAME_BYTES_MAX}")]
-    RoomTooLong,
-}
-
-impl Refusal {
-    /// Status of the HTTP answer.
-    pub fn status(&self) -> u16 {
-        match self {
-            Refusal::NoPermission | Refusal::JoinNotGranted => 401,
-            Refusal::JoinRequestMissing
-            | Refusal::Attributes
-            | Refusal::Base64
-            | Refusal::Wrapper
-            | Refusal::JoinRequest
-            | Refusal::Gzip
-            | Refusal::TooLarge
-            | Refusal::NoIdentity
-            | Refusal::IdentityTooLong
-            | Refusal::NoRoom
-            | Refusal::RoomTooLong => 400,
-        }
-    }
 }
 
 /// What the request is for.
@@ -205,13 +151,13 @@ struct Wish {
 /// Reads and checks a request.
 ///
 /// # Errors
-/// The first [`Refusal`] that applies, in LiveKit's order.
-pub fn read(input: JoinInput) -> Result<Join, Refusal> {
-    let claims = input.claims.ok_or(Refusal::NoPermission)?;
-    let video = claims.video.as_ref().ok_or(Refusal::NoPermission)?;
+/// The first [`JoinError`] that applies, in LiveKit's order.
+pub fn read(input: JoinInput) -> Result<Join, JoinError> {
+    let claims = input.claims.ok_or(JoinError::NoPermission)?;
+    let video = claims.video.as_ref().ok_or(JoinError::NoPermission)?;
     let mut wish = read_wish(input)?;
     if !video.room_join {
-        return Err(Refusal::JoinNotGranted);
+        return Err(JoinError::JoinNotGranted);
     }
     check_identity(&claims.identity)?;
     check_room(&video.room)?;
@@ -220,7 +166,7 @@ pub fn read(input: JoinInput) -> Result<Join, Refusal> {
     Ok(Join {
         mode: wish.mode,
         grants,
-        bearer: claims.identity.parse().map_err(|_| Refusal::IdentityTooLong)?,
+        bearer: claims.identity.parse().map_err(|_| JoinError::IdentityTooLong)?,
         protocol_version: u32::try_from(wish.client.protocol).unwrap_or(0),
         client: wish.client,
         auto_subscribe: wish.auto_subscribe,
@@ -232,37 +178,37 @@ pub fn read(input: JoinInput) -> Result<Join, Refusal> {
     })
 }
 
-fn check_identity(identity: &str) -> Result<(), Refusal> {
+fn check_identity(identity: &str) -> Result<(), JoinError> {
     match identity.len() {
-        0 => Err(Refusal::NoIdentity),
+        0 => Err(JoinError::NoIdentity),
         1..=NAME_BYTES_MAX => Ok(()),
-        _ => Err(Refusal::IdentityTooLong),
+        _ => Err(JoinError::IdentityTooLong),
     }
 }
 
-fn check_room(name: &str) -> Result<(), Refusal> {
+fn check_room(name: &str) -> Result<(), JoinError> {
     match name.len() {
-        0 => Err(Refusal::NoRoom),
+        0 => Err(JoinError::NoRoom),
         1..=NAME_BYTES_MAX => Ok(()),
-        _ => Err(Refusal::RoomTooLong),
+        _ => Err(JoinError::RoomTooLong),
     }
 }
 
 /// Lays the wish over the token, where the token allows it.
-fn apply(claims: &Claims, wish: &mut Wish) -> Result<Grants, Refusal> {
-    let mut video = claims.video.clone().ok_or(Refusal::NoPermission)?;
+fn apply(claims: &Claims, wish: &mut Wish) -> Result<Grants, JoinError> {
+    let mut video = claims.video.clone().ok_or(JoinError::NoPermission)?;
     let mut identity = claims.identity.clone();
     if let Some(suffix) = wish.publish_as.take() {
         if !video.may_publish() {
-            return Err(Refusal::NoPermission);
+            return Err(JoinError::NoPermission);
         }
         identity = format!("{identity}#{suffix}");
         video.can_subscribe = Some(false);
     }
-    let identity: ParticipantIdentity = identity.parse().map_err(|_| Refusal::IdentityTooLong)?;
+    let identity: ParticipantIdentity = identity.parse().map_err(|_| JoinError::IdentityTooLong)?;
     let describes_itself = !wish.metadata.is_empty() || !wish.attributes.is_empty();
     if describes_itself && !video.may_update_own_metadata() {
-        return Err(Refusal::NoPermission);
+        return Err(JoinError::NoPermission);
     }
     let mut attributes = claims.attributes.clone();
     attributes.extend(wish.attributes.drain());
@@ -283,48 +229,50 @@ fn apply(claims: &Claims, wish: &mut Wish) -> Result<Grants, Refusal> {
     })
 }
 
-fn read_wish(input: JoinInput) -> Result<Wish, Refusal> {
+fn read_wish(input: JoinInput) -> Result<Wish, JoinError> {
     match (input.parameters.get("join_request").filter(|text| !text.is_empty()), input.mode) {
         (Some(encoded), Mode::V0 | Mode::V1) => Ok(wish_of_request(unwrap_join_request(encoded)?)),
-        (None, Mode::V1) => Err(Refusal::JoinRequestMissing),
+        (None, Mode::V1) => Err(JoinError::JoinRequestMissing),
         (None, Mode::V0) => wish_of_parameters(input.parameters, input.purpose),
     }
 }
 
 /// Unpacks base64 (URL-safe, padded), the wrapper, gzip, and the request itself.
-fn unwrap_join_request(encoded: &str) -> Result<proto::JoinRequest, Refusal> {
+fn unwrap_join_request(encoded: &str) -> Result<proto::JoinRequest, JoinError> {
     if encoded.len() > JOIN_REQUEST_BYTES_MAX {
-        return Err(Refusal::TooLarge);
+        return Err(JoinError::JoinRequestTooLarge);
     }
-    let bytes = BASE64_URL_SAFE.decode(encoded).map_err(|_| Refusal::Base64)?;
-    let wrapped: proto::WrappedJoinRequest = decode(bytes, Refusal::Wrapper)?;
+    let bytes = BASE64_URL_SAFE.decode(encoded).map_err(|_| JoinError::Base64)?;
+    let wrapped: proto::WrappedJoinRequest = decode(bytes, JoinError::Wrapper)?;
     let unpacked = match wrapped.compression() {
         proto::wrapped_join_request::Compression::None => wrapped.join_request,
         proto::wrapped_join_request::Compression::Gzip => gunzip(&wrapped.join_request)?,
     };
-    let request: proto::JoinRequest = decode(unpacked, Refusal::JoinRequest)?;
+    let request: proto::JoinRequest = decode(unpacked, JoinError::JoinRequest)?;
     if request.add_track_requests.len() > ADD_TRACKS_MAX {
-        return Err(Refusal::TooLarge);
+        return Err(JoinError::JoinRequestTooLarge);
     }
     Ok(request)
 }
 
-fn decode<M: Readable>(bytes: Vec<u8>, malformed: Refusal) -> Result<M, Refusal> {
+fn decode<M: Readable>(bytes: Vec<u8>, malformed: JoinError) -> Result<M, JoinError> {
     wire_bounds::decode(Source::Join, bytes.into(), &wire_bounds::JOIN).map_err(|refused| match refused {
         Refused::Malformed => malformed,
-        Refused::Bytes(_) | Refused::Elements(_) | Refused::Memory(_) | Refused::Depth => Refusal::TooLarge,
+        Refused::Bytes(_) | Refused::Elements(_) | Refused::Memory(_) | Refused::Depth => {
+            JoinError::JoinRequestTooLarge
+        }
     })
 }
 
 /// RFC 1952, with a bound: a small request must not unpack into a large one.
-fn gunzip(packed: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn gunzip(packed: &[u8]) -> Result<Vec<u8>, JoinError> {
     let mut unpacked = Vec::new();
     let earned = packed.len().saturating_mul(UNPACKED_BYTES_PER_PACKED);
     let bound = earned.clamp(UNPACKED_BYTES_FREE, JOIN_REQUEST_BYTES_MAX);
     let mut unpacking = flate2::read::GzDecoder::new(packed).take(bound as u64 + 1);
-    unpacking.read_to_end(&mut unpacked).map_err(|_| Refusal::Gzip)?;
+    unpacking.read_to_end(&mut unpacked).map_err(|_| JoinError::Gzip)?;
     if unpacked.len() > bound {
-        return Err(Refusal::TooLarge);
+        return Err(JoinError::JoinRequestTooLarge);
     }
     Ok(unpacked)
 }
@@ -350,7 +298,7 @@ fn wish_of_request(request: proto::JoinRequest) -> Wish {
     }
 }
 
-fn wish_of_parameters(parameters: &Parameters, purpose: Purpose) -> Result<Wish, Refusal> {
+fn wish_of_parameters(parameters: &Parameters, purpose: Purpose) -> Result<Wish, JoinError> {
     let attributes = match (attributes_of(parameters), purpose) {
         (Ok(attributes), _) => attributes,
         (Err(refusal), Purpose::Validate) => return Err(refusal),
@@ -376,7 +324,7 @@ fn wish_of_parameters(parameters: &Parameters, purpose: Purpose) -> Result<Wish,
 }
 
 /// The `attributes` parameter: base64url of a JSON object of strings. Padding may be left out.
-fn attributes_of(parameters: &Parameters) -> Result<HashMap<String, String>, Refusal> {
+fn attributes_of(parameters: &Parameters) -> Result<HashMap<String, String>, JoinError> {
     const BASE64: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -384,8 +332,8 @@ fn attributes_of(parameters: &Parameters) -> Result<HashMap<String, String>, Ref
     let Some(encoded) = parameters.get("attributes").filter(|value| !value.is_empty()) else {
         return Ok(HashMap::new());
     };
-    let json = BASE64.decode(encoded).map_err(|_| Refusal::Attributes)?;
-    serde_json::from_slice(&json).map_err(|_| Refusal::Attributes)
+    let json = BASE64.decode(encoded).map_err(|_| JoinError::Attributes)?;
+    serde_json::from_slice(&json).map_err(|_| JoinError::Attributes)
 }
 
 fn client_of_parameters(parameters: &Parameters) -> proto::ClientInfo {

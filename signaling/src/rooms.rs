@@ -124,11 +124,7 @@ impl Rooms {
         }
         let name: RoomName = join.grants.video.room.parse().map_err(|_| JoinError::RoomMissing)?;
         for _ in 0..JOIN_ATTEMPTS {
-            let room = match self.room_for(&name, &join).await {
-                Ok(room) => room,
-                Err(None) => return Ok(no_session(&self.counters)),
-                Err(Some(error)) => return Err(error),
-            };
+            let Some(room) = self.room_for(&name, &join).await? else { return Ok(no_session(&self.counters)) };
             let (outbox, unsent) = outbox();
             let (reply, answer) = oneshot::channel();
             let place = room.place_for(&RoomHandle::share(), join.memory()).await;
@@ -162,20 +158,21 @@ impl Rooms {
         joins.take(who, now().at).map_err(JoinError::TooOften)
     }
 
-    /// `Err(None)`: a resume in a room that is no more.
-    async fn room_for(&self, name: &RoomName, join: &Join) -> Result<RoomHandle, Option<JoinError>> {
+    /// `None`: a resume in a room that is no more.
+    async fn room_for(&self, name: &RoomName, join: &Join) -> Result<Option<RoomHandle>, JoinError> {
         if let Some(room) = self.find(name).await {
-            return Ok(room);
+            return Ok(Some(room));
         }
         if join.reconnect.is_some() {
-            return Err(None);
+            return Ok(None);
         }
         if !self.config.auto_create && !join.grants.video.room_create {
-            return Err(Some(JoinError::RoomMissing));
+            return Err(JoinError::RoomMissing);
         }
-        let preset = self.preset(&join.grants.room_preset).map_err(|_| Some(JoinError::Unavailable))?;
+        let preset = self.preset(&join.grants.room_preset).map_err(|_| JoinError::Unavailable)?;
         let settings = self.settings(join.grants.room_config.as_ref().or(preset));
-        self.find_or_create(name.clone(), settings).await.ok_or(Some(JoinError::Unavailable))
+        let room = self.find_or_create(name.clone(), settings).await.ok_or(JoinError::Unavailable)?;
+        Ok(Some(room))
     }
 
     /// An existing room is returned as it is.

@@ -13,7 +13,7 @@ use livekit_protocol as proto;
 use prost::Message;
 use proto::signal_request::Message as Request;
 use signaling::framing::{Frame, Framing, Incoming};
-use signaling::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purpose, Refusal};
+use signaling::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose};
 use signaling::protobuf_json::Readable;
 use signaling::token::{Claims, SipGrant, VideoGrant};
 use signaling::wire_bounds::{
@@ -308,7 +308,7 @@ fn claims() -> Claims {
     }
 }
 
-fn read_join(join_request: &[u8]) -> Result<Join, Refusal> {
+fn read_join(join_request: &[u8]) -> Result<Join, JoinError> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(join_request).unwrap();
     let compression = proto::wrapped_join_request::Compression::Gzip as i32;
@@ -332,11 +332,11 @@ fn a_small_join_request_cannot_unpack_into_much_memory() {
     for path in [&[5][..], &[10, 3], &[4]] {
         let packed = empty_elements(path, 500_000);
         let (read, peak, _) = memory_of(|| read_join(&packed));
-        assert_eq!(read.err(), Some(Refusal::TooLarge), "{path:?}");
+        assert_eq!(read.err(), Some(JoinError::JoinRequestTooLarge), "{path:?}");
         // The text as it is unpacked, and the room that it grows into.
         assert!(peak < 4 << 20, "{path:?}: {peak} bytes");
     }
     let tracks = vec![proto::AddTrackRequest::default(); 200];
     let request = proto::JoinRequest { add_track_requests: tracks, ..Default::default() };
-    assert_eq!(read_join(&request.encode_to_vec()).err(), Some(Refusal::TooLarge));
+    assert_eq!(read_join(&request.encode_to_vec()).err(), Some(JoinError::JoinRequestTooLarge));
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use livekit_protocol as proto;
 use shared::rate::Buckets;
 use signaling::event::RoomEvent;
-use signaling::http::{Admit, NotAdmitted};
+use signaling::http::Admit;
+use signaling::join::JoinError;
 use signaling::room::error::ApiError;
 use signaling::rooms::Rooms;
 use signaling::token::Grants;
@@ -131,7 +132,7 @@ pub fn admission(
     let joins = Mutex::new(Buckets::new(USER_JOINS_BURST, USER_JOINS_REFILL, USERS_MAX));
     Arc::new(move |grants: &Grants| {
         if grants.video.room.starts_with(ROOM_PREFIX) && !known() {
-            return Err(NotAdmitted::NotYet("the server is starting: try again in a moment".into()));
+            return Err(JoinError::NotYet("the server is starting: try again in a moment".into()));
         }
         admit(&live, now(), grants)?;
         let Some(stream) = live.of_room(&grants.video.room) else { return Ok(()) };
@@ -140,29 +141,29 @@ pub fn admission(
                 .lock()
                 .expect("no one panics with this lock")
                 .take(user, Instant::now())
-                .map_err(|_| NotAdmitted::NotYet("you have joined streams too often: try again in a moment".into()))?;
+                .map_err(|_| JoinError::NotYet("you have joined streams too often: try again in a moment".into()))?;
         }
         take_place(&live, &stream, max_viewers, presence_of(&stream, &session_to_be(grants, now())))
     })
 }
 
 /// Who is no viewer takes no place. Last of all, so that nobody takes one who is refused.
-fn take_place(live: &Live, stream: &Stream, max: u32, viewer: Presence) -> Result<(), NotAdmitted> {
+fn take_place(live: &Live, stream: &Stream, max: u32, viewer: Presence) -> Result<(), JoinError> {
     match max == 0 || !viewer.counts || live.places().take(stream, viewer.user_id, max, Instant::now()) {
         true => Ok(()),
-        false => Err(NotAdmitted::Never("this stream has no free place: try again later".into())),
+        false => Err(JoinError::Forbidden("this stream has no free place: try again later".into())),
     }
 }
 
-fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), NotAdmitted> {
-    let never = |reason: &'static str| Err(NotAdmitted::Never(reason.into()));
+fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), JoinError> {
+    let never = |reason: &'static str| Err(JoinError::Forbidden(reason.into()));
     let room = grants.video.room.as_str();
     let Some(stream) = live.of_room(room) else {
         let is_ours = grants.attributes.get(ROLE_ATTRIBUTE).is_some_and(|role| RoomRole::named(role).is_some());
         return match named_at(room).filter(|_| is_ours) {
             None => Ok(()),
             Some(at) if now < at.plus(UNSEEN_MAX) => {
-                Err(NotAdmitted::NotYet("this stream is not known here yet: try again in a moment".into()))
+                Err(JoinError::NotYet("this stream is not known here yet: try again in a moment".into()))
             }
             Some(_) => never("this stream is over"),
         };
@@ -210,10 +211,10 @@ mod tests {
             admission(Live::default(), 0, move || known.load(Ordering::Relaxed), Timestamp::now)
         };
 
-        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::NotYet(_))));
+        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(JoinError::NotYet(_))));
         assert_eq!(admit(&grants("board-meeting")), Ok(()), "a room of no stream");
         known.store(true, Ordering::Relaxed);
-        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(NotAdmitted::Never(_))), "it ended long ago");
+        assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(JoinError::Forbidden(_))), "it ended long ago");
     }
 
     #[test]
@@ -229,7 +230,7 @@ mod tests {
 
         let admitted = (0..10_000).filter(|number| of("ana", "live_ben_1", *number).is_ok()).count();
         assert!((120..1_000).contains(&admitted), "{admitted}");
-        assert!(matches!(of("ana", "live_ben_1", 1), Err(NotAdmitted::NotYet(_))));
+        assert!(matches!(of("ana", "live_ben_1", 1), Err(JoinError::NotYet(_))));
         assert_eq!(of("cy", "live_ben_1", 1), Ok(()));
         assert_eq!(of("ana", "board-meeting", 1), Ok(()), "a room of no stream");
     }
@@ -261,7 +262,7 @@ mod tests {
         for (who, grants) in others {
             assert_eq!(admit(&grants), Ok(()), "{who}");
         }
-        assert!(matches!(admit(&viewer("cy")), Err(NotAdmitted::Never(_))));
+        assert!(matches!(admit(&viewer("cy")), Err(JoinError::Forbidden(_))));
     }
 
     #[test]
@@ -270,8 +271,8 @@ mod tests {
         let admit =
             |room: &str, later: u64| admit(&Live::default(), started.plus(Duration::from_millis(later)), &grants(room));
 
-        assert!(matches!(admit("live_ben_1767323045678", 500), Err(NotAdmitted::NotYet(_))), "another node's");
-        assert!(matches!(admit("live_ben_1767323045678", 10_000), Err(NotAdmitted::Never(_))));
+        assert!(matches!(admit("live_ben_1767323045678", 500), Err(JoinError::NotYet(_))), "another node's");
+        assert!(matches!(admit("live_ben_1767323045678", 10_000), Err(JoinError::Forbidden(_))));
         for room in ["live_show_2026", "live_", "live_ben", "board-meeting"] {
             assert_eq!(admit(room, 10_000), Ok(()), "{room} is no stream's");
         }

@@ -28,18 +28,18 @@ fn with_video(change: impl FnOnce(&mut VideoGrant)) -> Claims {
     claims
 }
 
-fn read_with(mode: Mode, purpose: Purpose, claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, Refusal> {
+fn read_with(mode: Mode, purpose: Purpose, claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, JoinError> {
     let parameters = Parameters(pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect());
     let hints =
         ClientHints { user_agent: "Mozilla/5.0 (X11; Linux) Firefox/128.0".into(), address: "192.0.2.7".into() };
     read(JoinInput { mode, purpose, claims: Some(claims), parameters: &parameters, hints: &hints })
 }
 
-fn v0(claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, Refusal> {
+fn v0(claims: &Claims, pairs: &[(&str, &str)]) -> Result<Join, JoinError> {
     read_with(Mode::V0, Purpose::Connect, claims, pairs)
 }
 
-fn v1(claims: &Claims, encoded: &str) -> Result<Join, Refusal> {
+fn v1(claims: &Claims, encoded: &str) -> Result<Join, JoinError> {
     read_with(Mode::V1, Purpose::Connect, claims, &[("join_request", encoded)])
 }
 
@@ -243,7 +243,7 @@ fn a_join_request_announces_so_many_tracks() {
         ..Default::default()
     };
     assert_eq!(v1(&claims(), &plain(&announcing(ADD_TRACKS_MAX))).unwrap().add_tracks.len(), ADD_TRACKS_MAX);
-    assert_eq!(v1(&claims(), &plain(&announcing(ADD_TRACKS_MAX + 1))), Err(Refusal::TooLarge));
+    assert_eq!(v1(&claims(), &plain(&announcing(ADD_TRACKS_MAX + 1))), Err(JoinError::JoinRequestTooLarge));
 }
 
 #[test]
@@ -267,15 +267,15 @@ fn each_broken_join_request_has_its_refusal() {
     let inner = wrap(proto::wrapped_join_request::Compression::None, vec![0xff; 4]);
     let unpadded = plain(&proto::JoinRequest { reconnect: true, ..Default::default() }).replace('=', "");
     let cases = [
-        (String::new(), Refusal::JoinRequestMissing),
-        ("a+b/".into(), Refusal::Base64),
-        (unpadded, Refusal::Base64),
-        (BASE64_URL_SAFE.encode([0xff; 4]), Refusal::Wrapper),
-        (inner, Refusal::JoinRequest),
-        (broken_gzip, Refusal::Gzip),
-        ("A".repeat(JOIN_REQUEST_BYTES_MAX), Refusal::Wrapper),
-        ("A".repeat(JOIN_REQUEST_BYTES_MAX + 1), Refusal::TooLarge),
-        (gzipped(&vec![0; JOIN_REQUEST_BYTES_MAX + 1]), Refusal::TooLarge),
+        (String::new(), JoinError::JoinRequestMissing),
+        ("a+b/".into(), JoinError::Base64),
+        (unpadded, JoinError::Base64),
+        (BASE64_URL_SAFE.encode([0xff; 4]), JoinError::Wrapper),
+        (inner, JoinError::JoinRequest),
+        (broken_gzip, JoinError::Gzip),
+        ("A".repeat(JOIN_REQUEST_BYTES_MAX), JoinError::Wrapper),
+        ("A".repeat(JOIN_REQUEST_BYTES_MAX + 1), JoinError::JoinRequestTooLarge),
+        (gzipped(&vec![0; JOIN_REQUEST_BYTES_MAX + 1]), JoinError::JoinRequestTooLarge),
     ];
     for (encoded, refusal) in cases {
         assert_eq!(v1(&claims(), &encoded), Err(refusal));
@@ -285,8 +285,8 @@ fn each_broken_join_request_has_its_refusal() {
 #[test]
 fn what_a_join_request_unpacks_into_is_earned_by_what_was_sent() {
     let zeros = |length| gzipped(&vec![0; length]);
-    assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE)), Err(Refusal::JoinRequest), "it is unpacked");
-    assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE + 1)), Err(Refusal::TooLarge));
+    assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE)), Err(JoinError::JoinRequest), "it is unpacked");
+    assert_eq!(v1(&claims(), &zeros(UNPACKED_BYTES_FREE + 1)), Err(JoinError::JoinRequestTooLarge));
 
     // However much was sent.
     let padded = |length: usize| {
@@ -297,8 +297,8 @@ fn what_a_join_request_unpacks_into_is_earned_by_what_was_sent() {
         });
         gzipped(&bytes.collect::<Vec<_>>())
     };
-    assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX)), Err(Refusal::JoinRequest), "it is unpacked");
-    assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX + 1)), Err(Refusal::TooLarge));
+    assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX)), Err(JoinError::JoinRequest), "it is unpacked");
+    assert_eq!(v1(&claims(), &padded(JOIN_REQUEST_BYTES_MAX + 1)), Err(JoinError::JoinRequestTooLarge));
 
     let section = |number: u32| {
         let codecs: String = (96..127).map(|codec| format!("a=rtcp-fb:{codec} nack pli\r\n")).collect();
@@ -319,12 +319,12 @@ fn a_token_must_grant_joining_a_named_room_under_a_name() {
     let named = |identity: &str| Claims { identity: identity.into(), ..claims() };
     let in_room = |room: &str| with_video(|video| video.room = room.into());
     let cases = [
-        (without_video, Refusal::NoPermission),
-        (with_video(|video| video.room_join = false), Refusal::JoinNotGranted),
-        (named(""), Refusal::NoIdentity),
-        (named(&"x".repeat(257)), Refusal::IdentityTooLong),
-        (in_room(""), Refusal::NoRoom),
-        (in_room(&"x".repeat(257)), Refusal::RoomTooLong),
+        (without_video, JoinError::NoPermission),
+        (with_video(|video| video.room_join = false), JoinError::JoinNotGranted),
+        (named(""), JoinError::NoIdentity),
+        (named(&"x".repeat(257)), JoinError::IdentityTooLong),
+        (in_room(""), JoinError::NoRoom),
+        (in_room(&"x".repeat(257)), JoinError::RoomTooLong),
     ];
     for (claims, refusal) in cases {
         assert_eq!(v0(&claims, &[]), Err(refusal));
@@ -338,10 +338,10 @@ fn a_token_must_grant_joining_a_named_room_under_a_name() {
 fn checks_come_in_livekits_order() {
     let nothing = Claims { identity: String::new(), ..with_video(|video| *video = VideoGrant::default()) };
 
-    assert_eq!(v1(&nothing, "!"), Err(Refusal::Base64));
-    assert_eq!(v0(&nothing, &[]), Err(Refusal::JoinNotGranted));
+    assert_eq!(v1(&nothing, "!"), Err(JoinError::Base64));
+    assert_eq!(v0(&nothing, &[]), Err(JoinError::JoinNotGranted));
     let nameless = Claims { identity: String::new(), ..with_video(|video| video.room = String::new()) };
-    assert_eq!(v0(&nameless, &[]), Err(Refusal::NoIdentity));
+    assert_eq!(v0(&nameless, &[]), Err(JoinError::NoIdentity));
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn describing_oneself_needs_the_permission() {
     let attributes = BASE64_URL_SAFE.encode(r#"{"b":"2"}"#);
     let permitted = with_video(|video| video.can_update_own_metadata = Some(true));
 
-    assert_eq!(v0(&claims(), &[("attributes", &attributes)]), Err(Refusal::NoPermission));
+    assert_eq!(v0(&claims(), &[("attributes", &attributes)]), Err(JoinError::NoPermission));
     let join = v0(&permitted, &[("attributes", &attributes)]).unwrap();
     let both = [("a", "1"), ("b", "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(join.grants.attributes, HashMap::from(both));
@@ -363,7 +363,7 @@ fn describing_oneself_needs_the_permission() {
 fn undecodable_attributes_fail_validation_and_not_a_join() {
     let pairs = [("attributes", "!")];
 
-    assert_eq!(read_with(Mode::V0, Purpose::Validate, &claims(), &pairs), Err(Refusal::Attributes));
+    assert_eq!(read_with(Mode::V0, Purpose::Validate, &claims(), &pairs), Err(JoinError::Attributes));
     assert!(v0(&claims(), &pairs).is_ok());
 }
 
@@ -374,7 +374,7 @@ fn a_legacy_publisher_gets_an_identity_beside_its_own() {
     assert_eq!(join.grants.identity.as_str(), "alice#cam");
     assert!(!join.grants.video.may_subscribe());
     let silent = with_video(|video| video.can_publish = Some(false));
-    assert_eq!(v0(&silent, &[("publish", "cam")]), Err(Refusal::NoPermission));
+    assert_eq!(v0(&silent, &[("publish", "cam")]), Err(JoinError::NoPermission));
 }
 
 #[test]

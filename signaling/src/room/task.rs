@@ -100,8 +100,8 @@ impl RoomTask {
         match input {
             RoomInput::Join { join, outbox, reply, place: _place } => {
                 let result = self.room.join(now, *join);
-                if let Ok(connection) = result {
-                    self.outboxes.insert(connection, outbox);
+                if let Ok(connection) = &result {
+                    self.outboxes.insert(*connection, outbox);
                 }
                 // If nobody waits for the answer any more, the client is gone: its connection is closed like any other.
                 if let Err(Ok(connection)) = reply.send(result) {

@@ -8,7 +8,8 @@ use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
 use prost::Message as _;
 use serde_json::json;
-use signaling::http::{Admit, NotAdmitted};
+use signaling::http::Admit;
+use signaling::join::JoinError;
 
 use crate::server::{Answer, Request, Server, granting, join_token, token};
 
@@ -191,8 +192,8 @@ async fn a_room_that_joining_may_not_create_is_missing() {
 #[tokio::test]
 async fn whoever_owns_the_rooms_may_refuse_a_good_token_also_for_a_resume() {
     let admit: Admit = Arc::new(|grants| match grants.video.room.as_str() {
-        "closed" => Err(NotAdmitted::Never("closed to you".into())),
-        "opening" => Err(NotAdmitted::NotYet("opening".into())),
+        "closed" => Err(JoinError::Forbidden("closed to you".into())),
+        "opening" => Err(JoinError::NotYet("opening".into())),
         _ => Ok(()),
     });
     let server = Server::start_admitting(Some(admit), |_| {}).await;

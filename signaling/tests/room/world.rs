@@ -153,11 +153,11 @@ impl World {
     pub fn try_join(&mut self, join: Join) -> Result<ConnectionId, JoinError> {
         let hidden = join.grants.video.hidden.then(|| join.grants.identity.to_string());
         let result = self.room.join(self.now(), join);
-        if let (Ok(connection), Some(identity)) = (result, hidden)
+        if let (Ok(connection), Some(identity)) = (&result, hidden)
             && let Some(session) = self.room.session(&identity)
         {
             let sid = session.sid.clone();
-            self.hidden.insert(connection, Hidden { identity, sid });
+            self.hidden.insert(*connection, Hidden { identity, sid });
         }
         self.collect();
         result
