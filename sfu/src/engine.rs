@@ -26,7 +26,6 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use shared::media::{Codec, MediaKind};
-use slab::Slab;
 use tracing::debug;
 
 use self::budget::Budget;
@@ -43,6 +42,7 @@ use crate::command::{
     SubscriptionId, TransportEnd, TransportId,
 };
 use crate::demux::Discard;
+use crate::key::{Keyed, PublicationKey, SubscriptionKey, TransportKey};
 use crate::publication::Publication;
 use crate::run::{SendArena, Transmit};
 use crate::srtp::{SrtpReceiver, SrtpSender};
@@ -62,8 +62,6 @@ pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);
 struct Peer {
     id: TransportId,
     room: RoomId,
-    /// Tells this peer from an earlier one in the same slot, for timers.
-    generation: u64,
     transport: Box<Transport>,
     /// Where it is reached; a copy, for the hot path.
     path: Option<Path>,
@@ -73,13 +71,13 @@ struct Peer {
     receiver: Option<Box<SrtpReceiver>>,
     /// Our SSRC in RTCP to it.
     ssrc: u32,
-    /// What it publishes: slots, and which SSRC is what.
-    publications: Vec<usize>,
+    /// What it publishes, and which SSRC is what.
+    publications: Vec<PublicationKey>,
     streams: Vec<(u32, Stream)>,
     receive_extensions: ExtensionIds,
     twcc: Option<Box<TwccRecorder>>,
-    /// What it gets: slots.
-    subscriptions: Vec<usize>,
+    /// What it gets.
+    subscriptions: Vec<SubscriptionKey>,
     /// When its timer was last set for.
     scheduled: Option<Instant>,
     /// When it is closed. Its room knows it no more.
@@ -100,7 +98,7 @@ impl Peer {
 /// What an SSRC of a publisher carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stream {
-    publication: usize,
+    publication: PublicationKey,
     layer: u8,
     rtx: bool,
 }
@@ -118,20 +116,19 @@ pub struct Engine {
     config: EngineConfig,
     certificate: Certificate,
     epoch: Instant,
-    generation: u64,
-    peers: Slab<Peer>,
-    publications: Slab<Publication>,
-    subscriptions: Slab<Subscription>,
-    peer_of: HashMap<TransportId, usize>,
-    publication_of: HashMap<PublicationId, usize>,
-    subscription_of: HashMap<SubscriptionId, usize>,
-    paths: HashMap<Path, usize>,
-    ufrags: HashMap<String, usize>,
+    peers: Keyed<TransportId, Peer>,
+    publications: Keyed<PublicationId, Publication>,
+    subscriptions: Keyed<SubscriptionId, Subscription>,
+    peer_of: HashMap<TransportId, TransportKey>,
+    publication_of: HashMap<PublicationId, PublicationKey>,
+    subscription_of: HashMap<SubscriptionId, SubscriptionKey>,
+    paths: HashMap<Path, TransportKey>,
+    ufrags: HashMap<String, TransportKey>,
     /// The router's list: publications that have something to forward.
     news: News,
-    /// Slots of video subscriptions that have not met the present yet: they get the past also while nothing arrives.
-    starting: Vec<usize>,
-    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    /// Video subscriptions that have not met the present yet: they get the past also while nothing arrives.
+    starting: Vec<SubscriptionKey>,
+    timers: BinaryHeap<Reverse<(Instant, TransportKey)>>,
     clock: feedback::MediaClock,
     events: VecDeque<(RoomId, Event)>,
     /// ICE-TCP connections that were of transports which are no more.
@@ -154,10 +151,9 @@ impl Engine {
             config,
             certificate,
             epoch: now,
-            generation: 0,
-            peers: Slab::new(),
-            publications: Slab::new(),
-            subscriptions: Slab::new(),
+            peers: Keyed::default(),
+            publications: Keyed::default(),
+            subscriptions: Keyed::default(),
             peer_of: HashMap::new(),
             publication_of: HashMap::new(),
             subscription_of: HashMap::new(),
@@ -205,7 +201,7 @@ impl Engine {
     /// Brings the number of subscriptions of each kind in [`Stats`] up to date.
     pub fn count_subscriptions(&mut self) {
         let mut count = ByKind::default();
-        for (_, subscription) in &self.subscriptions {
+        for (_, subscription) in self.subscriptions.iter() {
             *count.of(self.publications[subscription.publication].section.kind) += 1;
         }
         self.stats.media.subscriptions = count;
@@ -213,19 +209,19 @@ impl Engine {
 
     /// When [`Engine::expire`] is next due; `None` while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Instant> {
-        let transport = self.timers.peek().map(|Reverse((at, ..))| *at);
+        let transport = self.timers.peek().map(|Reverse((at, _))| *at);
         let media = (!self.publications.is_empty()).then(|| self.clock.next());
         transport.into_iter().chain(media).chain(self.data.deadline()).min()
     }
 
     /// Does what time brings.
     pub fn expire<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
+        while let Some(&Reverse((at, slot))) = self.timers.peek() {
             if at > now {
                 break;
             }
             self.timers.pop();
-            let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.generation == generation) else { continue };
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
             peer.scheduled = None;
             self.serving = Some(Serving { slot, stage: Stage::Timer });
             if peer.closes_at.is_some_and(|due| due <= now) {
@@ -309,7 +305,7 @@ impl Engine {
         self.take_keys(slot, keys);
     }
 
-    fn take_keys(&mut self, slot: usize, keys: &KeyingMaterial) {
+    fn take_keys(&mut self, slot: TransportKey, keys: &KeyingMaterial) {
         let peer = &mut self.peers[slot];
         self.stats.handshakes.count(keys.profile);
         peer.sender = Some(SrtpSender::new(keys.profile, &keys.send_key, &keys.send_salt));
@@ -317,7 +313,7 @@ impl Engine {
         self.want_keyframes_for(slot);
     }
 
-    fn peer_slot(&mut self, transport: TransportId) -> Option<usize> {
+    fn peer_slot(&mut self, transport: TransportId) -> Option<TransportKey> {
         let slot = self.peer_of.get(&transport).copied();
         match slot {
             Some(slot) => self.serves(slot, Stage::Command),
@@ -338,14 +334,12 @@ impl Engine {
             self.stats.count(Discard::StaleCommand);
             return;
         }
-        self.generation += 1;
         let ufrag = local.ufrag.clone();
         let mut transport = Box::new(Transport::new(id, local, opener, &self.certificate, now));
         transport.set_datachannel_slow_threshold(self.config.datachannel_slow_threshold);
         let slot = self.peers.insert(Peer {
             id,
             room,
-            generation: self.generation,
             transport,
             path: None,
             paths: Vec::new(),
@@ -491,7 +485,7 @@ impl Engine {
     }
 
     /// Sets the wanted layer of a subscription, and sees to it that it can start.
-    fn choose_layer(&mut self, now: Instant, slot: usize) {
+    fn choose_layer(&mut self, now: Instant, slot: SubscriptionKey) {
         let subscription = &mut self.subscriptions[slot];
         let publication = &mut self.publications[subscription.publication];
         subscription.wanted = publication.best_layer(now, subscription.layer_max);
@@ -506,8 +500,8 @@ impl Engine {
         }
     }
 
-    fn remove_subscription(&mut self, slot: usize) {
-        let subscription = self.subscriptions.remove(slot);
+    fn remove_subscription(&mut self, slot: SubscriptionKey) {
+        let Some(subscription) = self.subscriptions.remove(slot) else { return };
         self.subscription_of.remove(&subscription.id);
         if let Some(publication) = self.publications.get_mut(subscription.publication) {
             publication.forget_subscription(slot);
@@ -517,28 +511,26 @@ impl Engine {
         }
     }
 
-    fn remove_publication(&mut self, slot: usize) {
-        let subscriptions = std::mem::take(&mut self.publications[slot].subscriptions);
-        for subscription in subscriptions {
-            self.remove_subscription(subscription);
+    fn remove_publication(&mut self, slot: PublicationKey) {
+        let Some(publication) = self.publications.remove(slot) else { return };
+        for subscription in &publication.subscriptions {
+            self.remove_subscription(*subscription);
         }
-        let publication = self.publications.remove(slot);
         self.publication_of.remove(&publication.id);
-        self.news.forget(slot);
         if let Some(peer) = self.peers.get_mut(publication.transport) {
             peer.publications.retain(|other| *other != slot);
             peer.streams.retain(|(_, stream)| stream.publication != slot);
         }
     }
 
-    fn close_now<T: Transmit>(&mut self, now: Instant, slot: usize, out: &mut SendArena<T>) {
+    fn close_now<T: Transmit>(&mut self, now: Instant, slot: TransportKey, out: &mut SendArena<T>) {
         self.peers[slot].transport.close(now);
         self.flush_transport(slot, out);
         self.remove_peer(slot);
     }
 
     /// Keeps only the association, until then.
-    fn close_later(&mut self, slot: usize, at: Instant) {
+    fn close_later(&mut self, slot: TransportKey, at: Instant) {
         self.remove_media_of(slot);
         let peer = &mut self.peers[slot];
         peer.closes_at = Some(at);
@@ -546,7 +538,7 @@ impl Engine {
         self.schedule(slot);
     }
 
-    fn remove_media_of(&mut self, slot: usize) {
+    fn remove_media_of(&mut self, slot: TransportKey) {
         for publication in std::mem::take(&mut self.peers[slot].publications) {
             self.remove_publication(publication);
         }
@@ -556,9 +548,9 @@ impl Engine {
     }
 
     /// Forgets a transport and all that hangs on it.
-    fn remove_peer(&mut self, slot: usize) {
+    fn remove_peer(&mut self, slot: TransportKey) {
         self.remove_media_of(slot);
-        let peer = self.peers.remove(slot);
+        let Some(peer) = self.peers.remove(slot) else { return };
         self.peer_of.remove(&peer.id);
         self.data.backlog -= peer.data_backlog;
         for path in peer.paths {
@@ -570,7 +562,7 @@ impl Engine {
     }
 
     /// A transport uses a path no more.
-    fn forget_path(&mut self, slot: usize, path: Path) {
+    fn forget_path(&mut self, slot: TransportKey, path: Path) {
         if self.paths.get(&path) == Some(&slot) {
             self.paths.remove(&path);
             if let Via::Tcp(connection) = path.via {
@@ -581,7 +573,7 @@ impl Engine {
 
     fn close_room<T: Transmit>(&mut self, now: Instant, room: RoomId, out: &mut SendArena<T>) {
         let is_open = |peer: &Peer| peer.room == room && peer.closes_at.is_none();
-        let slots: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_open(peer)).map(|(slot, _)| slot).collect();
+        let slots: Vec<TransportKey> = self.peers.iter().filter(|(_, peer)| is_open(peer)).map(|(slot, _)| slot).collect();
         for slot in slots {
             self.close_now(now, slot, out);
         }
@@ -589,7 +581,7 @@ impl Engine {
     }
 
     /// Takes from a transport what an input made it want: datagrams, outputs, a new deadline. May remove it.
-    fn after_transport<T: Transmit>(&mut self, now: Instant, slot: usize, out: &mut SendArena<T>) {
+    fn after_transport<T: Transmit>(&mut self, now: Instant, slot: TransportKey, out: &mut SendArena<T>) {
         let mut ended = None;
         loop {
             self.flush_transport(slot, out);
@@ -632,7 +624,7 @@ impl Engine {
         self.schedule(slot);
     }
 
-    fn end_transport(&mut self, slot: usize, end: TransportEnd) {
+    fn end_transport(&mut self, slot: TransportKey, end: TransportEnd) {
         let (transport, room) = (self.peers[slot].id, self.peers[slot].room);
         debug!(?transport, ?end, "transport ended");
         let closes = self.peers[slot].closes_at.is_some();
@@ -645,7 +637,7 @@ impl Engine {
     }
 
     /// Subscriptions made before the handshake was done have waited for this.
-    fn want_keyframes_for(&mut self, slot: usize) {
+    fn want_keyframes_for(&mut self, slot: TransportKey) {
         for &subscription in &self.peers[slot].subscriptions {
             let subscription = &self.subscriptions[subscription];
             if subscription.kind() == MediaKind::Video
@@ -658,7 +650,7 @@ impl Engine {
         }
     }
 
-    fn flush_transport<T: Transmit>(&mut self, slot: usize, out: &mut SendArena<T>) {
+    fn flush_transport<T: Transmit>(&mut self, slot: TransportKey, out: &mut SendArena<T>) {
         let peer = &mut self.peers[slot];
         while let Some((path, check)) = peer.transport.poll_check() {
             self.stats.path_checks_sent += 1;
@@ -676,16 +668,16 @@ impl Engine {
     }
 
     /// Sets the transport's timer, if it is due earlier than it was set for.
-    fn schedule(&mut self, slot: usize) {
+    fn schedule(&mut self, slot: TransportKey) {
         let peer = &mut self.peers[slot];
         let Some(due) = peer.transport.deadline().into_iter().chain(peer.closes_at).min() else { return };
         if peer.scheduled.is_none_or(|at| due < at) {
             peer.scheduled = Some(due);
-            self.timers.push(Reverse((due, slot, peer.generation)));
+            self.timers.push(Reverse((due, slot)));
         }
     }
 
-    fn emit(&mut self, publication: usize, event: impl FnOnce(PublicationId) -> Event) {
+    fn emit(&mut self, publication: PublicationKey, event: impl FnOnce(PublicationId) -> Event) {
         let publication = &self.publications[publication];
         if let Some(peer) = self.peers.get(publication.transport) {
             self.events.push_back((peer.room, event(publication.id)));

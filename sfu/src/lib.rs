@@ -14,6 +14,7 @@ pub mod history;
 pub mod ice;
 #[allow(clippy::disallowed_methods, reason = "the shell has the clock, the threads and the sockets")]
 pub mod io;
+pub mod key;
 pub mod publication;
 pub mod rewrite;
 pub mod rtcp;

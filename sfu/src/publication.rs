@@ -8,6 +8,7 @@ use shared::media::{Codec, MediaKind};
 use crate::audio::{AudioConfig, AudioLevel};
 use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, Ssrc};
 use crate::history::{History, PacketInfo};
+use crate::key::{SubscriptionKey, TransportKey};
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::ExtendedSequence;
 
@@ -343,20 +344,19 @@ impl LayerState {
 /// One published track.
 pub struct Publication {
     pub id: PublicationId,
-    /// Slot of the transport that it comes from.
-    pub transport: usize,
+    /// The transport that it comes from.
+    pub transport: TransportKey,
     pub section: ReceiveSection,
     pub muted: bool,
     pub layers: ArrayVec<LayerState, LAYERS_MAX>,
-    /// Slots of its subscriptions.
-    pub subscriptions: Vec<usize>,
+    pub subscriptions: Vec<SubscriptionKey>,
     /// When the first packet came that is in the router's list of news; `None` while there are none.
     pub news_since: Option<Instant>,
     pub audio_level: Option<AudioLevel>,
 }
 
 impl Publication {
-    pub fn new(id: PublicationId, transport: usize, section: ReceiveSection, audio: AudioConfig) -> Self {
+    pub fn new(id: PublicationId, transport: TransportKey, section: ReceiveSection, audio: AudioConfig) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
         let audio_level = (section.kind == MediaKind::Audio).then(|| AudioLevel::new(audio));
         Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), news_since: None, audio_level }
@@ -379,8 +379,8 @@ impl Publication {
         self.section = section;
     }
 
-    pub fn forget_subscription(&mut self, slot: usize) {
-        let Some(position) = self.subscriptions.iter().position(|other| *other == slot) else { return };
+    pub fn forget_subscription(&mut self, key: SubscriptionKey) {
+        let Some(position) = self.subscriptions.iter().position(|other| *other == key) else { return };
         self.subscriptions.remove(position);
         for layer in &mut self.layers {
             layer.served -= usize::from(position < layer.served);

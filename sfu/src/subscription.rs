@@ -9,6 +9,7 @@ use crate::audio::red_primary;
 use crate::codec::rewrite_vp8;
 use crate::command::{PayloadCodec, SendSection, SubscriptionId};
 use crate::history::{PacketInfo, StoredPacket};
+use crate::key::{PublicationKey, TransportKey};
 use crate::rewrite::{Rewriter, Stretch, ticks};
 use crate::rtcp::SenderReport;
 use crate::trailer::without_trailer;
@@ -54,9 +55,9 @@ pub struct Written {
 
 pub struct Subscription {
     pub id: SubscriptionId,
-    /// Slots of what it connects.
-    pub publication: usize,
-    pub transport: usize,
+    pub publication: PublicationKey,
+    /// The transport that it goes to.
+    pub transport: TransportKey,
     pub section: SendSection,
     pub paused: bool,
     pub layer_max: u8,
@@ -85,8 +86,8 @@ impl Subscription {
     pub fn new(
         now: Instant,
         id: SubscriptionId,
-        publication: usize,
-        transport: usize,
+        publication: PublicationKey,
+        transport: TransportKey,
         section: SendSection,
         source: &[PayloadCodec],
     ) -> Self {

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use super::{Engine, Stage};
 use crate::command::{DataChannel, Event, RoomId, TransportId};
+use crate::key::TransportKey;
 use crate::run::{SendArena, Transmit};
 
 /// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds of
@@ -140,8 +141,8 @@ pub(super) struct Sender {
     untaken: Loads,
     /// It is in [`DataFlow::waiting`].
     waits: bool,
-    /// Clients that were behind when it sent to them: slot and generation.
-    behind: Vec<(usize, u64)>,
+    /// Clients that were behind when it sent to them.
+    behind: Vec<TransportKey>,
 }
 
 /// What the rooms of a worker have not taken, and who waits for that.
@@ -149,8 +150,8 @@ pub(super) struct Sender {
 pub(super) struct DataFlow {
     rooms: HashMap<RoomId, Loads>,
     all: Loads,
-    /// Clients with reliable messages for their room, in turn: slot and generation.
-    waiting: VecDeque<(usize, u64)>,
+    /// Clients with reliable messages for their room, in turn.
+    waiting: VecDeque<TransportKey>,
     /// A room has taken something since they were last served.
     taken: bool,
     /// When those that wait for slower clients are looked after.
@@ -192,11 +193,10 @@ impl Engine {
                 self.stats.data_dropped.count(why);
             }
             let is_behind = channel == DataChannel::Reliable && peer.transport.is_behind(now, spare);
-            let subscriber = (slot, peer.generation);
             if is_behind && let Some(sender) = sender.and_then(|sender| self.peers.get_mut(sender)) {
                 let behind = &mut sender.data.behind;
-                if behind.len() < BEHIND_MAX && !behind.contains(&subscriber) {
-                    behind.push(subscriber);
+                if behind.len() < BEHIND_MAX && !behind.contains(&slot) {
+                    behind.push(slot);
                 }
             }
             self.after_transport(now, slot, out);
@@ -204,7 +204,7 @@ impl Engine {
     }
 
     /// Gives a message of a channel that is not reliable to the room, or drops it.
-    pub(super) fn on_lossy_data(&mut self, now: Instant, slot: usize, channel: DataChannel, payload: Bytes) {
+    pub(super) fn on_lossy_data(&mut self, now: Instant, slot: TransportKey, channel: DataChannel, payload: Bytes) {
         if self.makes_too_much_work_until(now, slot).is_some() {
             self.stats.data_received += 1;
             self.stats.data_over_rate += 1;
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     /// Gives reliable messages of a client to its room, unless it waits for its turn.
-    pub(super) fn on_reliable_data(&mut self, now: Instant, slot: usize) {
+    pub(super) fn on_reliable_data(&mut self, now: Instant, slot: TransportKey) {
         if self.peers[slot].closes_at.is_some() {
             // Nobody is there to hear of it.
             while self.peers[slot].transport.take_reliable(now).is_some() {}
@@ -226,7 +226,7 @@ impl Engine {
             let peer = &mut self.peers[slot];
             if peer.transport.has_reliable() {
                 peer.data.waits = true;
-                self.data.waiting.push_back((slot, peer.generation));
+                self.data.waiting.push_back(slot);
                 // Its turn may have been all that it had to wait for.
                 self.data.taken |= given;
             }
@@ -234,7 +234,7 @@ impl Engine {
     }
 
     /// Gives as much as may be of what a client that ends has left, and drops the rest: nobody would ask for it again.
-    pub(super) fn on_last_data(&mut self, now: Instant, slot: usize) {
+    pub(super) fn on_last_data(&mut self, now: Instant, slot: TransportKey) {
         while let Some(payload) = self.peers[slot].transport.take_reliable(now) {
             if self.may_give(slot, DataChannel::Reliable) {
                 self.give(slot, DataChannel::Reliable, payload);
@@ -286,8 +286,8 @@ impl Engine {
         let mut waiting = std::mem::take(&mut self.data.waiting);
         let mut served = VecDeque::new();
         let mut any = false;
-        waiting.retain(|&(slot, generation)| {
-            if self.peers.get(slot).is_none_or(|peer| peer.generation != generation) {
+        waiting.retain(|&slot| {
+            if self.peers.get(slot).is_none() {
                 return false;
             }
             self.serves(slot, Stage::Dtls);
@@ -296,7 +296,7 @@ impl Engine {
             let peer = &mut self.peers[slot];
             peer.data.waits = peer.transport.has_reliable();
             if peer.data.waits && given {
-                served.push_back((slot, generation));
+                served.push_back(slot);
             }
             any |= given;
             peer.data.waits && !given
@@ -307,7 +307,7 @@ impl Engine {
     }
 
     /// Gives a turn's worth of reliable messages to the room; whether there was one that could be given.
-    fn read_data(&mut self, now: Instant, slot: usize) -> bool {
+    fn read_data(&mut self, now: Instant, slot: TransportKey) -> bool {
         if self.waits_for_slower(now, slot) {
             return false;
         }
@@ -329,16 +329,13 @@ impl Engine {
     }
 
     /// Whether a client that this one has sent to is behind.
-    fn waits_for_slower(&mut self, now: Instant, slot: usize) -> bool {
+    fn waits_for_slower(&mut self, now: Instant, slot: TransportKey) -> bool {
         if self.peers[slot].data.behind.is_empty() {
             return false;
         }
         let spare = self.data.spare();
         let mut behind = std::mem::take(&mut self.peers[slot].data.behind);
-        behind.retain(|(slot, generation)| {
-            let peer = self.peers.get_mut(*slot).filter(|peer| peer.generation == *generation);
-            peer.is_some_and(|peer| peer.transport.is_behind(now, spare))
-        });
+        behind.retain(|slot| self.peers.get_mut(*slot).is_some_and(|peer| peer.transport.is_behind(now, spare)));
         let waits = !behind.is_empty();
         self.peers[slot].data.behind = behind;
         if waits {
@@ -348,20 +345,20 @@ impl Engine {
     }
 
     /// Until when a client has to wait whose messages go to so many.
-    fn makes_too_much_work_until(&self, now: Instant, slot: usize) -> Option<Instant> {
+    fn makes_too_much_work_until(&self, now: Instant, slot: TransportKey) -> Option<Instant> {
         let peer = &self.peers[slot];
         // Of all who send to the room: what it sends on waits among the commands of every room.
         let untaken = self.data.rooms.get(&peer.room).map(Loads::sum).unwrap_or_default();
         peer.data.fan_out.waits_until(now, self.peers.len(), untaken)
     }
 
-    fn may_give(&mut self, slot: usize, channel: DataChannel) -> bool {
+    fn may_give(&mut self, slot: TransportKey, channel: DataChannel) -> bool {
         let peer = &mut self.peers[slot];
         let of_room = self.data.rooms.get_mut(&peer.room).is_none_or(|room| room.of(channel).is_below(ROOM_MAX));
         of_room && peer.data.untaken.of(channel).is_below(CLIENT_MAX) && self.data.all.of(channel).is_below(WORKER_MAX)
     }
 
-    fn give(&mut self, slot: usize, channel: DataChannel, payload: Bytes) {
+    fn give(&mut self, slot: TransportKey, channel: DataChannel, payload: Bytes) {
         let peer = &mut self.peers[slot];
         let load = Load { messages: 1, bytes: payload.len() };
         peer.data.untaken.of(channel).add(load);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Engine;
 use crate::command::{Event, RoomId, TransportEnd, TransportId};
+use crate::key::TransportKey;
 use crate::transport::Via;
 
 /// What an engine is at while it serves one transport, for the log.
@@ -28,13 +29,13 @@ pub enum Stage {
 /// The transport that is being served, by its slot, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Serving {
-    pub(super) slot: usize,
+    pub(super) slot: TransportKey,
     pub(super) stage: Stage,
 }
 
 impl Engine {
     /// From here on a panic is the fault of this transport, or of none.
-    pub(super) fn serves(&mut self, slot: usize, stage: Stage) {
+    pub(super) fn serves(&mut self, slot: TransportKey, stage: Stage) {
         self.serving = Some(Serving { slot, stage });
     }
 

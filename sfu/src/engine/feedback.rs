@@ -7,6 +7,7 @@ use shared::media::MediaKind;
 use super::{Engine, Peer, Serving, Stage};
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
+use crate::key::{PublicationKey, SubscriptionKey, TransportKey};
 use crate::rtcp::{self, Feedback, ReportBlock, SenderReport};
 use crate::run::{SendArena, Transmit};
 
@@ -55,7 +56,7 @@ impl Engine {
     pub(super) fn receive_rtcp<T: Transmit>(
         &mut self,
         now: Instant,
-        slot: usize,
+        slot: TransportKey,
         datagram: &mut [u8],
         out: &mut SendArena<T>,
     ) -> Result<(), Discard> {
@@ -91,7 +92,7 @@ impl Engine {
         Ok(())
     }
 
-    fn take_sender_report(&mut self, now: Instant, slot: usize, report: SenderReport) {
+    fn take_sender_report(&mut self, now: Instant, slot: TransportKey, report: SenderReport) {
         let streams = &self.peers[slot].streams;
         let Some((_, stream)) = streams.iter().find(|(ssrc, stream)| *ssrc == report.ssrc && !stream.rtx) else {
             return;
@@ -102,7 +103,7 @@ impl Engine {
     }
 
     /// What a subscriber says of a stream that we send (RFC 3550, section 6.4.1).
-    fn take_report_block(&mut self, now: Instant, slot: usize, block: ReportBlock) {
+    fn take_report_block(&mut self, now: Instant, slot: TransportKey, block: ReportBlock) {
         let Some(subscription) = self.subscription_sending(slot, block.ssrc) else { return };
         let subscription = &mut self.subscriptions[subscription];
         let publication = &self.publications[subscription.publication];
@@ -118,13 +119,13 @@ impl Engine {
         }
     }
 
-    fn subscription_sending(&self, slot: usize, ssrc: u32) -> Option<usize> {
+    fn subscription_sending(&self, slot: TransportKey, ssrc: u32) -> Option<SubscriptionKey> {
         let subscriptions = &self.peers[slot].subscriptions;
         subscriptions.iter().copied().find(|subscription| self.subscriptions[*subscription].section.ssrc.0 == ssrc)
     }
 
     /// A subscriber's picture loss: the layer that it gets, or waits for, owes it a key frame.
-    fn take_keyframe_request(&mut self, slot: usize, media: u32) {
+    fn take_keyframe_request(&mut self, slot: TransportKey, media: u32) {
         self.stats.keyframe_requests_received += 1;
         let Some(subscription) = self.subscription_sending(slot, media) else { return };
         let subscription = &self.subscriptions[subscription];
@@ -161,7 +162,7 @@ impl Engine {
 
     /// NACKs and key-frame requests to publishers.
     fn ask_publishers<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (_, publication) in &mut self.publications {
+        for (_, publication) in self.publications.iter_mut() {
             self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let peer = &mut self.peers[publication.transport];
             let muted = publication.muted;
@@ -185,7 +186,7 @@ impl Engine {
 
     /// Transport-wide arrival times, without which libwebrtc's bitrate does not grow.
     fn send_transport_feedback<T: Transmit>(&mut self, out: &mut SendArena<T>) {
-        for (slot, peer) in &mut self.peers {
+        for (slot, peer) in self.peers.iter_mut() {
             self.serving = Some(Serving { slot, stage: Stage::Feedback });
             let Some(mut twcc) = peer.twcc.take() else { continue };
             self.rtcp.clear();
@@ -196,7 +197,7 @@ impl Engine {
     }
 
     fn send_receiver_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (slot, peer) in &mut self.peers {
+        for (slot, peer) in self.peers.iter_mut() {
             if peer.publications.is_empty() {
                 continue;
             }
@@ -216,7 +217,7 @@ impl Engine {
     }
 
     fn send_sender_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (_, subscription) in &mut self.subscriptions {
+        for (_, subscription) in self.subscriptions.iter_mut() {
             if now < subscription.report_due {
                 continue;
             }
@@ -244,7 +245,7 @@ impl Engine {
     }
 
     /// Lets every subscription of a publication aim at the highest layer that flows.
-    pub(super) fn choose_layers(&mut self, now: Instant, publication: usize) {
+    pub(super) fn choose_layers(&mut self, now: Instant, publication: PublicationKey) {
         self.serves(self.publications[publication].transport, Stage::Feedback);
         for index in 0..self.publications[publication].subscriptions.len() {
             let subscription = self.publications[publication].subscriptions[index];
@@ -253,7 +254,7 @@ impl Engine {
     }
 
     fn update_audio(&mut self, now: Instant) {
-        for (_, publication) in &mut self.publications {
+        for (_, publication) in self.publications.iter_mut() {
             let Some((level, active)) = publication.audio_level.as_mut().and_then(|audio| audio.update(now)) else {
                 continue;
             };
@@ -264,7 +265,7 @@ impl Engine {
     }
 
     fn report_stats(&mut self) {
-        for (_, publication) in &mut self.publications {
+        for (_, publication) in self.publications.iter_mut() {
             self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
             let room = self.peers[publication.transport].room;
             let stats = publication.stats();

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use shared::media::MediaKind;
-use slab::Slab;
 
 use super::{Engine, Peer, Serving, Stage};
+use crate::command::{SubscriptionId, TransportId};
 use crate::history::StoredPacket;
+use crate::key::{Keyed, PublicationKey, SubscriptionKey};
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
 use crate::stats::Stats;
@@ -62,8 +63,8 @@ impl Engine {
     }
 
     /// Gives a publication its turn. If something is left, tells when it should have the next.
-    fn serve<T: Transmit>(&mut self, now: Instant, slot: usize, until: u64, out: &mut SendArena<T>) -> Option<Instant> {
-        let publication = &self.publications[slot];
+    fn serve<T: Transmit>(&mut self, now: Instant, slot: PublicationKey, until: u64, out: &mut SendArena<T>) -> Option<Instant> {
+        let publication = self.publications.get(slot)?;
         self.serving = Some(Serving { slot: publication.transport, stage: Stage::Forwarding });
         let since = publication.news_since.unwrap_or(now);
         if awaits_rest_of_frame(publication) && now < since + FRAME_WAIT {
@@ -77,7 +78,7 @@ impl Engine {
 
     /// Fans a round of each layer's news out, or goes on with it, until so many packets have been sent in all. `true`:
     /// everybody has everything.
-    fn fan_out<T: Transmit>(&mut self, now: Instant, slot: usize, until: u64, out: &mut SendArena<T>) -> bool {
+    fn fan_out<T: Transmit>(&mut self, now: Instant, slot: PublicationKey, until: u64, out: &mut SendArena<T>) -> bool {
         let send_time = self.send_time(now);
         let Self { publications, subscriptions, peers, stats, .. } = self;
         let publication = &mut publications[slot];
@@ -123,7 +124,7 @@ impl Engine {
     }
 
     /// Answers a NACK from the layer's shared history (RFC 4585, RFC 4588).
-    pub(super) fn retransmit<T: Transmit>(&mut self, now: Instant, slot: usize, sequence: u16, out: &mut SendArena<T>) {
+    pub(super) fn retransmit<T: Transmit>(&mut self, now: Instant, slot: SubscriptionKey, sequence: u16, out: &mut SendArena<T>) {
         let send_time = self.send_time(now);
         let subscription = &mut self.subscriptions[slot];
         self.stats.nacks_received += 1;
@@ -159,7 +160,7 @@ impl Engine {
 fn skip_backlog(
     publication: &mut Publication,
     index: usize,
-    subscriptions: &mut Slab<Subscription>,
+    subscriptions: &mut Keyed<SubscriptionId, Subscription>,
     stats: &mut Stats,
 ) {
     let layer = &mut publication.layers[index];
@@ -193,8 +194,8 @@ fn fan_out_round<T: Transmit>(
     publication: &Publication,
     index: usize,
     until: u64,
-    subscriptions: &mut Slab<Subscription>,
-    peers: &Slab<Peer>,
+    subscriptions: &mut Keyed<SubscriptionId, Subscription>,
+    peers: &Keyed<TransportId, Peer>,
     stats: &mut Stats,
     send_time: u32,
     out: &mut SendArena<T>,

@@ -4,23 +4,20 @@ use std::collections::VecDeque;
 
 use shared::media::MediaKind;
 
-/// A queue for each kind of media. A slot is in it once at most.
+use crate::key::PublicationKey;
+
+/// A queue for each kind of media. A publication is in it once at most. Keys of those that are no more are met in turn.
 #[derive(Default)]
 pub(super) struct News {
-    audio: VecDeque<usize>,
-    video: VecDeque<usize>,
+    audio: VecDeque<PublicationKey>,
+    video: VecDeque<PublicationKey>,
 }
 
 impl News {
-    pub(super) fn of(&mut self, kind: MediaKind) -> &mut VecDeque<usize> {
+    pub(super) fn of(&mut self, kind: MediaKind) -> &mut VecDeque<PublicationKey> {
         match kind {
             MediaKind::Audio => &mut self.audio,
             MediaKind::Video => &mut self.video,
         }
-    }
-
-    pub(super) fn forget(&mut self, slot: usize) {
-        self.audio.retain(|other| *other != slot);
-        self.video.retain(|other| *other != slot);
     }
 }

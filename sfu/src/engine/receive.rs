@@ -11,6 +11,7 @@ use crate::codec::{Vp8Descriptor, is_keyframe_start};
 use crate::command::{Event, Mid, Rid, Ssrc, TransportId};
 use crate::demux::{Discard, PacketKind};
 use crate::history::PacketInfo;
+use crate::key::TransportKey;
 use crate::ice::{StunRefusal, is_response, local_ufrag_of};
 use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
@@ -130,7 +131,7 @@ impl Engine {
 
     /// Whether another client is at this address. Datagrams tell clients apart by their address alone, so whoever joined
     /// could silence any other one by a check of their own with a forged source.
-    fn is_taken(&self, now: Instant, path: &Path, slot: usize) -> bool {
+    fn is_taken(&self, now: Instant, path: &Path, slot: TransportKey) -> bool {
         let Some(owner) = self.paths.get(path).filter(|owner| **owner != slot) else { return false };
         let owner = &self.peers[*owner];
         let is_heard = owner.transport.last_heard().is_some_and(|heard| now < heard + PATH_TAKEN);
@@ -138,7 +139,7 @@ impl Engine {
     }
 
     /// From now on, what comes from this address belongs to this transport.
-    fn know_path(&mut self, slot: usize, path: Path) {
+    fn know_path(&mut self, slot: TransportKey, path: Path) {
         let peer = &mut self.peers[slot];
         peer.path = peer.transport.path();
         if self.paths.get(&path) == Some(&slot) {
@@ -153,7 +154,7 @@ impl Engine {
         self.paths.insert(path, slot);
     }
 
-    fn receive_rtp(&mut self, now: Instant, slot: usize, datagram: &mut [u8]) -> Result<(), Discard> {
+    fn receive_rtp(&mut self, now: Instant, slot: TransportKey, datagram: &mut [u8]) -> Result<(), Discard> {
         if datagram.len() > RTP_BYTES_MAX {
             return Err(Discard::TooLarge);
         }
@@ -179,7 +180,7 @@ impl Engine {
 
     /// Finds out what a new SSRC carries, by MID and RID (RFC 9143, RFC 8852), or by payload type where only one
     /// section can have sent it.
-    fn bind_stream(&mut self, slot: usize, packet: &RtpView<'_>) -> Option<Stream> {
+    fn bind_stream(&mut self, slot: TransportKey, packet: &RtpView<'_>) -> Option<Stream> {
         let peer = &mut self.peers[slot];
         if peer.streams.len() >= STREAMS_MAX {
             return None;
