@@ -12,6 +12,7 @@ use ring::hmac;
 use sfu::certificate::Certificate;
 use sfu::command::{ChannelOpener, DtlsRole, IceCredentials, PayloadCodec, SubscriptionId, TransportId};
 use sfu::history::{History, PacketInfo, StoredPacket};
+use sfu::key::Key;
 use sfu::rtcp::{self, Feedback, ReportBlock};
 use sfu::rtp::{RtpView, header_len};
 use sfu::srtp::{OVERHEAD_MAX, SrtpProfile, SrtpReceiver, SrtpSender};
@@ -91,7 +92,8 @@ fn rewrite_and_copy(bencher: Bencher) {
     let packet = |sequence| StoredPacket { info: info(sequence), dependency_descriptor: &[], payload: &payload };
     let mut subscriptions: Vec<Subscription> = (0..KEYS)
         .map(|number| {
-            let mut subscription = Subscription::new(now, SubscriptionId(number), 0, 0, sent(number), &source);
+            let mut subscription =
+                Subscription::new(now, SubscriptionId(number), Key::NONE, Key::NONE, sent(number), &source);
             subscription.start(now, 0, &info(1));
             subscription
         })

@@ -150,7 +150,9 @@ impl<Id, T> Keyed<Id, T> {
 
     /// All values with their keys, slot by slot.
     pub fn iter(&self) -> impl Iterator<Item = (Key<Id>, &T)> {
-        (0..).zip(&self.slots).filter_map(|(index, slot)| Some((Key::new(index, slot.generation), slot.value.as_ref()?)))
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(index, slot)| Some((Key::new(index, slot.generation), slot.value.as_ref()?)))
     }
 
     /// All values with their keys, slot by slot.
@@ -194,15 +196,18 @@ mod tests {
         assert_eq!(values.remove(first), Some("first"));
         let second = values.insert("second");
         assert_eq!(second.index, first.index, "the slot is used again");
-        assert_eq!((values.get(first), values.get_mut(first)), (None, None));
-        assert_eq!((values.remove(first), values[second]), (None, "second"));
+        assert_eq!(values.get(first), None);
+        assert_eq!(values.get_mut(first), None);
+        assert_eq!(values.remove(first), None);
+        assert_eq!(values[second], "second");
     }
 
     #[test]
     fn the_key_of_nothing_names_nothing() {
         let mut values: Keyed<(), _> = Keyed::default();
         values.insert(1);
-        assert_eq!((values.get(Key::NONE), values.remove(Key::NONE)), (None, None));
+        assert_eq!(values.get(Key::NONE), None);
+        assert_eq!(values.remove(Key::NONE), None);
     }
 
     #[test]

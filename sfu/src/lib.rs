@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod codec;
 pub mod command;
 pub mod demux;
+mod downlink;
 pub mod dtls;
 pub mod engine;
 #[doc(hidden)]

@@ -6,19 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
-use super::Engine;
-use super::fault::Serving;
-
 /// A transport has this part of its worker's time: several times what the fastest sender of data takes.
 const SHARE: u32 = 4;
 /// Time that may be taken at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Time that is owed at most, so that one packet of terrible cost does not silence a client for good.
 const OWED_MAX: Duration = Duration::from_secs(2);
-/// Time between two lines of the log that say that a budget is spent.
-const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// Time that a transport has left.
 #[derive(Debug)]
@@ -40,7 +33,7 @@ impl Budget {
     }
 
     /// Takes what a datagram cost. Whether that was the last that was left.
-    fn charge(&mut self, now: Instant, cost: Duration) -> bool {
+    pub(super) fn charge(&mut self, now: Instant, cost: Duration) -> bool {
         self.fill(now);
         let had = self.left > 0;
         self.left = self.left.saturating_sub(micros(cost)).max(-micros(OWED_MAX));
@@ -59,24 +52,6 @@ impl Budget {
 
 fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
-}
-
-impl Engine {
-    /// The datagram that was received last took so long: its transport pays. To be called for DTLS and RTCP.
-    pub fn charge(&mut self, now: Instant, cost: Duration) {
-        self.stats.control_micros += u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
-        let Some(Serving { slot, stage }) = self.serving else { return };
-        let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !peer.budget.charge(now, cost) {
-            return;
-        }
-        self.stats.budgets_spent += 1;
-        if self.budget_warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
-            self.budget_warned_at = Some(now);
-            let (room, transport) = (peer.room, peer.id);
-            warn!(?room, ?transport, ?stage, ?cost, "a transport takes too much of its worker's time: it is slowed");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,14 @@
 //!
 //! [`Command::DataTaken`]: crate::command::Command::DataTaken
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Engine, Stage};
+use super::Engine;
+use super::load::{Load, Loads};
+use super::serving::Stage;
 use crate::command::{DataChannel, Event, RoomId, TransportId};
 use crate::key::TransportKey;
 use crate::run::{SendArena, Transmit};
@@ -42,133 +44,6 @@ const BEHIND_CHECK: Duration = Duration::from_millis(50);
 const FAN_OUT_PAUSE: Duration = Duration::from_millis(10);
 /// Clients whose being behind one sender waits for at a time; later ones are found when it goes on.
 const BEHIND_MAX: usize = 16;
-/// Reliable data that waits for the clients of one worker, in bytes: while there is more, only a MiB waits for each.
-const BACKLOG_MAX: usize = 256 * 1024 * 1024;
-
-/// Work that the messages of one client may make in a second: their bytes and [`MESSAGE_WORK`] for each, times the clients
-/// that they go to. Twelve thousand receivers of ten short messages a second each; some half of a worker's time.
-const FAN_OUT_PER_SECOND: u64 = 128 << 20;
-/// So many seconds of it at once.
-const FAN_OUT_AT_ONCE: Duration = Duration::from_secs(2);
-/// What a message costs beside its bytes: a packet of SCTP and DTLS, and a system call's part.
-const MESSAGE_WORK: usize = 1 << 10;
-
-/// Messages and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
-}
-
-impl Load {
-    fn is_below(&self, limit: Load) -> bool {
-        self.messages < limit.messages && self.bytes < limit.bytes
-    }
-
-    fn add(&mut self, other: Load) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
-
-    fn remove(&mut self, other: Load) {
-        self.messages = self.messages.saturating_sub(other.messages);
-        self.bytes = self.bytes.saturating_sub(other.bytes);
-    }
-}
-
-/// The load of each kind of data: neither takes the other's room.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Loads {
-    reliable: Load,
-    lossy: Load,
-}
-
-impl Loads {
-    fn of(&mut self, channel: DataChannel) -> &mut Load {
-        match channel {
-            DataChannel::Reliable => &mut self.reliable,
-            DataChannel::Lossy | DataChannel::DataTrack => &mut self.lossy,
-        }
-    }
-
-    fn sum(&self) -> Load {
-        let mut sum = self.reliable;
-        sum.add(self.lossy);
-        sum
-    }
-
-    fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// What the messages of one client have made the worker do.
-#[derive(Debug, Default)]
-struct FanOut {
-    /// When that is within [`FAN_OUT_PER_SECOND`].
-    paid_at: Option<Instant>,
-    /// Most clients that one of them went to.
-    receivers: usize,
-}
-
-impl FanOut {
-    /// Notes messages that went to so many clients.
-    fn add(&mut self, now: Instant, receivers: usize, load: Load) {
-        self.paid_at = Some(self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, load));
-        self.receivers = self.receivers.max(receivers);
-    }
-
-    /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many as
-    /// its own has: before any of that is known, to all who are here.
-    fn waits_until(&self, now: Instant, all: usize, untaken: Load) -> Option<Instant> {
-        let receivers = if self.receivers == 0 { all } else { self.receivers };
-        let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, untaken);
-        (paid_at > now + FAN_OUT_AT_ONCE).then(|| paid_at - FAN_OUT_AT_ONCE)
-    }
-}
-
-/// How long such work takes at the rate.
-fn time_of(receivers: usize, load: Load) -> Duration {
-    let work = load.messages.saturating_mul(MESSAGE_WORK).saturating_add(load.bytes).saturating_mul(receivers) as u64;
-    Duration::from_micros(work.saturating_mul(1_000_000) / FAN_OUT_PER_SECOND)
-}
-
-/// A client as a sender of data.
-#[derive(Debug, Default)]
-pub(super) struct Sender {
-    fan_out: FanOut,
-    /// What its room has not taken.
-    untaken: Loads,
-    /// It is in [`DataFlow::waiting`].
-    waits: bool,
-    /// Clients that were behind when it sent to them.
-    behind: Vec<TransportKey>,
-}
-
-/// What the rooms of a worker have not taken, and who waits for that.
-#[derive(Debug, Default)]
-pub(super) struct DataFlow {
-    rooms: HashMap<RoomId, Loads>,
-    all: Loads,
-    /// Clients with reliable messages for their room, in turn.
-    waiting: VecDeque<TransportKey>,
-    /// A room has taken something since they were last served.
-    taken: bool,
-    /// When those that wait for slower clients are looked after.
-    check: Option<Instant>,
-    /// Bytes of reliable data that clients have not acknowledged.
-    pub(super) backlog: usize,
-}
-
-impl DataFlow {
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.check
-    }
-
-    fn spare(&self) -> usize {
-        BACKLOG_MAX.saturating_sub(self.backlog)
-    }
-}
 
 impl Engine {
     /// Sends a message of `from`, or of nobody here, to clients.
@@ -180,36 +55,36 @@ impl Engine {
         (channel, payload): (DataChannel, &Bytes),
         out: &mut SendArena<T>,
     ) {
-        let sender = from.and_then(|from| self.peer_of.get(&from).copied());
+        let sender = from.and_then(|from| self.transport_keys.get(&from).copied());
         if let Some(sender) = sender {
             let load = Load { messages: 1, bytes: payload.len() };
-            self.peers[sender].data.fan_out.add(now, to.len(), load);
+            self.transports[sender].data.fan_out.add(now, to.len(), load);
         }
         for transport in to {
-            let Some(slot) = self.peer_slot(*transport) else { continue };
+            let Some(key) = self.transport_key(*transport) else { continue };
             let spare = self.data.spare();
-            let peer = &mut self.peers[slot];
-            if let Err(why) = peer.transport.send_data_within(now, channel, payload, spare) {
+            let hosted = &mut self.transports[key];
+            if let Err(why) = hosted.transport.send_data_within(now, channel, payload, spare) {
                 self.stats.data_dropped.count(why);
             }
-            let is_behind = channel == DataChannel::Reliable && peer.transport.is_behind(now, spare);
-            if is_behind && let Some(sender) = sender.and_then(|sender| self.peers.get_mut(sender)) {
+            let is_behind = channel == DataChannel::Reliable && hosted.transport.is_behind(now, spare);
+            if is_behind && let Some(sender) = sender.and_then(|sender| self.transports.get_mut(sender)) {
                 let behind = &mut sender.data.behind;
-                if behind.len() < BEHIND_MAX && !behind.contains(&slot) {
-                    behind.push(slot);
+                if behind.len() < BEHIND_MAX && !behind.contains(&key) {
+                    behind.push(key);
                 }
             }
-            self.after_transport(now, slot, out);
+            self.after_transport(now, key, out);
         }
     }
 
     /// Gives a message of a channel that is not reliable to the room, or drops it.
-    pub(super) fn on_lossy_data(&mut self, now: Instant, slot: TransportKey, channel: DataChannel, payload: Bytes) {
-        if self.makes_too_much_work_until(now, slot).is_some() {
+    pub(super) fn on_lossy_data(&mut self, now: Instant, key: TransportKey, channel: DataChannel, payload: Bytes) {
+        if self.makes_too_much_work_until(now, key).is_some() {
             self.stats.data_received += 1;
             self.stats.data_over_rate += 1;
-        } else if self.may_give(slot, channel) {
-            self.give(slot, channel, payload);
+        } else if self.may_give(key, channel) {
+            self.give(key, channel, payload);
         } else {
             self.stats.data_received += 1;
             self.stats.data_overflow += 1;
@@ -217,16 +92,16 @@ impl Engine {
     }
 
     /// Gives reliable messages of a client to its room, unless it waits for its turn.
-    pub(super) fn on_reliable_data(&mut self, now: Instant, slot: TransportKey) {
-        if self.peers[slot].closes_at.is_some() {
+    pub(super) fn on_reliable_data(&mut self, now: Instant, key: TransportKey) {
+        if self.transports[key].closes_at.is_some() {
             // Nobody is there to hear of it.
-            while self.peers[slot].transport.take_reliable(now).is_some() {}
-        } else if !self.peers[slot].data.waits {
-            let given = self.read_data(now, slot);
-            let peer = &mut self.peers[slot];
-            if peer.transport.has_reliable() {
-                peer.data.waits = true;
-                self.data.waiting.push_back(slot);
+            while self.transports[key].transport.take_reliable(now).is_some() {}
+        } else if !self.transports[key].data.waits {
+            let given = self.read_data(now, key);
+            let hosted = &mut self.transports[key];
+            if hosted.transport.has_reliable() {
+                hosted.data.waits = true;
+                self.data.waiting.push_back(key);
                 // Its turn may have been all that it had to wait for.
                 self.data.taken |= given;
             }
@@ -234,10 +109,10 @@ impl Engine {
     }
 
     /// Gives as much as may be of what a client that ends has left, and drops the rest: nobody would ask for it again.
-    pub(super) fn on_last_data(&mut self, now: Instant, slot: TransportKey) {
-        while let Some(payload) = self.peers[slot].transport.take_reliable(now) {
-            if self.may_give(slot, DataChannel::Reliable) {
-                self.give(slot, DataChannel::Reliable, payload);
+    pub(super) fn on_last_data(&mut self, now: Instant, key: TransportKey) {
+        while let Some(payload) = self.transports[key].transport.take_reliable(now) {
+            if self.may_give(key, DataChannel::Reliable) {
+                self.give(key, DataChannel::Reliable, payload);
             } else {
                 self.stats.data_received += 1;
                 self.stats.data_overflow += 1;
@@ -247,8 +122,8 @@ impl Engine {
 
     /// The room has done with so much.
     pub(super) fn on_data_taken(&mut self, room: RoomId, transport: TransportId, channel: DataChannel, taken: Load) {
-        if let Some(slot) = self.peer_of.get(&transport) {
-            self.peers[*slot].data.untaken.of(channel).remove(taken);
+        if let Some(key) = self.transport_keys.get(&transport) {
+            self.transports[*key].data.untaken.of(channel).remove(taken);
         }
         if let Some(loads) = self.data.rooms.get_mut(&room) {
             loads.of(channel).remove(taken);
@@ -286,20 +161,20 @@ impl Engine {
         let mut waiting = std::mem::take(&mut self.data.waiting);
         let mut served = VecDeque::new();
         let mut any = false;
-        waiting.retain(|&slot| {
-            if self.peers.get(slot).is_none() {
+        waiting.retain(|&key| {
+            if self.transports.get(key).is_none() {
                 return false;
             }
-            self.serves(slot, Stage::Dtls);
-            let given = self.read_data(now, slot);
-            self.flush_transport(slot, out);
-            let peer = &mut self.peers[slot];
-            peer.data.waits = peer.transport.has_reliable();
-            if peer.data.waits && given {
-                served.push_back(slot);
+            self.serves(key, Stage::Dtls);
+            let given = self.read_data(now, key);
+            self.flush_transport(key, out);
+            let hosted = &mut self.transports[key];
+            hosted.data.waits = hosted.transport.has_reliable();
+            if hosted.data.waits && given {
+                served.push_back(key);
             }
             any |= given;
-            peer.data.waits && !given
+            hosted.data.waits && !given
         });
         waiting.append(&mut served);
         self.data.waiting = waiting;
@@ -307,37 +182,37 @@ impl Engine {
     }
 
     /// Gives a turn's worth of reliable messages to the room; whether there was one that could be given.
-    fn read_data(&mut self, now: Instant, slot: TransportKey) -> bool {
-        if self.waits_for_slower(now, slot) {
+    fn read_data(&mut self, now: Instant, key: TransportKey) -> bool {
+        if self.waits_for_slower(now, key) {
             return false;
         }
-        if let Some(until) = self.makes_too_much_work_until(now, slot) {
+        if let Some(until) = self.makes_too_much_work_until(now, key) {
             let until = until.max(now + FAN_OUT_PAUSE);
             self.data.check = Some(self.data.check.map_or(until, |at| at.min(until)));
             return false;
         }
         let mut given = 0;
         while given < MESSAGES_A_TURN
-            && self.makes_too_much_work_until(now, slot).is_none()
-            && self.may_give(slot, DataChannel::Reliable)
-            && let Some(payload) = self.peers[slot].transport.take_reliable(now)
+            && self.makes_too_much_work_until(now, key).is_none()
+            && self.may_give(key, DataChannel::Reliable)
+            && let Some(payload) = self.transports[key].transport.take_reliable(now)
         {
-            self.give(slot, DataChannel::Reliable, payload);
+            self.give(key, DataChannel::Reliable, payload);
             given += 1;
         }
         given > 0
     }
 
     /// Whether a client that this one has sent to is behind.
-    fn waits_for_slower(&mut self, now: Instant, slot: TransportKey) -> bool {
-        if self.peers[slot].data.behind.is_empty() {
+    fn waits_for_slower(&mut self, now: Instant, key: TransportKey) -> bool {
+        if self.transports[key].data.behind.is_empty() {
             return false;
         }
         let spare = self.data.spare();
-        let mut behind = std::mem::take(&mut self.peers[slot].data.behind);
-        behind.retain(|slot| self.peers.get_mut(*slot).is_some_and(|peer| peer.transport.is_behind(now, spare)));
+        let mut behind = std::mem::take(&mut self.transports[key].data.behind);
+        behind.retain(|key| self.transports.get_mut(*key).is_some_and(|hosted| hosted.transport.is_behind(now, spare)));
         let waits = !behind.is_empty();
-        self.peers[slot].data.behind = behind;
+        self.transports[key].data.behind = behind;
         if waits {
             self.data.check.get_or_insert(now + BEHIND_CHECK);
         }
@@ -345,26 +220,28 @@ impl Engine {
     }
 
     /// Until when a client has to wait whose messages go to so many.
-    fn makes_too_much_work_until(&self, now: Instant, slot: TransportKey) -> Option<Instant> {
-        let peer = &self.peers[slot];
+    fn makes_too_much_work_until(&self, now: Instant, key: TransportKey) -> Option<Instant> {
+        let hosted = &self.transports[key];
         // Of all who send to the room: what it sends on waits among the commands of every room.
-        let untaken = self.data.rooms.get(&peer.room).map(Loads::sum).unwrap_or_default();
-        peer.data.fan_out.waits_until(now, self.peers.len(), untaken)
+        let untaken = self.data.rooms.get(&hosted.room).map(Loads::sum).unwrap_or_default();
+        hosted.data.fan_out.waits_until(now, self.transports.len(), untaken)
     }
 
-    fn may_give(&mut self, slot: TransportKey, channel: DataChannel) -> bool {
-        let peer = &mut self.peers[slot];
-        let of_room = self.data.rooms.get_mut(&peer.room).is_none_or(|room| room.of(channel).is_below(ROOM_MAX));
-        of_room && peer.data.untaken.of(channel).is_below(CLIENT_MAX) && self.data.all.of(channel).is_below(WORKER_MAX)
+    fn may_give(&mut self, key: TransportKey, channel: DataChannel) -> bool {
+        let hosted = &mut self.transports[key];
+        let of_room = self.data.rooms.get_mut(&hosted.room).is_none_or(|room| room.of(channel).is_below(ROOM_MAX));
+        of_room
+            && hosted.data.untaken.of(channel).is_below(CLIENT_MAX)
+            && self.data.all.of(channel).is_below(WORKER_MAX)
     }
 
-    fn give(&mut self, slot: TransportKey, channel: DataChannel, payload: Bytes) {
-        let peer = &mut self.peers[slot];
+    fn give(&mut self, key: TransportKey, channel: DataChannel, payload: Bytes) {
+        let hosted = &mut self.transports[key];
         let load = Load { messages: 1, bytes: payload.len() };
-        peer.data.untaken.of(channel).add(load);
-        self.data.rooms.entry(peer.room).or_default().of(channel).add(load);
+        hosted.data.untaken.of(channel).add(load);
+        self.data.rooms.entry(hosted.room).or_default().of(channel).add(load);
         self.data.all.of(channel).add(load);
         self.stats.data_received += 1;
-        self.events.push_back((peer.room, Event::Data { transport: peer.id, channel, payload }));
+        self.events.push_back((hosted.room, Event::Data { transport: hosted.id, channel, payload }));
     }
 }

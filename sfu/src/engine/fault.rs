@@ -6,47 +6,25 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::serving::{Serving, Stage};
 use crate::command::{Event, RoomId, TransportEnd, TransportId};
 use crate::key::TransportKey;
 use crate::transport::Via;
 
-/// What an engine is at while it serves one transport, for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    ConnectivityCheck,
-    /// Handshake, and SCTP inside of it.
-    Dtls,
-    Rtp,
-    Rtcp,
-    Command,
-    Timer,
-    /// Sending on what the transport publishes.
-    Forwarding,
-    /// Periodic feedback and reports about what the transport publishes.
-    Feedback,
-}
-
-/// The transport that is being served, by its slot, and how.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Serving {
-    pub(super) slot: TransportKey,
-    pub(super) stage: Stage,
-}
-
 impl Engine {
     /// From here on a panic is the fault of this transport, or of none.
-    pub(super) fn serves(&mut self, slot: TransportKey, stage: Stage) {
-        self.serving = Some(Serving { slot, stage });
+    pub(super) fn serves(&mut self, key: TransportKey, stage: Stage) {
+        self.serving = Some(Serving { key, stage });
     }
 
     /// Ends the transport that was being served when a call panicked, and tells its room. `None`: none was, so that
     /// [`Engine::restart`] is all that is left.
     pub fn end_served(&mut self) -> Option<(RoomId, TransportId, Stage)> {
-        let Serving { slot, stage } = self.serving.take()?;
-        let peer = self.peers.get(slot)?;
-        let (room, transport) = (peer.room, peer.id);
+        let Serving { key, stage } = self.serving.take()?;
+        let hosted = self.transports.get(key)?;
+        let (room, transport) = (hosted.room, hosted.id);
         self.stats.panics += 1;
-        self.end_transport(slot, TransportEnd::InternalError);
+        self.end_transport(key, TransportEnd::InternalError);
         Some((room, transport, stage))
     }
 
@@ -65,10 +43,10 @@ impl Engine {
         });
         fresh.unused_connections.extend(connections);
         // Of those that are closing their rooms know already.
-        for (_, peer) in self.peers.iter().filter(|(_, peer)| peer.closes_at.is_none()) {
+        for (_, hosted) in self.transports.iter().filter(|(_, hosted)| hosted.closes_at.is_none()) {
             let end = TransportEnd::InternalError;
             fresh.stats.ended.count(end);
-            fresh.events.push_back((peer.room, Event::TransportEnded { transport: peer.id, end }));
+            fresh.events.push_back((hosted.room, Event::TransportEnded { transport: hosted.id, end }));
         }
         std::mem::replace(self, fresh)
     }

@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use shared::media::MediaKind;
 
-use super::{Engine, Peer, Serving, Stage};
+use super::Engine;
+use super::clock::due;
+use super::serving::{Serving, Stage};
+use super::subscriptions::choose_layer;
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
-use crate::key::{PublicationKey, SubscriptionKey, TransportKey};
+use crate::key::{SubscriptionKey, TransportKey};
 use crate::rtcp::{self, Feedback, ReportBlock, SenderReport};
 use crate::run::{SendArena, Transmit};
 
@@ -23,67 +26,38 @@ const LAYER_INTERVAL: Duration = Duration::from_millis(200);
 /// What would be longer comes of a clock that was set, or of a report that was made up.
 const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
 
-/// When each periodic duty is next due.
-pub(super) struct MediaClock {
-    tick: Instant,
-    twcc: Instant,
-    receiver_reports: Instant,
-    layers: Instant,
-    audio: Instant,
-    stats: Instant,
-}
-
-impl MediaClock {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { tick: now, twcc: now, receiver_reports: now, layers: now, audio: now, stats: now + STATS_INTERVAL }
-    }
-
-    pub(super) fn next(&self) -> Instant {
-        self.tick
-    }
-}
-
-/// Whether a duty is due; if so it is next due an interval from now.
-fn due(at: &mut Instant, now: Instant, interval: Duration) -> bool {
-    let due = now >= *at;
-    if due {
-        *at = now + interval;
-    }
-    due
-}
-
 impl Engine {
     pub(super) fn receive_rtcp<T: Transmit>(
         &mut self,
         now: Instant,
-        slot: TransportKey,
+        key: TransportKey,
         datagram: &mut [u8],
         out: &mut SendArena<T>,
     ) -> Result<(), Discard> {
-        let receiver = self.peers[slot].receiver.as_mut().ok_or(Discard::NoKeys)?;
+        let receiver = self.transports[key].receiver.as_mut().ok_or(Discard::NoKeys)?;
         let length = receiver.open_rtcp(datagram)?;
         self.stats.rtcp_received += 1;
         for feedback in rtcp::parse(&datagram[..length]) {
             match feedback.map_err(|_| Discard::RtcpMalformed)? {
                 Feedback::SenderReport(report, blocks) => {
-                    self.take_sender_report(now, slot, report);
-                    blocks.for_each(|block| self.take_report_block(now, slot, block));
+                    self.take_sender_report(now, key, report);
+                    blocks.for_each(|block| self.take_report_block(now, key, block));
                 }
                 Feedback::ReceiverReport { blocks, .. } => {
-                    blocks.for_each(|block| self.take_report_block(now, slot, block));
+                    blocks.for_each(|block| self.take_report_block(now, key, block));
                 }
                 Feedback::Nack { media, pairs, .. } => {
-                    if let Some(subscription) = self.subscription_sending(slot, media) {
+                    if let Some(subscription) = self.subscription_sending(key, media) {
                         for sequence in pairs {
                             self.retransmit(now, subscription, sequence, out);
                         }
                     }
                 }
-                Feedback::Pli { media, .. } => self.take_keyframe_request(slot, media),
+                Feedback::Pli { media, .. } => self.take_keyframe_request(key, media),
                 Feedback::Fir { entries, .. } => {
                     for entry in entries {
                         self.stats.firs_received += 1;
-                        self.take_keyframe_request(slot, entry.media);
+                        self.take_keyframe_request(key, entry.media);
                     }
                 }
                 Feedback::TransportCc(_) | Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
@@ -92,8 +66,8 @@ impl Engine {
         Ok(())
     }
 
-    fn take_sender_report(&mut self, now: Instant, slot: TransportKey, report: SenderReport) {
-        let streams = &self.peers[slot].streams;
+    fn take_sender_report(&mut self, now: Instant, key: TransportKey, report: SenderReport) {
+        let streams = &self.transports[key].streams;
         let Some((_, stream)) = streams.iter().find(|(ssrc, stream)| *ssrc == report.ssrc && !stream.rtx) else {
             return;
         };
@@ -103,8 +77,8 @@ impl Engine {
     }
 
     /// What a subscriber says of a stream that we send (RFC 3550, section 6.4.1).
-    fn take_report_block(&mut self, now: Instant, slot: TransportKey, block: ReportBlock) {
-        let Some(subscription) = self.subscription_sending(slot, block.ssrc) else { return };
+    fn take_report_block(&mut self, now: Instant, key: TransportKey, block: ReportBlock) {
+        let Some(subscription) = self.subscription_sending(key, block.ssrc) else { return };
         let subscription = &mut self.subscriptions[subscription];
         let publication = &self.publications[subscription.publication];
         let quality = self.stats.media.sent.of(publication.section.kind);
@@ -119,15 +93,15 @@ impl Engine {
         }
     }
 
-    fn subscription_sending(&self, slot: TransportKey, ssrc: u32) -> Option<SubscriptionKey> {
-        let subscriptions = &self.peers[slot].subscriptions;
+    fn subscription_sending(&self, key: TransportKey, ssrc: u32) -> Option<SubscriptionKey> {
+        let subscriptions = &self.transports[key].subscriptions;
         subscriptions.iter().copied().find(|subscription| self.subscriptions[*subscription].section.ssrc.0 == ssrc)
     }
 
     /// A subscriber's picture loss: the layer that it gets, or waits for, owes it a key frame.
-    fn take_keyframe_request(&mut self, slot: TransportKey, media: u32) {
+    fn take_keyframe_request(&mut self, key: TransportKey, media: u32) {
         self.stats.keyframe_requests_received += 1;
-        let Some(subscription) = self.subscription_sending(slot, media) else { return };
+        let Some(subscription) = self.subscription_sending(key, media) else { return };
         let subscription = &self.subscriptions[subscription];
         let layer = subscription.current.unwrap_or(subscription.wanted);
         if let Some(layer) = self.publications[subscription.publication].layers.get_mut(usize::from(layer)) {
@@ -163,8 +137,8 @@ impl Engine {
     /// NACKs and key-frame requests to publishers.
     fn ask_publishers<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         for (_, publication) in self.publications.iter_mut() {
-            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
-            let peer = &mut self.peers[publication.transport];
+            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+            let hosted = &mut self.transports[publication.transport];
             let muted = publication.muted;
             let (video, nack) = (publication.section.kind == MediaKind::Video, publication.section.nack);
             for layer in &mut publication.layers {
@@ -173,46 +147,46 @@ impl Engine {
                 layer.due_nacks(now, &mut self.lost);
                 if nack {
                     self.stats.nacks_sent += self.lost.len() as u64;
-                    rtcp::write_nack(&mut self.rtcp, peer.ssrc, ssrc.0, self.lost.iter().copied());
+                    rtcp::write_nack(&mut self.rtcp, hosted.downlink.ssrc, ssrc.0, self.lost.iter().copied());
                 }
                 if video && !muted && layer.keyframe_due(now) {
                     self.stats.keyframe_requests_sent += 1;
-                    rtcp::write_pli(&mut self.rtcp, peer.ssrc, ssrc.0);
+                    rtcp::write_pli(&mut self.rtcp, hosted.downlink.ssrc, ssrc.0);
                 }
-                send_rtcp(peer, &mut self.rtcp, out);
+                hosted.downlink.send_rtcp(&mut self.rtcp, out);
             }
         }
     }
 
     /// Transport-wide arrival times, without which libwebrtc's bitrate does not grow.
     fn send_transport_feedback<T: Transmit>(&mut self, out: &mut SendArena<T>) {
-        for (slot, peer) in self.peers.iter_mut() {
-            self.serving = Some(Serving { slot, stage: Stage::Feedback });
-            let Some(mut twcc) = peer.twcc.take() else { continue };
+        for (key, hosted) in self.transports.iter_mut() {
+            self.serving = Some(Serving { key, stage: Stage::Feedback });
+            let Some(mut twcc) = hosted.twcc.take() else { continue };
             self.rtcp.clear();
             twcc.write_feedback(&mut self.rtcp);
-            send_rtcp(peer, &mut self.rtcp, out);
-            peer.twcc = Some(twcc);
+            hosted.downlink.send_rtcp(&mut self.rtcp, out);
+            hosted.twcc = Some(twcc);
         }
     }
 
     fn send_receiver_reports<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (slot, peer) in self.peers.iter_mut() {
-            if peer.publications.is_empty() {
+        for (key, hosted) in self.transports.iter_mut() {
+            if hosted.publications.is_empty() {
                 continue;
             }
-            self.serving = Some(Serving { slot, stage: Stage::Feedback });
+            self.serving = Some(Serving { key, stage: Stage::Feedback });
             let mut blocks: arrayvec::ArrayVec<ReportBlock, 31> = arrayvec::ArrayVec::new();
-            for slot in &peer.publications {
-                for layer in &mut self.publications[*slot].layers {
+            for key in &hosted.publications {
+                for layer in &mut self.publications[*key].layers {
                     if let (false, Some(block)) = (blocks.is_full(), layer.report_block(now)) {
                         blocks.push(block);
                     }
                 }
             }
             self.rtcp.clear();
-            rtcp::write_receiver_report(&mut self.rtcp, peer.ssrc, &blocks);
-            send_rtcp(peer, &mut self.rtcp, out);
+            rtcp::write_receiver_report(&mut self.rtcp, hosted.downlink.ssrc, &blocks);
+            hosted.downlink.send_rtcp(&mut self.rtcp, out);
         }
     }
 
@@ -223,7 +197,7 @@ impl Engine {
             }
             let Some(layer) = subscription.current else { continue };
             let publication = &self.publications[subscription.publication];
-            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
+            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
             let Some(report) = publication.layers.get(usize::from(layer)).and_then(|layer| layer.report()) else {
                 continue;
             };
@@ -232,24 +206,18 @@ impl Engine {
             self.rtcp.clear();
             rtcp::write_sender_report(&mut self.rtcp, &report, &[]);
             rtcp::write_sdes_cname(&mut self.rtcp, report.ssrc, &subscription.section.cname);
-            send_rtcp(&mut self.peers[subscription.transport], &mut self.rtcp, out);
+            self.transports[subscription.transport].downlink.send_rtcp(&mut self.rtcp, out);
         }
     }
 
+    /// Lets every subscription aim at the highest layer that flows.
     fn choose_all_layers(&mut self, now: Instant) {
-        for publication in 0..self.publications.capacity() {
-            if self.publications.get(publication).is_some_and(|state| state.section.kind == MediaKind::Video) {
-                self.choose_layers(now, publication);
+        for (_, subscription) in self.subscriptions.iter_mut() {
+            if subscription.kind() == MediaKind::Video {
+                let publication = &mut self.publications[subscription.publication];
+                self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+                choose_layer(now, subscription, publication);
             }
-        }
-    }
-
-    /// Lets every subscription of a publication aim at the highest layer that flows.
-    pub(super) fn choose_layers(&mut self, now: Instant, publication: PublicationKey) {
-        self.serves(self.publications[publication].transport, Stage::Feedback);
-        for index in 0..self.publications[publication].subscriptions.len() {
-            let subscription = self.publications[publication].subscriptions[index];
-            self.choose_layer(now, subscription);
         }
     }
 
@@ -258,16 +226,16 @@ impl Engine {
             let Some((level, active)) = publication.audio_level.as_mut().and_then(|audio| audio.update(now)) else {
                 continue;
             };
-            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
-            let room = self.peers[publication.transport].room;
+            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+            let room = self.transports[publication.transport].room;
             self.events.push_back((room, Event::AudioActivity { publication: publication.id, level, active }));
         }
     }
 
     fn report_stats(&mut self) {
         for (_, publication) in self.publications.iter_mut() {
-            self.serving = Some(Serving { slot: publication.transport, stage: Stage::Feedback });
-            let room = self.peers[publication.transport].room;
+            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+            let room = self.transports[publication.transport].room;
             let stats = publication.stats();
             self.stats.rtp_bytes_received += stats.bytes;
             self.stats.media.received.of(publication.section.kind).count_received(&stats);
@@ -287,15 +255,4 @@ fn round_trip_ms(now: Instant, (theirs, at): &(SenderReport, Instant), block: &R
     let trip = ((ntp >> 16) as u32).wrapping_sub(block.last_sr).wrapping_sub(block.delay_since_last_sr);
     let trip_ms = f64::from(trip) * 1000.0 / 65_536.0;
     (trip_ms < ROUND_TRIP_MS_MAX).then_some(trip_ms)
-}
-
-/// Seals and queues the compound packet in `packet`, if there is one and the peer can be reached.
-fn send_rtcp<T: Transmit>(peer: &mut Peer, packet: &mut Vec<u8>, out: &mut SendArena<T>) {
-    if packet.is_empty() {
-        return;
-    }
-    if let (Some(path), Some(sender)) = (peer.path, &mut peer.sender) {
-        sender.seal_rtcp(packet);
-        out.single(path, packet);
-    }
 }

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use shared::media::MediaKind;
 
-use super::{Engine, Peer, Serving, Stage};
+use super::Engine;
+use super::hosted::Hosted;
+use super::serving::{Serving, Stage};
 use crate::command::{SubscriptionId, TransportId};
 use crate::history::StoredPacket;
 use crate::key::{Keyed, PublicationKey, SubscriptionKey};
 use crate::publication::{LayerState, Publication, ROUND};
-use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
+use crate::run::{SendArena, Transmit};
 use crate::stats::Stats;
-use crate::subscription::{Outgoing, Subscription};
+use crate::subscription::Subscription;
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
@@ -32,9 +34,10 @@ impl Engine {
     /// Sends on everything that has arrived, at once.
     pub fn forward<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         for kind in [MediaKind::Audio, MediaKind::Video] {
-            while let Some(slot) = self.news.of(kind).pop_front() {
-                self.publications[slot].news_since = None;
-                while !self.fan_out(now, slot, u64::MAX, out) {}
+            while let Some(key) = self.backlog.of(kind).pop_front() {
+                let Some(publication) = self.publications.get_mut(key) else { continue };
+                publication.news_since = None;
+                while !self.fan_out(now, key, u64::MAX, out) {}
             }
         }
     }
@@ -47,14 +50,14 @@ impl Engine {
         for kind in [MediaKind::Audio, MediaKind::Video] {
             // Each kind has a share of its own, so that no flood of one keeps the other from flowing.
             let until = self.stats.rtp_sent + SLICE;
-            for _ in 0..self.news.of(kind).len() {
+            for _ in 0..self.backlog.of(kind).len() {
                 if self.stats.rtp_sent >= until {
                     again = Some(now);
                     break;
                 }
-                let Some(slot) = self.news.of(kind).pop_front() else { break };
-                if let Some(later) = self.serve(now, slot, until, out) {
-                    self.news.of(kind).push_back(slot);
+                let Some(key) = self.backlog.of(kind).pop_front() else { break };
+                if let Some(later) = self.serve(now, key, until, out) {
+                    self.backlog.of(kind).push_back(key);
                     again = Some(again.map_or(later, |again| again.min(later)));
                 }
             }
@@ -63,25 +66,31 @@ impl Engine {
     }
 
     /// Gives a publication its turn. If something is left, tells when it should have the next.
-    fn serve<T: Transmit>(&mut self, now: Instant, slot: PublicationKey, until: u64, out: &mut SendArena<T>) -> Option<Instant> {
-        let publication = self.publications.get(slot)?;
-        self.serving = Some(Serving { slot: publication.transport, stage: Stage::Forwarding });
+    fn serve<T: Transmit>(
+        &mut self,
+        now: Instant,
+        key: PublicationKey,
+        until: u64,
+        out: &mut SendArena<T>,
+    ) -> Option<Instant> {
+        let publication = self.publications.get(key)?;
+        self.serving = Some(Serving { key: publication.transport, stage: Stage::Forwarding });
         let since = publication.news_since.unwrap_or(now);
         if awaits_rest_of_frame(publication) && now < since + FRAME_WAIT {
             return Some(since + FRAME_WAIT);
         }
-        let finished = self.fan_out(now, slot, until, out);
-        let publication = &mut self.publications[slot];
+        let finished = self.fan_out(now, key, until, out);
+        let publication = &mut self.publications[key];
         publication.news_since = (!finished).then_some(now);
         (!finished).then_some(now)
     }
 
     /// Fans a round of each layer's news out, or goes on with it, until so many packets have been sent in all. `true`:
     /// everybody has everything.
-    fn fan_out<T: Transmit>(&mut self, now: Instant, slot: PublicationKey, until: u64, out: &mut SendArena<T>) -> bool {
+    fn fan_out<T: Transmit>(&mut self, now: Instant, key: PublicationKey, until: u64, out: &mut SendArena<T>) -> bool {
         let send_time = self.send_time(now);
-        let Self { publications, subscriptions, peers, stats, .. } = self;
-        let publication = &mut publications[slot];
+        let Self { publications, subscriptions, transports, stats, .. } = self;
+        let publication = &mut publications[key];
         for layer in 0..publication.layers.len() {
             if publication.muted {
                 publication.layers[layer].drop_news();
@@ -92,7 +101,8 @@ impl Engine {
             if !publication.layers[layer].begin_round() {
                 continue;
             }
-            let served = fan_out_round(now, publication, layer, until, subscriptions, peers, stats, send_time, out);
+            let served =
+                fan_out_round(now, publication, layer, until, subscriptions, transports, stats, send_time, out);
             let state = &mut publication.layers[layer];
             state.served = served;
             if served < publication.subscriptions.len() {
@@ -106,27 +116,33 @@ impl Engine {
     /// Moves subscriptions on that have not met the present, whether or not anything arrives.
     pub(super) fn advance_starting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         let send_time = self.send_time(now);
-        let Self { starting, subscriptions, publications, peers, stats, serving, .. } = self;
-        starting.retain(|slot| {
-            let Some(subscription) = subscriptions.get_mut(*slot) else { return false };
+        let Self { starting, subscriptions, publications, transports, stats, serving, .. } = self;
+        starting.retain(|key| {
+            let Some(subscription) = subscriptions.get_mut(*key) else { return false };
             let publication = &publications[subscription.publication];
-            *serving = Some(Serving { slot: publication.transport, stage: Stage::Forwarding });
+            *serving = Some(Serving { key: publication.transport, stage: Stage::Forwarding });
             let index = subscription.current.unwrap_or(subscription.wanted);
             let Some(layer) = publication.layers.get(usize::from(index)) else { return false };
-            let peer = &peers[subscription.transport];
+            let hosted = &transports[subscription.transport];
             if !publication.muted
-                && (subscription.catch_up.is_some() || start_late(now, subscription, index, layer, peer))
+                && (subscription.catch_up.is_some() || start_late(now, subscription, index, layer, hosted))
             {
-                catch_up(now, subscription, layer, peer, stats, send_time, out);
+                catch_up(now, subscription, layer, hosted, stats, send_time, out);
             }
             subscription.current.is_none() || subscription.catch_up.is_some()
         });
     }
 
     /// Answers a NACK from the layer's shared history (RFC 4585, RFC 4588).
-    pub(super) fn retransmit<T: Transmit>(&mut self, now: Instant, slot: SubscriptionKey, sequence: u16, out: &mut SendArena<T>) {
+    pub(super) fn retransmit<T: Transmit>(
+        &mut self,
+        now: Instant,
+        key: SubscriptionKey,
+        sequence: u16,
+        out: &mut SendArena<T>,
+    ) {
         let send_time = self.send_time(now);
-        let subscription = &mut self.subscriptions[slot];
+        let subscription = &mut self.subscriptions[key];
         self.stats.nacks_received += 1;
         let Some((stretch, source, number)) = subscription.lost_packet(sequence) else { return };
         let publication = &self.publications[subscription.publication];
@@ -136,22 +152,9 @@ impl Engine {
             self.stats.nacks_missed += 1;
             return;
         };
-        let peer = &self.peers[subscription.transport];
-        let (Some(path), Some(cipher)) = (peer.path, &peer.sender) else { return };
+        let hosted = &self.transports[subscription.transport];
         let Some(outgoing) = subscription.retransmission(&packet, stretch, number) else { return };
-        if !subscription.may_retransmit(now) {
-            self.stats.nacks_over_budget += 1;
-            return;
-        }
-        let sealed = outgoing.length + cipher.rtp_overhead();
-        let mut run = out.run(path, sealed);
-        let space = run.space(sealed);
-        let Some(written) = subscription.write_retransmission(space, &packet, &outgoing, send_time) else { return };
-        let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
-        debug_assert_eq!(length, sealed, "the room that was asked for");
-        run.push(length);
-        self.stats.rtp_retransmitted += 1;
-        self.stats.bytes_retransmitted += length as u64;
+        hosted.downlink.resend((now, send_time), subscription, (&packet, &outgoing), &mut self.stats, out);
     }
 }
 
@@ -166,8 +169,8 @@ fn skip_backlog(
     let layer = &mut publication.layers[index];
     stats.losses.overrun += layer.news.len() as u64 * publication.subscriptions.len() as u64;
     layer.drop_news();
-    for &slot in &publication.subscriptions {
-        let subscription = &mut subscriptions[slot];
+    for &key in &publication.subscriptions {
+        let subscription = &mut subscriptions[key];
         if subscription.current == Some(index as u8) {
             subscription.current = None;
         }
@@ -195,7 +198,7 @@ fn fan_out_round<T: Transmit>(
     index: usize,
     until: u64,
     subscriptions: &mut Keyed<SubscriptionId, Subscription>,
-    peers: &Keyed<TransportId, Peer>,
+    transports: &Keyed<TransportId, Hosted>,
     stats: &mut Stats,
     send_time: u32,
     out: &mut SendArena<T>,
@@ -204,21 +207,21 @@ fn fan_out_round<T: Transmit>(
     let packets: ArrayVec<StoredPacket<'_>, ROUND> =
         layer.round.iter().filter_map(|sequence| layer.history.as_deref()?.find(*sequence)).collect();
     let mut served = layer.served;
-    for &slot in publication.subscriptions.iter().skip(served) {
+    for &key in publication.subscriptions.iter().skip(served) {
         if stats.rtp_sent >= until {
             break;
         }
         served += 1;
-        let subscription = &mut subscriptions[slot];
-        let peer = &peers[subscription.transport];
-        if start_late(now, subscription, index as u8, layer, peer)
+        let subscription = &mut subscriptions[key];
+        let hosted = &transports[subscription.transport];
+        if start_late(now, subscription, index as u8, layer, hosted)
             || (subscription.catch_up.is_some() && subscription.current == Some(index as u8))
         {
-            catch_up(now, subscription, layer, peer, stats, send_time, out);
+            catch_up(now, subscription, layer, hosted, stats, send_time, out);
             continue;
         }
         if let Some(packets) = share(now, subscription, index as u8, &packets) {
-            send_share(now, subscription, packets, peer, stats, send_time, out);
+            send_share(now, subscription, packets, hosted, stats, send_time, out);
         }
     }
     served
@@ -226,8 +229,8 @@ fn fan_out_round<T: Transmit>(
 
 /// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
 /// it waits for the publisher, nor the publisher makes a key frame for each that comes.
-fn start_late(now: Instant, subscription: &mut Subscription, index: u8, layer: &LayerState, peer: &Peer) -> bool {
-    if subscription.paused || !subscription.may_start_late(index) || peer.path.is_none() || peer.sender.is_none() {
+fn start_late(now: Instant, subscription: &mut Subscription, index: u8, layer: &LayerState, hosted: &Hosted) -> bool {
+    if subscription.paused || !subscription.may_start_late(index) || !hosted.downlink.is_open() {
         return false;
     }
     let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return false };
@@ -241,7 +244,7 @@ fn catch_up<T: Transmit>(
     now: Instant,
     subscription: &mut Subscription,
     layer: &LayerState,
-    peer: &Peer,
+    hosted: &Hosted,
     stats: &mut Stats,
     send_time: u32,
     out: &mut SendArena<T>,
@@ -254,7 +257,7 @@ fn catch_up<T: Transmit>(
     let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
     let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
     stats.rtp_caught_up += packets.len() as u64;
-    send_share(now, subscription, &packets, peer, stats, send_time, out);
+    send_share(now, subscription, &packets, hosted, stats, send_time, out);
     subscription.catch_up = Some(end);
     if end > layer.highest() {
         subscription.caught_up(layer.received());
@@ -279,52 +282,17 @@ fn share<'a, 'p>(
     Some(&packets[start..])
 }
 
-/// Rewrites, copies and seals a subscriber's packets into runs of the arena.
+/// Sends a subscriber's packets, if it is connected: it starts afresh when it is.
 fn send_share<T: Transmit>(
     now: Instant,
     subscription: &mut Subscription,
     packets: &[StoredPacket<'_>],
-    peer: &Peer,
+    hosted: &Hosted,
     stats: &mut Stats,
     send_time: u32,
     out: &mut SendArena<T>,
 ) {
-    let (Some(path), Some(cipher)) = (peer.path, &peer.sender) else {
-        // Not connected yet: it starts afresh when it is.
+    if !hosted.downlink.send((now, send_time), subscription, packets, stats, out) {
         subscription.current = None;
-        return;
-    };
-    let overhead = cipher.rtp_overhead();
-    let mut chosen: ArrayVec<(usize, Outgoing), ROUND> = ArrayVec::new();
-    let mut sizes: ArrayVec<usize, ROUND> = ArrayVec::new();
-    for (index, packet) in packets.iter().enumerate() {
-        if let Some(outgoing) = subscription.forward(packet) {
-            sizes.push(outgoing.length + overhead);
-            chosen.push((index, outgoing));
-        }
-    }
-    let mut from = 0;
-    while from < chosen.len() {
-        let (count, segment) = plan_run(&sizes[from..]);
-        let mut run = out.run(path, segment);
-        let mut pushed = 0;
-        for (position, (index, outgoing)) in chosen[from..from + count].iter().enumerate() {
-            if !run.takes_more() {
-                break;
-            }
-            let packet = &packets[*index];
-            let short = segment - sizes[from + position];
-            let padding = if position + 1 < count && short <= PADDING_MAX { short } else { 0 };
-            let space = run.space(sizes[from + position] + padding);
-            let written = subscription.write(space, packet, outgoing, padding, send_time);
-            let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
-            run.push(length);
-            subscription.sent(now, &packet.info, written.length - written.header - padding);
-            stats.rtp_sent += 1;
-            stats.bytes_sent += length as u64;
-            pushed += 1;
-        }
-        stats.runs_sent += 1;
-        from += pushed.max(1);
     }
 }

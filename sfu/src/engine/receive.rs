@@ -1,37 +1,46 @@
 //! Datagrams in: classify, find the transport, decrypt, bind to a layer, keep in the layer's history.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrayvec::ArrayString;
 use shared::media::Codec;
+use tracing::warn;
 
-use super::{Engine, PATH_TAKEN, PATHS_MAX, STREAMS_MAX, Stage, Stream, is_vp8};
+use super::hosted::Stream;
+use super::publications::STREAMS_MAX;
+use super::serving::{Serving, Stage};
+use super::{Engine, PATH_TAKEN};
 use crate::audio::parse_audio_level;
 use crate::codec::{Vp8Descriptor, is_keyframe_start};
 use crate::command::{Event, Mid, Rid, Ssrc, TransportId};
 use crate::demux::{Discard, PacketKind};
 use crate::history::PacketInfo;
-use crate::key::TransportKey;
 use crate::ice::{StunRefusal, is_response, local_ufrag_of};
+use crate::key::TransportKey;
 use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
 use crate::transport::Path;
 
+/// Addresses from which one transport may have been checked.
+const PATHS_MAX: usize = 16;
 /// Longest RTP packet in bytes, as encrypted: senders keep to the MTU of their link. A longer one costs its worker, the
 /// histories and each subscriber as much as dozens do that count as one.
 const RTP_BYTES_MAX: usize = 2048;
+
+/// Time between two lines of the log that say that a budget is spent.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Whether a transport of this worker is at this address for sure: it has had its DTLS handshake and goes on there. A
     /// check alone tells who sent it, not from where.
     pub fn holds(&self, path: &Path) -> bool {
-        self.paths.get(path).is_some_and(|slot| self.peers[*slot].is_at(path))
+        self.paths.get(path).is_some_and(|key| self.transports[*key].downlink.is_at(path))
     }
 
     /// The transport of this worker to which an authenticated check came this way.
     pub fn transport_at(&self, path: &Path) -> Option<TransportId> {
-        let slot = *self.paths.get(path)?;
-        Some(self.peers[slot].id)
+        let key = *self.paths.get(path)?;
+        Some(self.transports[key].id)
     }
 
     /// Takes one datagram. What cannot be used is counted.
@@ -41,6 +50,22 @@ impl Engine {
         self.serving = None;
         if let Err(discard) = self.try_receive(now, from, datagram, out) {
             self.stats.count(discard);
+        }
+    }
+
+    /// The datagram that was received last took so long: its transport pays. To be called for DTLS and RTCP.
+    pub fn charge(&mut self, now: Instant, cost: Duration) {
+        self.stats.control_micros += u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
+        let Some(Serving { key, stage }) = self.serving else { return };
+        let Some(hosted) = self.transports.get_mut(key) else { return };
+        if !hosted.budget.charge(now, cost) {
+            return;
+        }
+        self.stats.budgets_spent += 1;
+        if self.budget_warned_at.is_none_or(|at| now >= at + WARNING_PAUSE) {
+            self.budget_warned_at = Some(now);
+            let (room, transport) = (hosted.room, hosted.id);
+            warn!(?room, ?transport, ?stage, ?cost, "a transport takes too much of its worker's time: it is slowed");
         }
     }
 
@@ -55,8 +80,8 @@ impl Engine {
         if kind == PacketKind::Stun {
             return self.receive_stun(now, from, datagram, out);
         }
-        let slot = *self.paths.get(&from).ok_or(Discard::UnknownSender)?;
-        if kind != PacketKind::Rtp && self.peers[slot].budget.is_spent(now) {
+        let key = *self.paths.get(&from).ok_or(Discard::UnknownSender)?;
+        if kind != PacketKind::Rtp && self.transports[key].budget.is_spent(now) {
             return Err(Discard::OverBudget);
         }
         let stage = match kind {
@@ -64,21 +89,21 @@ impl Engine {
             PacketKind::Rtcp => Stage::Rtcp,
             PacketKind::Dtls | PacketKind::Stun => Stage::Dtls,
         };
-        self.serves(slot, stage);
+        self.serves(key, stage);
         let received = match kind {
-            PacketKind::Rtp => self.receive_rtp(now, slot, datagram),
-            PacketKind::Rtcp => self.receive_rtcp(now, slot, datagram, out),
+            PacketKind::Rtp => self.receive_rtp(now, key, datagram),
+            PacketKind::Rtcp => self.receive_rtcp(now, key, datagram, out),
             PacketKind::Dtls => {
-                let result = self.peers[slot].transport.on_dtls(now, from, datagram);
-                self.after_transport(now, slot, out);
+                let result = self.transports[key].transport.on_dtls(now, from, datagram);
+                self.after_transport(now, key, out);
                 return result.map_err(|_| Discard::DtlsMalformed);
             }
             PacketKind::Stun => Ok(()),
         };
         if received.is_ok()
-            && let Some(peer) = self.peers.get_mut(slot).filter(|peer| peer.path == Some(from))
+            && let Some(hosted) = self.transports.get_mut(key).filter(|hosted| hosted.downlink.path == Some(from))
         {
-            peer.transport.note_heard(now);
+            hosted.transport.note_heard(now);
         }
         received
     }
@@ -92,19 +117,19 @@ impl Engine {
         datagram: &[u8],
         out: &mut SendArena<T>,
     ) -> Result<(), Discard> {
-        let slot = if is_response(datagram) {
+        let key = if is_response(datagram) {
             *self.paths.get(&from).ok_or(Discard::UnknownSender)?
         } else {
             let ufrag = local_ufrag_of(datagram).ok_or(Discard::StunMalformed)?;
             *self.ufrags.get(ufrag).ok_or(Discard::UnknownUfrag)?
         };
-        if self.is_taken(now, &from, slot) {
+        if self.is_taken(now, &from, key) {
             return Err(Discard::PathTaken);
         }
-        self.serves(slot, Stage::ConnectivityCheck);
+        self.serves(key, Stage::ConnectivityCheck);
         self.datagram.clear();
         let mut reply = std::mem::take(&mut self.datagram);
-        let outcome = self.peers[slot].transport.on_stun(now, from, datagram, &mut reply);
+        let outcome = self.transports[key].transport.on_stun(now, from, datagram, &mut reply);
         if !reply.is_empty() {
             out.single(from, &reply);
         }
@@ -112,7 +137,8 @@ impl Engine {
         let outcome = match outcome {
             Ok(outcome) => {
                 self.stats.nominations_unproven += u64::from(outcome.waits_for_proof);
-                self.stats.paths_moved += u64::from(outcome.path_changed && self.peers[slot].path.is_some());
+                self.stats.paths_moved +=
+                    u64::from(outcome.path_changed && self.transports[key].downlink.path.is_some());
                 Ok(())
             }
             Err(StunRefusal::WrongIntegrity | StunRefusal::UnknownUsername | StunRefusal::Unauthenticated) => {
@@ -123,76 +149,76 @@ impl Engine {
             Err(_) => Err(Discard::StunRefused),
         };
         if outcome.is_ok() {
-            self.know_path(slot, from);
+            self.know_path(key, from);
         }
-        self.after_transport(now, slot, out);
+        self.after_transport(now, key, out);
         outcome
     }
 
     /// Whether another client is at this address. Datagrams tell clients apart by their address alone, so whoever joined
     /// could silence any other one by a check of their own with a forged source.
-    fn is_taken(&self, now: Instant, path: &Path, slot: TransportKey) -> bool {
-        let Some(owner) = self.paths.get(path).filter(|owner| **owner != slot) else { return false };
-        let owner = &self.peers[*owner];
+    fn is_taken(&self, now: Instant, path: &Path, key: TransportKey) -> bool {
+        let Some(owner) = self.paths.get(path).filter(|owner| **owner != key) else { return false };
+        let owner = &self.transports[*owner];
         let is_heard = owner.transport.last_heard().is_some_and(|heard| now < heard + PATH_TAKEN);
-        owner.is_at(path) && owner.closes_at.is_none() && is_heard
+        owner.downlink.is_at(path) && owner.closes_at.is_none() && is_heard
     }
 
     /// From now on, what comes from this address belongs to this transport.
-    fn know_path(&mut self, slot: TransportKey, path: Path) {
-        let peer = &mut self.peers[slot];
-        peer.path = peer.transport.path();
-        if self.paths.get(&path) == Some(&slot) {
+    fn know_path(&mut self, key: TransportKey, path: Path) {
+        let hosted = &mut self.transports[key];
+        hosted.downlink.path = hosted.transport.path();
+        if self.paths.get(&path) == Some(&key) {
             return;
         }
-        if peer.paths.len() >= PATHS_MAX {
+        if hosted.paths.len() >= PATHS_MAX {
             // The oldest that is not in use.
-            let oldest = peer.paths.remove(usize::from(peer.paths.first() == peer.path.as_ref()));
-            self.forget_path(slot, oldest);
+            let oldest = hosted.paths.remove(usize::from(hosted.paths.first() == hosted.downlink.path.as_ref()));
+            self.forget_path(key, oldest);
         }
-        self.peers[slot].paths.push(path);
-        self.paths.insert(path, slot);
+        self.transports[key].paths.push(path);
+        self.paths.insert(path, key);
     }
 
-    fn receive_rtp(&mut self, now: Instant, slot: TransportKey, datagram: &mut [u8]) -> Result<(), Discard> {
+    fn receive_rtp(&mut self, now: Instant, key: TransportKey, datagram: &mut [u8]) -> Result<(), Discard> {
         if datagram.len() > RTP_BYTES_MAX {
             return Err(Discard::TooLarge);
         }
         let header = header_len(datagram).ok_or(Discard::RtpMalformed)?;
-        let peer = &mut self.peers[slot];
-        let receiver = peer.receiver.as_mut().ok_or(Discard::NoKeys)?;
+        let hosted = &mut self.transports[key];
+        let receiver = hosted.receiver.as_mut().ok_or(Discard::NoKeys)?;
         let length = receiver.open_rtp(datagram, header)?;
         let packet = RtpView::parse(&datagram[..length]).ok_or(Discard::RtpMalformed)?;
         self.stats.rtp_received += 1;
-        if let (Some(twcc), Some(id)) = (&mut peer.twcc, peer.receive_extensions.transport_cc)
+        if let (Some(twcc), Some(id)) = (&mut hosted.twcc, hosted.receive_extensions.transport_cc)
             && let Some(&[high, low]) = packet.extension(id)
         {
             let arrival = now.saturating_duration_since(self.epoch);
             twcc.record(u16::from_be_bytes([high, low]), arrival, packet.ssrc());
         }
-        let known = peer.streams.iter().find(|(ssrc, _)| *ssrc == packet.ssrc()).map(|(_, stream)| *stream);
+        let known = hosted.streams.iter().find(|(ssrc, _)| *ssrc == packet.ssrc()).map(|(_, stream)| *stream);
         let stream = match known {
             Some(stream) => stream,
-            None => self.bind_stream(slot, &packet).ok_or(Discard::UnknownStream)?,
+            None => self.bind_stream(key, &packet).ok_or(Discard::UnknownStream)?,
         };
         self.take_packet(now, stream, &packet)
     }
 
     /// Finds out what a new SSRC carries, by MID and RID (RFC 9143, RFC 8852), or by payload type where only one
     /// section can have sent it.
-    fn bind_stream(&mut self, slot: TransportKey, packet: &RtpView<'_>) -> Option<Stream> {
-        let peer = &mut self.peers[slot];
-        if peer.streams.len() >= STREAMS_MAX {
+    fn bind_stream(&mut self, key: TransportKey, packet: &RtpView<'_>) -> Option<Stream> {
+        let hosted = &mut self.transports[key];
+        if hosted.streams.len() >= STREAMS_MAX {
             return None;
         }
-        let ids = peer.receive_extensions;
+        let ids = hosted.receive_extensions;
         let text = |id: Option<u8>| -> Option<ArrayString<16>> {
             ArrayString::from(std::str::from_utf8(packet.extension(id?)?).ok()?).ok()
         };
         let (mid, rid, repaired): (Option<Mid>, Option<Rid>, Option<Rid>) =
             (text(ids.mid), text(ids.rid), text(ids.repaired_rid));
-        let mut candidates = peer.publications.iter().copied().filter(|slot| {
-            let section = &self.publications[*slot].section;
+        let mut candidates = hosted.publications.iter().copied().filter(|key| {
+            let section = &self.publications[*key].section;
             match mid {
                 Some(mid) => section.mid == mid,
                 None => section.codecs.iter().any(|codec| {
@@ -217,8 +243,8 @@ impl Engine {
         }
         let stream = Stream { publication, layer: layer as u8, rtx: is_rtx };
         // A layer that came back under a new SSRC replaces its old one.
-        peer.streams.retain(|(_, other)| *other != stream);
-        peer.streams.push((packet.ssrc(), stream));
+        hosted.streams.retain(|(_, other)| *other != stream);
+        hosted.streams.push((packet.ssrc(), stream));
         Some(stream)
     }
 
@@ -249,7 +275,7 @@ impl Engine {
             marker: packet.marker(),
             keyframe_start: is_keyframe_start(codec, payload, descriptor),
             audio_level,
-            vp8: is_vp8(codec).then(|| Vp8Descriptor::parse(payload)).flatten(),
+            vp8: (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload)).flatten(),
         };
         self.keep_packet(now, stream, info, sequence, descriptor.unwrap_or(&[]), payload, codec)
     }
@@ -289,7 +315,7 @@ impl Engine {
         }
         if publication.news_since.is_none() {
             publication.news_since = Some(now);
-            self.news.of(kind).push_back(stream.publication);
+            self.backlog.of(kind).push_back(stream.publication);
         }
         if let Some((level, active)) = told {
             self.emit(stream.publication, |publication| Event::AudioActivity { publication, level, active });

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Stream};
+use super::Engine;
+use super::hosted::Stream;
 use crate::command::{
     ChannelOpener, Command, DtlsRole, Event, Fingerprint, IceCredentials, PublicationId, ReceiveSection, RoomId,
     SendSection, Ssrc, SubscriptionId, TransportId,
@@ -51,7 +52,7 @@ pub struct SubscriptionState {
 
 impl Engine {
     pub(super) fn export(&mut self, transport: TransportId) {
-        let room = self.peer_of.get(&transport).map(|slot| self.peers[*slot].room);
+        let room = self.transport_keys.get(&transport).map(|key| self.transports[*key].room);
         let state = self.state_of(transport).map(Box::new);
         if let Some(room) = room {
             self.events.push_back((room, Event::TransportExported { transport, state }));
@@ -60,9 +61,9 @@ impl Engine {
 
     /// The state of a transport now.
     pub fn state_of(&self, transport: TransportId) -> Option<TransportState> {
-        let peer = &self.peers[*self.peer_of.get(&transport)?];
-        let publications = peer.publications.iter().map(|slot| {
-            let publication = &self.publications[*slot];
+        let hosted = &self.transports[*self.transport_keys.get(&transport)?];
+        let publications = hosted.publications.iter().map(|key| {
+            let publication = &self.publications[*key];
             PublicationState {
                 publication: publication.id,
                 section: publication.section.clone(),
@@ -74,8 +75,8 @@ impl Engine {
                     .collect(),
             }
         });
-        let subscriptions = peer.subscriptions.iter().map(|slot| {
-            let subscription = &self.subscriptions[*slot];
+        let subscriptions = hosted.subscriptions.iter().map(|key| {
+            let subscription = &self.subscriptions[*key];
             SubscriptionState {
                 subscription: subscription.id,
                 publication: self.publications[subscription.publication].id,
@@ -88,10 +89,10 @@ impl Engine {
         });
         Some(TransportState {
             transport,
-            room: peer.room,
-            fingerprint: peer.transport.fingerprint(),
-            remote: peer.transport.remote_credentials().cloned(),
-            role: peer.transport.dtls_role(),
+            room: hosted.room,
+            fingerprint: hosted.transport.fingerprint(),
+            remote: hosted.transport.remote_credentials().cloned(),
+            role: hosted.transport.dtls_role(),
             publications: publications.collect(),
             subscriptions: subscriptions.collect(),
         })
@@ -121,8 +122,8 @@ impl Engine {
         for from in state.subscriptions {
             let (subscription, publication, section) = (from.subscription, from.publication, from.section);
             self.subscribe(now, subscription, publication, transport, section);
-            if let Some(&slot) = self.subscription_of.get(&subscription) {
-                self.subscriptions[slot].resume_at(from.rewriter, from.rtx_next);
+            if let Some(&key) = self.subscription_keys.get(&subscription) {
+                self.subscriptions[key].resume_at(from.rewriter, from.rtx_next);
                 self.set_subscription(now, subscription, from.paused, from.layer_max);
             }
         }
@@ -131,17 +132,18 @@ impl Engine {
     fn restore_publication(&mut self, transport: TransportId, from: PublicationState) {
         self.publish(from.publication, transport, from.section);
         self.set_muted(from.publication, from.muted);
-        let (Some(&slot), Some(&peer)) = (self.publication_of.get(&from.publication), self.peer_of.get(&transport))
+        let (Some(&key), Some(&hosted)) =
+            (self.publication_keys.get(&from.publication), self.transport_keys.get(&transport))
         else {
             return;
         };
         for (index, layer) in from.layers.into_iter().enumerate() {
-            let (Some((ssrc, highest)), Some(state)) = (layer, self.publications[slot].layers.get_mut(index)) else {
+            let (Some((ssrc, highest)), Some(state)) = (layer, self.publications[key].layers.get_mut(index)) else {
                 continue;
             };
             state.resume_at(ssrc, highest);
-            let stream = Stream { publication: slot, layer: index as u8, rtx: false };
-            let streams = &mut self.peers[peer].streams;
+            let stream = Stream { publication: key, layer: index as u8, rtx: false };
+            let streams = &mut self.transports[hosted].streams;
             streams.retain(|(known, _)| *known != ssrc.0);
             streams.push((ssrc.0, stream));
         }

@@ -8,12 +8,12 @@ use crate::key::PublicationKey;
 
 /// A queue for each kind of media. A publication is in it once at most. Keys of those that are no more are met in turn.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct Backlog {
     audio: VecDeque<PublicationKey>,
     video: VecDeque<PublicationKey>,
 }
 
-impl News {
+impl Backlog {
     pub(super) fn of(&mut self, kind: MediaKind) -> &mut VecDeque<PublicationKey> {
         match kind {
             MediaKind::Audio => &mut self.audio,

@@ -1,0 +1,125 @@
+//! The way from us to one transport: sealed packets of media in runs, and RTCP.
+//!
+//! What a subscription gets is decided in [`crate::subscription`]; here it leaves. Transport-wide sequence numbers, the
+//! estimate that comes of their feedback, its allocation and pacing belong here.
+
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+
+use crate::history::StoredPacket;
+use crate::publication::ROUND;
+use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
+use crate::srtp::SrtpSender;
+use crate::stats::Stats;
+use crate::subscription::{Outgoing, Subscription};
+use crate::transport::Path;
+
+/// What a transport's outgoing packets share.
+pub(crate) struct Downlink {
+    /// Where it is reached: a copy of what ICE knows, for the hot path.
+    pub(crate) path: Option<Path>,
+    /// Since the handshake.
+    pub(crate) cipher: Option<SrtpSender>,
+    /// Our SSRC in RTCP to it.
+    pub(crate) ssrc: u32,
+}
+
+impl Downlink {
+    /// One that is not connected yet.
+    pub(crate) fn new(ssrc: u32) -> Self {
+        Self { path: None, cipher: None, ssrc }
+    }
+
+    /// Whether packets can leave: there are a path and keys.
+    pub(crate) fn is_open(&self) -> bool {
+        self.path.is_some() && self.cipher.is_some()
+    }
+
+    /// Whether the client has shown, by a DTLS handshake and by answering checks of ours since, that it receives there.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.cipher.is_some() && self.path == Some(*path)
+    }
+
+    /// Rewrites, copies and seals a subscription's packets into runs of the arena. `false`: they cannot leave yet.
+    pub(crate) fn send<T: Transmit>(
+        &self,
+        (now, send_time): (Instant, u32),
+        subscription: &mut Subscription,
+        packets: &[StoredPacket<'_>],
+        stats: &mut Stats,
+        out: &mut SendArena<T>,
+    ) -> bool {
+        let (Some(path), Some(cipher)) = (self.path, &self.cipher) else { return false };
+        let overhead = cipher.rtp_overhead();
+        let mut chosen: ArrayVec<(usize, Outgoing), ROUND> = ArrayVec::new();
+        let mut sizes: ArrayVec<usize, ROUND> = ArrayVec::new();
+        for (index, packet) in packets.iter().enumerate() {
+            if let Some(outgoing) = subscription.forward(packet) {
+                sizes.push(outgoing.length + overhead);
+                chosen.push((index, outgoing));
+            }
+        }
+        let mut from = 0;
+        while from < chosen.len() {
+            let (count, segment) = plan_run(&sizes[from..]);
+            let mut run = out.run(path, segment);
+            let mut pushed = 0;
+            for (position, (index, outgoing)) in chosen[from..from + count].iter().enumerate() {
+                if !run.takes_more() {
+                    break;
+                }
+                let packet = &packets[*index];
+                let short = segment - sizes[from + position];
+                let padding = if position + 1 < count && short <= PADDING_MAX { short } else { 0 };
+                let space = run.space(sizes[from + position] + padding);
+                let written = subscription.write(space, packet, outgoing, padding, send_time);
+                let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
+                run.push(length);
+                subscription.sent(now, &packet.info, written.length - written.header - padding);
+                stats.rtp_sent += 1;
+                stats.bytes_sent += length as u64;
+                pushed += 1;
+            }
+            stats.runs_sent += 1;
+            from += pushed.max(1);
+        }
+        true
+    }
+
+    /// Seals a retransmission of one packet into the arena (RFC 4588), if it can leave and the budget has room for it.
+    pub(crate) fn resend<T: Transmit>(
+        &self,
+        (now, send_time): (Instant, u32),
+        subscription: &mut Subscription,
+        (packet, outgoing): (&StoredPacket<'_>, &Outgoing),
+        stats: &mut Stats,
+        out: &mut SendArena<T>,
+    ) {
+        let (Some(path), Some(cipher)) = (self.path, &self.cipher) else { return };
+        if !subscription.may_retransmit(now) {
+            stats.nacks_over_budget += 1;
+            return;
+        }
+        let sealed = outgoing.length + cipher.rtp_overhead();
+        let mut run = out.run(path, sealed);
+        let space = run.space(sealed);
+        let Some(written) = subscription.write_retransmission(space, packet, outgoing, send_time) else { return };
+        let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
+        debug_assert_eq!(length, sealed, "the room that was asked for");
+        run.push(length);
+        stats.rtp_retransmitted += 1;
+        stats.bytes_retransmitted += length as u64;
+    }
+
+    /// Seals and queues the compound RTCP packet in `packet`, if there is one and it can leave.
+    pub(crate) fn send_rtcp<T: Transmit>(&mut self, packet: &mut Vec<u8>, out: &mut SendArena<T>) {
+        if packet.is_empty() {
+            return;
+        }
+        if let (Some(path), Some(cipher)) = (self.path, &mut self.cipher) {
+            cipher.seal_rtcp(packet);
+            out.single(path, packet);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The media clock: when each periodic duty is next due.
+
+use std::time::{Duration, Instant};
+
+use crate::command::STATS_INTERVAL;
+
+/// When each periodic duty is next due.
+pub(super) struct MediaClock {
+    pub(super) tick: Instant,
+    pub(super) twcc: Instant,
+    pub(super) receiver_reports: Instant,
+    pub(super) layers: Instant,
+    pub(super) audio: Instant,
+    pub(super) stats: Instant,
+}
+
+impl MediaClock {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { tick: now, twcc: now, receiver_reports: now, layers: now, audio: now, stats: now + STATS_INTERVAL }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.tick
+    }
+}
+
+/// Whether a duty is due; if so it is next due an interval from now.
+pub(super) fn due(at: &mut Instant, now: Instant, interval: Duration) -> bool {
+    let due = now >= *at;
+    if due {
+        *at = now + interval;
+    }
+    due
+}

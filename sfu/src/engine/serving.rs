@@ -1,0 +1,26 @@
+//! Which transport is being served: if that panics, it is closed (`engine/fault.rs`).
+
+use crate::key::TransportKey;
+
+/// What an engine is at while it serves one transport, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    ConnectivityCheck,
+    /// Handshake, and SCTP inside of it.
+    Dtls,
+    Rtp,
+    Rtcp,
+    Command,
+    Timer,
+    /// Sending on what the transport publishes.
+    Forwarding,
+    /// Periodic feedback and reports about what the transport publishes.
+    Feedback,
+}
+
+/// The transport that is being served, by its key, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Serving {
+    pub(super) key: TransportKey,
+    pub(super) stage: Stage,
+}

@@ -1,0 +1,99 @@
+//! Subscriptions: what a room decides of them, and which layer each aims at.
+
+use std::time::Instant;
+
+use shared::media::MediaKind;
+
+use super::Engine;
+use super::serving::{Serving, Stage};
+use crate::command::{PublicationId, SendSection, SubscriptionId, TransportId};
+use crate::demux::Discard;
+use crate::key::{PublicationKey, SubscriptionKey};
+use crate::publication::Publication;
+use crate::subscription::Subscription;
+
+impl Engine {
+    pub(super) fn subscribe(
+        &mut self,
+        now: Instant,
+        id: SubscriptionId,
+        publication: PublicationId,
+        transport: TransportId,
+        section: SendSection,
+    ) {
+        let Some(transport_key) = self.transport_key(transport) else { return };
+        let Some(&publication_key) = self.publication_keys.get(&publication) else {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        };
+        let publication = &mut self.publications[publication_key];
+        if let Some(&key) = self.subscription_keys.get(&id) {
+            self.subscriptions[key].renegotiate(section, &publication.section.codecs);
+            return;
+        }
+        let mut subscription =
+            Subscription::new(now, id, publication_key, transport_key, section, &publication.section.codecs);
+        subscription.wanted = publication.best_layer(now, subscription.layer_max);
+        if publication.section.kind == MediaKind::Video
+            && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+            && layer.late_start().is_none()
+        {
+            layer.want_keyframe();
+        }
+        let key = self.subscriptions.insert(subscription);
+        self.subscription_keys.insert(id, key);
+        if publication.section.kind == MediaKind::Video {
+            self.starting.push(key);
+        }
+        publication.subscriptions.push(key);
+        self.transports[transport_key].subscriptions.push(key);
+    }
+
+    pub(super) fn set_subscription(&mut self, now: Instant, id: SubscriptionId, paused: bool, layer_max: u8) {
+        let Some(&key) = self.subscription_keys.get(&id) else {
+            self.stats.count(Discard::StaleCommand);
+            return;
+        };
+        let subscription = &mut self.subscriptions[key];
+        if subscription.paused && !paused {
+            subscription.current = None;
+        }
+        (subscription.paused, subscription.layer_max) = (paused, layer_max);
+        choose_layer(now, subscription, &mut self.publications[subscription.publication]);
+    }
+
+    /// Lets every subscription of a publication aim at the highest layer that flows.
+    pub(super) fn choose_layers(&mut self, now: Instant, key: PublicationKey) {
+        let publication = &mut self.publications[key];
+        self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+        for index in 0..publication.subscriptions.len() {
+            let subscription = &mut self.subscriptions[publication.subscriptions[index]];
+            choose_layer(now, subscription, publication);
+        }
+    }
+
+    pub(super) fn remove_subscription(&mut self, key: SubscriptionKey) {
+        let Some(subscription) = self.subscriptions.remove(key) else { return };
+        self.subscription_keys.remove(&subscription.id);
+        if let Some(publication) = self.publications.get_mut(subscription.publication) {
+            publication.forget_subscription(key);
+        }
+        if let Some(hosted) = self.transports.get_mut(subscription.transport) {
+            hosted.subscriptions.retain(|other| *other != key);
+        }
+    }
+}
+
+/// Sets the wanted layer of a subscription, and sees to it that it can start.
+pub(super) fn choose_layer(now: Instant, subscription: &mut Subscription, publication: &mut Publication) {
+    subscription.wanted = publication.best_layer(now, subscription.layer_max);
+    let waits = subscription.current != Some(subscription.wanted) && !subscription.paused && !publication.muted;
+    let late = subscription.may_start_late(subscription.wanted);
+    if waits
+        && subscription.kind() == MediaKind::Video
+        && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
+        && !(late && layer.late_start().is_some())
+    {
+        layer.want_keyframe();
+    }
+}
