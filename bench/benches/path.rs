@@ -16,7 +16,7 @@ use sfu::key::Key;
 use sfu::rtcp::{self, Feedback, ReportBlock};
 use sfu::rtp::{RtpView, header_len};
 use sfu::srtp::{OVERHEAD_MAX, SrtpProfile, SrtpReceiver, SrtpSender};
-use sfu::subscription::Subscription;
+use sfu::subscription::{Sink, Subscription};
 use sfu::transport::{Path, Transport, Via};
 use sfu::twcc::TwccRecorder;
 use shared::media::Codec;
@@ -93,7 +93,7 @@ fn rewrite_and_copy(bencher: Bencher) {
     let mut subscriptions: Vec<Subscription> = (0..KEYS)
         .map(|number| {
             let mut subscription =
-                Subscription::new(now, SubscriptionId(number), Key::NONE, Key::NONE, sent(number), &source);
+                Subscription::new(now, SubscriptionId(number), Key::NONE, Sink::Local, sent(number), &source);
             subscription.start(now, 0, &info(1));
             subscription
         })

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
+use crate::command::Ssrc;
 use crate::history::StoredPacket;
 use crate::publication::ROUND;
+use crate::rtcp;
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
 use crate::srtp::SrtpSender;
 use crate::stats::Stats;
@@ -110,6 +112,24 @@ impl Downlink {
         run.push(length);
         stats.rtp_retransmitted += 1;
         stats.bytes_retransmitted += length as u64;
+    }
+
+    /// Asks the client for packets and a key frame of a stream that it sends, as far as there is something to ask for.
+    /// `packet` is a buffer to write to.
+    pub(crate) fn request<T: Transmit>(
+        &mut self,
+        ssrc: Ssrc,
+        lost: &[u16],
+        keyframe: bool,
+        packet: &mut Vec<u8>,
+        out: &mut SendArena<T>,
+    ) {
+        packet.clear();
+        rtcp::write_nack(packet, self.ssrc, ssrc.0, lost.iter().copied());
+        if keyframe {
+            rtcp::write_pli(packet, self.ssrc, ssrc.0);
+        }
+        self.send_rtcp(packet, out);
     }
 
     /// Seals and queues the compound RTCP packet in `packet`, if there is one and it can leave.

@@ -8,6 +8,7 @@
 //! - `engine/forward.rs`: fan-out, retransmissions
 //! - `engine/feedback.rs`: RTCP in both directions, and its timers
 //! - `engine/transports.rs`, `publications.rs`, `subscriptions.rs`: what rooms decide of each
+//! - `engine/local.rs`: publications and subscriptions of this process, without a transport
 //! - `engine/data.rs`: data messages to rooms and to clients, and who waits for which
 //! - `engine/fault.rs`: what is closed after a panic
 //! - `engine/state.rs`: a session's state, written down and read back
@@ -24,6 +25,7 @@ mod feedback;
 mod forward;
 mod hosted;
 mod load;
+mod local;
 mod publications;
 mod receive;
 mod serving;
@@ -48,6 +50,7 @@ use crate::certificate::Certificate;
 use crate::command::{Command, Event, PublicationId, RoomId, SubscriptionId, TransportId};
 use crate::demux::Discard;
 use crate::key::{Keyed, PublicationKey, SubscriptionKey, TransportKey};
+use crate::local::LocalQueue;
 use crate::publication::Publication;
 use crate::run::{SendArena, Transmit};
 use crate::stats::{ByKind, Stats};
@@ -78,7 +81,7 @@ pub struct Engine {
     subscription_keys: HashMap<SubscriptionId, SubscriptionKey>,
     paths: HashMap<Path, TransportKey>,
     ufrags: HashMap<String, TransportKey>,
-    /// The router's list: publications that have something to forward.
+    /// Publications that have something to forward.
     backlog: Backlog,
     /// Video subscriptions that have not met the present yet: they get the past also while nothing arrives.
     starting: Vec<SubscriptionKey>,
@@ -90,6 +93,8 @@ pub struct Engine {
     /// Whom a panic would be the fault of.
     serving: Option<Serving>,
     data: DataFlow,
+    /// What this process should take.
+    local: LocalQueue,
     /// When a transport whose budget is spent was last told of in the log.
     budget_warned_at: Option<Instant>,
     pub stats: Stats,
@@ -121,6 +126,7 @@ impl Engine {
             unused_connections: Vec::new(),
             serving: None,
             data: DataFlow::default(),
+            local: LocalQueue::default(),
             budget_warned_at: None,
             stats: Stats::default(),
             datagram: Vec::with_capacity(2048),

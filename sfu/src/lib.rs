@@ -16,6 +16,7 @@ pub mod ice;
 #[allow(clippy::disallowed_methods, reason = "the shell has the clock, the threads and the sockets")]
 pub mod io;
 pub mod key;
+pub mod local;
 pub mod publication;
 pub mod rewrite;
 pub mod rtcp;

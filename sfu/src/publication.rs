@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
 use crate::audio::{AudioConfig, AudioLevel};
-use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, Ssrc};
+use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, RoomId, Ssrc};
 use crate::history::{History, PacketInfo};
 use crate::key::{SubscriptionKey, TransportKey};
 use crate::rtcp::{ReportBlock, SenderReport};
@@ -51,7 +51,7 @@ pub struct LayerState {
     /// Recent packets; made with the first one, so that announced layers that never come cost nothing.
     pub history: Option<Box<History>>,
     /// Extended numbers of packets that arrived and wait for their round.
-    pub news: Vec<u64>,
+    pub pending: Vec<u64>,
     /// Those that are being fanned out, and how many of the publication's subscriptions have had their turn.
     pub round: Vec<u64>,
     pub served: usize,
@@ -82,7 +82,7 @@ impl LayerState {
             ssrc: spec.ssrc,
             spec,
             history: None,
-            news: Vec::with_capacity(ROUND),
+            pending: Vec::with_capacity(ROUND),
             round: Vec::with_capacity(ROUND),
             served: 0,
             last_packet: None,
@@ -163,8 +163,8 @@ impl LayerState {
         self.bytes += payload.len() as u64;
         self.last_packet = Some(now);
         // With so many before it, this one is skipped too, see `is_overrun`.
-        if self.news.len() < history.capacity() {
-            self.news.push(info.sequence);
+        if self.pending.len() < history.capacity() {
+            self.pending.push(info.sequence);
         }
         if info.keyframe_start && self.keyframe.is_none_or(|before| before < info.sequence) {
             self.keyframe = Some(info.sequence);
@@ -245,7 +245,7 @@ impl LayerState {
 
     /// Whether the last packet that arrived is in the middle of a frame.
     pub fn is_within_frame(&self) -> bool {
-        let last = self.news.last().and_then(|news| self.history.as_deref()?.find(*news));
+        let last = self.pending.last().and_then(|sequence| self.history.as_deref()?.find(*sequence));
         last.is_some_and(|packet| !packet.info.marker)
     }
 
@@ -253,20 +253,20 @@ impl LayerState {
     pub fn begin_round(&mut self) -> bool {
         if self.round.is_empty() {
             self.served = 0;
-            let count = self.news.len().min(ROUND);
-            self.round.extend(self.news.drain(..count));
+            let count = self.pending.len().min(ROUND);
+            self.round.extend(self.pending.drain(..count));
         }
         !self.round.is_empty()
     }
 
     /// Whether so much waits that history is about to lose it: the worker has too little CPU.
     pub fn is_overrun(&self) -> bool {
-        self.history.as_deref().is_some_and(|history| self.news.len() > history.capacity() / 4 * 3)
+        self.history.as_deref().is_some_and(|history| self.pending.len() > history.capacity() / 4 * 3)
     }
 
     /// Forgets what waits to be fanned out.
-    pub fn drop_news(&mut self) {
-        self.news.clear();
+    pub fn drop_pending(&mut self) {
+        self.pending.clear();
         self.round.clear();
     }
 
@@ -286,7 +286,7 @@ impl LayerState {
         due
     }
 
-    pub fn take_report(&mut self, now: Instant, report: SenderReport) {
+    pub fn accept_report(&mut self, now: Instant, report: SenderReport) {
         self.report = Some((report, now));
     }
 
@@ -341,25 +341,33 @@ impl LayerState {
     }
 }
 
+/// Where the packets of a publication come from, and requests for lost packets and key frames go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client.
+    Transport(TransportKey),
+    /// This process, for a room ([`crate::local`]).
+    Local(RoomId),
+}
+
 /// One published track.
 pub struct Publication {
     pub id: PublicationId,
-    /// The transport that it comes from.
-    pub transport: TransportKey,
+    pub origin: Origin,
     pub section: ReceiveSection,
     pub muted: bool,
     pub layers: ArrayVec<LayerState, LAYERS_MAX>,
     pub subscriptions: Vec<SubscriptionKey>,
-    /// When the first packet came that is in the router's list of news; `None` while there are none.
-    pub news_since: Option<Instant>,
+    /// When the first packet came that is in the engine's backlog; `None` while there are none.
+    pub pending_since: Option<Instant>,
     pub audio_level: Option<AudioLevel>,
 }
 
 impl Publication {
-    pub fn new(id: PublicationId, transport: TransportKey, section: ReceiveSection, audio: AudioConfig) -> Self {
+    pub fn new(id: PublicationId, origin: Origin, section: ReceiveSection, audio: AudioConfig) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
         let audio_level = (section.kind == MediaKind::Audio).then(|| AudioLevel::new(audio));
-        Self { id, transport, section, muted: false, layers, subscriptions: Vec::new(), news_since: None, audio_level }
+        Self { id, origin, section, muted: false, layers, subscriptions: Vec::new(), pending_since: None, audio_level }
     }
 
     /// Replaces the section after a renegotiation. Layers that go on keep their state.

@@ -53,11 +53,19 @@ pub struct Written {
     pub index: u64,
 }
 
+/// Where the packets of a subscription go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// A client.
+    Transport(TransportKey),
+    /// This process ([`crate::local`]).
+    Local,
+}
+
 pub struct Subscription {
     pub id: SubscriptionId,
     pub publication: PublicationKey,
-    /// The transport that it goes to.
-    pub transport: TransportKey,
+    pub sink: Sink,
     pub section: SendSection,
     pub paused: bool,
     pub layer_max: u8,
@@ -87,7 +95,7 @@ impl Subscription {
         now: Instant,
         id: SubscriptionId,
         publication: PublicationKey,
-        transport: TransportKey,
+        sink: Sink,
         section: SendSection,
         source: &[PayloadCodec],
     ) -> Self {
@@ -95,7 +103,7 @@ impl Subscription {
         let mut subscription = Self {
             id,
             publication,
-            transport,
+            sink,
             section,
             paused: false,
             layer_max: u8::MAX,

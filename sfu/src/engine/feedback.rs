@@ -6,13 +6,16 @@ use shared::media::MediaKind;
 
 use super::Engine;
 use super::clock::due;
+use super::publications::room_of;
 use super::serving::{Serving, Stage};
 use super::subscriptions::choose_layer;
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
 use crate::key::{SubscriptionKey, TransportKey};
+use crate::publication::Origin;
 use crate::rtcp::{self, Feedback, ReportBlock, SenderReport};
 use crate::run::{SendArena, Transmit};
+use crate::subscription::Sink;
 
 /// The media clock's step: how late a NACK or a key-frame request may be.
 const TICK: Duration = Duration::from_millis(20);
@@ -40,11 +43,11 @@ impl Engine {
         for feedback in rtcp::parse(&datagram[..length]) {
             match feedback.map_err(|_| Discard::RtcpMalformed)? {
                 Feedback::SenderReport(report, blocks) => {
-                    self.take_sender_report(now, key, report);
-                    blocks.for_each(|block| self.take_report_block(now, key, block));
+                    self.accept_sender_report(now, key, report);
+                    blocks.for_each(|block| self.accept_report_block(now, key, block));
                 }
                 Feedback::ReceiverReport { blocks, .. } => {
-                    blocks.for_each(|block| self.take_report_block(now, key, block));
+                    blocks.for_each(|block| self.accept_report_block(now, key, block));
                 }
                 Feedback::Nack { media, pairs, .. } => {
                     if let Some(subscription) = self.subscription_sending(key, media) {
@@ -53,11 +56,11 @@ impl Engine {
                         }
                     }
                 }
-                Feedback::Pli { media, .. } => self.take_keyframe_request(key, media),
+                Feedback::Pli { media, .. } => self.on_keyframe_request(key, media),
                 Feedback::Fir { entries, .. } => {
                     for entry in entries {
                         self.stats.firs_received += 1;
-                        self.take_keyframe_request(key, entry.media);
+                        self.on_keyframe_request(key, entry.media);
                     }
                 }
                 Feedback::TransportCc(_) | Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
@@ -66,18 +69,18 @@ impl Engine {
         Ok(())
     }
 
-    fn take_sender_report(&mut self, now: Instant, key: TransportKey, report: SenderReport) {
+    fn accept_sender_report(&mut self, now: Instant, key: TransportKey, report: SenderReport) {
         let streams = &self.transports[key].streams;
         let Some((_, stream)) = streams.iter().find(|(ssrc, stream)| *ssrc == report.ssrc && !stream.rtx) else {
             return;
         };
         if let Some(layer) = self.publications[stream.publication].layers.get_mut(usize::from(stream.layer)) {
-            layer.take_report(now, report);
+            layer.accept_report(now, report);
         }
     }
 
     /// What a subscriber says of a stream that we send (RFC 3550, section 6.4.1).
-    fn take_report_block(&mut self, now: Instant, key: TransportKey, block: ReportBlock) {
+    fn accept_report_block(&mut self, now: Instant, key: TransportKey, block: ReportBlock) {
         let Some(subscription) = self.subscription_sending(key, block.ssrc) else { return };
         let subscription = &mut self.subscriptions[subscription];
         let publication = &self.publications[subscription.publication];
@@ -98,11 +101,17 @@ impl Engine {
         subscriptions.iter().copied().find(|subscription| self.subscriptions[*subscription].section.ssrc.0 == ssrc)
     }
 
-    /// A subscriber's picture loss: the layer that it gets, or waits for, owes it a key frame.
-    fn take_keyframe_request(&mut self, key: TransportKey, media: u32) {
+    /// A client's picture loss.
+    fn on_keyframe_request(&mut self, key: TransportKey, media: u32) {
         self.stats.keyframe_requests_received += 1;
-        let Some(subscription) = self.subscription_sending(key, media) else { return };
-        let subscription = &self.subscriptions[subscription];
+        if let Some(subscription) = self.subscription_sending(key, media) {
+            self.want_keyframe_for(subscription);
+        }
+    }
+
+    /// The layer that a subscription gets, or waits for, owes it a key frame.
+    pub(super) fn want_keyframe_for(&mut self, key: SubscriptionKey) {
+        let subscription = &self.subscriptions[key];
         let layer = subscription.current.unwrap_or(subscription.wanted);
         if let Some(layer) = self.publications[subscription.publication].layers.get_mut(usize::from(layer)) {
             layer.want_keyframe();
@@ -113,7 +122,7 @@ impl Engine {
     pub(super) fn media_tick<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         self.clock.tick = now + TICK;
         self.serving = None;
-        self.ask_publishers(now, out);
+        self.ask_origins(now, out);
         self.advance_starting(now, out);
         if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
             self.send_transport_feedback(out);
@@ -134,26 +143,28 @@ impl Engine {
         }
     }
 
-    /// NACKs and key-frame requests to publishers.
-    fn ask_publishers<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+    /// NACKs and key-frame requests to where publications come from.
+    fn ask_origins<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         for (_, publication) in self.publications.iter_mut() {
-            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
-            let hosted = &mut self.transports[publication.transport];
-            let muted = publication.muted;
-            let (video, nack) = (publication.section.kind == MediaKind::Video, publication.section.nack);
-            for layer in &mut publication.layers {
+            self.serving = Serving::of(publication.origin, Stage::Feedback);
+            let video = publication.section.kind == MediaKind::Video;
+            for (index, layer) in (0..).zip(&mut publication.layers) {
                 let Some(ssrc) = layer.ssrc else { continue };
-                self.rtcp.clear();
                 layer.due_nacks(now, &mut self.lost);
-                if nack {
-                    self.stats.nacks_sent += self.lost.len() as u64;
-                    rtcp::write_nack(&mut self.rtcp, hosted.downlink.ssrc, ssrc.0, self.lost.iter().copied());
+                if !publication.section.nack {
+                    self.lost.clear();
                 }
-                if video && !muted && layer.keyframe_due(now) {
-                    self.stats.keyframe_requests_sent += 1;
-                    rtcp::write_pli(&mut self.rtcp, hosted.downlink.ssrc, ssrc.0);
+                let keyframe = video && !publication.muted && layer.keyframe_due(now);
+                self.stats.keyframe_requests_sent += u64::from(keyframe);
+                match publication.origin {
+                    Origin::Transport(key) => {
+                        self.stats.nacks_sent += self.lost.len() as u64;
+                        let downlink = &mut self.transports[key].downlink;
+                        downlink.request(ssrc, &self.lost, keyframe, &mut self.rtcp, out);
+                    }
+                    Origin::Local(_) if keyframe => self.local.request_keyframe(publication.id, index),
+                    Origin::Local(_) => {}
                 }
-                hosted.downlink.send_rtcp(&mut self.rtcp, out);
             }
         }
     }
@@ -197,7 +208,7 @@ impl Engine {
             }
             let Some(layer) = subscription.current else { continue };
             let publication = &self.publications[subscription.publication];
-            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+            self.serving = Serving::of(publication.origin, Stage::Feedback);
             let Some(report) = publication.layers.get(usize::from(layer)).and_then(|layer| layer.report()) else {
                 continue;
             };
@@ -206,7 +217,10 @@ impl Engine {
             self.rtcp.clear();
             rtcp::write_sender_report(&mut self.rtcp, &report, &[]);
             rtcp::write_sdes_cname(&mut self.rtcp, report.ssrc, &subscription.section.cname);
-            self.transports[subscription.transport].downlink.send_rtcp(&mut self.rtcp, out);
+            match subscription.sink {
+                Sink::Transport(key) => self.transports[key].downlink.send_rtcp(&mut self.rtcp, out),
+                Sink::Local => self.local.send_rtcp(subscription.id, &self.rtcp),
+            }
         }
     }
 
@@ -215,7 +229,7 @@ impl Engine {
         for (_, subscription) in self.subscriptions.iter_mut() {
             if subscription.kind() == MediaKind::Video {
                 let publication = &mut self.publications[subscription.publication];
-                self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+                self.serving = Serving::of(publication.origin, Stage::Feedback);
                 choose_layer(now, subscription, publication);
             }
         }
@@ -226,16 +240,16 @@ impl Engine {
             let Some((level, active)) = publication.audio_level.as_mut().and_then(|audio| audio.update(now)) else {
                 continue;
             };
-            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
-            let room = self.transports[publication.transport].room;
+            self.serving = Serving::of(publication.origin, Stage::Feedback);
+            let Some(room) = room_of(publication.origin, &self.transports) else { continue };
             self.events.push_back((room, Event::AudioActivity { publication: publication.id, level, active }));
         }
     }
 
     fn report_stats(&mut self) {
         for (_, publication) in self.publications.iter_mut() {
-            self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
-            let room = self.transports[publication.transport].room;
+            self.serving = Serving::of(publication.origin, Stage::Feedback);
+            let Some(room) = room_of(publication.origin, &self.transports) else { continue };
             let stats = publication.stats();
             self.stats.rtp_bytes_received += stats.bytes;
             self.stats.media.received.of(publication.section.kind).count_received(&stats);

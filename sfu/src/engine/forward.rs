@@ -11,10 +11,11 @@ use super::serving::{Serving, Stage};
 use crate::command::{SubscriptionId, TransportId};
 use crate::history::StoredPacket;
 use crate::key::{Keyed, PublicationKey, SubscriptionKey};
+use crate::local::LocalQueue;
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{SendArena, Transmit};
 use crate::stats::Stats;
-use crate::subscription::Subscription;
+use crate::subscription::{Sink, Subscription};
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
@@ -23,12 +24,45 @@ const CATCH_UP_BURST: u64 = 48;
 const AUDIENCE_WORTH_WAITING: usize = 24;
 
 /// Packets of one kind of media that leave before a worker looks at its sockets again: less than a millisecond's work. A
-/// frame to a thousand subscribers takes ten, and neither a word nor another room shall wait for all of it.
+/// frame to a thousand subscribers takes ten, for which neither audio nor other rooms shall wait.
 const SLICE: u64 = 512;
 
 /// How long the beginning of a frame may wait for its end when many subscribers watch: one long run is cheaper than two
 /// short ones.
 const FRAME_WAIT: Duration = Duration::from_millis(1);
+
+/// Where packets leave, and what counts them: what fan-out touches beside publications and subscriptions.
+struct Exits<'a, T: Transmit> {
+    now: Instant,
+    send_time: u32,
+    transports: &'a Keyed<TransportId, Hosted>,
+    local: &'a mut LocalQueue,
+    stats: &'a mut Stats,
+    out: &'a mut SendArena<T>,
+}
+
+impl<T: Transmit> Exits<'_, T> {
+    /// Whether packets can leave there now.
+    fn is_open(&self, sink: Sink) -> bool {
+        match sink {
+            Sink::Transport(key) => self.transports[key].downlink.is_open(),
+            Sink::Local => true,
+        }
+    }
+
+    /// Sends a subscriber's packets. Where they cannot leave yet it starts afresh when they can.
+    fn send(&mut self, subscription: &mut Subscription, packets: &[StoredPacket<'_>]) {
+        let times = (self.now, self.send_time);
+        match subscription.sink {
+            Sink::Transport(key) => {
+                if !self.transports[key].downlink.send(times, subscription, packets, self.stats, self.out) {
+                    subscription.current = None;
+                }
+            }
+            Sink::Local => self.local.send(times, subscription, packets, self.stats),
+        }
+    }
+}
 
 impl Engine {
     /// Sends on everything that has arrived, at once.
@@ -36,7 +70,7 @@ impl Engine {
         for kind in [MediaKind::Audio, MediaKind::Video] {
             while let Some(key) = self.backlog.of(kind).pop_front() {
                 let Some(publication) = self.publications.get_mut(key) else { continue };
-                publication.news_since = None;
+                publication.pending_since = None;
                 while !self.fan_out(now, key, u64::MAX, out) {}
             }
         }
@@ -74,35 +108,35 @@ impl Engine {
         out: &mut SendArena<T>,
     ) -> Option<Instant> {
         let publication = self.publications.get(key)?;
-        self.serving = Some(Serving { key: publication.transport, stage: Stage::Forwarding });
-        let since = publication.news_since.unwrap_or(now);
+        self.serving = Serving::of(publication.origin, Stage::Forwarding);
+        let since = publication.pending_since.unwrap_or(now);
         if awaits_rest_of_frame(publication) && now < since + FRAME_WAIT {
             return Some(since + FRAME_WAIT);
         }
         let finished = self.fan_out(now, key, until, out);
         let publication = &mut self.publications[key];
-        publication.news_since = (!finished).then_some(now);
+        publication.pending_since = (!finished).then_some(now);
         (!finished).then_some(now)
     }
 
-    /// Fans a round of each layer's news out, or goes on with it, until so many packets have been sent in all. `true`:
-    /// everybody has everything.
+    /// Fans out a round of what is pending in each layer, or goes on with it, until so many packets have been sent in
+    /// all. `true`: everybody has everything.
     fn fan_out<T: Transmit>(&mut self, now: Instant, key: PublicationKey, until: u64, out: &mut SendArena<T>) -> bool {
         let send_time = self.send_time(now);
-        let Self { publications, subscriptions, transports, stats, .. } = self;
+        let Self { publications, subscriptions, transports, local, stats, .. } = self;
+        let mut exits = Exits { now, send_time, transports, local, stats, out };
         let publication = &mut publications[key];
         for layer in 0..publication.layers.len() {
             if publication.muted {
-                publication.layers[layer].drop_news();
+                publication.layers[layer].drop_pending();
             }
             if publication.layers[layer].is_overrun() {
-                skip_backlog(publication, layer, subscriptions, stats);
+                skip_pending(publication, layer, subscriptions, exits.stats);
             }
             if !publication.layers[layer].begin_round() {
                 continue;
             }
-            let served =
-                fan_out_round(now, publication, layer, until, subscriptions, transports, stats, send_time, out);
+            let served = fan_out_round(publication, layer, until, subscriptions, &mut exits);
             let state = &mut publication.layers[layer];
             state.served = served;
             if served < publication.subscriptions.len() {
@@ -110,24 +144,23 @@ impl Engine {
             }
             state.round.clear();
         }
-        publication.layers.iter().all(|layer| layer.news.is_empty())
+        publication.layers.iter().all(|layer| layer.pending.is_empty())
     }
 
-    /// Moves subscriptions on that have not met the present, whether or not anything arrives.
+    /// Moves subscriptions on that are still catching up or have not started, whether or not anything arrives.
     pub(super) fn advance_starting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         let send_time = self.send_time(now);
-        let Self { starting, subscriptions, publications, transports, stats, serving, .. } = self;
+        let Self { starting, subscriptions, publications, transports, local, stats, serving, .. } = self;
+        let mut exits = Exits { now, send_time, transports, local, stats, out };
         starting.retain(|key| {
             let Some(subscription) = subscriptions.get_mut(*key) else { return false };
             let publication = &publications[subscription.publication];
-            *serving = Some(Serving { key: publication.transport, stage: Stage::Forwarding });
+            *serving = Serving::of(publication.origin, Stage::Forwarding);
             let index = subscription.current.unwrap_or(subscription.wanted);
             let Some(layer) = publication.layers.get(usize::from(index)) else { return false };
-            let hosted = &transports[subscription.transport];
-            if !publication.muted
-                && (subscription.catch_up.is_some() || start_late(now, subscription, index, layer, hosted))
+            if !publication.muted && (subscription.catch_up.is_some() || start_late(subscription, index, layer, &exits))
             {
-                catch_up(now, subscription, layer, hosted, stats, send_time, out);
+                catch_up(subscription, layer, &mut exits);
             }
             subscription.current.is_none() || subscription.catch_up.is_some()
         });
@@ -152,23 +185,25 @@ impl Engine {
             self.stats.nacks_missed += 1;
             return;
         };
-        let hosted = &self.transports[subscription.transport];
+        // Only a client sends NACKs: a queue loses nothing on the way.
+        let Sink::Transport(transport) = subscription.sink else { return };
         let Some(outgoing) = subscription.retransmission(&packet, stretch, number) else { return };
-        hosted.downlink.resend((now, send_time), subscription, (&packet, &outgoing), &mut self.stats, out);
+        let downlink = &self.transports[transport].downlink;
+        downlink.resend((now, send_time), subscription, (&packet, &outgoing), &mut self.stats, out);
     }
 }
 
 /// Lets the audience of a layer leave out what it would get too late, and start again with the next key frame, or with the
 /// next packet of audio. It sees no gap in the numbers, so that it does not ask for what was left out.
-fn skip_backlog(
+fn skip_pending(
     publication: &mut Publication,
     index: usize,
     subscriptions: &mut Keyed<SubscriptionId, Subscription>,
     stats: &mut Stats,
 ) {
     let layer = &mut publication.layers[index];
-    stats.losses.overrun += layer.news.len() as u64 * publication.subscriptions.len() as u64;
-    layer.drop_news();
+    stats.losses.overrun += layer.pending.len() as u64 * publication.subscriptions.len() as u64;
+    layer.drop_pending();
     for &key in &publication.subscriptions {
         let subscription = &mut subscriptions[key];
         if subscription.current == Some(index as u8) {
@@ -180,8 +215,8 @@ fn skip_backlog(
     }
 }
 
-/// Whether the news are the beginning of a frame that many watch, and nobody has had any of it: the rest is about to
-/// arrive.
+/// Whether what is pending is the beginning of a frame that many watch, and nobody has had any of it: the rest is about
+/// to arrive.
 fn awaits_rest_of_frame(publication: &Publication) -> bool {
     publication.section.kind == MediaKind::Video
         && publication.subscriptions.len() >= AUDIENCE_WORTH_WAITING
@@ -191,37 +226,31 @@ fn awaits_rest_of_frame(publication: &Publication) -> bool {
 
 /// Shows the round of a layer to its subscribers, from the first on that has not had it, until so many packets have been
 /// sent in all. Returns how many have had it.
-#[allow(clippy::too_many_arguments, reason = "the parts of the engine that the hot path touches, borrowed apart")]
 fn fan_out_round<T: Transmit>(
-    now: Instant,
     publication: &Publication,
     index: usize,
     until: u64,
     subscriptions: &mut Keyed<SubscriptionId, Subscription>,
-    transports: &Keyed<TransportId, Hosted>,
-    stats: &mut Stats,
-    send_time: u32,
-    out: &mut SendArena<T>,
+    exits: &mut Exits<'_, T>,
 ) -> usize {
     let layer = &publication.layers[index];
     let packets: ArrayVec<StoredPacket<'_>, ROUND> =
         layer.round.iter().filter_map(|sequence| layer.history.as_deref()?.find(*sequence)).collect();
     let mut served = layer.served;
     for &key in publication.subscriptions.iter().skip(served) {
-        if stats.rtp_sent >= until {
+        if exits.stats.rtp_sent >= until {
             break;
         }
         served += 1;
         let subscription = &mut subscriptions[key];
-        let hosted = &transports[subscription.transport];
-        if start_late(now, subscription, index as u8, layer, hosted)
+        if start_late(subscription, index as u8, layer, exits)
             || (subscription.catch_up.is_some() && subscription.current == Some(index as u8))
         {
-            catch_up(now, subscription, layer, hosted, stats, send_time, out);
+            catch_up(subscription, layer, exits);
             continue;
         }
-        if let Some(packets) = share(now, subscription, index as u8, &packets) {
-            send_share(now, subscription, packets, hosted, stats, send_time, out);
+        if let Some(packets) = share(exits.now, subscription, index as u8, &packets) {
+            exits.send(subscription, packets);
         }
     }
     served
@@ -229,26 +258,23 @@ fn fan_out_round<T: Transmit>(
 
 /// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
 /// it waits for the publisher, nor the publisher makes a key frame for each that comes.
-fn start_late(now: Instant, subscription: &mut Subscription, index: u8, layer: &LayerState, hosted: &Hosted) -> bool {
-    if subscription.paused || !subscription.may_start_late(index) || !hosted.downlink.is_open() {
+fn start_late<T: Transmit>(
+    subscription: &mut Subscription,
+    index: u8,
+    layer: &LayerState,
+    exits: &Exits<'_, T>,
+) -> bool {
+    if subscription.paused || !subscription.may_start_late(index) || !exits.is_open(subscription.sink) {
         return false;
     }
     let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return false };
     let (Some(first), Some(newest)) = (history.find(keyframe), history.find(layer.highest())) else { return false };
-    subscription.start_late(now, index, &first.info, newest.info.timestamp);
+    subscription.start_late(exits.now, index, &first.info, newest.info.timestamp);
     true
 }
 
-/// Sends a subscription the next part of what it missed, until it has met the present.
-fn catch_up<T: Transmit>(
-    now: Instant,
-    subscription: &mut Subscription,
-    layer: &LayerState,
-    hosted: &Hosted,
-    stats: &mut Stats,
-    send_time: u32,
-    out: &mut SendArena<T>,
-) {
+/// Sends a subscription the next part of what it missed, until it has all that has arrived.
+fn catch_up<T: Transmit>(subscription: &mut Subscription, layer: &LayerState, exits: &mut Exits<'_, T>) {
     let (Some(next), Some(history)) = (subscription.catch_up, layer.history.as_deref()) else { return };
     if subscription.paused {
         subscription.catch_up = None;
@@ -256,8 +282,8 @@ fn catch_up<T: Transmit>(
     }
     let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
     let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
-    stats.rtp_caught_up += packets.len() as u64;
-    send_share(now, subscription, &packets, hosted, stats, send_time, out);
+    exits.stats.rtp_caught_up += packets.len() as u64;
+    exits.send(subscription, &packets);
     subscription.catch_up = Some(end);
     if end > layer.highest() {
         subscription.caught_up(layer.received());
@@ -280,19 +306,4 @@ fn share<'a, 'p>(
     let start = packets.iter().position(|packet| subscription.starts_with(layer, &packet.info))?;
     subscription.start(now, layer, &packets[start].info);
     Some(&packets[start..])
-}
-
-/// Sends a subscriber's packets, if it is connected: it starts afresh when it is.
-fn send_share<T: Transmit>(
-    now: Instant,
-    subscription: &mut Subscription,
-    packets: &[StoredPacket<'_>],
-    hosted: &Hosted,
-    stats: &mut Stats,
-    send_time: u32,
-    out: &mut SendArena<T>,
-) {
-    if !hosted.downlink.send((now, send_time), subscription, packets, stats, out) {
-        subscription.current = None;
-    }
 }

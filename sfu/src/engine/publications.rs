@@ -3,11 +3,11 @@
 use shared::media::MediaKind;
 
 use super::Engine;
-use super::hosted::Stream;
-use crate::command::{Event, ExtensionIds, PublicationId, ReceiveSection, TransportId};
+use super::hosted::{Hosted, Stream};
+use crate::command::{Event, ExtensionIds, PublicationId, ReceiveSection, RoomId, TransportId};
 use crate::demux::Discard;
-use crate::key::PublicationKey;
-use crate::publication::Publication;
+use crate::key::{Keyed, PublicationKey};
+use crate::publication::{Origin, Publication};
 use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.
@@ -15,24 +15,18 @@ pub(super) const STREAMS_MAX: usize = 64;
 
 impl Engine {
     pub(super) fn publish(&mut self, id: PublicationId, transport: TransportId, section: ReceiveSection) {
-        let Some(transport_key) = self.transport_key(transport) else { return };
-        let hosted = &mut self.transports[transport_key];
+        let Some(transport) = self.transport_key(transport) else { return };
+        let hosted = &mut self.transports[transport];
         merge_extensions(&mut hosted.receive_extensions, &section.extensions);
         if hosted.receive_extensions.transport_cc.is_some() && hosted.twcc.is_none() {
             hosted.twcc = Some(Box::new(TwccRecorder::new(hosted.downlink.ssrc)));
         }
-        let key = match self.publication_keys.get(&id) {
-            Some(&key) => {
-                self.publications[key].renegotiate(section);
-                key
-            }
-            None => {
-                let key = self.publications.insert(Publication::new(id, transport_key, section, self.config.audio));
-                self.publication_keys.insert(id, key);
-                hosted.publications.push(key);
-                key
-            }
-        };
+        let is_new = !self.publication_keys.contains_key(&id);
+        let key = self.add_publication(id, Origin::Transport(transport), section);
+        let hosted = &mut self.transports[transport];
+        if is_new {
+            hosted.publications.push(key);
+        }
         // SSRCs are bound anew: declared ones at once, the others by what their packets say.
         hosted.streams.retain(|(_, stream)| stream.publication != key);
         let publication = &self.publications[key];
@@ -45,11 +39,28 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Adds a publication, or replaces the section of the one with this id.
+    pub(super) fn add_publication(
+        &mut self,
+        id: PublicationId,
+        origin: Origin,
+        section: ReceiveSection,
+    ) -> PublicationKey {
+        let Some(&key) = self.publication_keys.get(&id) else {
+            let key = self.publications.insert(Publication::new(id, origin, section, self.config.audio));
+            self.publication_keys.insert(id, key);
+            return key;
+        };
+        let publication = &mut self.publications[key];
+        publication.renegotiate(section);
         let codecs = &publication.section.codecs;
         for &subscription in &publication.subscriptions {
             let section = self.subscriptions[subscription].section.clone();
             self.subscriptions[subscription].renegotiate(section, codecs);
         }
+        key
     }
 
     pub(super) fn set_muted(&mut self, id: PublicationId, muted: bool) {
@@ -78,7 +89,9 @@ impl Engine {
             self.remove_subscription(*subscription);
         }
         self.publication_keys.remove(&publication.id);
-        if let Some(hosted) = self.transports.get_mut(publication.transport) {
+        if let Origin::Transport(transport) = publication.origin
+            && let Some(hosted) = self.transports.get_mut(transport)
+        {
             hosted.publications.retain(|other| *other != key);
             hosted.streams.retain(|(_, stream)| stream.publication != key);
         }
@@ -86,9 +99,17 @@ impl Engine {
 
     pub(super) fn emit(&mut self, publication: PublicationKey, event: impl FnOnce(PublicationId) -> Event) {
         let publication = &self.publications[publication];
-        if let Some(hosted) = self.transports.get(publication.transport) {
-            self.events.push_back((hosted.room, event(publication.id)));
+        if let Some(room) = room_of(publication.origin, &self.transports) {
+            self.events.push_back((room, event(publication.id)));
         }
+    }
+}
+
+/// Whose events those about a publication are.
+pub(super) fn room_of(origin: Origin, transports: &Keyed<TransportId, Hosted>) -> Option<RoomId> {
+    match origin {
+        Origin::Transport(key) => transports.get(key).map(|hosted| hosted.room),
+        Origin::Local(room) => Some(room),
     }
 }
 

@@ -201,7 +201,7 @@ impl Engine {
             Some(stream) => stream,
             None => self.bind_stream(key, &packet).ok_or(Discard::UnknownStream)?,
         };
-        self.take_packet(now, stream, &packet)
+        self.accept_packet(now, stream, &packet)
     }
 
     /// Finds out what a new SSRC carries, by MID and RID (RFC 9143, RFC 8852), or by payload type where only one
@@ -249,7 +249,7 @@ impl Engine {
     }
 
     /// Unwraps a retransmission, reads what forwarding needs, keeps the packet.
-    fn take_packet(&mut self, now: Instant, stream: Stream, packet: &RtpView<'_>) -> Result<(), Discard> {
+    pub(super) fn accept_packet(&mut self, now: Instant, stream: Stream, packet: &RtpView<'_>) -> Result<(), Discard> {
         let publication = &mut self.publications[stream.publication];
         let payload = packet.payload();
         let (payload_type, sequence, payload) = if stream.rtx {
@@ -313,8 +313,8 @@ impl Engine {
         {
             told = activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
         }
-        if publication.news_since.is_none() {
-            publication.news_since = Some(now);
+        if publication.pending_since.is_none() {
+            publication.pending_since = Some(now);
             self.backlog.of(kind).push_back(stream.publication);
         }
         if let Some((level, active)) = told {

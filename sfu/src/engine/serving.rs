@@ -1,6 +1,7 @@
 //! Which transport is being served: if that panics, it is closed (`engine/fault.rs`).
 
 use crate::key::TransportKey;
+use crate::publication::Origin;
 
 /// What an engine is at while it serves one transport, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,4 +24,14 @@ pub enum Stage {
 pub(super) struct Serving {
     pub(super) key: TransportKey,
     pub(super) stage: Stage,
+}
+
+impl Serving {
+    /// What is done for a publication is its transport's, if it has one.
+    pub(super) fn of(origin: Origin, stage: Stage) -> Option<Self> {
+        match origin {
+            Origin::Transport(key) => Some(Self { key, stage }),
+            Origin::Local(_) => None,
+        }
+    }
 }

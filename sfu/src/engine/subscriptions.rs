@@ -10,7 +10,7 @@ use crate::command::{PublicationId, SendSection, SubscriptionId, TransportId};
 use crate::demux::Discard;
 use crate::key::{PublicationKey, SubscriptionKey};
 use crate::publication::Publication;
-use crate::subscription::Subscription;
+use crate::subscription::{Sink, Subscription};
 
 impl Engine {
     pub(super) fn subscribe(
@@ -21,18 +21,31 @@ impl Engine {
         transport: TransportId,
         section: SendSection,
     ) {
-        let Some(transport_key) = self.transport_key(transport) else { return };
+        let Some(transport) = self.transport_key(transport) else { return };
+        if let Some(key) = self.add_subscription(now, id, publication, Sink::Transport(transport), section) {
+            self.transports[transport].subscriptions.push(key);
+        }
+    }
+
+    /// Adds a subscription, or replaces the section of the one with this id. Its key if it is new.
+    pub(super) fn add_subscription(
+        &mut self,
+        now: Instant,
+        id: SubscriptionId,
+        publication: PublicationId,
+        sink: Sink,
+        section: SendSection,
+    ) -> Option<SubscriptionKey> {
         let Some(&publication_key) = self.publication_keys.get(&publication) else {
             self.stats.count(Discard::StaleCommand);
-            return;
+            return None;
         };
         let publication = &mut self.publications[publication_key];
         if let Some(&key) = self.subscription_keys.get(&id) {
             self.subscriptions[key].renegotiate(section, &publication.section.codecs);
-            return;
+            return None;
         }
-        let mut subscription =
-            Subscription::new(now, id, publication_key, transport_key, section, &publication.section.codecs);
+        let mut subscription = Subscription::new(now, id, publication_key, sink, section, &publication.section.codecs);
         subscription.wanted = publication.best_layer(now, subscription.layer_max);
         if publication.section.kind == MediaKind::Video
             && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
@@ -46,7 +59,7 @@ impl Engine {
             self.starting.push(key);
         }
         publication.subscriptions.push(key);
-        self.transports[transport_key].subscriptions.push(key);
+        Some(key)
     }
 
     pub(super) fn set_subscription(&mut self, now: Instant, id: SubscriptionId, paused: bool, layer_max: u8) {
@@ -65,7 +78,7 @@ impl Engine {
     /// Lets every subscription of a publication aim at the highest layer that flows.
     pub(super) fn choose_layers(&mut self, now: Instant, key: PublicationKey) {
         let publication = &mut self.publications[key];
-        self.serving = Some(Serving { key: publication.transport, stage: Stage::Feedback });
+        self.serving = Serving::of(publication.origin, Stage::Feedback);
         for index in 0..publication.subscriptions.len() {
             let subscription = &mut self.subscriptions[publication.subscriptions[index]];
             choose_layer(now, subscription, publication);
@@ -78,7 +91,9 @@ impl Engine {
         if let Some(publication) = self.publications.get_mut(subscription.publication) {
             publication.forget_subscription(key);
         }
-        if let Some(hosted) = self.transports.get_mut(subscription.transport) {
+        if let Sink::Transport(transport) = subscription.sink
+            && let Some(hosted) = self.transports.get_mut(transport)
+        {
             hosted.subscriptions.retain(|other| *other != key);
         }
     }

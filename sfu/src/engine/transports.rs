@@ -13,7 +13,8 @@ use super::load::Sender;
 use crate::command::{ChannelOpener, Event, ExtensionIds, IceCredentials, RoomId, TransportEnd, TransportId};
 use crate::demux::Discard;
 use crate::downlink::Downlink;
-use crate::key::TransportKey;
+use crate::key::{PublicationKey, TransportKey};
+use crate::publication::{Origin, Publication};
 use crate::run::{SendArena, Transmit};
 use crate::srtp::{SrtpReceiver, SrtpSender};
 use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
@@ -149,6 +150,10 @@ impl Engine {
         for key in keys {
             self.close_now(now, key, out);
         }
+        let is_local = |publication: &Publication| publication.origin == Origin::Local(room);
+        let keys: Vec<PublicationKey> =
+            self.publications.iter().filter(|(_, one)| is_local(one)).map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.remove_publication(key));
         self.forget_data_of(room);
     }
 
