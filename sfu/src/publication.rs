@@ -137,11 +137,11 @@ impl LayerState {
     }
 
     /// Keeps a packet that arrived. `false`: it had arrived before, or is too old.
-    pub fn take(
+    pub fn keep(
         &mut self,
         now: Instant,
         kind: MediaKind,
-        mut info: PacketInfo,
+        info: PacketInfo,
         descriptor: &[u8],
         payload: &[u8],
         recovered: bool,
@@ -152,7 +152,6 @@ impl LayerState {
                 MediaKind::Video => History::for_video(),
             })
         });
-        info.arrival = self.received;
         if !history.keep(info, descriptor, payload) {
             return false;
         }

@@ -251,48 +251,18 @@ impl Engine {
     /// Unwraps a retransmission, reads what forwarding needs, keeps the packet.
     pub(super) fn accept_packet(&mut self, now: Instant, stream: Stream, packet: &RtpView<'_>) -> Result<(), Discard> {
         let publication = &mut self.publications[stream.publication];
-        let payload = packet.payload();
         let (payload_type, sequence, payload) = if stream.rtx {
             let media = publication.media_type_of_rtx(packet.payload_type()).ok_or(Discard::UnknownPayloadType)?;
-            match payload {
+            match packet.payload() {
                 // Padding that probes for bandwidth.
                 [] => return Ok(()),
                 [high, low, rest @ ..] => (media, u16::from_be_bytes([*high, *low]), rest),
                 [_] => return Err(Discard::RtpMalformed),
             }
         } else {
-            (packet.payload_type(), packet.sequence(), payload)
+            (packet.payload_type(), packet.sequence(), packet.payload())
         };
         let codec = publication.codec_of(payload_type).ok_or(Discard::UnknownPayloadType)?;
-        let ids = &publication.section.extensions;
-        let descriptor = ids.dependency_descriptor.and_then(|id| packet.extension(id));
-        let audio_level = ids.audio_level.and_then(|id| packet.extension(id)).and_then(|bytes| bytes.first().copied());
-        let info = PacketInfo {
-            sequence: 0,
-            arrival: 0,
-            timestamp: packet.timestamp(),
-            payload_type,
-            marker: packet.marker(),
-            keyframe_start: is_keyframe_start(codec, payload, descriptor),
-            audio_level,
-            vp8: (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload)).flatten(),
-        };
-        self.keep_packet(now, stream, info, sequence, descriptor.unwrap_or(&[]), payload, codec)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one packet, taken apart")]
-    fn keep_packet(
-        &mut self,
-        now: Instant,
-        stream: Stream,
-        mut info: PacketInfo,
-        sequence: u16,
-        descriptor: &[u8],
-        payload: &[u8],
-        codec: Codec,
-    ) -> Result<(), Discard> {
-        let publication = &mut self.publications[stream.publication];
-        let kind = publication.section.kind;
         let layer = &mut publication.layers[usize::from(stream.layer)];
         let started = layer.last_packet.is_none();
         if started && stream.rtx {
@@ -301,30 +271,48 @@ impl Engine {
         if stream.rtx && !layer.may_be_repeated(sequence) {
             return Err(Discard::RtpMalformed);
         }
-        info.sequence = layer.extend_sequence(sequence);
-        if !layer.take(now, kind, info, descriptor, payload, stream.rtx) {
+        let ids = &publication.section.extensions;
+        let descriptor = ids.dependency_descriptor.and_then(|id| packet.extension(id));
+        let audio_level = ids.audio_level.and_then(|id| packet.extension(id)).and_then(|bytes| bytes.first().copied());
+        let info = PacketInfo {
+            sequence: layer.extend_sequence(sequence),
+            arrival: layer.received(),
+            timestamp: packet.timestamp(),
+            payload_type,
+            marker: packet.marker(),
+            keyframe_start: is_keyframe_start(codec, payload, descriptor),
+            audio_level,
+            vp8: (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload)).flatten(),
+        };
+        if !layer.keep(now, publication.section.kind, info, descriptor.unwrap_or(&[]), payload, stream.rtx) {
             return Err(Discard::Duplicate);
         }
-        let ssrc = layer.ssrc.unwrap_or(Ssrc(0));
-        let mut told = None;
+        self.on_kept(now, stream, &info, codec, started);
+        Ok(())
+    }
+
+    /// What follows from a packet that a layer has kept: it is to be fanned out, and a room may have to hear of it.
+    fn on_kept(&mut self, now: Instant, stream: Stream, info: &PacketInfo, codec: Codec, started: bool) {
+        let publication = &mut self.publications[stream.publication];
+        let (kind, layer) = (publication.section.kind, stream.layer);
+        let ssrc = publication.layers[usize::from(layer)].ssrc.unwrap_or(Ssrc(0));
+        let mut loudness = None;
         if let (Some(level), Some(activity)) = (info.audio_level, &mut publication.audio_level)
             && let Some((_, level)) = parse_audio_level(&[level])
             && !publication.muted
         {
-            told = activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
+            loudness = activity.observe(now, ssrc, info.timestamp, codec.clock_rate(), level);
         }
         if publication.pending_since.is_none() {
             publication.pending_since = Some(now);
             self.backlog.of(kind).push_back(stream.publication);
         }
-        if let Some((level, active)) = told {
+        if let Some((level, active)) = loudness {
             self.emit(stream.publication, |publication| Event::AudioActivity { publication, level, active });
         }
         if started {
-            let layer = stream.layer;
             self.emit(stream.publication, |publication| Event::LayerStarted { publication, layer, ssrc, codec });
             self.choose_layers(now, stream.publication);
         }
-        Ok(())
     }
 }
