@@ -94,7 +94,7 @@ fn rewrite_and_copy(bencher: Bencher) {
         .map(|number| {
             let mut subscription =
                 Subscription::new(now, SubscriptionId(number), Key::NONE, Sink::Local, sent(number), &source);
-            subscription.start(now, 0, &info(1));
+            subscription.start(now, &info(1));
             subscription
         })
         .collect();
@@ -105,9 +105,9 @@ fn rewrite_and_copy(bencher: Bencher) {
         turn += 1;
         let subscription = &mut subscriptions[(turn % KEYS) as usize];
         let packet = packet(turn / KEYS + 1);
-        let outgoing = subscription.forward(black_box(&packet)).expect("of its layer");
+        let outgoing = subscription.forward(now, black_box(&packet)).expect("of its layer");
         let written = subscription.write(&mut out, &packet, &outgoing, 0, 1);
-        subscription.sent(now, &packet.info, packet.payload.len());
+        subscription.sent(packet.payload.len());
         black_box(&out);
         written.length
     });

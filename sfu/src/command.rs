@@ -108,6 +108,22 @@ pub struct Layer {
     pub rtx_ssrc: Option<Ssrc>,
 }
 
+/// A layer of a publication, and how much of it: one of its encodings, with so many temporal layers (RFC 9626, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerId {
+    /// Index into [`ReceiveSection::layers`].
+    pub spatial: u8,
+    /// Highest temporal layer; those above are left out.
+    pub temporal: u8,
+}
+
+impl LayerId {
+    /// An encoding with all of its temporal layers.
+    pub const fn whole(spatial: u8) -> Self {
+        Self { spatial, temporal: u8::MAX }
+    }
+}
+
 /// What a client publishes in one media section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiveSection {

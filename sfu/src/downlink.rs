@@ -57,7 +57,7 @@ impl Downlink {
         let mut chosen: ArrayVec<(usize, Outgoing), ROUND> = ArrayVec::new();
         let mut sizes: ArrayVec<usize, ROUND> = ArrayVec::new();
         for (index, packet) in packets.iter().enumerate() {
-            if let Some(outgoing) = subscription.forward(packet) {
+            if let Some(outgoing) = subscription.forward(now, packet) {
                 sizes.push(outgoing.length + overhead);
                 chosen.push((index, outgoing));
             }
@@ -78,7 +78,7 @@ impl Downlink {
                 let written = subscription.write(space, packet, outgoing, padding, send_time);
                 let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
                 run.push(length);
-                subscription.sent(now, &packet.info, written.length - written.header - padding);
+                subscription.sent(written.length - written.header - padding);
                 stats.rtp_sent += 1;
                 stats.bytes_sent += length as u64;
                 pushed += 1;

@@ -22,6 +22,13 @@ pub struct PacketInfo {
     pub vp8: Option<Vp8Descriptor>,
 }
 
+impl PacketInfo {
+    /// Its temporal layer, 0 where its codec's header tells none: only VP8's is read.
+    pub fn temporal(&self) -> u8 {
+        self.vp8.and_then(|vp8| vp8.temporal).map_or(0, |(temporal, _)| temporal)
+    }
+}
+
 /// A packet as history gives it back.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredPacket<'a> {

@@ -55,10 +55,10 @@ impl LocalQueue {
         stats: &mut Stats,
     ) {
         for packet in packets {
-            let Some(outgoing) = subscription.forward(packet) else { continue };
+            let Some(outgoing) = subscription.forward(now, packet) else { continue };
             let mut bytes = vec![0; outgoing.length];
             let written = subscription.write(&mut bytes, packet, &outgoing, 0, send_time);
-            subscription.sent(now, &packet.info, written.length - written.header);
+            subscription.sent(written.length - written.header);
             if self.push_packet(subscription.id, bytes) {
                 stats.rtp_sent += 1;
                 stats.bytes_sent += outgoing.length as u64;

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
 use crate::audio::{AudioConfig, AudioLevel};
-use crate::command::{LAYERS_MAX, Layer, PublicationId, ReceiveSection, ReceiveStats, RoomId, Ssrc};
+use crate::command::{LAYERS_MAX, Layer, LayerId, PublicationId, ReceiveSection, ReceiveStats, RoomId, Ssrc};
 use crate::history::{History, PacketInfo};
 use crate::key::{SubscriptionKey, TransportKey};
 use crate::rtcp::{ReportBlock, SenderReport};
@@ -404,12 +404,12 @@ impl Publication {
     }
 
     /// The highest layer up to `layer_max` that flows; the highest that ever did if none does now.
-    pub fn best_layer(&self, now: Instant, layer_max: u8) -> u8 {
+    pub fn best_layer(&self, now: Instant, layer_max: u8) -> LayerId {
         let eligible = || self.layers.iter().enumerate().take(usize::from(layer_max) + 1).rev();
         eligible()
             .find(|(_, layer)| layer.flows(now))
             .or_else(|| eligible().find(|(_, layer)| layer.last_packet.is_some()))
-            .map_or(0, |(index, _)| index as u8)
+            .map_or(LayerId::whole(0), |(index, _)| LayerId::whole(index as u8))
     }
 
     /// What arrived since the last call, all layers together.

@@ -1,9 +1,10 @@
 //! Renumbers packets so that a subscriber sees one unbroken stream.
 //!
-//! Pauses and layer switches must not look like loss (RFC 3550, section 5.1), and a VP8 decoder expects picture ids to
-//! go on by one (RFC 7741, section 4.2). What is sent is cut into stretches; within one, every number is the source's
-//! plus a constant. So loss at the source stays visible, late packets fit in, and a NACK finds its way back.
-//! Which packets are forwarded is decided in [`crate::subscription`].
+//! Pauses, layer switches and packets that are left out must not look like loss (RFC 3550, section 5.1), and a VP8 decoder
+//! expects picture ids to go on by one (RFC 7741, section 4.2). What is sent is cut into segments; within one, every
+//! number is the source's plus an offset, which falls by one with each packet left out. So loss at the source stays
+//! visible, late packets fit in, and a NACK finds its way back. Which packets are forwarded is decided in
+//! [`crate::subscription`].
 
 use std::time::{Duration, Instant};
 
@@ -12,32 +13,73 @@ use serde::{Deserialize, Serialize};
 
 use crate::history::PacketInfo;
 
-/// Stretches that a NACK can still reach. A subscriber asks within a second; switches are rarer.
-const STRETCHES_MAX: usize = 4;
+/// Segments that a NACK can still reach. A subscriber asks within a second; switches are rarer.
+const SEGMENTS_MAX: usize = 4;
+
+/// Source numbers before the newest packet left out among which it is known which were: as many as a layer's history
+/// holds, so that nothing older could be sent.
+const WINDOW: u64 = 512;
+const WINDOW_WORDS: usize = WINDOW as usize / 64;
 
 /// A part of the sent stream that comes from one layer without interruption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Index into the publication's layers.
     pub layer: u8,
     /// Extended source number of its first packet.
-    pub first: u64,
-    /// Sent number is source number plus this, in extended numbers.
+    first: u64,
+    /// Sent number is source number plus this, in extended numbers, behind the last packet left out.
     offset: i64,
     timestamp_offset: u32,
     picture_offset: u16,
     tl0_offset: u8,
-    /// Source timestamp up to which the stretch catches up with a stream that went on before it was watched.
+    /// Source timestamp up to which the segment catches up with a stream that went on before it was watched.
     catch_up: Option<u32>,
+    /// Where the offset has changed. Nothing is kept for the many subscribers who get all packets.
+    omitted: Option<Box<Omitted>>,
 }
 
 /// How much faster than in life a subscriber is shown what it missed: seconds become tens of milliseconds, so that its
 /// playout clock does not take the past for a late present.
 const CATCH_UP_SPEED: u32 = 32;
 
-impl Stretch {
-    /// The extended number under which a packet of the source is sent; `None` if it is from before the stretch.
+impl Segment {
+    /// The extended number under which a packet of the source is sent; `None` if it is from before the segment, was left
+    /// out, or is so old that this is not known.
     pub fn sent_number(&self, source: u64) -> Option<u64> {
-        (source >= self.first).then(|| source.wrapping_add_signed(self.offset))
+        if source < self.first {
+            return None;
+        }
+        let behind = match &self.omitted {
+            None => 0,
+            Some(omitted) if omitted.is_known(source) && !omitted.contains(source) => omitted.count_behind(source),
+            Some(_) => return None,
+        };
+        Some(source.wrapping_add(behind).wrapping_add_signed(self.offset))
+    }
+
+    /// The number that its first packet was sent under.
+    fn first_sent(&self) -> u64 {
+        let omitted = self.omitted.as_ref().map_or(0, |omitted| omitted.count);
+        self.first.wrapping_add(omitted).wrapping_add_signed(self.offset)
+    }
+
+    /// The packet of the source that was sent under an extended number.
+    fn source_of(&self, sent: u64) -> Option<u64> {
+        if sent < self.first_sent() {
+            return None;
+        }
+        let source = sent.wrapping_add_signed(self.offset.wrapping_neg());
+        match &self.omitted {
+            Some(omitted) if source < omitted.end => omitted
+                .find(self.first, sent, |source, behind| source.wrapping_add(behind).wrapping_add_signed(self.offset)),
+            Some(_) | None => Some(source),
+        }
+    }
+
+    fn omit(&mut self, source: u64) {
+        self.omitted.get_or_insert_with(|| Box::new(Omitted::before(source))).add(source);
+        self.offset -= 1;
     }
 
     pub fn timestamp(&self, source: u32) -> u32 {
@@ -59,10 +101,84 @@ impl Stretch {
     }
 }
 
+/// Which of the latest packets of a source were left out: a ring of a bit for each number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Omitted {
+    /// Number behind the newest packet left out.
+    end: u64,
+    /// How many of the segment were left out.
+    count: u64,
+    bits: [u64; WINDOW_WORDS],
+}
+
+impl Omitted {
+    /// None yet; `source` is the first.
+    fn before(source: u64) -> Self {
+        Self { end: source, count: 0, bits: [0; WINDOW_WORDS] }
+    }
+
+    /// Word and bit of a number.
+    fn place(source: u64) -> (usize, u64) {
+        // The remainder is below the size of the window.
+        let at = (source % WINDOW) as usize;
+        (at / 64, 1 << (at % 64))
+    }
+
+    fn is_known(&self, source: u64) -> bool {
+        source + WINDOW >= self.end
+    }
+
+    fn contains(&self, source: u64) -> bool {
+        let (word, bit) = Self::place(source);
+        source < self.end && self.bits[word] & bit != 0
+    }
+
+    fn add(&mut self, source: u64) {
+        for passed in self.end.max((source + 1).saturating_sub(WINDOW))..source {
+            let (word, bit) = Self::place(passed);
+            self.bits[word] &= !bit;
+        }
+        let (word, bit) = Self::place(source);
+        self.bits[word] |= bit;
+        self.end = self.end.max(source + 1);
+        self.count += 1;
+    }
+
+    /// How many behind this number were left out.
+    fn count_behind(&self, source: u64) -> u64 {
+        let mut count = 0;
+        let mut next = source + 1;
+        while next < self.end {
+            let until = ((next / 64 + 1) * 64).min(self.end);
+            let (word, _) = Self::place(next);
+            // Neither bits before the next number nor those from the end on, which are of the window before.
+            let bits = (self.bits[word] >> (next % 64)) << (64 - (until - next));
+            count += u64::from(bits.count_ones());
+            next = until;
+        }
+        count
+    }
+
+    /// The packet, of those from `first` on that are known, that was sent under this number. `number_of` a packet and how
+    /// many behind it were left out grows with the packet.
+    fn find(&self, first: u64, sent: u64, number_of: impl Fn(u64, u64) -> u64) -> Option<u64> {
+        let number = |source| number_of(source, self.count_behind(source));
+        let (mut low, mut high) = (first.max(self.end.saturating_sub(WINDOW)), self.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match number(middle) >= sent {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        (low < self.end && !self.contains(low) && number(low) == sent).then_some(low)
+    }
+}
+
 /// The numbering of one sent stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rewriter {
-    stretches: ArrayVec<Stretch, STRETCHES_MAX>,
+    segments: ArrayVec<Segment, SEGMENTS_MAX>,
     /// Extended number that the next packet in order gets.
     next: u64,
     timestamp: u32,
@@ -77,7 +193,7 @@ impl Rewriter {
     /// counter wrong.
     pub fn new(first: u16) -> Self {
         Self {
-            stretches: ArrayVec::new(),
+            segments: ArrayVec::new(),
             next: (first & 0x7fff).into(),
             timestamp: 0,
             picture_id: 0,
@@ -86,8 +202,8 @@ impl Rewriter {
         }
     }
 
-    pub fn current(&self) -> Option<&Stretch> {
-        self.stretches.last()
+    pub fn current(&self) -> Option<&Segment> {
+        self.segments.last()
     }
 
     /// Extended number of the next packet.
@@ -95,7 +211,7 @@ impl Rewriter {
         self.next
     }
 
-    /// Begins a stretch of `layer` with `packet`. The media clock goes on by the time that has passed since the last
+    /// Begins a segment of `layer` with `packet`. The media clock goes on by the time that has passed since the last
     /// packet.
     pub fn begin(&mut self, now: Instant, layer: u8, packet: &PacketInfo, clock_rate: u32) {
         let timestamp = match self.sent_at {
@@ -103,10 +219,10 @@ impl Rewriter {
                 let passed = ticks(now.saturating_duration_since(at), clock_rate).max(1);
                 self.timestamp.wrapping_add(passed)
             }
-            None if self.stretches.is_empty() => packet.timestamp,
+            None if self.segments.is_empty() => packet.timestamp,
             None => self.timestamp.wrapping_add(1),
         };
-        let fresh = self.stretches.is_empty();
+        let fresh = self.segments.is_empty();
         let (mut picture_offset, mut tl0_offset) = (0, 0);
         if let (Some(vp8), false) = (&packet.vp8, fresh) {
             if let Some((id, _)) = vp8.picture_id {
@@ -116,10 +232,10 @@ impl Rewriter {
                 tl0_offset = self.tl0_pic_idx.wrapping_add(1).wrapping_sub(tl0);
             }
         }
-        if self.stretches.is_full() {
-            self.stretches.remove(0);
+        if self.segments.is_full() {
+            self.segments.remove(0);
         }
-        self.stretches.push(Stretch {
+        self.segments.push(Segment {
             layer,
             first: packet.sequence,
             offset: self.next.wrapping_sub(packet.sequence).cast_signed(),
@@ -127,49 +243,68 @@ impl Rewriter {
             picture_offset,
             tl0_offset,
             catch_up: None,
+            omitted: None,
         });
     }
 
     /// Begins with a key frame of the past; what followed it is sent up to `present`, a source timestamp, quickly.
     pub fn begin_in_the_past(&mut self, now: Instant, layer: u8, packet: &PacketInfo, clock_rate: u32, present: u32) {
         self.begin(now, layer, packet, clock_rate);
-        if let Some(stretch) = self.stretches.last_mut() {
-            stretch.catch_up = Some(present);
+        if let Some(segment) = self.segments.last_mut() {
+            segment.catch_up = Some(present);
         }
     }
 
-    /// Notes that `packet` was sent in the current stretch.
-    pub fn sent(&mut self, now: Instant, packet: &PacketInfo) {
-        let Some(stretch) = self.stretches.last().copied() else { return };
-        let Some(number) = stretch.sent_number(packet.sequence) else { return };
+    /// Leaves a packet of the current segment out, so that those behind it go on with its number. If one of these was
+    /// sent already, it keeps its number, which the subscriber will miss.
+    pub fn omit(&mut self, source: u64) {
+        let next = self.next;
+        let Some(segment) = self.segments.last_mut() else { return };
+        if segment.sent_number(source).is_some_and(|number| number >= next) {
+            segment.omit(source);
+        }
+    }
+
+    /// Goes on behind `packet`, which is sent in the current segment, under this number.
+    pub fn sent(&mut self, now: Instant, packet: &PacketInfo, number: u64) {
+        let Some(segment) = self.segments.last() else { return };
         if number < self.next {
             return;
         }
         self.next = number + 1;
-        self.timestamp = stretch.timestamp(packet.timestamp);
+        self.timestamp = segment.timestamp(packet.timestamp);
         self.sent_at = Some(now);
         if let Some(vp8) = &packet.vp8 {
             if let Some((id, _)) = vp8.picture_id {
-                self.picture_id = stretch.picture_id(id);
+                self.picture_id = segment.picture_id(id);
             }
             if let Some(tl0) = vp8.tl0_pic_idx {
-                self.tl0_pic_idx = stretch.tl0_pic_idx(tl0);
+                self.tl0_pic_idx = segment.tl0_pic_idx(tl0);
             }
         }
     }
 
-    /// Where a packet with this sent number came from: its stretch and extended source number.
-    pub fn source_of(&self, sent: u16) -> Option<(Stretch, u64, u64)> {
+    /// Where a packet with this sent number came from.
+    pub fn source_of(&self, sent: u16) -> Option<Source<'_>> {
         let age = u64::from((self.next as u16).wrapping_sub(sent));
         if age == 0 {
             return None;
         }
         let number = self.next.checked_sub(age)?;
-        self.stretches.iter().rev().find_map(|stretch| {
-            let first = stretch.first.wrapping_add_signed(stretch.offset);
-            (number >= first).then(|| (*stretch, number.wrapping_add_signed(stretch.offset.wrapping_neg()), number))
-        })
+        let segment = self.segments.iter().rev().find(|segment| number >= segment.first_sent())?;
+        Some(Source { segment, sequence: segment.source_of(number)?, number })
     }
+}
+
+/// Where a sent packet came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source<'a> {
+    /// The segment that it was sent in.
+    pub segment: &'a Segment,
+    /// Extended number of the source.
+    pub sequence: u64,
+    /// Extended number that it was sent under.
+    pub number: u64,
 }
 
 /// Ticks of a media clock in `time`, modulo 2^32.
@@ -197,8 +332,103 @@ mod tests {
         }
     }
 
+    /// A stream in its first segment, which packet `start` began.
+    struct Sender {
+        now: Instant,
+        rewriter: Rewriter,
+        newest: u64,
+    }
+
+    impl Sender {
+        fn new(first: u16, start: u64) -> Self {
+            let mut sender = Self { now: Instant::now(), rewriter: Rewriter::new(first), newest: start };
+            sender.rewriter.begin(sender.now, 0, &packet(start, 5), 90_000);
+            sender.pass(start, false).expect("the first is sent");
+            sender
+        }
+
+        fn number_of(&self, source: u64) -> Option<u64> {
+            self.rewriter.current().expect("begun").sent_number(source)
+        }
+
+        /// Sends a packet or leaves it out.
+        fn pass(&mut self, source: u64, omit: bool) -> Option<u64> {
+            self.newest = self.newest.max(source);
+            if omit {
+                self.rewriter.omit(source);
+                return None;
+            }
+            let number = self.number_of(source)?;
+            self.rewriter.sent(self.now, &packet(source, 5), number);
+            Some(number)
+        }
+    }
+
     proptest! {
-        /// Whatever is withheld between stretches, the subscriber sees no gap, also across 65535 -> 0.
+        /// Whichever packets are left out, those sent have no gap, and each that history may hold is found again.
+        #[test]
+        fn packets_that_are_left_out_leave_no_gap(
+            first: u16,
+            start in 0u64..1 << 40,
+            omitted in vec(any::<bool>(), 1..2_000),
+        ) {
+            let mut sender = Sender::new(first, start);
+            let mut kept = Vec::new();
+            for (source, omit) in (start + 1..).zip(omitted) {
+                if let Some(number) = sender.pass(source, omit) {
+                    kept.push((source, number));
+                }
+                let sent = sender.rewriter.next();
+                prop_assert!(!omit || sender.number_of(source).is_none());
+                prop_assert_eq!(sent, u64::from(first & 0x7fff) + 1 + kept.len() as u64);
+            }
+            prop_assert!(kept.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1));
+            let newest = sender.newest;
+            for &(source, number) in kept.iter().rev().take_while(|(source, _)| source + WINDOW > newest) {
+                prop_assert_eq!(sender.number_of(source), Some(number));
+                let found = sender.rewriter.source_of(number as u16).expect("sent");
+                prop_assert_eq!((found.sequence, found.number), (source, number));
+            }
+        }
+
+        /// Packets overtake each other, get lost, and are left out: no number is used twice, as none may be with a cipher,
+        /// and each leads back to the packet sent under it, and to no other.
+        #[test]
+        fn each_number_is_that_of_one_packet_whatever_the_order(
+            first: u16,
+            steps in vec((0u64..6, 0u8..10), 1..1_500),
+        ) {
+            let start = 70_000;
+            let mut sender = Sender::new(first, start);
+            let mut order: Vec<(u64, u64, u8)> =
+                (start + 1..).zip(steps).map(|(source, (delay, fate))| (source + delay, source, fate)).collect();
+            order.sort_unstable();
+            let mut sent = std::collections::HashMap::new();
+            for (_, source, fate) in order.into_iter().filter(|(.., fate)| *fate > 0) {
+                if let Some(number) = sender.pass(source, fate < 5) {
+                    prop_assert_eq!(sent.insert(number, source), None, "sent twice");
+                }
+            }
+            let newest = sender.newest;
+            for age in 1..=400.min(sender.rewriter.next() - u64::from(first & 0x7fff)) {
+                let number = sender.rewriter.next() - age;
+                let found = sender.rewriter.source_of(number as u16).map(|found| found.sequence);
+                match sent.get(&number) {
+                    Some(source) if source + WINDOW > newest => prop_assert_eq!(found, Some(*source)),
+                    Some(_) => {}
+                    // One that has not come, or that came too late to be left out.
+                    None => prop_assert!(found.is_none_or(|source| !sent.values().any(|known| *known == source))),
+                }
+            }
+            let numbers: Vec<u64> = {
+                let mut pairs: Vec<_> = sent.into_iter().map(|(number, source)| (source, number)).collect();
+                pairs.sort_unstable();
+                pairs.into_iter().map(|(_, number)| number).collect()
+            };
+            prop_assert!(numbers.is_sorted(), "in the order of the source");
+        }
+
+        /// Whatever is withheld between segments, the subscriber sees no gap, also across 65535 -> 0.
         #[test]
         fn the_sent_stream_has_no_gaps(first: u16, lengths in vec((1u64..40, 0u64..90_000, 0u8..3), 1..20)) {
             let now = Instant::now();
@@ -210,11 +440,11 @@ mod tests {
                 *at += gap;
                 rewriter.begin(now, layer, &packet(*at, 5), 90_000);
                 for _ in 0..length {
-                    let sent = rewriter.current().expect("begun").sent_number(*at).expect("in the stretch");
+                    let sent = rewriter.current().expect("begun").sent_number(*at).expect("in the segment");
                     prop_assert_eq!(sent, expected);
-                    rewriter.sent(now, &packet(*at, 5));
-                    let (stretch, found, number) = rewriter.source_of(sent as u16).expect("sent");
-                    prop_assert_eq!((stretch.layer, found, number), (layer, *at, sent));
+                    rewriter.sent(now, &packet(*at, 5), sent);
+                    let found = rewriter.source_of(sent as u16).expect("sent");
+                    prop_assert_eq!((found.segment.layer, found.sequence, found.number), (layer, *at, sent));
                     *at += 1;
                     expected += 1;
                 }
@@ -227,7 +457,7 @@ mod tests {
         let now = Instant::now();
         let mut rewriter = Rewriter::new(1);
         rewriter.begin(now, 0, &packet(10, 1000), 90_000);
-        rewriter.sent(now, &packet(10, 1000));
+        rewriter.sent(now, &packet(10, 1000), 1);
         let later = now + Duration::from_secs(2);
         rewriter.begin(later, 1, &packet(99, 777_777), 90_000);
         assert_eq!(rewriter.current().expect("begun").timestamp(777_777), 1000 + 180_000);
@@ -239,11 +469,11 @@ mod tests {
         let now = Instant::now();
         let mut rewriter = Rewriter::new(1);
         rewriter.begin(now, 0, &packet(10, 1000), 90_000);
-        rewriter.sent(now, &packet(10, 1000));
+        rewriter.sent(now, &packet(10, 1000), 1);
         let mut rewriter = Rewriter { sent_at: None, ..rewriter };
         rewriter.begin(now, 0, &packet(99, 777_777), 90_000);
-        let stretch = rewriter.current().expect("begun");
-        assert_eq!((stretch.timestamp(777_777), stretch.sent_number(99)), (1001, Some(2)));
+        let segment = rewriter.current().expect("begun");
+        assert_eq!((segment.timestamp(777_777), segment.sent_number(99)), (1001, Some(2)));
     }
 
     #[test]
@@ -251,11 +481,11 @@ mod tests {
         let now = Instant::now();
         let mut rewriter = Rewriter::new(1);
         rewriter.begin_in_the_past(now, 0, &packet(10, 1000), 90_000, 1000 + 270_000);
-        let stretch = *rewriter.current().expect("begun");
-        let past: Vec<u32> = (0..=90).map(|frame| stretch.timestamp(1000 + frame * 3000)).collect();
+        let segment = rewriter.current().expect("begun");
+        let past: Vec<u32> = (0..=90).map(|frame| segment.timestamp(1000 + frame * 3000)).collect();
         assert!(past.windows(2).all(|pair| pair[1] > pair[0]));
         assert!(past[90] - past[0] < 9000);
-        assert_eq!(stretch.timestamp(1000 + 273_000) - past[90], 3000);
+        assert_eq!(segment.timestamp(1000 + 273_000) - past[90], 3000);
     }
 
     #[test]
@@ -264,7 +494,7 @@ mod tests {
         let mut rewriter = Rewriter::new(5);
         assert!(rewriter.source_of(5).is_none());
         rewriter.begin(now, 0, &packet(10, 0), 90_000);
-        rewriter.sent(now, &packet(10, 0));
+        rewriter.sent(now, &packet(10, 0), 5);
         assert!(rewriter.source_of(5).is_some());
         assert!(rewriter.source_of(6).is_none());
         assert!(rewriter.source_of(4).is_none());

@@ -7,10 +7,10 @@ use shared::media::{Codec, MediaKind};
 
 use crate::audio::red_primary;
 use crate::codec::rewrite_vp8;
-use crate::command::{PayloadCodec, SendSection, SubscriptionId};
+use crate::command::{LayerId, PayloadCodec, SendSection, SubscriptionId};
 use crate::history::{PacketInfo, StoredPacket};
 use crate::key::{PublicationKey, TransportKey};
-use crate::rewrite::{Rewriter, Stretch, ticks};
+use crate::rewrite::{Rewriter, Segment, Source, ticks};
 use crate::rtcp::SenderReport;
 use crate::trailer::without_trailer;
 
@@ -34,12 +34,14 @@ struct Mapping {
 }
 
 /// A packet about to be sent.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Outgoing {
     mapping: Mapping,
-    stretch: Stretch,
     /// Extended number it is sent under.
     pub number: u64,
+    timestamp: u32,
+    /// VP8's picture id and TL0PICIDX.
+    picture: (u16, u8),
     /// Bytes of header and payload, unsealed and unpadded.
     pub length: usize,
 }
@@ -62,22 +64,48 @@ pub enum Sink {
     Local,
 }
 
+/// Which packets a subscription gets now, unless it is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Playout {
+    /// None: it waits for a packet of the wanted layer to start with.
+    Waiting,
+    /// Those of the past, quickly: it has started with a key frame that arrived before it did.
+    CatchingUp {
+        /// The layer that it gets.
+        layer: LayerId,
+        /// Number of the source to go on with.
+        next: u64,
+    },
+    /// Those that arrive.
+    Live {
+        /// The layer that it gets.
+        layer: LayerId,
+        /// Packets that had arrived before it was live. Those still to be fanned out it has had while it caught up.
+        after_arrival: u64,
+    },
+}
+
+impl Playout {
+    /// The layer that it gets.
+    pub fn layer(self) -> Option<LayerId> {
+        match self {
+            Self::Waiting => None,
+            Self::CatchingUp { layer, .. } | Self::Live { layer, .. } => Some(layer),
+        }
+    }
+}
+
 pub struct Subscription {
     pub id: SubscriptionId,
     pub publication: PublicationKey,
     pub sink: Sink,
     pub section: SendSection,
-    pub paused: bool,
+    paused: bool,
     pub layer_max: u8,
     /// The layer that it should get.
-    pub wanted: u8,
-    /// The layer that it gets; `None`: waiting for a packet to start with.
-    pub current: Option<u8>,
+    wanted: LayerId,
+    playout: Playout,
     pub rewriter: Rewriter,
-    /// Next source number to send while it catches up with a stream that it started in the past.
-    pub catch_up: Option<u64>,
-    /// Arrivals of its layer before it had caught up: what fan-out still has of these, it must not get again.
-    caught_up: u64,
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
     kind: MediaKind,
     rtx_next: u64,
@@ -107,11 +135,9 @@ impl Subscription {
             section,
             paused: false,
             layer_max: u8::MAX,
-            wanted: 0,
-            current: None,
+            wanted: LayerId::whole(0),
+            playout: Playout::Waiting,
             rewriter: Rewriter::new(rand::random()),
-            catch_up: None,
-            caught_up: 0,
             mappings: ArrayVec::new(),
             kind,
             rtx_next: u64::from(rand::random::<u16>() & 0x7fff),
@@ -124,6 +150,11 @@ impl Subscription {
         };
         subscription.map(source);
         subscription
+    }
+
+    /// Whether it gets nothing for now.
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     pub fn kind(&self) -> MediaKind {
@@ -155,55 +186,152 @@ impl Subscription {
         self.mappings.iter().find(|mapping| mapping.source == payload_type).copied()
     }
 
-    /// Whether this packet of `layer` may start or switch the stream.
-    pub fn starts_with(&self, layer: u8, packet: &PacketInfo) -> bool {
-        layer == self.wanted && (self.kind == MediaKind::Audio || packet.keyframe_start)
+    /// Which packets it gets now.
+    pub fn playout(&self) -> Playout {
+        self.playout
     }
 
-    /// Starts or switches: from `packet` on, this subscription gets `layer`.
-    pub fn start(&mut self, now: Instant, layer: u8, packet: &PacketInfo) {
-        let rate = self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate());
-        self.rewriter.begin(now, layer, packet, rate);
-        self.current = Some(layer);
-        (self.catch_up, self.caught_up) = (None, 0);
+    /// The layer that it aims at.
+    pub fn wanted(&self) -> LayerId {
+        self.wanted
     }
 
-    /// Whether it may start with a key frame of the past: only when it has shown nothing yet, or time would run backwards.
-    pub fn may_start_late(&self, layer: u8) -> bool {
-        self.kind == MediaKind::Video
-            && layer == self.wanted
-            && self.current.is_none()
-            && self.rewriter.current().is_none()
+    /// Index of the layer that it gets, or waits for.
+    pub fn layer(&self) -> u8 {
+        self.playout.layer().unwrap_or(self.wanted).spatial
+    }
+
+    /// Lets it aim at a layer, and at how much of it. Another layer than the one that it gets it will get from a packet
+    /// on that it can start with.
+    pub fn aim(&mut self, wanted: LayerId) {
+        self.wanted = wanted;
+        if let Playout::CatchingUp { layer, .. } | Playout::Live { layer, .. } = &mut self.playout
+            && layer.spatial == wanted.spatial
+        {
+            *layer = wanted;
+        }
+    }
+
+    /// Whether it waits for a packet to start with in the layer that it aims at.
+    pub fn awaits_start(&self) -> bool {
+        !self.paused && self.playout.layer() != Some(self.wanted)
+    }
+
+    /// What it gets next is something that it can start with.
+    pub fn restart(&mut self) {
+        self.playout = Playout::Waiting;
+    }
+
+    /// Pauses it, or lets it go on afresh.
+    pub fn set_paused(&mut self, paused: bool) {
+        if self.paused && !paused {
+            self.restart();
+        }
+        self.paused = paused;
+    }
+
+    /// Whether it is to be looked after although nothing arrives: it has not started, or is catching up.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.playout, Playout::Waiting | Playout::CatchingUp { .. })
+    }
+
+    /// The packets of a layer that it gets: none, all, or from the one on that it starts with or switches at.
+    pub fn share<'a, 'p>(
+        &mut self,
+        now: Instant,
+        index: u8,
+        packets: &'a [StoredPacket<'p>],
+    ) -> Option<&'a [StoredPacket<'p>]> {
+        if self.paused {
+            return None;
+        }
+        if self.playout.layer().is_some_and(|layer| layer.spatial == index) {
+            return Some(packets);
+        }
+        let start = packets.iter().position(|packet| self.starts_with(index, &packet.info))?;
+        self.start(now, &packets[start].info);
+        Some(&packets[start..])
+    }
+
+    /// Whether this packet of a layer may start or switch the stream.
+    fn starts_with(&self, index: u8, packet: &PacketInfo) -> bool {
+        index == self.wanted.spatial && (self.kind == MediaKind::Audio || packet.keyframe_start)
+    }
+
+    /// Starts or switches: from `packet` on, it gets the layer that it aims at.
+    pub fn start(&mut self, now: Instant, packet: &PacketInfo) {
+        self.rewriter.begin(now, self.wanted.spatial, packet, self.clock_rate_of(packet));
+        self.playout = Playout::Live { layer: self.wanted, after_arrival: 0 };
+    }
+
+    /// Whether it may start with a key frame of the past in the layer that it aims at: only when it has shown nothing yet,
+    /// or time would run backwards.
+    pub fn may_start_late(&self) -> bool {
+        self.kind == MediaKind::Video && self.playout == Playout::Waiting && self.rewriter.current().is_none()
     }
 
     /// Starts with a key frame of the past; `present` is the source's newest timestamp.
-    pub fn start_late(&mut self, now: Instant, layer: u8, keyframe: &PacketInfo, present: u32) {
-        let rate = self.mapping_of(keyframe.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate());
-        self.rewriter.begin_in_the_past(now, layer, keyframe, rate, present);
-        self.current = Some(layer);
-        self.catch_up = Some(keyframe.sequence);
+    pub fn start_late(&mut self, now: Instant, keyframe: &PacketInfo, present: u32) {
+        let rate = self.clock_rate_of(keyframe);
+        self.rewriter.begin_in_the_past(now, self.wanted.spatial, keyframe, rate, present);
+        self.playout = Playout::CatchingUp { layer: self.wanted, next: keyframe.sequence };
     }
 
-    /// Notes that it has met the present: packets that arrived before so many others it has got, or will not.
-    pub fn caught_up(&mut self, arrivals: u64) {
-        (self.catch_up, self.caught_up) = (None, arrivals);
-    }
-
-    /// Decides on one packet of the current layer: `None` if this subscriber does not get it.
-    pub fn forward(&self, packet: &StoredPacket<'_>) -> Option<Outgoing> {
-        let stretch = *self.rewriter.current()?;
-        if packet.info.arrival < self.caught_up {
-            return None;
+    /// It has caught up as far as before the packet with this number of the source.
+    pub fn caught_up_to(&mut self, next: u64) {
+        if let Playout::CatchingUp { layer, .. } = self.playout {
+            self.playout = Playout::CatchingUp { layer, next };
         }
-        let number = stretch.sent_number(packet.info.sequence)?;
-        let mapping = self.mapping_of(packet.info.payload_type)?;
-        let length = 12 + self.extension_length(packet, &mapping) + self.payload_of(packet, &mapping).len();
-        Some(Outgoing { mapping, stretch, number, length })
     }
 
-    /// Notes that a packet of the current stretch went out, with so many bytes of payload, padding not counted.
-    pub fn sent(&mut self, now: Instant, packet: &PacketInfo, payload: usize) {
-        self.rewriter.sent(now, packet);
+    /// It has caught up: it has had, or will not get, the packets that had arrived until now, which are so many.
+    pub fn go_live(&mut self, arrivals: u64) {
+        if let Some(layer) = self.playout.layer() {
+            self.playout = Playout::Live { layer, after_arrival: arrivals };
+        }
+    }
+
+    fn clock_rate_of(&self, packet: &PacketInfo) -> u32 {
+        self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate())
+    }
+
+    /// Gives one packet of the current layer its number: `None` if this subscriber does not get it. One that it gets must
+    /// be sent: the next one has the next number.
+    pub fn forward(&mut self, now: Instant, packet: &StoredPacket<'_>) -> Option<Outgoing> {
+        match self.playout {
+            Playout::Live { after_arrival, .. } if packet.info.arrival < after_arrival => return None,
+            Playout::Live { layer, .. } | Playout::CatchingUp { layer, .. }
+                if packet.info.temporal() > layer.temporal =>
+            {
+                self.rewriter.omit(packet.info.sequence);
+                return None;
+            }
+            Playout::Waiting | Playout::Live { .. } | Playout::CatchingUp { .. } => {}
+        }
+        let segment = self.rewriter.current()?;
+        let number = segment.sent_number(packet.info.sequence)?;
+        let mapping = self.mapping_of(packet.info.payload_type)?;
+        let outgoing = self.outgoing(packet, segment, mapping, number);
+        self.rewriter.sent(now, &packet.info, number);
+        Some(outgoing)
+    }
+
+    fn outgoing(&self, packet: &StoredPacket<'_>, segment: &Segment, mapping: Mapping, number: u64) -> Outgoing {
+        let (id, tl0) = packet
+            .info
+            .vp8
+            .map_or((0, 0), |vp8| (vp8.picture_id.map_or(0, |(id, _)| id), vp8.tl0_pic_idx.unwrap_or(0)));
+        Outgoing {
+            mapping,
+            number,
+            timestamp: segment.timestamp(packet.info.timestamp),
+            picture: (segment.picture_id(id), segment.tl0_pic_idx(tl0)),
+            length: 12 + self.extension_length(packet, &mapping) + self.payload_of(packet, &mapping).len(),
+        }
+    }
+
+    /// Counts a packet that was sent, with so many bytes of payload, padding not counted.
+    pub fn sent(&mut self, payload: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload as u32);
     }
@@ -242,17 +370,17 @@ impl Subscription {
 
     /// Where a lost packet came from, if we may send it again: only with RTX (RFC 4588), because sealing another
     /// packet under the same number would break the cipher.
-    pub fn lost_packet(&self, sequence: u16) -> Option<(Stretch, u64, u64)> {
+    pub fn lost_packet(&self, sequence: u16) -> Option<Source<'_>> {
         self.section.rtx_ssrc?;
         self.rewriter.source_of(sequence)
     }
 
-    /// Length of a retransmission, unsealed.
-    pub fn retransmission(&self, packet: &StoredPacket<'_>, stretch: Stretch, number: u64) -> Option<Outgoing> {
+    /// A packet that is sent again; its length is two bytes more, unsealed.
+    pub fn retransmission(&self, packet: &StoredPacket<'_>, source: Source<'_>) -> Option<Outgoing> {
         let mapping = self.mapping_of(packet.info.payload_type)?;
         mapping.rtx?;
-        let length = 12 + self.extension_length(packet, &mapping) + 2 + self.payload_of(packet, &mapping).len();
-        Some(Outgoing { mapping, stretch, number, length })
+        let outgoing = self.outgoing(packet, source.segment, mapping, source.number);
+        Some(Outgoing { length: outgoing.length + 2, ..outgoing })
     }
 
     /// Writes a retransmission (RFC 4588, section 4).
@@ -285,9 +413,7 @@ impl Subscription {
         let payload = self.payload_of(packet, &outgoing.mapping);
         out[..payload.len()].copy_from_slice(payload);
         if let Some(vp8) = &packet.info.vp8 {
-            let stretch = &outgoing.stretch;
-            let picture_id = stretch.picture_id(vp8.picture_id.map_or(0, |(id, _)| id));
-            let tl0 = stretch.tl0_pic_idx(vp8.tl0_pic_idx.unwrap_or(0));
+            let (picture_id, tl0) = outgoing.picture;
             rewrite_vp8(vp8, &mut out[..payload.len()], picture_id, tl0, vp8.keyidx.unwrap_or(0));
         }
         payload.len()
@@ -308,7 +434,7 @@ impl Subscription {
         out[0] = if extensions > 0 { 0x90 } else { 0x80 };
         out[1] = payload_type | if packet.info.marker { 0x80 } else { 0 };
         out[2..4].copy_from_slice(&(number as u16).to_be_bytes());
-        out[4..8].copy_from_slice(&outgoing.stretch.timestamp(packet.info.timestamp).to_be_bytes());
+        out[4..8].copy_from_slice(&outgoing.timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&ssrc.to_be_bytes());
         if extensions > 0 {
             self.write_extensions(&mut out[12..12 + extensions], packet, &outgoing.mapping, send_time);
@@ -349,7 +475,7 @@ impl Subscription {
 
     /// Our sender report (RFC 3550, section 6.4.1) on the publisher's clock, so that its tracks stay in step.
     pub fn sender_report(&self, now: Instant, report: &(SenderReport, Instant)) -> Option<SenderReport> {
-        let stretch = self.rewriter.current()?;
+        let segment = self.rewriter.current()?;
         if self.packets == 0 {
             return None;
         }
@@ -360,7 +486,7 @@ impl Subscription {
         Some(SenderReport {
             ssrc: self.section.ssrc.0,
             ntp,
-            rtp: stretch.timestamp(theirs.rtp).wrapping_add(ticks(passed, rate)),
+            rtp: segment.timestamp(theirs.rtp).wrapping_add(ticks(passed, rate)),
             packets: self.packets,
             octets: self.octets,
         })
@@ -445,5 +571,82 @@ fn mapping(from: &PayloadCodec, to: &[PayloadCodec]) -> Option<Mapping> {
             to.iter().find(|codec| matches!(codec.codec, Codec::Av1 { .. })).map(|found| make(found, false))
         }
         Codec::Opus | Codec::Pcmu | Codec::Pcma | Codec::Vp8 | Codec::H265 => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Vp8Descriptor;
+    use crate::command::{ExtensionIds, Mid, Ssrc};
+    use crate::key::Key;
+
+    const VP8: PayloadCodec = PayloadCodec { payload_type: 96, codec: Codec::Vp8, rtx: Some(97) };
+
+    fn subscription(now: Instant) -> Subscription {
+        let section = SendSection {
+            mid: Mid::new(),
+            ssrc: Ssrc(7),
+            rtx_ssrc: Some(Ssrc(8)),
+            codecs: vec![VP8],
+            extensions: ExtensionIds::default(),
+            cname: "PA_a".into(),
+            strips_trailers: false,
+        };
+        Subscription::new(now, SubscriptionId(1), Key::NONE, Sink::Local, section, &[VP8])
+    }
+
+    /// A frame of one packet; those with odd numbers are of the second temporal layer.
+    fn frame(sequence: u64) -> PacketInfo {
+        let temporal = Some(((sequence % 2) as u8, false));
+        PacketInfo {
+            sequence,
+            arrival: sequence,
+            timestamp: 3_000 * sequence as u32,
+            payload_type: 96,
+            marker: true,
+            keyframe_start: sequence == 100,
+            audio_level: None,
+            vp8: Some(Vp8Descriptor { first: true, temporal, ..Vp8Descriptor::default() }),
+        }
+    }
+
+    #[test]
+    fn temporal_layers_above_the_wanted_one_are_left_out_without_a_gap() {
+        let now = Instant::now();
+        let mut subscription = subscription(now);
+        subscription.start(now, &frame(100));
+        let pass = |subscription: &mut Subscription, sequence| {
+            let packet = StoredPacket { info: frame(sequence), dependency_descriptor: &[], payload: &[0x10, 0] };
+            subscription.forward(now, &packet).map(|outgoing| outgoing.number)
+        };
+        let whole: Vec<_> = (100..110).map(|sequence| pass(&mut subscription, sequence).expect("sent")).collect();
+        subscription.aim(LayerId { spatial: 0, temporal: 0 });
+        let half: Vec<_> = (110..120).filter_map(|sequence| pass(&mut subscription, sequence)).collect();
+        subscription.aim(LayerId::whole(0));
+        let rest: Vec<_> = (120..130).filter_map(|sequence| pass(&mut subscription, sequence)).collect();
+        assert_eq!((half.len(), rest.len()), (5, 10));
+        let numbers = [whole, half, rest].concat();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+        let sources: Vec<_> = numbers
+            .iter()
+            .map(|number| subscription.lost_packet(*number as u16).map(|source| source.sequence))
+            .collect();
+        let sent = (100..110).chain((110..120).step_by(2)).chain(120..130);
+        assert_eq!(sources, sent.map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_switch_of_layers_waits_for_a_packet_to_start_with_and_less_of_a_layer_does_not() {
+        let now = Instant::now();
+        let mut subscription = subscription(now);
+        subscription.start(now, &frame(100));
+        subscription.aim(LayerId { spatial: 0, temporal: 1 });
+        assert!(!subscription.awaits_start());
+        subscription.aim(LayerId::whole(1));
+        assert!(subscription.awaits_start());
+        assert_eq!(subscription.layer(), 0, "until then it gets what it got");
+        subscription.start(now, &frame(100));
+        assert_eq!((subscription.awaits_start(), subscription.layer()), (false, 1));
     }
 }

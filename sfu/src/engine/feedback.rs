@@ -8,7 +8,7 @@ use super::Engine;
 use super::clock::due;
 use super::publications::room_of;
 use super::serving::{Serving, Stage};
-use super::subscriptions::choose_layer;
+use super::subscriptions::aim;
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
 use crate::key::{SubscriptionKey, TransportKey};
@@ -90,7 +90,8 @@ impl Engine {
         if let Some(codec) = publication.section.codecs.first() {
             quality.jitter_us.observe(f64::from(block.jitter) * 1e6 / f64::from(codec.codec.clock_rate()));
         }
-        let layer = subscription.current.and_then(|layer| publication.layers.get(usize::from(layer)));
+        let layer = subscription.playout().layer();
+        let layer = layer.and_then(|layer| publication.layers.get(usize::from(layer.spatial)));
         if let Some(rtt_ms) = layer.and_then(|layer| round_trip_ms(now, layer.report()?, &block)) {
             quality.rtt_ms.observe(rtt_ms);
         }
@@ -112,8 +113,8 @@ impl Engine {
     /// The layer that a subscription gets, or waits for, owes it a key frame.
     pub(super) fn want_keyframe_for(&mut self, key: SubscriptionKey) {
         let subscription = &self.subscriptions[key];
-        let layer = subscription.current.unwrap_or(subscription.wanted);
-        if let Some(layer) = self.publications[subscription.publication].layers.get_mut(usize::from(layer)) {
+        let layer = usize::from(subscription.layer());
+        if let Some(layer) = self.publications[subscription.publication].layers.get_mut(layer) {
             layer.want_keyframe();
         }
     }
@@ -206,10 +207,11 @@ impl Engine {
             if now < subscription.report_due {
                 continue;
             }
-            let Some(layer) = subscription.current else { continue };
+            let Some(layer) = subscription.playout().layer() else { continue };
             let publication = &self.publications[subscription.publication];
             self.serving = Serving::of(publication.origin, Stage::Feedback);
-            let Some(report) = publication.layers.get(usize::from(layer)).and_then(|layer| layer.report()) else {
+            let Some(report) = publication.layers.get(usize::from(layer.spatial)).and_then(|layer| layer.report())
+            else {
                 continue;
             };
             let Some(report) = subscription.sender_report(now, report) else { continue };
@@ -230,7 +232,7 @@ impl Engine {
             if subscription.kind() == MediaKind::Video {
                 let publication = &mut self.publications[subscription.publication];
                 self.serving = Serving::of(publication.origin, Stage::Feedback);
-                choose_layer(now, subscription, publication);
+                aim(now, subscription, publication);
             }
         }
     }

@@ -8,14 +8,14 @@ use shared::media::MediaKind;
 use super::Engine;
 use super::hosted::Hosted;
 use super::serving::{Serving, Stage};
-use crate::command::{SubscriptionId, TransportId};
+use crate::command::{LayerId, SubscriptionId, TransportId};
 use crate::history::StoredPacket;
 use crate::key::{Keyed, PublicationKey, SubscriptionKey};
 use crate::local::LocalQueue;
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{SendArena, Transmit};
 use crate::stats::Stats;
-use crate::subscription::{Sink, Subscription};
+use crate::subscription::{Playout, Sink, Subscription};
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
@@ -56,7 +56,7 @@ impl<T: Transmit> Exits<'_, T> {
         match subscription.sink {
             Sink::Transport(key) => {
                 if !self.transports[key].downlink.send(times, subscription, packets, self.stats, self.out) {
-                    subscription.current = None;
+                    subscription.restart();
                 }
             }
             Sink::Local => self.local.send(times, subscription, packets, self.stats),
@@ -156,13 +156,13 @@ impl Engine {
             let Some(subscription) = subscriptions.get_mut(*key) else { return false };
             let publication = &publications[subscription.publication];
             *serving = Serving::of(publication.origin, Stage::Forwarding);
-            let index = subscription.current.unwrap_or(subscription.wanted);
+            let index = subscription.layer();
             let Some(layer) = publication.layers.get(usize::from(index)) else { return false };
-            if !publication.muted && (subscription.catch_up.is_some() || start_late(subscription, index, layer, &exits))
-            {
-                catch_up(subscription, layer, &mut exits);
+            if !publication.muted {
+                start_late(subscription, index, layer, &exits);
+                catch_up(subscription, index, layer, &mut exits);
             }
-            subscription.current.is_none() || subscription.catch_up.is_some()
+            subscription.is_starting()
         });
     }
 
@@ -177,17 +177,16 @@ impl Engine {
         let send_time = self.send_time(now);
         let subscription = &mut self.subscriptions[key];
         self.stats.nacks_received += 1;
-        let Some((stretch, source, number)) = subscription.lost_packet(sequence) else { return };
+        let Some(source) = subscription.lost_packet(sequence) else { return };
         let publication = &self.publications[subscription.publication];
-        let Some(packet) =
-            publication.layers.get(usize::from(stretch.layer)).and_then(|layer| layer.history.as_ref()?.find(source))
-        else {
+        let layer = publication.layers.get(usize::from(source.segment.layer));
+        let Some(packet) = layer.and_then(|layer| layer.history.as_ref()?.find(source.sequence)) else {
             self.stats.nacks_missed += 1;
             return;
         };
         // Only a client sends NACKs: a queue loses nothing on the way.
         let Sink::Transport(transport) = subscription.sink else { return };
-        let Some(outgoing) = subscription.retransmission(&packet, stretch, number) else { return };
+        let Some(outgoing) = subscription.retransmission(&packet, source) else { return };
         let downlink = &self.transports[transport].downlink;
         downlink.resend((now, send_time), subscription, (&packet, &outgoing), &mut self.stats, out);
     }
@@ -206,8 +205,8 @@ fn skip_pending(
     layer.drop_pending();
     for &key in &publication.subscriptions {
         let subscription = &mut subscriptions[key];
-        if subscription.current == Some(index as u8) {
-            subscription.current = None;
+        if subscription.playout().layer().is_some_and(|layer| usize::from(layer.spatial) == index) {
+            subscription.restart();
         }
     }
     if publication.section.kind == MediaKind::Video {
@@ -243,13 +242,10 @@ fn fan_out_round<T: Transmit>(
         }
         served += 1;
         let subscription = &mut subscriptions[key];
-        if start_late(subscription, index as u8, layer, exits)
-            || (subscription.catch_up.is_some() && subscription.current == Some(index as u8))
+        start_late(subscription, index as u8, layer, exits);
+        if !catch_up(subscription, index as u8, layer, exits)
+            && let Some(packets) = subscription.share(exits.now, index as u8, &packets)
         {
-            catch_up(subscription, layer, exits);
-            continue;
-        }
-        if let Some(packets) = share(exits.now, subscription, index as u8, &packets) {
             exits.send(subscription, packets);
         }
     }
@@ -258,52 +254,40 @@ fn fan_out_round<T: Transmit>(
 
 /// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
 /// it waits for the publisher, nor the publisher makes a key frame for each that comes.
-fn start_late<T: Transmit>(
+fn start_late<T: Transmit>(subscription: &mut Subscription, index: u8, layer: &LayerState, exits: &Exits<'_, T>) {
+    if !subscription.may_start_late()
+        || subscription.is_paused()
+        || subscription.layer() != index
+        || !exits.is_open(subscription.sink)
+    {
+        return;
+    }
+    let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return };
+    if let (Some(first), Some(newest)) = (history.find(keyframe), history.find(layer.highest())) {
+        subscription.start_late(exits.now, &first.info, newest.info.timestamp);
+    }
+}
+
+/// Sends a subscription that catches up with this layer the next part of what it missed. `false`: it does not.
+fn catch_up<T: Transmit>(
     subscription: &mut Subscription,
     index: u8,
     layer: &LayerState,
-    exits: &Exits<'_, T>,
+    exits: &mut Exits<'_, T>,
 ) -> bool {
-    if subscription.paused || !subscription.may_start_late(index) || !exits.is_open(subscription.sink) {
-        return false;
-    }
-    let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return false };
-    let (Some(first), Some(newest)) = (history.find(keyframe), history.find(layer.highest())) else { return false };
-    subscription.start_late(exits.now, index, &first.info, newest.info.timestamp);
-    true
-}
-
-/// Sends a subscription the next part of what it missed, until it has all that has arrived.
-fn catch_up<T: Transmit>(subscription: &mut Subscription, layer: &LayerState, exits: &mut Exits<'_, T>) {
-    let (Some(next), Some(history)) = (subscription.catch_up, layer.history.as_deref()) else { return };
-    if subscription.paused {
-        subscription.catch_up = None;
-        return;
+    let Playout::CatchingUp { layer: LayerId { spatial, .. }, next } = subscription.playout() else { return false };
+    let Some(history) = layer.history.as_deref().filter(|_| spatial == index) else { return false };
+    if subscription.is_paused() {
+        subscription.go_live(0);
+        return true;
     }
     let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
     let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
     exits.stats.rtp_caught_up += packets.len() as u64;
     exits.send(subscription, &packets);
-    subscription.catch_up = Some(end);
-    if end > layer.highest() {
-        subscription.caught_up(layer.received());
+    match end > layer.highest() {
+        true => subscription.go_live(layer.received()),
+        false => subscription.caught_up_to(end),
     }
-}
-
-/// The packets of this layer that a subscription gets: none, all, or from the one on that it starts with.
-fn share<'a, 'p>(
-    now: Instant,
-    subscription: &mut Subscription,
-    layer: u8,
-    packets: &'a [StoredPacket<'p>],
-) -> Option<&'a [StoredPacket<'p>]> {
-    if subscription.paused {
-        return None;
-    }
-    if subscription.current == Some(layer) {
-        return Some(packets);
-    }
-    let start = packets.iter().position(|packet| subscription.starts_with(layer, &packet.info))?;
-    subscription.start(now, layer, &packets[start].info);
-    Some(&packets[start..])
+    true
 }

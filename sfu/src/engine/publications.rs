@@ -71,7 +71,7 @@ impl Engine {
         let publication = &mut self.publications[key];
         if publication.muted && !muted {
             for &subscription in &publication.subscriptions {
-                self.subscriptions[subscription].current = None;
+                self.subscriptions[subscription].restart();
             }
             if publication.section.kind == MediaKind::Video {
                 publication.layers.iter_mut().for_each(|layer| layer.want_keyframe());

@@ -81,7 +81,7 @@ impl Engine {
                 subscription: subscription.id,
                 publication: self.publications[subscription.publication].id,
                 section: subscription.section.clone(),
-                paused: subscription.paused,
+                paused: subscription.is_paused(),
                 layer_max: subscription.layer_max,
                 rewriter: subscription.rewriter.clone(),
                 rtx_next: subscription.rtx_next(),

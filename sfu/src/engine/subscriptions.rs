@@ -46,13 +46,7 @@ impl Engine {
             return None;
         }
         let mut subscription = Subscription::new(now, id, publication_key, sink, section, &publication.section.codecs);
-        subscription.wanted = publication.best_layer(now, subscription.layer_max);
-        if publication.section.kind == MediaKind::Video
-            && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
-            && layer.late_start().is_none()
-        {
-            layer.want_keyframe();
-        }
+        aim(now, &mut subscription, publication);
         let key = self.subscriptions.insert(subscription);
         self.subscription_keys.insert(id, key);
         if publication.section.kind == MediaKind::Video {
@@ -68,11 +62,9 @@ impl Engine {
             return;
         };
         let subscription = &mut self.subscriptions[key];
-        if subscription.paused && !paused {
-            subscription.current = None;
-        }
-        (subscription.paused, subscription.layer_max) = (paused, layer_max);
-        choose_layer(now, subscription, &mut self.publications[subscription.publication]);
+        subscription.set_paused(paused);
+        subscription.layer_max = layer_max;
+        aim(now, subscription, &mut self.publications[subscription.publication]);
     }
 
     /// Lets every subscription of a publication aim at the highest layer that flows.
@@ -81,7 +73,7 @@ impl Engine {
         self.serving = Serving::of(publication.origin, Stage::Feedback);
         for index in 0..publication.subscriptions.len() {
             let subscription = &mut self.subscriptions[publication.subscriptions[index]];
-            choose_layer(now, subscription, publication);
+            aim(now, subscription, publication);
         }
     }
 
@@ -99,15 +91,20 @@ impl Engine {
     }
 }
 
-/// Sets the wanted layer of a subscription, and sees to it that it can start.
-pub(super) fn choose_layer(now: Instant, subscription: &mut Subscription, publication: &mut Publication) {
-    subscription.wanted = publication.best_layer(now, subscription.layer_max);
-    let waits = subscription.current != Some(subscription.wanted) && !subscription.paused && !publication.muted;
-    let late = subscription.may_start_late(subscription.wanted);
-    if waits
-        && subscription.kind() == MediaKind::Video
-        && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted))
-        && !(late && layer.late_start().is_some())
+/// Lets a subscription aim at the best layer, and sees to it that it can start there.
+pub(super) fn aim(now: Instant, subscription: &mut Subscription, publication: &mut Publication) {
+    subscription.aim(publication.best_layer(now, subscription.layer_max));
+    provide_start(subscription, publication);
+}
+
+/// Sees to it that a subscription can start in the layer that it aims at: with a key frame of the past if it may, else
+/// with one that the publisher is asked for.
+pub(super) fn provide_start(subscription: &Subscription, publication: &mut Publication) {
+    if subscription.kind() == MediaKind::Video
+        && subscription.awaits_start()
+        && !publication.muted
+        && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted().spatial))
+        && !(subscription.may_start_late() && layer.late_start().is_some())
     {
         layer.want_keyframe();
     }

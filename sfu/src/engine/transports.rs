@@ -3,13 +3,13 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use shared::media::MediaKind;
 use tracing::debug;
 
 use super::Engine;
 use super::budget::Budget;
 use super::hosted::Hosted;
 use super::load::Sender;
+use super::subscriptions::provide_start;
 use crate::command::{ChannelOpener, Event, ExtensionIds, IceCredentials, RoomId, TransportEnd, TransportId};
 use crate::demux::Discard;
 use crate::downlink::Downlink;
@@ -78,20 +78,10 @@ impl Engine {
         self.stats.handshakes.count(keys.profile);
         hosted.downlink.cipher = Some(SrtpSender::new(keys.profile, &keys.send_key, &keys.send_salt));
         hosted.receiver = Some(Box::new(SrtpReceiver::new(keys.profile, &keys.receive_key, &keys.receive_salt)));
-        self.want_keyframes_for(key);
-    }
-
-    /// Subscriptions made before the handshake was done have waited for this.
-    pub(super) fn want_keyframes_for(&mut self, key: TransportKey) {
-        for &subscription in &self.transports[key].subscriptions {
+        // Subscriptions made before the handshake was done have waited for this.
+        for &subscription in &hosted.subscriptions {
             let subscription = &self.subscriptions[subscription];
-            if subscription.kind() == MediaKind::Video
-                && let Some(layer) =
-                    self.publications[subscription.publication].layers.get_mut(usize::from(subscription.wanted))
-                && layer.late_start().is_none()
-            {
-                layer.want_keyframe();
-            }
+            provide_start(subscription, &mut self.publications[subscription.publication]);
         }
     }
 
