@@ -11,6 +11,7 @@ mod api;
 mod audience;
 mod broadcast;
 mod charge;
+mod context;
 pub mod data;
 mod deliver;
 mod departure;
@@ -20,6 +21,7 @@ mod ids;
 pub mod input;
 mod message;
 mod metadata;
+mod negotiate;
 mod publish;
 mod speakers;
 mod subscribe;
@@ -29,29 +31,27 @@ mod track;
 mod updates;
 pub mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_protocol as proto;
 use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
-use proto::participant_info::State;
-use sfu::command::{Candidate, Event, IceCredentials, PublicationId, RoomId, TransportId};
-use shared::id::{ParticipantIdentity, ParticipantSid, RoomName, RoomSid, TrackSid};
+use sfu::command::{Event, PublicationId, RoomId, TransportId};
+use shared::id::{ParticipantSid, RoomName};
 
-use crate::event::{RoomEvent, RoomHappening};
+use crate::event::RoomHappening;
 use crate::id::ConnectionId;
 use crate::participant::{Participant, SessionState};
 use crate::settings::{RoomSettings, RoomsConfig};
-use crate::wire;
+use context::Context;
+pub use context::Host;
 use data::{DataMemory, Taken};
-use effects::Effects;
 pub use effects::RoomEffect;
-use ids::Ids;
-use timer::{Now, Timer, Timers};
-use updates::{Broadcasts, Urgency};
-use view::{Change, RoomDelta, RoomView};
+use timer::{Now, Timer};
+use updates::Broadcasts;
+use view::{Change, RoomView};
 
 /// A participant must be ACTIVE this long after it joined (docs/livekit.md 3.3).
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,40 +65,15 @@ pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
 /// has read the Leave takes them for broken; one that has read it closes them itself.
 pub const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
-/// The worker that hosts a room.
-pub struct Host {
-    pub candidates: Vec<Candidate>,
-    /// New ICE credentials of that worker.
-    pub new_credentials: Box<dyn Fn() -> IceCredentials + Send>,
-}
-
 /// A room.
 pub struct Room {
-    config: Arc<RoomsConfig>,
-    settings: RoomSettings,
-    host: Host,
-    id: RoomId,
-    name: RoomName,
-    sid: RoomSid,
-    /// Marks frames that a server injects into end-to-end encrypted tracks.
-    sif_trailer: Vec<u8>,
-    view: RoomView,
     /// Boxed, as the map moves what it holds.
     participants: BTreeMap<ParticipantSid, Box<Participant>>,
-    identities: HashMap<ParticipantIdentity, ParticipantSid>,
-    connections: HashMap<ConnectionId, ParticipantSid>,
-    transports: HashMap<TransportId, ParticipantSid>,
-    publications: HashMap<PublicationId, ParticipantSid>,
-    /// Tracks that others see, and who publishes them.
-    tracks: BTreeMap<TrackSid, ParticipantSid>,
+    context: Context,
     data: DataMemory,
     data_taken: Taken,
     broadcasts: Broadcasts,
-    timers: Timers,
-    ids: Ids,
-    events_sent: u64,
     closed: bool,
-    out: Effects,
 }
 
 impl Room {
@@ -111,62 +86,31 @@ impl Room {
         host: Host,
         config: Arc<RoomsConfig>,
     ) -> Self {
-        let sid = RoomSid::generate();
-        let mut room = Self {
-            settings,
-            host,
-            id,
-            name,
-            sid,
-            sif_trailer: random_trailer(),
-            view: RoomView::default(),
+        let mut context = Context::new(id, name, settings, host, config);
+        context.change(Change::Opened { room: Box::new(context.describe(now)) });
+        context.emit(now, RoomHappening::RoomStarted { room: context.view.room.clone() });
+        context.timers.set(Timer::Empty, now.at + context.settings.empty_timeout);
+        Self {
             participants: BTreeMap::new(),
-            identities: HashMap::new(),
-            connections: HashMap::new(),
-            transports: HashMap::new(),
-            publications: HashMap::new(),
-            tracks: BTreeMap::new(),
+            context,
             data: DataMemory::default(),
             data_taken: Taken::default(),
             broadcasts: Broadcasts::default(),
-            timers: Timers::default(),
-            ids: Ids::new(id),
-            events_sent: 0,
             closed: false,
-            out: Effects::default(),
-            config,
-        };
-        room.change(Change::Opened { room: Box::new(room.describe(now)) });
-        room.tell(now, RoomHappening::RoomStarted { room: room.view.room.clone() });
-        room.timers.set(Timer::Empty, now.at + room.settings.empty_timeout);
-        room
-    }
-
-    fn describe(&self, now: Now) -> proto::Room {
-        proto::Room {
-            sid: self.sid.to_string(),
-            name: self.name.to_string(),
-            empty_timeout: seconds(self.settings.empty_timeout),
-            departure_timeout: seconds(self.settings.departure_timeout),
-            max_participants: self.settings.max_participants,
-            creation_time: now.unix_ms() / 1000,
-            creation_time_ms: now.unix_ms(),
-            enabled_codecs: wire::room_codecs(&self.config),
-            metadata: self.settings.metadata.clone(),
-            ..Default::default()
         }
     }
 
     /// Effects of all inputs since the last call.
     pub fn take_effects(&mut self) -> Vec<RoomEffect> {
         self.announce_due();
-        self.out.effects.extend(self.data_taken.take(self.id).map(RoomEffect::Command));
-        std::mem::take(&mut self.out.effects)
+        let out = &mut self.context.out;
+        out.effects.extend(self.data_taken.take(self.context.id).map(RoomEffect::Command));
+        std::mem::take(&mut out.effects)
     }
 
     /// The visible state.
     pub fn view(&self) -> &RoomView {
-        &self.view
+        &self.context.view
     }
 
     pub fn is_closed(&self) -> bool {
@@ -175,18 +119,18 @@ impl Room {
 
     /// Tracks that others see.
     pub fn track_count(&self) -> usize {
-        self.tracks.len()
+        self.context.tracks.len()
     }
 
     /// Everything a session needs to go on elsewhere.
     pub fn session(&self, identity: &str) -> Option<&SessionState> {
-        let sid = self.identities.get(identity)?;
+        let sid = self.context.identities.get(identity)?;
         self.participants.get(sid).map(|participant| &participant.state)
     }
 
     /// When [`Room::on_deadline`] wants to be called.
     pub fn deadline(&self) -> Option<std::time::Instant> {
-        self.timers.deadline()
+        self.context.timers.deadline()
     }
 
     /// What a worker says.
@@ -211,33 +155,9 @@ impl Room {
         }
     }
 
-    fn on_transport_connected(&mut self, now: Now, id: TransportId) {
-        let Some(sid) = self.transports.get(&id).cloned() else { return };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
-        let Some(transport) = participant.state.transport_mut(id) else { return };
-        transport.connected = true;
-        if participant.state.primary().id == id && !participant.state.active {
-            participant.state.active = true;
-            self.activate(now, &sid);
-        }
-    }
-
-    fn activate(&mut self, now: Now, sid: &ParticipantSid) {
-        self.timers.clear(&Timer::Join(sid.clone()));
-        self.change(Change::State { sid: sid.clone(), state: State::Active });
-        self.announce(now, sid, Urgency::MayWait);
-        if let Some(member) = self.view.member(sid) {
-            let (room, participant) = (self.view.room.clone(), member.info.clone());
-            let client = self.participants.get(sid).map(|joined| joined.state.client.clone());
-            let what = RoomHappening::ParticipantJoined { room, participant };
-            self.tell_of(now, client, what);
-        }
-        self.reconcile(now, sid);
-    }
-
     /// Call it when [`Room::deadline`] has come. Earlier calls do nothing.
     pub fn on_deadline(&mut self, now: Now) {
-        while let Some(timer) = self.timers.pop(now.at) {
+        while let Some(timer) = self.context.timers.pop(now.at) {
             self.on_timer(now, timer);
         }
     }
@@ -250,55 +170,44 @@ impl Room {
             Timer::Batch => self.flush_batch(),
             Timer::Join(sid) => self.remove(now, &sid, Reason::JoinFailure, Some(Action::Disconnect)),
             Timer::Rejoin(sid) => self.remove(now, &sid, Reason::ConnectionTimeout, Some(Action::Disconnect)),
-            Timer::RefreshToken(sid) => self.send_refresh_token(now, &sid),
-            Timer::Negotiate(sid) => self.negotiate(now, &sid),
             Timer::Answer(sid) => self.remove(now, &sid, Reason::StateMismatch, Some(Action::Reconnect)),
             Timer::Receipt(sid) => self.send_in_bound(&sid),
-            Timer::MissingTracks(sid) => self.give_up_missing(now, &sid),
             Timer::Speaker(sid) => self.stop_simulated_speaker(&sid),
+            Timer::RefreshToken(sid) => self.with(&sid, |participant, room| participant.send_refresh_token(now, room)),
+            Timer::Negotiate(sid) => self.with(&sid, |participant, room| participant.negotiate(now, room)),
+            Timer::MissingTracks(sid) => self.with(&sid, |participant, room| participant.give_up_missing(now, room)),
         }
     }
 
-    // --- the two ways out that have a number ---
+    // --- look-ups: once, where an input or a timer comes in ---
 
-    /// Changes what members see.
-    fn change(&mut self, change: Change) {
-        self.outdate_announced(&change);
-        let delta = RoomDelta { number: self.view.number + 1, change };
-        self.view.apply(&delta).expect("the number was made one line above");
-        self.out.push(RoomEffect::Delta(Box::new(delta)));
+    fn participant_mut(&mut self, sid: &ParticipantSid) -> Option<(&mut Participant, &mut Context)> {
+        Some((self.participants.get_mut(sid)?, &mut self.context))
     }
 
-    fn tell(&mut self, now: Now, what: RoomHappening) {
-        self.tell_of(now, None, what);
+    /// Has a participant do something by itself, if it is still here.
+    fn with(&mut self, sid: &ParticipantSid, act: impl FnOnce(&mut Participant, &mut Context)) {
+        if let Some((participant, context)) = self.participant_mut(sid) {
+            act(participant, context);
+        }
     }
 
-    /// Of a participant with this client.
-    fn tell_of(&mut self, now: Now, client: Option<proto::ClientInfo>, what: RoomHappening) {
-        self.events_sent += 1;
-        self.out.push(RoomEffect::Event(Box::new(RoomEvent {
-            room: self.name.clone(),
-            room_sid: self.sid.clone(),
-            number: self.events_sent,
-            at: now.wall,
-            client,
-            what,
-        })));
+    fn of_identity(&mut self, identity: &str) -> Option<(&mut Participant, &mut Context)> {
+        let sid = self.context.identities.get(identity)?;
+        Some((self.participants.get_mut(sid)?, &mut self.context))
+    }
+
+    fn of_transport(&mut self, id: TransportId) -> Option<(&mut Participant, &mut Context)> {
+        let sid = self.context.transports.get(&id)?;
+        Some((self.participants.get_mut(sid)?, &mut self.context))
+    }
+
+    fn of_publication(&mut self, id: PublicationId) -> Option<(&mut Participant, &mut Context)> {
+        let sid = self.context.publications.get(&id)?;
+        Some((self.participants.get_mut(sid)?, &mut self.context))
     }
 
     fn connection_of(&self, sid: &ParticipantSid) -> Option<ConnectionId> {
         self.participants.get(sid)?.live.connection
     }
-}
-
-/// 43 characters, as the reference's: 32 random bytes in base 62.
-fn random_trailer() -> Vec<u8> {
-    use rand::RngExt;
-    const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut rng = rand::rng();
-    (0..43).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())]).collect()
-}
-
-fn seconds(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }

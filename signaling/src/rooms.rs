@@ -300,7 +300,7 @@ impl Rooms {
 
     pub async fn update_room_metadata(&self, room: &str, metadata: &str) -> Result<proto::Room, ApiError> {
         let metadata = metadata.to_owned();
-        self.call(room, move |room, now| room.update_metadata(now, &metadata)).await?
+        self.call(room, move |room, _| room.update_metadata(&metadata)).await?
     }
 
     pub fn counts(&self) -> Counts {

@@ -8,15 +8,18 @@ use proto::DisconnectReason as Reason;
 use proto::leave_request::Action;
 use proto::participant_info::State;
 use proto::signal_response::Message as Response;
-use sfu::command::{ChannelOpener, Command};
+use sfu::command::{ChannelOpener, Command, TransportId};
 use shared::id::ParticipantSid;
 
+use super::context::Context;
 use super::effects::RoomEffect;
 use super::metadata::attributes_size;
 use super::timer::{Now, Timer};
 use super::updates::Urgency;
 use super::view::{Change, Member};
 use super::{JOIN_TIMEOUT, QUALITY_INTERVAL, REFRESH_INTERVAL, Room};
+use crate::budget::Debt;
+use crate::event::RoomHappening;
 use crate::id::ConnectionId;
 use crate::join::{Join, JoinError, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
@@ -38,37 +41,37 @@ impl Room {
         }
     }
 
-    fn admit(&mut self, now: Now, join: Join) -> Result<ConnectionId, JoinError> {
-        self.check_sizes(&join)?;
-        let replaced = self.identities.get(&join.grants.identity).cloned();
-        self.check_capacity(&join, replaced.as_ref())?;
-        let presence = replaced.as_ref().and_then(|old| self.view.member(old)).map(|member| member.presence);
+    fn admit(&mut self, now: Now, mut join: Join) -> Result<ConnectionId, JoinError> {
+        self.context.check_sizes(&join)?;
+        let replaced = self.context.identities.get(&join.grants.identity).cloned();
+        self.context.check_capacity(&join, replaced.as_ref())?;
+        let presence = replaced.as_ref().and_then(|old| self.context.view.member(old)).map(|member| member.presence);
         let debt = replaced.as_ref().and_then(|old| self.participants.get(old)).map(|old| old.live.debt);
         if let Some(old) = replaced {
             let comes_back = !join.grants.video.hidden;
             self.remove_session(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect), comes_back);
         }
-        let mut join = join;
         let (add_tracks, publisher_offer) = (std::mem::take(&mut join.add_tracks), join.publisher_offer.take());
-        let connection = self.ids.connection();
+        let connection = self.context.ids.connection();
         let sid = self.enter(now, join, connection, presence);
-        self.take_over_debt(now, &sid, debt.unwrap_or_default());
-        self.send_join_response(&sid);
-        self.change(Change::State { sid: sid.clone(), state: State::Joined });
+        self.welcome(now, &sid, debt.unwrap_or_default());
+        self.context.change(Change::State { sid: sid.clone(), state: State::Joined });
         // Who knows the replaced session was not told of its end.
         let urgency = if presence.is_some() { Urgency::Now } else { Urgency::MayWait };
         self.announce(now, &sid, urgency);
-        self.send_refresh_token(now, &sid);
-        self.first_offer(now, &sid);
+        self.with(&sid, |participant, context| {
+            participant.send_refresh_token(now, context);
+            participant.first_offer(now, context);
+        });
         self.reconcile(now, &sid);
         self.replay_data(now, &sid);
-        self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, publisher_offer));
+        self.charging(now, &sid, 0, |room| room.handle_joined(now, &sid, add_tracks, publisher_offer));
         self.counts_changed(now);
         Ok(connection)
     }
 
-    /// What came with a request to join or to resume.
-    fn publish_at_join(
+    /// Handles what came with a request to join or to resume.
+    fn handle_joined(
         &mut self,
         now: Now,
         sid: &ParticipantSid,
@@ -83,6 +86,158 @@ impl Room {
         }
     }
 
+    /// Makes the newcomer a member, and opens its transports.
+    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
+        let mut state = self.context.new_session(ParticipantSid::generate(), join);
+        let presence = self.presence_of_newcomer(&state, replaced);
+        if presence == Presence::Early {
+            state.hears_of = HearsOf::Early;
+        }
+        let (sid, recorder) = (state.sid.clone(), state.is_recorder());
+        let context = &mut self.context;
+        let member = Member {
+            info: member_info(now, &state, &context.config.region),
+            hidden: state.is_hidden(),
+            dependent: state.is_dependent(),
+            presence,
+        };
+        context.identities.insert(state.grants.identity.clone(), sid.clone());
+        context.connections.insert(connection, sid.clone());
+        if !member.dependent {
+            context.timers.clear(&Timer::Empty);
+        }
+        context.change(Change::Joined { sid: sid.clone(), member: Box::new(member) });
+        let live = Live { connection: Some(connection), ..Live::default() };
+        self.participants.insert(sid.clone(), Box::new(Participant { state, live }));
+        if recorder && !self.context.view.room.active_recording {
+            self.context.change(Change::Recording { active: true });
+            self.send_room_update(now);
+        }
+        self.context.timers.set(Timer::Join(sid.clone()), now.at + JOIN_TIMEOUT);
+        self.context.timers.set_if_unset(Timer::Quality, now.at + QUALITY_INTERVAL);
+        sid
+    }
+
+    /// What a newcomer is told first. Most hear of the same others, who are described once for all of them.
+    fn welcome(&mut self, now: Now, sid: &ParticipantSid, debt: Debt) {
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
+        participant.take_over_debt(now, context, debt);
+        let (connection, response) = (participant.live.connection, context.join_response(&participant.state));
+        let described = context.view.member(sid).is_some_and(Member::is_announced);
+        let others = match participant.state.hears_of {
+            HearsOf::Announced if !described => context.announced(),
+            hears_of @ (HearsOf::Announced | HearsOf::Early | HearsOf::Everybody) => {
+                let others = self.visible_to(sid, hears_of).filter(|info| info.sid != sid.as_str());
+                Arc::new(Others::new(others.cloned().collect()))
+            }
+        };
+        self.context.out.push(RoomEffect::Send {
+            to: connection.into_iter().collect(),
+            message: Arc::new(Outgoing::join(response, others)),
+        });
+    }
+
+    /// Everybody whom `sid`, who hears of so many, is told of, itself included.
+    fn visible_to<'a>(
+        &'a self,
+        sid: &'a ParticipantSid,
+        hears_of: HearsOf,
+    ) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
+        let is_acquainted = |other: &ParticipantSid| {
+            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
+        };
+        let is_visible = move |other: &ParticipantSid, member: &Member| {
+            member.is_told_to(hears_of) || (!member.hidden && is_acquainted(other))
+        };
+        let members = self.context.view.members.iter();
+        members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
+    }
+
+    pub(super) fn on_transport_connected(&mut self, now: Now, id: TransportId) {
+        let Some((participant, _)) = self.of_transport(id) else { return };
+        let Some(transport) = participant.state.transport_mut(id) else { return };
+        transport.connected = true;
+        if participant.state.primary().id == id && !participant.state.active {
+            participant.state.active = true;
+            let (sid, client) = (participant.state.sid.clone(), participant.state.client.clone());
+            self.activate(now, &sid, client);
+        }
+    }
+
+    fn activate(&mut self, now: Now, sid: &ParticipantSid, client: proto::ClientInfo) {
+        self.context.timers.clear(&Timer::Join(sid.clone()));
+        self.context.change(Change::State { sid: sid.clone(), state: State::Active });
+        self.announce(now, sid, Urgency::MayWait);
+        if let Some(member) = self.context.view.member(sid) {
+            let (room, participant) = (self.context.view.room.clone(), member.info.clone());
+            self.context.emit_of(now, Some(client), RoomHappening::ParticipantJoined { room, participant });
+        }
+        self.reconcile(now, sid);
+    }
+
+    /// A new socket for a running session, or a Leave on it.
+    fn resume(&mut self, now: Now, join: Join) -> ConnectionId {
+        let connection = self.context.ids.connection();
+        let Some((participant, context)) = self.of_identity(join.grants.identity.as_str()) else {
+            self.context.refuse_resume(connection);
+            return connection;
+        };
+        if !participant.can_resume(&join) {
+            let (sid, lost) = (participant.state.sid.clone(), participant.live.lost);
+            if lost {
+                self.remove(now, &sid, Reason::ConnectionTimeout, None);
+            }
+            self.context.refuse_resume(connection);
+            return connection;
+        }
+        participant.attach(context, connection);
+        participant.take_over_debt(now, context, participant.live.debt);
+        let (sid, on_resume) = (participant.state.sid.clone(), std::mem::take(&mut participant.live.on_resume));
+        match on_resume {
+            OnResume::CloseWithoutMessages => participant.detach(context),
+            OnResume::CloseAfterFirstMessages => {
+                self.welcome_back(now, &sid);
+                self.with(&sid, Participant::detach);
+            }
+            OnResume::GoOn => self.go_on(now, &sid, join),
+        }
+        connection
+    }
+
+    fn go_on(&mut self, now: Now, sid: &ParticipantSid, join: Join) {
+        self.welcome_back(now, sid);
+        self.with(sid, |participant, context| participant.resume_offer(now, context));
+        if let Some(state) = join.sync_state {
+            self.on_sync_state(now, sid, state);
+        }
+        let (add_tracks, offer) = (join.add_tracks, join.publisher_offer);
+        self.charging(now, sid, 0, |room| room.handle_joined(now, sid, add_tracks, offer));
+    }
+
+    /// The first messages of a resumed connection; one client drops whatever comes before the first of them.
+    fn welcome_back(&mut self, now: Now, sid: &ParticipantSid) {
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
+        participant.live.quality_told.clear();
+        let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
+        if !quirks.has(Quirk::NoReconnectResponse) {
+            let response = context.reconnect_response(&participant.state);
+            participant.send(context, response);
+        }
+        let mut everybody = Vec::new();
+        if !quirks.has(Quirk::NoDeparturesOnResume) {
+            everybody.extend(self.departed(hears_of));
+        }
+        everybody.extend(self.visible_to(sid, hears_of).cloned());
+        self.with(sid, |participant, context| {
+            participant.send(context, wire::update(everybody));
+            let room = wire::room_update(&context.view.room);
+            participant.send(context, room);
+            participant.send_refresh_token(now, context);
+        });
+    }
+}
+
+impl Context {
     fn check_sizes(&self, join: &Join) -> Result<(), JoinError> {
         let limits = &self.config.limits;
         if exceeds(join.grants.metadata.len(), limits.metadata_bytes_max) {
@@ -109,52 +264,16 @@ impl Room {
         Ok(())
     }
 
-    /// Makes the newcomer a member, and opens its transports.
-    fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
-        let sid = ParticipantSid::generate();
-        let mut state = self.new_session(sid.clone(), join);
-        for transport in state.transports() {
-            self.transports.insert(transport.id, sid.clone());
-        }
-        let presence = self.presence_of_newcomer(&state, replaced);
-        if presence == Presence::Early {
-            state.hears_of = HearsOf::Early;
-        }
-        let member = Member {
-            info: member_info(now, &state, &self.config.region),
-            hidden: state.is_hidden(),
-            dependent: state.is_dependent(),
-            presence,
-        };
-        let recorder = state.is_recorder();
-        let identity = state.grants.identity.clone();
-        let live = Live { connection: Some(connection), ..Live::default() };
-        self.participants.insert(sid.clone(), Box::new(Participant { state, live }));
-        self.identities.insert(identity, sid.clone());
-        self.connections.insert(connection, sid.clone());
-        if !member.dependent {
-            self.timers.clear(&Timer::Empty);
-        }
-        self.change(Change::Joined { sid: sid.clone(), member: Box::new(member) });
-        if recorder && !self.view.room.active_recording {
-            self.change(Change::Recording { active: true });
-            self.send_room_update(now);
-        }
-        self.timers.set(Timer::Join(sid.clone()), now.at + JOIN_TIMEOUT);
-        self.timers.set_if_unset(Timer::Quality, now.at + QUALITY_INTERVAL);
-        sid
-    }
-
     fn new_session(&mut self, sid: ParticipantSid, join: Join) -> SessionState {
         let quirks = Quirks::of(&join.client, join.protocol_version);
         let can_subscribe = join.grants.video.may_subscribe();
         let subscriber_primary = join.mode == Mode::V0 && can_subscribe && !quirks.has(Quirk::PublisherPrimary);
         let (publisher, subscriber) = match join.mode {
             Mode::V0 => (
-                self.open_transport(Role::Publisher, ChannelOpener::Client, quirks),
-                Some(self.open_transport(Role::Subscriber, ChannelOpener::Server, quirks)),
+                self.open_transport(&sid, Role::Publisher, ChannelOpener::Client, quirks),
+                Some(self.open_transport(&sid, Role::Subscriber, ChannelOpener::Server, quirks)),
             ),
-            Mode::V1 => (self.open_transport(Role::Single, ChannelOpener::Client, quirks), None),
+            Mode::V1 => (self.open_transport(&sid, Role::Single, ChannelOpener::Client, quirks), None),
         };
         let mut state = SessionState {
             sid,
@@ -187,8 +306,9 @@ impl Room {
         state
     }
 
-    fn open_transport(&mut self, role: Role, opener: ChannelOpener, quirks: Quirks) -> Transport {
+    fn open_transport(&mut self, of: &ParticipantSid, role: Role, opener: ChannelOpener, quirks: Quirks) -> Transport {
         let id = self.ids.transport();
+        self.transports.insert(id, of.clone());
         let local = (self.host.new_credentials)();
         self.out.command(Command::OpenTransport { transport: id, room: self.id, local: local.clone(), opener });
         let description = LocalTransport {
@@ -206,26 +326,6 @@ impl Room {
             last_answer: None,
             outstanding: false,
         }
-    }
-
-    /// What a newcomer is told first. Most hear of the same others, who are described once for all of them.
-    fn send_join_response(&mut self, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let connection = participant.live.connection;
-        let described = self.view.member(sid).is_some_and(Member::is_announced);
-        let others = match participant.state.hears_of {
-            HearsOf::Announced if !described => self.announced(),
-            HearsOf::Announced | HearsOf::Early | HearsOf::Everybody => {
-                let others = self.visible_to(sid).filter(|info| info.sid != sid.as_str());
-                Arc::new(Others::new(others.cloned().collect()))
-            }
-        };
-        let Some(participant) = self.participants.get(sid) else { return };
-        let response = self.join_response(&participant.state);
-        self.out.push(RoomEffect::Send {
-            to: connection.into_iter().collect(),
-            message: Arc::new(Outgoing::join(response, others)),
-        });
     }
 
     fn join_response(&self, state: &SessionState) -> proto::JoinResponse {
@@ -247,108 +347,45 @@ impl Room {
         }
     }
 
-    /// Everybody whom `sid` is told of, itself included.
-    fn visible_to<'a>(&'a self, sid: &'a ParticipantSid) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
-        let hears_of = self.participants.get(sid).map_or(HearsOf::Announced, |participant| participant.state.hears_of);
-        let is_acquainted = |other: &ParticipantSid| {
-            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
-        };
-        let is_visible = move |other: &ParticipantSid, member: &Member| {
-            member.is_told_to(hears_of) || (!member.hidden && is_acquainted(other))
-        };
-        let members = self.view.members.iter();
-        members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
-    }
-
-    /// A new socket for a running session, or a Leave on it.
-    fn resume(&mut self, now: Now, join: Join) -> ConnectionId {
-        let connection = self.ids.connection();
-        let Some(sid) = self.resumable(&join) else {
-            if let Some(sid) = self.identities.get(&join.grants.identity).cloned()
-                && self.participants.get(&sid).is_some_and(|participant| participant.live.lost)
-            {
-                self.remove(now, &sid, Reason::ConnectionTimeout, None);
-            }
-            self.out.send(Some(connection), wire::leave(Reason::StateMismatch, Action::Reconnect));
-            self.out.push(RoomEffect::CloseConnection(connection));
-            return connection;
-        };
-        self.attach(&sid, connection);
-        let debt = self.participants.get(&sid).map(|participant| participant.live.debt);
-        self.take_over_debt(now, &sid, debt.unwrap_or_default());
-        match self.take_on_resume(&sid) {
-            OnResume::CloseWithoutMessages => self.detach(&sid),
-            OnResume::CloseAfterFirstMessages => {
-                self.welcome_back(now, &sid);
-                self.detach(&sid);
-            }
-            OnResume::GoOn => {
-                self.welcome_back(now, &sid);
-                self.resume_offer(now, &sid);
-                if let Some(state) = join.sync_state {
-                    self.on_sync_state(now, &sid, state);
-                }
-                let (add_tracks, offer) = (join.add_tracks, join.publisher_offer);
-                self.charging(now, &sid, 0, |room| room.publish_at_join(now, &sid, add_tracks, offer));
-            }
-        }
-        connection
-    }
-
-    /// Whose session it is, if that can go on.
-    fn resumable(&self, join: &Join) -> Option<ParticipantSid> {
-        let sid = self.identities.get(&join.grants.identity)?;
-        let participant = self.participants.get(sid)?;
-        let named = join.reconnect.as_ref().map_or("", |reconnect| reconnect.participant_sid.as_str());
-        let same = named.is_empty() || named == sid.as_str();
-        (same && !participant.live.lost && participant.state.mode == join.mode).then(|| sid.clone())
-    }
-
-    fn take_on_resume(&mut self, sid: &ParticipantSid) -> OnResume {
-        self.participants
-            .get_mut(sid)
-            .map(|participant| std::mem::take(&mut participant.live.on_resume))
-            .unwrap_or_default()
-    }
-
-    fn attach(&mut self, sid: &ParticipantSid, connection: ConnectionId) {
-        self.detach(sid);
-        if let Some(participant) = self.participants.get_mut(sid) {
-            participant.live.connection = Some(connection);
-            self.connections.insert(connection, sid.clone());
-        }
-    }
-
-    /// The first messages of a resumed connection; one client drops whatever comes before the first of them.
-    fn welcome_back(&mut self, now: Now, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        participant.live.quality_told.clear();
-        let connection = participant.live.connection;
-        let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
-        let reconnect = proto::ReconnectResponse {
+    fn reconnect_response(&self, state: &SessionState) -> Response {
+        Response::Reconnect(proto::ReconnectResponse {
             ice_servers: self.config.ice_servers.clone(),
-            client_configuration: quirks.client_configuration(),
+            client_configuration: state.quirks.client_configuration(),
             server_info: Some(wire::server_info(&self.config)),
-            last_message_seq: participant.state.last_reliable,
-        };
-        let mut everybody = Vec::new();
-        if !quirks.has(Quirk::NoDeparturesOnResume) {
-            everybody.extend(self.departed(hears_of));
-        }
-        everybody.extend(self.visible_to(sid).cloned());
-        if !quirks.has(Quirk::NoReconnectResponse) {
-            self.out.send(connection, Response::Reconnect(reconnect));
-        }
-        self.out.send(connection, wire::update(everybody));
-        self.out.send(connection, wire::room_update(&self.view.room));
-        self.send_refresh_token(now, sid);
+            last_message_seq: state.last_reliable,
+        })
     }
 
-    pub(super) fn send_refresh_token(&mut self, now: Now, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let token = self.config.signer.refresh(&participant.state.grants, now.wall);
-        self.out.send(participant.live.connection, Response::RefreshToken(token));
-        self.timers.set(Timer::RefreshToken(sid.clone()), now.at + REFRESH_INTERVAL);
+    /// There is no session that could go on.
+    fn refuse_resume(&mut self, connection: ConnectionId) {
+        self.out.send(Some(connection), wire::leave(Reason::StateMismatch, Action::Reconnect));
+        self.out.push(RoomEffect::CloseConnection(connection));
+    }
+}
+
+impl Participant {
+    /// Whether it is the session that a client wants to go on with, and still can.
+    fn can_resume(&self, join: &Join) -> bool {
+        let named = join.reconnect.as_ref().map_or("", |reconnect| reconnect.participant_sid.as_str());
+        let same = named.is_empty() || named == self.state.sid.as_str();
+        same && !self.live.lost && self.state.mode == join.mode
+    }
+
+    /// Gives it another socket.
+    fn attach(&mut self, context: &mut Context, connection: ConnectionId) {
+        self.detach(context);
+        self.live.connection = Some(connection);
+        context.connections.insert(connection, self.state.sid.clone());
+    }
+
+    pub(super) fn send(&self, context: &mut Context, message: Response) {
+        context.out.send(self.live.connection, message);
+    }
+
+    pub(super) fn send_refresh_token(&mut self, now: Now, context: &mut Context) {
+        let token = context.config.signer.refresh(&self.state.grants, now.wall);
+        self.send(context, Response::RefreshToken(token));
+        context.timers.set(Timer::RefreshToken(self.state.sid.clone()), now.at + REFRESH_INTERVAL);
     }
 }
 

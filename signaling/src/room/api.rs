@@ -20,20 +20,20 @@ impl Room {
     /// The room with counts of this moment; what clients are told of them lags.
     pub fn info(&self) -> proto::Room {
         proto::Room {
-            num_participants: u32::try_from(self.view.independent()).unwrap_or(u32::MAX),
-            num_publishers: u32::try_from(self.view.publishers()).unwrap_or(u32::MAX),
-            ..self.view.room.clone()
+            num_participants: u32::try_from(self.context.view.independent()).unwrap_or(u32::MAX),
+            num_publishers: u32::try_from(self.context.view.publishers()).unwrap_or(u32::MAX),
+            ..self.context.view.room.clone()
         }
     }
 
     /// Hidden ones too.
     pub fn list_participants(&self) -> Vec<proto::ParticipantInfo> {
-        self.view.members.values().map(|member| member.info.clone()).collect()
+        self.context.view.members.values().map(|member| member.info.clone()).collect()
     }
 
     pub fn participant(&self, identity: &str) -> Result<proto::ParticipantInfo, ApiError> {
-        let sid = self.sid_of(identity)?;
-        let member = self.view.member(&sid).ok_or_else(no_participant)?;
+        let sid = self.context.identities.get(identity).ok_or_else(no_participant)?;
+        let member = self.context.view.member(sid).ok_or_else(no_participant)?;
         Ok(member.info.clone())
     }
 
@@ -51,17 +51,15 @@ impl Room {
         track: &str,
         muted: bool,
     ) -> Result<Option<proto::TrackInfo>, ApiError> {
-        if !muted && !self.config.enable_remote_unmute {
+        if !muted && !self.context.config.enable_remote_unmute {
             return Err(ApiError::FailedPrecondition("remote unmute not enabled".into()));
         }
-        let sid = self.sid_of(identity)?;
-        let state = self.participants.get(&sid).map(|participant| &participant.state);
-        let exists = state.is_some_and(|state| has_track(state, track));
-        if !exists {
+        let (participant, context) = self.of_identity(identity).ok_or_else(no_participant)?;
+        if !has_track(&participant.state, track) {
             return Ok(None);
         }
-        let message = proto::MuteTrackRequest { sid: track.into(), muted };
-        self.out.send(self.connection_of(&sid), Response::Mute(message));
+        participant.send(context, Response::Mute(proto::MuteTrackRequest { sid: track.into(), muted }));
+        let sid = participant.state.sid.clone();
         Ok(self.set_muted(now, &sid, track, muted))
     }
 
@@ -82,21 +80,22 @@ impl Room {
 
     /// Replaces what a participant may do (docs/livekit.md 7.7).
     fn change_permission(&mut self, now: Now, sid: &ParticipantSid, permission: &proto::ParticipantPermission) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
         let state = &mut participant.state;
         let before = state.grants.video.permission();
         if before == *permission {
             return;
         }
         state.grants.video.set_permission(permission);
-        let (permission, dependent) = (state.grants.video.permission(), state.is_dependent());
+        let (permission, dependent, in_charge) =
+            (state.grants.video.permission(), state.is_dependent(), state.is_in_charge());
         let (was_hidden, is_hidden) = (before.hidden, permission.hidden);
-        self.change(Change::Permission { sid: sid.clone(), permission, dependent });
+        context.change(Change::Permission { sid: sid.clone(), permission, dependent });
         if is_hidden && !was_hidden {
             self.disappear(now, sid);
         }
         self.unpublish_forbidden(now, sid);
-        if self.participants.get(sid).is_some_and(|participant| participant.state.is_in_charge()) {
+        if in_charge {
             self.hear_of_everybody(sid);
         }
         self.announce(now, sid, Urgency::Now);
@@ -104,7 +103,7 @@ impl Room {
             self.offer_tracks_of(now, sid);
         }
         self.reconcile(now, sid);
-        self.send_refresh_token(now, sid);
+        self.with(sid, |participant, context| participant.send_refresh_token(now, context));
     }
 
     pub fn update_subscriptions(
@@ -117,22 +116,18 @@ impl Room {
         Ok(())
     }
 
-    pub fn update_metadata(&mut self, now: Now, metadata: &str) -> Result<proto::Room, ApiError> {
-        if exceeds(metadata.len(), self.config.limits.metadata_bytes_max) {
+    pub fn update_metadata(&mut self, metadata: &str) -> Result<proto::Room, ApiError> {
+        if exceeds(metadata.len(), self.context.config.limits.metadata_bytes_max) {
             return Err(ApiError::InvalidArgument("metadata size exceeds limits".into()));
         }
-        self.change(Change::Metadata { metadata: metadata.into() });
-        self.broadcast_metadata(now);
+        self.context.change(Change::Metadata { metadata: metadata.into() });
+        let everybody = self.everybody();
+        self.context.out.send_all(everybody, wire::room_update(&self.context.view.room));
         Ok(self.info())
     }
 
-    fn broadcast_metadata(&mut self, _now: Now) {
-        let everybody = self.everybody();
-        self.out.send_all(everybody, wire::room_update(&self.view.room));
-    }
-
     fn sid_of(&self, identity: &str) -> Result<ParticipantSid, ApiError> {
-        self.identities.get(identity).cloned().ok_or_else(no_participant)
+        self.context.identities.get(identity).cloned().ok_or_else(no_participant)
     }
 }
 

@@ -9,8 +9,6 @@
 //! Who came while the room was small ([`Presence::Early`]) is known to the others who did ([`HearsOf::Early`]) and is a
 //! stranger to the audience in the same way. So what a newcomer of a large room is told does not depend on its size.
 
-use std::sync::Arc;
-
 use livekit_protocol as proto;
 use shared::id::ParticipantSid;
 
@@ -21,12 +19,12 @@ use super::view::Change;
 use crate::id::ConnectionId;
 use crate::participant::{ACQUAINTED_MAX, SessionState};
 use crate::presence::{HearsOf, Presence};
-use crate::wire::{self, Others};
+use crate::wire;
 
 impl Room {
     /// How a newcomer comes in. `replaced`: its earlier session, which those who know of it believe to be still there.
     pub(super) fn presence_of_newcomer(&self, state: &SessionState, replaced: Option<Presence>) -> Presence {
-        let threshold = self.config.audience_threshold as usize;
+        let threshold = self.context.config.audience_threshold as usize;
         let is_large = threshold > 0 && self.participants.len() >= threshold;
         match replaced {
             _ if state.is_in_charge() => Presence::Announced,
@@ -38,15 +36,13 @@ impl Room {
 
     /// A participant becomes known to everybody. To tell them is left to the caller.
     fn introduce(&mut self, sid: &ParticipantSid) {
-        self.change(Change::Presence { sid: sid.clone(), presence: Presence::Announced });
-        if let Some(participant) = self.participants.get_mut(sid) {
-            participant.state.acquainted.clear();
-        }
+        self.context.change(Change::Presence { sid: sid.clone(), presence: Presence::Announced });
+        self.with(sid, |participant, _| participant.state.acquainted.clear());
     }
 
     /// Whether some are not told of a participant that is not hidden.
     fn is_stranger(&self, sid: &ParticipantSid) -> bool {
-        let Some(member) = self.view.member(sid).filter(|member| !member.hidden) else { return false };
+        let Some(member) = self.context.view.member(sid).filter(|member| !member.hidden) else { return false };
         match member.presence {
             Presence::Announced => false,
             Presence::Early => self.participants.values().any(|other| other.state.hears_of == HearsOf::Announced),
@@ -67,7 +63,7 @@ impl Room {
 
     /// Who publishes is known to everybody from now on, and hears of everybody. The caller announces it.
     pub(super) fn introduce_publisher(&mut self, sid: &ParticipantSid) {
-        if self.view.member(sid).is_some_and(|member| member.presence != Presence::Announced) {
+        if self.context.view.member(sid).is_some_and(|member| member.presence != Presence::Announced) {
             self.introduce(sid);
         }
         self.hear_of_everybody(sid);
@@ -83,7 +79,9 @@ impl Room {
 
     /// Tells some of a participant whom they may not know.
     fn acquaint(&mut self, now: Now, sid: &ParticipantSid, others: &[ParticipantSid]) {
-        let (Some(member), Some(participant)) = (self.view.member(sid), self.participants.get(sid)) else { return };
+        let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get(sid)) else {
+            return;
+        };
         let acquainted = &participant.state.acquainted;
         let is_new = |other: &ParticipantSid| {
             // One of the audience is known to nobody until its batch is sent.
@@ -98,10 +96,8 @@ impl Room {
         }
         let update = wire::update(vec![member.info.clone()]);
         let connections = new.iter().filter_map(|other| self.connection_of(other)).collect();
-        self.out.send_all(connections, update);
-        if let Some(participant) = self.participants.get_mut(sid) {
-            participant.state.acquainted.extend(new);
-        }
+        self.context.out.send_all(connections, update);
+        self.with(sid, |participant, _| participant.state.acquainted.extend(new));
     }
 
     pub(super) fn acquaintances(&self, state: &SessionState) -> Vec<ConnectionId> {
@@ -110,13 +106,13 @@ impl Room {
 
     /// From now on a participant hears of everybody, and first of those who are there and whom it did not hear of.
     pub(super) fn hear_of_everybody(&mut self, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
         let before = std::mem::replace(&mut participant.state.hears_of, HearsOf::Everybody);
         if before == HearsOf::Everybody {
             return;
         }
         let connection = participant.live.connection;
-        let members = self.view.members.iter();
+        let members = context.view.members.iter();
         let unknown = members.filter(|(other, member)| *other != sid && !member.hidden && !member.is_told_to(before));
         let infos: Vec<_> = unknown.map(|(_, member)| member.info.clone()).collect();
         self.send_updates(connection.as_slice(), infos);
@@ -124,11 +120,11 @@ impl Room {
 
     /// A room that has become small again, half the threshold, is one in which all know each other.
     pub(super) fn introduce_the_rest(&mut self) {
-        if self.participants.len() > self.config.audience_threshold as usize / 2 {
+        if self.participants.len() > self.context.config.audience_threshold as usize / 2 {
             return;
         }
         let of_presence = |wanted: Presence| -> Vec<(ParticipantSid, proto::ParticipantInfo)> {
-            let members = self.view.members.iter();
+            let members = self.context.view.members.iter();
             let unknown = members.filter(|(_, member)| !member.hidden && member.presence == wanted);
             unknown.map(|(sid, member)| (sid.clone(), member.info.clone())).collect()
         };
@@ -141,37 +137,9 @@ impl Room {
             }
         }
         for (sid, info) in &audience {
-            self.change(Change::Presence { sid: sid.clone(), presence: Presence::Early });
+            self.context.change(Change::Presence { sid: sid.clone(), presence: Presence::Early });
             self.broadcasts.batch(Presence::Audience).remove(info.identity.as_str());
         }
         self.send_updates(&self.everybody(), audience.into_iter().map(|(_, info)| info));
-    }
-
-    /// All whom everybody knows, as newcomers are told.
-    pub(super) fn announced(&mut self) -> Arc<Others> {
-        let view = &self.view;
-        let describe = || {
-            let announced = view.members.values().filter(|member| member.is_announced());
-            Arc::new(Others::new(announced.map(|member| member.info.clone()).collect()))
-        };
-        Arc::clone(self.broadcasts.described.get_or_insert_with(describe))
-    }
-
-    /// Forgets the description of the announced if a change concerns it.
-    pub(super) fn outdate_announced(&mut self, change: &Change) {
-        let concerns = match change {
-            Change::Opened { .. } | Change::Metadata { .. } | Change::Recording { .. } | Change::Counts { .. } => false,
-            Change::Joined { member, .. } => member.is_announced(),
-            // It may be hidden no more.
-            Change::Presence { .. } | Change::Permission { .. } => true,
-            Change::State { sid, .. }
-            | Change::Profile { sid, .. }
-            | Change::Track { sid, .. }
-            | Change::TrackEnded { sid, .. }
-            | Change::Left { sid } => self.view.member(sid).is_some_and(super::view::Member::is_announced),
-        };
-        if concerns {
-            self.broadcasts.described = None;
-        }
     }
 }

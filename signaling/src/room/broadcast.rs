@@ -33,11 +33,13 @@ const UPDATE_BYTES_MAX: usize = 128 * 1024;
 impl Room {
     /// Tells a participant's present state to itself, and to all who hear of it. Of hidden ones only they themselves hear.
     pub(super) fn announce(&mut self, now: Now, sid: &ParticipantSid, urgency: Urgency) {
-        let (Some(member), Some(participant)) = (self.view.member(sid), self.participants.get(sid)) else { return };
+        let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get(sid)) else {
+            return;
+        };
         let (info, hidden, presence) = (member.info.clone(), member.hidden, member.presence);
         let own = participant.live.connection;
         if hidden {
-            self.out.send(own, wire::update(vec![info]));
+            self.context.out.send(own, wire::update(vec![info]));
             return;
         }
         let identity = participant.state.grants.identity.clone();
@@ -52,7 +54,7 @@ impl Room {
             self.broadcasts.batch(presence).remove(&identity);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
-        self.out.send_all(each_once(to), wire::update(vec![info]));
+        self.context.out.send_all(each_once(to), wire::update(vec![info]));
     }
 
     /// Has a participant's changes announced when the others that come with them are known too.
@@ -82,12 +84,14 @@ impl Room {
             self.broadcasts.batch(presence).remove(&identity);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
-        self.out.send_all(each_once(to), wire::update(vec![info]));
+        self.context.out.send_all(each_once(to), wire::update(vec![info]));
     }
 
     /// A member is hidden from now on: to the others it has left, at once, and its tracks with it.
     pub(super) fn disappear(&mut self, now: Now, sid: &ParticipantSid) {
-        let (Some(member), Some(participant)) = (self.view.member(sid), self.participants.get_mut(sid)) else { return };
+        let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get_mut(sid)) else {
+            return;
+        };
         let presence = member.presence;
         let info = proto::ParticipantInfo { state: State::Disconnected as i32, ..member.info.clone() };
         let acquainted = std::mem::take(&mut participant.state.acquainted);
@@ -98,7 +102,7 @@ impl Room {
         to.retain(|connection| Some(*connection) != own);
         self.broadcasts.remember_departure(presence, &info);
         self.broadcasts.batch(presence).remove(info.identity.as_str());
-        self.out.send_all(each_once(to), wire::update(vec![info]));
+        self.context.out.send_all(each_once(to), wire::update(vec![info]));
         for track in tracks {
             self.unsubscribe_all(now, &track);
         }
@@ -108,7 +112,9 @@ impl Room {
     /// hear of it.
     pub(super) fn departed(&self, hears_of: HearsOf) -> Vec<proto::ParticipantInfo> {
         let departed = self.broadcasts.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
-        let present = |info: &proto::ParticipantInfo| self.view.member(self.identities.get(info.identity.as_str())?);
+        let present = |info: &proto::ParticipantInfo| {
+            self.context.view.member(self.context.identities.get(info.identity.as_str())?)
+        };
         let is_gone = |info: &&proto::ParticipantInfo| present(info).is_none_or(|member| member.hidden);
         departed.map(|(_, info)| info).filter(is_gone).cloned().collect()
     }
@@ -122,7 +128,7 @@ impl Room {
 
     fn enqueue(&mut self, now: Now, presence: Presence, identity: ParticipantIdentity, info: proto::ParticipantInfo) {
         self.broadcasts.batch(presence).insert(identity, info);
-        self.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
+        self.context.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
     /// News of the better known comes first: who left as one of them may have come back as one of the audience.
@@ -148,14 +154,14 @@ impl Room {
         for info in participants {
             let more = info.encoded_len();
             if size + more > UPDATE_BYTES_MAX && !part.is_empty() {
-                self.out.send_all(to.to_vec(), wire::update(std::mem::take(&mut part)));
+                self.context.out.send_all(to.to_vec(), wire::update(std::mem::take(&mut part)));
                 size = 0;
             }
             size += more;
             part.push(info);
         }
         if !part.is_empty() {
-            self.out.send_all(to.to_vec(), wire::update(part));
+            self.context.out.send_all(to.to_vec(), wire::update(part));
         }
     }
 
@@ -176,15 +182,15 @@ impl Room {
         let small = self.participants.len() <= FEW;
         let earliest = now.at + if small { Duration::from_millis(100) } else { COUNTS_INTERVAL };
         let due = self.broadcasts.counts_at.map_or(earliest, |last| earliest.max(last + COUNTS_INTERVAL));
-        self.timers.set_if_unset(Timer::Counts, due);
+        self.context.timers.set_if_unset(Timer::Counts, due);
     }
 
     pub(super) fn send_counts(&mut self, now: Now) {
-        let participants = u32::try_from(self.view.independent()).unwrap_or(u32::MAX);
-        let publishers = u32::try_from(self.view.publishers()).unwrap_or(u32::MAX);
-        let room = &self.view.room;
+        let participants = u32::try_from(self.context.view.independent()).unwrap_or(u32::MAX);
+        let publishers = u32::try_from(self.context.view.publishers()).unwrap_or(u32::MAX);
+        let room = &self.context.view.room;
         if (room.num_participants, room.num_publishers) != (participants, publishers) {
-            self.change(Change::Counts { participants, publishers });
+            self.context.change(Change::Counts { participants, publishers });
             self.send_room_update(now);
         }
     }
@@ -192,7 +198,7 @@ impl Room {
     pub(super) fn send_room_update(&mut self, now: Now) {
         self.broadcasts.counts_at = Some(now.at);
         let everybody = self.everybody();
-        self.out.send_all(everybody, wire::room_update(&self.view.room));
+        self.context.out.send_all(everybody, wire::room_update(&self.context.view.room));
     }
 }
 

@@ -18,13 +18,13 @@ const DESTINATIONS_MAX: usize = 1_024;
 
 impl Room {
     pub(super) fn on_data(&mut self, now: Now, transport: TransportId, channel: DataChannel, payload: Bytes) {
-        let Some(sid) = self.transports.get(&transport).cloned() else { return };
         let reliable = match channel {
             DataChannel::Reliable => true,
             DataChannel::Lossy => false,
             DataChannel::DataTrack => return,
         };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let Some(sid) = self.context.transports.get(&transport) else { return };
+        let Some(participant) = self.participants.get_mut(sid) else { return };
         let state = &mut participant.state;
         if !state.grants.video.may_publish_data() {
             return;
@@ -46,9 +46,15 @@ impl Room {
             None if hidden => "",
             None => state.grants.identity.as_str(),
         };
-        let routing =
-            Routing { reliable, identity, sid: sid.as_str(), destinations: &destinations, generated: named.is_some() };
+        let routing = Routing {
+            reliable,
+            identity,
+            sid: state.sid.as_str(),
+            destinations: &destinations,
+            generated: named.is_some(),
+        };
         let Some(routed) = data::route(&payload, &routing) else { return };
+        let sid = state.sid.clone();
         self.deliver(now, Some((&sid, transport)), &destinations, &user_destination_sids(&packet), reliable, routed);
     }
 
@@ -82,7 +88,7 @@ impl Room {
         if !transports.is_empty() {
             let channel = if reliable { DataChannel::Reliable } else { DataChannel::Lossy };
             let from = from.map(|(_, transport)| transport);
-            self.out.command(Command::SendData { from, transports, channel, payload });
+            self.context.out.command(Command::SendData { from, transports, channel, payload });
         }
     }
 
@@ -91,7 +97,7 @@ impl Room {
         if destinations.is_empty() && destination_sids.is_empty() {
             return None;
         }
-        let by_identity = destinations.iter().filter_map(|identity| self.identities.get(identity.as_str()));
+        let by_identity = destinations.iter().filter_map(|identity| self.context.identities.get(identity.as_str()));
         let by_sid = destination_sids.iter().filter_map(|sid| self.participants.get_key_value(sid.as_str()));
         let mut sids: Vec<_> = by_identity.chain(by_sid.map(|(sid, _)| sid)).cloned().collect();
         sids.sort();
@@ -115,7 +121,7 @@ impl Room {
             let meant = recent.destinations.is_empty() || recent.destinations.contains(identity);
             if meant {
                 senders.extend(recent.sender.clone());
-                self.out.command(Command::SendData {
+                self.context.out.command(Command::SendData {
                     from: None,
                     transports: vec![transport],
                     channel: DataChannel::Reliable,

@@ -9,23 +9,24 @@ use proto::participant_info::State;
 use sfu::command::{ChannelOpener, Command, TransportEnd, TransportId};
 use shared::id::ParticipantSid;
 
+use super::context::Context;
 use super::effects::RoomEffect;
 use super::timer::{Now, Timer};
 use super::view::{Change, Member};
 use super::{FAREWELL_TIME, REJOIN_TIMEOUT, Room};
 use crate::event::RoomHappening;
 use crate::id::ConnectionId;
-use crate::participant::SessionState;
+use crate::participant::{Participant, SessionState};
 use crate::wire;
 
 impl Room {
     /// The socket of a session is gone. Media may go on; the session waits for a resume then.
     pub fn on_connection_closed(&mut self, now: Now, connection: ConnectionId) {
-        let Some(sid) = self.connections.remove(&connection) else { return };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let Some(sid) = self.context.connections.remove(&connection) else { return };
+        let Some((participant, context)) = self.participant_mut(&sid) else { return };
         if participant.live.connection == Some(connection) {
             participant.live.connection = None;
-            self.timers.clear(&Timer::Answer(sid.clone()));
+            context.timers.clear(&Timer::Answer(sid.clone()));
             if !participant.state.active {
                 self.remove(now, &sid, Reason::SignalClose, None);
             }
@@ -33,63 +34,22 @@ impl Room {
     }
 
     pub(super) fn on_transport_ended(&mut self, now: Now, id: TransportId, end: TransportEnd) {
-        let Some(sid) = self.transports.get(&id).cloned() else { return };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let Some((participant, context)) = self.of_transport(id) else { return };
+        let sid = participant.state.sid.clone();
         let primary = participant.state.primary().id == id;
         let Some(transport) = participant.state.transport_mut(id) else { return };
         let used = transport.connected || transport.last_answer.is_some();
         tracing::debug!(participant = %sid, ?end, primary, used, "transport ended");
         if !used && !primary {
-            self.reopen_transport(&sid, id);
+            participant.reopen_transport(context, id);
             return;
         }
         transport.connected = false;
         transport.ended = true;
-        if !participant.state.active {
+        if participant.state.active {
+            participant.lose(now, context, end);
+        } else {
             self.remove(now, &sid, Reason::JoinFailure, Some(Action::Disconnect));
-            return;
-        }
-        self.lose(now, &sid, end);
-    }
-
-    /// A transport that no description has used yet expired: the client may still come to it.
-    fn reopen_transport(&mut self, sid: &ParticipantSid, old: TransportId) {
-        let new = self.ids.transport();
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let opener = match participant.state.publisher.id == old {
-            true => ChannelOpener::Client,
-            false => ChannelOpener::Server,
-        };
-        let Some(transport) = participant.state.transport_mut(old) else { return };
-        transport.id = new;
-        let local = transport.local.clone();
-        self.transports.remove(&old);
-        self.transports.insert(new, sid.clone());
-        self.out.command(Command::OpenTransport { transport: new, room: self.id, local, opener });
-    }
-
-    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
-    /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
-    fn lose(&mut self, now: Now, sid: &ParticipantSid, end: TransportEnd) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        if participant.live.lost {
-            return;
-        }
-        participant.live.lost = true;
-        let deliberate = end == TransportEnd::ClosedByPeer;
-        if !deliberate {
-            self.out.send(participant.live.connection, wire::leave(Reason::ConnectionTimeout, Action::Reconnect));
-            self.detach(sid);
-        }
-        self.timers.set(Timer::Rejoin(sid.clone()), now.at + REJOIN_TIMEOUT);
-    }
-
-    /// Closes the socket but keeps the participant.
-    pub(super) fn detach(&mut self, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        if let Some(old) = participant.live.connection.take() {
-            self.connections.remove(&old);
-            self.out.push(RoomEffect::CloseConnection(old));
         }
     }
 
@@ -107,57 +67,55 @@ impl Room {
         farewell: Option<Action>,
         comes_back: bool,
     ) {
-        let Some(participant) = self.participants.get(sid) else { return };
+        let Some(mut participant) = self.participants.remove(sid) else { return };
         if let Some(action) = farewell {
-            self.out.send(participant.live.connection, wire::leave(reason, action));
+            participant.send(&mut self.context, wire::leave(reason, action));
         }
-        self.detach(sid);
-        self.unpublish_all(now, sid);
-        let Some(participant) = self.participants.remove(sid) else { return };
+        participant.detach(&mut self.context);
+        self.end_tracks(now, &mut participant);
+        let context = &mut self.context;
         let after = if farewell.is_some() { FAREWELL_TIME } else { Duration::ZERO };
         for transport in participant.state.transports() {
-            self.transports.remove(&transport.id);
-            self.out.command(Command::CloseTransport { transport: transport.id, after });
+            context.transports.remove(&transport.id);
+            context.out.command(Command::CloseTransport { transport: transport.id, after });
         }
-        self.identities.remove(&participant.state.grants.identity);
-        self.timers.clear_participant(sid);
-        self.change(Change::State { sid: sid.clone(), state: State::Disconnected });
-        let Some(member) = self.view.member(sid).cloned() else { return };
-        self.change(Change::Left { sid: sid.clone() });
+        context.identities.remove(&participant.state.grants.identity);
+        context.timers.clear_participant(sid);
+        context.change(Change::State { sid: sid.clone(), state: State::Disconnected });
+        let Some(member) = context.view.member(sid).cloned() else { return };
+        context.change(Change::Left { sid: sid.clone() });
         self.farewell(now, &participant.state, member, reason, comes_back);
         self.introduce_the_rest();
         self.stop_recording(now);
         self.counts_changed(now);
-        if self.view.independent() == 0 {
-            self.timers.set_if_unset(Timer::Empty, now.at + self.settings.departure_timeout);
+        if self.context.view.independent() == 0 {
+            let due = now.at + self.context.settings.departure_timeout;
+            self.context.timers.set_if_unset(Timer::Empty, due);
         }
     }
 
     /// Tells everybody that a participant is gone.
     fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason, comes_back: bool) {
         member.info.disconnect_reason = reason as i32;
-        let room = self.view.room.clone();
+        let room = self.context.view.room.clone();
         let participant = member.info.clone();
-        self.tell_of(
-            now,
-            Some(state.client.clone()),
-            match state.active {
-                true => RoomHappening::ParticipantLeft { room, participant },
-                false => RoomHappening::ParticipantConnectionAborted { room, participant },
-            },
-        );
+        let what = match state.active {
+            true => RoomHappening::ParticipantLeft { room, participant },
+            false => RoomHappening::ParticipantConnectionAborted { room, participant },
+        };
+        self.context.emit_of(now, Some(state.client.clone()), what);
         if !member.hidden {
             self.announce_departure(now, state, member, comes_back);
         }
     }
 
     fn stop_recording(&mut self, now: Now) {
-        if !self.view.room.active_recording {
+        if !self.context.view.room.active_recording {
             return;
         }
         let recording = self.participants.values().any(|participant| participant.state.is_recorder());
         if !recording {
-            self.change(Change::Recording { active: false });
+            self.context.change(Change::Recording { active: false });
             self.send_room_update(now);
         }
     }
@@ -168,7 +126,8 @@ impl Room {
             return;
         }
         self.remove_everybody(now, reason, Some(Action::Disconnect));
-        self.tell(now, RoomHappening::RoomFinished { room: self.view.room.clone() });
+        let room = self.context.view.room.clone();
+        self.context.emit(now, RoomHappening::RoomFinished { room });
         self.end();
     }
 
@@ -179,11 +138,9 @@ impl Room {
             return;
         }
         let connections = self.participants.values().filter_map(|participant| participant.live.connection).collect();
-        self.out.send_all(connections, wire::leave(Reason::ServerShutdown, Action::Reconnect));
+        self.context.out.send_all(connections, wire::leave(Reason::ServerShutdown, Action::Reconnect));
         // Nobody is told of the others' departure: who comes back meets them again.
-        for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
-            self.detach(&sid);
-        }
+        self.participants.values_mut().for_each(|participant| participant.detach(&mut self.context));
         self.remove_everybody(now, Reason::ServerShutdown, Some(Action::Reconnect));
         self.end();
     }
@@ -195,8 +152,49 @@ impl Room {
     }
 
     fn end(&mut self) {
-        self.out.command(Command::CloseRoom { room: self.id });
+        self.context.out.command(Command::CloseRoom { room: self.context.id });
         self.closed = true;
-        self.out.push(RoomEffect::Closed);
+        self.context.out.push(RoomEffect::Closed);
+    }
+}
+
+impl Participant {
+    /// A transport that no description has used yet expired: the client may still come to it.
+    fn reopen_transport(&mut self, context: &mut Context, old: TransportId) {
+        let opener = match self.state.publisher.id == old {
+            true => ChannelOpener::Client,
+            false => ChannelOpener::Server,
+        };
+        let sid = self.state.sid.clone();
+        let Some(transport) = self.state.transport_mut(old) else { return };
+        let new = context.ids.transport();
+        transport.id = new;
+        let local = transport.local.clone();
+        context.transports.remove(&old);
+        context.transports.insert(new, sid);
+        context.out.command(Command::OpenTransport { transport: new, room: context.id, local, opener });
+    }
+
+    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
+    /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
+    fn lose(&mut self, now: Now, context: &mut Context, end: TransportEnd) {
+        if self.live.lost {
+            return;
+        }
+        self.live.lost = true;
+        let deliberate = end == TransportEnd::ClosedByPeer;
+        if !deliberate {
+            self.send(context, wire::leave(Reason::ConnectionTimeout, Action::Reconnect));
+            self.detach(context);
+        }
+        context.timers.set(Timer::Rejoin(self.state.sid.clone()), now.at + REJOIN_TIMEOUT);
+    }
+
+    /// Closes its socket; the session remains.
+    pub(super) fn detach(&mut self, context: &mut Context) {
+        if let Some(old) = self.live.connection.take() {
+            context.connections.remove(&old);
+            context.out.push(RoomEffect::CloseConnection(old));
+        }
     }
 }

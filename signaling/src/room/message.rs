@@ -11,10 +11,11 @@ use proto::signal_response::Message as Response;
 use shared::id::{ParticipantSid, TrackSid};
 
 use super::Room;
+use super::context::Context;
 use super::timer::{Now, Timer};
 use crate::budget::cost_of_telling;
 use crate::id::ConnectionId;
-use crate::participant::OnResume;
+use crate::participant::{OnResume, Participant};
 use crate::quirks::Quirk;
 use crate::wire;
 
@@ -24,17 +25,18 @@ const SIMULATED_SPEECH_MAX: Duration = Duration::from_secs(60);
 impl Room {
     /// Handles a client's request. Pings are answered by its session.
     pub fn on_request(&mut self, now: Now, connection: ConnectionId, request: proto::SignalRequest) {
-        let Some(sid) = self.connections.get(&connection).cloned() else { return };
+        let Some(sid) = self.context.connections.get(&connection).cloned() else { return };
         let Some(message) = request.message else { return };
         let paid = cost_of_telling(&message);
         self.charging(now, &sid, paid, |room| room.handle(now, &sid, message));
     }
 
     fn handle(&mut self, now: Now, sid: &ParticipantSid, message: Message) {
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
         match message {
             Message::Offer(offer) => self.on_offer(now, sid, offer),
             Message::Answer(answer) => self.on_answer(now, sid, answer),
-            Message::Trickle(trickle) => self.on_trickle(sid, trickle),
+            Message::Trickle(trickle) => participant.on_trickle(context, trickle),
             Message::AddTrack(request) => self.on_add_track(now, sid, request),
             Message::Mute(request) => self.on_mute(now, sid, request),
             Message::Subscription(request) => self.on_subscription(now, sid, &request),
@@ -48,50 +50,20 @@ impl Room {
             Message::UpdateVideoTrack(request) => self.on_update_video_track(now, sid, request),
             Message::PublishDataTrackRequest(request) => {
                 let text = "data tracks are not supported";
-                self.refuse(sid, 0, Refusal::NotAllowed, text, Some(Request::PublishDataTrack(request)));
+                participant.refuse(context, 0, Refusal::NotAllowed, text, Some(Request::PublishDataTrack(request)));
             }
             Message::UnpublishDataTrackRequest(request) => {
                 let text = "data tracks are not supported";
-                self.refuse(sid, 0, Refusal::NotAllowed, text, Some(Request::UnpublishDataTrack(request)));
+                participant.refuse(context, 0, Refusal::NotAllowed, text, Some(Request::UnpublishDataTrack(request)));
             }
             Message::StoreDataBlobRequest(request) => {
-                self.refuse(sid, request.request_id, Refusal::NotAllowed, "data blob not enabled", None);
+                participant.refuse(context, request.request_id, Refusal::NotAllowed, "data blob not enabled", None);
             }
             Message::GetDataBlobRequest(request) => {
-                self.refuse(sid, request.request_id, Refusal::NotAllowed, "data blob not enabled", None);
+                participant.refuse(context, request.request_id, Refusal::NotAllowed, "data blob not enabled", None);
             }
             Message::UpdateLayers(_) | Message::UpdateDataSubscription(_) => {}
             Message::Ping(_) | Message::PingReq(_) => {}
-        }
-    }
-
-    /// Answers a request with an error; clients that can read it are owed one.
-    pub(super) fn refuse(
-        &mut self,
-        sid: &ParticipantSid,
-        request_id: u32,
-        reason: Refusal,
-        text: &str,
-        request: Option<Request>,
-    ) {
-        tracing::debug!(participant = %sid, ?reason, text, "request refused");
-        self.respond(sid, wire::request_response(request_id, reason, text, request));
-    }
-
-    /// Sends a RequestResponse to a client that knows it.
-    pub(super) fn respond(&mut self, sid: &ParticipantSid, response: Response) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        if !participant.state.quirks.has(Quirk::NoNewerMessages) {
-            self.out.send(participant.live.connection, response);
-        }
-    }
-
-    /// We are ICE-lite: the client's checks tell its addresses. Only nonsense is answered.
-    fn on_trickle(&mut self, sid: &ParticipantSid, trickle: proto::TrickleRequest) {
-        let is_object = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init).is_ok_and(|v| v.is_object());
-        if !is_object {
-            let text = "cannot decode candidate";
-            self.refuse(sid, 0, Refusal::UnclassifiedError, text, Some(Request::Trickle(trickle)));
         }
     }
 
@@ -132,22 +104,51 @@ impl Room {
             Scenario::SpeakerUpdate(seconds) => {
                 let time = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(SIMULATED_SPEECH_MAX);
                 self.simulate_speaker(sid);
-                self.timers.set(Timer::Speaker(sid.clone()), now.at + time);
+                self.context.timers.set(Timer::Speaker(sid.clone()), now.at + time);
             }
             // The socket closes without a word, and the resume that follows fails.
             Scenario::NodeFailure(_) | Scenario::Migration(_) => self.remove(now, sid, Reason::UnknownReason, None),
             Scenario::ServerLeave(_) => self.remove(now, sid, Reason::ServerShutdown, Some(Action::Disconnect)),
-            Scenario::DisconnectSignalOnResume(_) => self.on_next_resume(sid, OnResume::CloseAfterFirstMessages),
-            Scenario::DisconnectSignalOnResumeNoMessages(_) => self.on_next_resume(sid, OnResume::CloseWithoutMessages),
+            Scenario::DisconnectSignalOnResume(_) => {
+                self.with(sid, |participant, _| participant.live.on_resume = OnResume::CloseAfterFirstMessages);
+            }
+            Scenario::DisconnectSignalOnResumeNoMessages(_) => {
+                self.with(sid, |participant, _| participant.live.on_resume = OnResume::CloseWithoutMessages);
+            }
             Scenario::SwitchCandidateProtocol(_)
             | Scenario::SubscriberBandwidth(_)
             | Scenario::LeaveRequestFullReconnect(_) => {}
         }
     }
+}
 
-    fn on_next_resume(&mut self, sid: &ParticipantSid, action: OnResume) {
-        if let Some(participant) = self.participants.get_mut(sid) {
-            participant.live.on_resume = action;
+impl Participant {
+    /// Answers a request with an error; clients that can read it are owed one.
+    pub(super) fn refuse(
+        &self,
+        context: &mut Context,
+        request_id: u32,
+        reason: Refusal,
+        text: &str,
+        request: Option<Request>,
+    ) {
+        tracing::debug!(participant = %self.state.sid, ?reason, text, "request refused");
+        self.respond(context, wire::request_response(request_id, reason, text, request));
+    }
+
+    /// Sends a RequestResponse to a client that knows it.
+    pub(super) fn respond(&self, context: &mut Context, response: Response) {
+        if !self.state.quirks.has(Quirk::NoNewerMessages) {
+            self.send(context, response);
+        }
+    }
+
+    /// We are ICE-lite: the client's checks tell its addresses. Only nonsense is answered.
+    fn on_trickle(&self, context: &mut Context, trickle: proto::TrickleRequest) {
+        let is_object = serde_json::from_str::<serde_json::Value>(&trickle.candidate_init).is_ok_and(|v| v.is_object());
+        if !is_object {
+            let text = "cannot decode candidate";
+            self.refuse(context, 0, Refusal::UnclassifiedError, text, Some(Request::Trickle(trickle)));
         }
     }
 }

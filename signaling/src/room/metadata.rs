@@ -7,9 +7,11 @@ use proto::request_response::{Reason as Refusal, Request};
 use shared::id::ParticipantSid;
 
 use super::Room;
+use super::context::Context;
 use super::timer::Now;
 use super::updates::Urgency;
 use super::view::Change;
+use crate::participant::Participant;
 use crate::quirks::Quirk;
 use crate::settings::exceeds;
 use crate::wire;
@@ -22,6 +24,13 @@ pub(super) struct ProfileUpdate {
     pub attributes: HashMap<String, String>,
 }
 
+/// Whether a profile is another one now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Applied {
+    Changed,
+    Unchanged,
+}
+
 impl Room {
     pub(super) fn on_update_metadata(
         &mut self,
@@ -29,9 +38,7 @@ impl Room {
         sid: &ParticipantSid,
         request: proto::UpdateParticipantMetadata,
     ) {
-        let Some(participant) = self.participants.get(sid) else { return };
-        let quirks = participant.state.quirks;
-        let allowed = participant.state.grants.video.may_update_own_metadata();
+        let Some((participant, context)) = self.participant_mut(sid) else { return };
         let id = request.request_id;
         let update = ProfileUpdate {
             name: request.name.clone(),
@@ -39,16 +46,20 @@ impl Room {
             attributes: request.attributes.clone(),
         };
         let echo = Some(Request::UpdateMetadata(request));
-        if !allowed {
+        if !participant.state.grants.video.may_update_own_metadata() {
             let text = "does not have permission to update own metadata";
-            self.refuse(sid, id, Refusal::NotAllowed, text, echo);
+            participant.refuse(context, id, Refusal::NotAllowed, text, echo);
             return;
         }
-        if let Err(text) = self.update_profile(now, sid, &update) {
-            self.refuse(sid, id, Refusal::LimitExceeded, text, echo);
-        } else if !quirks.has(Quirk::NoOkResponse) {
-            self.respond(sid, wire::request_response(id, Refusal::Ok, "", echo));
+        let applied = participant.apply_profile(context, &update);
+        if applied == Ok(Applied::Changed) {
+            self.profile_changed(now, sid);
         }
+        self.with(sid, |participant, context| match applied {
+            Err(text) => participant.refuse(context, id, Refusal::LimitExceeded, text, echo),
+            Ok(_) if participant.state.quirks.has(Quirk::NoOkResponse) => {}
+            Ok(_) => participant.respond(context, wire::request_response(id, Refusal::Ok, "", echo)),
+        });
     }
 
     /// Applies what is within limits, tells everybody, and renews the token. The error says which limit was exceeded.
@@ -58,9 +69,23 @@ impl Room {
         sid: &ParticipantSid,
         update: &ProfileUpdate,
     ) -> Result<(), &'static str> {
-        let limits = &self.config.limits;
-        let Some(participant) = self.participants.get_mut(sid) else { return Ok(()) };
-        let grants = &mut participant.state.grants;
+        let Some((participant, context)) = self.participant_mut(sid) else { return Ok(()) };
+        if participant.apply_profile(context, update)? == Applied::Changed {
+            self.profile_changed(now, sid);
+        }
+        Ok(())
+    }
+
+    fn profile_changed(&mut self, now: Now, sid: &ParticipantSid) {
+        self.announce(now, sid, Urgency::Now);
+        self.with(sid, |participant, context| participant.send_refresh_token(now, context));
+    }
+}
+
+impl Participant {
+    fn apply_profile(&mut self, context: &mut Context, update: &ProfileUpdate) -> Result<Applied, &'static str> {
+        let limits = &context.config.limits;
+        let grants = &mut self.state.grants;
         let attributes = merge(&grants.attributes, &update.attributes);
         if exceeds(update.name.len(), limits.name_bytes_max) {
             return Err("exceeds name length limit");
@@ -74,15 +99,13 @@ impl Room {
         let name = if update.name.is_empty() { grants.name.clone() } else { update.name.clone() };
         let metadata = if update.metadata.is_empty() { grants.metadata.clone() } else { update.metadata.clone() };
         if (&name, &metadata, &attributes) == (&grants.name, &grants.metadata, &grants.attributes) {
-            return Ok(());
+            return Ok(Applied::Unchanged);
         }
         grants.name.clone_from(&name);
         grants.metadata.clone_from(&metadata);
         grants.attributes.clone_from(&attributes);
-        self.change(Change::Profile { sid: sid.clone(), name, metadata, attributes });
-        self.announce(now, sid, Urgency::Now);
-        self.send_refresh_token(now, sid);
-        Ok(())
+        context.change(Change::Profile { sid: self.state.sid.clone(), name, metadata, attributes });
+        Ok(Applied::Changed)
     }
 }
 

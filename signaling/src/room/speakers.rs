@@ -8,7 +8,7 @@ use shared::id::ParticipantSid;
 
 use super::timer::{Now, Timer};
 use super::{QUALITY_INTERVAL, Room, RoomEffect};
-use crate::participant::{Participant, Publication, SessionState};
+use crate::participant::{Participant, Publication, SessionState, Speaking};
 use crate::quality::{Score, worst};
 use crate::quirks::Quirk;
 
@@ -16,8 +16,7 @@ impl Room {
     /// A publication's loudness changed; a participant is as loud as its loudest microphone. As with livekit-server, no
     /// other sound makes somebody a speaker.
     pub(super) fn on_audio_activity(&mut self, publication: PublicationId, level: f32) {
-        let Some(sid) = self.publications.get(&publication).cloned() else { return };
-        let Some(participant) = self.participants.get_mut(&sid) else { return };
+        let Some((participant, _)) = self.of_publication(publication) else { return };
         let is_microphone =
             |known: &Publication| known.id == publication && known.info.source() == proto::TrackSource::Microphone;
         if !participant.state.publications.values().any(is_microphone) {
@@ -25,28 +24,15 @@ impl Room {
         }
         let level = if level.is_finite() { level.clamp(0.0, 1.0) } else { 0.0 };
         participant.live.speaking.levels.insert(publication, level);
-        self.tell_speaker(&sid);
-    }
-
-    /// A publication is muted or gone.
-    pub(super) fn forget_loudness(&mut self, sid: &ParticipantSid, publication: PublicationId) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        participant.live.stats.remove(&publication);
-        if participant.live.speaking.levels.remove(&publication).is_some() {
-            self.tell_speaker(sid);
-        }
+        let (sid, changed) = (participant.state.sid.clone(), participant.live.speaking.update());
+        self.send_speaker_change(&sid, changed);
     }
 
     /// Tells a change to the speaker itself and to those who hear it.
-    fn tell_speaker(&mut self, sid: &ParticipantSid) {
-        let Some(participant) = self.participants.get_mut(sid) else { return };
-        let speaking = &mut participant.live.speaking;
-        let level = speaking.levels.values().copied().fold(0.0, f32::max);
-        if level == speaking.told {
-            return;
+    pub(super) fn send_speaker_change(&mut self, sid: &ParticipantSid, changed: Option<f32>) {
+        if let Some(level) = changed {
+            self.send_speaker(sid, level);
         }
-        speaking.told = level;
-        self.send_speaker(sid, level);
     }
 
     fn send_speaker(&mut self, sid: &ParticipantSid, level: f32) {
@@ -55,7 +41,7 @@ impl Room {
                 && (state.sid == *sid || state.subscriptions.values().any(|known| known.publisher == *sid))
         };
         let listeners = self.connections_where(hears);
-        self.out.send_all(listeners, changed(sid, level));
+        self.context.out.send_all(listeners, changed(sid, level));
     }
 
     pub(super) fn simulate_speaker(&mut self, sid: &ParticipantSid) {
@@ -68,8 +54,7 @@ impl Room {
     }
 
     pub(super) fn on_stats(&mut self, publication: PublicationId, stats: ReceiveStats) {
-        let Some(sid) = self.publications.get(&publication) else { return };
-        if let Some(participant) = self.participants.get_mut(sid) {
+        if let Some((participant, _)) = self.of_publication(publication) {
             participant.live.stats.insert(publication, stats);
         }
     }
@@ -79,10 +64,10 @@ impl Room {
         if self.participants.is_empty() {
             return;
         }
-        self.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
+        self.context.timers.set(Timer::Quality, now.at + QUALITY_INTERVAL);
         let scores: std::collections::BTreeMap<ParticipantSid, Score> =
             self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
-        self.out.push(RoomEffect::Quality(scores.values().copied().collect()));
+        self.context.out.push(RoomEffect::Quality(scores.values().copied().collect()));
         let hears = |p: &Participant| p.live.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
         for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| hears(p)) {
             let lost_is_poor = participant.state.quirks.has(Quirk::LostIsPoor);
@@ -106,9 +91,28 @@ impl Room {
             told.retain(|other, _| scores.contains_key(other));
             if !updates.is_empty() {
                 let message = Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates });
-                self.out.send(participant.live.connection, message);
+                self.context.out.send(participant.live.connection, message);
             }
         }
+    }
+}
+
+impl Participant {
+    /// A publication is muted or gone. The level that is to be told, if it is another one now.
+    pub(super) fn forget_loudness(&mut self, publication: PublicationId) -> Option<f32> {
+        self.live.stats.remove(&publication);
+        self.live.speaking.levels.remove(&publication)?;
+        self.live.speaking.update()
+    }
+}
+
+impl Speaking {
+    /// The level that is to be told, if it is another one than was.
+    fn update(&mut self) -> Option<f32> {
+        let level = self.levels.values().copied().fold(0.0, f32::max);
+        let changed = level != self.told;
+        self.told = level;
+        changed.then_some(level)
     }
 }
 

@@ -2,7 +2,6 @@
 //! `room/broadcast.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use livekit_protocol as proto;
@@ -10,7 +9,6 @@ use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use super::timer::Now;
 use crate::presence::Presence;
-use crate::wire::Others;
 
 /// How long a change may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +27,6 @@ pub(super) struct Broadcasts {
     announced: Batch,
     early: Batch,
     audience: Batch,
-    /// All who are announced, as newcomers are told, until one of them changes.
-    pub(super) described: Option<Arc<Others>>,
     /// Who left last, in order, as those who resume are told.
     pub(super) departed: VecDeque<(Presence, proto::ParticipantInfo)>,
     pub(super) counts_at: Option<Instant>,

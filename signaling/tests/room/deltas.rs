@@ -147,7 +147,7 @@ fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
             world.event(Event::Data { transport, channel: DataChannel::Reliable, payload });
         }
         Step::RoomMetadata(text) => {
-            world.call(|room, now| room.update_metadata(now, &text.to_string())).unwrap();
+            world.call(|room, _| room.update_metadata(&text.to_string())).unwrap();
         }
         Step::Pass(seconds) => world.pass(s(*seconds)),
     }

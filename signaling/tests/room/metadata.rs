@@ -141,12 +141,12 @@ fn a_change_keeps_what_it_leaves_out() {
 fn room_metadata_reaches_everybody_within_the_limit() {
     let mut world = World::with(|config, _| config.limits.metadata_bytes_max = 5);
     let alice = world.enter_v1("alice");
-    let room = world.call(|room, now| room.update_metadata(now, "hello")).unwrap();
+    let room = world.call(|room, _| room.update_metadata("hello")).unwrap();
     assert_eq!(room.metadata, "hello");
     let Some(Response::RoomUpdate(update)) = world.take(&alice).pop() else { panic!("no room update") };
     assert_eq!(update.room.unwrap().metadata, "hello");
 
-    let refused = world.call(|room, now| room.update_metadata(now, "hello!"));
+    let refused = world.call(|room, _| room.update_metadata("hello!"));
     assert_eq!(refused, Err(ApiError::InvalidArgument("metadata size exceeds limits".into())));
     assert!(world.take(&alice).is_empty());
 }
