@@ -57,7 +57,7 @@ pub const DATA_PACKET: Bounds = Bounds { bytes: 64 << 10, elements: 4_096, memor
 pub const API: Bounds = Bounds { bytes: usize::MAX, elements: 64 << 10, memory: 32 << 20 };
 
 /// By the field of `SignalRequest` that a message stands in.
-fn bounds_of(field: u64) -> Bounds {
+fn bounds_of(field: u32) -> Bounds {
     match field {
         // Offer, Answer.
         1 | 2 => DESCRIPTION,
@@ -228,7 +228,7 @@ struct Shape {
 
 #[derive(Debug, Clone, Copy)]
 struct Field {
-    number: u64,
+    number: u32,
     value: Value,
     /// Of a repeated field or a map: bytes of one element where it is kept.
     element: Option<usize>,
@@ -257,7 +257,7 @@ impl Value {
 }
 
 impl Shape {
-    fn field(&self, number: u64) -> Option<Field> {
+    fn field(&self, number: u32) -> Option<Field> {
         let at = self.fields.binary_search_by_key(&number, |field| field.number).ok()?;
         Some(self.fields[at])
     }
@@ -291,7 +291,7 @@ impl Shape {
                 Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Sint32 | Kind::Sint64 => Value::Varint,
                 Kind::Bool | Kind::Enum(_) => Value::Varint,
             };
-            Field { number: u64::from(field.number()), value, element }
+            Field { number: field.number(), value, element }
         };
         let mut fields: Vec<Field> = message.fields().map(field).collect();
         fields.sort_by_key(|field| field.number);
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn the_bounds_of_each_kind_are_those_of_its_name() {
         let request = protobuf_json::pool().get_message_by_name("livekit.SignalRequest").unwrap();
-        let named = |name: &str| bounds_of(u64::from(request.get_field_by_name(name).unwrap().number()));
+        let named = |name: &str| bounds_of(request.get_field_by_name(name).unwrap().number());
 
         assert_eq!([named("offer"), named("answer")], [DESCRIPTION; 2]);
         let lists = ["subscription", "track_setting", "subscription_permission", "update_data_subscription"];

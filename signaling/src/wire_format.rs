@@ -1,9 +1,11 @@
 //! Fields of protobufs as they stand in the bytes (protobuf encoding, "Message Structure"), undecoded.
 
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+
 /// One field as it stands in the bytes.
 pub(crate) struct Part<'a> {
-    pub number: u64,
-    wire_type: u64,
+    pub number: u32,
+    wire_type: WireType,
     /// With its key.
     pub raw: &'a [u8],
     /// Where the value starts in `raw`; for length-delimited ones, behind the length.
@@ -15,27 +17,25 @@ impl<'a> Part<'a> {
     pub fn read(rest: &mut &'a [u8]) -> Option<Self> {
         let start = *rest;
         let mut at = start;
-        let key = varint(&mut at)?;
-        let (number, wire_type) = (key >> 3, key & 7);
+        let (number, wire_type) = decode_key(&mut at).ok()?;
         let mut value_at = start.len() - at.len();
         let size = match wire_type {
-            0 => {
-                let before = at.len();
-                varint(&mut at)?;
-                let size = before - at.len();
+            WireType::Varint => {
+                decode_varint(&mut at).ok()?;
+                let size = start.len() - at.len() - value_at;
                 at = start.get(value_at..)?;
                 size
             }
-            1 => 8,
-            2 => {
-                let size = usize::try_from(varint(&mut at)?).ok()?;
+            WireType::SixtyFourBit => 8,
+            WireType::LengthDelimited => {
+                let size = usize::try_from(decode_varint(&mut at).ok()?).ok()?;
                 value_at = start.len() - at.len();
                 size
             }
-            5 => 4,
-            _ => return None,
+            WireType::ThirtyTwoBit => 4,
+            WireType::StartGroup | WireType::EndGroup => return None,
         };
-        if number == 0 || size > at.len() {
+        if size > at.len() {
             return None;
         }
         let (raw, left) = start.split_at(value_at + size);
@@ -45,19 +45,24 @@ impl<'a> Part<'a> {
 
     /// Of a length-delimited one.
     pub fn payload(&self) -> Option<&'a [u8]> {
-        (self.wire_type == 2).then(|| self.raw.get(self.value_at..)).flatten()
+        (self.wire_type == WireType::LengthDelimited).then(|| self.raw.get(self.value_at..)).flatten()
     }
 }
 
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, left) = rest.split_first()?;
-        *rest = left;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
+pub(crate) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
+    encode_key(number, WireType::Varint, out);
+    encode_varint(value, out);
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+/// Nothing stands for an empty text.
+pub(crate) fn put_text(out: &mut Vec<u8>, number: u32, text: &str) {
+    if !text.is_empty() {
+        put_bytes(out, number, text.as_bytes());
     }
-    None
 }

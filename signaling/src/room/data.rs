@@ -13,24 +13,24 @@ use prost::Message;
 use sfu::command::{Command, DataChannel, RoomId, TransportId};
 use shared::id::{ParticipantIdentity, ParticipantSid};
 
-use crate::wire_format::Part;
+use crate::wire_format::{Part, put_bytes, put_text, put_varint};
 
 mod field {
-    pub const KIND: u64 = 1;
-    pub const USER: u64 = 2;
-    pub const IDENTITY: u64 = 4;
-    pub const DESTINATIONS: u64 = 5;
-    pub const CHAT: u64 = 9;
-    pub const STREAM_HEADER: u64 = 13;
-    pub const SID: u64 = 17;
+    pub const KIND: u32 = 1;
+    pub const USER: u32 = 2;
+    pub const IDENTITY: u32 = 4;
+    pub const DESTINATIONS: u32 = 5;
+    pub const CHAT: u32 = 9;
+    pub const STREAM_HEADER: u32 = 13;
+    pub const SID: u32 = 17;
 
-    pub const USER_SID: u64 = 1;
-    pub const USER_IDENTITY: u64 = 5;
-    pub const USER_DESTINATIONS: u64 = 6;
+    pub const USER_SID: u32 = 1;
+    pub const USER_IDENTITY: u32 = 5;
+    pub const USER_DESTINATIONS: u32 = 6;
 
-    pub const CHAT_GENERATED: u64 = 6;
-    pub const HEADER_TEXT: u64 = 9;
-    pub const TEXT_GENERATED: u64 = 5;
+    pub const CHAT_GENERATED: u32 = 6;
+    pub const HEADER_TEXT: u32 = 9;
+    pub const TEXT_GENERATED: u32 = 5;
 }
 
 /// Who a packet comes from, and whom it is for.
@@ -58,7 +58,7 @@ pub fn route(packet: &[u8], routing: &Routing<'_>) -> Option<Bytes> {
             field::USER => put_bytes(&mut out, field::USER, &route_user(part.payload()?, routing)?),
             field::CHAT if routing.generated => {
                 let mut chat = part.payload()?.to_vec();
-                put_varint_field(&mut chat, field::CHAT_GENERATED, 1);
+                put_varint(&mut chat, field::CHAT_GENERATED, 1);
                 put_bytes(&mut out, field::CHAT, &chat);
             }
             field::STREAM_HEADER if routing.generated => {
@@ -68,7 +68,7 @@ pub fn route(packet: &[u8], routing: &Routing<'_>) -> Option<Bytes> {
         }
     }
     if !routing.reliable {
-        put_varint_field(&mut out, field::KIND, proto::data_packet::Kind::Lossy as u64);
+        put_varint(&mut out, field::KIND, proto::data_packet::Kind::Lossy as u64);
     }
     put_text(&mut out, field::IDENTITY, routing.identity);
     put_text(&mut out, field::SID, routing.sid);
@@ -104,38 +104,13 @@ fn mark_text_header(header: &[u8]) -> Option<Vec<u8>> {
         let part = Part::read(&mut rest)?;
         if part.number == field::HEADER_TEXT {
             let mut text = part.payload()?.to_vec();
-            put_varint_field(&mut text, field::TEXT_GENERATED, 1);
+            put_varint(&mut text, field::TEXT_GENERATED, 1);
             put_bytes(&mut out, field::HEADER_TEXT, &text);
         } else {
             out.extend_from_slice(part.raw);
         }
     }
     Some(out)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8 & 0x7f) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_varint_field(out: &mut Vec<u8>, number: u64, value: u64) {
-    put_varint(out, number << 3);
-    put_varint(out, value);
-}
-
-fn put_bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
-    put_varint(out, number << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_text(out: &mut Vec<u8>, number: u64, text: &str) {
-    if !text.is_empty() {
-        put_bytes(out, number, text.as_bytes());
-    }
 }
 
 /// Nonces of user packets that are remembered to drop repetitions. Clients choose them, up to a packet long: of each
@@ -286,11 +261,11 @@ mod tests {
         let mut packet = Vec::new();
         put_text(&mut packet, 4, "mallory");
         put_bytes(&mut packet, 4000, b"from the future");
-        put_varint_field(&mut packet, 16, 7);
+        put_varint(&mut packet, 16, 7);
         let mut user = Vec::new();
         put_bytes(&mut user, 2, b"payload");
         put_text(&mut user, 5, "mallory");
-        put_varint_field(&mut user, 99, 5);
+        put_varint(&mut user, 99, 5);
         put_bytes(&mut packet, field::USER, &user);
 
         let routed = route(&packet, &ROUTING).unwrap();
