@@ -17,7 +17,7 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use shared::id::ParticipantIdentity;
 
-use crate::protobuf_json::Readable;
+use crate::protobuf_json::Described;
 use crate::token::{Claims, Grants};
 use crate::wire_bounds::{self, JOIN_REQUEST_BYTES_MAX, Refused, Source};
 pub use error::{JoinError, NAME_BYTES_MAX};
@@ -255,7 +255,7 @@ fn unwrap_join_request(encoded: &str) -> Result<proto::JoinRequest, JoinError> {
     Ok(request)
 }
 
-fn decode<M: Readable>(bytes: Vec<u8>, malformed: JoinError) -> Result<M, JoinError> {
+fn decode<M: Described>(bytes: Vec<u8>, malformed: JoinError) -> Result<M, JoinError> {
     wire_bounds::decode(Source::Join, bytes.into(), &wire_bounds::JOIN).map_err(|refused| match refused {
         Refused::Malformed => malformed,
         Refused::Bytes(_) | Refused::Elements(_) | Refused::Memory(_) | Refused::Depth => {

@@ -3,8 +3,8 @@
 //! `pbjson`'s code in `livekit-protocol` reads the canonical spelling and little else: it refuses `60.0`, `6e1` and
 //! numbers of enums that are newer than itself. `prost-reflect` reads from descriptors, so open enums, both base64
 //! alphabets, both spellings of names and nulls are its work; it lacks fractions and exponents in quoted integers and
-//! takes a field that is there twice, so [`normalize`] goes before it. Answers stay in [`crate::api`]: LiveKit writes
-//! unset messages as `null`, which `prost-reflect` cannot.
+//! takes a field that is there twice, so [`normalize`] goes before it. Answers of the server APIs are another dialect,
+//! which is in [`crate::api`].
 //!
 //! `livekit.binpb` describes the messages. It is made of the `.proto` files in the crate `livekit-protocol`, in their
 //! directory, by `protoc --include_imports --descriptor_set_out=livekit.binpb livekit_room.proto
@@ -60,40 +60,50 @@ impl ReadError {
     }
 }
 
-/// A message that can be read. The name is the one in its `.proto` file.
-pub trait Readable: prost::Message + Default {
+/// A message that the descriptors name. The name is the one in its `.proto` file.
+pub trait Described: prost::Message + Default {
     const NAME: &'static str;
 }
 
-macro_rules! readable {
+macro_rules! described {
     ($($message:ident),+ $(,)?) => {
-        $(impl Readable for proto::$message {
+        $(impl Described for proto::$message {
             const NAME: &'static str = concat!("livekit.", stringify!($message));
         })+
     };
 }
 
-readable!(
+described!(
     CreateAgentDispatchRequest,
     CreateRoomRequest,
     DataPacket,
+    DataTrackInfo,
     DeleteAgentDispatchRequest,
     DeleteRoomRequest,
+    DeleteRoomResponse,
     ForwardParticipantRequest,
     JoinRequest,
     ListAgentDispatchRequest,
     ListParticipantsRequest,
+    ListParticipantsResponse,
     ListRoomsRequest,
+    ListRoomsResponse,
     MoveParticipantRequest,
     MuteRoomTrackRequest,
+    MuteRoomTrackResponse,
+    ParticipantInfo,
     PerformRpcRequest,
+    RemoveParticipantResponse,
+    Room,
     RoomConfiguration,
     RoomParticipantIdentity,
     SendDataRequest,
+    SendDataResponse,
     SignalRequest,
     UpdateParticipantRequest,
     UpdateRoomMetadataRequest,
     UpdateSubscriptionsRequest,
+    UpdateSubscriptionsResponse,
     WrappedJoinRequest,
 );
 
@@ -101,7 +111,7 @@ readable!(
 ///
 /// # Errors
 /// [`ReadError`] says what is wrong with it, and where.
-pub fn read<M: Readable>(json: &[u8]) -> Result<M, ReadError> {
+pub fn read<M: Described>(json: &[u8]) -> Result<M, ReadError> {
     measure_json(json).map_err(ReadError::Refused)?;
     read_value(serde_json::from_slice(json).map_err(|_| ReadError::NotJson)?)
 }
@@ -110,7 +120,7 @@ pub fn read<M: Readable>(json: &[u8]) -> Result<M, ReadError> {
 ///
 /// # Errors
 /// [`ReadError`] says what is wrong with it, and where.
-pub fn read_value<M: Readable>(mut value: Value) -> Result<M, ReadError> {
+pub fn read_value<M: Described>(mut value: Value) -> Result<M, ReadError> {
     let descriptor = descriptor::<M>();
     if !value.is_object() {
         return Err(ReadError::NotAnObject);
@@ -123,10 +133,15 @@ pub fn read_value<M: Readable>(mut value: Value) -> Result<M, ReadError> {
 }
 
 /// Writes a message canonically, values of enums that are newer than we are as numbers.
-pub fn write<M: Readable>(message: &M) -> Value {
+pub fn write<M: Described>(message: &M) -> Value {
+    serde_json::to_value(reflect(message)).expect("a message is plain JSON")
+}
+
+/// The message by its descriptor.
+pub(crate) fn reflect<M: Described>(message: &M) -> DynamicMessage {
     let mut dynamic = DynamicMessage::new(descriptor::<M>());
     dynamic.transcode_from(message).expect("the descriptors are those of the code");
-    serde_json::to_value(&dynamic).expect("a message is plain JSON")
+    dynamic
 }
 
 /// Descriptors of all messages.
@@ -134,7 +149,7 @@ pub(crate) fn pool() -> &'static DescriptorPool {
     &POOL
 }
 
-fn descriptor<M: Readable>() -> MessageDescriptor {
+fn descriptor<M: Described>() -> MessageDescriptor {
     POOL.get_message_by_name(M::NAME).expect("the descriptors name every readable message")
 }
 

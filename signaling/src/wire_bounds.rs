@@ -17,7 +17,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 use crate::negotiation::{SDP_BYTES_MAX, SECTIONS_MAX};
-use crate::protobuf_json::{self, ReadError, Readable};
+use crate::protobuf_json::{self, Described, ReadError};
 use crate::wire_format::Part;
 pub use json::{JSON_DEPTH_MAX, JSON_VALUES_MAX};
 pub use refused::{DEPTH_MAX, Refused, Source, refused};
@@ -83,7 +83,7 @@ pub struct Cost {
 ///
 /// # Errors
 /// [`Refused`], which was counted.
-pub fn decode<M: Readable>(source: Source, bytes: Bytes, bounds: &Bounds) -> Result<M, Refused> {
+pub fn decode<M: Described>(source: Source, bytes: Bytes, bounds: &Bounds) -> Result<M, Refused> {
     measure::<M>(&bytes, bounds).map_err(|refused| refused.count(source))?;
     M::decode(bytes).map_err(|_| Refused::Malformed)
 }
@@ -115,7 +115,7 @@ pub fn read_signal(json: &str) -> Result<(proto::SignalRequest, Cost), Refused> 
 ///
 /// # Errors
 /// [`ReadError`] says what is wrong with it, and where. One that was refused was counted.
-pub fn read_json<M: Readable>(source: Source, json: &[u8]) -> Result<M, ReadError> {
+pub fn read_json<M: Described>(source: Source, json: &[u8]) -> Result<M, ReadError> {
     protobuf_json::read(json).map_err(|error| match error {
         ReadError::Refused(refused) => ReadError::Refused(refused.count(source)),
         error => error,
@@ -126,7 +126,7 @@ pub fn read_json<M: Readable>(source: Source, json: &[u8]) -> Result<M, ReadErro
 ///
 /// # Errors
 /// The first bound that it breaks, as soon as it does.
-pub fn measure<M: Readable>(bytes: &[u8], bounds: &Bounds) -> Result<Cost, Refused> {
+pub fn measure<M: Described>(bytes: &[u8], bounds: &Bounds) -> Result<Cost, Refused> {
     let mut walk = Walk { shapes: &SHAPES.shapes, bounds: *bounds, cost: Cost::default() };
     walk.message(SHAPES.of::<M>(), bytes)?;
     Ok(walk.cost)
@@ -264,7 +264,7 @@ impl Shape {
 }
 
 impl Shapes {
-    fn of<M: Readable>(&self) -> usize {
+    fn of<M: Described>(&self) -> usize {
         *self.by_name.get(M::NAME).expect("the descriptors name every readable message")
     }
 

@@ -14,7 +14,7 @@ use prost::Message;
 use proto::signal_request::Message as Request;
 use signaling::framing::{Frame, Framing, Incoming};
 use signaling::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose};
-use signaling::protobuf_json::Readable;
+use signaling::protobuf_json::Described;
 use signaling::token::{Claims, SipGrant, VideoGrant};
 use signaling::wire_bounds::{
     self, API, Bounds, DATA_PACKET, DESCRIPTION, JSON_VALUES_MAX, Refused, SIDS, SMALL, SYNC_STATE, Source,
@@ -192,7 +192,7 @@ fn what_real_clients_send_in_large_rooms_is_within_bounds() {
 }
 
 /// Decodes, and compares what it took with what was foretold.
-fn is_foretold<M: Readable>(message: &M, bounds: &Bounds) {
+fn is_foretold<M: Described>(message: &M, bounds: &Bounds) {
     let bytes = message.encode_to_vec();
     let cost = wire_bounds::measure::<M>(&bytes, bounds).expect("it is within bounds");
     let (decoded, _, left) = memory_of(|| Box::new(M::decode(bytes.as_slice()).unwrap()));

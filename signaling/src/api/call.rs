@@ -3,11 +3,10 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use prost::Message;
 
 use super::error::{TwirpError, typed};
-use super::json::TwirpJson;
-use crate::protobuf_json::Readable;
+use super::json::to_json;
+use crate::protobuf_json::Described;
 use crate::rooms::Rooms;
 use crate::token::{Claims, VideoGrant};
 use crate::wire_bounds::{self, Source};
@@ -37,7 +36,7 @@ impl Call<'_> {
     }
 
     /// Reads the request message.
-    pub(crate) fn request<M: Readable>(&self) -> Result<M, TwirpError> {
+    pub(crate) fn request<M: Described>(&self) -> Result<M, TwirpError> {
         match self.encoding {
             Encoding::Json => {
                 wire_bounds::read_json(Source::Api, &self.body).map_err(|error| TwirpError::unreadable(&error))
@@ -49,9 +48,9 @@ impl Call<'_> {
     }
 
     /// Writes the answer in the encoding of the request.
-    pub(crate) fn respond<M: Message + TwirpJson>(&self, message: &M) -> Response {
+    pub(crate) fn respond<M: Described>(&self, message: &M) -> Response {
         match self.encoding {
-            Encoding::Json => typed(StatusCode::OK, "application/json", message.to_json().to_string()),
+            Encoding::Json => typed(StatusCode::OK, "application/json", to_json(message).to_string()),
             Encoding::Protobuf => typed(StatusCode::OK, "application/protobuf", message.encode_to_vec()),
         }
     }

@@ -285,7 +285,7 @@ fn respell_integer(number: i128, rng: &mut StdRng) -> Value {
 }
 
 /// A random message, written by `pbjson`, is read as itself, and so is any other spelling of it.
-fn is_read_in_any_spelling<M: Readable + Serialize + PartialEq + std::fmt::Debug>(seed: u64) {
+fn is_read_in_any_spelling<M: Described + Serialize + PartialEq + std::fmt::Debug>(seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
     let made = random(&descriptor::<M>(), rng, DEPTH_MAX);
     let message: M = made.transcode_to().expect("the code knows what the descriptors do");
