@@ -3,6 +3,10 @@
 //! [`Keys::verify`] turns a token into [`Claims`]; those of a joiner become [`Grants`] in [`crate::join`]. [`Signer`]
 //! makes tokens: the refreshed ones that a session hands to its client, and ready ones for people who try the server.
 //! A secret leaves this module inside a signature, or for another signer of the same process ([`Secret::bytes`]).
+//!
+//! Signatures and claims are `jsonwebtoken`'s work. Two fields of the header are read here first, because the library takes
+//! a header whose algorithm it does not know for malformed, and one whose `crit` is null for one without, which is not
+//! what callers are told. Times are judged by the clock of the caller, which the library does not take.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,8 +15,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use livekit_protocol as proto;
-use ring::hmac;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use shared::id::{ParticipantIdentity, RoomName};
@@ -249,10 +254,6 @@ impl Secret {
     pub fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
-
-    fn key(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, self.bytes())
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -310,7 +311,7 @@ impl Keys {
     /// Signs with the first key.
     pub fn signer(&self) -> Signer {
         let (api_key, secret) = self.0.first().expect("`new` refuses an empty list");
-        Signer { api_key: api_key.as_str().into(), key: secret.key() }
+        Signer { api_key: api_key.as_str().into(), key: EncodingKey::from_secret(secret.bytes()) }
     }
 
     /// Verifies a token at the time `now`.
@@ -329,23 +330,26 @@ impl Keys {
         if header.crit {
             return Err(TokenError::Extension);
         }
-        check_signature(token, &secret.key())?;
-        let raw: RawClaims = read_part(token, 1)?;
+        let raw = read_signed(token, secret)?;
         raw.check_time(now)?;
         raw.into_claims(issuer.iss)
     }
 }
 
-/// A token is its header, its claims, and the signature of both (RFC 7515, section 7.1).
-fn check_signature(token: &str, key: &hmac::Key) -> Result<(), TokenError> {
-    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-    if signed.matches('.').count() != 1 {
-        return Err(TokenError::Malformed);
-    }
-    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?;
-    hmac::verify(key, signed.as_bytes(), &signature).map_err(|_| TokenError::Signature)
+/// The claims of a token whose signature is that of this secret.
+fn read_signed(token: &str, secret: &Secret) -> Result<RawClaims, TokenError> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let decoded = jsonwebtoken::decode(token, &DecodingKey::from_secret(secret.bytes()), &validation);
+    decoded.map(|data| data.claims).map_err(|error| match error.kind() {
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        _ => TokenError::Malformed,
+    })
 }
 
+/// A part of a token (RFC 7515, section 7.1) before its signature is verified.
 fn read_part<T: for<'de> Deserialize<'de>>(token: &str, index: usize) -> Result<T, TokenError> {
     let mut parts = token.split('.');
     let part = parts.nth(index).ok_or(TokenError::Malformed)?;
@@ -452,7 +456,7 @@ fn kind_detail_named(name: &str) -> Option<proto::participant_info::KindDetail> 
 #[derive(Clone)]
 pub struct Signer {
     api_key: Arc<str>,
-    key: hmac::Key,
+    key: EncodingKey,
 }
 
 impl fmt::Debug for Signer {
@@ -523,14 +527,8 @@ impl Signer {
     }
 
     fn sign(&self, claims: &SignedClaims) -> String {
-        let claims = serde_json::to_vec(claims).expect("claims are plain JSON");
-        let mut token = BASE64_URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"HS256"}"#);
-        token.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-        let signature = hmac::sign(&self.key, token.as_bytes());
-        token.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        token
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.key)
+            .expect("claims are plain JSON and HMAC takes any key")
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
+use signaling::token::VideoGrant;
 
 use super::{ROLE_ATTRIBUTE, RoomTimes, TokenRequest, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
@@ -47,8 +48,8 @@ impl TokenSigner {
             name: request.name.as_deref(),
             attributes: Some(attributes),
             video: VideoGrant {
-                room_join: Some(true),
-                room: Some(&request.room),
+                room_join: true,
+                room: request.room.clone(),
                 can_publish: Some(request.may_publish),
                 can_subscribe: Some(true),
                 can_publish_data: Some(request.may_publish_data),
@@ -67,10 +68,10 @@ impl TokenSigner {
     pub(super) fn call(&self, room: Option<&str>, now: Timestamp) -> String {
         self.sign(&Claims {
             video: VideoGrant {
-                room_create: Some(true),
-                room_list: Some(true),
-                room_admin: room.is_some().then_some(true),
-                room,
+                room_create: true,
+                room_list: true,
+                room_admin: room.is_some(),
+                room: room.unwrap_or_default().to_owned(),
                 ..VideoGrant::default()
             },
             ..self.claims(now, now.plus(CALL_LIFE))
@@ -114,30 +115,9 @@ struct Claims<'a> {
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     attributes: Option<BTreeMap<&'a str, &'a str>>,
-    video: VideoGrant<'a>,
+    video: VideoGrant,
     #[serde(skip_serializing_if = "Option::is_none")]
     room_config: Option<RoomConfig>,
-}
-
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct VideoGrant<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_create: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_list: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_admin: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_join: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    can_publish: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    can_subscribe: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    can_publish_data: Option<bool>,
 }
 
 /// Of a room that the join makes.

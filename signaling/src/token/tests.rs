@@ -1,7 +1,7 @@
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use ring::hmac;
+use serde_json::{Value, json};
 
 use super::*;
-use serde_json::{Value, json};
 
 const NOW_S: u64 = 1_800_000_000;
 
