@@ -221,11 +221,13 @@ impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Measured { subscribers, rounds, machine, .. } = &self.measured;
         writeln!(f, "{subscribers} subscribers, {} rounds in turns: median (min..max)", rounds.len())?;
+        let columns = self.columns();
+        let width = columns.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0).max(26);
         let mut line = |name: &str, cells: Vec<String>| {
-            let cells: String = cells.iter().map(|cell| format!("{cell:>26}")).collect();
+            let cells: String = cells.iter().map(|cell| format!("{cell:>width$}")).collect();
             writeln!(f, "{name:<25}{cells}")
         };
-        line("", self.columns())?;
+        line("", columns)?;
         for (name, cells) in self.lines() {
             line(name, cells)?;
         }
