@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::clock::{allowed_cores, pin, thread_cpu};
 use crate::machine::Machine;
 use crate::receivers::Receivers;
-use crate::runs::{RunQueue, SendCounts, set_buffer};
+use crate::runs::{RunQueue, set_buffer};
 use crate::stream::{Burst, Media, Schedule, Viewer};
 use crate::summary::Summary;
 
@@ -93,79 +93,37 @@ pub fn measure(viewers: usize, duration: Duration) -> anyhow::Result<Floor> {
 
 fn send(receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let carrier = Sockets::new(&socket, receivers.addresses(), RunLength::Frame);
-    stream(carrier, receivers, duration)
+    set_buffer(socket.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, 8 << 20);
+    let sender = Sender { runs: RunQueue::new(socket.as_raw_fd()), addresses: receivers.addresses() };
+    stream(sender, receivers, duration)
 }
 
-/// What takes packets to viewers.
-pub(crate) trait Carrier {
-    /// Sends `count` packets of `bytes` each to a viewer, by its number. `write` writes one after the other.
-    fn push(&mut self, viewer: usize, count: usize, bytes: usize, write: impl FnMut(&mut [u8])) -> io::Result<()>;
-    /// Sends what was held back.
-    fn flush(&mut self) -> io::Result<()>;
-    fn counts(&self) -> SendCounts;
-}
-
-/// Packets in one `UDP_SEGMENT` run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RunLength {
-    One,
-    Frame,
-}
-
-/// A UDP socket as carrier.
-pub(crate) struct Sockets<'a> {
+/// A UDP socket, and where each viewer is.
+struct Sender<'a> {
     runs: RunQueue,
     addresses: &'a [SocketAddrV4],
-    length: RunLength,
-}
-
-impl<'a> Sockets<'a> {
-    /// `socket` outlives the carrier.
-    pub(crate) fn new(socket: &'a UdpSocket, addresses: &'a [SocketAddrV4], length: RunLength) -> Self {
-        set_buffer(socket.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, 8 << 20);
-        Self { runs: RunQueue::new(socket.as_raw_fd()), addresses, length }
-    }
-}
-
-impl Carrier for Sockets<'_> {
-    fn push(&mut self, viewer: usize, count: usize, bytes: usize, mut write: impl FnMut(&mut [u8])) -> io::Result<()> {
-        let to = self.addresses[viewer];
-        match self.length {
-            RunLength::Frame => self.runs.push(to, count, bytes, write),
-            RunLength::One => (0..count).try_for_each(|_| self.runs.push(to, 1, bytes, &mut write)),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.runs.flush()
-    }
-
-    fn counts(&self) -> SendCounts {
-        self.runs.counts()
-    }
 }
 
 /// Sends the steady stream from the calling thread.
-pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
+fn stream(mut sender: Sender<'_>, receivers: &Receivers, duration: Duration) -> anyhow::Result<Floor> {
     let mut viewers: Vec<Viewer> = (0..receivers.addresses().len()).map(Viewer::new).collect();
-    let (before, received_before) = (carrier.counts(), receivers.received());
+    let (before, received_before) = (sender.runs.counts(), receivers.received());
     let (mut slices, mut delays) = (Slices::default(), Delays::default());
     let start = Instant::now();
     let (mut bursts, mut late) = (0_u32, 0_u32);
     for burst in Schedule::default().take_while(|burst| burst.due < WARM_UP + duration) {
         let lateness = wait_until(start + burst.due);
         if burst.due >= WARM_UP {
-            slices.look(start + burst.due, carrier.counts().datagrams);
+            slices.look(start + burst.due, sender.runs.counts().datagrams);
             bursts += 1;
             late += u32::from(lateness > LATE);
         }
         let counted = (burst.due >= WARM_UP).then_some(&mut delays);
-        send_burst(&mut carrier, &mut viewers, burst, start + burst.due, counted).context("sending")?;
+        send_burst(&mut sender, &mut viewers, burst, start + burst.due, counted).context("sending")?;
     }
-    slices.end(carrier.counts().datagrams);
+    slices.end(sender.runs.counts().datagrams);
     std::thread::sleep(DRAIN);
-    let counts = carrier.counts().since(before);
+    let counts = sender.runs.counts().since(before);
     let spread = Summary::of(slices.costs_us).context("nothing was measured")?;
     Ok(Floor {
         cpu_us_per_packet: spread.median,
@@ -185,7 +143,7 @@ pub(crate) fn stream(mut carrier: impl Carrier, receivers: &Receivers, duration:
 }
 
 fn send_burst(
-    carrier: &mut impl Carrier,
+    sender: &mut Sender<'_>,
     viewers: &mut [Viewer],
     burst: Burst,
     due: Instant,
@@ -193,18 +151,18 @@ fn send_burst(
 ) -> io::Result<()> {
     const PAYLOAD: [u8; Media::Video.payload_bytes()] = [0x17; _];
     // Viewers whose parts are queued, and the system calls before them.
-    let (mut queued, mut calls) = (0, carrier.counts().system_calls);
+    let (mut queued, mut calls) = (0, sender.runs.counts().system_calls);
     for (number, viewer) in viewers.iter_mut().enumerate() {
         let write = |packet: &mut [u8]| viewer.write(burst.media, &PAYLOAD, packet);
-        carrier.push(number, burst.packets, burst.media.packet_bytes(), write)?;
-        if carrier.counts().system_calls > calls {
-            calls = carrier.counts().system_calls;
+        sender.runs.push(sender.addresses[number], burst.packets, burst.media.packet_bytes(), write)?;
+        if sender.runs.counts().system_calls > calls {
+            calls = sender.runs.counts().system_calls;
             note(&mut delays, due, queued * burst.packets);
             queued = 0;
         }
         queued += 1;
     }
-    carrier.flush()?;
+    sender.runs.flush()?;
     note(&mut delays, due, queued * burst.packets);
     Ok(())
 }

@@ -4,17 +4,14 @@
 //! - [`floor`]: the least that sending the same packets costs on this machine, this minute
 //! - [`compare`]: two servers in turns under the same load
 //! - [`page`]: the tables of the page, from committed results
-//! - [`afxdp`]: the same packets past the socket
 //! - [`profile`]: where a worker's time goes
 //!
 //! `benches/path.rs` measures the single steps.
 
-pub mod afxdp;
 pub mod broadcast;
 pub mod clock;
 pub mod compare;
 pub mod floor;
-pub mod link;
 pub mod machine;
 pub mod page;
 pub mod profile;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::compare::Contender;
 use bench::machine::Machine;
-use bench::{afxdp, broadcast, compare, floor, page, profile};
+use bench::{broadcast, compare, floor, page, profile};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sfu::srtp::SrtpProfile;
@@ -38,19 +38,6 @@ enum Action {
         viewers: usize,
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
-        /// Where to write the result
-        #[arg(long)]
-        json: Option<PathBuf>,
-    },
-    /// The same stream by an AF_XDP ring and by sockets, over a virtual cable between two namespaces (needs root)
-    Afxdp {
-        #[arg(long, default_value_t = 200)]
-        viewers: usize,
-        /// Time of each measurement
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
-        seconds: u64,
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
         /// Where to write the result
         #[arg(long)]
         json: Option<PathBuf>,
@@ -191,11 +178,6 @@ fn run(action: Action) -> anyhow::Result<()> {
             let floor = floor::measure(viewers, Duration::from_secs(seconds))?;
             println!("{floor}");
             write_json(json.as_deref(), &floor)
-        }
-        Action::Afxdp { viewers, seconds, rounds, json } => {
-            let trial = afxdp::run(viewers, Duration::from_secs(seconds), rounds)?;
-            println!("{trial}");
-            write_json(json.as_deref(), &trial)
         }
         Action::Profile { pid, seconds, json } => {
             let profile = profile::measure(pid, seconds)?;
