@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 
+use procfs::{CpuInfo, Current as _, LoadAverage};
 use serde::{Deserialize, Serialize};
 
 /// The machine at one moment.
@@ -17,11 +18,10 @@ pub struct Machine {
 
 impl Machine {
     pub fn read() -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
-            cpu: cpu_name(&text("/proc/cpuinfo")),
+            cpu: CpuInfo::current().map_or_else(|_| "unknown".to_owned(), |cpus| cpu_name(&cpus)),
             cores: online_cores(),
-            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             load_average: load_average(),
         }
     }
@@ -34,12 +34,9 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Name, clock rate, family and model: a hypervisor may hide which one it is.
-fn cpu_name(cpuinfo: &str) -> String {
-    let value = |key: &str| {
-        let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|name| name.trim() == key));
-        line.and_then(|line| line.split_once(':')).map_or("unknown", |(_, value)| value.trim())
-    };
+/// Name, clock rate, family and model of the first core: a hypervisor may hide which one it is.
+fn cpu_name(cpus: &CpuInfo) -> String {
+    let value = |key: &str| cpus.get_field(0, key).unwrap_or("unknown");
     format!(
         "{} (family {}, model {}, {} MHz)",
         value("model name"),
@@ -55,19 +52,23 @@ fn online_cores() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }).unwrap_or(1)
 }
 
-/// Mean number of runnable threads over the last minute.
+/// Mean number of runnable threads over the last minute; zero if the system does not say.
 pub fn load_average() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
+    LoadAverage::current().map_or(0.0, |load| f64::from(load.one))
 }
 
 #[cfg(test)]
 mod tests {
+    use procfs::FromRead as _;
+
     use super::*;
 
     #[test]
     fn the_cpu_has_the_name_of_its_first_core() {
         let text = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: A (R) CPU\ncpu MHz\t\t: 3300.1\n\nprocessor\t: 1\n";
-        assert_eq!(cpu_name(text), "A (R) CPU (family 25, model 17, 3300.1 MHz)");
+        assert_eq!(
+            cpu_name(&CpuInfo::from_read(text.as_bytes()).unwrap()),
+            "A (R) CPU (family 25, model 17, 3300.1 MHz)"
+        );
     }
 }

@@ -1,19 +1,16 @@
 //! Percentiles of many values in little memory.
 
+use hdrhistogram::Histogram as Counts;
 use serde::Serialize;
 
-/// Sub-buckets of each power of two: values are kept to about 3 %.
-const SUB_BITS: u32 = 5;
+/// Decimal digits to which values are kept: to 1 %.
+const DIGITS: u8 = 2;
 
-/// Counts values in buckets whose width grows with the value.
-#[derive(Debug, Clone, Default)]
-pub struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-    max: u64,
-}
+/// Counts values by size.
+#[derive(Debug, Clone)]
+pub struct Histogram(Counts<u64>);
 
-/// Three points of a distribution, in the unit of the field it is in.
+/// Three points of a distribution and its end, in the unit of the field it is in.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Percentiles {
     pub p50: f64,
@@ -22,67 +19,41 @@ pub struct Percentiles {
     pub max: f64,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(Counts::new(DIGITS).expect("as many digits as it takes"))
+    }
+}
+
 impl Histogram {
     pub fn record(&mut self, value: u64) {
-        let bucket = bucket(value);
-        if bucket >= self.counts.len() {
-            self.counts.resize(bucket + 1, 0);
-        }
-        self.counts[bucket] += 1;
-        self.total += 1;
-        self.max = self.max.max(value);
+        // It grows as its values do, so that it refuses none.
+        let _ = self.0.record(value);
     }
 
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: &Self) {
-        if other.counts.len() > self.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.total += other.total;
-        self.max = self.max.max(other.max);
+        let _ = self.0.add(&other.0);
     }
 
     /// What was recorded after `earlier`, a former state of this histogram; all of it if it is none.
-    ///
-    /// The largest value is that of the whole.
     pub fn since(&self, earlier: &Self) -> Self {
-        if earlier.total > self.total || earlier.counts.len() > self.counts.len() {
-            return self.clone();
+        let mut later = self.0.clone();
+        match later.subtract(&earlier.0) {
+            Ok(()) => Self(later),
+            Err(_) => self.clone(),
         }
-        let before = earlier.counts.iter().chain(std::iter::repeat(&0));
-        let counts: Vec<u64> =
-            self.counts.iter().zip(before).map(|(count, before)| count.saturating_sub(*before)).collect();
-        Self { total: counts.iter().sum(), counts, max: self.max }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.total == 0
+        self.0.is_empty()
     }
 
     /// Percentiles divided by `unit`; `None` without values.
     pub fn percentiles(&self, unit: f64) -> Option<Percentiles> {
-        let at = |share: f64| self.quantile(share) as f64 / unit;
-        (self.total > 0).then(|| Percentiles {
-            p50: at(0.50),
-            p95: at(0.95),
-            p99: at(0.99),
-            max: self.max as f64 / unit,
-        })
-    }
-
-    fn quantile(&self, share: f64) -> u64 {
-        let rank = ((self.total as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (bucket, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                return upper_edge(bucket).min(self.max);
-            }
-        }
-        self.max
+        let max = self.0.max();
+        let at = |share: f64| self.0.value_at_quantile(share).min(max) as f64 / unit;
+        (!self.is_empty()).then(|| Percentiles { p50: at(0.50), p95: at(0.95), p99: at(0.99), max: max as f64 / unit })
     }
 }
 
@@ -94,36 +65,26 @@ impl FromIterator<u64> for Histogram {
     }
 }
 
-fn bucket(value: u64) -> usize {
-    let shift = (64 - value.leading_zeros()).saturating_sub(SUB_BITS + 1);
-    ((u64::from(shift) << SUB_BITS) + (value >> shift)) as usize
-}
-
-fn upper_edge(bucket: usize) -> u64 {
-    let bucket = bucket as u64;
-    let shift = (bucket >> SUB_BITS).saturating_sub(1);
-    let part = bucket - (shift << SUB_BITS);
-    ((part + 1) << shift) - 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_value_lies_in_its_bucket_within_4_percent() {
-        for value in (0..2_000).chain((1..50).map(|power| 3_u64.pow(power % 30))) {
-            let edge = upper_edge(bucket(value));
-            assert!(edge >= value && edge <= value + value / 31 + 1, "{value} {edge}");
-        }
+    fn percentiles_follow_the_ranks_to_one_percent() {
+        let percentiles = (1..=1_000_000).collect::<Histogram>().percentiles(1_000.0).unwrap();
+        assert!((500.0..=505.0).contains(&percentiles.p50), "{percentiles:?}");
+        assert!((950.0..=960.0).contains(&percentiles.p95));
+        assert!((1_000.0..=1_010.0).contains(&percentiles.max));
+        assert_eq!(Histogram::default().percentiles(1.0), None);
     }
 
     #[test]
-    fn percentiles_follow_the_ranks() {
-        let percentiles = (1..=100).collect::<Histogram>().percentiles(1.0).unwrap();
-        assert!((50.0..=51.0).contains(&percentiles.p50), "{percentiles:?}");
-        assert!((95.0..=97.0).contains(&percentiles.p95));
-        assert_eq!(percentiles.max, 100.0);
-        assert_eq!(Histogram::default().percentiles(1.0), None);
+    fn what_came_after_a_moment_is_what_was_not_there_before() {
+        let before: Histogram = (1..=100).collect();
+        let mut all = before.clone();
+        all.merge(&(1_000..=1_009).collect());
+        let after = all.since(&before).percentiles(1.0).unwrap();
+        assert!((1_000.0..=1_010.0).contains(&after.p50), "{after:?}");
+        assert_eq!(before.since(&all).percentiles(1.0), before.percentiles(1.0));
     }
 }

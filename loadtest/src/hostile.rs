@@ -43,7 +43,7 @@ use self::scene::{Scene, Tally};
 use self::server::Server;
 use self::stranger::Target;
 use crate::client::local_ip;
-use crate::procfs::load_average;
+use crate::usage::load_average;
 
 /// An attack that does not end by itself this long after its time, joins before it included, is given up.
 const OVERTIME_MAX: Duration = Duration::from_secs(10);

@@ -22,7 +22,6 @@ pub mod media;
 pub mod options;
 pub mod playback;
 mod plot;
-mod procfs;
 pub mod receiver;
 pub mod report;
 pub mod rtcp;
@@ -39,6 +38,7 @@ mod tls;
 pub mod token;
 pub mod trace;
 pub mod transport;
+mod usage;
 
 pub use drops::Drops;
 pub use load::run;

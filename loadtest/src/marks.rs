@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use crate::clock::monotonic_ns;
 use crate::media::{MediaThread, Snapshot};
-use crate::procfs::{ProcessUsage, machine_ticks};
 use crate::sender::SenderCounts;
 use crate::sender::SenderStats;
 use crate::transport::{StreamStats, TransportStats};
+use crate::usage::{ProcessUsage, machine_ticks};
 
 /// The counters of both ends, the server's process and the machine.
 pub(crate) struct Mark {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::playback::{Playback, PlaybackCounts};
-use crate::rtcp::ReportBlock;
+use crate::rtcp::ReceptionReport;
 
 /// Packets back from the newest in which duplicates and late ones are recognised.
 const WINDOW: u64 = 2_048;
@@ -249,23 +249,23 @@ impl Stream {
     }
 
     /// The block for the next receiver report.
-    pub fn report(&mut self, now: Instant) -> ReportBlock {
+    pub fn report(&mut self, now: Instant) -> ReceptionReport {
         let (expected, received) = (self.expected(), self.counts.received);
         let (new_expected, new_received) = (expected - self.reported.0.min(expected), received - self.reported.1);
         self.reported = (expected, received);
         let newly_lost = new_expected.saturating_sub(new_received);
-        let (last_report, since_last_report) = match self.last_report {
+        let (last_sender_report, delay) = match self.last_report {
             Some((ntp, at)) => (ntp, (now.duration_since(at).as_secs_f64() * 65_536.0) as u32),
             None => (0, 0),
         };
-        ReportBlock {
+        ReceptionReport {
             ssrc: self.ssrc,
             fraction_lost: (newly_lost * 256).checked_div(new_expected).unwrap_or(0).min(255) as u8,
-            lost: expected.saturating_sub(received) as u32,
-            sequence_max: (self.highest - (1 << 16).min(self.highest)) as u32,
+            total_lost: expected.saturating_sub(received).min(0x7f_ffff) as u32,
+            last_sequence_number: (self.highest - (1 << 16).min(self.highest)) as u32,
             jitter: self.jitter as u32,
-            last_report,
-            since_last_report,
+            last_sender_report,
+            delay,
         }
     }
 }

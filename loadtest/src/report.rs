@@ -148,6 +148,8 @@ pub struct VerificationReport {
     pub packets: u64,
     /// Failed authentication.
     pub forged: u64,
+    /// RTCP of the server that is not well-formed, at all subscribers.
+    pub malformed_rtcp: u64,
     /// Packets without our stamp, for example padding.
     pub unstamped: u64,
 }
@@ -197,7 +199,7 @@ impl Report {
     /// What a viewer would complain of, in words.
     pub(crate) fn faults(&self) -> Vec<String> {
         let (lost, frozen) = (self.lost_share, self.playback.freeze_share);
-        let forged = self.verification.forged;
+        let VerificationReport { forged, malformed_rtcp, .. } = self.verification;
         let mut faults = Vec::new();
         let mut check = |is_fault: bool, fault: String| faults.extend(is_fault.then_some(fault));
         check(!self.is_complete(), "not everybody joined, received every track and stayed".to_owned());
@@ -205,6 +207,7 @@ impl Report {
         check(still > 0, format!("{still} of {wanted} streams stood still at the end"));
         check(lost > LOST_SHARE_MAX, format!("{:.3} % of what was published never came", lost * 100.0));
         check(forged > 0, format!("{forged} packets were not authentic"));
+        check(malformed_rtcp > 0, format!("{malformed_rtcp} RTCP packets were malformed"));
         check(frozen > FREEZE_SHARE_MAX, format!("video stood still for {:.3} % of the time", frozen * 100.0));
         faults
     }

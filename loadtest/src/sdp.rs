@@ -1,10 +1,16 @@
 //! Session descriptions: offers and answers as a browser writes them, and what is read from the server's.
+//!
+//! Ours are texts, since they have to look as a browser's do; the server's are read by `rtc-sdp`, by other hands than those
+//! that wrote them.
 
 use std::fmt::Write as _;
+use std::io::Cursor;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use rtc_sdp::MediaDescription;
+use rtc_sdp::description::session::SessionDescription;
 
 use crate::codec::VideoCodec;
 use crate::dtls::DtlsRole;
@@ -305,27 +311,19 @@ pub struct Section {
 const SECTIONS_MAX: usize = 1_000;
 
 impl Description {
-    /// Parses what is needed; unknown lines are left out.
+    /// Reads a description.
     ///
     /// # Errors
     ///
-    /// When there are too many sections.
+    /// When it is not well-formed, or has too many sections.
     pub fn parse(sdp: &str) -> anyhow::Result<Self> {
-        let mut description = Self::default();
-        for line in sdp.lines() {
-            if let Some(media) = line.strip_prefix("m=") {
-                if description.sections.len() >= SECTIONS_MAX {
-                    bail!("an SDP with more than {SECTIONS_MAX} sections");
-                }
-                description.sections.push(Section::parse(media));
-            } else if let Some(attribute) = line.strip_prefix("a=") {
-                match description.sections.last_mut() {
-                    Some(section) => section.add(attribute),
-                    None => description.attributes.push(attribute.to_owned()),
-                }
-            }
+        let session = SessionDescription::unmarshal(&mut Cursor::new(sdp)).context("an SDP that cannot be read")?;
+        if session.media_descriptions.len() > SECTIONS_MAX {
+            bail!("an SDP with more than {SECTIONS_MAX} sections");
         }
-        Ok(description)
+        let attributes = session.attributes.iter().map(ToString::to_string).collect();
+        let sections = session.media_descriptions.iter().map(Section::of).collect();
+        Ok(Self { attributes, sections })
     }
 
     fn first(&self, name: &str) -> Option<&str> {
@@ -425,22 +423,18 @@ impl Description {
 }
 
 impl Section {
-    fn parse(media: &str) -> Self {
-        let mut words = media.split(' ');
-        let kind = match words.next() {
-            Some("audio") => Some(MediaKind::Audio),
-            Some("video") => Some(MediaKind::Video),
+    fn of(media: &MediaDescription) -> Self {
+        let kind = match media.media_name.media.as_str() {
+            "audio" => Some(MediaKind::Audio),
+            "video" => Some(MediaKind::Video),
             _ => None,
         };
-        let payload_types = words.skip(2).filter_map(|word| word.parse().ok()).collect();
-        Self { kind, mid: String::new(), payload_types, attributes: Vec::new() }
-    }
-
-    fn add(&mut self, attribute: &str) {
-        if let Some(mid) = attribute.strip_prefix("mid:") {
-            self.mid = mid.to_owned();
+        Self {
+            kind,
+            mid: media.attribute("mid").flatten().unwrap_or_default().to_owned(),
+            payload_types: media.media_name.formats.iter().filter_map(|format| format.parse().ok()).collect(),
+            attributes: media.attributes.iter().map(ToString::to_string).collect(),
         }
-        self.attributes.push(attribute.to_owned());
     }
 
     fn has(&self, attribute: &str) -> bool {

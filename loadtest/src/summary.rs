@@ -9,7 +9,6 @@ use crate::drops::Drops;
 use crate::histogram::{Histogram, Percentiles};
 use crate::marks::Marks;
 use crate::options::Options;
-use crate::procfs::{ProcessUsage, cores, load_average};
 use crate::receiver::MediaKind;
 use crate::report::{
     JoinSample, KindReport, MachineReport, PlaybackReport, PublisherReport, Report, ServerReport, VerificationReport,
@@ -17,6 +16,7 @@ use crate::report::{
 use crate::signal::Protocol;
 use crate::timeline::Second;
 use crate::transport::TransportStats;
+use crate::usage::{ProcessUsage, cores, load_average};
 
 /// Share of its cores, used and waited for, beyond which this process may be what limits.
 const SATURATED: f64 = 0.9;
@@ -136,6 +136,7 @@ impl Findings<'_> {
         for stats in self.marks.last.transports() {
             report.packets += stats.verified;
             report.forged += stats.forged;
+            report.malformed_rtcp += stats.malformed_rtcp;
             // Others decrypt single packets only.
             report.unstamped +=
                 stats.streams.iter().filter(|_| stats.verifies).map(|stream| stream.unstamped).sum::<u64>();

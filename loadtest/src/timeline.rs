@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::delays::Delays;
 use crate::media::{MediaThread, Snapshot};
-use crate::procfs::ProcessUsage;
+use crate::usage::ProcessUsage;
 
 /// Between two samples.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -172,6 +172,8 @@ pub struct TransportStats {
     pub verified: u64,
     /// Packets that failed authentication.
     pub forged: u64,
+    /// Authentic RTCP that is not well-formed.
+    pub malformed_rtcp: u64,
     pub retransmissions: u64,
     pub sender_reports: u64,
     pub key_frame_requests_sent: u64,
@@ -677,7 +679,11 @@ impl Transport {
             self.stats.forged += 1;
             return;
         };
-        for packet in rtcp::parse(&plain) {
+        let Some(packets) = rtcp::parse(&plain) else {
+            self.stats.malformed_rtcp += 1;
+            return;
+        };
+        for packet in packets {
             self.on_report(packet, now);
         }
     }
@@ -770,7 +776,7 @@ impl Transport {
             return;
         }
         let mut compound = Vec::new();
-        rtcp::write_receiver_report(&mut compound, self.own_ssrc, &blocks);
+        rtcp::write_receiver_report(&mut compound, self.own_ssrc, blocks);
         self.request_key_frames(now, &mut compound);
         if self.reception.remb {
             self.write_remb(&mut compound);

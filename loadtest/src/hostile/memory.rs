@@ -1,11 +1,6 @@
 //! The memory of the server's process, and its highest value since a moment.
 
-use std::fs;
-
-use crate::procfs::{ProcessUsage, status_value};
-
-/// Resets `VmHWM` (proc(5), `clear_refs`).
-const FORGET_PEAK: &str = "5";
+use procfs::process::{ClearRefs, Process, Status};
 
 /// Reads the memory of one process, or of none.
 #[derive(Debug, Clone, Copy)]
@@ -20,20 +15,27 @@ impl Memory {
 
     /// Resident bytes; `None` without a process.
     pub(super) fn now(self) -> Option<u64> {
-        ProcessUsage::read(self.pid?).ok().map(|usage| usage.rss_bytes).filter(|&bytes| bytes > 0)
+        self.status()?.vmrss.map(|kib| kib << 10).filter(|&bytes| bytes > 0)
     }
 
     /// Highest resident bytes since [`Self::forget_peak`], or since the start of the process where that is not allowed.
     pub(super) fn peak(self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid?)).ok()?;
-        status_value(&status, "VmHWM:").map(|kib| kib << 10)
+        self.status()?.vmhwm.map(|kib| kib << 10)
     }
 
     pub(super) fn forget_peak(self) {
-        if let Some(pid) = self.pid {
+        if let Some(process) = self.process() {
             // Another user's process: its peak is then that of its whole life.
-            let _ = fs::write(format!("/proc/{pid}/clear_refs"), FORGET_PEAK);
+            let _ = process.clear_refs(ClearRefs::PeakRSS);
         }
+    }
+
+    fn process(self) -> Option<Process> {
+        Process::new(self.pid?.cast_signed()).ok()
+    }
+
+    fn status(self) -> Option<Status> {
+        self.process()?.status().ok()
     }
 }
 
