@@ -3,7 +3,7 @@
 use sfu::command::{Candidate, CandidateProtocol, Fingerprint, IceCredentials, ReceiveSection, SendSection};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
-use signaling::negotiation::{LocalTransport, Negotiation, OutgoingTrack, PublishSettings, Role};
+use signaling::negotiation::{LocalTransport, Negotiation, OutgoingTrack, ReceiveSettings, Role};
 
 /// Takes the bytes as offer and as answer, several times over, and checks what comes of it.
 ///
@@ -43,13 +43,13 @@ fn tracks() -> Vec<OutgoingTrack> {
 fn take_offers(role: Role, text: &str) {
     let mut negotiation = negotiation(role);
     for round in 0..3 {
-        let Ok(news) = negotiation.read_offer(text) else {
+        let Ok(diff) = negotiation.read_offer(text) else {
             assert_eq!(round, 0, "a description that was read once can be read again");
             return;
         };
-        assert!(round == 0 || (news.ended.is_empty() && news.lost.is_empty() && !news.ice_restart));
-        for section in news.sending.iter().chain(&news.changed).take(8) {
-            if let Ok(section) = negotiation.publish(&section.mid, &PublishSettings::default()) {
+        assert!(round == 0 || (diff.ended.is_empty() && diff.lost.is_empty() && !diff.ice_restart));
+        for section in diff.sending.iter().chain(&diff.changed).take(8) {
+            if let Ok(section) = negotiation.receive(&section.mid, &ReceiveSettings::default()) {
                 check_received(&section);
             }
         }
@@ -68,8 +68,8 @@ fn take_answers(text: &str) {
     let mut negotiation = negotiation(Role::Subscriber);
     negotiation.write_offer();
     for _ in 0..3 {
-        if let Ok(news) = negotiation.read_answer(text) {
-            for (_, section) in &news.accepted {
+        if let Ok(diff) = negotiation.read_answer(text) {
+            for (_, section) in &diff.accepted {
                 let is_audio = section.codecs.iter().any(|entry| entry.codec.kind() == MediaKind::Audio);
                 check_sent(section, if is_audio { MediaKind::Audio } else { MediaKind::Video });
             }

@@ -5,7 +5,7 @@
 //! [`sfu::command::SendSection`]).
 //!
 //! The order of calls is fixed by who offers:
-//! - client offers (v0 publisher, v1): [`Negotiation::read_offer`], then [`Negotiation::publish`] for each section that
+//! - client offers (v0 publisher, v1): [`Negotiation::read_offer`], then [`Negotiation::receive`] for each section that
 //!   sends and [`Negotiation::bind`] for each track to show, then [`Negotiation::write_answer`].
 //! - server offers (v0 subscriber): [`Negotiation::bind`] and [`Negotiation::release`] at any time, then
 //!   [`Negotiation::write_offer`], later [`Negotiation::read_answer`]. At most one offer is outstanding.
@@ -30,9 +30,9 @@ use shared::media::MediaKind;
 
 use self::client_offers::ClientOffers;
 use self::codecs::EnabledCodecs;
-use self::description::Sort;
+use self::description::DescriptionKind;
 pub use self::interface::{
-    AnswerNews, BindError, Description, LocalTransport, OfferNews, OutgoingTrack, PublishSettings, Role, SdpError,
+    AnswerDiff, BindError, Description, LocalTransport, OfferDiff, OutgoingTrack, ReceiveSettings, Role, SdpError,
     SendingSection,
 };
 use self::render::{Outline, Setup};
@@ -96,39 +96,39 @@ impl Negotiation {
     /// # Errors
     /// Not SDP; no mid, ICE credentials, SHA-256 fingerprint or rtcp-mux; more than one transport; a client that wants
     /// to be DTLS server.
-    pub fn read_offer(&mut self, sdp: &str) -> Result<OfferNews, SdpError> {
+    pub fn read_offer(&mut self, sdp: &str) -> Result<OfferDiff, SdpError> {
         let sections = self.client_offers()?;
-        let offer = description::Description::parse(sdp, Sort::Offer)?;
+        let offer = description::Description::parse(sdp, DescriptionKind::Offer)?;
         let old = sections.offer.as_ref();
-        let mut news = OfferNews {
+        let mut diff = OfferDiff {
             fingerprint: Some(offer.fingerprint).filter(|new| old.is_none_or(|old| old.fingerprint != *new)),
             remote: Some(&offer.ice).filter(|new| old.is_none_or(|old| old.ice != **new)).cloned(),
             ice_restart: old.is_some_and(|old| old.ice != offer.ice),
-            ..OfferNews::default()
+            ..OfferDiff::default()
         };
-        sections.take(offer, &mut news);
-        Ok(news)
+        sections.apply_offer(offer, &mut diff);
+        Ok(diff)
     }
 
     /// Accepts a sending section of the last offer, and says how to receive it. Sections of an offer that are not
-    /// published are answered inactive.
+    /// received are answered inactive.
     ///
     /// # Errors
     /// The client does not send in such a section, or only in codecs that are unknown or not enabled.
-    pub fn publish(&mut self, mid: &Mid, settings: &PublishSettings) -> Result<ReceiveSection, SdpError> {
-        self.client_offers()?.publish(mid, settings)
+    pub fn receive(&mut self, mid: &Mid, settings: &ReceiveSettings) -> Result<ReceiveSection, SdpError> {
+        self.client_offers()?.receive(mid, settings)
     }
 
-    /// Takes a publication back: its section is answered inactive from the next answer on.
-    pub fn unpublish(&mut self, mid: &Mid) {
+    /// Receives in a section no more: it is answered inactive from the next answer on.
+    pub fn stop_receiving(&mut self, mid: &Mid) {
         if let Sections::OfferedByClient(sections) = &mut self.sections {
-            sections.unpublish(mid);
+            sections.stop_receiving(mid);
         }
     }
 
     /// Shows a track: in a free section of the last offer (v1; the lowest of its kind), or in a reused or new one of our
     /// next offer (v0). A released section is free once a description has said so: the client's answer (v0), or ours (v1).
-    /// For v1 the section may be sent in once the answer is out; for v0 wait for [`AnswerNews::accepted`]. A track that is
+    /// For v1 the section may be sent in once the answer is out; for v0 wait for [`AnswerDiff::accepted`]. A track that is
     /// shown keeps its section.
     ///
     /// # Errors
@@ -218,10 +218,10 @@ impl Negotiation {
     /// # Errors
     /// As for [`Negotiation::read_offer`], but that the client may be DTLS server; also when no offer is outstanding, the
     /// sections are not those of the offer, or the DTLS role is not that of the answer before.
-    pub fn read_answer(&mut self, sdp: &str) -> Result<AnswerNews, SdpError> {
+    pub fn read_answer(&mut self, sdp: &str) -> Result<AnswerDiff, SdpError> {
         match &mut self.sections {
             Sections::OfferedByUs(sections) => {
-                sections.read_answer(description::Description::parse(sdp, Sort::Answer)?)
+                sections.read_answer(description::Description::parse(sdp, DescriptionKind::Answer)?)
             }
             Sections::OfferedByClient(_) => Err(SdpError("no offer is outstanding".into())),
         }

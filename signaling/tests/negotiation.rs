@@ -16,7 +16,7 @@ use sfu::command::{
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 use signaling::negotiation::{
-    BindError, LocalTransport, Negotiation, OfferNews, OutgoingTrack, PublishSettings, Role, SendingSection,
+    BindError, LocalTransport, Negotiation, OfferDiff, OutgoingTrack, ReceiveSettings, Role, SendingSection,
 };
 use signaling::quirks::Quirks;
 use view::{SectionView, View, assert_well_formed, recorded, recorded_names};
@@ -56,8 +56,8 @@ fn rids(texts: &[&str]) -> Vec<Rid> {
     texts.iter().map(|text| Rid::from(text).unwrap()).collect()
 }
 
-fn preferring(mime: &str) -> PublishSettings {
-    PublishSettings { preferred_mime: Some(mime.into()), ..PublishSettings::default() }
+fn preferring(mime: &str) -> ReceiveSettings {
+    ReceiveSettings { preferred_mime: Some(mime.into()), ..ReceiveSettings::default() }
 }
 
 fn track(sid: &str, codec: Codec) -> OutgoingTrack {
@@ -73,15 +73,15 @@ fn track(sid: &str, codec: Codec) -> OutgoingTrack {
 }
 
 /// Publishes whatever the client sends, videos as they prefer VP8, and answers.
-fn answer_all(negotiation: &mut Negotiation, offer: &str) -> (OfferNews, HashMap<Mid, ReceiveSection>, View) {
-    let news = negotiation.read_offer(&recorded(offer)).unwrap();
+fn answer_all(negotiation: &mut Negotiation, offer: &str) -> (OfferDiff, HashMap<Mid, ReceiveSection>, View) {
+    let diff = negotiation.read_offer(&recorded(offer)).unwrap();
     let settings = preferring("video/vp8");
-    let published = news.sending.iter().chain(&news.changed);
-    let published = published.map(|section| (section.mid, negotiation.publish(&section.mid, &settings).unwrap()));
+    let published = diff.sending.iter().chain(&diff.changed);
+    let published = published.map(|section| (section.mid, negotiation.receive(&section.mid, &settings).unwrap()));
     let published = published.collect();
     let answer = negotiation.write_answer().unwrap();
     assert_well_formed(&answer.sdp, "passive");
-    (news, published, View::of(&answer.sdp))
+    (diff, published, View::of(&answer.sdp))
 }
 
 /// Ours says of each section what the reference says, up to the differences that are meant.
@@ -126,8 +126,8 @@ fn assert_media_like_reference(ours: &SectionView, theirs: &SectionView) {
 
 /// The recorded clients offer no transport-wide numbers for audio any more once the reference has refused them; our
 /// answers do not.
-fn assert_only_audio_changed(news: &OfferNews) {
-    assert!(news.changed.iter().all(|section| section.kind == MediaKind::Audio), "{:?}", news.changed);
+fn assert_only_audio_changed(diff: &OfferDiff) {
+    assert!(diff.changed.iter().all(|section| section.kind == MediaKind::Audio), "{:?}", diff.changed);
 }
 
 #[test]
@@ -180,17 +180,17 @@ fn publishing_is_answered_as_the_reference_does_it() {
 fn a_simulcast_camera_is_received_by_rid_from_low_to_high() {
     let mut negotiation = negotiation(Role::Publisher);
     answer_all(&mut negotiation, "v0-python-06-offer");
-    let news = negotiation.read_offer(&recorded("v0-python-09-offer")).unwrap();
+    let diff = negotiation.read_offer(&recorded("v0-python-09-offer")).unwrap();
     let [SendingSection { mid: video, kind: MediaKind::Video, stream_id, track_id, rids: sent, ssrcs }] =
-        &*news.sending
+        &*diff.sending
     else {
-        panic!("{news:?}");
+        panic!("{diff:?}");
     };
     assert_eq!((stream_id.as_str(), track_id.as_str()), ("-", "6c3b6972-51b4-4d26-8122-fbf13134ef59"));
     assert_eq!((sent.clone(), ssrcs.len()), (rids(&["h", "q"]), 0));
 
-    let settings = PublishSettings { rids_by_quality: rids(&["q", "h"]), ..PublishSettings::default() };
-    let section = negotiation.publish(video, &settings).unwrap();
+    let settings = ReceiveSettings { rids_by_quality: rids(&["q", "h"]), ..ReceiveSettings::default() };
+    let section = negotiation.receive(video, &settings).unwrap();
     let layers: Vec<_> = section.layers.iter().map(|layer| layer.rid.unwrap().to_string()).collect();
     assert_eq!(layers, ["q", "h"]);
     assert_eq!((section.codecs.len(), section.codecs[0].payload_type, section.codecs[0].rtx), (1, 96, None));
@@ -203,9 +203,9 @@ fn a_simulcast_camera_is_received_by_rid_from_low_to_high() {
 #[test]
 fn what_add_track_orders_otherwise_wins_over_livekits_names() {
     let mut negotiation = negotiation(Role::Publisher);
-    let news = negotiation.read_offer(&recorded("v0-chromium-05-offer")).unwrap();
-    let settings = PublishSettings { rids_by_quality: rids(&["f", "h", "q"]), ..PublishSettings::default() };
-    let section = negotiation.publish(&news.sending[0].mid, &settings).unwrap();
+    let diff = negotiation.read_offer(&recorded("v0-chromium-05-offer")).unwrap();
+    let settings = ReceiveSettings { rids_by_quality: rids(&["f", "h", "q"]), ..ReceiveSettings::default() };
+    let section = negotiation.receive(&diff.sending[0].mid, &settings).unwrap();
     let layers: Vec<_> = section.layers.iter().map(|layer| layer.rid.unwrap().to_string()).collect();
     assert_eq!(layers, ["f", "h", "q"]);
 }
@@ -225,8 +225,8 @@ fn a_microphone_is_received_as_red_unless_that_is_disabled() {
     assert!(audio.feedback("111").contains("transport-cc"));
 
     negotiation.read_offer(&recorded("v0-python-11-offer")).unwrap();
-    let settings = PublishSettings { disable_red: true, disable_dtx: true, stereo: true, ..PublishSettings::default() };
-    negotiation.publish(&mid("2"), &settings).unwrap();
+    let settings = ReceiveSettings { disable_red: true, disable_dtx: true, stereo: true, ..ReceiveSettings::default() };
+    negotiation.receive(&mid("2"), &settings).unwrap();
     let answer = View::of(&negotiation.write_answer().unwrap().sdp);
     assert_eq!(answer.section("2").formats, ["111", "0", "8"]);
     let fmtp = answer.section("2").payload("fmtp", "111").unwrap();
@@ -242,8 +242,8 @@ fn the_codec_that_add_track_names_comes_first() {
         ("video/vp8", Codec::Vp8, 96),
     ] {
         let mut negotiation = negotiation(Role::Single);
-        let news = negotiation.read_offer(&recorded("v1-chromium-svc-05-offer")).unwrap();
-        let section = negotiation.publish(&news.sending[0].mid, &preferring(mime)).unwrap();
+        let diff = negotiation.read_offer(&recorded("v1-chromium-svc-05-offer")).unwrap();
+        let section = negotiation.receive(&diff.sending[0].mid, &preferring(mime)).unwrap();
         assert_eq!((section.codecs[0].codec, section.codecs[0].payload_type), (expected, payload_type));
         assert!(section.codecs[0].rtx.is_some());
         assert_eq!(section.layers.len(), 1);
@@ -264,8 +264,8 @@ fn published_with_ssrcs(lines: &[&str]) -> Vec<(u32, Option<u32>)> {
     assert!(own.len() == 5 && without.last().is_some());
     let text = without.iter().chain(lines).map(|line| format!("{line}\r\n")).collect::<String>();
     let mut negotiation = negotiation(Role::Single);
-    let news = negotiation.read_offer(&text).unwrap();
-    let section = negotiation.publish(&news.sending[0].mid, &preferring("video/vp8")).unwrap();
+    let diff = negotiation.read_offer(&text).unwrap();
+    let section = negotiation.receive(&diff.sending[0].mid, &preferring("video/vp8")).unwrap();
     assert!(section.layers.iter().all(|layer| layer.rid.is_none()));
     section
         .layers
@@ -317,8 +317,8 @@ fn ssrcs_of_a_section_are_bounded() {
 #[test]
 fn an_svc_offer_is_answered_as_the_reference_does_it() {
     let mut negotiation = negotiation(Role::Single);
-    let news = negotiation.read_offer(&recorded("v1-chromium-svc-05-offer")).unwrap();
-    negotiation.publish(&news.sending[0].mid, &preferring("video/vp9")).unwrap();
+    let diff = negotiation.read_offer(&recorded("v1-chromium-svc-05-offer")).unwrap();
+    negotiation.receive(&diff.sending[0].mid, &preferring("video/vp9")).unwrap();
     let answer = View::of(&negotiation.write_answer().unwrap().sdp);
     assert_like_reference(&answer, "v1-chromium-svc-06-reference-answer");
     assert_eq!(answer.section("7").payload("fmtp", "98"), Some("profile-id=0;x-google-start-bitrate=1000"));
@@ -355,8 +355,8 @@ fn what_is_not_published_is_answered_inactive_with_its_rids() {
     assert_eq!(answer.section("1").direction(), "inactive");
     assert_eq!(answer.section("1").value("simulcast"), "recv q;h;f");
 
-    let news = negotiation.read_offer(&recorded("v0-chromium-07-offer")).unwrap();
-    assert_eq!(news.sending.len(), 2, "it is reported until it is published");
+    let diff = negotiation.read_offer(&recorded("v0-chromium-07-offer")).unwrap();
+    assert_eq!(diff.sending.len(), 2, "it is reported until it is published");
 }
 
 #[test]
@@ -365,11 +365,11 @@ fn a_client_that_stops_sending_ends_its_publication() {
         let role = if recording == "v0-python" { Role::Publisher } else { Role::Single };
         let mut negotiation = negotiation(role);
         answer_all(&mut negotiation, &format!("{recording}-{publishes:02}-offer"));
-        let (news, _, answer) = answer_all(&mut negotiation, &format!("{recording}-{ends:02}-offer"));
+        let (diff, _, answer) = answer_all(&mut negotiation, &format!("{recording}-{ends:02}-offer"));
 
-        assert_eq!(news.ended, [mid(section)]);
-        assert!(news.sending.is_empty());
-        assert_only_audio_changed(&news);
+        assert_eq!(diff.ended, [mid(section)]);
+        assert!(diff.sending.is_empty());
+        assert_only_audio_changed(&diff);
         assert_eq!(answer.section(section).direction(), "inactive");
         assert_eq!(negotiation.free_sections(MediaKind::Video), if role == Role::Single { 3 } else { 0 });
     }
@@ -385,8 +385,8 @@ fn a_stopped_or_vanished_section_ends_its_publication() {
     for next in [stopped, vanished] {
         let mut negotiation = negotiation(Role::Publisher);
         answer_all(&mut negotiation, "v0-python-11-offer");
-        let news = negotiation.read_offer(&next).unwrap();
-        assert_eq!(news.ended, [mid("1")]);
+        let diff = negotiation.read_offer(&next).unwrap();
+        assert_eq!(diff.ended, [mid("1")]);
         let answer = negotiation.write_answer().unwrap();
         assert_well_formed(&answer.sdp, "passive");
         assert!(!View::of(&answer.sdp).bundle().contains(&"1"));
@@ -403,14 +403,14 @@ fn other_layers_or_ssrcs_are_reported_as_a_change_and_the_same_are_not() {
     assert!(negotiation.read_offer(&paused).unwrap().changed.is_empty());
 
     let fewer = offer.replace("send q;h;f", "send q;h");
-    let news = negotiation.read_offer(&fewer).unwrap();
-    assert_eq!(news.changed.iter().map(|section| section.mid).collect::<Vec<_>>(), [mid("1")]);
-    let section = negotiation.publish(&mid("1"), &preferring("video/vp8")).unwrap();
+    let diff = negotiation.read_offer(&fewer).unwrap();
+    assert_eq!(diff.changed.iter().map(|section| section.mid).collect::<Vec<_>>(), [mid("1")]);
+    let section = negotiation.receive(&mid("1"), &preferring("video/vp8")).unwrap();
     assert_eq!((section.layers.len(), before[&mid("1")].layers.len()), (2, 3));
 
     let ssrc = before[&mid("2")].layers[0].ssrc.unwrap().0.to_string();
-    let news = negotiation.read_offer(&fewer.replace(&ssrc, "77")).unwrap();
-    assert_eq!(news.changed.iter().map(|section| section.mid).collect::<Vec<_>>(), [mid("2")]);
+    let diff = negotiation.read_offer(&fewer.replace(&ssrc, "77")).unwrap();
+    assert_eq!(diff.changed.iter().map(|section| section.mid).collect::<Vec<_>>(), [mid("2")]);
 }
 
 #[test]
@@ -490,13 +490,13 @@ fn bindings_of_v1_outlast_offers_and_freed_slots_are_inactive_until_used_again()
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
     negotiation.write_answer().unwrap();
 
-    let news = negotiation.read_offer(&recorded("v1-chromium-11-offer")).unwrap();
+    let diff = negotiation.read_offer(&recorded("v1-chromium-11-offer")).unwrap();
     assert!(
-        news.lost.is_empty()
-            && news.rebound.is_empty()
-            && news.fingerprint.is_none()
-            && news.remote.is_none()
-            && !news.ice_restart
+        diff.lost.is_empty()
+            && diff.rebound.is_empty()
+            && diff.fingerprint.is_none()
+            && diff.remote.is_none()
+            && !diff.ice_restart
     );
     let answer = negotiation.write_answer().unwrap();
     assert_eq!(answer.mid_to_track_id.len(), 2);
@@ -567,8 +567,8 @@ fn a_slot_that_the_client_stops_loses_its_track() {
     negotiation.read_offer(&offer).unwrap();
     negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
     negotiation.write_answer().unwrap();
-    let news = negotiation.read_offer(&offer.replacen("a=recvonly", "a=inactive", 1)).unwrap();
-    assert_eq!(news.lost, ["TR_a".parse::<TrackSid>().unwrap()]);
+    let diff = negotiation.read_offer(&offer.replacen("a=recvonly", "a=inactive", 1)).unwrap();
+    assert_eq!(diff.lost, ["TR_a".parse::<TrackSid>().unwrap()]);
     assert!(negotiation.write_answer().unwrap().mid_to_track_id.is_empty());
 }
 
@@ -580,8 +580,8 @@ fn a_resume_of_v1_restarts_ice_and_changes_nothing_else() {
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
     let before = View::of(&negotiation.write_answer().unwrap().sdp);
 
-    let news = negotiation.read_offer(&recorded("v1-chromium-resume-16-offer")).unwrap();
-    assert!(news.ice_restart && news.remote.is_some() && news.fingerprint.is_none());
+    let diff = negotiation.read_offer(&recorded("v1-chromium-resume-16-offer")).unwrap();
+    assert!(diff.ice_restart && diff.remote.is_some() && diff.fingerprint.is_none());
     negotiation.restart_ice(credentials("second"));
     let answer = negotiation.write_answer().unwrap();
     let view = View::of(&answer.sdp);
@@ -605,9 +605,9 @@ fn a_resuming_publisher_keeps_its_publications() {
         for number in before {
             answer_all(&mut negotiation, &format!("{recording}-{number:02}-offer"));
         }
-        let (news, _, answer) = answer_all(&mut negotiation, &format!("{recording}-{after:02}-offer"));
-        assert!(news.ice_restart && news.ended.is_empty() && news.sending.is_empty());
-        assert_only_audio_changed(&news);
+        let (diff, _, answer) = answer_all(&mut negotiation, &format!("{recording}-{after:02}-offer"));
+        assert!(diff.ice_restart && diff.ended.is_empty() && diff.sending.is_empty());
+        assert_only_audio_changed(&diff);
         assert_like_reference(&answer, &format!("{recording}-{reference:02}-reference-answer"));
     }
 }
@@ -662,8 +662,8 @@ fn sections_that_nobody_serves_are_refused_in_place() {
     offer.push_str("m=text 9 UDP/TLS/RTP/SAVPF 98\na=mid:3\na=rtcp-mux\n");
     let offer = offer.replace("m=video 9 UDP/TLS/RTP/SAVPF 96", "m=video 9 UDP/TLS/RTP/SAVPF 97");
     let mut negotiation = negotiation(Role::Publisher);
-    let news = negotiation.read_offer(&offer).unwrap();
-    assert!(negotiation.publish(&news.sending[0].mid, &PublishSettings::default()).is_err(), "no codec in common");
+    let diff = negotiation.read_offer(&offer).unwrap();
+    assert!(negotiation.receive(&diff.sending[0].mid, &ReceiveSettings::default()).is_err(), "no codec in common");
     let answer = negotiation.write_answer().unwrap();
     assert_well_formed(&answer.sdp, "passive");
     let view = View::of(&answer.sdp);
@@ -680,8 +680,8 @@ fn begun() -> Negotiation {
     let view = View::of(&first.sdp);
     assert_eq!(view.sections.len(), 1);
     assert_eq!((view.section("0").media.as_str(), view.section("0").direction()), ("application", "sendrecv"));
-    let news = negotiation.read_answer(&recorded("v0-python-04-answer")).unwrap();
-    assert!(news.dtls.is_some() && news.remote.is_some());
+    let diff = negotiation.read_answer(&recorded("v0-python-04-answer")).unwrap();
+    assert!(diff.dtls.is_some() && diff.remote.is_some());
     assert!(!negotiation.is_offer_due());
     negotiation
 }
@@ -727,9 +727,9 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     assert_well_formed(&offer.sdp, "actpass");
     assert_offer_like_reference(&View::of(&offer.sdp), "v0-python-13-reference-offer");
     let (id, version) = id_and_version(&View::of(&offer.sdp));
-    let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
-    assert_eq!((news.dtls, news.remote), (None, None), "they are known");
-    assert_eq!(news.accepted, [("TR_a".parse().unwrap(), audio)]);
+    let diff = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
+    assert_eq!((diff.dtls, diff.remote), (None, None), "they are known");
+    assert_eq!(diff.accepted, [("TR_a".parse().unwrap(), audio)]);
 
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
     let offer = negotiation.write_offer();
@@ -741,8 +741,8 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     let expected = [("1", "TR_a"), ("2", "TR_v")].map(|(mid, track)| (mid.to_owned(), track.to_owned()));
     assert_eq!(offer.mid_to_track_id, HashMap::from(expected));
 
-    let news = negotiation.read_answer(&recorded("v0-python-16-answer")).unwrap();
-    let [(sid, accepted)] = &*news.accepted else { panic!("{news:?}") };
+    let diff = negotiation.read_answer(&recorded("v0-python-16-answer")).unwrap();
+    let [(sid, accepted)] = &*diff.accepted else { panic!("{diff:?}") };
     assert_eq!(sid.as_str(), "TR_v");
     assert_eq!((accepted.ssrc, accepted.rtx_ssrc), (video.ssrc, video.rtx_ssrc));
     assert_eq!(accepted.codecs.iter().map(|codec| codec.payload_type).collect::<Vec<_>>(), [96, 98, 100, 125, 108, 35]);
@@ -816,8 +816,8 @@ fn a_track_bound_or_released_while_an_offer_is_out_is_for_the_next() {
     negotiation.write_offer();
     negotiation.release(&"TR_a".parse().unwrap());
     negotiation.bind(&track("TR_b", Codec::Opus)).unwrap();
-    let news = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
-    assert!(news.accepted.is_empty() && news.refused.is_empty());
+    let diff = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
+    assert!(diff.accepted.is_empty() && diff.refused.is_empty());
     assert!(negotiation.is_offer_due());
     let offer = View::of(&negotiation.write_offer().sdp);
     assert_eq!((offer.section("1").direction(), offer.section("2").direction()), ("recvonly", "sendrecv"));
@@ -826,8 +826,8 @@ fn a_track_bound_or_released_while_an_offer_is_out_is_for_the_next() {
     let (rest, audio) = answer.split_once("m=audio").unwrap();
     let released = audio.replace("a=recvonly", "a=inactive");
     let shown = audio.replace("a=mid:1", "a=mid:2");
-    let news = negotiation.read_answer(&format!("{rest}m=audio{released}m=audio{shown}")).unwrap();
-    assert_eq!(news.accepted[0].0.as_str(), "TR_b");
+    let diff = negotiation.read_answer(&format!("{rest}m=audio{released}m=audio{shown}")).unwrap();
+    assert_eq!(diff.accepted[0].0.as_str(), "TR_b");
     assert_eq!(negotiation.bind(&track("TR_c", Codec::Opus)).unwrap().mid, mid("1"), "it is free now");
 }
 
@@ -838,9 +838,9 @@ fn a_refused_section_is_reported_and_free() {
         let mut negotiation = begun();
         negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
         negotiation.write_offer();
-        let news = negotiation.read_answer(&refusal).unwrap();
-        assert_eq!(news.refused, ["TR_a".parse::<TrackSid>().unwrap()]);
-        assert!(news.accepted.is_empty());
+        let diff = negotiation.read_answer(&refusal).unwrap();
+        assert_eq!(diff.refused, ["TR_a".parse::<TrackSid>().unwrap()]);
+        assert!(diff.accepted.is_empty());
         let next = negotiation.write_offer();
         assert_well_formed(&next.sdp, "actpass");
         assert!(next.mid_to_track_id.is_empty());
@@ -855,11 +855,11 @@ fn a_codec_that_the_client_refused_is_neither_offered_nor_bound_again() {
     negotiation.bind(&track("TR_a", Codec::Red)).unwrap();
     negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
     negotiation.write_offer();
-    let news = negotiation.read_answer(&recorded("v0-firefox-14-answer")).unwrap();
-    assert_eq!(news.accepted.len(), 2);
-    let audio = &news.accepted[0].1;
+    let diff = negotiation.read_answer(&recorded("v0-firefox-14-answer")).unwrap();
+    assert_eq!(diff.accepted.len(), 2);
+    let audio = &diff.accepted[0].1;
     assert!(audio.codecs.iter().all(|codec| codec.codec != Codec::Red), "a Firefox takes Opus for RED");
-    assert_eq!(news.accepted[1].1.extensions.dependency_descriptor, None);
+    assert_eq!(diff.accepted[1].1.extensions.dependency_descriptor, None);
 
     let h264 = Codec::H264 { packetization_mode: 1, profile: [0x42, 0xe0] };
     assert_eq!(negotiation.bind(&track("TR_h", h264)), Err(BindError::CodecUnsupported));
@@ -883,9 +883,9 @@ fn a_resume_of_v0_repeats_every_section_with_new_credentials() {
     assert_shown(view.section("1"), &audio, "PA_x|TR_a", "TR_a");
     let answer = recorded("v0-python-14-answer");
     let ufrag = answer.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap();
-    let news = negotiation.read_answer(&answer.replace(ufrag, "another")).unwrap();
-    assert_eq!(news.remote.map(|remote| remote.ufrag), Some("another".into()), "the client restarts too");
-    assert_eq!(news.accepted.len(), 1);
+    let diff = negotiation.read_answer(&answer.replace(ufrag, "another")).unwrap();
+    assert_eq!(diff.remote.map(|remote| remote.ufrag), Some("another".into()), "the client restarts too");
+    assert_eq!(diff.accepted.len(), 1);
     assert!(negotiation.read_answer(&answer).is_err(), "an offer is answered once");
 }
 
@@ -910,8 +910,8 @@ fn an_answer_chooses_the_dtls_role_and_later_ones_keep_it() {
         let answer = |name: &str, is_passive: bool| if is_passive { passive(name) } else { recorded(name) };
         let mut negotiation = negotiation(Role::Subscriber);
         assert!(negotiation.write_offer().sdp.contains("a=setup:actpass"));
-        let news = negotiation.read_answer(&answer("v0-python-04-answer", is_passive)).unwrap();
-        let (_, role) = news.dtls.unwrap();
+        let diff = negotiation.read_answer(&answer("v0-python-04-answer", is_passive)).unwrap();
+        let (_, role) = diff.dtls.unwrap();
         assert_eq!(role, if is_passive { DtlsRole::Client } else { DtlsRole::Server });
 
         negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
@@ -921,8 +921,8 @@ fn an_answer_chooses_the_dtls_role_and_later_ones_keep_it() {
         let mixed = answer("v0-python-14-answer", is_passive).replacen("a=setup:passive", "a=setup:active", 1);
         assert_eq!(negotiation.read_answer(&mixed).is_err(), is_passive, "sections of one transport agree");
         if is_passive {
-            let news = negotiation.read_answer(&passive("v0-python-14-answer")).unwrap();
-            assert_eq!((news.dtls, news.accepted.len()), (None, 1));
+            let diff = negotiation.read_answer(&passive("v0-python-14-answer")).unwrap();
+            assert_eq!((diff.dtls, diff.accepted.len()), (None, 1));
         }
     }
     for setup in ["actpass", "holdconn", "either"] {

@@ -12,7 +12,7 @@ use shared::media::{Codec, MediaKind};
 use super::codecs::{self, EnabledCodecs, Feedback, SectionCodec};
 use super::description::{ClientSection, Description, Direction, SectionKind};
 use super::extensions::{self, Extension, ExtensionId};
-use super::interface::{BindError, OfferNews, OutgoingTrack, PublishSettings, Role, SdpError, SendingSection};
+use super::interface::{BindError, OfferDiff, OutgoingTrack, ReceiveSettings, Role, SdpError, SendingSection};
 use super::render::{Bound, MediaSection, OurSection};
 use super::ssrcs::SsrcSource;
 use crate::quirks::{Quirk, Quirks};
@@ -35,13 +35,13 @@ pub(super) struct ClientOffers {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Use {
-    Published {
-        settings: PublishSettings,
+    Received {
+        settings: ReceiveSettings,
         /// As the worker has it.
         section: ReceiveSection,
     },
-    /// Was published; never a slot for what we send.
-    Unpublished,
+    /// Was received; never a slot for what we send.
+    Stopped,
     Bound {
         bound: Bound,
         /// As the worker has it.
@@ -89,13 +89,13 @@ impl ClientOffers {
     }
 
     /// Replaces the last offer, and compares what is in use with it.
-    pub fn take(&mut self, offer: Description, news: &mut OfferNews) {
+    pub fn apply_offer(&mut self, offer: Description, diff: &mut OfferDiff) {
         let uses = std::mem::take(&mut self.uses);
         for section in &offer.sections {
-            news.has_application |= section.kind == SectionKind::Application;
-            let is_taken = matches!(uses.get(&section.mid), Some(Use::Published { .. } | Use::Bound { .. }));
+            diff.has_application |= section.kind == SectionKind::Application;
+            let is_taken = matches!(uses.get(&section.mid), Some(Use::Received { .. } | Use::Bound { .. }));
             if section.sends() && !is_taken {
-                news.sending.push(sending_section(section));
+                diff.sending.push(sending_section(section));
             }
         }
         let mut uses: Vec<(Mid, Use)> = uses.into_iter().collect();
@@ -105,7 +105,7 @@ impl ClientOffers {
         for (mid, used) in uses {
             let section = sections.get(&mid).map(|(_, section)| *section);
             let section = section.filter(|section| section.media_kind().is_some());
-            let next = self.compare(mid, used, section, news);
+            let next = self.compare(mid, used, section, diff);
             if let (Some(next), Some(_)) = (next, section) {
                 self.uses.insert(mid, next);
             }
@@ -115,41 +115,41 @@ impl ClientOffers {
     }
 
     /// What becomes of one section's use with the new offer.
-    fn compare(&self, mid: Mid, used: Use, section: Option<&ClientSection>, news: &mut OfferNews) -> Option<Use> {
+    fn compare(&self, mid: Mid, used: Use, section: Option<&ClientSection>, diff: &mut OfferDiff) -> Option<Use> {
         match used {
-            Use::Published { settings, section: old } => {
+            Use::Received { settings, section: old } => {
                 let sent = section.filter(|section| section.sends());
                 match sent.and_then(|sent| Some((sent, self.receive_section(sent, &settings)?))) {
-                    Some((sent, new)) if new != old => news.changed.push(sending_section(sent)),
+                    Some((sent, new)) if new != old => diff.changed.push(sending_section(sent)),
                     Some(_) => {}
                     None => {
-                        news.ended.push(mid);
-                        return Some(Use::Unpublished);
+                        diff.ended.push(mid);
+                        return Some(Use::Stopped);
                     }
                 }
-                Some(Use::Published { settings, section: old })
+                Some(Use::Received { settings, section: old })
             }
             Use::Bound { bound, section: old } => {
                 match section.filter(|section| section.receives()).and_then(|section| self.send(section, &bound)) {
                     Some(new) => {
                         if new != old {
-                            news.rebound.push((bound.track.track.clone(), new.clone()));
+                            diff.rebound.push((bound.track.track.clone(), new.clone()));
                         }
                         Some(Use::Bound { bound, section: new })
                     }
                     None => {
-                        news.lost.push(bound.track.track);
+                        diff.lost.push(bound.track.track);
                         Some(Use::Released)
                     }
                 }
             }
-            Use::Unpublished => Some(Use::Unpublished),
+            Use::Stopped => Some(Use::Stopped),
             Use::Released => Some(Use::Released),
             Use::Freed => Some(Use::Freed),
         }
     }
 
-    pub fn publish(&mut self, mid: &Mid, settings: &PublishSettings) -> Result<ReceiveSection, SdpError> {
+    pub fn receive(&mut self, mid: &Mid, settings: &ReceiveSettings) -> Result<ReceiveSection, SdpError> {
         let no_section = || SdpError(format!("no section {mid:?} in which the client sends"));
         let offer = self.offer.as_ref().ok_or_else(no_section)?;
         let section = offer.section(mid).filter(|section| section.sends()).ok_or_else(no_section)?;
@@ -158,13 +158,13 @@ impl ClientOffers {
         }
         let received = self.receive_section(section, settings);
         let received = received.ok_or_else(|| SdpError(format!("no codec in common in section {mid:?}")))?;
-        self.uses.insert(*mid, Use::Published { settings: settings.clone(), section: received.clone() });
+        self.uses.insert(*mid, Use::Received { settings: settings.clone(), section: received.clone() });
         Ok(received)
     }
 
-    pub fn unpublish(&mut self, mid: &Mid) {
-        if let Some(used @ Use::Published { .. }) = self.uses.get_mut(mid) {
-            *used = Use::Unpublished;
+    pub fn stop_receiving(&mut self, mid: &Mid) {
+        if let Some(used @ Use::Received { .. }) = self.uses.get_mut(mid) {
+            *used = Use::Stopped;
         }
     }
 
@@ -214,7 +214,7 @@ impl ClientOffers {
     fn bound(&self) -> impl Iterator<Item = (&Bound, &SendSection)> {
         self.uses.values().filter_map(|used| match used {
             Use::Bound { bound, section } => Some((bound, section)),
-            Use::Published { .. } | Use::Unpublished | Use::Released | Use::Freed => None,
+            Use::Received { .. } | Use::Stopped | Use::Released | Use::Freed => None,
         })
     }
 
@@ -249,11 +249,11 @@ impl ClientOffers {
 
     /// `None`: there is no codec in common.
     fn answer_media<'a>(&'a self, section: &'a ClientSection, kind: MediaKind) -> Option<MediaSection<'a>> {
-        let unset = PublishSettings::default();
+        let unset = ReceiveSettings::default();
         let (direction, settings, sender) = match self.uses.get(&section.mid) {
-            Some(Use::Published { settings, .. }) => (Direction::Recvonly, Some(settings), None),
+            Some(Use::Received { settings, .. }) => (Direction::Recvonly, Some(settings), None),
             Some(Use::Bound { bound, .. }) => (Direction::Sendonly, None, Some(bound)),
-            Some(Use::Unpublished) => (Direction::Inactive, Some(&unset), None),
+            Some(Use::Stopped) => (Direction::Inactive, Some(&unset), None),
             Some(Use::Released | Use::Freed) => (Direction::Inactive, None, None),
             None => match section.direction {
                 Direction::Recvonly => (Direction::Sendonly, None, None),
@@ -284,7 +284,7 @@ impl ClientOffers {
         })
     }
 
-    fn receiving(&self, section: &ClientSection, kind: MediaKind, settings: &PublishSettings) -> Receiving {
+    fn receiving(&self, section: &ClientSection, kind: MediaKind, settings: &ReceiveSettings) -> Receiving {
         let extensions = section.extensions_to_receive(kind, self.role);
         let has_transport_cc = extensions.iter().any(|entry| entry.extension == Extension::TransportCc);
         let codecs =
@@ -295,7 +295,7 @@ impl ClientOffers {
     }
 
     /// `None`: there is no codec in common.
-    fn receive_section(&self, section: &ClientSection, settings: &PublishSettings) -> Option<ReceiveSection> {
+    fn receive_section(&self, section: &ClientSection, settings: &ReceiveSettings) -> Option<ReceiveSection> {
         let kind = section.media_kind()?;
         let receiving = self.receiving(section, kind, settings);
         (!receiving.codecs.is_empty()).then(|| ReceiveSection {
@@ -348,7 +348,7 @@ fn sending_section(section: &ClientSection) -> SendingSection {
 
 /// The layers to follow, lowest quality first. With rids the SSRCs are left to the packets: which belongs to which rid
 /// is nowhere written.
-fn layers(section: &ClientSection, settings: &PublishSettings) -> Vec<Layer> {
+fn layers(section: &ClientSection, settings: &ReceiveSettings) -> Vec<Layer> {
     if !section.rids.is_empty() {
         let rids = rids_by_quality(&section.rids, &settings.rids_by_quality);
         return rids.into_iter().map(|rid| Layer { rid: Some(rid), ssrc: None, rtx_ssrc: None }).collect();

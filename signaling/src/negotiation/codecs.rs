@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sfu::command::PayloadCodec;
 use shared::media::{Codec, MediaKind};
 
-use super::interface::PublishSettings;
+use super::interface::ReceiveSettings;
 use super::sdp::split_at_byte;
 
 /// RTCP feedback that we know (RFC 4585, 5104; transport-cc and goog-remb are drafts that all browsers speak).
@@ -212,7 +212,7 @@ fn accepted(offered: &[SectionCodec], enabled: &EnabledCodecs, wanted: Option<Co
 pub(super) fn for_publishing(
     offered: &[SectionCodec],
     enabled: &EnabledCodecs,
-    settings: &PublishSettings,
+    settings: &ReceiveSettings,
     has_transport_cc: bool,
     only_preferred: bool,
 ) -> Vec<SectionCodec> {
@@ -243,7 +243,7 @@ fn names(mime: &str, codec: Codec) -> bool {
     mime.eq_ignore_ascii_case(codec.mime()) || mime.eq_ignore_ascii_case(name)
 }
 
-fn opus_to_receive(offered: &str, settings: &PublishSettings) -> String {
+fn opus_to_receive(offered: &str, settings: &ReceiveSettings) -> String {
     let mut dropped = vec!["stereo", "sprop-stereo", "usedtx"];
     if settings.stereo {
         dropped.push("maxaveragebitrate");
@@ -518,8 +518,8 @@ mod tests {
     #[test]
     fn the_preferred_codec_comes_first_and_alone_where_a_client_would_take_another() {
         let enabled = EnabledCodecs::new(&[]);
-        let settings = |mime: &str| PublishSettings { preferred_mime: Some(mime.into()), ..Default::default() };
-        let publish = |codecs: &[Codec], settings: &PublishSettings, only_preferred| {
+        let settings = |mime: &str| ReceiveSettings { preferred_mime: Some(mime.into()), ..Default::default() };
+        let publish = |codecs: &[Codec], settings: &ReceiveSettings, only_preferred| {
             codecs_of(&for_publishing(&offered(codecs), &enabled, settings, true, only_preferred))
         };
         let (vp8, vp9, av1) = (Codec::Vp8, Codec::Vp9 { profile: 0 }, Codec::Av1 { profile: 0 });
@@ -530,13 +530,13 @@ mod tests {
         }
         assert_eq!(publish(&video, &settings("audio/vp9"), false), video);
         assert_eq!(publish(&video, &settings("h265"), true), video, "it is not offered");
-        assert_eq!(publish(&video, &PublishSettings::default(), true), video);
+        assert_eq!(publish(&video, &ReceiveSettings::default(), true), video);
         // RED packs Opus, and whoever prefers that gets it so.
         let audio = [Codec::Opus, Codec::Pcmu, Codec::Red];
-        assert_eq!(publish(&audio, &PublishSettings::default(), true), [Codec::Red, Codec::Opus, Codec::Pcmu]);
+        assert_eq!(publish(&audio, &ReceiveSettings::default(), true), [Codec::Red, Codec::Opus, Codec::Pcmu]);
         assert_eq!(publish(&audio, &settings("audio/opus"), true), [Codec::Red, Codec::Opus, Codec::Pcmu]);
         assert_eq!(publish(&audio, &settings("pcmu"), true), [Codec::Pcmu, Codec::Red, Codec::Opus]);
-        let without_red = PublishSettings { disable_red: true, ..settings("audio/red") };
+        let without_red = ReceiveSettings { disable_red: true, ..settings("audio/red") };
         assert_eq!(publish(&audio, &without_red, false), [Codec::Opus, Codec::Pcmu]);
     }
 
@@ -561,7 +561,7 @@ mod tests {
             (Codec::Opus, false, vec![Feedback::Nack], vec![]),
         ] {
             let offered = [SectionCodec { feedback: all(), ..our_entry(96, codec, false) }];
-            let settings = PublishSettings::default();
+            let settings = ReceiveSettings::default();
             let published = for_publishing(&offered, &enabled, &settings, has_transport_cc, false);
             assert_eq!(published[0].feedback, to_publish, "{codec:?}");
             assert_eq!(for_sending(&offered, &enabled, None, false)[0].feedback, to_view, "{codec:?}");
@@ -609,16 +609,16 @@ mod tests {
 
     #[test]
     fn opus_gets_dtx_and_stereo_as_add_track_says() {
-        let settings = PublishSettings { stereo: true, ..PublishSettings::default() };
+        let settings = ReceiveSettings { stereo: true, ..ReceiveSettings::default() };
         assert_eq!(
             opus_to_receive("minptime=10;stereo=1;useinbandfec=1", &settings),
             "minptime=10;useinbandfec=1;usedtx=1;stereo=1;maxaveragebitrate=510000"
         );
-        let settings = PublishSettings { disable_dtx: true, ..PublishSettings::default() };
+        let settings = ReceiveSettings { disable_dtx: true, ..ReceiveSettings::default() };
         assert_eq!(opus_to_receive("minptime=10;stereo=1", &settings), "minptime=10");
         let bitrate = "maxaveragebitrate=20000; SPROP-stereo = 1;usedtx=0;;";
         assert_eq!(opus_to_receive(bitrate, &settings), "maxaveragebitrate=20000");
-        let stereo = PublishSettings { stereo: true, ..settings };
+        let stereo = ReceiveSettings { stereo: true, ..settings };
         assert_eq!(opus_to_receive(bitrate, &stereo), "stereo=1;maxaveragebitrate=510000");
     }
 

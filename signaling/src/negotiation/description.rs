@@ -22,9 +22,9 @@ const CODECS_MAX: usize = 40;
 /// Kept length of a stream or track id, in bytes.
 const MSID_BYTES_MAX: usize = 256;
 
-/// Offer or answer: who may take which DTLS role depends on it.
+/// Who may take which DTLS role depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum DescriptionKind {
     Offer,
     Answer,
 }
@@ -143,7 +143,7 @@ impl ClientSection {
 }
 
 impl Description {
-    pub fn parse(text: &str, sort: Sort) -> Result<Self, SdpError> {
+    pub fn parse(text: &str, kind: DescriptionKind) -> Result<Self, SdpError> {
         let sdp = Sdp::parse(text)?;
         let bundle = bundle_of(&sdp);
         let mut sections = Vec::with_capacity(sdp.sections.len());
@@ -156,7 +156,7 @@ impl Description {
         let (mut transport, mut roles) = (None, None);
         for (section, _) in used {
             if let Some(setup) = find(section, &sdp, Name::Setup) {
-                let role = read_setup(setup, sort)?;
+                let role = read_setup(setup, kind)?;
                 if roles.replace(role).is_some_and(|other| other != role) {
                     return Err(SdpError("sections of one transport differ in their setup".into()));
                 }
@@ -231,14 +231,14 @@ fn check_mids(sections: &[ClientSection], bundle: &[&str]) -> Result<(), SdpErro
 
 /// Our DTLS role (RFC 8842, section 5.3). Towards an offer we are the server, so that its client must be able to begin;
 /// our own offers leave the choice to the answer.
-fn read_setup(setup: &str, sort: Sort) -> Result<DtlsRole, SdpError> {
-    match (setup, sort) {
-        ("active", _) | ("actpass", Sort::Offer) => Ok(DtlsRole::Server),
-        ("passive", Sort::Answer) => Ok(DtlsRole::Client),
-        (other, Sort::Offer) => {
+fn read_setup(setup: &str, kind: DescriptionKind) -> Result<DtlsRole, SdpError> {
+    match (setup, kind) {
+        ("active", _) | ("actpass", DescriptionKind::Offer) => Ok(DtlsRole::Server),
+        ("passive", DescriptionKind::Answer) => Ok(DtlsRole::Client),
+        (other, DescriptionKind::Offer) => {
             Err(SdpError(format!("setup {:?}: who offers must be able to begin the DTLS handshake", clip(other))))
         }
-        (other, Sort::Answer) => Err(SdpError(format!("setup {:?} is no answer to actpass", clip(other)))),
+        (other, DescriptionKind::Answer) => Err(SdpError(format!("setup {:?} is no answer to actpass", clip(other)))),
     }
 }
 

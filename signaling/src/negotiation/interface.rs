@@ -45,20 +45,20 @@ pub struct SendingSection {
     pub ssrcs: Vec<(Ssrc, Option<Ssrc>)>,
 }
 
-/// What an offer brings.
+/// How an offer differs from the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OfferNews {
+pub struct OfferDiff {
     /// Set when it is new or has changed.
     pub fingerprint: Option<Fingerprint>,
     /// The client's ICE credentials, when they are new or have changed.
     pub remote: Option<IceCredentials>,
     /// They changed against the last offer: new local ones are due before the answer.
     pub ice_restart: bool,
-    /// Sections that send and are not published yet.
+    /// Sections that send and are not received yet.
     pub sending: Vec<SendingSection>,
-    /// Mids published so far that send no more.
+    /// Mids received so far that send no more.
     pub ended: Vec<Mid>,
-    /// Published sections whose parameters changed: publish them again.
+    /// Received sections whose parameters changed: receive them again.
     pub changed: Vec<SendingSection>,
     /// Shown tracks whose section carries them no more (v1): they are released already.
     pub lost: Vec<TrackSid>,
@@ -67,9 +67,9 @@ pub struct OfferNews {
     pub has_application: bool,
 }
 
-/// What an answer to our offer brings.
+/// How an answer to our offer differs from the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AnswerNews {
+pub struct AnswerDiff {
     /// The client's certificate and our DTLS role, when they are new.
     pub dtls: Option<(Fingerprint, DtlsRole)>,
     /// The client's ICE credentials, when they are new or have changed.
@@ -82,7 +82,7 @@ pub struct AnswerNews {
 
 /// What AddTrack said about a track and the answer must honour (docs/livekit.md 4.4, 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PublishSettings {
+pub struct ReceiveSettings {
     /// MIME type that AddTrack announced for this section, such as `video/vp9`; moved to the front.
     pub preferred_mime: Option<String>,
     pub disable_red: bool,

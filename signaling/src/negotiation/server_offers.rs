@@ -13,7 +13,7 @@ use shared::media::{Codec, MediaKind};
 use super::codecs::{self, EnabledCodecs, SectionCodec};
 use super::description::{ClientSection, Description, Direction, SectionKind};
 use super::extensions::{self, ExtensionId};
-use super::interface::{AnswerNews, BindError, OutgoingTrack, Role, SdpError};
+use super::interface::{AnswerDiff, BindError, OutgoingTrack, Role, SdpError};
 use super::render::{Bound, MediaSection, OurSection};
 use super::sdp::SECTIONS_MAX;
 use super::ssrcs::SsrcSource;
@@ -199,7 +199,7 @@ impl ServerOffers {
         std::iter::once(application).chain(media).collect()
     }
 
-    pub fn read_answer(&mut self, answer: Description) -> Result<AnswerNews, SdpError> {
+    pub fn read_answer(&mut self, answer: Description) -> Result<AnswerDiff, SdpError> {
         let offered = self.outstanding.as_ref().ok_or_else(|| SdpError("no offer is outstanding".into()))?;
         check_sections(&answer, offered.len())?;
         // The association that there is goes on in its roles; another one we do not begin (RFC 8842, section 4).
@@ -208,19 +208,19 @@ impl ServerOffers {
         }
         let offered = self.outstanding.take().unwrap_or_default();
 
-        let mut news = AnswerNews::default();
+        let mut diff = AnswerDiff::default();
         for (index, (offered, section)) in offered.iter().zip(answer.sections.iter().skip(1)).enumerate() {
             self.note_refusals(offered, section);
-            self.take_section(index, offered, section, &mut news);
+            self.take_section(index, offered, section, &mut diff);
         }
         let (ice, fingerprint, dtls_role) = (answer.ice, answer.fingerprint, answer.dtls_role);
         let old = self.client.replace(Client { ice: ice.clone(), fingerprint, dtls_role });
-        news.remote = Some(ice).filter(|ice| old.as_ref().is_none_or(|old| old.ice != *ice));
-        news.dtls = Some((fingerprint, dtls_role)).filter(|_| old.is_none_or(|old| old.fingerprint != fingerprint));
-        Ok(news)
+        diff.remote = Some(ice).filter(|ice| old.as_ref().is_none_or(|old| old.ice != *ice));
+        diff.dtls = Some((fingerprint, dtls_role)).filter(|_| old.is_none_or(|old| old.fingerprint != fingerprint));
+        Ok(diff)
     }
 
-    fn take_section(&mut self, index: usize, offered: &Offered, section: &ClientSection, news: &mut AnswerNews) {
+    fn take_section(&mut self, index: usize, offered: &Offered, section: &ClientSection, diff: &mut AnswerDiff) {
         let new = self.accepted_section(index, offered, section);
         let slot = &mut self.sections[index];
         slot.is_dead |= section.kind == SectionKind::Unusable;
@@ -232,13 +232,13 @@ impl ServerOffers {
             (Some(track), Some(new)) => {
                 if slot.accepted.as_ref() != Some(&new) {
                     slot.accepted = Some(new.clone());
-                    news.accepted.push((track, new));
+                    diff.accepted.push((track, new));
                 }
             }
             (Some(track), None) => {
                 slot.clear();
                 self.is_due = true;
-                news.refused.push(track);
+                diff.refused.push(track);
             }
             (None, _) => {}
         }

@@ -39,25 +39,25 @@ impl Room {
         if answer.r#type != "answer" || !subscriber.outstanding || (answer.id != 0 && answer.id != expected) {
             return;
         }
-        let news = match subscriber.negotiation.read_answer(&answer.sdp) {
-            Ok(news) => news,
+        let diff = match subscriber.negotiation.read_answer(&answer.sdp) {
+            Ok(diff) => diff,
             Err(error) => return self.refuse_description(now, sid, "answer refused", &error),
         };
         subscriber.outstanding = false;
         subscriber.last_answer = Some(DescriptionId(answer.id));
         let transport = subscriber.id;
         context.timers.clear(&Timer::Answer(sid.clone()));
-        if let Some((fingerprint, role)) = news.dtls {
+        if let Some((fingerprint, role)) = diff.dtls {
             context.out.command(Command::SetFingerprint { transport, fingerprint, role });
         }
-        if let Some(remote) = news.remote {
+        if let Some(remote) = diff.remote {
             context.out.command(Command::SetRemoteCredentials { transport, remote });
         }
-        for (track, section) in news.accepted {
+        for (track, section) in diff.accepted {
             self.go_live(sid, &track, section);
         }
         self.with(sid, |participant, context| {
-            news.refused.iter().for_each(|track| participant.refuse_subscription(context, track));
+            diff.refused.iter().for_each(|track| participant.refuse_subscription(context, track));
         });
         // The answer may have freed sections.
         self.bind_waiting(sid);

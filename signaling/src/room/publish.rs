@@ -15,13 +15,13 @@ use shared::media::{Codec, MediaKind};
 
 use super::context::Context;
 use super::timer::Now;
-use super::track::{describe_codec, describe_media, kind_of, marker, publish_settings, set_layer_ssrc, track_info};
+use super::track::{describe_codec, describe_media, kind_of, marker, receive_settings, set_layer_ssrc, track_info};
 use super::updates::Urgency;
 use super::view::Change;
 use super::{Room, RoomEffect};
 use crate::event::RoomHappening;
 use crate::id::DescriptionId;
-use crate::negotiation::{OfferNews, PublishSettings, SdpError, SendingSection};
+use crate::negotiation::{OfferDiff, ReceiveSettings, SdpError, SendingSection};
 use crate::participant::{
     PENDING_TRACKS_MAX, PUBLICATIONS_MAX, Participant, PendingTrack, Publication, QUEUED_TRACKS_MAX, ROOM_TRACKS_MAX,
     SessionState, TRACK_BYTES_MAX, UnclaimedSection,
@@ -61,15 +61,15 @@ impl Room {
             return;
         }
         let publisher = &mut participant.state.publisher;
-        let news = match publisher.negotiation.read_offer(&offer.sdp) {
-            Ok(news) => news,
+        let diff = match publisher.negotiation.read_offer(&offer.sdp) {
+            Ok(diff) => diff,
             Err(error) => return self.refuse_description(now, sid, "offer refused", &error),
         };
         publisher.last_offer = Some(DescriptionId(offer.id));
-        participant.apply_transport(context, &news);
-        participant.lose_sections(context, &news.lost);
-        let mut answered = news.rebound.clone();
-        let (shown, ended) = participant.take_sections(context, news);
+        participant.apply_transport(context, &diff);
+        participant.lose_sections(context, &diff.lost);
+        let mut answered = diff.rebound.clone();
+        let (shown, ended) = participant.take_sections(context, diff);
         self.show(now, sid, &shown);
         answered.extend(self.bind_waiting(sid));
         let Some((participant, context)) = self.participant_mut(sid) else { return };
@@ -336,7 +336,7 @@ impl Participant {
         pending.retain(|pending| pending.request.cid != request.cid);
         queued.retain(|waiting| waiting.cid != request.cid);
         let (track, publication) = publications.iter().find(|(_, known)| known.cid == request.cid && !known.visible)?;
-        publisher.negotiation.unpublish(&publication.mid);
+        publisher.negotiation.stop_receiving(&publication.mid);
         Some(track.clone())
     }
 
@@ -405,38 +405,38 @@ impl Participant {
     }
 
     /// Tells the worker what an offer says of the transport.
-    fn apply_transport(&mut self, context: &mut Context, news: &OfferNews) {
+    fn apply_transport(&mut self, context: &mut Context, diff: &OfferDiff) {
         let transport = &mut self.state.publisher;
-        if let Some(fingerprint) = news.fingerprint {
+        if let Some(fingerprint) = diff.fingerprint {
             let role = DtlsRole::Server;
             context.out.command(Command::SetFingerprint { transport: transport.id, fingerprint, role });
         }
-        if let Some(remote) = news.remote.clone() {
+        if let Some(remote) = diff.remote.clone() {
             context.out.command(Command::SetRemoteCredentials { transport: transport.id, remote });
         }
-        if news.ice_restart {
+        if diff.ice_restart {
             context.restart_ice(transport);
         }
     }
 
     /// Publishes what the offer newly sends. Returns the tracks that others see from now on, and those that it sends no
     /// more.
-    fn take_sections(&mut self, context: &mut Context, news: OfferNews) -> (Vec<TrackSid>, Vec<TrackSid>) {
-        for section in &news.changed {
+    fn take_sections(&mut self, context: &mut Context, diff: OfferDiff) -> (Vec<TrackSid>, Vec<TrackSid>) {
+        for section in &diff.changed {
             self.republish(context, section);
         }
         // Exact matches first, so that a guess does not take what another section names.
         let pending = &self.state.pending;
         let names_pending =
             |section: &SendingSection| pending.iter().any(|pending| is_named(&pending.request, &section.track_id));
-        let (named, unnamed): (Vec<_>, Vec<_>) = news.sending.into_iter().partition(names_pending);
+        let (named, unnamed): (Vec<_>, Vec<_>) = diff.sending.into_iter().partition(names_pending);
         let sections = named.iter().chain(&unnamed);
         let shown = sections.filter_map(|section| self.take_section(context, section)).collect();
         let state = &mut self.state;
-        state.unclaimed.retain(|unclaimed| !news.ended.contains(&unclaimed.mid));
+        state.unclaimed.retain(|unclaimed| !diff.ended.contains(&unclaimed.mid));
         state.pending.iter_mut().for_each(|pending| pending.offers = pending.offers.saturating_add(1));
         let publications = state.publications.iter();
-        let ended = publications.filter(|(_, p)| news.ended.contains(&p.mid)).map(|(track, _)| track.clone());
+        let ended = publications.filter(|(_, p)| diff.ended.contains(&p.mid)).map(|(track, _)| track.clone());
         (shown, ended.collect())
     }
 
@@ -454,8 +454,8 @@ impl Participant {
         }
         let settings = matching
             .and_then(|at| state.pending.get(at))
-            .map_or_else(PublishSettings::default, |pending| publish_settings(&pending.request, &sending.track_id));
-        let section = match state.publisher.negotiation.publish(&sending.mid, &settings) {
+            .map_or_else(ReceiveSettings::default, |pending| receive_settings(&pending.request, &sending.track_id));
+        let section = match state.publisher.negotiation.receive(&sending.mid, &settings) {
             Ok(section) => section,
             Err(error) => {
                 tracing::info!(participant = %state.sid, mid = %sending.mid, %error, "section refused");
@@ -487,8 +487,8 @@ impl Participant {
         let Some(publication) = publications.values_mut().find(|publication| publication.mid == sending.mid) else {
             return;
         };
-        let settings = publish_settings(&publication.request, &sending.track_id);
-        match publisher.negotiation.publish(&sending.mid, &settings) {
+        let settings = receive_settings(&publication.request, &sending.track_id);
+        match publisher.negotiation.receive(&sending.mid, &settings) {
             Ok(section) => {
                 publication.section = section.clone();
                 let (publication, transport) = (publication.id, publisher.id);
@@ -571,7 +571,7 @@ impl Participant {
         let mut forbidden = Vec::new();
         for (track, publication) in publications.iter().filter(|(_, publication)| is_forbidden(&publication.info)) {
             forbidden.push(track.clone());
-            publisher.negotiation.unpublish(&publication.mid);
+            publisher.negotiation.stop_receiving(&publication.mid);
         }
         let announced: Vec<_> = pending.extract_if(.., |pending| is_forbidden(&pending.info)).collect();
         for track in forbidden.iter().chain(announced.iter().map(|pending| &pending.sid)) {

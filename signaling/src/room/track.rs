@@ -5,7 +5,7 @@ use sfu::command::{ReceiveSection, Rid, Ssrc};
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
 
-use crate::negotiation::PublishSettings;
+use crate::negotiation::ReceiveSettings;
 
 pub(super) fn kind_of(track_type: proto::TrackType) -> Option<MediaKind> {
     match track_type {
@@ -15,13 +15,13 @@ pub(super) fn kind_of(track_type: proto::TrackType) -> Option<MediaKind> {
     }
 }
 
-pub(super) fn publish_settings(request: &proto::AddTrackRequest, track_id: &str) -> PublishSettings {
+pub(super) fn receive_settings(request: &proto::AddTrackRequest, track_id: &str) -> ReceiveSettings {
     let codecs = &request.simulcast_codecs;
     let codec = codecs.iter().find(|codec| codec.cid == track_id).or(codecs.first());
     let layers = codec.map(|codec| &codec.layers).filter(|layers| !layers.is_empty()).unwrap_or(&request.layers);
     let mut layers: Vec<_> = layers.iter().collect();
     layers.sort_by_key(|layer| layer.quality);
-    PublishSettings {
+    ReceiveSettings {
         preferred_mime: codec.map(|codec| full_mime(&codec.codec, request.r#type())).filter(|mime| !mime.is_empty()),
         disable_red: request.disable_red,
         disable_dtx: disables_dtx(request),

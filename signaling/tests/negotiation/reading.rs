@@ -1,7 +1,7 @@
 //! What is read of a client's description, line by line, and what is passed over.
 
 use shared::media::{Codec, MediaKind};
-use signaling::negotiation::{Negotiation, OfferNews, PublishSettings, Role, SendingSection};
+use signaling::negotiation::{Negotiation, OfferDiff, ReceiveSettings, Role, SendingSection};
 
 use crate::view::{View, assert_well_formed};
 use crate::{mid, negotiation, rids, track};
@@ -31,16 +31,16 @@ fn video(lines: &[&'static str]) -> Vec<&'static str> {
     [&["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8][..], lines].concat()
 }
 
-fn read(text: &str) -> (Negotiation, OfferNews) {
+fn read(text: &str) -> (Negotiation, OfferDiff) {
     let mut negotiation = negotiation(Role::Publisher);
-    let news = negotiation.read_offer(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-    (negotiation, news)
+    let diff = negotiation.read_offer(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (negotiation, diff)
 }
 
 fn sending(lines: &[&'static str]) -> SendingSection {
-    let (_, mut news) = read(&offer(&[&video(lines)]));
-    assert_eq!(news.sending.len(), 1, "{lines:?}");
-    news.sending.remove(0)
+    let (_, mut diff) = read(&offer(&[&video(lines)]));
+    assert_eq!(diff.sending.len(), 1, "{lines:?}");
+    diff.sending.remove(0)
 }
 
 fn answer(text: &str) -> View {
@@ -74,8 +74,8 @@ fn a_certificate_is_known_by_its_first_sha_256_fingerprint() {
         let password = format!("a=ice-pwd:{PASSWORD}");
         let mut session = vec!["a=ice-ufrag:clnt", &password];
         session.extend(lines.iter().map(String::as_str));
-        let news = negotiation(Role::Publisher).read_offer(&offer_with(&session, &[&video(&[])]));
-        news.ok().and_then(|news| news.fingerprint).map(|fingerprint| fingerprint.0)
+        let diff = negotiation(Role::Publisher).read_offer(&offer_with(&session, &[&video(&[])]));
+        diff.ok().and_then(|diff| diff.fingerprint).map(|fingerprint| fingerprint.0)
     };
     let of = |digits: &str| format!("sha-256 {digits}");
     let ours = of(FINGERPRINT);
@@ -124,8 +124,8 @@ fn layers_are_named_by_the_rids_that_are_sent() {
     let lines: Vec<&str> =
         [&["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8][..], &lines.each_ref().map(String::as_str)]
             .concat();
-    let (_, news) = read(&offer(&[&lines]));
-    assert_eq!(news.sending[0].rids, rids(&many[..8]));
+    let (_, diff) = read(&offer(&[&lines]));
+    assert_eq!(diff.sending[0].rids, rids(&many[..8]));
 }
 
 /// LiveKit's names, and those of WHIP and OBS.
@@ -142,7 +142,7 @@ fn layers_are_followed_from_the_lowest_to_the_highest_by_their_names() {
         let mut section = vec!["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8, &simulcast];
         section.extend(lines.iter().map(String::as_str));
         let (mut negotiation, _) = read(&offer(&[&section]));
-        let section = negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+        let section = negotiation.receive(&mid("0"), &ReceiveSettings::default()).unwrap();
         let layers: Vec<_> = section.layers.iter().map(|layer| layer.rid.unwrap().to_string()).collect();
         assert_eq!(layers, expected, "{order}");
     }
@@ -156,7 +156,7 @@ fn bandwidth_is_told_by_transport_cc_where_packets_have_its_extension() {
         [(vec![TRANSPORT_CC, MID], true), (vec![TRANSPORT_CC], true), (vec![MID], false), (vec![], false)]
     {
         let (mut negotiation, _) = read(&offer(&[&video(&[&["a=rtcp-fb:96 transport-cc"][..], &lines].concat())]));
-        negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+        negotiation.receive(&mid("0"), &ReceiveSettings::default()).unwrap();
         let view = View::of(&negotiation.write_answer().unwrap().sdp);
         assert_eq!(view.section("0").feedback("96").contains("transport-cc"), told, "{lines:?}");
     }
@@ -178,8 +178,8 @@ fn a_track_has_the_names_of_its_msid() {
     for (id, kept) in [("x".repeat(256), 256), ("x".repeat(257), 256), (format!("{}\u{fc}", "x".repeat(255)), 255)] {
         let msid = format!("a=msid:{id} {id}");
         let lines = ["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8, &msid];
-        let (_, news) = read(&offer(&[&lines]));
-        assert_eq!((news.sending[0].stream_id.as_str(), news.sending[0].track_id.as_str()), (&id[..kept], &id[..kept]));
+        let (_, diff) = read(&offer(&[&lines]));
+        assert_eq!((diff.sending[0].stream_id.as_str(), diff.sending[0].track_id.as_str()), (&id[..kept], &id[..kept]));
     }
 }
 
@@ -206,7 +206,7 @@ fn extensions_are_taken_that_the_client_may_send() {
         let own: Vec<&str> = lines.iter().map(String::as_str).collect();
         let lines = [&["m=video 9 UDP/TLS/RTP/SAVPF 96", "a=mid:0", "a=rtcp-mux", VP8][..], &own].concat();
         let (mut negotiation, _) = read(&offer(&[&lines]));
-        let extensions = negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap().extensions;
+        let extensions = negotiation.receive(&mid("0"), &ReceiveSettings::default()).unwrap().extensions;
         (extensions.mid, extensions.rid)
     };
     let extmap = |id: &str, uri: &str| format!("a=extmap:{id} {uri}");
@@ -245,7 +245,7 @@ fn payload_types_are_those_of_rtp_each_once() {
         let media = format!("m=audio 9 UDP/TLS/RTP/SAVPF {formats}");
         let lines = [&[media.as_str(), "a=mid:0", "a=rtcp-mux"][..], lines].concat();
         let (mut negotiation, _) = read(&offer(&[&lines]));
-        let section = negotiation.publish(&mid("0"), &PublishSettings::default());
+        let section = negotiation.receive(&mid("0"), &ReceiveSettings::default());
         section
             .map_or_else(|_| Vec::new(), |section| section.codecs.iter().map(|c| (c.payload_type, c.codec)).collect())
     };
@@ -282,7 +282,7 @@ fn feedback_may_be_said_of_all_payload_types() {
         "a=rtcp-fb:* of tomorrow",
     ];
     let (mut negotiation, _) = read(&offer(&[&lines]));
-    let section = negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+    let section = negotiation.receive(&mid("0"), &ReceiveSettings::default()).unwrap();
     let rtx: Vec<_> = section.codecs.iter().map(|codec| (codec.payload_type, codec.rtx)).collect();
     assert_eq!((section.nack, rtx), (true, vec![(96, Some(97)), (98, None)]));
     let view = View::of(&negotiation.write_answer().unwrap().sdp);
@@ -304,7 +304,7 @@ fn of_many_codecs_forty_are_looked_at() {
         let mut section = vec![media.as_str(), "a=mid:0", "a=rtcp-mux", VP8];
         section.extend(lines.iter().map(String::as_str));
         let (mut negotiation, _) = read(&offer(&[&section]));
-        let section = negotiation.publish(&mid("0"), &PublishSettings::default()).unwrap();
+        let section = negotiation.receive(&mid("0"), &ReceiveSettings::default()).unwrap();
         assert_eq!(section.codecs.iter().any(|codec| codec.codec == Codec::Vp8), taken, "after {count}");
     }
 }
@@ -384,9 +384,9 @@ fn mixed_extensions_are_allowed_to_those_who_allow_them() {
 fn kinds_of_sections_are_told_apart() {
     let audio = ["m=audio 9 UDP/TLS/RTP/SAVPF 0", "a=mid:1", "a=rtcp-mux"];
     let data = ["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "a=mid:2"];
-    let (_, news) = read(&offer(&[&video(&[]), &audio, &data]));
-    let kinds: Vec<_> = news.sending.iter().map(|section| (section.mid, section.kind)).collect();
+    let (_, diff) = read(&offer(&[&video(&[]), &audio, &data]));
+    let kinds: Vec<_> = diff.sending.iter().map(|section| (section.mid, section.kind)).collect();
     assert_eq!(kinds, [(mid("0"), MediaKind::Video), (mid("1"), MediaKind::Audio)]);
-    assert!(news.has_application);
+    assert!(diff.has_application);
     assert!(!read(&offer(&[&video(&[])])).1.has_application);
 }
