@@ -1,7 +1,7 @@
 //! A participant of a room: everything its session needs to go on elsewhere, as plain data.
 //!
 //! [`SessionState`] can be written down and read back (ARCHITECTURE.md, invariant 13). What is bound to this process, the
-//! connection and moments in time, stands beside it in [`Live`].
+//! connection and moments in time, stands beside it in [`Transient`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -41,7 +41,7 @@ pub const WISHES_MAX: usize = 4_096;
 /// A participant in its room.
 pub struct Participant {
     pub state: SessionState,
-    pub live: Live,
+    pub transient: Transient,
 }
 
 /// What a session needs to go on elsewhere. Holds no keys but the ICE passwords that the peer knows too.
@@ -84,7 +84,7 @@ pub struct SessionState {
 
 /// What ends with this process.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct Transient {
     pub connection: Option<ConnectionId>,
     /// A transport was lost; what remains is to wait for the client to join anew.
     pub lost: bool,
@@ -99,7 +99,7 @@ pub struct Live {
     pub debt: Debt,
     pub speaking: Speaking,
     pub stats: BTreeMap<PublicationId, ReceiveStats>,
-    pub quality_told: BTreeMap<ParticipantSid, proto::ConnectionQuality>,
+    pub quality_sent: BTreeMap<ParticipantSid, proto::ConnectionQuality>,
 }
 
 /// What `simulate` asked for the next resume.
@@ -111,11 +111,11 @@ pub enum OnResume {
     CloseWithoutMessages,
 }
 
-/// Loudness by publication, and as it was told.
+/// Loudness by publication, and as it was sent last.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Speaking {
     pub levels: BTreeMap<PublicationId, f32>,
-    pub told: f32,
+    pub sent: f32,
 }
 
 /// One transport and its negotiation.
@@ -167,7 +167,7 @@ pub struct Publication {
     /// Shown to others. Simulcast is from its first packet on.
     pub visible: bool,
     /// The publisher was told that somebody listens; that happens once in a track's life.
-    pub subscribed_told: bool,
+    pub subscribed_sent: bool,
 }
 
 /// One track shown to this participant.
@@ -188,7 +188,7 @@ pub enum Stage {
     /// In our next or outstanding offer (v0), or answered and perhaps not read yet (v1).
     Bound,
     /// The worker sends.
-    Live(SendSection),
+    Sending(SendSection),
     /// The client cannot take it.
     Refused,
 }

@@ -208,6 +208,6 @@ impl Room {
     }
 
     fn connection_of(&self, sid: &ParticipantSid) -> Option<ConnectionId> {
-        self.participants.get(sid)?.live.connection
+        self.participants.get(sid)?.transient.connection
     }
 }

@@ -23,7 +23,7 @@ use crate::event::RoomHappening;
 use crate::id::ConnectionId;
 use crate::join::{Join, JoinError, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
-use crate::participant::{Live, OnResume, Participant, SessionState, SubscriptionPolicy, Transport};
+use crate::participant::{OnResume, Participant, SessionState, SubscriptionPolicy, Transient, Transport};
 use crate::presence::{HearsOf, Presence};
 use crate::quirks::{Quirk, Quirks};
 use crate::settings::exceeds;
@@ -46,7 +46,7 @@ impl Room {
         let replaced = self.context.identities.get(&join.grants.identity).cloned();
         self.context.check_capacity(&join, replaced.as_ref())?;
         let presence = replaced.as_ref().and_then(|old| self.context.view.member(old)).map(|member| member.presence);
-        let debt = replaced.as_ref().and_then(|old| self.participants.get(old)).map(|old| old.live.debt);
+        let debt = replaced.as_ref().and_then(|old| self.participants.get(old)).map(|old| old.transient.debt);
         if let Some(old) = replaced {
             let comes_back = !join.grants.video.hidden;
             self.remove_session(now, &old, Reason::DuplicateIdentity, Some(Action::Disconnect), comes_back);
@@ -107,8 +107,8 @@ impl Room {
             context.timers.clear(&Timer::Empty);
         }
         context.change(Change::Joined { sid: sid.clone(), member: Box::new(member) });
-        let live = Live { connection: Some(connection), ..Live::default() };
-        self.participants.insert(sid.clone(), Box::new(Participant { state, live }));
+        let transient = Transient { connection: Some(connection), ..Transient::default() };
+        self.participants.insert(sid.clone(), Box::new(Participant { state, transient }));
         if recorder && !self.context.view.room.active_recording {
             self.context.change(Change::Recording { active: true });
             self.send_room_update(now);
@@ -122,7 +122,7 @@ impl Room {
     fn welcome(&mut self, now: Now, sid: &ParticipantSid, debt: Debt) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
         participant.take_over_debt(now, context, debt);
-        let (connection, response) = (participant.live.connection, context.join_response(&participant.state));
+        let (connection, response) = (participant.transient.connection, context.join_response(&participant.state));
         let described = context.view.member(sid).is_some_and(Member::is_announced);
         let others = match participant.state.hears_of {
             HearsOf::Announced if !described => context.announced(),
@@ -183,7 +183,7 @@ impl Room {
             return connection;
         };
         if !participant.can_resume(&join) {
-            let (sid, lost) = (participant.state.sid.clone(), participant.live.lost);
+            let (sid, lost) = (participant.state.sid.clone(), participant.transient.lost);
             if lost {
                 self.remove(now, &sid, Reason::ConnectionTimeout, None);
             }
@@ -191,8 +191,8 @@ impl Room {
             return connection;
         }
         participant.attach(context, connection);
-        participant.take_over_debt(now, context, participant.live.debt);
-        let (sid, on_resume) = (participant.state.sid.clone(), std::mem::take(&mut participant.live.on_resume));
+        participant.take_over_debt(now, context, participant.transient.debt);
+        let (sid, on_resume) = (participant.state.sid.clone(), std::mem::take(&mut participant.transient.on_resume));
         match on_resume {
             OnResume::CloseWithoutMessages => participant.detach(context),
             OnResume::CloseAfterFirstMessages => {
@@ -217,7 +217,7 @@ impl Room {
     /// The first messages of a resumed connection; one client drops whatever comes before the first of them.
     fn welcome_back(&mut self, now: Now, sid: &ParticipantSid) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
-        participant.live.quality_told.clear();
+        participant.transient.quality_sent.clear();
         let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
         if !quirks.has(Quirk::NoReconnectResponse) {
             let response = context.reconnect_response(&participant.state);
@@ -368,18 +368,18 @@ impl Participant {
     fn can_resume(&self, join: &Join) -> bool {
         let named = join.reconnect.as_ref().map_or("", |reconnect| reconnect.participant_sid.as_str());
         let same = named.is_empty() || named == self.state.sid.as_str();
-        same && !self.live.lost && self.state.mode == join.mode
+        same && !self.transient.lost && self.state.mode == join.mode
     }
 
     /// Gives it another socket.
     fn attach(&mut self, context: &mut Context, connection: ConnectionId) {
         self.detach(context);
-        self.live.connection = Some(connection);
+        self.transient.connection = Some(connection);
         context.connections.insert(connection, self.state.sid.clone());
     }
 
     pub(super) fn send(&self, context: &mut Context, message: Response) {
-        context.out.send(self.live.connection, message);
+        context.out.send(self.transient.connection, message);
     }
 
     pub(super) fn send_refresh_token(&mut self, now: Now, context: &mut Context) {

@@ -111,7 +111,7 @@ impl Room {
         if before == HearsOf::Everybody {
             return;
         }
-        let connection = participant.live.connection;
+        let connection = participant.transient.connection;
         let members = context.view.members.iter();
         let unknown = members.filter(|(other, member)| *other != sid && !member.hidden && !member.is_told_to(before));
         let infos: Vec<_> = unknown.map(|(_, member)| member.info.clone()).collect();

@@ -37,7 +37,7 @@ impl Room {
             return;
         };
         let (info, hidden, presence) = (member.info.clone(), member.hidden, member.presence);
-        let own = participant.live.connection;
+        let own = participant.transient.connection;
         if hidden {
             self.context.out.send(own, wire::update(vec![info]));
             return;
@@ -95,7 +95,7 @@ impl Room {
         let presence = member.presence;
         let info = proto::ParticipantInfo { state: State::Disconnected as i32, ..member.info.clone() };
         let acquainted = std::mem::take(&mut participant.state.acquainted);
-        let own = participant.live.connection;
+        let own = participant.transient.connection;
         let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
         let mut to = self.connections_where(|state| state.hears_of.includes(presence));
         to.extend(acquainted.iter().filter_map(|other| self.connection_of(other)));
@@ -173,7 +173,7 @@ impl Room {
         self.participants
             .values()
             .filter(|participant| wanted(&participant.state))
-            .filter_map(|participant| participant.live.connection)
+            .filter_map(|participant| participant.transient.connection)
             .collect()
     }
 

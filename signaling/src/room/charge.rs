@@ -21,7 +21,7 @@ impl Room {
         act(self);
         let Some((_, told)) = self.context.out.told.take() else { return };
         let cost = told.cost(others);
-        self.with(sid, |participant, _| participant.live.debt.add(now.at, cost));
+        self.with(sid, |participant, _| participant.transient.debt.add(now.at, cost));
         if let Some(connection) = connection
             && cost > paid
         {
@@ -33,9 +33,9 @@ impl Room {
 impl Participant {
     /// What is not paid for yet comes off the budget of the connection that begins.
     pub(super) fn take_over_debt(&mut self, now: Now, context: &mut Context, debt: Debt) {
-        self.live.debt = debt;
+        self.transient.debt = debt;
         let cost = debt.cost(now.at);
-        if let Some(connection) = self.live.connection
+        if let Some(connection) = self.transient.connection
             && cost > 0
         {
             context.out.push(RoomEffect::Charge { connection, cost });

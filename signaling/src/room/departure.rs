@@ -24,8 +24,8 @@ impl Room {
     pub fn on_connection_closed(&mut self, now: Now, connection: ConnectionId) {
         let Some(sid) = self.context.connections.remove(&connection) else { return };
         let Some((participant, context)) = self.participant_mut(&sid) else { return };
-        if participant.live.connection == Some(connection) {
-            participant.live.connection = None;
+        if participant.transient.connection == Some(connection) {
+            participant.transient.connection = None;
             context.timers.clear(&Timer::Answer(sid.clone()));
             if !participant.state.active {
                 self.remove(now, &sid, Reason::SignalClose, None);
@@ -137,7 +137,8 @@ impl Room {
         if self.closed {
             return;
         }
-        let connections = self.participants.values().filter_map(|participant| participant.live.connection).collect();
+        let connections =
+            self.participants.values().filter_map(|participant| participant.transient.connection).collect();
         self.context.out.send_all(connections, wire::leave(Reason::ServerShutdown, Action::Reconnect));
         // Nobody is told of the others' departure: who comes back meets them again.
         self.participants.values_mut().for_each(|participant| participant.detach(&mut self.context));
@@ -178,10 +179,10 @@ impl Participant {
     /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
     /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
     fn lose(&mut self, now: Now, context: &mut Context, end: TransportEnd) {
-        if self.live.lost {
+        if self.transient.lost {
             return;
         }
-        self.live.lost = true;
+        self.transient.lost = true;
         let deliberate = end == TransportEnd::ClosedByPeer;
         if !deliberate {
             self.send(context, wire::leave(Reason::ConnectionTimeout, Action::Reconnect));
@@ -192,7 +193,7 @@ impl Participant {
 
     /// Closes its socket; the session remains.
     pub(super) fn detach(&mut self, context: &mut Context) {
-        if let Some(old) = self.live.connection.take() {
+        if let Some(old) = self.transient.connection.take() {
             context.connections.remove(&old);
             context.out.push(RoomEffect::CloseConnection(old));
         }

@@ -110,10 +110,10 @@ impl Room {
             Scenario::NodeFailure(_) | Scenario::Migration(_) => self.remove(now, sid, Reason::UnknownReason, None),
             Scenario::ServerLeave(_) => self.remove(now, sid, Reason::ServerShutdown, Some(Action::Disconnect)),
             Scenario::DisconnectSignalOnResume(_) => {
-                self.with(sid, |participant, _| participant.live.on_resume = OnResume::CloseAfterFirstMessages);
+                self.with(sid, |participant, _| participant.transient.on_resume = OnResume::CloseAfterFirstMessages);
             }
             Scenario::DisconnectSignalOnResumeNoMessages(_) => {
-                self.with(sid, |participant, _| participant.live.on_resume = OnResume::CloseWithoutMessages);
+                self.with(sid, |participant, _| participant.transient.on_resume = OnResume::CloseWithoutMessages);
             }
             Scenario::SwitchCandidateProtocol(_)
             | Scenario::SubscriberBandwidth(_)

@@ -54,7 +54,7 @@ impl Room {
             context.out.command(Command::SetRemoteCredentials { transport, remote });
         }
         for (track, section) in diff.accepted {
-            self.go_live(sid, &track, section);
+            self.start_sending(sid, &track, section);
         }
         self.with(sid, |participant, context| {
             diff.refused.iter().for_each(|track| participant.refuse_subscription(context, track));
@@ -86,7 +86,7 @@ impl Room {
         let Some(participant) = self.participants.get(sid) else { return };
         for (track, publisher, _) in participant.state.subscriptions_at(&Stage::Bound) {
             if let Some(Ok(section)) = self.bind(sid, &publisher, &track) {
-                self.go_live(sid, &track, section);
+                self.start_sending(sid, &track, section);
             }
         }
     }
@@ -145,12 +145,12 @@ impl Participant {
             return;
         }
         let soon = now.at + NEGOTIATION_DELAY;
-        let due = self.live.negotiated_at.map_or(soon, |last| soon.max(last + NEGOTIATION_INTERVAL));
+        let due = self.transient.negotiated_at.map_or(soon, |last| soon.max(last + NEGOTIATION_INTERVAL));
         context.timers.set_if_unset(Timer::Negotiate(self.state.sid.clone()), due);
     }
 
     pub(super) fn negotiate(&mut self, now: Now, context: &mut Context) {
-        if self.live.connection.is_none() {
+        if self.transient.connection.is_none() {
             // A resume brings a new offer anyway.
             return;
         }
@@ -181,7 +181,7 @@ impl Participant {
         };
         subscriber.outstanding = true;
         subscriber.last_offer = Some(DescriptionId(id));
-        self.live.negotiated_at = Some(now.at);
+        self.transient.negotiated_at = Some(now.at);
         let offer = session_description("offer", description.sdp, id, description.mid_to_track_id);
         self.send(context, Response::Offer(offer));
         context.timers.set(Timer::Answer(self.state.sid.clone()), now.at + ANSWER_TIMEOUT);
@@ -219,7 +219,7 @@ impl Participant {
         }
         context.timers.clear(&Timer::Negotiate(self.state.sid.clone()));
         let waiting = self.state.subscriptions.values().any(|known| known.stage == Stage::Waiting);
-        if waiting && self.live.requests_in_vain < REQUESTS_IN_VAIN_MAX {
+        if waiting && self.transient.requests_in_vain < REQUESTS_IN_VAIN_MAX {
             self.schedule_negotiation(now, context);
         }
     }
@@ -239,7 +239,7 @@ impl Participant {
         };
         let (waiting, sent): (Vec<_>, Vec<_>) = sections.into_iter().partition(waits);
         if !waiting.is_empty() {
-            context.out.ask_receipt(self.live.connection, publisher.last_offer);
+            context.out.ask_receipt(self.transient.connection, publisher.last_offer);
             context.timers.set(Timer::Receipt(self.state.sid.clone()), now.at + RECEIPT_TIMEOUT);
         }
         sent
@@ -253,8 +253,8 @@ impl Participant {
         }
         let num_audios = self.state.lacking(MediaKind::Audio);
         let num_videos = self.state.lacking(MediaKind::Video);
-        self.live.negotiated_at = Some(now.at);
-        self.live.requests_in_vain += 1;
+        self.transient.negotiated_at = Some(now.at);
+        self.transient.requests_in_vain += 1;
         let requirement = proto::MediaSectionsRequirement { num_audios, num_videos };
         self.send(context, Response::MediaSectionsRequirement(requirement));
     }

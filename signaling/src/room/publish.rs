@@ -78,7 +78,7 @@ impl Room {
         }
         let sections = participant.sections_to_send_in(now, context, answered);
         for (track, section) in sections {
-            self.go_live(sid, &track, section);
+            self.start_sending(sid, &track, section);
         }
         self.unpublish(now, sid, &ended);
     }
@@ -516,7 +516,7 @@ impl Participant {
             codec,
             info,
             visible: false,
-            subscribed_told: false,
+            subscribed_sent: false,
             section: section.clone(),
         };
         self.state.publications.insert(pending.sid.clone(), publication);

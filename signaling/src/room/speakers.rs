@@ -23,8 +23,8 @@ impl Room {
             return;
         }
         let level = if level.is_finite() { level.clamp(0.0, 1.0) } else { 0.0 };
-        participant.live.speaking.levels.insert(publication, level);
-        let (sid, changed) = (participant.state.sid.clone(), participant.live.speaking.update());
+        participant.transient.speaking.levels.insert(publication, level);
+        let (sid, changed) = (participant.state.sid.clone(), participant.transient.speaking.update());
         self.send_speaker_change(&sid, changed);
     }
 
@@ -49,13 +49,13 @@ impl Room {
     }
 
     pub(super) fn stop_simulated_speaker(&mut self, sid: &ParticipantSid) {
-        let told = self.participants.get(sid).map_or(0.0, |participant| participant.live.speaking.told);
-        self.send_speaker(sid, told);
+        let level = self.participants.get(sid).map_or(0.0, |participant| participant.transient.speaking.sent);
+        self.send_speaker(sid, level);
     }
 
     pub(super) fn on_stats(&mut self, publication: PublicationId, stats: ReceiveStats) {
         if let Some((participant, _)) = self.of_publication(publication) {
-            participant.live.stats.insert(publication, stats);
+            participant.transient.stats.insert(publication, stats);
         }
     }
 
@@ -68,7 +68,7 @@ impl Room {
         let scores: std::collections::BTreeMap<ParticipantSid, Score> =
             self.participants.iter().filter(|(_, p)| p.state.active).map(|(sid, p)| (sid.clone(), score(p))).collect();
         self.context.out.push(RoomEffect::Quality(scores.values().copied().collect()));
-        let hears = |p: &Participant| p.live.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
+        let hears = |p: &Participant| p.transient.connection.is_some() && !p.state.quirks.has(Quirk::NoQuality);
         for (sid, participant) in self.participants.iter_mut().filter(|(_, p)| hears(p)) {
             let lost_is_poor = participant.state.quirks.has(Quirk::LostIsPoor);
             let mut seen: Vec<&ParticipantSid> =
@@ -76,53 +76,53 @@ impl Room {
             seen.push(sid);
             seen.sort();
             seen.dedup();
-            let told = &mut participant.live.quality_told;
+            let sent = &mut participant.transient.quality_sent;
             let mut updates = Vec::new();
             for other in seen {
                 let Some(mut score) = scores.get(other).copied() else { continue };
                 if lost_is_poor && score.quality == ConnectionQuality::Lost {
                     score.quality = ConnectionQuality::Poor;
                 }
-                if told.get(other) != Some(&score.quality) {
-                    told.insert(other.clone(), score.quality);
+                if sent.get(other) != Some(&score.quality) {
+                    sent.insert(other.clone(), score.quality);
                     updates.push(info(other, &score));
                 }
             }
-            told.retain(|other, _| scores.contains_key(other));
+            sent.retain(|other, _| scores.contains_key(other));
             if !updates.is_empty() {
                 let message = Response::ConnectionQuality(proto::ConnectionQualityUpdate { updates });
-                self.context.out.send(participant.live.connection, message);
+                self.context.out.send(participant.transient.connection, message);
             }
         }
     }
 }
 
 impl Participant {
-    /// A publication is muted or gone. The level that is to be told, if it is another one now.
+    /// A publication is muted or gone. The level to send, if it is another one now.
     pub(super) fn forget_loudness(&mut self, publication: PublicationId) -> Option<f32> {
-        self.live.stats.remove(&publication);
-        self.live.speaking.levels.remove(&publication)?;
-        self.live.speaking.update()
+        self.transient.stats.remove(&publication);
+        self.transient.speaking.levels.remove(&publication)?;
+        self.transient.speaking.update()
     }
 }
 
 impl Speaking {
-    /// The level that is to be told, if it is another one than was.
+    /// The level to send, if it is another one than was sent last.
     fn update(&mut self) -> Option<f32> {
         let level = self.levels.values().copied().fold(0.0, f32::max);
-        let changed = level != self.told;
-        self.told = level;
+        let changed = level != self.sent;
+        self.sent = level;
         changed.then_some(level)
     }
 }
 
 fn score(participant: &Participant) -> Score {
-    if participant.live.lost {
+    if participant.transient.lost {
         return Score { quality: ConnectionQuality::Lost, score: 1.0 };
     }
     let publications = participant.state.publications.values();
     worst(publications.filter_map(|publication| {
-        let stats = participant.live.stats.get(&publication.id)?;
+        let stats = participant.transient.stats.get(&publication.id)?;
         (!publication.info.muted).then(|| Score::of(publication.codec, stats))
     }))
 }

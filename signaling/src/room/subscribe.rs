@@ -33,7 +33,7 @@ struct Published {
     codec: Codec,
     stereo: bool,
     has_trailers: bool,
-    /// How loud its publisher is, as was told.
+    /// How loud its publisher is, as was sent last.
     loudness: f32,
 }
 
@@ -91,7 +91,7 @@ impl Room {
             codec: publication.codec,
             stereo: publication.info.stereo,
             has_trailers: !publication.info.packet_trailer_features.is_empty(),
-            loudness: owner.live.speaking.told,
+            loudness: owner.transient.speaking.sent,
         })
     }
 
@@ -107,7 +107,7 @@ impl Room {
     pub(super) fn restart_subscriptions(&mut self, now: Now, track: &TrackSid) {
         let shown = |state: &SessionState| {
             state.quirks.has(Quirk::NoCodecChange)
-                && state.subscriptions.get(track).is_some_and(|known| matches!(known.stage, Stage::Live(_)))
+                && state.subscriptions.get(track).is_some_and(|known| matches!(known.stage, Stage::Sending(_)))
         };
         let concerned: Vec<_> =
             self.participants.iter().filter(|(_, p)| shown(&p.state)).map(|(sid, _)| sid.clone()).collect();
@@ -206,9 +206,9 @@ impl Room {
     }
 
     /// The section is agreed upon: the worker sends.
-    pub(super) fn go_live(&mut self, sid: &ParticipantSid, track: &TrackSid, section: SendSection) {
+    pub(super) fn start_sending(&mut self, sid: &ParticipantSid, track: &TrackSid, section: SendSection) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
-        let Some(started) = participant.start(context, track, section) else { return };
+        let Some(started) = participant.send_in(context, track, section) else { return };
         let Some((publisher, context)) = self.participant_mut(&started.publisher) else { return };
         let Some(publication) = publisher.state.publications.get(track) else { return };
         context.set_subscription(started.subscription, started.settings, publication);
@@ -258,7 +258,7 @@ impl Participant {
         let hears_speakers = !self.state.quirks.has(Quirk::NoSpeakersChanged);
         let is_first = !self.state.subscriptions.values().any(|known| known.publisher == publisher);
         self.state.denied.remove(track);
-        self.live.missing.remove(track);
+        self.transient.missing.remove(track);
         self.send(context, wire::subscription_permission(publisher.as_str(), track.as_str(), true));
         if loudness > 0.0 && hears_speakers && is_first {
             self.send(context, super::speakers::changed(&publisher, loudness));
@@ -266,7 +266,7 @@ impl Participant {
         let id = context.ids.subscription();
         let subscription = Subscription { id, publication, publisher, kind, stage: Stage::Waiting };
         self.state.subscriptions.insert(track.clone(), subscription);
-        self.live.requests_in_vain = 0;
+        self.transient.requests_in_vain = 0;
         if self.state.mode == Mode::V0 {
             // Without a free section it waits for one.
             let _ = self.bind(context, track, published);
@@ -278,9 +278,9 @@ impl Participant {
         match subscription.stage {
             Stage::Waiting | Stage::Refused => return,
             Stage::Bound => {}
-            Stage::Live(_) => context.out.command(Command::Unsubscribe { subscription: subscription.id }),
+            Stage::Sending(_) => context.out.command(Command::Unsubscribe { subscription: subscription.id }),
         }
-        self.live.requests_in_vain = 0;
+        self.transient.requests_in_vain = 0;
         self.state.receiving().negotiation.release(track);
         self.schedule_negotiation(now, context);
     }
@@ -304,21 +304,21 @@ impl Participant {
             return;
         }
         if !subscribe {
-            self.live.missing.remove(track);
-        } else if self.live.missing.len() < WISHES_MAX {
+            self.transient.missing.remove(track);
+        } else if self.transient.missing.len() < WISHES_MAX {
             let due = now.at + MISSING_TRACK_TIMEOUT;
-            self.live.missing.entry(track.clone()).or_insert(due);
+            self.transient.missing.entry(track.clone()).or_insert(due);
             context.timers.set_if_unset(Timer::MissingTracks(self.state.sid.clone()), due);
         }
     }
 
     pub(super) fn give_up_missing(&mut self, now: Now, context: &mut Context) {
-        let given_up: Vec<_> = self.live.missing.extract_if(.., |_, due| *due <= now.at).collect();
+        let given_up: Vec<_> = self.transient.missing.extract_if(.., |_, due| *due <= now.at).collect();
         for (track, _) in given_up {
             self.state.choices.remove(&track);
             self.send(context, subscription_error(&track, proto::SubscriptionError::SeTrackNotfound));
         }
-        if let Some(next) = self.live.missing.values().min() {
+        if let Some(next) = self.transient.missing.values().min() {
             context.timers.set(Timer::MissingTracks(self.state.sid.clone()), *next);
         }
     }
@@ -333,7 +333,8 @@ impl Participant {
         if wishes.len() < WISHES_MAX || wishes.contains_key(track) {
             wishes.insert(track.clone(), settings);
         }
-        let subscription = self.state.subscriptions.get(track).filter(|known| matches!(known.stage, Stage::Live(_)))?;
+        let subscription =
+            self.state.subscriptions.get(track).filter(|known| matches!(known.stage, Stage::Sending(_)))?;
         Some((track.clone(), subscription.publisher.clone(), subscription.id, self.state.settings_of(track)))
     }
 
@@ -360,7 +361,7 @@ impl Participant {
         let result = self.state.receiving().negotiation.bind(&outgoing);
         match result {
             Ok(_) => {
-                self.live.requests_in_vain = 0;
+                self.transient.requests_in_vain = 0;
                 if let Some(subscription) = self.state.subscriptions.get_mut(track) {
                     subscription.stage = Stage::Bound;
                 }
@@ -373,7 +374,7 @@ impl Participant {
 
     pub(super) fn refuse_subscription(&mut self, context: &mut Context, track: &TrackSid) {
         let Some(subscription) = self.state.subscriptions.get_mut(track) else { return };
-        if matches!(subscription.stage, Stage::Live(_)) {
+        if matches!(subscription.stage, Stage::Sending(_)) {
             context.out.command(Command::Unsubscribe { subscription: subscription.id });
         }
         subscription.stage = Stage::Refused;
@@ -381,33 +382,33 @@ impl Participant {
     }
 
     /// Has the worker send in a section, if it does not send in just this one.
-    fn start(&mut self, context: &mut Context, track: &TrackSid, section: SendSection) -> Option<Started> {
+    fn send_in(&mut self, context: &mut Context, track: &TrackSid, section: SendSection) -> Option<Started> {
         let (settings, is_hidden) = (self.state.settings_of(track), self.state.is_hidden());
         let transport = self.state.receiving().id;
         let subscription = self.state.subscriptions.get_mut(track)?;
-        let stage = Stage::Live(section.clone());
+        let stage = Stage::Sending(section.clone());
         if subscription.stage == stage {
             return None;
         }
-        let is_first = !matches!(subscription.stage, Stage::Live(_));
+        let is_first = !matches!(subscription.stage, Stage::Sending(_));
         subscription.stage = stage;
         let (id, publication, publisher) = (subscription.id, subscription.publication, subscription.publisher.clone());
         context.out.command(Command::Subscribe { subscription: id, publication, transport, section });
         Some(Started { subscription: id, publisher, settings, is_first, is_hidden })
     }
 
-    /// Its track has got a subscriber: the first one is news to it.
+    /// One of its tracks has got a subscriber, which it is told of the first.
     fn note_subscriber(&mut self, context: &mut Context, track: &TrackSid, is_hidden: bool) {
-        let (connection, quirks) = (self.live.connection, self.state.quirks);
+        let (connection, quirks) = (self.transient.connection, self.state.quirks);
         let Some(publication) = self.state.publications.get_mut(track) else { return };
-        if publication.subscribed_told {
+        if publication.subscribed_sent {
             return;
         }
         if kind_of(publication.info.r#type()) == Some(MediaKind::Video) {
             context.out.send(connection, wire::all_qualities(&publication.info));
         }
         if !is_hidden {
-            publication.subscribed_told = true;
+            publication.subscribed_sent = true;
             let message = proto::TrackSubscribed { track_sid: track.to_string() };
             if !quirks.has(Quirk::NoNewerMessages) {
                 context.out.send(connection, Response::TrackSubscribed(message));

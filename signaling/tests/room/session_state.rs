@@ -36,7 +36,7 @@ fn a_running_session_is_written_down_and_read_back() {
         assert_eq!(state.grants.metadata, "kept");
         assert!(state.grants.identity.as_str() == "bob" && state.active);
         let subscription = &state.subscriptions[track.as_str()];
-        assert!(matches!(&subscription.stage, Stage::Live(section) if section.ssrc.0 != 0));
+        assert!(matches!(&subscription.stage, Stage::Sending(section) if section.ssrc.0 != 0));
         let described = match mode {
             Mode::V0 => state.subscriber.as_ref().unwrap(),
             Mode::V1 => &state.publisher,

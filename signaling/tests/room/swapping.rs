@@ -113,7 +113,10 @@ fn respond(world: &mut World, viewer: &Client, mode: Mode) {
 
 fn live(world: &World, viewer: &Client) -> BTreeSet<String> {
     let subscriptions = world.session(viewer).subscriptions.iter();
-    subscriptions.filter(|(_, known)| matches!(known.stage, Stage::Live(_))).map(|(sid, _)| sid.to_string()).collect()
+    subscriptions
+        .filter(|(_, known)| matches!(known.stage, Stage::Sending(_)))
+        .map(|(sid, _)| sid.to_string())
+        .collect()
 }
 
 fn set(tracks: &[&String]) -> BTreeSet<String> {
