@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of unfinished bodies of one address: a few of the largest.
 const ADDRESS_BYTES_MAX: usize = 32 << 20;
-/// The same of all.
+/// Bytes of unfinished bodies of all addresses together.
 const ALL_BYTES_MAX: usize = 128 << 20;
 
 /// What has arrived of unfinished bodies.

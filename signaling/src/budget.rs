@@ -3,8 +3,8 @@
 //! A connection whose budget is used up is not read until it has some again, so that TCP slows the client down. One that
 //! goes on like this without a pause is closed.
 //!
-//! A message is paid for when it is read, and the telling of one change to others with it. What it made the room tell them
-//! beyond that ([`Told`]) is charged afterwards, since only the room knows.
+//! A message is paid for when it is read, and with it the fan-out of one change. What it made the room send to others beyond
+//! that ([`Fanout`]) is charged afterwards, since only the room knows.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ pub const BURST: i64 = 32 << 20;
 pub const RATE: i64 = 4 << 20;
 /// What a message costs beside its bytes: rooms tell all their members of what one does.
 pub const MESSAGE_COST: usize = 8 << 10;
-/// What each message costs that others are told because of one's own, who may be thousands: 240 changes at once, which is
+/// What each message costs that goes to others because of one's own. They may be thousands: 240 changes at once, which is
 /// more than 64 tracks take to come up, and 30 a second from then on.
-pub const TOLD_TO_ALL_COST: usize = 128 << 10;
-/// What each byte costs that they are told: 60 KiB of metadata are 4 changes a second.
-pub const TOLD_TO_ALL_BYTE_COST: usize = 16;
+pub const FANOUT_MESSAGE_COST: usize = 128 << 10;
+/// What each byte of such a message costs: 60 KiB of metadata are 4 changes a second.
+pub const FANOUT_BYTE_COST: usize = 16;
 /// How long a client may go on asking for more than it may.
 pub const ABUSE_TIME: Duration = Duration::from_secs(60);
 
@@ -77,28 +77,28 @@ impl Budget {
     }
 }
 
-/// What one participant's doing made the room tell the others, summed over all of them.
+/// Messages to others that one participant caused, summed over all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Fanout {
     messages: usize,
     bytes: usize,
 }
 
-impl Told {
+impl Fanout {
     /// A message of so many bytes to so many others.
     pub fn add(&mut self, others: usize, bytes: usize) {
         self.messages = self.messages.saturating_add(others);
         self.bytes = self.bytes.saturating_add(others.saturating_mul(bytes));
     }
 
-    /// What it costs, by what the average one of so many others was told: how many there are is not its doing.
+    /// What they cost, by what the average one of so many others was sent: how many there are is not its doing.
     pub fn cost(self, others: usize) -> usize {
-        let messages = self.messages.saturating_mul(TOLD_TO_ALL_COST);
-        messages.saturating_add(self.bytes.saturating_mul(TOLD_TO_ALL_BYTE_COST)) / others.max(1)
+        let messages = self.messages.saturating_mul(FANOUT_MESSAGE_COST);
+        messages.saturating_add(self.bytes.saturating_mul(FANOUT_BYTE_COST)) / others.max(1)
     }
 }
 
-/// What a participant has made its room tell others and time has not paid for yet. It outlives the connection: the next one
+/// Fan-out that a participant has caused and time has not paid for yet. It outlives the connection: the next one
 /// would begin with a whole budget.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Debt {
@@ -124,14 +124,14 @@ fn time_for(cost: u64) -> Duration {
     Duration::from_micros(cost.saturating_mul(1_000_000) / RATE.cast_unsigned())
 }
 
-/// What a message costs beside itself, for the change that it usually makes the room tell others.
-pub fn cost_of_telling(request: &Request) -> usize {
+/// What a message costs beside itself, for the fan-out of the change that it usually makes.
+pub fn fanout_cost(request: &Request) -> usize {
     match request {
-        Request::UpdateMetadata(_) => TOLD_TO_ALL_COST + request.encoded_len() * TOLD_TO_ALL_BYTE_COST,
+        Request::UpdateMetadata(_) => FANOUT_MESSAGE_COST + request.encoded_len() * FANOUT_BYTE_COST,
         // Each may bring tracks, change them, and end them.
-        Request::Offer(_) | Request::AddTrack(_) | Request::Mute(_) => TOLD_TO_ALL_COST,
-        Request::UpdateAudioTrack(_) | Request::UpdateVideoTrack(_) => TOLD_TO_ALL_COST,
-        Request::SubscriptionPermission(_) => TOLD_TO_ALL_COST,
+        Request::Offer(_) | Request::AddTrack(_) | Request::Mute(_) => FANOUT_MESSAGE_COST,
+        Request::UpdateAudioTrack(_) | Request::UpdateVideoTrack(_) => FANOUT_MESSAGE_COST,
+        Request::SubscriptionPermission(_) => FANOUT_MESSAGE_COST,
         _ => 0,
     }
 }
@@ -172,12 +172,9 @@ mod tests {
     fn what_all_are_told_costs_its_part_and_what_few_are_does_not() {
         let metadata = |bytes| {
             let metadata = "x".repeat(bytes);
-            cost_of_telling(&Request::UpdateMetadata(proto::UpdateParticipantMetadata {
-                metadata,
-                ..Default::default()
-            }))
+            fanout_cost(&Request::UpdateMetadata(proto::UpdateParticipantMetadata { metadata, ..Default::default() }))
         };
-        let mute = cost_of_telling(&Request::Mute(proto::MuteTrackRequest::default()));
+        let mute = fanout_cost(&Request::Mute(proto::MuteTrackRequest::default()));
         assert_eq!(time_to_spend(240, mute).0, Duration::ZERO, "64 tracks come up, and are muted");
         assert!(time_to_spend(240 + 600, mute).0 > Duration::from_secs(19));
         assert!(time_to_spend(30 + 60, metadata(60 << 10)).0 > Duration::from_secs(14));
@@ -189,14 +186,14 @@ mod tests {
             Request::UpdateVideoTrack(proto::UpdateLocalVideoTrack::default()),
             Request::SubscriptionPermission(proto::SubscriptionPermission::default()),
         ] {
-            assert_eq!(cost_of_telling(&told), mute, "{told:?}");
+            assert_eq!(fanout_cost(&told), mute, "{told:?}");
         }
         for untold in [
             Request::Answer(proto::SessionDescription::default()),
             Request::Subscription(proto::UpdateSubscription::default()),
             Request::TrackSetting(proto::UpdateTrackSettings::default()),
         ] {
-            assert_eq!(cost_of_telling(&untold), 0, "{untold:?}");
+            assert_eq!(fanout_cost(&untold), 0, "{untold:?}");
         }
     }
 
@@ -254,14 +251,14 @@ mod tests {
     #[test]
     fn what_others_were_told_costs_the_same_however_many_they_are() {
         let told = |others| {
-            let mut told = Told::default();
+            let mut told = Fanout::default();
             told.add(others, 1_000);
             told.add(others, 500);
             told.cost(others)
         };
-        assert_eq!(told(1), 2 * TOLD_TO_ALL_COST + 1_500 * TOLD_TO_ALL_BYTE_COST);
+        assert_eq!(told(1), 2 * FANOUT_MESSAGE_COST + 1_500 * FANOUT_BYTE_COST);
         assert_eq!(told(1), told(5_000));
-        assert_eq!(Told::default().cost(0), 0);
+        assert_eq!(Fanout::default().cost(0), 0);
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Quirks {
         all.iter().filter(move |(quirk, _)| self.has(*quirk)).map(|(_, mime)| *mime)
     }
 
-    /// The same as the client is told (docs/livekit.md 3.6).
+    /// The codecs that are withheld, as the client is told (docs/livekit.md 3.6).
     pub fn client_configuration(self) -> Option<proto::ClientConfiguration> {
         let codec = |mime: &str| proto::Codec { mime: mime.into(), fmtp_line: String::new() };
         let (both, publish): (Vec<&str>, Vec<&str>) =

@@ -47,10 +47,10 @@ use crate::participant::{Participant, SessionState};
 use crate::settings::{RoomSettings, RoomsConfig};
 use context::Context;
 pub use context::Host;
-use data::{DataMemory, Taken};
+use data::{DataMemory, Handled};
 pub use effects::RoomEffect;
 use timer::{Now, Timer};
-use updates::Broadcasts;
+use updates::PendingUpdates;
 use view::{Change, RoomView};
 
 /// A participant must be ACTIVE this long after it joined (docs/livekit.md 3.3).
@@ -71,8 +71,8 @@ pub struct Room {
     participants: BTreeMap<ParticipantSid, Box<Participant>>,
     context: Context,
     data: DataMemory,
-    data_taken: Taken,
-    broadcasts: Broadcasts,
+    data_handled: Handled,
+    updates: PendingUpdates,
     closed: bool,
 }
 
@@ -94,8 +94,8 @@ impl Room {
             participants: BTreeMap::new(),
             context,
             data: DataMemory::default(),
-            data_taken: Taken::default(),
-            broadcasts: Broadcasts::default(),
+            data_handled: Handled::default(),
+            updates: PendingUpdates::default(),
             closed: false,
         }
     }
@@ -104,7 +104,7 @@ impl Room {
     pub fn take_effects(&mut self) -> Vec<RoomEffect> {
         self.announce_due();
         let out = &mut self.context.out;
-        out.effects.extend(self.data_taken.take(self.context.id).map(RoomEffect::Command));
+        out.effects.extend(self.data_handled.drain(self.context.id).map(RoomEffect::Command));
         std::mem::take(&mut out.effects)
     }
 
@@ -141,7 +141,7 @@ impl Room {
             // The worker keeps reliable data until the channel is open, nothing is to be done here.
             Event::ChannelOpen { .. } => {}
             Event::Data { transport, channel, payload } => {
-                self.data_taken.add(transport, channel, payload.len());
+                self.data_handled.add(transport, channel, payload.len());
                 self.on_data(now, transport, channel, payload);
             }
             Event::LayerStarted { publication, layer, ssrc, codec } => {

@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::info;
 
-use crate::budget::cost_of_telling;
+use crate::budget::fanout_cost;
 use crate::framing::{Frame, Incoming};
 use crate::outbox::Outbound;
 use crate::session::{Session, SessionEnd};
@@ -86,7 +86,7 @@ impl Session {
         let (now, bytes) = (Instant::now(), frame.len());
         let incoming = self.framing.read(frame, unix_ms());
         let beside = match &incoming {
-            Incoming::Request(request, cost) => cost.memory + request.message.as_ref().map_or(0, cost_of_telling),
+            Incoming::Request(request, cost) => cost.memory + request.message.as_ref().map_or(0, fanout_cost),
             _ => 0,
         };
         self.budget.spend(now, bytes + beside);

@@ -87,7 +87,7 @@ pub(super) fn of_our_offers(kind: MediaKind) -> &'static [ExtensionId] {
     }
 }
 
-/// The same as the worker takes it.
+/// Their ids, as a worker takes them.
 pub(super) fn ids(extensions: &[ExtensionId]) -> ExtensionIds {
     let mut ids = ExtensionIds::default();
     for &ExtensionId { extension, id } in extensions {

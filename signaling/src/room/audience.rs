@@ -138,7 +138,7 @@ impl Room {
         }
         for (sid, info) in &audience {
             self.context.change(Change::Presence { sid: sid.clone(), presence: Presence::Early });
-            self.broadcasts.batch(Presence::Audience).remove(info.identity.as_str());
+            self.updates.batch(Presence::Audience).remove(info.identity.as_str());
         }
         self.send_updates(&self.everybody(), audience.into_iter().map(|(_, info)| info));
     }

@@ -1,6 +1,6 @@
 //! Who hears when of changes of a participant (docs/livekit.md 7.3).
 //!
-//! Among a few, everybody hears of everything at once. Else news about listeners is collected and sent every three
+//! Among a few, everybody hears of everything at once. Else changes of listeners are collected and sent every three
 //! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,
 //! see [`super::audience`].
 
@@ -20,14 +20,14 @@ use crate::presence::{HearsOf, Presence};
 use crate::quirks::Quirk;
 use crate::wire;
 
-/// Up to so many participants hear of everything at once. The reference lets news of listeners always wait; to tell each
+/// Up to so many participants hear of everything at once. The reference lets changes of listeners always wait; to tell each
 /// of many at once costs a message for each pair of them, twice.
 const FEW: usize = 10;
 /// Between collected updates.
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// Between updates of the participant counts.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
-/// News of one update message; larger batches are split (LiveKit keeps near 128 KiB).
+/// Bytes of one update message; larger batches are split (LiveKit keeps near 128 KiB).
 const UPDATE_BYTES_MAX: usize = 128 * 1024;
 
 impl Room {
@@ -45,13 +45,13 @@ impl Room {
         let identity = participant.state.grants.identity.clone();
         let mut to = self.acquaintances(&participant.state);
         to.extend(own);
-        self.broadcasts.due.remove(sid);
-        self.broadcasts.supersede(presence, &identity);
-        let rejoined = names_another(self.broadcasts.batch(presence), &info);
+        self.updates.due.remove(sid);
+        self.updates.supersede(presence, &identity);
+        let rejoined = names_another(self.updates.batch(presence), &info);
         if urgency == Urgency::MayWait && !rejoined && self.may_wait(presence, &info) {
             self.enqueue(now, presence, identity, info.clone());
         } else {
-            self.broadcasts.batch(presence).remove(&identity);
+            self.updates.batch(presence).remove(&identity);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
@@ -59,11 +59,11 @@ impl Room {
 
     /// Has a participant's changes announced when the others that come with them are known too.
     pub(super) fn announce_soon(&mut self, now: Now, sid: &ParticipantSid) {
-        self.broadcasts.due.entry(sid.clone()).or_insert(now);
+        self.updates.due.entry(sid.clone()).or_insert(now);
     }
 
     pub(super) fn announce_due(&mut self) {
-        for (sid, now) in std::mem::take(&mut self.broadcasts.due) {
+        for (sid, now) in std::mem::take(&mut self.updates.due) {
             self.charging(now, &sid, 0, |room| room.announce(now, &sid, Urgency::Now));
         }
     }
@@ -73,7 +73,7 @@ impl Room {
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
-        self.broadcasts.remember_departure(presence, &info);
+        self.updates.remember_departure(presence, &info);
         let mut to = self.acquaintances(state);
         if comes_back {
             let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
@@ -81,7 +81,7 @@ impl Room {
         } else if self.may_wait(presence, &info) {
             self.enqueue(now, presence, identity, info.clone());
         } else {
-            self.broadcasts.batch(presence).remove(&identity);
+            self.updates.batch(presence).remove(&identity);
             to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
         }
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
@@ -100,8 +100,8 @@ impl Room {
         let mut to = self.connections_where(|state| state.hears_of.includes(presence));
         to.extend(acquainted.iter().filter_map(|other| self.connection_of(other)));
         to.retain(|connection| Some(*connection) != own);
-        self.broadcasts.remember_departure(presence, &info);
-        self.broadcasts.batch(presence).remove(info.identity.as_str());
+        self.updates.remember_departure(presence, &info);
+        self.updates.batch(presence).remove(info.identity.as_str());
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
         for track in tracks {
             self.unsubscribe_all(now, &track);
@@ -111,7 +111,7 @@ impl Room {
     /// Who left the others' sight lately and has not come back: it may have happened while the one who resumes could not
     /// hear of it.
     pub(super) fn departed(&self, hears_of: HearsOf) -> Vec<proto::ParticipantInfo> {
-        let departed = self.broadcasts.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
+        let departed = self.updates.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
         let present = |info: &proto::ParticipantInfo| {
             self.context.view.member(self.context.identities.get(info.identity.as_str())?)
         };
@@ -127,14 +127,14 @@ impl Room {
     }
 
     fn enqueue(&mut self, now: Now, presence: Presence, identity: ParticipantIdentity, info: proto::ParticipantInfo) {
-        self.broadcasts.batch(presence).insert(identity, info);
+        self.updates.batch(presence).insert(identity, info);
         self.context.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
-    /// News of the better known comes first: who left as one of them may have come back as one of the audience.
+    /// Updates about the better known come first: who left as one of them may have come back as one of the audience.
     pub(super) fn flush_batch(&mut self) {
         for presence in [Presence::Announced, Presence::Early, Presence::Audience] {
-            let batch = std::mem::take(self.broadcasts.batch(presence));
+            let batch = std::mem::take(self.updates.batch(presence));
             if !batch.is_empty() {
                 let to = self.connections_where(|state| state.hears_of.includes(presence));
                 self.send_updates(&to, batch.into_values());
@@ -181,7 +181,7 @@ impl Room {
     pub(super) fn counts_changed(&mut self, now: Now) {
         let small = self.participants.len() <= FEW;
         let earliest = now.at + if small { Duration::from_millis(100) } else { COUNTS_INTERVAL };
-        let due = self.broadcasts.counts_at.map_or(earliest, |last| earliest.max(last + COUNTS_INTERVAL));
+        let due = self.updates.counts_at.map_or(earliest, |last| earliest.max(last + COUNTS_INTERVAL));
         self.context.timers.set_if_unset(Timer::Counts, due);
     }
 
@@ -196,7 +196,7 @@ impl Room {
     }
 
     pub(super) fn send_room_update(&mut self, now: Now) {
-        self.broadcasts.counts_at = Some(now.at);
+        self.updates.counts_at = Some(now.at);
         let everybody = self.everybody();
         self.context.out.send_all(everybody, wire::room_update(&self.context.view.room));
     }

@@ -8,7 +8,7 @@ use shared::id::ParticipantSid;
 use super::context::Context;
 use super::timer::Now;
 use super::{Room, RoomEffect};
-use crate::budget::{Debt, Told};
+use crate::budget::{Debt, Fanout};
 use crate::participant::Participant;
 
 impl Room {
@@ -17,10 +17,10 @@ impl Room {
     pub(super) fn charging(&mut self, now: Now, sid: &ParticipantSid, paid: usize, act: impl FnOnce(&mut Self)) {
         let connection = self.connection_of(sid);
         let others = self.participants.len().saturating_sub(1);
-        self.context.out.told = Some((connection, Told::default()));
+        self.context.out.fanout = Some((connection, Fanout::default()));
         act(self);
-        let Some((_, told)) = self.context.out.told.take() else { return };
-        let cost = told.cost(others);
+        let Some((_, fanout)) = self.context.out.fanout.take() else { return };
+        let cost = fanout.cost(others);
         self.with(sid, |participant, _| participant.transient.debt.add(now.at, cost));
         if let Some(connection) = connection
             && cost > paid

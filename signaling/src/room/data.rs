@@ -190,9 +190,9 @@ impl DataMemory {
 
 /// Messages that the room has done with, and has not told its worker of.
 #[derive(Debug, Default)]
-pub struct Taken(Vec<(TransportId, DataChannel, usize, usize)>);
+pub struct Handled(Vec<(TransportId, DataChannel, usize, usize)>);
 
-impl Taken {
+impl Handled {
     /// A message of so many bytes.
     pub fn add(&mut self, transport: TransportId, channel: DataChannel, length: usize) {
         let known = self.0.iter_mut().find(|(of, on, ..)| (*of, *on) == (transport, channel));
@@ -206,7 +206,7 @@ impl Taken {
     }
 
     /// What the worker of `room` is to be told.
-    pub fn take(&mut self, room: RoomId) -> impl Iterator<Item = Command> {
+    pub fn drain(&mut self, room: RoomId) -> impl Iterator<Item = Command> {
         self.0.drain(..).map(move |(transport, channel, messages, bytes)| Command::DataTaken {
             room,
             transport,

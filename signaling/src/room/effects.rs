@@ -7,7 +7,7 @@ use proto::signal_response::Message as Response;
 use sfu::command::Command;
 
 use super::view::RoomDelta;
-use crate::budget::Told;
+use crate::budget::Fanout;
 use crate::event::RoomEvent;
 use crate::id::{ConnectionId, DescriptionId};
 use crate::quality::Score;
@@ -46,7 +46,7 @@ pub enum RoomEffect {
 pub(super) struct Effects {
     pub(super) effects: Vec<RoomEffect>,
     /// Who pays for what others are told now, and what that is.
-    pub(super) told: Option<(Option<ConnectionId>, Told)>,
+    pub(super) fanout: Option<(Option<ConnectionId>, Fanout)>,
 }
 
 impl Effects {
@@ -65,9 +65,9 @@ impl Effects {
             return;
         }
         let message = Arc::new(Outgoing::new(message));
-        if let Some((by, told)) = &mut self.told {
+        if let Some((by, fanout)) = &mut self.fanout {
             let others = to.iter().filter(|connection| Some(**connection) != *by).count();
-            told.add(others, message.size());
+            fanout.add(others, message.size());
         }
         self.push(RoomEffect::Send { to, message });
     }

@@ -13,7 +13,7 @@ use shared::id::{ParticipantSid, TrackSid};
 use super::Room;
 use super::context::Context;
 use super::timer::{Now, Timer};
-use crate::budget::cost_of_telling;
+use crate::budget::fanout_cost;
 use crate::id::ConnectionId;
 use crate::participant::{OnResume, Participant};
 use crate::quirks::Quirk;
@@ -27,7 +27,7 @@ impl Room {
     pub fn on_request(&mut self, now: Now, connection: ConnectionId, request: proto::SignalRequest) {
         let Some(sid) = self.context.connections.get(&connection).cloned() else { return };
         let Some(message) = request.message else { return };
-        let paid = cost_of_telling(&message);
+        let paid = fanout_cost(&message);
         self.charging(now, &sid, paid, |room| room.handle(now, &sid, message));
     }
 

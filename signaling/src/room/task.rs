@@ -58,7 +58,7 @@ impl RoomTask {
 
     /// Runs until the room is closed.
     pub async fn run(mut self) {
-        self.carry_out().await;
+        self.apply_effects().await;
         let mut inputs = Vec::with_capacity(INPUTS_IN_A_ROW);
         let mut events = Vec::with_capacity(EVENTS_IN_A_ROW);
         while !self.room.is_closed() {
@@ -68,7 +68,7 @@ impl RoomTask {
                     if count == 0 {
                         self.room.close(now(), proto::DisconnectReason::ServerShutdown);
                     }
-                    self.take_all(&mut inputs).await;
+                    self.handle_all(&mut inputs).await;
                 }
                 1.. = self.events.recv_many(&mut events, EVENTS_IN_A_ROW) => {
                     let now = now();
@@ -76,26 +76,26 @@ impl RoomTask {
                 }
                 () = tokio::time::sleep_until(deadline.into()) => self.room.on_deadline(now()),
             }
-            self.carry_out().await;
+            self.apply_effects().await;
         }
         // Who comes to a closed room finds its channel closed, or gets no answer, and tries a new one.
     }
 
     /// Other tasks of the thread get their turn after every bit of work, whatever one room is asked to do.
-    async fn take_all(&mut self, inputs: &mut Vec<RoomInput>) {
+    async fn handle_all(&mut self, inputs: &mut Vec<RoomInput>) {
         let mut work = 0;
         for input in inputs.drain(..) {
             work += input.work();
-            self.take(input);
+            self.handle(input);
             if work > WORK_IN_A_ROW {
                 work = 0;
-                self.carry_out().await;
+                self.apply_effects().await;
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    fn take(&mut self, input: RoomInput) {
+    fn handle(&mut self, input: RoomInput) {
         let now = now();
         match input {
             RoomInput::Join { join, outbox, reply, place: _place } => {
@@ -120,42 +120,42 @@ impl RoomTask {
         }
     }
 
-    async fn carry_out(&mut self) {
-        let mut turn = Turn::default();
+    async fn apply_effects(&mut self) {
+        let mut pending = Pending::default();
         loop {
             let effects = self.room.take_effects();
             if effects.is_empty() {
                 break;
             }
             for effect in effects {
-                self.carry_out_one(effect, &mut turn).await;
+                self.apply(effect, &mut pending).await;
             }
-            self.flush(&mut turn.batch);
-            for command in std::mem::take(&mut turn.commands) {
-                let wakes = !turn.is_awaited_by_nobody(&command);
+            self.flush(&mut pending.batch);
+            for command in std::mem::take(&mut pending.commands) {
+                let wakes = !pending.is_awaited_by_nobody(&command);
                 self.command(command, wakes).await;
             }
         }
         self.counted.set(self.room.view().members.len(), self.room.track_count());
     }
 
-    async fn carry_out_one(&mut self, effect: RoomEffect, turn: &mut Turn) {
+    async fn apply(&mut self, effect: RoomEffect, pending: &mut Pending) {
         match effect {
             // The worker is ready before the client can know of it.
             RoomEffect::Command(command @ Command::OpenTransport { transport, .. }) => {
-                turn.opened.push(transport);
+                pending.opened.push(transport);
                 self.command(command, false).await;
             }
             RoomEffect::Command(command @ Command::RestartIce { .. }) => self.command(command, true).await,
             // A client hears of a section before the worker sends in it.
-            RoomEffect::Command(command) => turn.commands.push(command),
-            RoomEffect::Send { to, message } => turn.batch.add(to, &message),
+            RoomEffect::Command(command) => pending.commands.push(command),
+            RoomEffect::Send { to, message } => pending.batch.add(to, &message),
             RoomEffect::AskReceipt(connection, offer) => {
-                self.flush(&mut turn.batch);
+                self.flush(&mut pending.batch);
                 self.send(connection, Outbound::AskReceipt(offer));
             }
             RoomEffect::CloseConnection(connection) => {
-                self.flush(&mut turn.batch);
+                self.flush(&mut pending.batch);
                 self.send(connection, Outbound::Close);
                 self.outboxes.remove(&connection);
             }
@@ -211,17 +211,17 @@ impl RoomTask {
     }
 }
 
-/// What the inputs of one turn have caused, until it is carried out.
+/// What the inputs that were handled in a row have caused, until it is applied.
 #[derive(Default)]
-struct Turn {
+struct Pending {
     batch: Batch,
-    /// Carried out after all messages have been sent.
+    /// For the worker, after all messages have been sent.
     commands: Vec<Command>,
     opened: Vec<TransportId>,
 }
 
-impl Turn {
-    /// Whether the worker need not be woken: the client of a transport that was opened in this turn has not heard of it
+impl Pending {
+    /// Whether the worker need not be woken: the client of a transport that was opened with it has not heard of it
     /// yet, and its first datagram will wake the worker.
     fn is_awaited_by_nobody(&self, command: &Command) -> bool {
         matches!(
@@ -232,7 +232,7 @@ impl Turn {
     }
 }
 
-/// Messages of one turn by connection. However many they are, they take one place in an outbox: a newcomer to a room of
+/// Messages by connection. However many they are, they take one place in an outbox: a newcomer to a room of
 /// a thousand tracks is not one that does not keep up.
 #[derive(Default)]
 struct Batch(HashMap<ConnectionId, Vec<Arc<Outgoing>>>);
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn a_worker_is_woken_for_all_but_what_a_new_transport_needs_before_its_client_comes() {
-        let turn = Turn { opened: vec![TransportId(1)], ..Turn::default() };
-        let is_woken = |command: &Command| !turn.is_awaited_by_nobody(command);
+        let pending = Pending { opened: vec![TransportId(1)], ..Pending::default() };
+        let is_woken = |command: &Command| !pending.is_awaited_by_nobody(command);
         for (number, woken) in [(1, false), (2, true)] {
             let transport = TransportId(number);
             let remote = IceCredentials { ufrag: "clnt".into(), password: "p".repeat(22) };

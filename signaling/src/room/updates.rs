@@ -18,12 +18,12 @@ pub(super) enum Urgency {
     MayWait,
 }
 
-/// Departures that are remembered for those who resume. LiveKit remembers as many news of each participant.
+/// Departures that are remembered for those who resume. LiveKit remembers as many updates of each participant.
 const DEPARTED_MAX: usize = 128;
 
-/// What waits to be sent to many, and what is kept for those who will ask.
+/// Updates that wait to be sent to many, and what is kept for those who will ask.
 #[derive(Debug, Default)]
-pub(super) struct Broadcasts {
+pub(super) struct PendingUpdates {
     announced: Batch,
     early: Batch,
     audience: Batch,
@@ -36,8 +36,8 @@ pub(super) struct Broadcasts {
 
 pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
 
-impl Broadcasts {
-    /// News that waits of members with this presence.
+impl PendingUpdates {
+    /// Pending updates about members with this presence.
     pub(super) fn batch(&mut self, presence: Presence) -> &mut Batch {
         match presence {
             Presence::Announced => &mut self.announced,

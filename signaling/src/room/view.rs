@@ -39,7 +39,7 @@ impl Member {
         !self.hidden && self.presence == Presence::Announced
     }
 
-    /// Whether all are told of it who hear of so many.
+    /// Whether a participant who hears of these is told of it.
     pub fn is_told_to(&self, hears_of: HearsOf) -> bool {
         !self.hidden && hears_of.includes(self.presence)
     }

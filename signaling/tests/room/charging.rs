@@ -4,7 +4,7 @@ use livekit_protocol as proto;
 use proto::signal_request::Message as Request;
 use sfu::command::{Event, Ssrc};
 use shared::media::Codec;
-use signaling::budget::{BURST, MESSAGE_COST, TOLD_TO_ALL_BYTE_COST, TOLD_TO_ALL_COST, cost_of_telling};
+use signaling::budget::{BURST, FANOUT_BYTE_COST, FANOUT_MESSAGE_COST, MESSAGE_COST, fanout_cost};
 use signaling::join::{Join, Mode};
 
 use crate::sdp::Offer;
@@ -68,9 +68,9 @@ fn what_an_offer_makes_the_others_be_told_is_charged_to_who_made_it() {
     for others in [1, 8] {
         let (world, alice, others) = alice_publishes(others);
         // Of one update and these, one message was paid for with the offer.
-        let told = TRACKS * TOLD_TO_ALL_COST;
+        let told = TRACKS * FANOUT_MESSAGE_COST;
         let cost = charged(&world, &alice);
-        assert!((told..told + (16 << 10) * TOLD_TO_ALL_BYTE_COST).contains(&cost), "{cost} for {}", others.len());
+        assert!((told..told + (16 << 10) * FANOUT_BYTE_COST).contains(&cost), "{cost} for {}", others.len());
         assert!(others.iter().all(|other| charged(&world, other) == 0));
     }
 }
@@ -93,7 +93,7 @@ fn who_permits_and_forbids_its_tracks_pays_for_each_that_others_are_told_of() {
         let policy = proto::SubscriptionPermission { all_participants, track_permissions: Vec::new() };
         world.request(&alice, Request::SubscriptionPermission(policy));
     }
-    assert!(charged(&world, &alice) >= 4 * (TRACKS - 1) * TOLD_TO_ALL_COST);
+    assert!(charged(&world, &alice) >= 4 * (TRACKS - 1) * FANOUT_MESSAGE_COST);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn large_metadata_costs_with_each_change_that_tells_it() {
     let track = world.publish_audio(&alice, "mic", &Offer::default().application().audio("mic", 10));
     world.charges.clear();
     world.request(&alice, Request::Mute(proto::MuteTrackRequest { sid: track, muted: true }));
-    assert!(charged(&world, &alice) >= (60 << 10) * TOLD_TO_ALL_BYTE_COST);
+    assert!(charged(&world, &alice) >= (60 << 10) * FANOUT_BYTE_COST);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn what_comes_with_a_join_is_charged_too() {
     let add_tracks = (0..TRACKS).map(microphone).collect();
     let publisher_offer = Some(offer(1, &microphones()));
     let alice = world.join(Join { add_tracks, publisher_offer, ..crate::world::join("alice", Mode::V0) });
-    assert!(charged(&world, &alice) >= TRACKS * TOLD_TO_ALL_COST);
+    assert!(charged(&world, &alice) >= TRACKS * FANOUT_MESSAGE_COST);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn layers_that_start_together_are_told_in_one_update_and_charged() {
     let seen = updates(world.inbox(&bob));
     let ssrcs: Vec<_> = seen.iter().map(|alice| alice.tracks[0].codecs[0].layers[2].ssrc).collect();
     assert_eq!(ssrcs, [1_002]);
-    assert!(charged(&world, &alice) >= TOLD_TO_ALL_COST);
+    assert!(charged(&world, &alice) >= FANOUT_MESSAGE_COST);
     assert_eq!(world.rebuilt(), *world.room.view());
 }
 
@@ -175,7 +175,7 @@ fn a_publisher_of_twenty_cameras_stays_within_its_budget() {
     }
     let mut spent = 0;
     let mut ask = |world: &mut World, request: Request| {
-        spent += request.encoded_len() + MESSAGE_COST + cost_of_telling(&request);
+        spent += request.encoded_len() + MESSAGE_COST + fanout_cost(&request);
         world.request(&alice, request);
     };
     let mut sdp = Offer::default().application();
