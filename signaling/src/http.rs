@@ -334,9 +334,10 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         }
         Err(error) => {
             surface.counters.count_refused(&error);
-            match error {
-                JoinError::Unavailable => warn!(%error, "join failed"),
-                _ => debug!(%error, "join refused"),
+            if error == JoinError::Unavailable {
+                warn!(%error, "join failed");
+            } else {
+                debug!(%error, "join refused");
             }
             error.into_response()
         }

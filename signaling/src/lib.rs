@@ -1,5 +1,7 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
+#![warn(unreachable_pub)]
+
 mod api;
 pub mod bodies;
 pub mod budget;

@@ -47,10 +47,10 @@ pub fn worst(scores: impl Iterator<Item = Score>) -> Score {
 
 /// Points that one percent of loss costs, as LiveKit weighs it.
 fn weight(codec: Codec) -> f32 {
-    match codec {
-        Codec::Red => 4.0,
-        _ if codec.kind() == MediaKind::Audio => 8.0,
-        _ => 10.0,
+    match codec.kind() {
+        MediaKind::Audio if codec == Codec::Red => 4.0,
+        MediaKind::Audio => 8.0,
+        MediaKind::Video => 10.0,
     }
 }
 

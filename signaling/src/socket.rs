@@ -87,7 +87,9 @@ impl Session {
         let incoming = self.framing.read(frame, unix_ms());
         let beside = match &incoming {
             Incoming::Request(request, cost) => cost.memory + request.message.as_ref().map_or(0, fanout_cost),
-            _ => 0,
+            Incoming::Reply(_) | Incoming::Receipt(_) | Incoming::Nothing | Incoming::End | Incoming::Unreadable(_) => {
+                0
+            }
         };
         self.budget.spend(now, bytes + beside);
         if self.budget.is_abused(now) {

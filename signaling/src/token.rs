@@ -575,11 +575,16 @@ mod room_configuration {
     use super::{Deserialize, Deserializer, proto, protobuf_json};
     use serde::{Serialize, Serializer, de::Error as _};
 
-    pub fn serialize<S: Serializer>(config: &Option<proto::RoomConfiguration>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        config: &Option<proto::RoomConfiguration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         config.as_ref().map(protobuf_json::write).serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<proto::RoomConfiguration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<proto::RoomConfiguration>, D::Error> {
         let written: Option<serde_json::Value> = Option::deserialize(from)?;
         written.map(protobuf_json::read_value).transpose().map_err(D::Error::custom)
     }
@@ -590,12 +595,12 @@ mod source_names {
     use super::{Deserialize, Deserializer, proto};
     use serde::{Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(sources: &[proto::TrackSource], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(sources: &[proto::TrackSource], serializer: S) -> Result<S::Ok, S::Error> {
         let names: Vec<String> = sources.iter().map(|source| source.as_str_name().to_ascii_lowercase()).collect();
         names.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<proto::TrackSource>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<proto::TrackSource>, D::Error> {
         let names: Vec<String> = Option::deserialize(deserializer)?.unwrap_or_default();
         Ok(names
             .iter()

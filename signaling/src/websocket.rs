@@ -32,7 +32,7 @@ const FRAME_BYTES_MAX: usize = 16 << 10;
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request to open a WebSocket whose handshake is in order, not answered yet.
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     accept: HeaderValue,
     upgrade: OnUpgrade,
 }
@@ -40,7 +40,7 @@ pub struct Upgrade {
 impl Upgrade {
     /// Reads the handshake. An error is the answer to send.
     #[expect(clippy::result_large_err, reason = "the answer goes out at once")]
-    pub fn read(parts: &mut request::Parts) -> Result<Self, Response> {
+    pub(crate) fn read(parts: &mut request::Parts) -> Result<Self, Response> {
         let refuse = |status: StatusCode, text: &'static str| (status, text).into_response();
         if parts.headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
             let mut answer = refuse(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is needed");
@@ -57,7 +57,7 @@ impl Upgrade {
     }
 
     /// Accepts, and runs `serve` on the socket once it is open. Messages of more than `bytes_max` close it.
-    pub fn accept<F>(self, bytes_max: usize, serve: impl FnOnce(Frames) -> F + Send + 'static) -> Response
+    pub(crate) fn accept<F>(self, bytes_max: usize, serve: impl FnOnce(Frames) -> F + Send + 'static) -> Response
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -86,7 +86,7 @@ fn accept_of(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// An open WebSocket.
-pub struct Frames(WebSocketStream<TokioIo<Upgraded>>);
+pub(crate) struct Frames(WebSocketStream<TokioIo<Upgraded>>);
 
 impl Frames {
     fn new(upgraded: Upgraded, bytes_max: usize) -> Self {

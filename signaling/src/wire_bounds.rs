@@ -105,7 +105,12 @@ pub fn decode_signal(bytes: Bytes) -> Result<(proto::SignalRequest, Cost), Refus
 pub fn read_signal(json: &str) -> Result<(proto::SignalRequest, Cost), Refused> {
     let request: proto::SignalRequest = read_json(Source::Signal, json.as_bytes()).map_err(|error| match error {
         ReadError::Refused(refused) => refused,
-        _ => Refused::Malformed,
+        ReadError::NotJson
+        | ReadError::NotAnObject
+        | ReadError::NotWhole { .. }
+        | ReadError::OutOfRange { .. }
+        | ReadError::Twice { .. }
+        | ReadError::Other(_) => Refused::Malformed,
     })?;
     let cost = measure_signal(&request.encode_to_vec()).map_err(|refused| refused.count(Source::Signal))?;
     Ok((request, cost))
@@ -116,9 +121,10 @@ pub fn read_signal(json: &str) -> Result<(proto::SignalRequest, Cost), Refused> 
 /// # Errors
 /// [`ReadError`] says what is wrong with it, and where. One that was refused was counted.
 pub fn read_json<M: Described>(source: Source, json: &[u8]) -> Result<M, ReadError> {
-    protobuf_json::read(json).map_err(|error| match error {
-        ReadError::Refused(refused) => ReadError::Refused(refused.count(source)),
-        error => error,
+    protobuf_json::read(json).inspect_err(|error| {
+        if let ReadError::Refused(refused) = error {
+            refused.count(source);
+        }
     })
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// Takes the next field off `rest`. `None`: it is none. Groups count as none: nothing of LiveKit's has any.
-    pub fn read(rest: &mut &'a [u8]) -> Option<Self> {
+    pub(crate) fn read(rest: &mut &'a [u8]) -> Option<Self> {
         let start = *rest;
         let mut at = start;
         let (number, wire_type) = decode_key(&mut at).ok()?;
@@ -44,7 +44,7 @@ impl<'a> Part<'a> {
     }
 
     /// Of a length-delimited one.
-    pub fn payload(&self) -> Option<&'a [u8]> {
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
         (self.wire_type == WireType::LengthDelimited).then(|| self.raw.get(self.value_at..)).flatten()
     }
 }

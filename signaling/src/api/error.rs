@@ -80,7 +80,12 @@ impl TwirpError {
     pub(super) fn unreadable(error: &ReadError) -> Self {
         let cause = match error {
             ReadError::NotJson => None,
-            error => Some(error.to_string()),
+            ReadError::NotAnObject
+            | ReadError::Refused(_)
+            | ReadError::NotWhole { .. }
+            | ReadError::OutOfRange { .. }
+            | ReadError::Twice { .. }
+            | ReadError::Other(_) => Some(error.to_string()),
         };
         Self { cause, ..Self::new(Code::Malformed, "the json request could not be decoded") }
     }
@@ -88,7 +93,7 @@ impl TwirpError {
     pub(super) fn undecodable(refused: Refused) -> Self {
         let cause = match refused {
             Refused::Malformed => None,
-            refused => Some(refused.to_string()),
+            Refused::Bytes(_) | Refused::Elements(_) | Refused::Memory(_) | Refused::Depth => Some(refused.to_string()),
         };
         Self { cause, ..Self::new(Code::Malformed, "the protobuf request could not be decoded") }
     }

@@ -70,7 +70,7 @@ struct Receiving {
 }
 
 impl ClientOffers {
-    pub fn new(role: Role, enabled: EnabledCodecs) -> Self {
+    pub(crate) fn new(role: Role, enabled: EnabledCodecs) -> Self {
         Self {
             role,
             to_publish: enabled.clone(),
@@ -82,14 +82,14 @@ impl ClientOffers {
         }
     }
 
-    pub fn set_quirks(&mut self, quirks: Quirks) {
+    pub(crate) fn set_quirks(&mut self, quirks: Quirks) {
         self.to_publish.withhold(quirks.withheld_from_publishing());
         self.to_view.withhold(quirks.withheld_from_viewing());
         self.only_preferred = quirks.has(Quirk::OnlyPreferredCodec);
     }
 
     /// Replaces the last offer, and compares what is in use with it.
-    pub fn apply_offer(&mut self, offer: Description, diff: &mut OfferDiff) {
+    pub(crate) fn apply_offer(&mut self, offer: Description, diff: &mut OfferDiff) {
         let uses = std::mem::take(&mut self.uses);
         for section in &offer.sections {
             diff.has_application |= section.kind == SectionKind::Application;
@@ -149,7 +149,7 @@ impl ClientOffers {
         }
     }
 
-    pub fn receive(&mut self, mid: &Mid, settings: &ReceiveSettings) -> Result<ReceiveSection, SdpError> {
+    pub(crate) fn receive(&mut self, mid: &Mid, settings: &ReceiveSettings) -> Result<ReceiveSection, SdpError> {
         let no_section = || SdpError(format!("no section {mid:?} in which the client sends"));
         let offer = self.offer.as_ref().ok_or_else(no_section)?;
         let section = offer.section(mid).filter(|section| section.sends()).ok_or_else(no_section)?;
@@ -162,13 +162,13 @@ impl ClientOffers {
         Ok(received)
     }
 
-    pub fn stop_receiving(&mut self, mid: &Mid) {
+    pub(crate) fn stop_receiving(&mut self, mid: &Mid) {
         if let Some(used @ Use::Received { .. }) = self.uses.get_mut(mid) {
             *used = Use::Stopped;
         }
     }
 
-    pub fn bind(&mut self, track: &OutgoingTrack, ssrcs: &mut SsrcSource) -> Result<SendSection, BindError> {
+    pub(crate) fn bind(&mut self, track: &OutgoingTrack, ssrcs: &mut SsrcSource) -> Result<SendSection, BindError> {
         if let Some((_, section)) = self.bound().find(|(bound, _)| bound.track.track == track.track) {
             return Ok(section.clone());
         }
@@ -190,7 +190,7 @@ impl ClientOffers {
         Err(error)
     }
 
-    pub fn release(&mut self, track: &TrackSid) {
+    pub(crate) fn release(&mut self, track: &TrackSid) {
         for used in self.uses.values_mut() {
             if matches!(used, Use::Bound { bound, .. } if bound.track.track == *track) {
                 *used = Use::Released;
@@ -199,14 +199,14 @@ impl ClientOffers {
     }
 
     /// The last offer is answered as it stands.
-    pub fn note_answer(&mut self) {
+    pub(crate) fn note_answer(&mut self) {
         self.is_answered = true;
         for used in self.uses.values_mut().filter(|used| matches!(used, Use::Released)) {
             *used = Use::Freed;
         }
     }
 
-    pub fn free_sections(&self, kind: MediaKind) -> usize {
+    pub(crate) fn free_sections(&self, kind: MediaKind) -> usize {
         let sections = self.offer.iter().flat_map(|offer| &offer.sections);
         sections.filter(|section| self.is_free(section, kind)).count()
     }
@@ -226,13 +226,13 @@ impl ClientOffers {
     }
 
     /// Mids and tracks of bound sections.
-    pub fn shown(&self) -> HashMap<String, String> {
+    pub(crate) fn shown(&self) -> HashMap<String, String> {
         let shown = self.bound().map(|(bound, section)| (section.mid.to_string(), bound.track.track.to_string()));
         shown.collect()
     }
 
     /// Answers to each section of an offer, in its order.
-    pub fn answers<'a>(&'a self, offer: &'a Description) -> Vec<OurSection<'a>> {
+    pub(crate) fn answers<'a>(&'a self, offer: &'a Description) -> Vec<OurSection<'a>> {
         let mut has_application = false;
         let sections = offer.sections.iter().map(|section| match section.kind {
             SectionKind::Application if !std::mem::replace(&mut has_application, true) => {

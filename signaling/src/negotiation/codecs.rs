@@ -20,7 +20,7 @@ pub(super) enum Feedback {
 }
 
 impl Feedback {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Feedback::TransportCc => "transport-cc",
             Feedback::Remb => "goog-remb",
@@ -30,7 +30,7 @@ impl Feedback {
         }
     }
 
-    pub fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         let all = [Feedback::TransportCc, Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli];
         all.into_iter().find(|feedback| feedback.text() == text)
     }
@@ -66,7 +66,7 @@ pub(super) struct SectionCodec {
 }
 
 impl SectionCodec {
-    pub fn payload(&self) -> PayloadCodec {
+    pub(crate) fn payload(&self) -> PayloadCodec {
         PayloadCodec { payload_type: self.payload_type, codec: self.codec, rtx: self.rtx }
     }
 }
@@ -83,7 +83,7 @@ pub(super) enum Encoding {
 
 impl Encoding {
     /// Recognises what we can forward; `None` for everything else (FEC, comfort noise, unknown codecs).
-    pub fn identify(kind: MediaKind, rtpmap: &str, fmtp: &str) -> Option<Self> {
+    pub(crate) fn identify(kind: MediaKind, rtpmap: &str, fmtp: &str) -> Option<Self> {
         let mut parts = rtpmap.split('/');
         let name = parts.next()?.to_ascii_lowercase();
         let clock_rate: u32 = parts.next()?.trim().parse().ok()?;
@@ -166,15 +166,15 @@ pub(super) struct EnabledCodecs {
 }
 
 impl EnabledCodecs {
-    pub fn new(mimes: &[String]) -> Self {
+    pub(crate) fn new(mimes: &[String]) -> Self {
         Self { enabled: mimes.to_vec(), withheld: Vec::new() }
     }
 
-    pub fn withhold<'a>(&mut self, mimes: impl Iterator<Item = &'a str>) {
+    pub(crate) fn withhold<'a>(&mut self, mimes: impl Iterator<Item = &'a str>) {
         self.withheld = mimes.map(str::to_owned).collect();
     }
 
-    pub fn contains(&self, codec: Codec) -> bool {
+    pub(crate) fn contains(&self, codec: Codec) -> bool {
         let names = |mime: &String| mime.eq_ignore_ascii_case(codec.mime());
         (self.enabled.is_empty() || self.enabled.iter().any(names)) && !self.withheld.iter().any(names)
     }
@@ -352,10 +352,7 @@ const OURS: &[(u8, Codec)] = &[
 
 /// Whether our offers list a codec also when no track needs it.
 fn is_offered(codec: Codec) -> bool {
-    match codec {
-        Codec::Vp9 { profile } => profile <= 1,
-        other => is_usual(other),
-    }
+    if let Codec::Vp9 { profile } = codec { profile <= 1 } else { is_usual(codec) }
 }
 
 /// Codecs of a section of our own offer, without those that the client refused before.

@@ -51,7 +51,7 @@ pub(super) enum Direction {
 }
 
 impl Direction {
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Direction::Sendrecv => "sendrecv",
             Direction::Sendonly => "sendonly",
@@ -60,11 +60,11 @@ impl Direction {
         }
     }
 
-    pub fn sends(self) -> bool {
+    pub(crate) fn sends(self) -> bool {
         matches!(self, Direction::Sendrecv | Direction::Sendonly)
     }
 
-    pub fn receives(self) -> bool {
+    pub(crate) fn receives(self) -> bool {
         matches!(self, Direction::Sendrecv | Direction::Recvonly)
     }
 }
@@ -98,7 +98,7 @@ pub(super) struct ClientSection {
 }
 
 impl ClientSection {
-    pub fn media_kind(&self) -> Option<MediaKind> {
+    pub(crate) fn media_kind(&self) -> Option<MediaKind> {
         match self.kind {
             SectionKind::Media(kind) => Some(kind),
             SectionKind::Application | SectionKind::Unusable => None,
@@ -106,17 +106,17 @@ impl ClientSection {
     }
 
     /// The client sends media in it.
-    pub fn sends(&self) -> bool {
+    pub(crate) fn sends(&self) -> bool {
         self.media_kind().is_some() && self.direction.sends()
     }
 
     /// The client wants media in it.
-    pub fn receives(&self) -> bool {
+    pub(crate) fn receives(&self) -> bool {
         self.media_kind().is_some() && self.direction.receives()
     }
 
     /// Extensions that the client may send and we read.
-    pub fn extensions_to_receive(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
+    pub(crate) fn extensions_to_receive(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
         let wanted = self.extensions.iter().filter(|(entry, direction)| {
             entry.extension.is_received(kind, role) && matches!(direction, Direction::Sendrecv | Direction::Sendonly)
         });
@@ -124,13 +124,13 @@ impl ClientSection {
     }
 
     /// Extensions that the client reads and we may send.
-    pub fn extensions_to_send(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
+    pub(crate) fn extensions_to_send(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
         self.extensions_read(|extension| extension.is_sent(kind, role))
     }
 
     /// Extensions to agree on in a section that we send in: those of publishing too, because a Chromium offers its later
     /// sections only what it was answered in earlier ones of the kind, and without the one of rids its simulcast fails.
-    pub fn extensions_of_slot(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
+    pub(crate) fn extensions_of_slot(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
         self.extensions_read(|extension| extension.is_sent(kind, role) || extension.is_received(kind, role))
     }
 
@@ -143,7 +143,7 @@ impl ClientSection {
 }
 
 impl Description {
-    pub fn parse(text: &str, kind: DescriptionKind) -> Result<Self, SdpError> {
+    pub(crate) fn parse(text: &str, kind: DescriptionKind) -> Result<Self, SdpError> {
         let sdp = Sdp::parse(text)?;
         let bundle = bundle_of(&sdp);
         let mut sections = Vec::with_capacity(sdp.sections.len());
@@ -180,12 +180,12 @@ impl Description {
     }
 
     /// The usable section with this mid.
-    pub fn section(&self, mid: &Mid) -> Option<&ClientSection> {
+    pub(crate) fn section(&self, mid: &Mid) -> Option<&ClientSection> {
         self.sections.iter().find(|section| section.kind != SectionKind::Unusable && section.mid == *mid)
     }
 
     /// Whether the client declares this SSRC as its own.
-    pub fn declares(&self, ssrc: Ssrc) -> bool {
+    pub(crate) fn declares(&self, ssrc: Ssrc) -> bool {
         self.ssrcs.contains(&ssrc)
     }
 }

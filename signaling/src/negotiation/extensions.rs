@@ -29,7 +29,7 @@ const ALL: [Extension; 7] = [
 ];
 
 impl Extension {
-    pub fn uri(self) -> &'static str {
+    pub(crate) fn uri(self) -> &'static str {
         match self {
             Extension::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
             Extension::Rid => "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
@@ -43,12 +43,12 @@ impl Extension {
         }
     }
 
-    pub fn from_uri(uri: &str) -> Option<Self> {
+    pub(crate) fn from_uri(uri: &str) -> Option<Self> {
         ALL.into_iter().find(|extension| extension.uri() == uri)
     }
 
     /// Whether we read it in what a client sends.
-    pub fn is_received(self, kind: MediaKind, role: Role) -> bool {
+    pub(crate) fn is_received(self, kind: MediaKind, role: Role) -> bool {
         match self {
             Extension::Mid | Extension::TransportCc => true,
             Extension::AudioLevel => kind == MediaKind::Audio,
@@ -59,7 +59,7 @@ impl Extension {
 
     /// Whether we write it into what we send to a client. The receiver tells our streams apart by their declared
     /// SSRCs, and estimates bandwidth from the send time.
-    pub fn is_sent(self, kind: MediaKind, role: Role) -> bool {
+    pub(crate) fn is_sent(self, kind: MediaKind, role: Role) -> bool {
         match self {
             Extension::AudioLevel => kind == MediaKind::Audio && role == Role::Single,
             Extension::AbsSendTime | Extension::DependencyDescriptor => kind == MediaKind::Video,

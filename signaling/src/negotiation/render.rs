@@ -27,7 +27,7 @@ impl Bound {
         self.rtx_ssrc.filter(|_| codecs.iter().any(|entry| entry.rtx.is_some()))
     }
 
-    pub fn send_section(&self, mid: Mid, codecs: &[SectionCodec], extensions: &[ExtensionId]) -> SendSection {
+    pub(crate) fn send_section(&self, mid: Mid, codecs: &[SectionCodec], extensions: &[ExtensionId]) -> SendSection {
         SendSection {
             mid,
             ssrc: self.ssrc,
@@ -91,7 +91,7 @@ impl OurSection<'_> {
 }
 
 impl Outline<'_> {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut lines = Lines::default();
         self.write_session(&mut lines);
         let mut needs_candidates = true;

@@ -98,7 +98,7 @@ impl Name {
 
 impl<'a> Sdp<'a> {
     /// Splits a description. Lines of types that do not matter here are skipped.
-    pub fn parse(text: &'a str) -> Result<Self, SdpError> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, SdpError> {
         if text.len() > BYTES_MAX {
             return Err(SdpError(format!("longer than {BYTES_MAX} bytes")));
         }
@@ -198,17 +198,17 @@ pub(super) struct Lines(String);
 
 impl Lines {
     /// A whole line, such as `s=-`.
-    pub fn line(&mut self, line: fmt::Arguments<'_>) {
+    pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) {
         self.0.write_fmt(line).expect("writing to a String cannot fail");
         self.0.push_str("\r\n");
     }
 
     /// `a=<text>`.
-    pub fn attribute(&mut self, text: fmt::Arguments<'_>) {
+    pub(crate) fn attribute(&mut self, text: fmt::Arguments<'_>) {
         self.line(format_args!("a={text}"));
     }
 
-    pub fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.0
     }
 }

@@ -88,7 +88,7 @@ impl Slot {
 }
 
 impl ServerOffers {
-    pub fn new(enabled: EnabledCodecs) -> Self {
+    pub(crate) fn new(enabled: EnabledCodecs) -> Self {
         Self {
             enabled,
             sections: Vec::new(),
@@ -102,12 +102,12 @@ impl ServerOffers {
         }
     }
 
-    pub fn set_quirks(&mut self, quirks: Quirks) {
+    pub(crate) fn set_quirks(&mut self, quirks: Quirks) {
         self.enabled.withhold(quirks.withheld_from_viewing());
         self.avoids_reuse = quirks.has(Quirk::NoSectionReuse);
     }
 
-    pub fn bind(&mut self, track: &OutgoingTrack, ssrcs: &mut SsrcSource) -> Result<SendSection, BindError> {
+    pub(crate) fn bind(&mut self, track: &OutgoingTrack, ssrcs: &mut SsrcSource) -> Result<SendSection, BindError> {
         if let Some(index) = self.sections.iter().position(|slot| slot.shows(&track.track)) {
             return self.send_section(index).ok_or(BindError::CodecUnsupported);
         }
@@ -140,7 +140,7 @@ impl ServerOffers {
         })
     }
 
-    pub fn release(&mut self, track: &TrackSid) {
+    pub(crate) fn release(&mut self, track: &TrackSid) {
         for slot in self.sections.iter_mut().filter(|slot| slot.shows(track)) {
             slot.clear();
             self.is_due = true;
@@ -148,14 +148,14 @@ impl ServerOffers {
     }
 
     /// Mids and tracks of the last offer's sections that show one.
-    pub fn shown(&self) -> HashMap<String, String> {
+    pub(crate) fn shown(&self) -> HashMap<String, String> {
         let offered = self.outstanding.iter().flatten().enumerate();
         let shown = offered.filter_map(|(index, offered)| Some((index, offered.track.as_ref()?)));
         shown.map(|(index, track)| (mid_of(index).to_string(), track.to_string())).collect()
     }
 
     /// Begins an offer: what is bound now is in it, except in the first.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         let count = if self.has_begun { self.sections.len() } else { 0 };
         let offered = (0..count).map(|index| self.offered(index)).collect();
         for slot in self.sections.iter_mut().take(count).filter(|slot| slot.bound.is_some()) {
@@ -177,7 +177,7 @@ impl ServerOffers {
     }
 
     /// The sections of the offer that was begun.
-    pub fn offers(&self) -> Vec<OurSection<'_>> {
+    pub(crate) fn offers(&self) -> Vec<OurSection<'_>> {
         let application = OurSection::Application { protocol: DATA_PROTOCOL, mid: application_mid() };
         let offered = self.outstanding.iter().flatten();
         let media = offered.zip(&self.sections).enumerate().map(|(index, (offered, slot))| {
@@ -199,7 +199,7 @@ impl ServerOffers {
         std::iter::once(application).chain(media).collect()
     }
 
-    pub fn read_answer(&mut self, answer: Description) -> Result<AnswerDiff, SdpError> {
+    pub(crate) fn read_answer(&mut self, answer: Description) -> Result<AnswerDiff, SdpError> {
         let offered = self.outstanding.as_ref().ok_or_else(|| SdpError("no offer is outstanding".into()))?;
         check_sections(&answer, offered.len())?;
         // The association that there is goes on in its roles; another one we do not begin (RFC 8842, section 4).

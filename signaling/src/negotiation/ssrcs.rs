@@ -17,7 +17,7 @@ pub(super) struct SsrcSource {
 }
 
 impl SsrcSource {
-    pub fn starting_at(next: u32) -> Self {
+    pub(crate) fn starting_at(next: u32) -> Self {
         Self { next }
     }
 
@@ -34,7 +34,7 @@ impl SsrcSource {
     }
 
     /// Gives a track the SSRCs of its section.
-    pub fn bound(&mut self, track: &OutgoingTrack, taken: impl Fn(Ssrc) -> bool) -> Bound {
+    pub(crate) fn bound(&mut self, track: &OutgoingTrack, taken: impl Fn(Ssrc) -> bool) -> Bound {
         let ssrc = self.take(&taken);
         let rtx_ssrc = match track.kind {
             MediaKind::Audio => None,

@@ -16,21 +16,21 @@ use shared::id::{ParticipantIdentity, ParticipantSid};
 use crate::wire_format::{Part, put_bytes, put_text, put_varint};
 
 mod field {
-    pub const KIND: u32 = 1;
-    pub const USER: u32 = 2;
-    pub const IDENTITY: u32 = 4;
-    pub const DESTINATIONS: u32 = 5;
-    pub const CHAT: u32 = 9;
-    pub const STREAM_HEADER: u32 = 13;
-    pub const SID: u32 = 17;
+    pub(crate) const KIND: u32 = 1;
+    pub(crate) const USER: u32 = 2;
+    pub(crate) const IDENTITY: u32 = 4;
+    pub(crate) const DESTINATIONS: u32 = 5;
+    pub(crate) const CHAT: u32 = 9;
+    pub(crate) const STREAM_HEADER: u32 = 13;
+    pub(crate) const SID: u32 = 17;
 
-    pub const USER_SID: u32 = 1;
-    pub const USER_IDENTITY: u32 = 5;
-    pub const USER_DESTINATIONS: u32 = 6;
+    pub(crate) const USER_SID: u32 = 1;
+    pub(crate) const USER_IDENTITY: u32 = 5;
+    pub(crate) const USER_DESTINATIONS: u32 = 6;
 
-    pub const CHAT_GENERATED: u32 = 6;
-    pub const HEADER_TEXT: u32 = 9;
-    pub const TEXT_GENERATED: u32 = 5;
+    pub(crate) const CHAT_GENERATED: u32 = 6;
+    pub(crate) const HEADER_TEXT: u32 = 9;
+    pub(crate) const TEXT_GENERATED: u32 = 5;
 }
 
 /// Who a packet comes from, and whom it is for.

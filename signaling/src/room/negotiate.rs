@@ -27,7 +27,7 @@ const NEGOTIATION_INTERVAL: Duration = Duration::from_millis(150);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Media is sent after this time whether the client has said that it has read our answer or not: something on the way may
 /// keep pings from it.
-pub const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests for sections in a row that brought none, until we stop asking.
 const REQUESTS_IN_VAIN_MAX: u32 = 3;
 
