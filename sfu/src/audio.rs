@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::command::Ssrc;
+use crate::section::Ssrc;
 
 /// Levels are told in steps, so that a steady voice is no change.
 const STEPS: f32 = 8.0;

@@ -8,11 +8,11 @@ use ring::error::Unspecified;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, Signature};
 
-use crate::command::Fingerprint;
 use crate::dtls::der::{
     BIT_STRING, GENERALIZED_TIME, INTEGER, OBJECT_ID, OID_COMMON_NAME, OID_EC, OID_ECDSA_WITH_SHA256, OID_P256,
     SEQUENCE, SET, UTC_TIME, UTF8_STRING, VERSION, element,
 };
+use crate::parameters::Fingerprint;
 
 /// Made once at start, shared by all workers. Cheap to clone.
 #[derive(Clone)]

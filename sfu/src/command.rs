@@ -6,173 +6,20 @@
 //! close may have crossed it on the way.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayString;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shared::media::{Codec, MediaKind};
+use shared::media::Codec;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub struct $name(pub u64);
-    };
-}
-
-id!(
-    /// A room, as far as a worker cares: where its events go.
-    RoomId
-);
-id!(
-    /// One ICE/DTLS/SRTP association with a client.
-    TransportId
-);
-id!(
-    /// One published track.
-    PublicationId
-);
-id!(
-    /// One viewer of one publication.
-    SubscriptionId
-);
-
-/// Synchronisation source (RFC 3550, section 3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Ssrc(pub u32);
-
-/// Media section id (RFC 9143). Longer ones than 16 bytes cannot be sent as a one-byte extension.
-pub type Mid = ArrayString<16>;
-/// RTP stream id of a simulcast layer (RFC 8852).
-pub type Rid = ArrayString<16>;
-
-/// One side's ICE user fragment and password (RFC 8445, section 5.3).
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IceCredentials {
-    pub ufrag: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for IceCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
-    }
-}
-
-/// SHA-256 of a DTLS certificate (RFC 8122).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint(pub [u8; 32]);
-
-/// Our side of a DTLS handshake (RFC 8842, section 5.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DtlsRole {
-    /// The peer is passive: we send the ClientHello.
-    Client,
-    /// The peer is active.
-    Server,
-}
-
-/// Ids of the RTP header extensions negotiated on a transport. BUNDLE makes them one space for all its sections
-/// (RFC 8843, section 9.1). `None`: not negotiated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtensionIds {
-    pub mid: Option<u8>,
-    pub rid: Option<u8>,
-    pub repaired_rid: Option<u8>,
-    pub audio_level: Option<u8>,
-    pub transport_cc: Option<u8>,
-    pub abs_send_time: Option<u8>,
-    pub dependency_descriptor: Option<u8>,
-    pub playout_delay: Option<u8>,
-    pub abs_capture_time: Option<u8>,
-}
-
-/// One codec as a section names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PayloadCodec {
-    pub payload_type: u8,
-    pub codec: Codec,
-    /// Payload type of its retransmissions (RFC 4588), if negotiated.
-    pub rtx: Option<u8>,
-}
-
-/// One encoding of a published track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layer {
-    /// Set for simulcast announced by `a=rid`.
-    pub rid: Option<Rid>,
-    /// Set when the SDP declares it.
-    pub ssrc: Option<Ssrc>,
-    pub rtx_ssrc: Option<Ssrc>,
-}
-
-/// A layer of a publication, and how much of it: one of its encodings, with so many temporal layers (RFC 9626, section 3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerId {
-    /// Index into [`ReceiveSection::layers`].
-    pub spatial: u8,
-    /// Highest temporal layer; those above are left out.
-    pub temporal: u8,
-}
-
-impl LayerId {
-    /// An encoding with all of its temporal layers.
-    pub const fn whole(spatial: u8) -> Self {
-        Self { spatial, temporal: u8::MAX }
-    }
-}
-
-/// What a client publishes in one media section.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReceiveSection {
-    pub mid: Mid,
-    pub kind: MediaKind,
-    /// In the answer's order of preference.
-    pub codecs: Vec<PayloadCodec>,
-    pub extensions: ExtensionIds,
-    /// Lowest quality first, at least one, at most [`LAYERS_MAX`].
-    pub layers: Vec<Layer>,
-    /// Whether `nack` was negotiated, so that asking again makes sense.
-    pub nack: bool,
-}
-
-/// Simulcast encodings of one track that we follow.
-pub const LAYERS_MAX: usize = 3;
-
-/// What a client gets in one media section.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SendSection {
-    pub mid: Mid,
-    pub ssrc: Ssrc,
-    pub rtx_ssrc: Option<Ssrc>,
-    pub codecs: Vec<PayloadCodec>,
-    pub extensions: ExtensionIds,
-    /// Text of the CNAME in our sender reports (RFC 7022).
-    pub cname: Arc<str>,
-    /// Whether LiveKit's packet trailers are taken off ([`crate::trailer`]).
-    pub strips_trailers: bool,
-}
-
-/// The three data channels of a LiveKit transport, by label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum DataChannel {
-    /// `_reliable`: ordered, complete.
-    Reliable,
-    /// `_lossy`: unordered, never retransmitted.
-    Lossy,
-    /// `_data_track`: unordered, never retransmitted.
-    DataTrack,
-}
-
-/// Who opens the data channels of a transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ChannelOpener {
-    Client,
-    /// We do, reliable, lossy, data track in this order (a v0 subscriber transport).
-    Server,
-}
+pub use crate::id::{PublicationId, RoomId, SubscriptionId, TransportId};
+pub use crate::parameters::{
+    CONSENT_LOST, ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportEnd,
+};
+pub use crate::section::{
+    ExtensionIds, LAYERS_MAX, Layer, LayerId, Mid, PayloadCodec, ReceiveSection, Rid, SendSection, Ssrc,
+};
+use crate::snapshot::TransportState;
 
 /// From a room to the worker that hosts it.
 #[derive(Debug)]
@@ -269,24 +116,6 @@ pub enum Command {
     },
 }
 
-/// Why a transport is no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum TransportEnd {
-    /// Nothing authentic from the client for [`CONSENT_LOST`] (cf. RFC 7675).
-    ConsentLost,
-    /// The handshake failed, or timed out.
-    HandshakeFailed,
-    /// The certificate is not the one that the SDP names.
-    WrongFingerprint,
-    /// The client closed the DTLS association.
-    ClosedByPeer,
-    /// A fault in the program: while this transport was being served, or so that its worker had to begin anew.
-    InternalError,
-}
-
-/// Silence after which a transport counts as lost: the reference's 10 s to "disconnected" and 5 s to "failed".
-pub const CONSENT_LOST: Duration = Duration::from_secs(15);
-
 /// From a worker to a room.
 #[derive(Debug)]
 pub enum Event {
@@ -330,7 +159,7 @@ pub enum Event {
     },
     TransportExported {
         transport: TransportId,
-        state: Option<Box<crate::engine::TransportState>>,
+        state: Option<Box<TransportState>>,
     },
 }
 

@@ -7,15 +7,15 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
-use crate::command::Ssrc;
 use crate::history::StoredPacket;
+use crate::path::Path;
 use crate::publication::ROUND;
 use crate::rtcp;
 use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
+use crate::section::Ssrc;
 use crate::srtp::SrtpSender;
 use crate::stats::Stats;
 use crate::subscription::{Outgoing, Subscription};
-use crate::transport::Path;
 
 /// What a transport's outgoing packets share.
 pub(crate) struct Downlink {

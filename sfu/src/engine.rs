@@ -39,23 +39,25 @@ use std::time::{Duration, Instant};
 
 use self::backlog::Backlog;
 use self::clock::MediaClock;
-pub use self::data::{ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
 use self::hosted::Hosted;
 use self::load::{DataFlow, Load};
+pub use self::load::{ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
 use self::serving::Serving;
 pub use self::serving::Stage;
-pub use self::state::TransportState;
 use crate::audio::AudioConfig;
 use crate::certificate::Certificate;
-use crate::command::{Command, Event, PublicationId, RoomId, SubscriptionId, TransportId};
+use crate::command::{Command, Event};
 use crate::demux::Discard;
+use crate::id::{PublicationId, RoomId, SubscriptionId, TransportId};
 use crate::key::{Keyed, PublicationKey, SubscriptionKey, TransportKey};
+use crate::keying::KeyingMaterial;
 use crate::local::LocalQueue;
+use crate::path::Path;
 use crate::publication::Publication;
 use crate::run::{SendArena, Transmit};
+pub use crate::snapshot::TransportState;
 use crate::stats::{ByKind, Stats};
 use crate::subscription::Subscription;
-use crate::transport::{KeyingMaterial, Path};
 
 /// After its last check a client has its address for so long: consent is renewed every 4 to 6 s (RFC 7675, section 5.1).
 pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);

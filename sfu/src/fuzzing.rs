@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use shared::media::Codec;
 
 use crate::certificate::Certificate;
-use crate::command::{DtlsRole, IceCredentials};
 use crate::demux::PacketKind;
-use crate::dtls::{Dtls, DtlsOutput, KeyingMaterial};
+use crate::dtls::{Dtls, DtlsOutput};
 use crate::ice::IceAgent;
+use crate::keying::KeyingMaterial;
+use crate::parameters::{DtlsRole, IceCredentials};
+use crate::path::{Path, Via};
 use crate::rtp::header_len;
 use crate::srtp::{SrtpProfile, SrtpReceiver, SrtpSender};
-use crate::transport::{Path, Via};
 use crate::twcc::{TransportCc, TwccRecorder};
 use crate::{audio, codec, ice, rtcp, rtp};
 

@@ -17,9 +17,10 @@ use rand::RngExt;
 use ring::hmac;
 
 use self::path_check::{AMPLIFICATION_MAX, PathCheck};
+pub use self::stun::StunRefusal;
 use self::stun::{BINDING_ERROR, BINDING_REQUEST, BINDING_SUCCESS, StunMessage, StunWriter};
-use crate::command::IceCredentials;
-use crate::transport::{Path, Via};
+use crate::parameters::IceCredentials;
+use crate::path::{Path, Via};
 
 /// Characters of ICE credentials (RFC 8839, section 5.4).
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -82,39 +83,6 @@ impl Checks {
         self.full_at = Some(from + CHECK_INTERVAL);
         true
     }
-}
-
-/// Why a STUN message was not accepted as a check. For some there is a reply all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum StunRefusal {
-    #[error("not a well-formed STUN message")]
-    Malformed,
-    #[error("wrong FINGERPRINT")]
-    WrongFingerprint,
-    /// An error response, an indication, or another method.
-    #[error("not a binding request")]
-    NotARequest,
-    /// A response to no check of ours.
-    #[error("an answer to nothing")]
-    NotAsked,
-    /// Answered 400.
-    #[error("USERNAME or MESSAGE-INTEGRITY is missing")]
-    Unauthenticated,
-    /// Answered 401.
-    #[error("USERNAME is not of this transport")]
-    UnknownUsername,
-    /// Answered 401.
-    #[error("wrong MESSAGE-INTEGRITY")]
-    WrongIntegrity,
-    /// In order, but one of too many.
-    #[error("too many checks")]
-    TooMany,
-    /// Answered 420.
-    #[error("an attribute that must be understood is not")]
-    UnknownAttribute,
-    /// The client claims to be controlled, which only we are. Answered 487.
-    #[error("role conflict")]
-    RoleConflict,
 }
 
 /// What a valid check did.

@@ -27,11 +27,13 @@ use self::pulse::Pulse;
 use self::udp::{Sharing, UdpSocket};
 use self::worker::Worker;
 use crate::certificate::Certificate;
-use crate::command::{Candidate, CandidateProtocol, Command, Event, IceCredentials, RoomId};
+use crate::command::{Candidate, CandidateProtocol, Command, Event};
 use crate::engine::EngineConfig;
 use crate::ice;
+use crate::id::RoomId;
+use crate::parameters::IceCredentials;
+use crate::path::Path;
 use crate::stats::{Counter, MediaStats, Stats};
-use crate::transport::Path;
 
 /// Commands that may wait for a worker. It drains all of them every turn.
 const COMMANDS_MAX: usize = 1024;

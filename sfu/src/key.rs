@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
-use crate::command::{PublicationId, SubscriptionId, TransportId};
+use crate::id::{PublicationId, SubscriptionId, TransportId};
 
 /// Names one value of a [`Keyed`] store of things with such ids.
 pub struct Key<Id> {

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::command::{PublicationId, SubscriptionId};
 use crate::history::StoredPacket;
+use crate::id::{PublicationId, SubscriptionId};
 use crate::stats::Stats;
 use crate::subscription::Subscription;
 

@@ -6,11 +6,13 @@ use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
 use crate::audio::{AudioConfig, AudioLevel};
-use crate::command::{LAYERS_MAX, Layer, LayerId, PublicationId, ReceiveSection, ReceiveStats, RoomId, Ssrc};
+use crate::command::ReceiveStats;
 use crate::history::{History, PacketInfo};
+use crate::id::{PublicationId, RoomId};
 use crate::key::{SubscriptionKey, TransportKey};
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::ExtendedSequence;
+use crate::section::{LAYERS_MAX, Layer, LayerId, ReceiveSection, Ssrc};
 
 /// Shortest time between two key-frame requests for one layer: the reference's throttle for its lowest layer. A key
 /// frame costs its publisher several times an ordinary one.

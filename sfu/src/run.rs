@@ -4,7 +4,7 @@
 //! segments are equal but the last, which may be shorter. A packet a few bytes short of its run's segment is padded
 //! (RFC 3550, section 5.1) rather than ending the run.
 
-use crate::transport::Path;
+use crate::path::Path;
 
 /// A run is at most this long: the kernel's limit of an IP datagram, with room for headers.
 const RUN_BYTES_MAX: usize = 63_000;
@@ -166,7 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transport::Via;
+    use crate::path::Via;
 
     #[derive(Default)]
     struct Collect(Vec<(usize, usize, Vec<u8>)>);

@@ -29,6 +29,7 @@ mod backlog;
 mod channel;
 mod discards;
 mod inspect;
+mod limits;
 mod pace;
 mod window;
 mod work;
@@ -54,9 +55,10 @@ use self::backlog::Backlog;
 use self::channel::{CHANNELS, index_of, label_of, reliability_of, stream_of};
 pub use self::discards::DataDiscards;
 use self::inspect::{Inspector, Verdict, look_at_shape, number_of_init};
+use self::limits::{RECEIVE_WINDOW, STREAMS_MAX};
 use self::pace::Pace;
 use self::window::ReceiveWindow;
-use crate::command::{ChannelOpener, DataChannel, DtlsRole};
+use crate::parameters::{ChannelOpener, DataChannel, DtlsRole};
 
 /// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
 pub const MESSAGE_BYTES_MAX: usize = 65_535;
@@ -80,11 +82,6 @@ const LOSSY_BUFFER_MAX: usize = 1024 * 1024;
 const LOSSY_LATENCY_MAX: Duration = Duration::from_millis(200);
 /// Reliable bytes kept for a channel that is not open yet. LiveKit's figure.
 const PENDING_BYTES_MAX: usize = 100 * 1024;
-/// Receive window, in bytes: the most a client can make us hold for reassembly, and for who takes its messages.
-const RECEIVE_WINDOW: u32 = 256 * 1024;
-/// Streams that may exist at once: three channels, and room for some of other labels. `rtc-sctp` sets no limit, so a
-/// client that goes beyond loses its association.
-const STREAMS_MAX: usize = 32;
 /// INITs that may wait for their COOKIE-ECHO at once, see [`Sctp::candidates`].
 const CANDIDATES_MAX: usize = 3;
 /// How long a DTLS client waits for the server's INIT before it sends one: longer than the round trip of nearly every

@@ -11,7 +11,7 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, Unbound
 use sha1::Sha1;
 
 use crate::demux::Discard;
-pub use crate::dtls::SrtpProfile;
+pub use crate::keying::SrtpProfile;
 use crate::rtp::u32_at;
 
 /// Most bytes that sealing adds to an RTP or RTCP packet.

@@ -3,8 +3,9 @@
 use shared::histogram::Histogram;
 use shared::media::MediaKind;
 
-use crate::command::{ReceiveStats, TransportEnd};
+use crate::command::ReceiveStats;
 use crate::demux::Discard;
+use crate::parameters::TransportEnd;
 use crate::sctp::SendDataError;
 use crate::srtp::SrtpProfile;
 

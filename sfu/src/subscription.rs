@@ -7,11 +7,12 @@ use shared::media::{Codec, MediaKind};
 
 use crate::audio::red_primary;
 use crate::codec::rewrite_vp8;
-use crate::command::{LayerId, PayloadCodec, SendSection, SubscriptionId};
 use crate::history::{PacketInfo, StoredPacket};
+use crate::id::SubscriptionId;
 use crate::key::{PublicationKey, TransportKey};
 use crate::rewrite::{Rewriter, Segment, Source, ticks};
 use crate::rtcp::SenderReport;
+use crate::section::{LayerId, PayloadCodec, SendSection};
 use crate::trailer::without_trailer;
 
 /// Payload types of a publication that a subscription tells apart.
@@ -578,8 +579,8 @@ fn mapping(from: &PayloadCodec, to: &[PayloadCodec]) -> Option<Mapping> {
 mod tests {
     use super::*;
     use crate::codec::Vp8Descriptor;
-    use crate::command::{ExtensionIds, Mid, Ssrc};
     use crate::key::Key;
+    use crate::section::{ExtensionIds, Mid, Ssrc};
 
     const VP8: PayloadCodec = PayloadCodec { payload_type: 96, codec: Codec::Vp8, rtx: Some(97) };
 

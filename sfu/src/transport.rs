@@ -5,43 +5,29 @@
 //! keys leave in [`TransportOutput::Connected`].
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::certificate::Certificate;
-use crate::command::{
-    CONSENT_LOST, ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportEnd, TransportId,
-};
 use crate::dtls::{Dtls, DtlsOutput};
 use crate::ice::IceAgent;
+use crate::id::TransportId;
+use crate::parameters::{
+    CONSENT_LOST, ChannelOpener, DataChannel, DtlsRole, Fingerprint, IceCredentials, TransportEnd,
+};
 use crate::sctp::{Sctp, SctpOutput};
 
-pub use crate::dtls::{DtlsRefusal, KeyingMaterial, SrtpProfile};
+pub use crate::dtls::DtlsRefusal;
 pub use crate::ice::{StunOutcome, StunRefusal};
+pub use crate::keying::{KeyingMaterial, SrtpProfile};
+pub use crate::path::{Path, Via};
 pub use crate::sctp::{DataDiscards, MESSAGE_BYTES_MAX, SendDataError};
 
 /// How long a client may take from its first check to a verified certificate.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// SCTP packets kept until the client's certificate is verified: its INIT usually is the only one.
 const UNVERIFIED_PACKETS_MAX: usize = 16;
-
-/// What carries a client's datagrams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Via {
-    /// By the index of our socket.
-    Udp(u8),
-    /// ICE-TCP (RFC 6544), by the index of the connection.
-    Tcp(u32),
-}
-
-/// A way to a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Path {
-    pub remote: SocketAddr,
-    pub via: Via,
-}
 
 /// What a transport has to tell.
 #[derive(Debug, PartialEq, Eq)]

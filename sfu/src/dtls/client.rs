@@ -7,18 +7,18 @@ use ring::agreement::EphemeralPrivateKey;
 use ring::error::Unspecified;
 use ring::rand::{SystemRandom, generate};
 
-use super::SrtpProfile;
-use super::Transmits;
 use super::alert::Alert;
 use super::client_messages::{self, ServerHello, ServerKeyExchange};
-use super::handshake::{self, Conversation, Established, Exchange, Secured, Step, Trouble};
+use super::conversation::{Conversation, Established, Exchange, Secured, Step, Trouble};
+use super::flight::Transmits;
 use super::keys::{Randoms, same};
 use super::messages::{self, Group, Suite};
 use super::reassembly::Kind;
 use super::session::Session;
 use super::x509::PublicKey;
 use crate::certificate::fingerprint_of;
-use crate::command::{DtlsRole, Fingerprint};
+use crate::keying::SrtpProfile;
+use crate::parameters::{DtlsRole, Fingerprint};
 
 /// What is agreed on in the Hellos.
 pub(super) struct Agreed {
@@ -81,7 +81,7 @@ impl Due {
         body: &[u8],
         before: usize,
         transmits: &mut Transmits,
-    ) -> Result<Step, Trouble> {
+    ) -> Result<Step<Self>, Trouble> {
         let due = match (self, kind) {
             (Self::ServerHello { random, has_cookie: false }, Kind::HelloVerifyRequest) => {
                 let cookie = client_messages::parse_hello_verify_request(body)?;
@@ -127,7 +127,7 @@ impl Due {
             }
             _ => return Err(Alert::UnexpectedMessage.into()),
         };
-        Ok(Step::Due(handshake::Due::Client(due)))
+        Ok(Step::Due(due))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Handshake messages of a client: what it says, and what it reads of the server's (RFC 5246 section 7.4, RFC 6347
 //! section 4.2, RFC 8422, RFC 5764). Those that both sides say are in [`super::messages`].
 
-use super::SrtpProfile;
 use super::alert::Alert;
 use super::messages::{
     ECDSA_SIGN, EXTENSION_EC_POINT_FORMATS, EXTENSION_EXTENDED_MASTER_SECRET, EXTENSION_RENEGOTIATION_INFO,
@@ -11,6 +10,7 @@ use super::messages::{
 use super::record::VERSION;
 use super::wire::{Reader, Writer, u16_list};
 use super::x509::SignatureScheme;
+use crate::keying::SrtpProfile;
 
 /// What we offer: every suite, group and profile that we take from a client too, and RSA certificates besides.
 pub(super) fn client_hello(random: &[u8; 32], cookie: &[u8]) -> Vec<u8> {

@@ -1,9 +1,17 @@
 //! A flight of ours: what we say before the peer has to answer, and when we say it again (RFC 6347, section 4.2.4).
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::record::{Content, HEADER_LENGTH, Sealer, put_plain};
-use super::{DATAGRAM_BYTES_MAX, Transmits};
+
+/// Longest datagram of a handshake, in bytes: every path carries it.
+pub(super) const DATAGRAM_BYTES_MAX: usize = 1_200;
+/// Shortest time between two repetitions that a peer can provoke. libwebrtc repeats itself after 50 ms.
+pub(super) const REPEAT_INTERVAL_MIN: Duration = Duration::from_millis(40);
+
+/// Datagrams to be sent, in order.
+pub(super) type Transmits = VecDeque<Vec<u8>>;
 
 /// When a flight is sent again. Clients repeat theirs after 50 ms to 1 s.
 const REPEAT_AFTER: Duration = Duration::from_millis(100);

@@ -7,72 +7,26 @@
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use ring::agreement::{self, EphemeralPrivateKey};
 
 use super::alert::{self, Alert};
-use super::flight::Flight;
-use super::keys::{MasterSecret, Randoms, sha256};
+use super::conversation::{Conversation, Established, Secured, Step, Trouble};
+use super::flight::{REPEAT_INTERVAL_MIN, Transmits};
 use super::reassembly::{Arrival, Fragment, Kind, Reassembly, whole_message};
-use super::record::{Content, Opener, Record, Sealer, put_plain};
-use super::session::Session;
-use super::{DtlsRefusal, KeyingMaterial, REPEAT_INTERVAL_MIN, SrtpProfile, Transmits, client, server};
+use super::record::{Content, Record, put_plain};
+use super::refusal::DtlsRefusal;
+use super::{client, server};
 use crate::certificate::Certificate;
-use crate::command::{DtlsRole, Fingerprint};
+use crate::parameters::DtlsRole;
 
 /// Protected records kept because they overtook the messages that the keys come from. There is one Finished.
 const EARLY_RECORDS_MAX: usize = 4;
 /// Longest record that is kept, in bytes. A Finished takes 61.
 const EARLY_RECORD_BYTES_MAX: usize = 256;
 
-/// Why a record did not help.
-pub(super) enum Trouble {
-    /// It is as if it had not come.
-    Ignored(DtlsRefusal),
-    /// The handshake is over.
-    Fatal(Alert),
-    /// The peer says that it is over.
-    GivenUp,
-}
-
-impl From<Alert> for Trouble {
-    fn from(alert: Alert) -> Self {
-        Self::Fatal(alert)
-    }
-}
-
-/// The outcome.
-pub(super) struct Established {
-    pub peer: Fingerprint,
-    pub keys: KeyingMaterial,
-    pub session: Session,
-}
-
-/// What is agreed on in the Hellos, and our half of the key exchange.
-pub(super) struct Exchange {
-    pub profile: SrtpProfile,
-    pub randoms: Randoms,
-    pub secret: EphemeralPrivateKey,
-}
-
-/// What is known once the key exchange is complete.
-pub(super) struct Secured {
-    pub profile: SrtpProfile,
-    pub randoms: Randoms,
-    pub master: MasterSecret,
-    pub opener: Opener,
-    pub sealer: Sealer,
-}
-
 /// The message that is due next, by our role.
 pub(super) enum Due {
     Server(server::Due),
     Client(client::Due),
-}
-
-/// What a message leads to.
-pub(super) enum Step {
-    Due(Due),
-    Established(Box<Established>),
 }
 
 impl Due {
@@ -102,31 +56,6 @@ impl Due {
     }
 }
 
-/// What has been said so far, and what we say now.
-pub(super) struct Conversation {
-    pub certificate: Certificate,
-    /// All messages so far, as they count for signatures and checks.
-    pub transcript: Vec<u8>,
-    pub flight: Flight,
-    next_message: u16,
-}
-
-impl Conversation {
-    /// Adds a message to our flight.
-    pub fn say(&mut self, kind: Kind, body: &[u8]) {
-        let message = self.next_message(kind, body);
-        self.flight.messages.push(message);
-    }
-
-    /// Our next message, as it counts for the transcript.
-    pub fn next_message(&mut self, kind: Kind, body: &[u8]) -> Vec<u8> {
-        let message = whole_message(kind, self.next_message, body);
-        self.next_message = self.next_message.wrapping_add(1);
-        self.transcript.extend_from_slice(&message);
-        message
-    }
-}
-
 pub(super) struct Handshake {
     due: Due,
     conversation: Conversation,
@@ -141,12 +70,7 @@ impl Handshake {
                 DtlsRole::Server => Due::Server(server::Due::ClientHello),
                 DtlsRole::Client => Due::Client(client::Due::Start),
             },
-            conversation: Conversation {
-                certificate: certificate.clone(),
-                transcript: Vec::new(),
-                flight: Flight::default(),
-                next_message: 0,
-            },
+            conversation: Conversation::new(certificate.clone()),
             reassembly: Reassembly::default(),
             early: ArrayVec::new(),
         }
@@ -273,17 +197,17 @@ impl Handshake {
         transmits: &mut Transmits,
     ) -> Result<Option<Established>, Trouble> {
         let conversation = &mut self.conversation;
-        let step = match &mut self.due {
+        let next = match &mut self.due {
             Due::Server(due) => {
                 let due = std::mem::replace(due, server::Due::Nothing);
-                due.on_message(conversation, now, kind, body, before, transmits)?
+                due.on_message(conversation, now, kind, body, before, transmits)?.map(Due::Server)
             }
             Due::Client(due) => {
                 let due = std::mem::replace(due, client::Due::Nothing);
-                due.on_message(conversation, now, kind, body, before, transmits)?
+                due.on_message(conversation, now, kind, body, before, transmits)?.map(Due::Client)
             }
         };
-        match step {
+        match next {
             Step::Due(due) => {
                 self.due = due;
                 Ok(None)
@@ -312,22 +236,12 @@ impl Handshake {
     }
 }
 
-impl Exchange {
-    /// Derives all keys from the peer's half; the transcript ends with the ClientKeyExchange.
-    pub fn complete(self, role: DtlsRole, peer_public_key: &[u8], transcript: &[u8]) -> Result<Secured, Alert> {
-        let Self { profile, randoms, secret } = self;
-        let public_key = agreement::UnparsedPublicKey::new(secret.algorithm(), peer_public_key);
-        let session_hash = sha256(transcript);
-        let master = agreement::agree_ephemeral(secret, &public_key, |shared| MasterSecret::new(shared, &session_hash))
-            .map_err(|_| Alert::IllegalParameter)?;
-        let (opener, sealer) = master.record_keys(&randoms, role);
-        Ok(Secured { profile, randoms, master, opener, sealer })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::keys::{MasterSecret, Randoms};
     use super::*;
+    use crate::keying::SrtpProfile;
+    use crate::parameters::Fingerprint;
 
     const ROLES: [DtlsRole; 2] = [DtlsRole::Client, DtlsRole::Server];
 

@@ -4,8 +4,8 @@ use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::record::{Opener, Sealer};
-use super::{KeyingMaterial, SrtpProfile};
-use crate::command::DtlsRole;
+use crate::keying::{KeyingMaterial, SrtpProfile};
+use crate::parameters::DtlsRole;
 
 /// Label of the SRTP keying material (RFC 5764, section 4.2).
 const EXPORTER_LABEL: &[u8] = b"EXTRACTOR-dtls_srtp";

@@ -3,12 +3,12 @@
 
 use ring::agreement;
 
-use super::SrtpProfile;
 use super::alert::Alert;
 use super::keys::Randoms;
 use super::record::VERSION;
 use super::wire::{Reader, Writer, u16_list};
 use super::x509::SignatureScheme;
+use crate::keying::SrtpProfile;
 
 /// Says what an empty renegotiation_info says (RFC 5746, section 3.3).
 const EMPTY_RENEGOTIATION_INFO_SCSV: u16 = 0x00FF;

@@ -6,16 +6,16 @@ use ring::agreement::EphemeralPrivateKey;
 use ring::error::Unspecified;
 use ring::rand::{SystemRandom, generate};
 
-use super::Transmits;
 use super::alert::Alert;
-use super::handshake::{self, Conversation, Established, Exchange, Secured, Step, Trouble};
+use super::conversation::{Conversation, Established, Exchange, Secured, Step, Trouble};
+use super::flight::Transmits;
 use super::keys::{Randoms, same};
 use super::messages::{self, ClientHello};
 use super::reassembly::Kind;
 use super::session::Session;
 use super::x509::PublicKey;
 use crate::certificate::fingerprint_of;
-use crate::command::{DtlsRole, Fingerprint};
+use crate::parameters::{DtlsRole, Fingerprint};
 
 /// The client's message that is due next, and what it needs.
 pub(super) enum Due {
@@ -45,7 +45,7 @@ impl Due {
         body: &[u8],
         before: usize,
         transmits: &mut Transmits,
-    ) -> Result<Step, Trouble> {
+    ) -> Result<Step<Self>, Trouble> {
         let due = match (self, kind) {
             (Self::ClientHello, Kind::ClientHello) => {
                 let exchange = answer(conversation, body)?;
@@ -76,7 +76,7 @@ impl Due {
             }
             _ => return Err(Alert::UnexpectedMessage.into()),
         };
-        Ok(Step::Due(handshake::Due::Server(due)))
+        Ok(Step::Due(due))
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::alert::{self, Alert};
+use super::flight::{REPEAT_INTERVAL_MIN, Transmits};
 use super::reassembly::{Fragment, Kind};
 use super::record::{Content, Opener, Record, Sealer, put_plain};
-use super::{DtlsRefusal, REPEAT_INTERVAL_MIN, Transmits};
+use super::refusal::DtlsRefusal;
 
 /// What the peer has said.
 pub(super) enum Heard {

@@ -18,10 +18,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Engine;
-use super::load::{Load, Loads};
+use super::load::{Load, Loads, ROOM_DATA_MESSAGES_MAX, WORKER_DATA_MESSAGES_MAX};
 use super::serving::Stage;
-use crate::command::{DataChannel, Event, RoomId, TransportId};
+use crate::command::Event;
+use crate::id::{RoomId, TransportId};
 use crate::key::TransportKey;
+use crate::parameters::DataChannel;
 use crate::run::{SendArena, Transmit};
 
 /// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds of
@@ -31,10 +33,6 @@ const CLIENT_MAX: Load = Load { messages: 256, bytes: 256 * 1024 };
 const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 * 1024 };
 /// The same of all rooms of a worker.
 const WORKER_MAX: Load = Load { messages: WORKER_DATA_MESSAGES_MAX / 2, bytes: 64 * 1024 * 1024 };
-/// Data messages that a room has not taken, at most.
-pub const ROOM_DATA_MESSAGES_MAX: usize = 2_048;
-/// Data messages that the rooms of a worker have not taken, at most.
-pub const WORKER_DATA_MESSAGES_MAX: usize = 32_768;
 /// Reliable messages that one client may give to its room before the next one has its turn.
 const MESSAGES_A_TURN: usize = 64;
 /// How often a client that waits for slower ones is looked after: little against the time that these take for what waits

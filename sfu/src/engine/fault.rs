@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use super::Engine;
 use super::serving::{Serving, Stage};
-use crate::command::{Event, RoomId, TransportEnd, TransportId};
+use crate::command::Event;
+use crate::id::{RoomId, TransportId};
 use crate::key::TransportKey;
-use crate::transport::Via;
+use crate::parameters::TransportEnd;
+use crate::path::Via;
 
 impl Engine {
     /// From here on a panic is the fault of this transport, or of none.

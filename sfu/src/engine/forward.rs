@@ -8,12 +8,13 @@ use shared::media::MediaKind;
 use super::Engine;
 use super::hosted::Hosted;
 use super::serving::{Serving, Stage};
-use crate::command::{LayerId, SubscriptionId, TransportId};
 use crate::history::StoredPacket;
+use crate::id::{SubscriptionId, TransportId};
 use crate::key::{Keyed, PublicationKey, SubscriptionKey};
 use crate::local::LocalQueue;
 use crate::publication::{LayerState, Publication, ROUND};
 use crate::run::{SendArena, Transmit};
+use crate::section::LayerId;
 use crate::stats::Stats;
 use crate::subscription::{Playout, Sink, Subscription};
 

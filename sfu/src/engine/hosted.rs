@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use super::budget::Budget;
 use super::load::Sender;
-use crate::command::{ExtensionIds, RoomId, TransportId};
 use crate::downlink::Downlink;
+use crate::id::{RoomId, TransportId};
 use crate::key::{PublicationKey, SubscriptionKey};
+use crate::path::Path;
+use crate::section::ExtensionIds;
 use crate::srtp::SrtpReceiver;
-use crate::transport::{Path, Transport};
+use crate::transport::Transport;
 use crate::twcc::TwccRecorder;
 
 /// A transport, and its share of the engine's state.

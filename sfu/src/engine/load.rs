@@ -3,9 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::command::{DataChannel, RoomId};
+use crate::id::RoomId;
 use crate::key::TransportKey;
+use crate::parameters::DataChannel;
 
+/// Data messages that a room has not taken, at most.
+pub const ROOM_DATA_MESSAGES_MAX: usize = 2_048;
+/// Data messages that the rooms of a worker have not taken, at most.
+pub const WORKER_DATA_MESSAGES_MAX: usize = 32_768;
 /// Reliable data that waits for the clients of one worker, in bytes: while there is more, only a MiB waits for each.
 const BACKLOG_MAX: usize = 256 * 1024 * 1024;
 

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use super::Engine;
 use super::hosted::Stream;
-use crate::command::{PublicationId, ReceiveSection, RoomId, SendSection, Ssrc, SubscriptionId};
 use crate::demux::{Discard, PacketKind};
+use crate::id::{PublicationId, RoomId, SubscriptionId};
 use crate::local::LocalOutput;
 use crate::publication::Origin;
 use crate::rtcp::{self, Feedback};
 use crate::rtp::RtpView;
+use crate::section::{ReceiveSection, SendSection, Ssrc};
 use crate::subscription::Sink;
 
 impl Engine {

@@ -4,10 +4,12 @@ use shared::media::MediaKind;
 
 use super::Engine;
 use super::hosted::{Hosted, Stream};
-use crate::command::{Event, ExtensionIds, PublicationId, ReceiveSection, RoomId, TransportId};
+use crate::command::Event;
 use crate::demux::Discard;
+use crate::id::{PublicationId, RoomId, TransportId};
 use crate::key::{Keyed, PublicationKey};
 use crate::publication::{Origin, Publication};
+use crate::section::{ExtensionIds, ReceiveSection};
 use crate::twcc::TwccRecorder;
 
 /// SSRCs that one transport may bind.

@@ -12,14 +12,16 @@ use super::serving::{Serving, Stage};
 use super::{Engine, PATH_TAKEN};
 use crate::audio::parse_audio_level;
 use crate::codec::{Vp8Descriptor, is_keyframe_start};
-use crate::command::{Event, Mid, Rid, Ssrc, TransportId};
+use crate::command::Event;
 use crate::demux::{Discard, PacketKind};
 use crate::history::PacketInfo;
 use crate::ice::{StunRefusal, is_response, local_ufrag_of};
+use crate::id::TransportId;
 use crate::key::TransportKey;
+use crate::path::Path;
 use crate::rtp::{RtpView, header_len};
 use crate::run::{SendArena, Transmit};
-use crate::transport::Path;
+use crate::section::{Mid, Rid, Ssrc};
 
 /// Addresses from which one transport may have been checked.
 const PATHS_MAX: usize = 16;

@@ -3,52 +3,13 @@
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use super::Engine;
 use super::hosted::Stream;
-use crate::command::{
-    ChannelOpener, Command, DtlsRole, Event, Fingerprint, IceCredentials, PublicationId, ReceiveSection, RoomId,
-    SendSection, Ssrc, SubscriptionId, TransportId,
-};
-use crate::rewrite::Rewriter;
+use crate::command::{Command, Event};
+use crate::id::TransportId;
+use crate::parameters::{ChannelOpener, IceCredentials};
 use crate::run::{SendArena, Transmit};
-
-/// One client's transport, with what it publishes and what it gets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TransportState {
-    pub transport: TransportId,
-    pub room: RoomId,
-    /// The client's certificate, if its description has come.
-    pub fingerprint: Option<Fingerprint>,
-    /// The client's, by that description.
-    pub remote: Option<IceCredentials>,
-    /// Ours. DTLS starts anew elsewhere, in the role that the descriptions agreed on.
-    pub role: DtlsRole,
-    pub publications: Vec<PublicationState>,
-    pub subscriptions: Vec<SubscriptionState>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PublicationState {
-    pub publication: PublicationId,
-    pub section: ReceiveSection,
-    pub muted: bool,
-    /// Of each layer that flowed: its SSRC and the extended number received last.
-    pub layers: Vec<Option<(Ssrc, u64)>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SubscriptionState {
-    pub subscription: SubscriptionId,
-    pub publication: PublicationId,
-    pub section: SendSection,
-    pub paused: bool,
-    pub layer_max: u8,
-    /// The numbers and offsets of what was sent.
-    pub rewriter: Rewriter,
-    pub rtx_next: u64,
-}
+use crate::snapshot::{PublicationState, SubscriptionState, TransportState};
 
 impl Engine {
     pub(super) fn export(&mut self, transport: TransportId) {

@@ -6,10 +6,11 @@ use shared::media::MediaKind;
 
 use super::Engine;
 use super::serving::{Serving, Stage};
-use crate::command::{PublicationId, SendSection, SubscriptionId, TransportId};
 use crate::demux::Discard;
+use crate::id::{PublicationId, SubscriptionId, TransportId};
 use crate::key::{PublicationKey, SubscriptionKey};
 use crate::publication::Publication;
+use crate::section::SendSection;
 use crate::subscription::{Sink, Subscription};
 
 impl Engine {

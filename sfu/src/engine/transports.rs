@@ -10,14 +10,19 @@ use super::budget::Budget;
 use super::hosted::Hosted;
 use super::load::Sender;
 use super::subscriptions::provide_start;
-use crate::command::{ChannelOpener, Event, ExtensionIds, IceCredentials, RoomId, TransportEnd, TransportId};
+use crate::command::Event;
 use crate::demux::Discard;
 use crate::downlink::Downlink;
+use crate::id::{RoomId, TransportId};
 use crate::key::{PublicationKey, TransportKey};
+use crate::keying::KeyingMaterial;
+use crate::parameters::{ChannelOpener, IceCredentials, TransportEnd};
+use crate::path::{Path, Via};
 use crate::publication::{Origin, Publication};
 use crate::run::{SendArena, Transmit};
+use crate::section::ExtensionIds;
 use crate::srtp::{SrtpReceiver, SrtpSender};
-use crate::transport::{KeyingMaterial, Path, Transport, TransportOutput, Via};
+use crate::transport::{Transport, TransportOutput};
 
 impl Engine {
     pub(super) fn open_transport(

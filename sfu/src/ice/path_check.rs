@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::transport::Path;
+use crate::path::Path;
 
 /// Until it has answered, an address gets at most so many times the bytes that came from there (RFC 9000, section 8.1).
 pub(crate) const AMPLIFICATION_MAX: usize = 3;
@@ -85,7 +85,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::transport::Via;
+    use crate::path::Via;
 
     const UFRAGS: (&str, &str) = ("ours", "theirs");
 

@@ -5,8 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use ring::hmac;
 
-use super::StunRefusal;
-
 const MAGIC_COOKIE: u32 = 0x2112_A442;
 const HEADER_LENGTH: usize = 20;
 /// Longest message we read. Checks are about 100 bytes; RFC 8489 wants them below the path's MTU.
@@ -34,6 +32,39 @@ const COMPREHENSION_OPTIONAL: u16 = 0x8000;
 const CHECK_PRIORITY: u32 = (110 << 24) | (65_535 << 8) | 255;
 /// Unknown attributes named in a 420; a client that sends more learns of the rest later.
 const UNKNOWN_MAX: usize = 8;
+
+/// Why a STUN message was not accepted as a check. For some there is a reply all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum StunRefusal {
+    #[error("not a well-formed STUN message")]
+    Malformed,
+    #[error("wrong FINGERPRINT")]
+    WrongFingerprint,
+    /// An error response, an indication, or another method.
+    #[error("not a binding request")]
+    NotARequest,
+    /// A response to no check of ours.
+    #[error("an answer to nothing")]
+    NotAsked,
+    /// Answered 400.
+    #[error("USERNAME or MESSAGE-INTEGRITY is missing")]
+    Unauthenticated,
+    /// Answered 401.
+    #[error("USERNAME is not of this transport")]
+    UnknownUsername,
+    /// Answered 401.
+    #[error("wrong MESSAGE-INTEGRITY")]
+    WrongIntegrity,
+    /// In order, but one of too many.
+    #[error("too many checks")]
+    TooMany,
+    /// Answered 420.
+    #[error("an attribute that must be understood is not")]
+    UnknownAttribute,
+    /// The client claims to be controlled, which only we are. Answered 487.
+    #[error("role conflict")]
+    RoleConflict,
+}
 
 /// What an agent needs to know of a message.
 pub(super) struct StunMessage<'a> {

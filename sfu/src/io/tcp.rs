@@ -11,7 +11,7 @@ use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::udp::{Sharing, bind_shared};
-use crate::command::TransportId;
+use crate::id::TransportId;
 
 /// Connections that a worker keeps.
 pub const CONNECTIONS_MAX: usize = 4096;

@@ -9,9 +9,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tracing::warn;
 
 use super::epoll::check;
+use crate::path::Via;
 use crate::run::{Message, Transmit};
 use crate::stats::Losses;
-use crate::transport::Via;
 
 /// Socket buffers: the default of 208 KiB holds 92 video packets or 24 runs.
 const BUFFER_WANTED: usize = 8 << 20;

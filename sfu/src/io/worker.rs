@@ -20,12 +20,13 @@ use super::tcp::{
 };
 use super::udp::{Outlet, ReceiveBatch, UdpSocket};
 use super::{Board, Config, Handed, Inboxes, Instruction, Neighbour};
-use crate::command::{Command, Event, RoomId};
+use crate::command::{Command, Event};
 use crate::demux::{Discard, PacketKind};
 use crate::engine::Engine;
 use crate::ice::{is_response, local_ufrag_of, worker_of};
+use crate::id::RoomId;
+use crate::path::{Path, Via};
 use crate::run::{SendArena, Transmit};
-use crate::transport::{Path, Via};
 
 /// Batches read from one socket in a turn, so that a flood cannot keep others waiting.
 const BATCHES_MAX: usize = 8;

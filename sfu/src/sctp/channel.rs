@@ -3,7 +3,7 @@
 use rtc_datachannel::message::message_channel_open::ChannelType;
 use rtc_sctp::{ReliabilityType, StreamId};
 
-use crate::command::{DataChannel, DtlsRole};
+use crate::parameters::{DataChannel, DtlsRole};
 
 pub(super) const CHANNELS: [DataChannel; 3] = [DataChannel::Reliable, DataChannel::Lossy, DataChannel::DataTrack];
 

@@ -14,7 +14,7 @@ const CHUNKS_MAX: usize = 128;
 /// receive window at sixteen bytes each. Each number of a FORWARD-TSN is a step, and each chunk out of order is kept.
 const TSN_AHEAD_MAX: u32 = 16_384;
 /// Streams of one reset (RFC 6525, section 4.1): as many as there may be.
-const RESET_STREAMS_MAX: usize = super::STREAMS_MAX;
+const RESET_STREAMS_MAX: usize = super::limits::STREAMS_MAX;
 /// Stream resets that may wait until all that the client has sent before has arrived. The library answers each of them
 /// anew at every chunk until then; a client has one at a time (RFC 6525, section 5.1.1), and repeats it.
 const EARLY_RESETS_MAX: usize = 8;

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::RECEIVE_WINDOW;
 use super::inspect::{acknowledgement_in, data_in, number};
+use super::limits::RECEIVE_WINDOW;
 
 /// Bytes that a message or a packet takes beside its payload, at most.
 const OVERHEAD: usize = 128;

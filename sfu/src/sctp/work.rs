@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::RECEIVE_WINDOW;
+use super::limits::RECEIVE_WINDOW;
 
 /// Steps of one association in a second: a hundredth or two of a core. A hundred megabits a second with the losses of a
 /// bad line take half of it.
