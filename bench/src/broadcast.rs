@@ -163,7 +163,7 @@ impl Broadcast {
         for datagram in frame {
             self.engine.receive(self.now, path(PUBLISHER.0), datagram, &mut self.out);
         }
-        self.engine.forward(self.now, &mut self.out);
+        while self.engine.forward(self.now, &mut self.out).is_some() {}
         self.engine.expire(self.now, &mut self.out);
         self.settle();
     }

@@ -1,6 +1,6 @@
 //! All media state of one worker: a table of contents that calls the stages.
 //!
-//! A turn is: [`Engine::receive`] for everything that has arrived, [`Engine::forward_some`] for what follows from it,
+//! A turn is: [`Engine::receive`] for everything that has arrived, [`Engine::forward`] for what follows from it,
 //! [`Engine::expire`] for what time brings. Time and bytes are parameters; the shell in [`crate::io`] owns
 //! clock and sockets.
 //!

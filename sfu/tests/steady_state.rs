@@ -73,7 +73,7 @@ fn forward(world: &mut World, frame: &mut [Vec<u8>]) {
     for datagram in frame {
         world.engine.receive(world.now, path, datagram, &mut world.out);
     }
-    world.engine.forward(world.now, &mut world.out);
+    while world.engine.forward(world.now, &mut world.out).is_some() {}
     world.out.flush();
     while world.engine.poll_event().is_some() {}
 }

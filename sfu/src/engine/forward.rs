@@ -66,21 +66,10 @@ impl<T: Transmit> Exits<'_, T> {
 }
 
 impl Engine {
-    /// Sends on everything that has arrived, at once.
-    pub fn forward<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for kind in [MediaKind::Audio, MediaKind::Video] {
-            while let Some(key) = self.backlog.of(kind).pop_front() {
-                let Some(publication) = self.publications.get_mut(key) else { continue };
-                publication.pending_since = None;
-                while !self.fan_out(now, key, u64::MAX, out) {}
-            }
-        }
-    }
-
     /// Sends on a part of what has arrived, audio first, and tells when to be called again: `None` if nothing is left.
     ///
     /// Publications take turns. Between two calls the caller receives, so that what arrives meanwhile gets its turn.
-    pub fn forward_some<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) -> Option<Instant> {
+    pub fn forward<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) -> Option<Instant> {
         let mut again: Option<Instant> = None;
         for kind in [MediaKind::Audio, MediaKind::Video] {
             // Each kind has a share of its own, so that no flood of one keeps the other from flowing.

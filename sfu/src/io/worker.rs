@@ -163,7 +163,7 @@ impl Worker {
             return None;
         }
         self.take_over(now);
-        let mut again = self.engine.forward_some(now, &mut self.out);
+        let mut again = self.engine.forward(now, &mut self.out);
         if !self.unread.is_empty() {
             again = Some(now);
         }

@@ -303,13 +303,17 @@ impl World {
     }
 
     pub fn turn(&mut self) {
-        self.engine.forward(self.now, &mut self.out);
+        // The beginning of a frame may wait for its end: not here.
+        let mut now = self.now;
+        while let Some(again) = self.engine.forward(now, &mut self.out) {
+            now = again;
+        }
         self.settle();
     }
 
     /// A worker's turn: tells when it wants the next one.
     pub fn turn_in_part(&mut self) -> Option<Instant> {
-        let again = self.engine.forward_some(self.now, &mut self.out);
+        let again = self.engine.forward(self.now, &mut self.out);
         self.settle();
         again
     }
