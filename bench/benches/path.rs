@@ -93,7 +93,7 @@ fn rewrite_and_copy(bencher: Bencher) {
     let mut subscriptions: Vec<Subscription> = (0..KEYS)
         .map(|number| {
             let mut subscription =
-                Subscription::new(now, SubscriptionId(number), Key::NONE, Sink::Local, sent(number), &source);
+                Subscription::new(now, SubscriptionId(number), Key::NONE, Sink::Local, sent(number), &source, (1, 1));
             subscription.start(now, &info(1));
             subscription
         })
@@ -187,7 +187,7 @@ fn stun_check(bencher: Bencher) {
     let (now, from) = (Instant::now(), Path { remote: ([10, 0, 0, 1], 5_000).into(), via: Via::Udp(0) });
     let local = IceCredentials { ufrag: "00abcdef".to_owned(), password: "p".repeat(32) };
     let check = binding_request(&local);
-    let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, &Certificate::generate(), now);
+    let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, &Certificate::generate(), 1);
     let mut reply = Vec::with_capacity(256);
     bencher.bench_local(|| {
         transport.on_stun(now, from, black_box(&check), &mut reply).expect("a valid check");
@@ -274,7 +274,7 @@ fn dtls(role: DtlsRole, certificate: &Certificate) -> Transport {
     let (now, from) = (Instant::now(), client_path());
     let local = IceCredentials { ufrag: "00abcdef".to_owned(), password: "p".repeat(32) };
     let check = binding_request(&local);
-    let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, certificate, now);
+    let mut transport = Transport::new(TransportId(1), local, ChannelOpener::Client, certificate, 1);
     transport.set_dtls_role(now, role);
     transport.on_stun(now, from, &check, &mut Vec::new()).expect("a valid check");
     transport

@@ -123,7 +123,7 @@ impl Broadcast {
     /// `subscribers` viewers of what `publisher` sends.
     pub fn new(profile: SrtpProfile, subscribers: u64, publisher: &mut Publisher) -> Self {
         let now = Instant::now();
-        let engine = Engine::new(Certificate::generate(), EngineConfig::default(), now);
+        let engine = Engine::new(Certificate::generate(), EngineConfig::default(), 1, now);
         let mut broadcast = Self { engine, out: SendArena::new(Nowhere), now };
         broadcast.join(profile, PUBLISHER);
         let publish = Command::Publish { publication: PUBLICATION, transport: PUBLISHER, section: received() };

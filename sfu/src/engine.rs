@@ -37,6 +37,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use self::backlog::Backlog;
 use self::clock::MediaClock;
 use self::hosted::Hosted;
@@ -75,6 +78,7 @@ pub struct Engine {
     config: EngineConfig,
     certificate: Certificate,
     epoch: Instant,
+    rng: StdRng,
     transports: Keyed<TransportId, Hosted>,
     publications: Keyed<PublicationId, Publication>,
     subscriptions: Keyed<SubscriptionId, Subscription>,
@@ -107,11 +111,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new(certificate: Certificate, config: EngineConfig, now: Instant) -> Self {
+    /// An engine without transports. From `seed` follow all random numbers that are not secret: SSRCs of ours, the first
+    /// numbers of streams, transactions of checks.
+    pub fn new(certificate: Certificate, config: EngineConfig, seed: u64, now: Instant) -> Self {
         Self {
             config,
             certificate,
             epoch: now,
+            rng: StdRng::seed_from_u64(seed),
             transports: Keyed::default(),
             publications: Keyed::default(),
             subscriptions: Keyed::default(),

@@ -227,7 +227,7 @@ fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn stun(bytes: &[u8]) {
     let local = IceCredentials { ufrag: "00fuzz".into(), password: "a-password-of-the-corpus".into() };
     let from = Path { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), via: Via::Udp(0) };
-    let mut agent = IceAgent::new(local);
+    let mut agent = IceAgent::new(local, 1);
     let mut reply = Vec::new();
     let ufrag = ice::local_ufrag_of(bytes);
     if let Ok(outcome) = agent.on_stun(Instant::now(), from, bytes, &mut reply) {

@@ -13,7 +13,8 @@ mod stun;
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use ring::hmac;
 
 use self::path_check::{AMPLIFICATION_MAX, PathCheck};
@@ -139,6 +140,8 @@ enum Nomination {
 
 /// The ICE-lite agent of one transport.
 pub(crate) struct IceAgent {
+    /// What the random numbers of the next check follow from.
+    seed: u64,
     current: Local,
     /// Credentials from before a restart: they serve until a check with the current ones nominates.
     previous: Option<Local>,
@@ -160,8 +163,9 @@ pub(crate) struct IceAgent {
 }
 
 impl IceAgent {
-    pub(crate) fn new(local: IceCredentials) -> Self {
+    pub(crate) fn new(local: IceCredentials, seed: u64) -> Self {
         Self {
+            seed,
             current: Local::new(local),
             previous: None,
             remote: None,
@@ -264,7 +268,7 @@ impl IceAgent {
         let key = key_of(&self.remote_of(check)?.password);
         let (ours, theirs) = &check.ufrags;
         StunWriter::new(BINDING_REQUEST, check.transaction, out)
-            .check(&format!("{theirs}:{ours}"), rand::random())
+            .check(&format!("{theirs}:{ours}"), check.tie_breaker)
             .finish(Some(&key));
         let check = self.unproven.as_mut()?;
         check.transmit(now, out.len()).then_some(check.path)
@@ -356,7 +360,9 @@ impl IceAgent {
         if !(is_elsewhere && self.settled && needs_proof(from)) {
             (self.path, self.unproven) = (Some((from, Nomination::Nominated)), None);
         } else if self.unproven.as_ref().is_none_or(|check| check.path != from) {
-            self.unproven = Some(Box::new(PathCheck::new(from)));
+            let mut rng = StdRng::seed_from_u64(self.seed);
+            self.unproven = Some(Box::new(PathCheck::new(from, &mut rng)));
+            self.seed = rng.random();
         }
     }
 

@@ -120,6 +120,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// `first` and `rtx_first` are random: the first numbers of its packets and of retransmissions (RFC 3550, section 5.1).
     pub fn new(
         now: Instant,
         id: SubscriptionId,
@@ -127,6 +128,7 @@ impl Subscription {
         sink: Sink,
         section: SendSection,
         source: &[PayloadCodec],
+        (first, rtx_first): (u16, u16),
     ) -> Self {
         let kind = source.first().map_or(MediaKind::Video, |codec| codec.codec.kind());
         let mut subscription = Self {
@@ -138,10 +140,10 @@ impl Subscription {
             layer_max: u8::MAX,
             wanted: LayerId::whole(0),
             playout: Playout::Waiting,
-            rewriter: Rewriter::new(rand::random()),
+            rewriter: Rewriter::new(first),
             mappings: ArrayVec::new(),
             kind,
-            rtx_next: u64::from(rand::random::<u16>() & 0x7fff),
+            rtx_next: u64::from(rtx_first & 0x7fff),
             rtx_budget: RTX_BUDGET,
             rtx_refilled: now,
             packets: 0,
@@ -594,7 +596,7 @@ mod tests {
             cname: "PA_a".into(),
             strips_trailers: false,
         };
-        Subscription::new(now, SubscriptionId(1), Key::NONE, Sink::Local, section, &[VP8])
+        Subscription::new(now, SubscriptionId(1), Key::NONE, Sink::Local, section, &[VP8], (7, 8))
     }
 
     /// A frame of one packet; those with odd numbers are of the second temporal layer.

@@ -74,17 +74,17 @@ impl Transport {
     /// A transport that waits for the client's checks, for as long as its room likes. It is the DTLS server, as towards
     /// every offer, until [`Self::set_dtls_role`] says otherwise.
     ///
-    /// Nothing is timed until the first check, so the time of creation does not matter yet.
+    /// Nothing is timed until the first check. From `seed` follow the random numbers of our own checks.
     pub fn new(
         id: TransportId,
         local: IceCredentials,
         opener: ChannelOpener,
         certificate: &Certificate,
-        _now: Instant,
+        seed: u64,
     ) -> Self {
         Self {
             id,
-            ice: IceAgent::new(local),
+            ice: IceAgent::new(local, seed),
             dtls: Dtls::new(DtlsRole::Server, certificate),
             sctp: Sctp::new(opener),
             security: Security::Handshaking,

@@ -97,7 +97,7 @@ impl World {
         let now = support::epoch();
         let mut world = Self {
             now,
-            engine: Engine::new(certificate, config, now),
+            engine: Engine::new(certificate, config, 1, now),
             out: SendArena::new(Wire::default()),
             members: Vec::new(),
             to_server: VecDeque::new(),

@@ -39,13 +39,8 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes on the heap that go with the world's transport.
 fn heap_of_transport(world: &mut World) -> usize {
-    let fresh = Transport::new(
-        TransportId(2),
-        ice::new_credentials(0),
-        ChannelOpener::Client,
-        &Certificate::generate(),
-        world.now,
-    );
+    let fresh =
+        Transport::new(TransportId(2), ice::new_credentials(0), ChannelOpener::Client, &Certificate::generate(), 2);
     let transport = mem::replace(&mut world.transport, fresh);
     let before = LIVE.get();
     drop(transport);

@@ -100,7 +100,7 @@ fn held(viewers: u64) -> usize {
         forward(&mut world, frame);
     }
     assert_eq!(world.engine.stats.rtp_sent, 150 * 8 * viewers);
-    let fresh = Engine::new(Certificate::generate(), EngineConfig::default(), world.now);
+    let fresh = Engine::new(Certificate::generate(), EngineConfig::default(), 1, world.now);
     let engine = std::mem::replace(&mut world.engine, fresh);
     let before = LIVE.get();
     drop(engine);

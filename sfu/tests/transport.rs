@@ -380,7 +380,7 @@ impl Agent {
     fn new() -> Self {
         let (now, local) = (std::time::Instant::now(), ice::new_credentials(3));
         let transport =
-            Transport::new(TransportId(1), local.clone(), ChannelOpener::Client, &Certificate::generate(), now);
+            Transport::new(TransportId(1), local.clone(), ChannelOpener::Client, &Certificate::generate(), 1);
         Self { transport, local, now, reply: Vec::new() }
     }
 

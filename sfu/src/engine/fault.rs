@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use rand::RngExt;
+
 use super::Engine;
 use super::serving::{Serving, Stage};
 use crate::command::Event;
@@ -34,7 +36,7 @@ impl Engine {
     ///
     /// Returns what was there before, whose destructors may panic like the rest of it.
     pub fn restart(&mut self, now: Instant) -> Engine {
-        let mut fresh = Engine::new(self.certificate.clone(), self.config, now);
+        let mut fresh = Engine::new(self.certificate.clone(), self.config, self.rng.random(), now);
         fresh.stats = std::mem::take(&mut self.stats);
         fresh.stats.panics += 1;
         fresh.stats.restarts += 1;

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use rand::RngExt;
 use shared::media::MediaKind;
 
 use super::Engine;
@@ -46,7 +47,8 @@ impl Engine {
             self.subscriptions[key].renegotiate(section, &publication.section.codecs);
             return None;
         }
-        let mut subscription = Subscription::new(now, id, publication_key, sink, section, &publication.section.codecs);
+        let mut subscription =
+            Subscription::new(now, id, publication_key, sink, section, &publication.section.codecs, self.rng.random());
         aim(now, &mut subscription, publication);
         let key = self.subscriptions.insert(subscription);
         self.subscription_keys.insert(id, key);

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
+use rand::RngExt;
 use tracing::debug;
 
 use super::Engine;
@@ -38,13 +39,13 @@ impl Engine {
             return;
         }
         let ufrag = local.ufrag.clone();
-        let mut transport = Box::new(Transport::new(id, local, opener, &self.certificate, now));
+        let mut transport = Box::new(Transport::new(id, local, opener, &self.certificate, self.rng.random()));
         transport.set_datachannel_slow_threshold(self.config.datachannel_slow_threshold);
         let key = self.transports.insert(Hosted {
             id,
             room,
             transport,
-            downlink: Downlink::new(rand::random()),
+            downlink: Downlink::new(self.rng.random()),
             receiver: None,
             paths: Vec::new(),
             ufrags: vec![ufrag.clone()],

@@ -6,6 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
+use rand::rngs::StdRng;
+
 use crate::path::Path;
 
 /// Until it has answered, an address gets at most so many times the bytes that came from there (RFC 9000, section 8.1).
@@ -23,6 +26,8 @@ pub(super) type TransactionId = [u8; 12];
 pub(super) struct PathCheck {
     pub path: Path,
     pub transaction: TransactionId,
+    /// Of ICE-CONTROLLED (RFC 8445, section 7.1.3).
+    pub tie_breaker: u64,
     /// Ours and the client's, as its last check from there had them. During an ICE restart each side may be a generation
     /// behind, and the client refuses a check with others than those of its pair.
     pub ufrags: (String, String),
@@ -35,10 +40,11 @@ pub(super) struct PathCheck {
 }
 
 impl PathCheck {
-    pub fn new(path: Path) -> Self {
+    pub fn new(path: Path, rng: &mut StdRng) -> Self {
         Self {
             path,
-            transaction: rand::random(),
+            transaction: rng.random(),
+            tie_breaker: rng.random(),
             ufrags: Default::default(),
             allowance: 0,
             transmissions: 0,
@@ -82,6 +88,7 @@ impl PathCheck {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
@@ -90,7 +97,8 @@ mod tests {
     const UFRAGS: (&str, &str) = ("ours", "theirs");
 
     fn check() -> PathCheck {
-        PathCheck::new(Path { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), via: Via::Udp(0) })
+        let path = Path { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), via: Via::Udp(0) };
+        PathCheck::new(path, &mut StdRng::seed_from_u64(1))
     }
 
     /// Bytes that go out until `end`, and how many transmissions they are.

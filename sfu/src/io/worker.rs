@@ -96,7 +96,7 @@ impl Worker {
         let now = Instant::now();
         Ok(Self {
             index,
-            engine: Engine::new(config.certificate.clone(), config.engine, now),
+            engine: Engine::new(config.certificate.clone(), config.engine, rand::random(), now),
             out: SendArena::new(Outlet::new(&sockets)),
             epoll,
             sockets,

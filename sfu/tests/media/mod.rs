@@ -224,10 +224,16 @@ pub fn vp8(keyframe: bool, first: bool, picture_id: u16, length: usize) -> Vec<u
 
 impl World {
     pub fn new() -> Self {
+        let seed = rand::random();
+        println!("seed {seed}");
+        Self::with_seed(seed)
+    }
+
+    pub fn with_seed(seed: u64) -> Self {
         let now = Instant::now();
         Self {
             now,
-            engine: Engine::new(Certificate::generate(), EngineConfig::default(), now),
+            engine: Engine::new(Certificate::generate(), EngineConfig::default(), seed, now),
             out: SendArena::new(Wire::default()),
             events: Vec::new(),
             clients: HashMap::new(),

@@ -580,7 +580,7 @@ impl World {
     pub fn with_client(opener: ChannelOpener, seed: u64, client: Client) -> Self {
         let now = epoch();
         let local = ice::new_credentials(0);
-        let mut transport = Transport::new(TransportId(1), local.clone(), opener, &Certificate::generate(), now);
+        let mut transport = Transport::new(TransportId(1), local.clone(), opener, &Certificate::generate(), seed);
         transport.set_remote_credentials(now, remote_credentials());
         if client.setup == Setup::Passive {
             transport.set_dtls_role(now, DtlsRole::Client);
