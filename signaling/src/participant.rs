@@ -18,7 +18,7 @@ use crate::budget::Debt;
 use crate::id::{ConnectionId, DescriptionId};
 use crate::join::Mode;
 use crate::negotiation::Negotiation;
-use crate::presence::HearsOf;
+use crate::presence::Interest;
 use crate::quirks::Quirks;
 use crate::token::Grants;
 
@@ -74,7 +74,7 @@ pub struct SessionState {
     pub policy: SubscriptionPolicy,
     /// Wanted tracks whose publisher does not permit it, as told to the client.
     pub denied: BTreeSet<TrackSid>,
-    pub hears_of: HearsOf,
+    pub interest: Interest,
     /// While not everybody is told of it: those who are, all the same.
     pub acquainted: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.

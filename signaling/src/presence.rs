@@ -1,32 +1,33 @@
-//! Who is told of whom. What follows from it in large rooms is in `room/audience.rs`.
+//! Which participants are sent updates about which (interest management). What follows from it in large rooms is in
+//! `room/audience.rs`.
 
 use serde::{Deserialize, Serialize};
 
-/// Who is told of a member.
+/// Who is sent updates about a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Presence {
     /// Everybody.
     Announced,
-    /// It came while the room was small, and only listens: those are told who came so, too, who publish or administer,
-    /// and whom it sent data to.
+    /// Those who joined while the room was small as well, those who publish or administer, and those it sent data to. It
+    /// joined while the room was small, and only listens.
     Early,
-    /// One of a large audience: only those are told who publish or administer, and whom it sent data to.
+    /// Only those who publish or administer, and those it sent data to. It is one of a large audience.
     Audience,
 }
 
-/// Whom a participant is told of.
+/// About whom a participant is sent updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HearsOf {
-    /// Also of the audience: it publishes, administers, or is an agent or recorder. It remains so.
+pub enum Interest {
+    /// Everybody, the audience too: it publishes, administers, or is an agent or recorder. It remains so.
     Everybody,
-    /// Of the announced, and of those who came while the room was small, as it did itself.
+    /// The announced, and those who joined while the room was small, as it did itself.
     Early,
-    /// Those only who are announced to everybody.
+    /// Only those who are announced to everybody.
     Announced,
 }
 
-impl HearsOf {
-    /// Whether it is told of members with this presence.
+impl Interest {
+    /// Whether it is sent updates about members with this presence.
     pub fn includes(self, presence: Presence) -> bool {
         match (self, presence) {
             (Self::Everybody, _) | (_, Presence::Announced) | (Self::Early, Presence::Early) => true,

@@ -3,8 +3,8 @@
 //! `pbjson`'s code in `livekit-protocol` reads the canonical spelling and little else: it refuses `60.0`, `6e1` and
 //! numbers of enums that are newer than itself. `prost-reflect` reads from descriptors, so open enums, both base64
 //! alphabets, both spellings of names and nulls are its work; it lacks fractions and exponents in quoted integers and
-//! takes a field that is there twice, so [`normalize`] goes before it. Answers of the server APIs are another dialect,
-//! which is in [`crate::api`].
+//! takes a field that is there twice, so `normalize` goes before it. Answers of the server APIs are another dialect,
+//! which is in `api`.
 //!
 //! `livekit.binpb` describes the messages. It is made of the `.proto` files in the crate `livekit-protocol`, in their
 //! directory, by `protoc --include_imports --descriptor_set_out=livekit.binpb livekit_room.proto

@@ -24,7 +24,7 @@ use crate::id::ConnectionId;
 use crate::join::{Join, JoinError, Mode};
 use crate::negotiation::{LocalTransport, Negotiation, Role};
 use crate::participant::{OnResume, Participant, SessionState, SubscriptionPolicy, Transient, Transport};
-use crate::presence::{HearsOf, Presence};
+use crate::presence::{Interest, Presence};
 use crate::quirks::{Quirk, Quirks};
 use crate::settings::exceeds;
 use crate::wire::{self, Others, Outgoing};
@@ -91,7 +91,7 @@ impl Room {
         let mut state = self.context.new_session(ParticipantSid::generate(), join);
         let presence = self.presence_of_newcomer(&state, replaced);
         if presence == Presence::Early {
-            state.hears_of = HearsOf::Early;
+            state.interest = Interest::Early;
         }
         let (sid, recorder) = (state.sid.clone(), state.is_recorder());
         let context = &mut self.context;
@@ -118,16 +118,16 @@ impl Room {
         sid
     }
 
-    /// What a newcomer is told first. Most hear of the same others, who are described once for all of them.
+    /// Sends a newcomer its first message. Most see the same others, who are described once for all of them.
     fn welcome(&mut self, now: Now, sid: &ParticipantSid, debt: Debt) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
         participant.take_over_debt(now, context, debt);
         let (connection, response) = (participant.transient.connection, context.join_response(&participant.state));
         let described = context.view.member(sid).is_some_and(Member::is_announced);
-        let others = match participant.state.hears_of {
-            HearsOf::Announced if !described => context.announced(),
-            hears_of @ (HearsOf::Announced | HearsOf::Early | HearsOf::Everybody) => {
-                let others = self.visible_to(sid, hears_of).filter(|info| info.sid != sid.as_str());
+        let others = match participant.state.interest {
+            Interest::Announced if !described => context.announced(),
+            interest @ (Interest::Announced | Interest::Early | Interest::Everybody) => {
+                let others = self.visible_to(sid, interest).filter(|info| info.sid != sid.as_str());
                 Arc::new(Others::new(others.cloned().collect()))
             }
         };
@@ -137,17 +137,17 @@ impl Room {
         });
     }
 
-    /// Everybody whom `sid`, who hears of so many, is told of, itself included.
+    /// Everybody whom `sid`, with this interest, sees, itself included.
     fn visible_to<'a>(
         &'a self,
         sid: &'a ParticipantSid,
-        hears_of: HearsOf,
+        interest: Interest,
     ) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
         let is_acquainted = |other: &ParticipantSid| {
             self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
         };
         let is_visible = move |other: &ParticipantSid, member: &Member| {
-            member.is_told_to(hears_of) || (!member.hidden && is_acquainted(other))
+            member.is_visible_to(interest) || (!member.hidden && is_acquainted(other))
         };
         let members = self.context.view.members.iter();
         members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
@@ -218,16 +218,16 @@ impl Room {
     fn welcome_back(&mut self, now: Now, sid: &ParticipantSid) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
         participant.transient.quality_sent.clear();
-        let (quirks, hears_of) = (participant.state.quirks, participant.state.hears_of);
+        let (quirks, interest) = (participant.state.quirks, participant.state.interest);
         if !quirks.has(Quirk::NoReconnectResponse) {
             let response = context.reconnect_response(&participant.state);
             participant.send(context, response);
         }
         let mut everybody = Vec::new();
         if !quirks.has(Quirk::NoDeparturesOnResume) {
-            everybody.extend(self.departed(hears_of));
+            everybody.extend(self.departed(interest));
         }
-        everybody.extend(self.visible_to(sid, hears_of).cloned());
+        everybody.extend(self.visible_to(sid, interest).cloned());
         self.with(sid, |participant, context| {
             participant.send(context, wire::update(everybody));
             let room = wire::room_update(&context.view.room);
@@ -295,13 +295,13 @@ impl Context {
             settings: BTreeMap::new(),
             policy: SubscriptionPolicy::default(),
             denied: Default::default(),
-            hears_of: HearsOf::Announced,
+            interest: Interest::Announced,
             acquainted: Default::default(),
             last_reliable: 0,
             active: false,
         };
         if state.is_in_charge() {
-            state.hears_of = HearsOf::Everybody;
+            state.interest = Interest::Everybody;
         }
         state
     }

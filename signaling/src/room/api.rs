@@ -96,7 +96,7 @@ impl Room {
         }
         self.unpublish_forbidden(now, sid);
         if in_charge {
-            self.hear_of_everybody(sid);
+            self.widen_interest(sid);
         }
         self.announce(now, sid, Urgency::Now);
         if was_hidden && !is_hidden {

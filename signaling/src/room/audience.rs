@@ -1,13 +1,13 @@
 //! Viewers of a large room are not announced to each other.
 //!
-//! Telling everybody of everybody costs messages and bytes by the square of a room's size. So in a room of more than
-//! `room.audience_threshold` participants a newcomer is one of the audience ([`Presence::Audience`]): only those hear of
-//! it who publish, administer, or are agents or recorders ([`HearsOf::Everybody`]), in batches, and whom it sends data
-//! to, before the data. It is announced to everybody, once and for good, when it publishes, sends data to everybody, or
-//! is changed by the server API.
+//! Updates from everybody to everybody cost messages and bytes by the square of a room's size. So in a room of more than
+//! `room.audience_threshold` participants a newcomer is one of the audience ([`Presence::Audience`]). Updates about it go,
+//! in batches, to those who publish, administer, or are agents or recorders ([`Interest::Everybody`]), and to those it
+//! sends data to, before the data. It is announced to everybody, once and for good, when it publishes, sends data to
+//! everybody, or is changed by the server API.
 //!
-//! Who came while the room was small ([`Presence::Early`]) is known to the others who did ([`HearsOf::Early`]) and is a
-//! stranger to the audience in the same way. So what a newcomer of a large room is told does not depend on its size.
+//! Those who joined while the room was small ([`Presence::Early`]) know each other ([`Interest::Early`]); the audience does
+//! not know them either. So what a newcomer of a large room is sent does not depend on the room's size.
 
 use livekit_protocol as proto;
 use shared::id::ParticipantSid;
@@ -18,11 +18,11 @@ use super::updates::Urgency;
 use super::view::Change;
 use crate::id::ConnectionId;
 use crate::participant::{ACQUAINTED_MAX, SessionState};
-use crate::presence::{HearsOf, Presence};
+use crate::presence::{Interest, Presence};
 use crate::wire;
 
 impl Room {
-    /// How a newcomer comes in. `replaced`: its earlier session, which those who know of it believe to be still there.
+    /// The presence of a newcomer. `replaced`: that of its earlier session, which others still see.
     pub(super) fn presence_of_newcomer(&self, state: &SessionState, replaced: Option<Presence>) -> Presence {
         let threshold = self.context.config.audience_threshold as usize;
         let is_large = threshold > 0 && self.participants.len() >= threshold;
@@ -34,25 +34,25 @@ impl Room {
         }
     }
 
-    /// A participant becomes known to everybody. To tell them is left to the caller.
+    /// Makes a participant one that everybody knows. The caller sends the update.
     fn introduce(&mut self, sid: &ParticipantSid) {
         self.context.change(Change::Presence { sid: sid.clone(), presence: Presence::Announced });
         self.with(sid, |participant, _| participant.state.acquainted.clear());
     }
 
-    /// Whether some are not told of a participant that is not hidden.
-    fn is_stranger(&self, sid: &ParticipantSid) -> bool {
+    /// Whether a participant that is not hidden is unknown to some.
+    fn is_unknown_to_some(&self, sid: &ParticipantSid) -> bool {
         let Some(member) = self.context.view.member(sid).filter(|member| !member.hidden) else { return false };
         match member.presence {
             Presence::Announced => false,
-            Presence::Early => self.participants.values().any(|other| other.state.hears_of == HearsOf::Announced),
+            Presence::Early => self.participants.values().any(|other| other.state.interest == Interest::Announced),
             Presence::Audience => true,
         }
     }
 
-    /// Those who get data should know whom it is from. `to`: everybody if `None`.
+    /// Makes a sender known to those its data goes to. `to`: everybody if `None`.
     pub(super) fn introduce_sender(&mut self, now: Now, sid: &ParticipantSid, to: Option<&[ParticipantSid]>) {
-        if !self.is_stranger(sid) {
+        if !self.is_unknown_to_some(sid) {
             return;
         }
         match to {
@@ -61,23 +61,23 @@ impl Room {
         }
     }
 
-    /// Who publishes is known to everybody from now on, and hears of everybody. The caller announces it.
+    /// Makes a publisher known to everybody, and everybody known to it. The caller announces it.
     pub(super) fn introduce_publisher(&mut self, sid: &ParticipantSid) {
         if self.context.view.member(sid).is_some_and(|member| member.presence != Presence::Announced) {
             self.introduce(sid);
         }
-        self.hear_of_everybody(sid);
+        self.widen_interest(sid);
     }
 
-    /// Tells everybody of a participant whom some do not know.
+    /// Announces a participant to everybody, if some do not know it.
     pub(super) fn introduce_to_all(&mut self, now: Now, sid: &ParticipantSid) {
-        if self.is_stranger(sid) {
+        if self.is_unknown_to_some(sid) {
             self.introduce(sid);
             self.announce(now, sid, Urgency::Now);
         }
     }
 
-    /// Tells some of a participant whom they may not know.
+    /// Sends an update about a participant to those of `others` who do not know it.
     fn acquaint(&mut self, now: Now, sid: &ParticipantSid, others: &[ParticipantSid]) {
         let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get(sid)) else {
             return;
@@ -86,7 +86,7 @@ impl Room {
         let is_new = |other: &ParticipantSid| {
             // One of the audience is known to nobody until its batch is sent.
             let is_told = member.presence == Presence::Early
-                && self.participants.get(other).is_some_and(|other| other.state.hears_of.includes(Presence::Early));
+                && self.participants.get(other).is_some_and(|other| other.state.interest.includes(Presence::Early));
             other != sid && !is_told && !acquainted.contains(other)
         };
         let new: Vec<_> = others.iter().filter(|other| is_new(other)).cloned().collect();
@@ -104,21 +104,22 @@ impl Room {
         state.acquainted.iter().filter_map(|sid| self.connection_of(sid)).collect()
     }
 
-    /// From now on a participant hears of everybody, and first of those who are there and whom it did not hear of.
-    pub(super) fn hear_of_everybody(&mut self, sid: &ParticipantSid) {
+    /// Sends a participant updates about everybody from now on, first about members that it was sent none about.
+    pub(super) fn widen_interest(&mut self, sid: &ParticipantSid) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
-        let before = std::mem::replace(&mut participant.state.hears_of, HearsOf::Everybody);
-        if before == HearsOf::Everybody {
+        let before = std::mem::replace(&mut participant.state.interest, Interest::Everybody);
+        if before == Interest::Everybody {
             return;
         }
         let connection = participant.transient.connection;
         let members = context.view.members.iter();
-        let unknown = members.filter(|(other, member)| *other != sid && !member.hidden && !member.is_told_to(before));
+        let unknown =
+            members.filter(|(other, member)| *other != sid && !member.hidden && !member.is_visible_to(before));
         let infos: Vec<_> = unknown.map(|(_, member)| member.info.clone()).collect();
         self.send_updates(connection.as_slice(), infos);
     }
 
-    /// A room that has become small again, half the threshold, is one in which all know each other.
+    /// Makes all known to each other in a room that has become small again: half the threshold.
     pub(super) fn introduce_the_rest(&mut self) {
         if self.participants.len() > self.context.config.audience_threshold as usize / 2 {
             return;
@@ -129,11 +130,11 @@ impl Room {
             unknown.map(|(sid, member)| (sid.clone(), member.info.clone())).collect()
         };
         let (early, audience) = (of_presence(Presence::Early), of_presence(Presence::Audience));
-        let strangers = self.connections_where(|state| state.hears_of == HearsOf::Announced);
+        let strangers = self.connections_where(|state| state.interest == Interest::Announced);
         self.send_updates(&strangers, early.into_iter().map(|(_, info)| info));
         for participant in self.participants.values_mut() {
-            if participant.state.hears_of == HearsOf::Announced {
-                participant.state.hears_of = HearsOf::Early;
+            if participant.state.interest == Interest::Announced {
+                participant.state.interest = Interest::Early;
             }
         }
         for (sid, info) in &audience {

@@ -1,8 +1,8 @@
-//! Who hears when of changes of a participant (docs/livekit.md 7.3).
+//! When updates about participants are sent, and to whom (docs/livekit.md 7.3).
 //!
-//! Among a few, everybody hears of everything at once. Else changes of listeners are collected and sent every three
-//! seconds, the last of each identity; what publishers do is always told at once. Who joins a large room is told to few,
-//! see [`super::audience`].
+//! In a small room every update is sent at once. Else those about listeners are collected and sent every three seconds,
+//! the last of each identity; those about publishers are always sent at once. Updates about newcomers of a large room go
+//! to few, see [`super::audience`].
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::updates::{Urgency, names_another};
 use super::view::{Change, Member};
 use crate::id::ConnectionId;
 use crate::participant::SessionState;
-use crate::presence::{HearsOf, Presence};
+use crate::presence::{Interest, Presence};
 use crate::quirks::Quirk;
 use crate::wire;
 
-/// Up to so many participants hear of everything at once. The reference lets changes of listeners always wait; to tell each
-/// of many at once costs a message for each pair of them, twice.
+/// Participants of a small room. The reference lets updates about listeners always wait; sent at once in a large room, they
+/// cost two messages for each pair of participants.
 const FEW: usize = 10;
 /// Between collected updates.
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(5);
 const UPDATE_BYTES_MAX: usize = 128 * 1024;
 
 impl Room {
-    /// Tells a participant's present state to itself, and to all who hear of it. Of hidden ones only they themselves hear.
+    /// Sends a participant's state to itself, and to those who see it: nobody, if it is hidden.
     pub(super) fn announce(&mut self, now: Now, sid: &ParticipantSid, urgency: Urgency) {
         let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get(sid)) else {
             return;
@@ -52,7 +52,7 @@ impl Room {
             self.enqueue(now, presence, identity, info.clone());
         } else {
             self.updates.batch(presence).remove(&identity);
-            to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
+            to.extend(self.connections_where(|state| state.interest.includes(presence)));
         }
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
     }
@@ -68,8 +68,8 @@ impl Room {
         }
     }
 
-    /// Tells the others that somebody left; acquaintances at once, since one that comes back may have to be made known to
-    /// them again. Clients that know a rejoin by its new sid are not told of the old one.
+    /// Sends the others an update that somebody left; acquaintances at once, since one that comes back may have to be made
+    /// known to them again. Clients that know a rejoin by its new sid are sent none about the old one.
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
@@ -77,12 +77,12 @@ impl Room {
         let mut to = self.acquaintances(state);
         if comes_back {
             let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
-            to.extend(self.connections_where(|state| state.hears_of.includes(presence) && is_old(state)));
+            to.extend(self.connections_where(|state| state.interest.includes(presence) && is_old(state)));
         } else if self.may_wait(presence, &info) {
             self.enqueue(now, presence, identity, info.clone());
         } else {
             self.updates.batch(presence).remove(&identity);
-            to.extend(self.connections_where(|state| state.hears_of.includes(presence)));
+            to.extend(self.connections_where(|state| state.interest.includes(presence)));
         }
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
     }
@@ -97,7 +97,7 @@ impl Room {
         let acquainted = std::mem::take(&mut participant.state.acquainted);
         let own = participant.transient.connection;
         let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
-        let mut to = self.connections_where(|state| state.hears_of.includes(presence));
+        let mut to = self.connections_where(|state| state.interest.includes(presence));
         to.extend(acquainted.iter().filter_map(|other| self.connection_of(other)));
         to.retain(|connection| Some(*connection) != own);
         self.updates.remember_departure(presence, &info);
@@ -108,10 +108,10 @@ impl Room {
         }
     }
 
-    /// Who left the others' sight lately and has not come back: it may have happened while the one who resumes could not
-    /// hear of it.
-    pub(super) fn departed(&self, hears_of: HearsOf) -> Vec<proto::ParticipantInfo> {
-        let departed = self.updates.departed.iter().filter(|(presence, _)| hears_of.includes(*presence));
+    /// Members of that interest who left or hid lately and have not come back, for a client that resumes: it may have missed
+    /// the update.
+    pub(super) fn departed(&self, interest: Interest) -> Vec<proto::ParticipantInfo> {
+        let departed = self.updates.departed.iter().filter(|(presence, _)| interest.includes(*presence));
         let present = |info: &proto::ParticipantInfo| {
             self.context.view.member(self.context.identities.get(info.identity.as_str())?)
         };
@@ -131,12 +131,12 @@ impl Room {
         self.context.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
-    /// Updates about the better known come first: who left as one of them may have come back as one of the audience.
+    /// Updates about members that more know come first: one that left as announced may have come back as audience.
     pub(super) fn flush_batch(&mut self) {
         for presence in [Presence::Announced, Presence::Early, Presence::Audience] {
             let batch = std::mem::take(self.updates.batch(presence));
             if !batch.is_empty() {
-                let to = self.connections_where(|state| state.hears_of.includes(presence));
+                let to = self.connections_where(|state| state.interest.includes(presence));
                 self.send_updates(&to, batch.into_values());
             }
         }
@@ -177,7 +177,7 @@ impl Room {
             .collect()
     }
 
-    /// Participant counts are told with a delay, so that a crowd does not cause a flood.
+    /// Participant counts are sent with a delay, so that a crowd does not cause a flood.
     pub(super) fn counts_changed(&mut self, now: Now) {
         let small = self.participants.len() <= FEW;
         let earliest = now.at + if small { Duration::from_millis(100) } else { COUNTS_INTERVAL };

@@ -1,7 +1,7 @@
-//! Who pays for what the others are told ([`crate::budget`]).
+//! Who pays for fan-out ([`crate::budget`]).
 //!
-//! What a request or an event of a participant makes the room tell the others is charged to its connection, by what the
-//! average one of them was told.
+//! What a request or an event of a participant makes the room send to the others is charged to its connection, by what the
+//! average one of them was sent.
 
 use shared::id::ParticipantSid;
 
@@ -12,8 +12,7 @@ use crate::budget::{Debt, Fanout};
 use crate::participant::Participant;
 
 impl Room {
-    /// Does something that a participant causes, and charges it for what others are told because of it, beyond what was
-    /// paid.
+    /// Does something that a participant causes, and charges it for the fan-out beyond what was paid.
     pub(super) fn charging(&mut self, now: Now, sid: &ParticipantSid, paid: usize, act: impl FnOnce(&mut Self)) {
         let connection = self.connection_of(sid);
         let others = self.participants.len().saturating_sub(1);

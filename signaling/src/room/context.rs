@@ -35,7 +35,7 @@ pub(super) struct Context {
     /// Marks frames that a server injects into end-to-end encrypted tracks.
     pub(super) sif_trailer: Vec<u8>,
     pub(super) view: RoomView,
-    /// All who are announced, as newcomers are told, until one of them changes.
+    /// All who are announced, as they are described to newcomers, until one of them changes.
     described: Option<Arc<Others>>,
     pub(super) identities: HashMap<ParticipantIdentity, ParticipantSid>,
     pub(super) connections: HashMap<ConnectionId, ParticipantSid>,
@@ -121,7 +121,7 @@ impl Context {
         })));
     }
 
-    /// All whom everybody knows, as newcomers are told.
+    /// All who are announced, as they are described to newcomers.
     pub(super) fn announced(&mut self) -> Arc<Others> {
         let view = &self.view;
         let describe = || {

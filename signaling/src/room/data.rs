@@ -188,7 +188,7 @@ impl DataMemory {
     }
 }
 
-/// Messages that the room has done with, and has not told its worker of.
+/// Messages that the room has handled, and has not reported to its worker yet.
 #[derive(Debug, Default)]
 pub struct Handled(Vec<(TransportId, DataChannel, usize, usize)>);
 
@@ -205,7 +205,7 @@ impl Handled {
         }
     }
 
-    /// What the worker of `room` is to be told.
+    /// Commands that report them to the worker of `room`.
     pub fn drain(&mut self, room: RoomId) -> impl Iterator<Item = Command> {
         self.0.drain(..).map(move |(transport, channel, messages, bytes)| Command::DataTaken {
             room,

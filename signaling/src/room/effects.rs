@@ -26,7 +26,7 @@ pub enum RoomEffect {
     AskReceipt(ConnectionId, DescriptionId),
     /// After what was sent to it before.
     CloseConnection(ConnectionId),
-    /// So much comes off its budget, for what others were told because of its participant.
+    /// So much comes off its budget, for the fan-out that its participant caused.
     Charge {
         connection: ConnectionId,
         cost: usize,
@@ -45,7 +45,7 @@ pub enum RoomEffect {
 #[derive(Default)]
 pub(super) struct Effects {
     pub(super) effects: Vec<RoomEffect>,
-    /// Who pays for what others are told now, and what that is.
+    /// Who pays for the fan-out of what is done now, and how much that is.
     pub(super) fanout: Option<(Option<ConnectionId>, Fanout)>,
 }
 

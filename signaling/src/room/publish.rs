@@ -89,7 +89,7 @@ impl Room {
         self.remove(now, sid, Reason::StateMismatch, Some(Action::Reconnect));
     }
 
-    /// Makes tracks visible to everybody, who are told of all of them at once.
+    /// Makes tracks visible to everybody, in one update.
     fn show(&mut self, now: Now, sid: &ParticipantSid, tracks: &[TrackSid]) {
         let Some((participant, context)) = self.participant_mut(sid) else { return };
         let infos: Vec<_> = tracks.iter().filter_map(|track| participant.make_visible(now, context, track)).collect();
@@ -148,7 +148,7 @@ impl Room {
         }
     }
 
-    /// Ends tracks of a participant that stays; the others are told of all of them at once.
+    /// Ends tracks of a participant that stays, in one update.
     fn unpublish(&mut self, now: Now, sid: &ParticipantSid, tracks: &[TrackSid]) {
         if tracks.is_empty() {
             return;
@@ -539,7 +539,7 @@ impl Participant {
         Some(info)
     }
 
-    /// Changes what members see of a track. Whether others see it, and so are to be told.
+    /// Changes what members see of a track. Whether others see it, and so an update is to be sent.
     fn note_change(&self, context: &mut Context, track: &TrackSid) -> bool {
         let Some(publication) = self.state.publications.get(track).filter(|known| known.visible) else { return false };
         let info = Box::new(publication.info.clone());
@@ -589,7 +589,7 @@ impl Participant {
 /// A track that was taken from its participant.
 struct EndedTrack {
     publication: Publication,
-    /// How loud its participant is without it, if that is to be told.
+    /// How loud its participant is without it, if that is to be sent.
     loudness: Option<f32>,
 }
 

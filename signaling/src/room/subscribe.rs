@@ -397,7 +397,7 @@ impl Participant {
         Some(Started { subscription: id, publisher, settings, is_first, is_hidden })
     }
 
-    /// One of its tracks has got a subscriber, which it is told of the first.
+    /// Tells it that one of its tracks has its first subscriber.
     fn note_subscriber(&mut self, context: &mut Context, track: &TrackSid, is_hidden: bool) {
         let (connection, quirks) = (self.transient.connection, self.state.quirks);
         let Some(publication) = self.state.publications.get_mut(track) else { return };

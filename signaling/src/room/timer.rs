@@ -1,4 +1,4 @@
-//! Time as the room is told it, and the deadlines it waits for.
+//! The time of an input, and the deadlines that a room waits for.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant, SystemTime};

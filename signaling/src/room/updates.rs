@@ -1,4 +1,4 @@
-//! What waits to be told of participants, and what is kept for those who will ask. Who is told when is decided in
+//! Updates about participants that wait to be sent, and what is kept for those who resume. Who is sent which when is decided in
 //! `room/broadcast.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,16 +21,16 @@ pub(super) enum Urgency {
 /// Departures that are remembered for those who resume. LiveKit remembers as many updates of each participant.
 const DEPARTED_MAX: usize = 128;
 
-/// Updates that wait to be sent to many, and what is kept for those who will ask.
+/// Updates that wait to be sent to many, and what is kept for those who resume.
 #[derive(Debug, Default)]
 pub(super) struct PendingUpdates {
     announced: Batch,
     early: Batch,
     audience: Batch,
-    /// Who left last, in order, as those who resume are told.
+    /// The last who left, in order, as they are described to those who resume.
     pub(super) departed: VecDeque<(Presence, proto::ParticipantInfo)>,
     pub(super) counts_at: Option<Instant>,
-    /// Whose changes are told once all that has happened by now was handled, and since when.
+    /// Participants whose state is sent once all that has happened by now was handled, and since when.
     pub(super) due: BTreeMap<ParticipantSid, Now>,
 }
 
@@ -61,7 +61,7 @@ impl PendingUpdates {
         self.departed.push_back((presence, departed));
     }
 
-    /// Forgets what waits to be told to fewer than are told now.
+    /// Forgets updates that wait for fewer participants than are sent one now.
     pub(super) fn supersede(&mut self, presence: Presence, identity: &ParticipantIdentity) {
         let narrower: &[Presence] = match presence {
             Presence::Announced => &[Presence::Early, Presence::Audience],

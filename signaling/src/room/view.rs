@@ -9,7 +9,7 @@ use proto::participant_info::State;
 use serde::{Deserialize, Serialize};
 use shared::id::{ParticipantSid, TrackSid};
 
-use crate::presence::{HearsOf, Presence};
+use crate::presence::{Interest, Presence};
 
 /// The visible state of a room.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct RoomView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     pub info: proto::ParticipantInfo,
-    /// Others are not told of it.
+    /// Others do not see it.
     pub hidden: bool,
     /// Agents, recorders: neither counted nor limited, and they keep no room open (docs/livekit.md 7.4).
     pub dependent: bool,
@@ -34,14 +34,14 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether everybody is told of it.
+    /// Whether everybody sees it.
     pub fn is_announced(&self) -> bool {
         !self.hidden && self.presence == Presence::Announced
     }
 
-    /// Whether a participant who hears of these is told of it.
-    pub fn is_told_to(&self, hears_of: HearsOf) -> bool {
-        !self.hidden && hears_of.includes(self.presence)
+    /// Whether a participant with this interest sees it.
+    pub fn is_visible_to(&self, interest: Interest) -> bool {
+        !self.hidden && interest.includes(self.presence)
     }
 }
 
@@ -65,7 +65,7 @@ pub enum Change {
         sid: ParticipantSid,
         member: Box<Member>,
     },
-    /// Others are told of a member from now on.
+    /// Others see a member from now on.
     Presence {
         sid: ParticipantSid,
         presence: Presence,

@@ -10,7 +10,7 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::command::{DataChannel, Event};
 use signaling::join::Mode;
-use signaling::presence::HearsOf;
+use signaling::presence::Interest;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, s};
@@ -228,12 +228,12 @@ proptest! {
         believe(&mut of_host, &world.take(&host));
         believe(&mut of_viewer, &world.take(&viewer));
         let members = world.room.view().members.values();
-        let known = |hears_of: HearsOf, own: &str| members.clone()
-            .filter(|member| member.is_told_to(hears_of) || member.info.identity == own)
+        let known = |interest: Interest, own: &str| members.clone()
+            .filter(|member| member.is_visible_to(interest) || member.info.identity == own)
             .map(|member| (member.info.identity.clone(), member.info.sid.clone()))
             .collect::<BTreeMap<_, _>>();
-        prop_assert_eq!(&of_host, &known(HearsOf::Everybody, "host"));
-        prop_assert_eq!(&of_viewer, &known(world.session(&viewer).hears_of, "viewer"));
+        prop_assert_eq!(&of_host, &known(Interest::Everybody, "host"));
+        prop_assert_eq!(&of_viewer, &known(world.session(&viewer).interest, "viewer"));
     }
 }
 
