@@ -276,6 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn whatever_strangers_ask_for_little_is_kept() {
+        let fresh = || Snapshots::default().newest(&Live::default(), Instant::now());
+        let kept = |snapshot: &Snapshot| snapshot.rendered.lock().unwrap().len();
+        let (many, long) = (fresh(), fresh());
+        for number in 0..RENDERED_MAX + 10 {
+            many.render(&format!("tag=t{number}")).unwrap();
+        }
+        long.render(&format!("limit=1{}", "&".repeat(QUERY_BYTES_MAX))).unwrap();
+
+        assert_eq!((kept(&many), kept(&long)), (RENDERED_MAX, 0));
+    }
+
+    #[test]
     fn a_known_tag_is_found_in_a_list_whether_weak_or_not() {
         let knows = |sent: &'static str| {
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static(sent))]);
