@@ -54,7 +54,7 @@ loadtest: ## Load a running server: make loadtest ARGS='--url ws://127.0.0.1:788
 web: ## Build the pages that the binary carries (there are none yet)
 
 docs: ## Build the documentation of the code
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items
 
 clean: ## Remove everything built or installed here
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 //! Chat beside a stream, over Socket.IO (stream API, section 8).
 //!
-//! Every live stream has a room: a [task](task) around a [state machine](room). It opens, changes and closes with the
+//! Every live stream has a room: a [task] around a [state machine](room). It opens, changes and closes with the
 //! stream, of which it hears by [`Chat::observe`].
 
 mod admission;

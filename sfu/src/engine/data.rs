@@ -10,6 +10,7 @@
 //! messages make here ([`FanOut`]): beyond it reliable messages wait like those of a client whose room is slow, and lossy
 //! ones are dropped and counted.
 //!
+//! [`FanOut`]: super::load::FanOut
 //! [`Command::DataTaken`]: crate::command::Command::DataTaken
 
 use std::collections::VecDeque;

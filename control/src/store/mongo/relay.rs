@@ -49,7 +49,7 @@ fn read(document: &Document) -> Result<Relayed> {
     relayed().ok_or_else(|| StoreError::Failed("a relayed note cannot be read".into()))
 }
 
-/// Whether a document is one that [`write`] gave.
+/// Whether a document is one that [`write()`] gave.
 pub(super) fn is_note(document: &Document) -> bool {
     has_only(document, &["_id", "node", "streamId", "at", "note", "expiresAt"]) && read(document).is_ok()
 }
