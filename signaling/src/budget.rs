@@ -15,7 +15,7 @@ use livekit_protocol::signal_request::Message as Request;
 pub const BURST: i64 = 32 << 20;
 /// What it may ask for from then on, in bytes per second: ten offers of a hundred sections.
 pub const RATE: i64 = 4 << 20;
-/// What a message costs beside its bytes: rooms tell all their members of what one does.
+/// What a message costs beside its bytes, since rooms send what one does to all their members.
 pub const MESSAGE_COST: usize = 8 << 10;
 /// What each message costs that goes to others because of one's own. They may be thousands: 240 changes at once, which is
 /// more than 64 tracks take to come up, and 30 a second from then on.
@@ -31,7 +31,7 @@ pub struct Budget {
     /// Bytes; below nothing after a message that cost more than was left.
     balance: i64,
     at: Instant,
-    /// Since when it has been used up again and again.
+    /// Since when it has been used up without a pause.
     used_up_since: Option<Instant>,
 }
 
@@ -91,7 +91,7 @@ impl Fanout {
         self.bytes = self.bytes.saturating_add(others.saturating_mul(bytes));
     }
 
-    /// What they cost, by what the average one of so many others was sent: how many there are is not its doing.
+    /// What they cost, by what the average one of so many others was sent: the size of the room is not charged.
     pub fn cost(self, others: usize) -> usize {
         let messages = self.messages.saturating_mul(FANOUT_MESSAGE_COST);
         messages.saturating_add(self.bytes.saturating_mul(FANOUT_BYTE_COST)) / others.max(1)
@@ -119,7 +119,7 @@ impl Debt {
     }
 }
 
-/// How long it takes to get so much.
+/// How long it takes to gain so much.
 fn time_for(cost: u64) -> Duration {
     Duration::from_micros(cost.saturating_mul(1_000_000) / RATE.cast_unsigned())
 }

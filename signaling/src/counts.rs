@@ -85,7 +85,7 @@ impl Drop for CountedRoom {
     }
 }
 
-/// Counts a session as long as it exists, so that a drain waits for its last words.
+/// Counts a session as long as it exists, so that a drain waits until its last messages are sent.
 pub(crate) struct CountedSession(Arc<Counters>);
 
 impl CountedSession {

@@ -9,16 +9,16 @@ use sfu::io::{WORKERS_MAX, WorkerHandle};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-/// Events other than data that the workers may be ahead of the rooms.
+/// Events other than data that wait for the rooms, of all workers.
 ///
 /// About a second of the busiest traffic; only statistics come in numbers.
 pub const WORKER_EVENTS_MAX: usize = 65_536;
 /// Worker events other than data that wait for a room.
 const EVENTS_MAX: usize = 4_096;
-/// Data messages that the workers may be ahead of the rooms: no worker gives more than its part.
+/// Data messages that wait for the rooms: no worker hands over more than its part.
 const WORKER_DATA_MAX: usize = WORKERS_MAX * WORKER_DATA_MESSAGES_MAX;
 
-/// A way for the workers' events. Give the closure to [`sfu::io::Workers::start`] (it is called on worker threads and
+/// A channel for the workers' events. Give the closure to [`sfu::io::Workers::start`] (it is called on worker threads and
 /// never waits) and the receiver to [`crate::rooms::Rooms::start`].
 pub fn worker_events() -> (impl Fn(RoomId, Event) + Clone + Send + 'static, mpsc::Receiver<(RoomId, Event)>) {
     let (sender, receiver) = mpsc::channel(WORKER_EVENTS_MAX + WORKER_DATA_MAX);
@@ -36,7 +36,7 @@ pub fn worker_events() -> (impl Fn(RoomId, Event) + Clone + Send + 'static, mpsc
     (on_event, receiver)
 }
 
-/// Whether a room does anything with it. What none does, wakes none.
+/// Whether a room does anything with it. Events that none handles are not sent.
 fn concerns_rooms(event: &Event) -> bool {
     match event {
         // The worker keeps reliable data until the channel is open.
@@ -93,7 +93,7 @@ pub(crate) async fn dispatch(mut routes: mpsc::Receiver<Route>, mut events: mpsc
     }
 }
 
-/// The queue of a room's events. Data has a place of its own in it, as no room is given more than it takes.
+/// The queue of a room's events. It has a place for each message of data that may be on the way to a room.
 pub(crate) fn room_events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
     mpsc::channel(EVENTS_MAX + ROOM_DATA_MESSAGES_MAX)
 }

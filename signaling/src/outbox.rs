@@ -11,8 +11,8 @@ use crate::wire::Outgoing;
 /// Batches of messages that wait for a client. A client that is further behind is disconnected and resumes.
 pub const OUTBOX_MAX: usize = 256;
 
-/// Bytes of messages that wait for a client, beyond which no more may be added. Whoever is told of a large room at once
-/// is told of it whole.
+/// Bytes of messages that wait for a client, beyond which no more may be added. A batch is added whole, so that the
+/// description of a large room fits.
 pub const OUTBOX_BYTES_MAX: usize = 32 << 20;
 
 /// From a room to one of its connections.
@@ -48,13 +48,13 @@ pub struct Outbox {
 pub(crate) struct Unsent {
     batches: mpsc::Receiver<Outbound>,
     waiting: Arc<AtomicUsize>,
-    /// What comes off the connection's budget and has not yet.
+    /// Cost that is still to be taken off the connection's budget.
     owed: Arc<AtomicUsize>,
     /// Of the batch that is being sent.
     bytes: usize,
 }
 
-/// The client does not keep up.
+/// The client reads more slowly than messages come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutboxFull;
 
@@ -75,7 +75,7 @@ impl Outbox {
         self.batches.try_send(outbound).map_err(|_| OutboxFull)
     }
 
-    /// Has the connection pay for what others were told because of it.
+    /// Takes the cost of fan-out that it caused off the connection's budget.
     pub(crate) fn charge(&self, cost: usize) {
         self.owed.fetch_add(cost, Ordering::Relaxed);
     }
@@ -90,7 +90,7 @@ impl Unsent {
         Some(outbound)
     }
 
-    /// What the connection is to pay beside what it has.
+    /// Cost to be taken off the connection's budget since the last call.
     pub(crate) fn take_owed(&self) -> usize {
         self.owed.swap(0, Ordering::Relaxed)
     }

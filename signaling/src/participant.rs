@@ -22,18 +22,18 @@ use crate::presence::Interest;
 use crate::quirks::Quirks;
 use crate::token::Grants;
 
-/// Tracks that were announced but not seen yet, of one participant.
+/// Tracks of one participant that were announced and have no media yet.
 pub const PENDING_TRACKS_MAX: usize = 20;
 /// AddTracks that wait for an earlier track with their cid to end.
 pub const QUEUED_TRACKS_MAX: usize = 3;
 /// Tracks published by one participant.
 pub const PUBLICATIONS_MAX: usize = 64;
-/// Tracks published in one room: whoever joins is told of all of them, of which each takes some 500 bytes. A room of a
-/// thousand cameras and microphones has as many.
+/// Tracks published in one room, which every newcomer is sent the descriptions of, some 500 bytes each. A room of a thousand
+/// cameras and microphones has as many.
 pub const ROOM_TRACKS_MAX: usize = 2_000;
 /// Bytes that describe a track to others. A name of 256 bytes, four codecs of three layers each: a thousand.
 pub const TRACK_BYTES_MAX: usize = 4 << 10;
-/// Participants that one of an audience may send data to before everybody is told of it.
+/// Participants that one of an audience may send data to before it is announced to everybody.
 pub const ACQUAINTED_MAX: usize = 64;
 /// Explicit wishes (subscribe, settings) that are remembered for one participant.
 pub const WISHES_MAX: usize = 4_096;
@@ -72,10 +72,10 @@ pub struct SessionState {
     pub choices: BTreeMap<TrackSid, bool>,
     pub settings: BTreeMap<TrackSid, TrackSettings>,
     pub policy: SubscriptionPolicy,
-    /// Wanted tracks whose publisher does not permit it, as told to the client.
+    /// Wanted tracks whose publisher does not permit it, as the client knows.
     pub denied: BTreeSet<TrackSid>,
     pub interest: Interest,
-    /// While not everybody is told of it: those who are, all the same.
+    /// While it is not announced: those who know it all the same.
     pub acquainted: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.
     pub last_reliable: u32,
@@ -88,14 +88,14 @@ pub struct Transient {
     pub connection: Option<ConnectionId>,
     /// A transport was lost; what remains is to wait for the client to join anew.
     pub lost: bool,
-    /// When the last offer or request for one left.
+    /// When the last offer, or request for one, was sent.
     pub negotiated_at: Option<Instant>,
     /// Requests for sections that brought none, in a row.
     pub requests_in_vain: u32,
     /// Explicitly wanted tracks that do not exist, and until when to wait for them.
     pub missing: BTreeMap<TrackSid, Instant>,
     pub on_resume: OnResume,
-    /// For what others were told because of it.
+    /// For the fan-out that it caused.
     pub debt: Debt,
     pub speaking: Speaking,
     pub stats: BTreeMap<PublicationId, ReceiveStats>,
@@ -127,8 +127,8 @@ pub struct Transport {
     pub connected: bool,
     /// Closed by the worker, or by the client.
     pub ended: bool,
-    /// By what the client knows the last descriptions, either way. What they say is in `negotiation`; their texts, 10 KB
-    /// and more of a browser, are not kept.
+    /// Ids of the last descriptions in either direction. What they say is in `negotiation`; their texts, 10 KB and more of a
+    /// browser, are not kept.
     pub last_offer: Option<DescriptionId>,
     pub last_answer: Option<DescriptionId>,
     /// v0 subscriber: our offer waits for its answer.
@@ -141,7 +141,7 @@ pub struct PendingTrack {
     pub sid: TrackSid,
     pub request: proto::AddTrackRequest,
     pub info: proto::TrackInfo,
-    /// Offers of the client since then, none of which had it.
+    /// Offers of the client since the announcement, none of which had it.
     pub offers: u32,
 }
 
@@ -161,12 +161,12 @@ pub struct Publication {
     pub request: proto::AddTrackRequest,
     pub mid: Mid,
     pub section: ReceiveSection,
-    /// What arrives; until then what was negotiated first.
+    /// That of the packets; until they arrive, the first one negotiated.
     pub codec: Codec,
     pub info: proto::TrackInfo,
     /// Shown to others. Simulcast is from its first packet on.
     pub visible: bool,
-    /// The publisher was told that somebody listens; that happens once in a track's life.
+    /// TrackSubscribed was sent to the publisher; that happens once in a track's life.
     pub subscribed_sent: bool,
 }
 
@@ -180,7 +180,7 @@ pub struct Subscription {
     pub stage: Stage,
 }
 
-/// How far a subscription is.
+/// The stage of a subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stage {
     /// No section yet.
@@ -255,7 +255,7 @@ pub enum SubscriptionPolicy {
     Listed(Permissions),
 }
 
-/// Permissions by whom they are for, so that the longest list is as quickly looked up as the shortest.
+/// Permissions indexed by subscriber, so that a look-up takes the same time in a list of any length.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Permissions {
     by_identity: BTreeMap<String, Permitted>,
@@ -348,7 +348,7 @@ impl SessionState {
         self.is_recorder() || self.is_agent()
     }
 
-    /// Whether it has a part in the room that makes the whole audience its business.
+    /// Whether its part in the room makes it be sent updates about the audience, too.
     pub fn is_in_charge(&self) -> bool {
         self.is_dependent() || self.grants.video.room_admin
     }

@@ -29,16 +29,16 @@ use crate::session::Session;
 use crate::session_stats::SessionStats;
 use crate::settings::{RoomSettings, RoomsConfig, exceeds};
 use crate::wire;
-/// Room events that a listener may be behind.
+/// Room events that wait for a slow listener.
 const LISTENER_EVENTS_MAX: usize = 4_096;
 /// Requests that wait for the directory.
 const DIRECTORY_MAX: usize = 1_024;
-/// A room may close while somebody is on the way to it; a new one is made then, so often.
+/// Attempts to reach a room, which may close in between and is made anew then.
 const JOIN_ATTEMPTS: usize = 5;
-/// Joins and resumes of one token's identity in a room that may follow each other at once; clients that lost their connection try
-/// ten times in half a minute.
+/// Burst of joins and resumes of one token's identity in a room. Clients that lost their connection try ten times in half a
+/// minute.
 pub const JOINS_BURST: u32 = 60;
-/// Time in which one more is granted after them.
+/// Time after which one more is granted.
 pub const JOINS_REFILL: Duration = Duration::from_secs(1);
 /// Identities whose joins are counted; more of them in a minute share one count.
 const JOINERS_MAX: usize = 20_000;
@@ -144,14 +144,14 @@ impl Rooms {
         Err(JoinError::Unavailable)
     }
 
-    /// Whether this server takes and gives as many tracks as it may.
+    /// Whether published and subscribed tracks have reached `limit.num_tracks`.
     fn has_all_tracks(&self) -> bool {
         let max = self.config.limits.node_tracks_max;
         let given = || self.workers.iter().map(WorkerHandle::subscriptions).sum::<usize>();
         max > 0 && self.counters.now().tracks + given() >= max
     }
 
-    /// One token in many hands, or in those of a broken client, would have its room do nothing but let it in.
+    /// Limits joins by identity: a token that many share, or a broken client uses, would keep its room busy with joins.
     fn note_join(&self, join: &Join) -> Result<(), JoinError> {
         let who = (join.grants.video.room.clone(), join.bearer.clone());
         let mut joins = self.joins.lock().expect("no one panics with this lock");
@@ -447,7 +447,7 @@ impl Directory {
         }
     }
 
-    /// A room that no longer listens is as good as gone.
+    /// A room that takes no inputs any more counts as closed.
     fn find(&self, name: &RoomName) -> Option<RoomHandle> {
         let (_, room) = self.rooms.get(name)?;
         (!room.inputs.is_closed()).then(|| room.clone())

@@ -31,9 +31,9 @@ pub struct Session {
 pub enum SessionEnd {
     /// The client closed it, or it broke.
     Client,
-    /// The room let it go, with this reason in its last Leave.
+    /// The room closed it, with this reason in its last Leave.
     Dismissed(proto::DisconnectReason),
-    /// The room let it go without a word: another connection took its place.
+    /// The room closed it without a Leave: another connection took its place.
     Replaced,
     /// The client sent what cannot be read.
     Unreadable,
@@ -57,7 +57,7 @@ impl Session {
         Self { unsent, room, framing: Framing::default(), budget: Budget::new(Instant::now()), counted }
     }
 
-    /// A connection that says one thing and ends: the answer to a resume that cannot be.
+    /// A connection with one message, closed after it: the answer to a resume that cannot be.
     pub(crate) fn of_one_message(message: Response, counted: CountedSession) -> Self {
         let (outbox, unsent) = outbox();
         for outbound in [Outbound::Messages(vec![Arc::new(Outgoing::new(message))]), Outbound::Close] {

@@ -1,4 +1,4 @@
-//! Numbers of rooms, sessions and tracks that are no mere counts of now, for metrics.
+//! Histograms and totals of rooms, sessions and tracks since the process started, for metrics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,14 +8,14 @@ use sfu::command::Fingerprint;
 
 use crate::token::Signer;
 
-/// What may be as large as it says, most in bytes; 0 means unlimited (docs/livekit.md 7.6).
+/// Limits of sizes, in bytes but for tracks; 0 means unlimited (docs/livekit.md 7.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     pub metadata_bytes_max: usize,
     pub attributes_bytes_max: usize,
     pub name_bytes_max: usize,
     pub room_name_bytes_max: usize,
-    /// Tracks that this server takes and gives, beyond which nobody more joins.
+    /// Tracks published and subscribed on this server, beyond which joins are refused.
     pub node_tracks_max: usize,
 }
 
@@ -37,8 +37,7 @@ pub struct RoomsConfig {
     pub auto_create: bool,
     /// 0 means unlimited.
     pub max_participants: u32,
-    /// In a room of more participants than that, newcomers are told to those only who publish or administer, and are
-    /// told of those only, and of who spoke to all; 0 means never.
+    /// Participants beyond which newcomers are one of an audience ([`crate::presence::Presence::Audience`]); 0 means never.
     pub audience_threshold: u32,
     /// How long a room waits for its first participant.
     pub empty_timeout: Duration,

@@ -18,7 +18,7 @@ use crate::wire::Outgoing;
 
 /// Between WebSocket pings, which keep middleboxes from forgetting the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// A client that takes nothing for this time is gone.
+/// A client that reads nothing for this time is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to answer our close. One that is cut off at once may lose what came before.
@@ -121,7 +121,7 @@ impl Session {
     }
 }
 
-/// What becomes of a frame here.
+/// What follows from a frame of the client.
 enum Answer {
     Nothing,
     Frame(Frame),
@@ -200,7 +200,7 @@ mod tests {
         8 - client.capacity()
     }
 
-    /// What a client sent, and nowhere for what it is sent.
+    /// Frames that a client sent; what it is sent is dropped.
     struct Socket(mpsc::Receiver<Frame>);
 
     impl Stream for Socket {

@@ -34,7 +34,7 @@ pub struct Outgoing {
     size: OnceLock<usize>,
 }
 
-/// Participants that many a newcomer is told of, described and encoded once for all.
+/// Participants in the JoinResponses of many newcomers, described and encoded once.
 #[derive(Debug)]
 pub struct Others {
     infos: Vec<proto::ParticipantInfo>,
@@ -141,8 +141,8 @@ pub fn leave(reason: proto::DisconnectReason, action: proto::leave_request::Acti
     Response::Leave(proto::LeaveRequest { can_reconnect, reason: reason as i32, action: action as i32, regions: None })
 }
 
-/// Longest request that is sent back with its answer, in bytes. Clients know their requests by their numbers; who sends much
-/// and reads nothing would else have it kept.
+/// Longest request that is sent back with its answer, in bytes. Clients know their requests by their numbers; longer ones of
+/// a client that reads nothing would fill its outbox.
 pub const ECHO_BYTES_MAX: usize = 8 << 10;
 
 pub fn request_response(

@@ -1,5 +1,5 @@
 //! Services that this server does not have: agents' dispatch, egress, ingress, SIP. Their grants are checked all the
-//! same, so that nobody learns more from the answer than LiveKit would tell.
+//! same, so that an answer says no more than LiveKit's would.
 
 use axum::response::Response;
 use livekit_protocol as proto;

@@ -188,7 +188,7 @@ impl ServerOffers {
                 kind: slot.kind,
                 protocol: MEDIA_PROTOCOL,
                 mid: mid_of(index),
-                // The reference's clients know no other words of ours for bound and freed.
+                // Clients of the reference know only these two directions of its offers.
                 direction: if slot.bound.is_some() { Direction::Sendrecv } else { Direction::Recvonly },
                 codecs: offered.codecs.clone(),
                 extensions: offered.extensions.clone(),

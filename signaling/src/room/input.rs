@@ -62,14 +62,14 @@ impl RoomInput {
 #[derive(Clone)]
 pub(crate) struct RoomHandle {
     pub(crate) inputs: mpsc::Sender<RoomInput>,
-    /// Places for what waits to be handled, of [`PLACE_BYTES`] each.
+    /// Places for inputs that wait to be handled, of [`PLACE_BYTES`] of memory each.
     places: Arc<Semaphore>,
 }
 
-/// What an input waits in, of its connection's share and of the room's; given back when it is dropped.
+/// The places that an input takes of its connection's share and of the room's; given back when it is dropped.
 pub(crate) type Place = [Option<OwnedSemaphorePermit>; 2];
 
-/// Of what requests that wait for a room take in memory.
+/// Bytes of one place.
 const PLACE_BYTES: usize = 1 << 10;
 
 /// Requests that wait for a room, in bytes once decoded; their connections stop reading meanwhile. Four of the largest.

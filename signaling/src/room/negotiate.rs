@@ -121,7 +121,7 @@ impl Context {
 }
 
 impl SessionState {
-    /// Subscriptions that are so far: track, publisher, kind.
+    /// Track, publisher and kind of the subscriptions at a stage.
     fn subscriptions_at(&self, stage: &Stage) -> Vec<(TrackSid, ParticipantSid, MediaKind)> {
         let described =
             |(track, known): (&TrackSid, &Subscription)| (track.clone(), known.publisher.clone(), known.kind);

@@ -20,7 +20,7 @@ use crate::wire::Outgoing;
 
 /// How long to wait before a full worker queue is tried again; a worker drains all of it every turn.
 const WORKER_RETRY: Duration = Duration::from_millis(1);
-/// A worker that takes nothing for so many retries (about ten seconds) is dead.
+/// Retries (about ten seconds) after which a worker that takes nothing counts as dead.
 const WORKER_RETRIES_MAX: u32 = 10_000;
 /// Inputs handled in a row: what they cause goes out together, and other events get their turn after them.
 const INPUTS_IN_A_ROW: usize = 64;
@@ -232,8 +232,8 @@ impl Pending {
     }
 }
 
-/// Messages by connection. However many they are, they take one place in an outbox: a newcomer to a room of
-/// a thousand tracks is not one that does not keep up.
+/// Messages by connection. However many they are, they take one place in an outbox, so that the first messages in a room of
+/// a thousand tracks do not fill it.
 #[derive(Default)]
 struct Batch(HashMap<ConnectionId, Vec<Arc<Outgoing>>>);
 
