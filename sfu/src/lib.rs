@@ -1,4 +1,5 @@
 //! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
+#![warn(unreachable_pub)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at the present time"))]
 
 pub mod audio;

@@ -22,7 +22,7 @@ const CLOSE_NOTIFY: u8 = 0;
 
 impl Alert {
     /// Level and description.
-    pub fn to_wire(self) -> [u8; 2] {
+    pub(super) fn to_wire(self) -> [u8; 2] {
         match self {
             Self::CloseNotify => [WARNING, CLOSE_NOTIFY],
             Self::UnexpectedMessage => [FATAL, 10],

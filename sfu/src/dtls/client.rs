@@ -53,13 +53,13 @@ pub(super) enum Due {
 
 impl Due {
     /// Writes the first flight.
-    pub fn start(conversation: &mut Conversation) -> Result<Self, Alert> {
+    pub(super) fn start(conversation: &mut Conversation) -> Result<Self, Alert> {
         let random: [u8; 32] = generate(&SystemRandom::new()).map_err(|_| Alert::InternalError)?.expose();
         conversation.say(Kind::ClientHello, &client_messages::client_hello(&random, &[]));
         Ok(Self::ServerHello { random, has_cookie: false })
     }
 
-    pub fn secured(&mut self) -> Option<&mut Secured> {
+    pub(super) fn secured(&mut self) -> Option<&mut Secured> {
         match self {
             Self::Finished(secured, _) => Some(secured),
             Self::Start
@@ -73,7 +73,7 @@ impl Due {
     }
 
     /// Takes the next message; the transcript up to `before` does not have it.
-    pub fn on_message(
+    pub(super) fn on_message(
         self,
         conversation: &mut Conversation,
         now: Instant,

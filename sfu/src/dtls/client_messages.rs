@@ -80,7 +80,7 @@ impl ServerHello {
     /// # Errors
     ///
     /// The alert to answer with, when it is malformed or is no choice among what we offer.
-    pub fn parse(body: &[u8]) -> Result<Self, Alert> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Alert> {
         let mut reader = Reader(body);
         if reader.take_u16().ok_or(Alert::DecodeError)? != VERSION {
             return Err(Alert::ProtocolVersion);
@@ -179,7 +179,7 @@ pub(super) struct ServerKeyExchange<'a> {
 }
 
 impl<'a> ServerKeyExchange<'a> {
-    pub fn parse(body: &'a [u8]) -> Result<Self, Alert> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, Alert> {
         let mut reader = Reader(body);
         if reader.take_u8().ok_or(Alert::DecodeError)? != NAMED_CURVE {
             return Err(Alert::IllegalParameter);

@@ -59,7 +59,7 @@ pub(super) enum Step<Due> {
 }
 
 impl<Due> Step<Due> {
-    pub fn map<Other>(self, into: impl FnOnce(Due) -> Other) -> Step<Other> {
+    pub(super) fn map<Other>(self, into: impl FnOnce(Due) -> Other) -> Step<Other> {
         match self {
             Self::Due(due) => Step::Due(into(due)),
             Self::Established(established) => Step::Established(established),
@@ -77,18 +77,18 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    pub fn new(certificate: Certificate) -> Self {
+    pub(super) fn new(certificate: Certificate) -> Self {
         Self { certificate, transcript: Vec::new(), flight: Flight::default(), next_message: 0 }
     }
 
     /// Adds a message to our flight.
-    pub fn say(&mut self, kind: Kind, body: &[u8]) {
+    pub(super) fn say(&mut self, kind: Kind, body: &[u8]) {
         let message = self.next_message(kind, body);
         self.flight.messages.push(message);
     }
 
     /// Our next message, as it counts for the transcript.
-    pub fn next_message(&mut self, kind: Kind, body: &[u8]) -> Vec<u8> {
+    pub(super) fn next_message(&mut self, kind: Kind, body: &[u8]) -> Vec<u8> {
         let message = whole_message(kind, self.next_message, body);
         self.next_message = self.next_message.wrapping_add(1);
         self.transcript.extend_from_slice(&message);
@@ -98,7 +98,7 @@ impl Conversation {
 
 impl Exchange {
     /// Derives all keys from the peer's half; the transcript ends with the ClientKeyExchange.
-    pub fn complete(self, role: DtlsRole, peer_public_key: &[u8], transcript: &[u8]) -> Result<Secured, Alert> {
+    pub(super) fn complete(self, role: DtlsRole, peer_public_key: &[u8], transcript: &[u8]) -> Result<Secured, Alert> {
         let Self { profile, randoms, secret } = self;
         let public_key = agreement::UnparsedPublicKey::new(secret.algorithm(), peer_public_key);
         let session_hash = sha256(transcript);

@@ -23,7 +23,7 @@ pub(crate) struct Der<'a>(pub &'a [u8]);
 
 impl<'a> Der<'a> {
     /// The contents of the next element, which must have this tag.
-    pub fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+    pub(crate) fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (&[found, length], rest) = self.0.split_first_chunk::<2>()?;
         let (length, rest) = match length {
             0..=0x7F => (usize::from(length), rest),
@@ -38,7 +38,7 @@ impl<'a> Der<'a> {
     }
 
     /// Skips an element if it is there; `None` if it is malformed.
-    pub fn take_optional(&mut self, tag: u8) -> Option<()> {
+    pub(crate) fn take_optional(&mut self, tag: u8) -> Option<()> {
         match self.0.first() {
             Some(found) if *found == tag => self.take(tag).map(|_| ()),
             _ => Some(()),

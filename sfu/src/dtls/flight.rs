@@ -33,18 +33,18 @@ pub(super) struct Flight {
 
 impl Flight {
     /// Sends it for the first time. `sealer` is for its Finished.
-    pub fn begin(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+    pub(super) fn begin(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
         self.repeat_after = REPEAT_AFTER;
         self.send(now, sealer, transmits);
     }
 
     /// Sends it because its time has come.
-    pub fn send_again(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+    pub(super) fn send_again(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
         self.repeat_after = (2 * self.repeat_after).min(REPEAT_AFTER_MAX);
         self.send(now, sealer, transmits);
     }
 
-    pub fn send(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
+    pub(super) fn send(&mut self, now: Instant, sealer: Option<&mut Sealer>, transmits: &mut Transmits) {
         self.sent = Some(now);
         let mut datagram: Vec<u8> = Vec::new();
         for message in &self.messages {
@@ -62,22 +62,22 @@ impl Flight {
     }
 
     /// Leaves room for the next flight; numbers of records go on.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.messages.clear();
         self.finished = None;
         self.sent = None;
     }
 
-    pub fn sent(&self) -> Option<Instant> {
+    pub(super) fn sent(&self) -> Option<Instant> {
         self.sent
     }
 
     /// The number of the next record of epoch 0.
-    pub fn next_record(&self) -> u64 {
+    pub(super) fn next_record(&self) -> u64 {
         self.next_record
     }
 
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.sent.map(|sent| sent + self.repeat_after)
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub fn new(role: DtlsRole, certificate: &Certificate) -> Self {
+    pub(super) fn new(role: DtlsRole, certificate: &Certificate) -> Self {
         Self {
             due: match role {
                 DtlsRole::Server => Due::Server(server::Due::ClientHello),
@@ -77,7 +77,7 @@ impl Handshake {
     }
 
     /// Takes another role, unless a message has been taken or sent; says whether it did.
-    pub fn set_role(&mut self, role: DtlsRole) -> bool {
+    pub(super) fn set_role(&mut self, role: DtlsRole) -> bool {
         let is_fresh = matches!(self.due, Due::Server(server::Due::ClientHello) | Due::Client(client::Due::Start));
         if is_fresh {
             *self = Self::new(role, &self.conversation.certificate);
@@ -86,7 +86,7 @@ impl Handshake {
     }
 
     /// Sends the ClientHello, if we are the client and have not done so.
-    pub fn start(&mut self, now: Instant, transmits: &mut Transmits) -> Result<(), Alert> {
+    pub(super) fn start(&mut self, now: Instant, transmits: &mut Transmits) -> Result<(), Alert> {
         if matches!(self.due, Due::Client(client::Due::Start)) {
             self.due = Due::Client(client::Due::start(&mut self.conversation)?);
             self.conversation.flight.begin(now, None, transmits);
@@ -95,7 +95,7 @@ impl Handshake {
     }
 
     /// Takes in a record. What there is to say goes to `transmits`.
-    pub fn on_record(
+    pub(super) fn on_record(
         &mut self,
         now: Instant,
         record: &Record<'_>,
@@ -217,11 +217,11 @@ impl Handshake {
     }
 
     /// When our flight is to be sent again.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.conversation.flight.deadline()
     }
 
-    pub fn on_deadline(&mut self, now: Instant, transmits: &mut Transmits) {
+    pub(super) fn on_deadline(&mut self, now: Instant, transmits: &mut Transmits) {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             let sealer = self.due.secured().map(|secured| &mut secured.sealer);
             self.conversation.flight.send_again(now, sealer, transmits);
@@ -229,7 +229,7 @@ impl Handshake {
     }
 
     /// Says why the handshake is over.
-    pub fn send_alert(&mut self, alert: Alert, transmits: &mut Transmits) {
+    pub(super) fn send_alert(&mut self, alert: Alert, transmits: &mut Transmits) {
         let mut datagram = Vec::new();
         put_plain(&mut datagram, Content::Alert, self.conversation.flight.next_record(), &alert.to_wire());
         transmits.push_back(datagram);

@@ -48,14 +48,14 @@ pub(super) struct MasterSecret(Zeroizing<[u8; 48]>);
 
 impl MasterSecret {
     /// The extended master secret: bound to the handshake so far, not only to its random numbers (RFC 7627).
-    pub fn new(shared: &[u8], session_hash: &[u8; 32]) -> Self {
+    pub(super) fn new(shared: &[u8], session_hash: &[u8; 32]) -> Self {
         let mut secret = Zeroizing::new([0; 48]);
         prf(shared, b"extended master secret", &[session_hash], secret.as_mut());
         Self(secret)
     }
 
     /// The record keys of both directions (RFC 5246, section 6.3), as they serve in this role.
-    pub fn record_keys(&self, randoms: &Randoms, role: DtlsRole) -> (Opener, Sealer) {
+    pub(super) fn record_keys(&self, randoms: &Randoms, role: DtlsRole) -> (Opener, Sealer) {
         let mut block = Zeroizing::new([0; 2 * 16 + 2 * 4]);
         prf(self.0.as_ref(), b"key expansion", &[&randoms.server, &randoms.client], block.as_mut());
         let (mut client_key, mut server_key) = (Zeroizing::new([0; 16]), Zeroizing::new([0; 16]));
@@ -71,7 +71,7 @@ impl MasterSecret {
 
     /// The check in the Finished message of the client or the server, over the messages before it (RFC 5246, section
     /// 7.4.9).
-    pub fn verify_data(&self, side: DtlsRole, transcript: &[u8]) -> [u8; VERIFY_DATA_LENGTH] {
+    pub(super) fn verify_data(&self, side: DtlsRole, transcript: &[u8]) -> [u8; VERIFY_DATA_LENGTH] {
         let label: &[u8] = match side {
             DtlsRole::Client => b"client finished",
             DtlsRole::Server => b"server finished",
@@ -82,7 +82,7 @@ impl MasterSecret {
     }
 
     /// The SRTP keys (RFC 5705 without a context, RFC 5764 section 4.2), as they serve in this role.
-    pub fn srtp_keys(&self, profile: SrtpProfile, randoms: &Randoms, role: DtlsRole) -> Option<KeyingMaterial> {
+    pub(super) fn srtp_keys(&self, profile: SrtpProfile, randoms: &Randoms, role: DtlsRole) -> Option<KeyingMaterial> {
         let mut exported = Zeroizing::new([0; 2 * (32 + 14)]);
         let (used, _) = exported.split_at_mut_checked(2 * (profile.key_length() + profile.salt_length()))?;
         prf(self.0.as_ref(), EXPORTER_LABEL, &[&randoms.client, &randoms.server], used);

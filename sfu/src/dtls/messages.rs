@@ -37,16 +37,16 @@ pub(super) enum Suite {
 
 impl Suite {
     /// In the order in which we offer them.
-    pub const ALL: [Self; 2] = [Self::Ecdsa, Self::Rsa];
+    pub(super) const ALL: [Self; 2] = [Self::Ecdsa, Self::Rsa];
 
-    pub fn to_wire(self) -> u16 {
+    pub(super) fn to_wire(self) -> u16 {
         match self {
             Self::Ecdsa => 0xC02B,
             Self::Rsa => 0xC02F,
         }
     }
 
-    pub fn from_wire(id: u16) -> Option<Self> {
+    pub(super) fn from_wire(id: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|suite| suite.to_wire() == id)
     }
 }
@@ -60,20 +60,20 @@ pub(super) enum Group {
 
 impl Group {
     /// The cheaper first.
-    pub const PREFERENCE: [Self; 2] = [Self::X25519, Self::Secp256r1];
+    pub(super) const PREFERENCE: [Self; 2] = [Self::X25519, Self::Secp256r1];
 
-    pub fn from_wire(id: u16) -> Option<Self> {
+    pub(super) fn from_wire(id: u16) -> Option<Self> {
         Self::PREFERENCE.into_iter().find(|group| group.to_wire() == id)
     }
 
-    pub fn to_wire(self) -> u16 {
+    pub(super) fn to_wire(self) -> u16 {
         match self {
             Self::X25519 => 29,
             Self::Secp256r1 => 23,
         }
     }
 
-    pub fn algorithm(self) -> &'static agreement::Algorithm {
+    pub(super) fn algorithm(self) -> &'static agreement::Algorithm {
         match self {
             Self::X25519 => &agreement::X25519,
             Self::Secp256r1 => &agreement::ECDH_P256,
@@ -108,7 +108,7 @@ impl ClientHello {
     /// # Errors
     ///
     /// The alert to answer with, when it is malformed or offers nothing that we take.
-    pub fn parse(body: &[u8]) -> Result<Self, Alert> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Alert> {
         let mut reader = Reader(body);
         let [major, minor] = reader.take_array().ok_or(Alert::DecodeError)?;
         // Versions count downwards. A client of 1.3 says 1.2 here.

@@ -94,7 +94,7 @@ pub(super) struct Fragment<'a> {
 
 impl<'a> Fragment<'a> {
     /// Takes the first fragment off a record's body.
-    pub fn split(body: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    pub(super) fn split(body: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let mut reader = Reader(body);
         let kind = Kind::from_wire(reader.take_u8()?);
         let total = reader.take_u24()?;
@@ -154,7 +154,7 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    pub fn insert(&mut self, fragment: &Fragment<'_>) -> Arrival {
+    pub(super) fn insert(&mut self, fragment: &Fragment<'_>) -> Arrival {
         let Some(ahead) = fragment.sequence.checked_sub(self.next) else { return Arrival::Repeated };
         if ahead >= WINDOW || fragment.total > MESSAGE_BYTES_MAX {
             return Arrival::Refused;
@@ -180,7 +180,7 @@ impl Reassembly {
     }
 
     /// The next message, if it is complete: its kind, number and body.
-    pub fn take_next(&mut self) -> Option<(Kind, u16, Vec<u8>)> {
+    pub(super) fn take_next(&mut self) -> Option<(Kind, u16, Vec<u8>)> {
         let partial = self.window.front_mut()?.take_if(|partial| partial.is_complete())?;
         self.window.pop_front();
         let sequence = self.next;

@@ -62,7 +62,7 @@ pub(super) struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Takes the first record off a datagram.
-    pub fn split(datagram: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    pub(super) fn split(datagram: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let mut reader = Reader(datagram);
         let content = Content::from_wire(reader.take_u8()?);
         let version = reader.take_u16()?;
@@ -75,7 +75,7 @@ impl<'a> Record<'a> {
     }
 
     /// Header and body, to be split again later.
-    pub fn as_bytes(&self) -> &'a [u8] {
+    pub(super) fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
 }
@@ -116,12 +116,12 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub fn new(key: &[u8; 16], salt: [u8; 4]) -> Self {
+    pub(super) fn new(key: &[u8; 16], salt: [u8; 4]) -> Self {
         Self { key: gcm_key(key), salt, next_sequence: 0 }
     }
 
     /// Appends a protected record. Nothing, if it is longer than a record can be or the numbers have run out.
-    pub fn put(&mut self, out: &mut Vec<u8>, content: Content, plaintext: &[u8]) {
+    pub(super) fn put(&mut self, out: &mut Vec<u8>, content: Content, plaintext: &[u8]) {
         if self.next_sequence > SEQUENCE_MAX {
             return;
         }
@@ -158,12 +158,12 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub fn new(key: &[u8; 16], salt: [u8; 4]) -> Self {
+    pub(super) fn new(key: &[u8; 16], salt: [u8; 4]) -> Self {
         Self { key: gcm_key(key), salt, window: ReplayWindow::default() }
     }
 
     /// The plaintext of an authentic record that has not come before.
-    pub fn open(&mut self, record: &Record<'_>) -> Option<Bytes> {
+    pub(super) fn open(&mut self, record: &Record<'_>) -> Option<Bytes> {
         if record.epoch != 1 || !self.window.is_new(record.sequence) {
             return None;
         }

@@ -29,7 +29,7 @@ pub(super) enum Due {
 }
 
 impl Due {
-    pub fn secured(&mut self) -> Option<&mut Secured> {
+    pub(super) fn secured(&mut self) -> Option<&mut Secured> {
         match self {
             Self::CertificateVerify(secured, ..) | Self::Finished(secured, _) => Some(secured),
             Self::ClientHello | Self::Certificate(_) | Self::ClientKeyExchange(..) | Self::Nothing => None,
@@ -37,7 +37,7 @@ impl Due {
     }
 
     /// Takes the next message; the transcript up to `before` does not have it.
-    pub fn on_message(
+    pub(super) fn on_message(
         self,
         conversation: &mut Conversation,
         now: Instant,

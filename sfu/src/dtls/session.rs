@@ -35,18 +35,18 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(opener: Opener, sealer: Sealer) -> Self {
+    pub(super) fn new(opener: Opener, sealer: Sealer) -> Self {
         Self { opener, sealer, last_flight: None, refused: None }
     }
 
     /// Ends a server's handshake with its message, which may have to be repeated. `next_record` is a number of epoch 0.
-    pub fn finish(&mut self, now: Instant, finished: Vec<u8>, next_record: u64, transmits: &mut Transmits) {
+    pub(super) fn finish(&mut self, now: Instant, finished: Vec<u8>, next_record: u64, transmits: &mut Transmits) {
         let mut flight = LastFlight { finished, next_record, sent: now };
         transmits.push_back(flight.write(&mut self.sealer));
         self.last_flight = Some(flight);
     }
 
-    pub fn on_record(
+    pub(super) fn on_record(
         &mut self,
         now: Instant,
         record: &Record<'_>,
@@ -97,11 +97,11 @@ impl Session {
         Ok(())
     }
 
-    pub fn send(&mut self, payload: &[u8], transmits: &mut Transmits) {
+    pub(super) fn send(&mut self, payload: &[u8], transmits: &mut Transmits) {
         self.put(Content::ApplicationData, payload, transmits);
     }
 
-    pub fn send_alert(&mut self, alert: Alert, transmits: &mut Transmits) {
+    pub(super) fn send_alert(&mut self, alert: Alert, transmits: &mut Transmits) {
         self.put(Content::Alert, &alert.to_wire(), transmits);
     }
 

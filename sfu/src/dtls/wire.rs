@@ -5,45 +5,45 @@
 pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    pub fn take_array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take_array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*taken)
     }
 
-    pub fn take_u8(&mut self) -> Option<u8> {
+    pub(super) fn take_u8(&mut self) -> Option<u8> {
         self.take_array().map(|[byte]| byte)
     }
 
-    pub fn take_u16(&mut self) -> Option<u16> {
+    pub(super) fn take_u16(&mut self) -> Option<u16> {
         self.take_array().map(u16::from_be_bytes)
     }
 
-    pub fn take_u24(&mut self) -> Option<usize> {
+    pub(super) fn take_u24(&mut self) -> Option<usize> {
         self.take_array().map(|[high, middle, low]| u32::from_be_bytes([0, high, middle, low]) as usize)
     }
 
-    pub fn take_u8_vector(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn take_u8_vector(&mut self) -> Option<&'a [u8]> {
         let length = self.take_u8()?;
         self.take(usize::from(length))
     }
 
-    pub fn take_u16_vector(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn take_u16_vector(&mut self) -> Option<&'a [u8]> {
         let length = self.take_u16()?;
         self.take(usize::from(length))
     }
 
-    pub fn take_u24_vector(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn take_u24_vector(&mut self) -> Option<&'a [u8]> {
         let length = self.take_u24()?;
         self.take(length)
     }

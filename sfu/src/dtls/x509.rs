@@ -21,9 +21,9 @@ pub(super) enum SignatureScheme {
 
 impl SignatureScheme {
     /// All that we verify, in the order in which we ask for them.
-    pub const ALL: [Self; 4] = [Self::EcdsaSha256, Self::EcdsaSha384, Self::RsaPssSha256, Self::RsaPkcs1Sha256];
+    pub(super) const ALL: [Self; 4] = [Self::EcdsaSha256, Self::EcdsaSha384, Self::RsaPssSha256, Self::RsaPkcs1Sha256];
 
-    pub fn to_wire(self) -> u16 {
+    pub(super) fn to_wire(self) -> u16 {
         match self {
             Self::EcdsaSha256 => 0x0403,
             Self::EcdsaSha384 => 0x0503,
@@ -32,7 +32,7 @@ impl SignatureScheme {
         }
     }
 
-    pub fn from_wire(id: u16) -> Option<Self> {
+    pub(super) fn from_wire(id: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|scheme| scheme.to_wire() == id)
     }
 }
@@ -53,7 +53,7 @@ pub(super) struct PublicKey {
 
 impl PublicKey {
     /// `None` if the certificate is malformed, or its key is of a kind that we do not verify.
-    pub fn of_certificate(certificate: &[u8]) -> Option<Self> {
+    pub(super) fn of_certificate(certificate: &[u8]) -> Option<Self> {
         let mut outer = Der(certificate);
         let mut to_be_signed = Der(Der(outer.take(SEQUENCE)?).take(SEQUENCE)?);
         if !outer.0.is_empty() {
@@ -84,12 +84,12 @@ impl PublicKey {
         (unused_bits == 0).then(|| Self { kind, bytes: bytes.into() })
     }
 
-    pub fn is_rsa(&self) -> bool {
+    pub(super) fn is_rsa(&self) -> bool {
         self.kind == KeyKind::Rsa
     }
 
     /// Whether the owner of this key has signed `message`.
-    pub fn has_signed(&self, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> bool {
+    pub(super) fn has_signed(&self, scheme: SignatureScheme, message: &[u8], signature: &[u8]) -> bool {
         let algorithm: &'static dyn VerificationAlgorithm = match (self.kind, scheme) {
             (KeyKind::P256, SignatureScheme::EcdsaSha256) => &ECDSA_P256_SHA256_ASN1,
             (KeyKind::P256, SignatureScheme::EcdsaSha384) => &ECDSA_P256_SHA384_ASN1,

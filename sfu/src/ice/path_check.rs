@@ -40,7 +40,7 @@ pub(super) struct PathCheck {
 }
 
 impl PathCheck {
-    pub fn new(path: Path, rng: &mut StdRng) -> Self {
+    pub(super) fn new(path: Path, rng: &mut StdRng) -> Self {
         Self {
             path,
             transaction: rng.random(),
@@ -54,7 +54,7 @@ impl PathCheck {
     }
 
     /// Notes a valid check of so many bytes from the address, which was answered with so many.
-    pub fn on_check(&mut self, now: Instant, (ours, theirs): (&str, &str), received: usize, replied: usize) {
+    pub(super) fn on_check(&mut self, now: Instant, (ours, theirs): (&str, &str), received: usize, replied: usize) {
         if (self.ufrags.0.as_str(), self.ufrags.1.as_str()) != (ours, theirs) {
             self.ufrags = (ours.to_owned(), theirs.to_owned());
         }
@@ -65,12 +65,12 @@ impl PathCheck {
     }
 
     /// When the next transmission is due.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Takes the next transmission, if it is due and may have so many bytes.
-    pub fn transmit(&mut self, now: Instant, length: usize) -> bool {
+    pub(super) fn transmit(&mut self, now: Instant, length: usize) -> bool {
         if self.due.is_none_or(|due| now < due) {
             return false;
         }

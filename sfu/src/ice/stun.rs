@@ -85,7 +85,7 @@ pub(super) struct Integrity<'a> {
 }
 
 impl Integrity<'_> {
-    pub fn verify(&self, key: &hmac::Key) -> bool {
+    pub(super) fn verify(&self, key: &hmac::Key) -> bool {
         // Covered is the message as if it ended with this attribute (section 14.5), so the length is another one.
         let length = self.covered.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH;
         let Ok(length) = u16::try_from(length) else { return false };
@@ -100,7 +100,7 @@ impl Integrity<'_> {
 }
 
 impl<'a> StunMessage<'a> {
-    pub fn parse(datagram: &'a [u8]) -> Result<Self, StunRefusal> {
+    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, StunRefusal> {
         let (header, mut attributes) = datagram.split_first_chunk::<HEADER_LENGTH>().ok_or(StunRefusal::Malformed)?;
         let [k0, k1, l0, l1, c0, c1, c2, c3, transaction @ ..] = *header;
         let kind = u16::from_be_bytes([k0, k1]);
@@ -158,7 +158,7 @@ impl<'a> StunMessage<'a> {
     }
 
     /// The ufrag of the receiver, and that of the sender (RFC 8445, section 7.2.2).
-    pub fn ufrags(&self) -> Option<(&'a str, &'a str)> {
+    pub(super) fn ufrags(&self) -> Option<(&'a str, &'a str)> {
         self.username?.split_once(':')
     }
 }
@@ -210,7 +210,7 @@ pub(super) struct StunWriter<'a> {
 }
 
 impl<'a> StunWriter<'a> {
-    pub fn new(kind: u16, transaction: [u8; 12], out: &'a mut Vec<u8>) -> Self {
+    pub(super) fn new(kind: u16, transaction: [u8; 12], out: &'a mut Vec<u8>) -> Self {
         out.clear();
         out.extend_from_slice(&kind.to_be_bytes());
         out.extend_from_slice(&[0, 0]);
@@ -227,7 +227,7 @@ impl<'a> StunWriter<'a> {
         self.out.resize(self.out.len().next_multiple_of(4), 0);
     }
 
-    pub fn error(mut self, code: u16, reason: &str) -> Self {
+    pub(super) fn error(mut self, code: u16, reason: &str) -> Self {
         let mut value = ArrayVec::<u8, 64>::new();
         value.extend([0, 0, (code / 100) as u8, (code % 100) as u8]);
         value.extend(reason.bytes().take(60));
@@ -235,14 +235,14 @@ impl<'a> StunWriter<'a> {
         self
     }
 
-    pub fn unknown_attributes(mut self, unknown: &[u16]) -> Self {
+    pub(super) fn unknown_attributes(mut self, unknown: &[u16]) -> Self {
         let value: ArrayVec<u8, { 2 * UNKNOWN_MAX }> =
             unknown.iter().take(UNKNOWN_MAX).flat_map(|attribute| attribute.to_be_bytes()).collect();
         self.attribute(UNKNOWN_ATTRIBUTES, &value);
         self
     }
 
-    pub fn mapped_address(mut self, address: SocketAddr) -> Self {
+    pub(super) fn mapped_address(mut self, address: SocketAddr) -> Self {
         let [c0, c1, c2, c3] = MAGIC_COOKIE.to_be_bytes();
         let [p0, p1] = address.port().to_be_bytes();
         let mut value = ArrayVec::<u8, 20>::new();
@@ -263,7 +263,7 @@ impl<'a> StunWriter<'a> {
     }
 
     /// What a check says beside its integrity (RFC 8445, section 7.2.2). We are lite, and so always controlled.
-    pub fn check(mut self, username: &str, tie_breaker: u64) -> Self {
+    pub(super) fn check(mut self, username: &str, tie_breaker: u64) -> Self {
         self.attribute(USERNAME, username.as_bytes());
         self.attribute(PRIORITY, &CHECK_PRIORITY.to_be_bytes());
         self.attribute(ICE_CONTROLLED, &tie_breaker.to_be_bytes());
@@ -278,7 +278,7 @@ impl<'a> StunWriter<'a> {
     }
 
     /// Adds MESSAGE-INTEGRITY, if a key is shared with the receiver, and FINGERPRINT.
-    pub fn finish(mut self, key: Option<&hmac::Key>) {
+    pub(super) fn finish(mut self, key: Option<&hmac::Key>) {
         if let Some(key) = key {
             self.set_length(self.out.len() - HEADER_LENGTH + 4 + INTEGRITY_LENGTH);
             let tag = hmac::sign(key, self.out);

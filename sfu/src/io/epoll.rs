@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// An epoll instance.
-pub struct Epoll(OwnedFd);
+pub(super) struct Epoll(OwnedFd);
 
 /// What a registered descriptor waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
+pub(super) enum Interest {
     /// In nothing but its end.
     None,
     Read,
@@ -28,16 +28,16 @@ impl Interest {
 }
 
 impl Epoll {
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the descriptor is owned by nobody else.
         unsafe { check(libc::epoll_create1(libc::EPOLL_CLOEXEC)).map(|fd| Self(OwnedFd::from_raw_fd(fd))) }
     }
 
-    pub fn add(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+    pub(super) fn add(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
     }
 
-    pub fn change(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
+    pub(super) fn change(&self, fd: RawFd, token: u64, interest: Interest) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
@@ -48,7 +48,7 @@ impl Epoll {
     }
 
     /// Appends the tokens of what is ready to `ready`; waits at most `timeout`, for ever without one.
-    pub fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<u64>) -> io::Result<()> {
+    pub(super) fn wait(&self, timeout: Option<Duration>, ready: &mut Vec<u64>) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 128];
         let timespec = timeout.map(|timeout| libc::timespec {
             tv_sec: timeout.as_secs().min(3600) as libc::time_t,
@@ -80,10 +80,10 @@ impl Epoll {
 
 /// Wakes a worker from [`Epoll::wait`]: an eventfd.
 #[derive(Clone)]
-pub struct Waker(Arc<OwnedFd>);
+pub(super) struct Waker(Arc<OwnedFd>);
 
 impl Waker {
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         // SAFETY: no pointers; the descriptor is owned by nobody else.
         unsafe {
             check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))
@@ -91,18 +91,18 @@ impl Waker {
         }
     }
 
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         let one = 1u64;
         // SAFETY: eight bytes are read from `one`. A full counter means that it is awake already.
         unsafe { libc::write(self.fd(), std::ptr::from_ref(&one).cast(), 8) };
     }
 
     /// Forgets all wake-ups so far.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         let mut count = 0u64;
         // SAFETY: eight bytes are written to `count`. Nothing to read is fine.
         unsafe { libc::read(self.fd(), std::ptr::from_mut(&mut count).cast(), 8) };
@@ -110,6 +110,6 @@ impl Waker {
 }
 
 /// The system's error for a negative result.
-pub fn check(result: i32) -> io::Result<i32> {
+pub(super) fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

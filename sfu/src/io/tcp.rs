@@ -14,7 +14,7 @@ use super::udp::{Sharing, bind_shared};
 use crate::id::TransportId;
 
 /// Connections that a worker keeps.
-pub const CONNECTIONS_MAX: usize = 4096;
+pub(super) const CONNECTIONS_MAX: usize = 4096;
 /// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 /// Unsent bytes of a connection beyond which its packets are dropped: about a second of video.
@@ -24,21 +24,21 @@ const FRAME_MAX: usize = 16 << 10;
 /// Silence after which a connection is closed; consent checks come every few seconds.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long a connection may take to an authenticated check.
-pub const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames until then: checks that were sent again while the room did not know the client yet.
-pub const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
+pub(super) const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
 /// Connections from one address (IPv6: one /64) that have not shown an authenticated check yet. Those that have are not
 /// counted: a whole office may be behind one address.
-pub const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
+pub(super) const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
 /// Connections with an authenticated check of one transport. A client uses one; those of a network that it has left stay
 /// for [`IDLE_MAX`], or until the transport is closed.
-pub const PER_TRANSPORT_MAX: usize = 8;
+pub(super) const PER_TRANSPORT_MAX: usize = 8;
 /// Frames of one connection that a turn takes, so that it leaves time for the others.
-pub const FRAMES_A_TURN: usize = 64;
+pub(super) const FRAMES_A_TURN: usize = 64;
 /// Reads in one go, of 16 KiB each. Nothing is read while frames of the last time are left.
 const READS_MAX: usize = 4;
 
-pub fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -51,7 +51,7 @@ pub fn listen(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> 
 }
 
 /// A client's connection.
-pub struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     pub remote: SocketAddr,
     /// What was read; the frames of it up to `taken` have been taken.
@@ -70,14 +70,14 @@ pub struct Connection {
 
 /// What reading came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ReadOutcome {
+pub(super) enum ReadOutcome {
     Open,
     Closed,
 }
 
 /// What stands at the beginning of the unread bytes is no frame that we take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadFrame {
+pub(super) enum BadFrame {
     TooLong,
     /// Nobody sends nothing, and a frame of two bytes costs more than it says.
     Empty,
@@ -85,11 +85,11 @@ pub enum BadFrame {
 
 impl Connection {
     /// Whether a check that came over it was valid.
-    pub fn is_authenticated(&self) -> bool {
+    pub(super) fn is_authenticated(&self) -> bool {
         self.authenticated.is_some()
     }
 
-    pub fn new(now: Instant, stream: TcpStream, remote: SocketAddr, received: Vec<u8>) -> io::Result<Self> {
+    pub(super) fn new(now: Instant, stream: TcpStream, remote: SocketAddr, received: Vec<u8>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         // Media does not wait for acknowledgements.
         let _ = stream.set_nodelay(true);
@@ -107,12 +107,12 @@ impl Connection {
         })
     }
 
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
     /// Reads what is there, without waiting, up to a bound a call.
-    pub fn read(&mut self, now: Instant) -> ReadOutcome {
+    pub(super) fn read(&mut self, now: Instant) -> ReadOutcome {
         self.received.drain(..self.taken);
         self.taken = 0;
         let mut chunk = [0; 16 << 10];
@@ -135,7 +135,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`BadFrame`]: nothing that follows can be understood.
-    pub fn next_frame(&mut self) -> Result<Option<Range<usize>>, BadFrame> {
+    pub(super) fn next_frame(&mut self) -> Result<Option<Range<usize>>, BadFrame> {
         let Some(length) = self.peek_frame()?.map(<[u8]>::len) else { return Ok(None) };
         let start = self.taken + 2;
         self.taken = start + length;
@@ -143,7 +143,7 @@ impl Connection {
     }
 
     /// A frame that was taken, until more is read.
-    pub fn frame_mut(&mut self, frame: Range<usize>) -> &mut [u8] {
+    pub(super) fn frame_mut(&mut self, frame: Range<usize>) -> &mut [u8] {
         &mut self.received[frame]
     }
 
@@ -151,7 +151,7 @@ impl Connection {
     ///
     /// # Errors
     /// As of [`Connection::next_frame`].
-    pub fn peek_frame(&self) -> Result<Option<&[u8]>, BadFrame> {
+    pub(super) fn peek_frame(&self) -> Result<Option<&[u8]>, BadFrame> {
         let [high, low, rest @ ..] = &self.received[self.taken..] else { return Ok(None) };
         match usize::from(u16::from_be_bytes([*high, *low])) {
             0 => Err(BadFrame::Empty),
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// Queues a frame. `false`: too much is unsent, it is dropped.
-    pub fn queue(&mut self, frame: &[u8]) -> bool {
+    pub(super) fn queue(&mut self, frame: &[u8]) -> bool {
         let Ok(length) = u16::try_from(frame.len()) else { return false };
         if self.unsent.len() + frame.len() > UNSENT_MAX {
             return false;
@@ -172,7 +172,7 @@ impl Connection {
     }
 
     /// Writes as much as the socket takes. `Ok(true)`: some is left.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
         let mut written = 0;
         let outcome = loop {
             if written == self.unsent.len() {
@@ -191,7 +191,7 @@ impl Connection {
     }
 
     /// Whether it has been silent, or unknown, for too long.
-    pub fn is_overdue(&self, now: Instant) -> bool {
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_read) > IDLE_MAX
             || (!self.is_authenticated() && now.saturating_duration_since(self.opened) > AUTHENTICATION_TIMEOUT)
     }
@@ -206,7 +206,7 @@ impl Connection {
 /// A connection for as long as it is open: no later one has the same, so that what is meant for a client that is gone
 /// reaches nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConnectionId(pub u32);
+pub(super) struct ConnectionId(pub u32);
 
 /// The lower bits of a [`ConnectionId`] are its slot, those above say which use of the slot it is: a million uses.
 const SLOT_BITS: u32 = CONNECTIONS_MAX.ilog2();
@@ -219,7 +219,7 @@ impl ConnectionId {
 
 /// The connections of a worker, [`CONNECTIONS_MAX`] at most.
 #[derive(Default)]
-pub struct Connections {
+pub(super) struct Connections {
     slots: Slab<(ConnectionId, Connection)>,
     uses: u32,
     /// Of the unauthenticated ones, how many each address has; of the others, how many each transport.
@@ -229,7 +229,7 @@ pub struct Connections {
 
 impl Connections {
     /// Keeps a connection. `None`: there are too many, in all or from its address, and it is closed.
-    pub fn insert(&mut self, connection: Connection) -> Option<ConnectionId> {
+    pub(super) fn insert(&mut self, connection: Connection) -> Option<ConnectionId> {
         let address = prefix_of(connection.remote.ip());
         if self.slots.len() >= CONNECTIONS_MAX
             || self.unauthenticated.get(&address).is_some_and(|count| *count >= UNAUTHENTICATED_PER_ADDRESS_MAX)
@@ -244,14 +244,14 @@ impl Connections {
         Some(id)
     }
 
-    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let (known, connection) = self.slots.get_mut(id.slot())?;
         (*known == id).then_some(connection)
     }
 
     /// Notes that a valid check has come over it, for this transport. `false`: that has as many already, whatever ICE
     /// credentials it had when they came.
-    pub fn authenticate(&mut self, id: ConnectionId, transport: TransportId) -> bool {
+    pub(super) fn authenticate(&mut self, id: ConnectionId, transport: TransportId) -> bool {
         let Some((_, connection)) = self.slots.get_mut(id.slot()).filter(|(known, _)| *known == id) else {
             return true;
         };
@@ -269,7 +269,7 @@ impl Connections {
         true
     }
 
-    pub fn remove(&mut self, id: ConnectionId) -> Option<(TcpStream, SocketAddr, Vec<u8>)> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<(TcpStream, SocketAddr, Vec<u8>)> {
         self.get_mut(id)?;
         let (_, connection) = self.slots.remove(id.slot());
         match &connection.authenticated {
@@ -279,7 +279,7 @@ impl Connections {
         Some(connection.into_parts())
     }
 
-    pub fn overdue(&self, now: Instant) -> Vec<ConnectionId> {
+    pub(super) fn overdue(&self, now: Instant) -> Vec<ConnectionId> {
         self.slots.iter().filter(|(_, (_, connection))| connection.is_overdue(now)).map(|(_, (id, _))| *id).collect()
     }
 

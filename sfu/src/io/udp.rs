@@ -29,7 +29,7 @@ const UDP_GRO: libc::c_int = 104;
 
 /// With whom a socket shares its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(super) enum Sharing {
     /// Nobody has it yet; [`Sharing::OurOwn`] ones may follow.
     Nobodys,
     /// A socket of this process has it.
@@ -41,18 +41,18 @@ pub enum Sharing {
 /// The kernel lets sockets share a port if each has `SO_REUSEPORT`, also those of another process, which would then get
 /// half of the clients. So the first socket is bound without it: that fails if anybody has the port, at whatever moment
 /// they took it. Later ones find the option set there.
-pub fn bind_shared(socket: &Socket, address: SocketAddr, sharing: Sharing) -> io::Result<()> {
+pub(super) fn bind_shared(socket: &Socket, address: SocketAddr, sharing: Sharing) -> io::Result<()> {
     socket.set_reuse_port(sharing == Sharing::OurOwn)?;
     socket.bind(&address.into())
 }
 
 /// A bound, non-blocking socket.
-pub struct UdpSocket {
+pub(super) struct UdpSocket {
     socket: Socket,
 }
 
 impl UdpSocket {
-    pub fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -72,12 +72,12 @@ impl UdpSocket {
         Ok(Self { socket })
     }
 
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
     /// Datagrams that the kernel dropped because the buffer was full.
-    pub fn dropped(&self) -> u64 {
+    pub(super) fn dropped(&self) -> u64 {
         /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`.
         const DROPS: usize = 8;
         let mut info = [0u32; 9];
@@ -90,7 +90,7 @@ impl UdpSocket {
         if result == 0 { info[DROPS].into() } else { 0 }
     }
 
-    pub fn port(&self) -> io::Result<u16> {
+    pub(super) fn port(&self) -> io::Result<u16> {
         let address = self.socket.local_addr()?;
         address.as_socket().map(|address| address.port()).ok_or_else(|| io::Error::other("not an IP socket"))
     }
@@ -122,7 +122,7 @@ fn set_buffer(fd: RawFd, option: libc::c_int, forced: libc::c_int, sysctl: &str)
 type Control = [u64; 4];
 
 /// Buffers of one `recvmmsg`.
-pub struct ReceiveBatch {
+pub(super) struct ReceiveBatch {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
@@ -131,7 +131,7 @@ pub struct ReceiveBatch {
 }
 
 impl ReceiveBatch {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: all-zero is a valid sockaddr_storage of no family.
         let name: libc::sockaddr_storage = unsafe { zeroed() };
         Self {
@@ -143,7 +143,7 @@ impl ReceiveBatch {
     }
 
     /// Receives once, without waiting. Returns whether there may be more.
-    pub fn fill(&mut self, socket: &UdpSocket) -> io::Result<bool> {
+    pub(super) fn fill(&mut self, socket: &UdpSocket) -> io::Result<bool> {
         self.received.clear();
         // SAFETY: all-zero iovec and mmsghdr are valid; all fields that the kernel reads are set below.
         let (mut vectors, mut headers): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
@@ -182,7 +182,7 @@ impl ReceiveBatch {
     }
 
     /// Shows each datagram of the last [`ReceiveBatch::fill`].
-    pub fn for_each(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) {
+    pub(super) fn for_each(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8])) {
         for (index, (length, segment)) in self.received.iter().enumerate() {
             let Some(from) = socket_address(&self.names[index]) else { continue };
             let start = index * MESSAGE_BYTES;
@@ -251,7 +251,7 @@ fn fill_name(address: SocketAddr, storage: &mut libc::sockaddr_storage) -> libc:
 }
 
 /// The worker's way out. Messages to TCP connections are put aside for [`super::tcp`].
-pub struct Outlet {
+pub(super) struct Outlet {
     sockets: Vec<RawFd>,
     /// Cleared for good when the device refuses segmentation.
     offload: bool,
@@ -270,7 +270,7 @@ pub struct Outlet {
 unsafe impl Send for Outlet {}
 
 impl Outlet {
-    pub fn new(sockets: &[UdpSocket]) -> Self {
+    pub(super) fn new(sockets: &[UdpSocket]) -> Self {
         // SAFETY: all-zero is a valid value of each of these C structures.
         let (name, vector, header) = unsafe { (zeroed(), zeroed(), zeroed()) };
         Self {
