@@ -81,6 +81,7 @@ pub struct AudioLevel {
 }
 
 impl AudioLevel {
+    /// Levels of a publication that has been silent so far.
     pub fn new(config: AudioConfig) -> Self {
         let nothing = Duration::ZERO;
         Self {

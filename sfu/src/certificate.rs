@@ -17,6 +17,7 @@ use crate::parameters::Fingerprint;
 /// Made once at start, shared by all workers. Cheap to clone.
 #[derive(Clone)]
 pub struct Certificate {
+    /// What descriptions name it by.
     pub fingerprint: Fingerprint,
     own: Arc<Own>,
 }

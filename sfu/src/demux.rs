@@ -3,9 +3,13 @@
 /// The protocol of a datagram by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PacketKind {
+    /// A connectivity check, or an answer to one (RFC 8489).
     Stun,
+    /// A record of DTLS (RFC 9147).
     Dtls,
+    /// RTP, sealed (RFC 3711).
     Rtp,
+    /// RTCP, sealed (RFC 3711).
     Rtcp,
 }
 
@@ -32,6 +36,7 @@ macro_rules! discards {
         }
 
         impl Discard {
+            /// All reasons, in the order of their counters.
             pub const ALL: &'static [Discard] = &[$(Discard::$name,)*];
 
             /// The label in metrics.
@@ -51,17 +56,25 @@ discards! {
     UnknownSender => "unknown_sender",
     /// A connectivity check for a user fragment that nobody has.
     UnknownUfrag => "unknown_ufrag",
+    /// No well-formed STUN message.
     StunMalformed => "stun_malformed",
+    /// A check that is not authenticated with our password.
     StunIntegrity => "stun_integrity",
+    /// A STUN message that is in order and of no use.
     StunRefused => "stun_refused",
     /// A check from the address where another client is.
     PathTaken => "path_taken",
+    /// DTLS that is malformed or not due.
     DtlsMalformed => "dtls_malformed",
     /// RTP or RTCP before the handshake was finished and the certificate matched.
     NoKeys => "no_keys",
+    /// RTP whose header leads outside.
     RtpMalformed => "rtp_malformed",
+    /// RTCP whose lengths lead outside.
     RtcpMalformed => "rtcp_malformed",
+    /// RTP or RTCP that is not sealed with the client's key.
     SrtpAuthentication => "srtp_authentication",
+    /// RTP or RTCP whose number has been before, or is too old to tell.
     SrtpReplay => "srtp_replay",
     /// More SSRCs than one transport may use.
     TooManyStreams => "too_many_streams",

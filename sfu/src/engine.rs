@@ -68,12 +68,14 @@ pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);
 /// What an operator may set of the media path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineConfig {
+    /// How levels of audio are judged.
     pub audio: AudioConfig,
     /// A client that takes reliable data more slowly than this, in bits a second, loses messages; 0 means none does for
     /// its pace alone.
     pub datachannel_slow_threshold: u32,
 }
 
+/// The media state of one worker.
 pub struct Engine {
     config: EngineConfig,
     certificate: Certificate,
@@ -103,6 +105,7 @@ pub struct Engine {
     local: LocalQueue,
     /// When a transport whose budget is spent was last told of in the log.
     budget_warned_at: Option<Instant>,
+    /// What has been counted since the start.
     pub stats: Stats,
     /// Reused buffers: a control datagram to send, an RTCP packet being built, lost numbers.
     datagram: Vec<u8>,
@@ -159,10 +162,12 @@ impl Engine {
         self.transports.len()
     }
 
+    /// Publications now hosted.
     pub fn publications(&self) -> usize {
         self.publications.len()
     }
 
+    /// Subscriptions now hosted.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.len()
     }

@@ -12,13 +12,17 @@ pub struct PacketInfo {
     pub sequence: u64,
     /// Packets of the layer that had arrived before.
     pub arrival: u64,
+    /// Of the media clock.
     pub timestamp: u32,
+    /// As the publisher sent it.
     pub payload_type: u8,
+    /// Whether it ends a frame, or begins a talk spurt.
     pub marker: bool,
     /// A decoder can start here.
     pub keyframe_start: bool,
     /// The audio level extension's byte (RFC 6464).
     pub audio_level: Option<u8>,
+    /// What its descriptor says, if the codec is VP8.
     pub vp8: Option<Vp8Descriptor>,
 }
 
@@ -32,9 +36,11 @@ impl PacketInfo {
 /// A packet as history gives it back.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredPacket<'a> {
+    /// What is known beside the payload.
     pub info: PacketInfo,
     /// The dependency descriptor extension; empty if there was none.
     pub dependency_descriptor: &'a [u8],
+    /// Decrypted.
     pub payload: &'a [u8],
 }
 
@@ -125,6 +131,7 @@ impl History {
         })
     }
 
+    /// Whether a packet with this extended sequence number is still here.
     pub fn contains(&self, sequence: u64) -> bool {
         self.find(sequence).is_some()
     }

@@ -5,7 +5,7 @@
 //!
 //! Whoever knows our password can nominate any address by a check with a forged sender. So once something has been sent
 //! beyond replies, a nomination of another address takes effect when that address has answered a check of ours
-//! ([`path_check`]). Until then all goes where it went. The first address need not answer: it gets a part of what came from
+//! (`ice/path_check.rs`). Until then all goes where it went. The first address need not answer: it gets a part of what came from
 //! there until the handshake has shown that the client receives what we send.
 
 mod path_check;

@@ -52,6 +52,7 @@ pub enum UdpPorts {
     Range(u16, u16),
 }
 
+/// What the worker threads of a process are started with.
 #[derive(Clone)]
 pub struct Config {
     /// Worker threads; 0 means one a core.
@@ -61,10 +62,13 @@ pub struct Config {
     /// Addresses to name in candidates; empty means those bound, or of all interfaces that are up (loopback only if
     /// there is no other).
     pub advertise: Vec<IpAddr>,
+    /// UDP ports to listen on.
     pub udp: UdpPorts,
     /// Port of passive ICE-TCP; `None` switches it off.
     pub tcp_port: Option<u16>,
+    /// What all transports show in their handshakes.
     pub certificate: Certificate,
+    /// What an operator may set of the media path.
     pub engine: EngineConfig,
 }
 
@@ -217,6 +221,7 @@ impl Workers {
         Ok(Workers { handles, threads })
     }
 
+    /// The workers, by their number.
     pub fn handles(&self) -> &[WorkerHandle] {
         &self.handles
     }

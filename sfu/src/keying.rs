@@ -9,8 +9,11 @@ use crate::parameters::DtlsRole;
 /// How SRTP packets are protected (RFC 5764, RFC 7714).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SrtpProfile {
+    /// AEAD_AES_128_GCM.
     AeadAes128Gcm,
+    /// AEAD_AES_256_GCM.
     AeadAes256Gcm,
+    /// SRTP_AES128_CM_HMAC_SHA1_80.
     Aes128CmSha1_80,
 }
 
@@ -55,12 +58,15 @@ impl SrtpProfile {
 /// SRTP master keys and salts of both directions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyingMaterial {
+    /// How packets are protected.
     pub profile: SrtpProfile,
     /// What the peer encrypts with.
     pub receive_key: ArrayVec<u8, 32>,
+    /// Salt of that key.
     pub receive_salt: ArrayVec<u8, 14>,
     /// What we encrypt with.
     pub send_key: ArrayVec<u8, 32>,
+    /// Salt of that key.
     pub send_salt: ArrayVec<u8, 14>,
 }
 

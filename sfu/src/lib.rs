@@ -1,5 +1,5 @@
 //! Moves media between the transports of one worker. See ARCHITECTURE.md for the path of a packet.
-#![warn(unreachable_pub)]
+#![warn(missing_docs, unreachable_pub, clippy::wildcard_enum_match_arm)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at the present time"))]
 
 pub mod audio;
@@ -27,6 +27,7 @@ pub mod rewrite;
 pub mod rtcp;
 pub mod rtp;
 pub mod run;
+#[allow(clippy::wildcard_enum_match_arm, reason = "the enums of the libraries may grow")]
 pub mod sctp;
 pub mod section;
 pub mod snapshot;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// One side's ICE user fragment and password (RFC 8445, section 5.3).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceCredentials {
+    /// The user fragment, which checks name.
     pub ufrag: String,
+    /// The password, which checks are authenticated with.
     pub password: String,
 }
 
@@ -44,6 +46,7 @@ pub enum DataChannel {
 /// Who opens the data channels of a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelOpener {
+    /// The client does.
     Client,
     /// We do, reliable, lossy, data track in this order (a v0 subscriber transport).
     Server,

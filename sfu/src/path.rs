@@ -14,6 +14,8 @@ pub enum Via {
 /// A way to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Path {
+    /// The client's address.
     pub remote: SocketAddr,
+    /// What carries datagrams there.
     pub via: Via,
 }

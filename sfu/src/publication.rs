@@ -48,7 +48,9 @@ struct Missing {
 
 /// One encoding that arrives.
 pub struct LayerState {
+    /// What descriptions say of it.
     pub spec: Layer,
+    /// SSRC of its packets, by its description or by the packets themselves.
     pub ssrc: Option<Ssrc>,
     /// Recent packets; made with the first one, so that announced layers that never come cost nothing.
     pub history: Option<Box<History>>,
@@ -56,7 +58,9 @@ pub struct LayerState {
     pub pending: Vec<u64>,
     /// Those that are being fanned out, and how many of the publication's subscriptions have had their turn.
     pub round: Vec<u64>,
+    /// Subscriptions that have had their turn in this round.
     pub served: usize,
+    /// When a packet last arrived; `None`: none ever did.
     pub last_packet: Option<Instant>,
     sequence: ExtendedSequence,
     first: u64,
@@ -107,10 +111,12 @@ impl LayerState {
         }
     }
 
+    /// Whether packets have arrived lately.
     pub fn flows(&self, now: Instant) -> bool {
         self.last_packet.is_some_and(|at| now.saturating_duration_since(at) < LAYER_SILENCE)
     }
 
+    /// Extends a sequence number by the rollovers so far.
     pub fn extend_sequence(&mut self, sequence: u16) -> u64 {
         self.sequence.unwrap(sequence)
     }
@@ -121,6 +127,7 @@ impl LayerState {
         ahead <= REPEATED_AHEAD_MAX
     }
 
+    /// Highest extended sequence number that arrived.
     pub fn highest(&self) -> u64 {
         self.highest
     }
@@ -271,6 +278,7 @@ impl LayerState {
         self.round.clear();
     }
 
+    /// Asks for a key frame at the next step of the media clock.
     pub fn want_keyframe(&mut self) {
         self.keyframe_wanted = true;
     }
@@ -287,6 +295,7 @@ impl LayerState {
         due
     }
 
+    /// Takes a sender report of the publisher.
     pub fn accept_report(&mut self, now: Instant, report: SenderReport) {
         self.report = Some((report, now));
     }
@@ -353,18 +362,26 @@ pub enum Origin {
 
 /// One published track.
 pub struct Publication {
+    /// The room's id of it.
     pub id: PublicationId,
+    /// Where it comes from.
     pub origin: Origin,
+    /// What is received, by its description.
     pub section: ReceiveSection,
+    /// Whether nothing is forwarded.
     pub muted: bool,
+    /// Its encodings, lowest quality first.
     pub layers: ArrayVec<LayerState, LAYERS_MAX>,
+    /// Who watches it, in the order of their turns.
     pub subscriptions: Vec<SubscriptionKey>,
     /// When the first packet came that is in the engine's backlog; `None` while there are none.
     pub pending_since: Option<Instant>,
+    /// Levels, if it is audio.
     pub audio_level: Option<AudioLevel>,
 }
 
 impl Publication {
+    /// One of which nothing has arrived.
     pub fn new(id: PublicationId, origin: Origin, section: ReceiveSection, audio: AudioConfig) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
         let audio_level = (section.kind == MediaKind::Audio).then(|| AudioLevel::new(audio));
@@ -388,6 +405,7 @@ impl Publication {
         self.section = section;
     }
 
+    /// Takes a subscription off its list.
     pub fn forget_subscription(&mut self, key: SubscriptionKey) {
         let Some(position) = self.subscriptions.iter().position(|other| *other == key) else { return };
         self.subscriptions.remove(position);
@@ -396,6 +414,7 @@ impl Publication {
         }
     }
 
+    /// The codec that a payload type stands for.
     pub fn codec_of(&self, payload_type: u8) -> Option<Codec> {
         self.section.codecs.iter().find(|codec| codec.payload_type == payload_type).map(|codec| codec.codec)
     }

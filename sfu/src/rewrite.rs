@@ -82,6 +82,7 @@ impl Segment {
         self.offset -= 1;
     }
 
+    /// The timestamp that a packet of the source is sent with.
     pub fn timestamp(&self, source: u32) -> u32 {
         let source = match self.catch_up {
             Some(present) if present.wrapping_sub(source).cast_signed() > 0 => {
@@ -92,10 +93,12 @@ impl Segment {
         source.wrapping_add(self.timestamp_offset)
     }
 
+    /// The picture id that a packet of the source is sent with.
     pub fn picture_id(&self, source: u16) -> u16 {
         source.wrapping_add(self.picture_offset)
     }
 
+    /// The TL0PICIDX that a packet of the source is sent with.
     pub fn tl0_pic_idx(&self, source: u8) -> u8 {
         source.wrapping_add(self.tl0_offset)
     }
@@ -202,6 +205,7 @@ impl Rewriter {
         }
     }
 
+    /// The segment that packets are sent in now; `None` before the first one.
     pub fn current(&self) -> Option<&Segment> {
         self.segments.last()
     }

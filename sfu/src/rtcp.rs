@@ -8,11 +8,17 @@ use crate::twcc::TransportCc;
 
 /// Packet types (RFC 3550, section 12.1; RFC 4585, section 6.1).
 pub mod packet_type {
+    /// SR.
     pub const SENDER_REPORT: u8 = 200;
+    /// RR.
     pub const RECEIVER_REPORT: u8 = 201;
+    /// SDES.
     pub const SOURCE_DESCRIPTION: u8 = 202;
+    /// BYE.
     pub const BYE: u8 = 203;
+    /// RTPFB.
     pub const TRANSPORT_FEEDBACK: u8 = 205;
+    /// PSFB.
     pub const PAYLOAD_FEEDBACK: u8 = 206;
 }
 
@@ -46,28 +52,46 @@ pub enum RtcpError {
 /// One packet of a compound.
 #[derive(Debug, Clone)]
 pub enum Feedback<'a> {
+    /// What a sender sent, and what it received (RFC 3550, section 6.4.1).
     SenderReport(SenderReport, ReportBlocks<'a>),
+    /// What somebody received (RFC 3550, section 6.4.2).
     ReceiverReport {
+        /// Who reports.
         ssrc: u32,
+        /// A block a stream.
         blocks: ReportBlocks<'a>,
     },
+    /// Lost packets of a stream (RFC 4585, section 6.2.1).
     Nack {
+        /// Who asks.
         sender: u32,
+        /// SSRC of the stream.
         media: u32,
+        /// The sequence numbers.
         pairs: NackPairs<'a>,
     },
+    /// A picture was lost (RFC 4585, section 6.3.1).
     Pli {
+        /// SSRC of the stream.
         media: u32,
     },
+    /// Key frames are needed (RFC 5104, section 4.3.1).
     Fir {
+        /// Who asks.
         sender: u32,
+        /// A request a stream.
         entries: FirEntries<'a>,
     },
+    /// Arrival times of packets by their transport-wide numbers.
     TransportCc(TransportCc<'a>),
+    /// Highest bitrate that the receiver thinks it can take (draft-alvestrand-rmcat-remb).
     Remb {
+        /// In bits a second.
         bitrate_bps: u64,
+        /// The streams that it is for, together.
         ssrcs: Ssrcs<'a>,
     },
+    /// These streams end.
     Bye(Ssrcs<'a>),
     /// Packet type of something well-formed that we do not use.
     Other(u8),
@@ -76,11 +100,13 @@ pub enum Feedback<'a> {
 /// Sender info of a sender report (RFC 3550, section 6.4.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SenderReport {
+    /// The sender's.
     pub ssrc: u32,
     /// Seconds since 1900 in the upper half, fraction of a second in the lower.
     pub ntp: u64,
     /// The same moment on the stream's RTP clock.
     pub rtp: u32,
+    /// Packets sent until now.
     pub packets: u32,
     /// Payload octets, headers and padding not counted.
     pub octets: u32,
@@ -89,6 +115,7 @@ pub struct SenderReport {
 /// What a receiver says of one stream (RFC 3550, section 6.4.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReportBlock {
+    /// SSRC of the stream.
     pub ssrc: u32,
     /// Loss since the last report, in 1/256.
     pub fraction_lost: u8,
@@ -107,6 +134,7 @@ pub struct ReportBlock {
 /// One request of a FIR (RFC 5104, section 4.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirEntry {
+    /// SSRC of the stream.
     pub media: u32,
     /// Repeated with the same number, it is the same request.
     pub sequence: u8,

@@ -59,14 +59,17 @@ impl<'a> RtpView<'a> {
         (packet.len() >= view.header_len).then_some(view)
     }
 
+    /// Of the header.
     pub fn payload_type(&self) -> u8 {
         self.fixed[1] & 0x7F
     }
 
+    /// Of the header.
     pub fn marker(&self) -> bool {
         self.fixed[1] & 0x80 != 0
     }
 
+    /// Of the header.
     pub fn sequence(&self) -> u16 {
         u16::from_be_bytes([self.fixed[2], self.fixed[3]])
     }
@@ -76,6 +79,7 @@ impl<'a> RtpView<'a> {
         u32::from_be_bytes([self.fixed[4], self.fixed[5], self.fixed[6], self.fixed[7]])
     }
 
+    /// Of the header.
     pub fn ssrc(&self) -> u32 {
         u32::from_be_bytes([self.fixed[8], self.fixed[9], self.fixed[10], self.fixed[11]])
     }
@@ -181,6 +185,7 @@ pub struct ExtendedSequence {
 impl ExtendedSequence {
     const ORIGIN: u64 = 1 << 32;
 
+    /// One that has seen no number.
     pub fn new() -> Self {
         Self::default()
     }

@@ -18,14 +18,18 @@ const MESSAGES_FLUSH: usize = 256;
 /// One message of the arena: `length` bytes at `start`, cut into segments of `segment` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message {
+    /// Where it goes to.
     pub path: Path,
+    /// Offset into the arena's bytes.
     pub start: usize,
+    /// Bytes of all its segments.
     pub length: usize,
     /// Equal to `length` when there is just one.
     pub segment: usize,
 }
 
 impl Message {
+    /// How many datagrams it is cut into.
     pub fn segments(&self) -> usize {
         self.length.div_ceil(self.segment.max(1))
     }
@@ -33,6 +37,7 @@ impl Message {
 
 /// Sends what an arena holds. The shell implements it with `sendmmsg`; tests collect.
 pub trait Transmit {
+    /// Sends these messages, whose bytes these are.
     fn transmit(&mut self, bytes: &[u8], messages: &[Message]);
 }
 
@@ -45,6 +50,7 @@ pub struct SendArena<T> {
 }
 
 impl<T: Transmit> SendArena<T> {
+    /// An empty arena.
     pub fn new(transmit: T) -> Self {
         Self {
             bytes: vec![0; ARENA_FLUSH + RUN_BYTES_MAX],
@@ -54,6 +60,7 @@ impl<T: Transmit> SendArena<T> {
         }
     }
 
+    /// What sends.
     pub fn transmitter(&mut self) -> &mut T {
         &mut self.transmit
     }

@@ -105,6 +105,7 @@ fn transport_config() -> TransportConfig {
 /// Why a message was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SendDataError {
+    /// Longer than [`MESSAGE_BYTES_MAX`].
     #[error("longer than {MESSAGE_BYTES_MAX} bytes")]
     TooLong,
     /// A lossy channel that is not open, or a reliable one for which 100 KiB are kept already.
@@ -119,6 +120,7 @@ pub enum SendDataError {
     /// A lossy message that would come too late.
     #[error("the message would come too late")]
     Late,
+    /// The transport has ended.
     #[error("the transport is closed")]
     Closed,
 }
@@ -251,7 +253,7 @@ impl Sctp {
             }
             Verdict::Take if self.association.is_some() => self.on_established_packet(now, packet),
             Verdict::Take => self.on_handshake_packet(now, packet),
-            verdict => self.refuse(verdict),
+            verdict @ (Verdict::Drop | Verdict::Abort) => self.refuse(verdict),
         }
         self.progress(now);
     }
@@ -310,7 +312,7 @@ impl Sctp {
                 };
                 match candidate.inspector.look_at(now, &packet, false) {
                     Verdict::Take => candidate.association.handle_event(event),
-                    verdict => return self.refuse(verdict),
+                    verdict @ (Verdict::Drop | Verdict::Abort) => return self.refuse(verdict),
                 }
             }
             // Among them an INIT with the tag of a candidate, which would have it begin anew with other numbers.

@@ -71,7 +71,7 @@ impl Cipher {
             SrtpProfile::AeadAes128Gcm | SrtpProfile::AeadAes256Gcm => {
                 let (algorithm, length) = match profile {
                     SrtpProfile::AeadAes256Gcm => (&AES_256_GCM, 32),
-                    _ => (&AES_128_GCM, 16),
+                    SrtpProfile::AeadAes128Gcm | SrtpProfile::Aes128CmSha1_80 => (&AES_128_GCM, 16),
                 };
                 let (mut key, mut salt) = ([0u8; 32], [0u8; 12]);
                 derive(LABEL_ENCRYPTION, &mut key[..length]);
@@ -154,6 +154,7 @@ pub struct SrtpSender {
 }
 
 impl SrtpSender {
+    /// One with a master key and a master salt, of the profile's lengths.
     pub fn new(profile: SrtpProfile, key: &[u8], salt: &[u8]) -> Self {
         Self {
             rtp: Cipher::new(profile, key, salt, 0),
@@ -280,6 +281,7 @@ pub struct SrtpReceiver {
 }
 
 impl SrtpReceiver {
+    /// One with a master key and a master salt, of the profile's lengths.
     pub fn new(profile: SrtpProfile, key: &[u8], salt: &[u8]) -> Self {
         Self {
             rtp: Cipher::new(profile, key, salt, 0),

@@ -12,12 +12,16 @@ use crate::srtp::SrtpProfile;
 /// How many handshakes chose which profile.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Handshakes {
+    /// AEAD_AES_128_GCM.
     pub gcm128: u64,
+    /// AEAD_AES_256_GCM.
     pub gcm256: u64,
+    /// SRTP_AES128_CM_HMAC_SHA1_80.
     pub cm: u64,
 }
 
 impl Handshakes {
+    /// Counts a handshake.
     pub fn count(&mut self, profile: SrtpProfile) {
         match profile {
             SrtpProfile::AeadAes128Gcm => self.gcm128 += 1,
@@ -30,14 +34,20 @@ impl Handshakes {
 /// Why transports ended that no room closed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ends {
+    /// [`TransportEnd::ConsentLost`].
     pub consent_lost: u64,
+    /// [`TransportEnd::HandshakeFailed`].
     pub handshake_failed: u64,
+    /// [`TransportEnd::WrongFingerprint`].
     pub wrong_fingerprint: u64,
+    /// [`TransportEnd::ClosedByPeer`].
     pub closed_by_peer: u64,
+    /// [`TransportEnd::InternalError`].
     pub internal_error: u64,
 }
 
 impl Ends {
+    /// Counts an end.
     pub fn count(&mut self, end: TransportEnd) {
         match end {
             TransportEnd::ConsentLost => self.consent_lost += 1,
@@ -63,6 +73,7 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// Adds losses counted elsewhere.
     pub fn add(&mut self, more: Losses) {
         self.receive_buffer += more.receive_buffer;
         self.send_buffer += more.send_buffer;
@@ -81,11 +92,15 @@ const RTT_MS: [f64; 10] = [50.0, 100.0, 150.0, 200.0, 250.0, 500.0, 750.0, 1e3, 
 pub struct StreamQuality {
     /// Packets lost on the way.
     pub lost: u64,
+    /// Of the packets of an interval.
     pub loss_percent: Histogram,
     /// Packets overtaken by others.
     pub out_of_order: u64,
+    /// Of the packets of an interval.
     pub out_of_order_percent: Histogram,
+    /// In microseconds.
     pub jitter_us: Histogram,
+    /// In milliseconds.
     pub rtt_ms: Histogram,
 }
 
@@ -116,6 +131,7 @@ impl StreamQuality {
         self.jitter_us.observe(stats.jitter_us.into());
     }
 
+    /// Adds what another worker observed.
     pub fn add(&mut self, other: &StreamQuality) {
         self.lost += other.lost;
         self.loss_percent.add(&other.loss_percent);
@@ -129,11 +145,14 @@ impl StreamQuality {
 /// Of audio and of video.
 #[derive(Debug, Clone, Default)]
 pub struct ByKind<T> {
+    /// Of audio.
     pub audio: T,
+    /// Of video.
     pub video: T,
 }
 
 impl<T> ByKind<T> {
+    /// The one of this kind.
     pub fn of(&mut self, kind: MediaKind) -> &mut T {
         match kind {
             MediaKind::Audio => &mut self.audio,
@@ -154,6 +173,7 @@ pub struct MediaStats {
 }
 
 impl MediaStats {
+    /// Adds what another worker observed.
     pub fn add(&mut self, other: &MediaStats) {
         self.received.audio.add(&other.received.audio);
         self.received.video.add(&other.received.video);
@@ -169,6 +189,7 @@ impl MediaStats {
 pub struct DataDropped {
     /// Its channel or its transport was not open.
     pub not_open: u64,
+    /// Longer than a message may be.
     pub too_long: u64,
     /// It takes reliable messages more slowly than the threshold.
     pub slow: u64,
@@ -179,6 +200,7 @@ pub struct DataDropped {
 }
 
 impl DataDropped {
+    /// Counts a message by the reason.
     pub fn count(&mut self, why: SendDataError) {
         match why {
             SendDataError::NotOpen | SendDataError::Closed => self.not_open += 1,
@@ -190,47 +212,70 @@ impl DataDropped {
     }
 }
 
+/// What a worker has counted since its start; see [`Stats::counters`] for meanings.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
+    /// Datagrams that arrived.
     pub datagrams_received: u64,
+    /// Bytes of datagrams that arrived.
     pub bytes_received: u64,
+    /// Authenticated RTP packets.
     pub rtp_received: u64,
+    /// Authenticated RTCP packets.
     pub rtcp_received: u64,
+    /// RTP packets forwarded.
     pub rtp_sent: u64,
+    /// Bytes of RTP packets forwarded.
     pub bytes_sent: u64,
+    /// Messages that carried forwarded packets.
     pub runs_sent: u64,
+    /// RTP packets sent again for a NACK.
     pub rtp_retransmitted: u64,
+    /// Bytes of RTP packets sent again.
     pub bytes_retransmitted: u64,
     /// Of publications, counted every [`crate::command::STATS_INTERVAL`].
     pub rtp_bytes_received: u64,
     /// Packets of the past sent to new subscribers.
     pub rtp_caught_up: u64,
+    /// Packets that subscribers asked for again.
     pub nacks_received: u64,
+    /// Of these, packets that history no longer had.
     pub nacks_missed: u64,
+    /// Of these, packets beyond a subscriber's budget.
     pub nacks_over_budget: u64,
+    /// Packets that we asked publishers for.
     pub nacks_sent: u64,
+    /// PLI and FIR of subscribers.
     pub keyframe_requests_received: u64,
     /// Of these, FIR rather than PLI.
     pub firs_received: u64,
+    /// Key frames that we asked publishers for.
     pub keyframe_requests_sent: u64,
+    /// Data channel messages that arrived.
     pub data_received: u64,
     /// Data messages that their room was not given.
     pub data_overflow: u64,
     /// Lossy ones that were not, because the messages of their sender go to so many that they make too much work.
     pub data_over_rate: u64,
+    /// Data messages that clients did not get.
     pub data_dropped: DataDropped,
     /// Datagrams for a transport of another worker.
     pub handed_over: u64,
     /// Datagrams that came to another worker's socket.
     pub taken_over: u64,
+    /// Times that no connection was accepted for want of file descriptors.
     pub accept_pauses: u64,
     /// Nominations of another address, which has to answer a check first.
     pub nominations_unproven: u64,
+    /// Checks that nominated addresses had to answer.
     pub path_checks_sent: u64,
     /// Datagrams of handshakes.
     pub handshakes_withheld: u64,
+    /// Transports that went on at another address.
     pub paths_moved: u64,
+    /// Faults in the program that the worker went on after.
     pub panics: u64,
+    /// Faults after which it closed all of its transports.
     pub restarts: u64,
     /// Turns longer than [`crate::io::pulse::STALL`].
     pub stalls: u64,
@@ -238,9 +283,13 @@ pub struct Stats {
     pub control_micros: u64,
     /// Times that a transport had taken all of its budget of them.
     pub budgets_spent: u64,
+    /// By profile.
     pub handshakes: Handshakes,
+    /// By reason.
     pub ended: Ends,
+    /// By cause.
     pub losses: Losses,
+    /// Observations of streams.
     pub media: MediaStats,
     discards: [u64; Discard::ALL.len()],
 }
@@ -249,14 +298,17 @@ pub struct Stats {
 pub type Counter = (&'static str, String, &'static str, u64);
 
 impl Stats {
+    /// Counts a datagram, packet or command that was dropped.
     pub fn count(&mut self, discard: Discard) {
         self.discards[discard as usize] += 1;
     }
 
+    /// Counts so many.
     pub fn add(&mut self, discard: Discard, count: u64) {
         self.discards[discard as usize] += count;
     }
 
+    /// How many were dropped for this reason.
     pub fn discards(&self, discard: Discard) -> u64 {
         self.discards[discard as usize]
     }

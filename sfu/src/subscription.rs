@@ -49,8 +49,11 @@ pub struct Outgoing {
 
 /// What [`Subscription::write`] wrote.
 pub struct Written {
+    /// Bytes of the header.
     pub header: usize,
+    /// Bytes of header, payload and padding.
     pub length: usize,
+    /// SSRC that it is sent under.
     pub ssrc: u32,
     /// For the cipher: extended sequence number.
     pub index: u64,
@@ -96,16 +99,23 @@ impl Playout {
     }
 }
 
+/// One viewer of one publication.
 pub struct Subscription {
+    /// The room's id of it.
     pub id: SubscriptionId,
+    /// What it shows.
     pub publication: PublicationKey,
+    /// Where it goes to.
     pub sink: Sink,
+    /// What is sent, by the description.
     pub section: SendSection,
     paused: bool,
+    /// Highest layer that it may get.
     pub layer_max: u8,
     /// The layer that it should get.
     wanted: LayerId,
     playout: Playout,
+    /// The numbers of what is sent.
     pub rewriter: Rewriter,
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
     kind: MediaKind,
@@ -114,6 +124,7 @@ pub struct Subscription {
     rtx_refilled: Instant,
     packets: u32,
     octets: u32,
+    /// When its next sender report may leave.
     pub report_due: Instant,
     /// Loss that its subscriber has reported so far.
     lost: i32,
@@ -160,10 +171,12 @@ impl Subscription {
         self.paused
     }
 
+    /// Kind of media.
     pub fn kind(&self) -> MediaKind {
         self.kind
     }
 
+    /// Extended number of the next packet that is sent again.
     pub fn rtx_next(&self) -> u64 {
         self.rtx_next
     }

@@ -34,6 +34,7 @@ const UNVERIFIED_PACKETS_MAX: usize = 16;
 pub enum TransportOutput {
     /// ICE and DTLS are up and the certificate is the one of the SDP. Comes once.
     Connected(KeyingMaterial),
+    /// A data channel is open.
     ChannelOpen(DataChannel),
     /// A message of a channel that is not reliable; for the others see [`Transport::take_reliable`].
     Data(DataChannel, Bytes),
@@ -95,6 +96,7 @@ impl Transport {
         }
     }
 
+    /// The room's id of it.
     pub fn id(&self) -> TransportId {
         self.id
     }
@@ -129,6 +131,7 @@ impl Transport {
         self.start_dtls(now);
     }
 
+    /// Our role in the handshake.
     pub fn dtls_role(&self) -> DtlsRole {
         self.dtls.role()
     }
@@ -364,6 +367,7 @@ impl Transport {
         std::mem::take(&mut self.withheld)
     }
 
+    /// The next output; call until `None` after every input.
     pub fn poll_output(&mut self) -> Option<TransportOutput> {
         self.outputs.pop_front()
     }

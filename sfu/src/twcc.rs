@@ -84,7 +84,9 @@ impl Chunk {
     fn deltas_len(self, len: usize) -> usize {
         match self {
             Self::Run { symbol, .. } => symbol.delta_len() * len,
-            vector => (0..len).filter_map(|at| vector.symbol(at)).map(Symbol::delta_len).sum(),
+            vector @ (Self::OneBit(_) | Self::TwoBit(_)) => {
+                (0..len).filter_map(|at| vector.symbol(at)).map(Symbol::delta_len).sum()
+            }
         }
     }
 }
@@ -92,10 +94,13 @@ impl Chunk {
 /// Feedback about packets base..base + count, complete in itself: every status has its chunk and every delta its bytes.
 #[derive(Debug, Clone)]
 pub struct TransportCc<'a> {
+    /// SSRC of who reports.
     pub sender: u32,
+    /// SSRC of a stream of the report; it is about all streams.
     pub media: u32,
     /// Transport-wide sequence number of the first packet.
     pub base_sequence: u16,
+    /// How many packets it tells of, from the base number on.
     pub status_count: u16,
     /// In 64 ms, 24 bits, signed and wrapping: only differences mean something.
     pub reference_time: i32,

@@ -18,9 +18,13 @@ const MANDATORY_LEN: usize = 3;
 /// The mandatory fields, which need no remembered structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DependencyHeader {
+    /// Whether the packet is the first of its frame.
     pub start_of_frame: bool,
+    /// Whether it is the last of its frame.
     pub end_of_frame: bool,
+    /// Template that the frame is of.
     pub template_id: u8,
+    /// Number of the frame, modulo 2^16.
     pub frame_number: u16,
     /// Whether a template structure follows: the frame starts a coded video sequence.
     pub structure_attached: bool,
@@ -56,13 +60,16 @@ pub enum Indication {
 /// What frames of one template have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Template {
+    /// Spatial layer of the frame.
     pub spatial: u8,
+    /// Temporal layer of the frame.
     pub temporal: u8,
     /// Two bits a decode target, the first in the lowest place.
     indications: u64,
 }
 
 impl Template {
+    /// How such a frame matters to a decode target.
     pub fn indication(&self, decode_target: u8) -> Indication {
         indication(self.indications, decode_target)
     }
@@ -83,14 +90,17 @@ fn indication(packed: u64, decode_target: u8) -> Indication {
 pub struct TemplateStructure {
     /// Id of the first template.
     id_offset: u8,
+    /// How many decode targets there are.
     pub decode_targets: u8,
     chains: u8,
+    /// The templates, by their ids from the first one on.
     pub templates: ArrayVec<Template, TEMPLATES_MAX>,
     /// Width and height in pixels of each spatial layer, if told.
     pub resolutions: ArrayVec<(u32, u32), { SPATIAL_ID_MAX as usize + 1 }>,
 }
 
 impl TemplateStructure {
+    /// The template with this id.
     pub fn template(&self, id: u8) -> Option<&Template> {
         let index = id.wrapping_sub(self.id_offset) & 0x3F;
         self.templates.get(usize::from(index))
@@ -106,8 +116,11 @@ impl TemplateStructure {
 /// What the descriptor of one packet says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DependencyDescriptor {
+    /// The mandatory fields.
     pub header: DependencyHeader,
+    /// Spatial layer of the frame.
     pub spatial: u8,
+    /// Temporal layer of the frame.
     pub temporal: u8,
     /// The frame's own indications if it has some, else those of its template.
     indications: u64,
@@ -145,6 +158,7 @@ impl DependencyDescriptor {
         Some(descriptor)
     }
 
+    /// How the frame matters to a decode target.
     pub fn indication(&self, decode_target: u8) -> Indication {
         indication(self.indications, decode_target)
     }

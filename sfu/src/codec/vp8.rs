@@ -24,6 +24,7 @@ pub struct Vp8Descriptor {
     pub non_reference: bool,
     /// Value, and whether it has 15 bits instead of 7.
     pub picture_id: Option<(u16, bool)>,
+    /// Index of the last frame of the base temporal layer, modulo 2^8.
     pub tl0_pic_idx: Option<u8>,
     /// Temporal layer, and whether a receiver can switch up to it here (layer sync).
     pub temporal: Option<(u8, bool)>,

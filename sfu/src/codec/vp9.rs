@@ -20,9 +20,11 @@ pub struct Vp9Descriptor {
     /// Whether the frame refers to earlier pictures. A frame that does not may still refer to a lower spatial layer of
     /// its own picture.
     pub inter_picture_predicted: bool,
+    /// Whether frames name those that they refer to.
     pub flexible: bool,
     /// Whether the packet starts, or ends, a frame: one spatial layer of a picture.
     pub begin: bool,
+    /// Whether the packet ends a frame of its spatial layer.
     pub end: bool,
     /// Whether no higher spatial layer refers to this frame.
     pub not_for_upper: bool,

@@ -127,7 +127,9 @@ impl Handshake {
             Content::Handshake => self.on_fragments(now, 1, &plaintext, transmits),
             Content::Alert if alert::is_ending(&plaintext) => Err(Trouble::GivenUp),
             // Until Finished is verified nothing else is taken, whoever sealed it.
-            _ => Err(Trouble::Ignored(DtlsRefusal::Unexpected)),
+            Content::Alert | Content::ChangeCipherSpec | Content::ApplicationData | Content::Other => {
+                Err(Trouble::Ignored(DtlsRefusal::Unexpected))
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 /// Why a datagram from a DTLS port was not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DtlsRefusal {
+    /// No DTLS records.
     #[error("not a sequence of DTLS records")]
     Malformed,
     /// Anything but a ClientHello where one is due.
@@ -17,8 +18,10 @@ pub enum DtlsRefusal {
     /// The peer offers nothing that we take, or broke the handshake, or gave it up.
     #[error("the handshake failed")]
     HandshakeFailed,
+    /// A message of the handshake after its end.
     #[error("a handshake record after the handshake")]
     LateHandshake,
+    /// After the end of the association.
     #[error("the association is closed")]
     Closed,
 }

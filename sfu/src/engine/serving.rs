@@ -6,12 +6,17 @@ use crate::publication::Origin;
 /// What an engine is at while it serves one transport, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// A STUN message.
     ConnectivityCheck,
     /// Handshake, and SCTP inside of it.
     Dtls,
+    /// A packet of media.
     Rtp,
+    /// Reports and feedback that came.
     Rtcp,
+    /// A decision of its room.
     Command,
+    /// What time brings.
     Timer,
     /// Sending on what the transport publishes.
     Forwarding,

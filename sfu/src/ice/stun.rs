@@ -36,8 +36,10 @@ const UNKNOWN_MAX: usize = 8;
 /// Why a STUN message was not accepted as a check. For some there is a reply all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum StunRefusal {
+    /// Cut off, or lengths that do not fit.
     #[error("not a well-formed STUN message")]
     Malformed,
+    /// Not what the bytes before it give.
     #[error("wrong FINGERPRINT")]
     WrongFingerprint,
     /// An error response, an indication, or another method.
