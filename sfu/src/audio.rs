@@ -2,13 +2,13 @@
 //!
 //! Rules and default values are livekit-server's. Levels are weighed over the audio that packets stand for, by their RTP
 //! timestamps, and not over the time that passes: with DTX (RFC 7587, section 3.1.3) the first packet after a gap stands
-//! for the gap too. Which participants are told is decided above.
+//! for the gap too. Which participants hear of it is decided above.
 
 use std::time::{Duration, Instant};
 
 use crate::section::Ssrc;
 
-/// Levels are told in steps, so that a steady voice is no change.
+/// Levels are reported in steps, so that a steady voice is no change.
 const STEPS: f32 = 8.0;
 /// Intervals without any packet after which the last level is forgotten.
 const STALE_INTERVALS: u32 = 2;
@@ -75,8 +75,8 @@ pub struct AudioLevel {
     /// Loudest level of the active packets, in -dBov.
     loudest: u8,
     smoothed: f32,
-    /// Steps last told; 0 is silence.
-    told: u8,
+    /// Steps last reported; 0 is silence.
+    reported: u8,
     told_at: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ impl AudioLevel {
             active: nothing,
             loudest: SILENCE,
             smoothed: 0.0,
-            told: 0,
+            reported: 0,
             told_at: None,
         }
     }
@@ -127,7 +127,7 @@ impl AudioLevel {
         // The publisher's clock may run as it likes.
         let again = self.config.update_interval / 2;
         let lately = self.told_at.is_some_and(|at| now.saturating_duration_since(at) < again);
-        if lately { None } else { self.tell(now) }
+        if lately { None } else { self.report(now) }
     }
 
     /// Moves on to a timestamp. An interval at most, so that a click after a long silence is not a long speech. `None`:
@@ -152,10 +152,10 @@ impl AudioLevel {
         if self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= stale_after) {
             self.begin(0.0);
         }
-        self.tell(now)
+        self.report(now)
     }
 
-    /// Forgets everything, also what was told: for a publication that is muted.
+    /// Forgets everything, also what was reported: for a publication that is muted.
     pub fn reset(&mut self) {
         *self = Self::new(self.config);
     }
@@ -181,13 +181,13 @@ impl AudioLevel {
         }
     }
 
-    fn tell(&mut self, now: Instant) -> Option<(f32, bool)> {
+    fn report(&mut self, now: Instant) -> Option<(f32, bool)> {
         let audible = if self.smoothed >= linear(self.config.active_level) { self.smoothed } else { 0.0 };
         let steps = (audible * STEPS).ceil().clamp(0.0, STEPS) as u8;
-        if steps == self.told {
+        if steps == self.reported {
             return None;
         }
-        self.told = steps;
+        self.reported = steps;
         self.told_at = Some(now);
         Some((f32::from(steps) / STEPS, steps > 0))
     }
@@ -217,8 +217,8 @@ mod tests {
         /// Since `start`.
         time: Duration,
         polled: Duration,
-        told: Vec<(f32, bool)>,
-        /// When the publication was first told to speak.
+        reported: Vec<(f32, bool)>,
+        /// When it was first reported that the publication speaks.
         spoke: Option<Duration>,
     }
 
@@ -233,7 +233,7 @@ mod tests {
                 start: Instant::now(),
                 time: Duration::ZERO,
                 polled: Duration::ZERO,
-                told: Vec::new(),
+                reported: Vec::new(),
                 spoke: None,
             };
             mic.packet(127);
@@ -250,13 +250,13 @@ mod tests {
         }
 
         fn packet_at(&mut self, ssrc: Ssrc, timestamp: u32, dbov: u8) {
-            let told = self.level.observe(self.start + self.time, ssrc, timestamp, CLOCK, dbov);
-            self.note(self.time, told);
+            let reported = self.level.observe(self.start + self.time, ssrc, timestamp, CLOCK, dbov);
+            self.note(self.time, reported);
         }
 
-        fn note(&mut self, at: Duration, told: Option<(f32, bool)>) {
-            self.told.extend(told);
-            if told.is_some_and(|(_, speaks)| speaks) {
+        fn note(&mut self, at: Duration, reported: Option<(f32, bool)>) {
+            self.reported.extend(reported);
+            if reported.is_some_and(|(_, speaks)| speaks) {
                 self.spoke.get_or_insert(at);
             }
         }
@@ -266,8 +266,8 @@ mod tests {
             let end = self.time + time;
             while self.polled + INTERVAL <= end {
                 self.polled += INTERVAL;
-                let told = self.level.update(self.start + self.polled);
-                self.note(self.polled, told);
+                let reported = self.level.update(self.start + self.polled);
+                self.note(self.polled, reported);
             }
             self.time = end;
         }
@@ -299,7 +299,7 @@ mod tests {
         mic.send(6, 200);
         mic.pass(ms(0));
         // 10^(-6/20) is 0.501: two thirds of it, then nearly and at last all of it, rounded up to an eighth.
-        assert_eq!(mic.told, [(0.375, true), (0.5, true), (0.625, true)]);
+        assert_eq!(mic.reported, [(0.375, true), (0.5, true), (0.625, true)]);
     }
 
     #[test]
@@ -313,7 +313,7 @@ mod tests {
         }
         // With the second beep, which is the first packet after 400 ms of audio.
         assert_eq!(mic.spoke, Some(ms(520)));
-        assert!(mic.told.last().unwrap().1);
+        assert!(mic.reported.last().unwrap().1);
     }
 
     #[test]
@@ -323,7 +323,7 @@ mod tests {
             mic.pass(ms(1));
             mic.packet_at(Ssrc(1), number.wrapping_mul(CLOCK), if number % 2 == 0 { 0 } else { 127 });
         }
-        assert!((2..=9).contains(&mic.told.len()), "{:?}", mic.told);
+        assert!((2..=9).contains(&mic.reported.len()), "{:?}", mic.reported);
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
             mic.send(70, 1);
         }
         mic.send(36, 100);
-        assert_eq!(mic.told, []);
+        assert_eq!(mic.reported, []);
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
             holed.skip(ms(20));
             holed.send(6, 1);
         }
-        assert_eq!(holed.told, whole.told);
+        assert_eq!(holed.reported, whole.reported);
     }
 
     #[test]
@@ -361,7 +361,7 @@ mod tests {
             mic.packet(0);
         }
         mic.pass(ms(400));
-        assert_eq!(mic.told, []);
+        assert_eq!(mic.reported, []);
     }
 
     #[test]
@@ -373,7 +373,7 @@ mod tests {
                 mic.pass(ms(20));
                 let timestamp = mic.timestamp().wrapping_add(jump);
                 mic.packet_at(Ssrc(1), timestamp, 6);
-                assert!(number < 60 || mic.told.last().is_some_and(|told| told.1), "{jump:x}");
+                assert!(number < 60 || mic.reported.last().is_some_and(|reported| reported.1), "{jump:x}");
             }
         }
     }
@@ -385,7 +385,7 @@ mod tests {
         mic.pass(ms(20));
         mic.packet_at(Ssrc(2), mic.timestamp().wrapping_add(96_000), 0);
         mic.pass(ms(780));
-        assert_eq!(mic.told, []);
+        assert_eq!(mic.reported, []);
     }
 
     #[test]
@@ -395,7 +395,7 @@ mod tests {
         mic.send(20, 1);
         mic.pass(ms(400));
         // 10^(-20/20) is 0.1, two thirds of it.
-        assert_eq!(mic.told, [(0.125, true)]);
+        assert_eq!(mic.reported, [(0.125, true)]);
     }
 
     #[test]
@@ -404,11 +404,11 @@ mod tests {
         mic.send(10, 7);
         mic.send(36, 13);
         mic.pass(ms(0));
-        assert_eq!(mic.told, []);
+        assert_eq!(mic.reported, []);
         mic.send(10, 8);
         mic.send(36, 12);
         mic.pass(ms(400));
-        assert_eq!(mic.told, [(0.125, true)]);
+        assert_eq!(mic.reported, [(0.125, true)]);
     }
 
     #[test]
@@ -417,7 +417,7 @@ mod tests {
         mic.send(0, 20);
         mic.send(127, 80);
         mic.pass(ms(0));
-        assert_eq!(mic.told, [(0.75, true), (0.0, false)]);
+        assert_eq!(mic.reported, [(0.75, true), (0.0, false)]);
     }
 
     #[test]
@@ -425,11 +425,11 @@ mod tests {
         let mut mic = Mic::new();
         mic.send(0, 20);
         mic.pass(ms(400));
-        assert_eq!(mic.told, [(0.75, true)]);
+        assert_eq!(mic.reported, [(0.75, true)]);
         mic.pass(ms(400));
-        assert_eq!(mic.told, [(0.75, true), (0.0, false)]);
+        assert_eq!(mic.reported, [(0.75, true), (0.0, false)]);
         mic.pass(ms(4_000));
-        assert_eq!(mic.told.len(), 2);
+        assert_eq!(mic.reported.len(), 2);
     }
 
     #[test]
@@ -441,11 +441,11 @@ mod tests {
         mic.send(127, 18);
         mic.pass(ms(400));
         // A tenth of the interval, not smoothed.
-        assert_eq!(mic.told.first(), Some(&(0.125, true)));
+        assert_eq!(mic.reported.first(), Some(&(0.125, true)));
 
         let mut off = Mic::with(AudioConfig { update_interval: Duration::ZERO, ..AudioConfig::default() });
         off.send(0, 200);
-        assert_eq!(off.told, []);
+        assert_eq!(off.reported, []);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The whole language between `signaling` and a worker: [`Command`] in, [`Event`] out.
 //!
-//! Rooms decide and workers obey. Negotiation (SDP) happens above; what reaches a worker is its result: which sections a
+//! Rooms decide, workers carry it out. Negotiation (SDP) happens above; what reaches a worker is its result: which sections a
 //! transport receives and sends, with their payload types, extension ids and SSRCs. Ids are minted by the caller and
 //! never used twice. A command that names an id which does not (or no longer) exist is counted and ignored, because a
 //! close may have crossed it on the way.

@@ -91,7 +91,8 @@ pub struct Engine {
     ufrags: HashMap<String, TransportKey>,
     /// Publications that have something to forward.
     backlog: Backlog,
-    /// Video subscriptions that have not met the present yet: they get the past also while nothing arrives.
+    /// Video subscriptions that wait for their start or are catching up: they get packets of the past also while
+    /// nothing arrives.
     starting: Vec<SubscriptionKey>,
     timers: BinaryHeap<Reverse<(Instant, TransportKey)>>,
     clock: MediaClock,
@@ -103,7 +104,7 @@ pub struct Engine {
     data: DataFlow,
     /// What this process should take.
     local: LocalQueue,
-    /// When a transport whose budget is spent was last told of in the log.
+    /// When a transport whose budget is spent was last logged.
     budget_warned_at: Option<Instant>,
     /// What has been counted since the start.
     pub stats: Stats,

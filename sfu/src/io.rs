@@ -35,7 +35,7 @@ use crate::parameters::IceCredentials;
 use crate::path::Path;
 use crate::stats::{Counter, MediaStats, Stats};
 
-/// Commands that may wait for a worker. It drains all of them every turn.
+/// Commands that may wait for a worker, which takes a few hundred of them in a turn.
 const COMMANDS_MAX: usize = 1024;
 /// Datagrams that may wait to be taken over.
 const HANDED_MAX: usize = 1024;
@@ -72,8 +72,8 @@ pub struct Config {
     pub engine: EngineConfig,
 }
 
-/// What a worker shows to other threads.
-struct Board {
+/// Statistics that a worker shares with other threads.
+struct SharedStats {
     stats: Mutex<Stats>,
     transports: AtomicUsize,
     subscriptions: AtomicUsize,
@@ -82,7 +82,7 @@ struct Board {
     ended: AtomicBool,
 }
 
-impl Board {
+impl SharedStats {
     fn new(now: Instant) -> Self {
         let (stats, transports, subscriptions, ended) = Default::default();
         Self { stats, transports, subscriptions, pulse: Pulse::new(now), ended }
@@ -90,7 +90,7 @@ impl Board {
 }
 
 /// Says that a worker's thread has ended, however it did.
-struct Ending(Arc<Board>);
+struct Ending(Arc<SharedStats>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -98,7 +98,8 @@ impl Drop for Ending {
     }
 }
 
-/// What arrived at one worker and belongs to another, and what that one says of it.
+/// What one worker passes to another: packets and connections of its clients that came to the wrong one, and which
+/// addresses are its clients'.
 enum Handed {
     Datagram {
         /// Who has handed it over.
@@ -106,7 +107,7 @@ enum Handed {
         from: Path,
         bytes: Vec<u8>,
     },
-    /// A worker has a client that is connected at this address, of whom something was handed over to it.
+    /// The answer to a datagram that was handed over: the client at this address is connected to this worker.
     Shown {
         remote: SocketAddr,
         worker: u8,
@@ -118,7 +119,7 @@ enum Handed {
     },
 }
 
-/// A way to hand something over to a worker.
+/// The queue of another worker.
 #[derive(Clone)]
 struct Neighbour {
     queue: SyncSender<Handed>,
@@ -142,19 +143,19 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A way to one worker. Cheap to clone.
+/// Sends commands to one worker and reads its statistics. Cheap to clone.
 #[derive(Clone)]
 pub struct WorkerHandle {
     index: u8,
     commands: SyncSender<Instruction>,
     waker: Waker,
-    board: Arc<Board>,
+    shared: Arc<SharedStats>,
     candidates: Arc<[Candidate]>,
 }
 
-/// What a worker's queue holds.
+/// An entry of a worker's queue of commands.
 enum Instruction {
-    Obey(Command),
+    Apply(Command),
     Stop,
 }
 
@@ -199,19 +200,19 @@ impl Workers {
             };
             let index = u8::try_from(index).map_err(io::Error::other)?;
             let (commands_to, commands) = sync_channel(COMMANDS_MAX);
-            let board = Arc::new(Board::new(Instant::now()));
+            let shared = Arc::new(SharedStats::new(Instant::now()));
             let handle = WorkerHandle {
                 index,
                 commands: commands_to,
                 waker: neighbour.waker.clone(),
-                board: board.clone(),
+                shared: shared.clone(),
                 candidates: candidates(&advertised, port, config.tcp_port),
             };
             let inboxes = Inboxes { commands, handed, waker: neighbour.waker };
-            let worker = Worker::new(index, &config, sockets, listeners, inboxes, neighbours.clone(), board.clone())?;
+            let worker = Worker::new(index, &config, sockets, listeners, inboxes, neighbours.clone(), shared.clone())?;
             let on_event = on_event.clone();
             let thread = std::thread::Builder::new().name(format!("sfu-{index}"));
-            let ending = Ending(board);
+            let ending = Ending(shared);
             threads.push(thread.spawn(move || {
                 let _ending = ending;
                 worker.run(on_event);
@@ -230,7 +231,7 @@ impl Workers {
     pub fn counters(&self) -> Vec<Counter> {
         let mut sum: Vec<Counter> = Vec::new();
         for handle in &self.handles {
-            let Ok(stats) = handle.board.stats.lock() else { continue };
+            let Ok(stats) = handle.shared.stats.lock() else { continue };
             let counters = stats.counters();
             if sum.is_empty() {
                 sum = counters;
@@ -247,7 +248,7 @@ impl Workers {
     pub fn media(&self) -> MediaStats {
         let mut sum = MediaStats::default();
         for handle in &self.handles {
-            if let Ok(stats) = handle.board.stats.lock() {
+            if let Ok(stats) = handle.shared.stats.lock() {
                 sum.add(&stats.media);
             }
         }
@@ -257,7 +258,7 @@ impl Workers {
     /// Stops and joins the threads.
     pub fn stop(self) {
         for handle in &self.handles {
-            // A full queue is drained every turn, so this waits for one turn at most.
+            // The worker takes commands in every turn, so this waits for one turn at most.
             let _ = handle.commands.send(Instruction::Stop);
             handle.waker.wake();
         }
@@ -276,9 +277,9 @@ impl WorkerHandle {
     /// Queues a command that need not be carried out before the worker next wakes for another reason: half a second
     /// later at most, and before it reads the next datagram.
     pub fn try_queue(&self, command: Command) -> Result<(), SendError> {
-        match self.commands.try_send(Instruction::Obey(command)) {
+        match self.commands.try_send(Instruction::Apply(command)) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(Instruction::Obey(command))) => {
+            Err(TrySendError::Full(Instruction::Apply(command))) => {
                 self.waker.wake();
                 Err(SendError::Full(command))
             }
@@ -297,24 +298,25 @@ impl WorkerHandle {
         self.candidates.to_vec()
     }
 
-    /// Whether its thread is at work. One that is not hosts no more rooms.
+    /// Whether its thread runs. A worker whose thread has ended gets no more rooms.
     pub fn is_running(&self) -> bool {
-        !self.board.ended.load(Ordering::Relaxed)
+        !self.shared.ended.load(Ordering::Relaxed)
     }
 
-    /// For how long its turn has lasted, where that is far too long ([`pulse::STALL`]): its clients hear and see nothing.
+    /// For how long the current turn has lasted, if that is longer than [`pulse::STALL`]: meanwhile its clients get no
+    /// media.
     pub fn stalled_for(&self, now: Instant) -> Option<Duration> {
-        self.board.pulse.stalled_for(now)
+        self.shared.pulse.stalled_for(now)
     }
 
     /// Transports now hosted, up to a second old: what placement goes by.
     pub fn load(&self) -> usize {
-        self.board.transports.load(Ordering::Relaxed)
+        self.shared.transports.load(Ordering::Relaxed)
     }
 
     /// Tracks that it sends now, once for each viewer; up to a second old.
     pub fn subscriptions(&self) -> usize {
-        self.board.subscriptions.load(Ordering::Relaxed)
+        self.shared.subscriptions.load(Ordering::Relaxed)
     }
 }
 

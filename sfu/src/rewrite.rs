@@ -39,7 +39,7 @@ pub struct Segment {
     omitted: Option<Box<Omitted>>,
 }
 
-/// How much faster than in life a subscriber is shown what it missed: seconds become tens of milliseconds, so that its
+/// How much faster than at its own rate a subscriber is shown what it missed: seconds become tens of milliseconds, so that its
 /// playout clock does not take the past for a late present.
 const CATCH_UP_SPEED: u32 = 32;
 
@@ -432,7 +432,7 @@ mod tests {
             prop_assert!(numbers.is_sorted(), "in the order of the source");
         }
 
-        /// Whatever is withheld between segments, the subscriber sees no gap, also across 65535 -> 0.
+        /// Whatever is left out between segments, the subscriber sees no gap, also across 65535 -> 0.
         #[test]
         fn the_sent_stream_has_no_gaps(first: u16, lengths in vec((1u64..40, 0u64..90_000, 0u8..3), 1..20)) {
             let now = Instant::now();
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_subscriber_missed_passes_quickly_and_meets_the_present() {
+    fn what_a_subscriber_missed_is_shown_quickly_up_to_the_newest_packet() {
         let now = Instant::now();
         let mut rewriter = Rewriter::new(1);
         rewriter.begin_in_the_past(now, 0, &packet(10, 1000), 90_000, 1000 + 270_000);

@@ -1,13 +1,13 @@
 //! Data messages between clients and rooms.
 //!
-//! A room is given no more than it takes: what it has not said to have taken ([`Command::DataTaken`]) is bounded for each
-//! client, each room and the whole worker. Reliable messages beyond that stay with the transport, whose receive window
+//! What a room has been given and has not acknowledged ([`Command::DataTaken`]) is bounded for each client, each room and
+//! the whole worker. Reliable messages beyond that stay with the transport, whose receive window
 //! closes; lossy ones are dropped and counted. So a client that sends faster than its room takes waits, and neither fills
 //! the queues to the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by
 //! nearly as much as may wait, though fast enough to lose nothing.
 //!
 //! What one client sends goes to all others of its room, who may be thousands. So each has a rate for the work that its
-//! messages make here ([`FanOut`]): beyond it reliable messages wait like those of a client whose room is slow, and lossy
+//! messages make here ([`super::load::FanOut`]): beyond it reliable messages wait like those of a client whose room is slow, and lossy
 //! ones are dropped and counted.
 //!
 //! [`FanOut`]: super::load::FanOut

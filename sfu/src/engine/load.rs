@@ -1,4 +1,4 @@
-//! What data messages are on the way and what work they make, in numbers. Who waits for what is in `engine/data.rs`.
+//! How many data messages are on the way, and how much work they make. Who waits for what is in `engine/data.rs`.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

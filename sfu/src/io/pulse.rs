@@ -1,4 +1,4 @@
-//! Whether a worker turns. One that is held up in a turn, by whatever it was sent, takes no new rooms meanwhile.
+//! Whether a worker gets through its turns. One that is held up in a turn gets no new rooms meanwhile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A turn that lasts longer holds up everybody's media: a hundred times what a turn of a full worker takes.
 pub const STALL: Duration = Duration::from_millis(250);
 
-/// Shown by a worker, looked at by others.
+/// Written by a worker, read by other threads.
 pub(super) struct Pulse {
     start: Instant,
     /// Milliseconds from the start to the beginning of the turn under way, and one; 0: the worker waits for something to do.

@@ -1,9 +1,9 @@
 //! Where datagrams belong that the kernel gave to the wrong worker.
 //!
-//! A check names its worker by its user fragment; what follows it from the same address is told by that address. Anybody
-//! can forge an address and a fragment, and whoever joined a check from any address, but nobody a handshake: the worker
-//! that had one there says so with each further check, and its word holds against checks for other workers while it is
-//! repeated.
+//! The user fragment of a check names its worker; later datagrams from the same address belong to the same worker. An
+//! address and a user fragment can be forged, and a participant can forge a whole check from any address, but nobody can
+//! forge a handshake. So a worker that had a handshake at an address says so with each further check, and for as long as
+//! it does checks for other workers do not count there.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -79,7 +79,7 @@ pub(super) enum ReadOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadFrame {
     TooLong,
-    /// Nobody sends nothing, and a frame of two bytes costs more than it says.
+    /// An empty frame: no client sends one, and its two bytes cost as much as a datagram.
     Empty,
 }
 

@@ -86,7 +86,7 @@ impl UdpSocket {
         let result = unsafe {
             libc::getsockopt(self.fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &mut length)
         };
-        // An old kernel does not tell.
+        // An old kernel does not report it.
         if result == 0 { info[DROPS].into() } else { 0 }
     }
 
@@ -334,7 +334,7 @@ impl Outlet {
                 Ok(count) => sent += count.max(1) as usize,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
-                    // No device gets this far often: give the queue a moment once, then drop the rest.
+                    // Rare on any device: wait for the queue once, then drop the rest.
                     Some(libc::EAGAIN | libc::ENOBUFS) if !waited => {
                         waited = true;
                         wait_writable(fd);

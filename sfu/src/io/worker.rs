@@ -19,7 +19,7 @@ use super::tcp::{
     BadFrame, Connection, ConnectionId, Connections, FRAMES_A_TURN, ReadOutcome, UNAUTHENTICATED_FRAMES_MAX,
 };
 use super::udp::{Outlet, ReceiveBatch, UdpSocket};
-use super::{Board, Config, Handed, Inboxes, Instruction, Neighbour};
+use super::{Config, Handed, Inboxes, Instruction, Neighbour, SharedStats};
 use crate::command::{Command, Event};
 use crate::demux::{Discard, PacketKind};
 use crate::engine::Engine;
@@ -38,7 +38,7 @@ const DATA_RECEIVERS_A_TURN: usize = 4_096;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines of the log that say the same.
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
-/// How often counters are shown and idle connections closed.
+/// How often statistics are shared and idle connections closed.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
 const TOKEN_WAKER: u64 = 0;
@@ -59,18 +59,18 @@ pub(super) struct Worker {
     unread: VecDeque<ConnectionId>,
     /// Until when no connection is accepted: the process has no descriptor left.
     accept_after: Option<Instant>,
-    /// When that was last said in the log.
+    /// When that was last logged.
     accept_warned_at: Option<Instant>,
     inboxes: Inboxes,
     neighbours: Vec<Neighbour>,
     strays: Strays,
-    board: Arc<Board>,
+    shared: Arc<SharedStats>,
     housekeeping: Instant,
     /// Clients that data was sent to in this turn.
     data_receivers: usize,
-    /// When the last turn did.
+    /// When the current turn began, or the last one.
     turn_began: Instant,
-    /// When a turn that lasted too long was last told of in the log.
+    /// When a turn that lasted too long was last logged.
     stall_warned_at: Option<Instant>,
     stopping: bool,
 }
@@ -83,7 +83,7 @@ impl Worker {
         listeners: Vec<TcpListener>,
         inboxes: Inboxes,
         neighbours: Vec<Neighbour>,
-        board: Arc<Board>,
+        shared: Arc<SharedStats>,
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(inboxes.waker.fd(), TOKEN_WAKER, Interest::Read)?;
@@ -108,7 +108,7 @@ impl Worker {
             inboxes,
             neighbours,
             strays: Strays::default(),
-            board,
+            shared,
             housekeeping: now,
             data_receivers: 0,
             turn_began: now,
@@ -140,14 +140,14 @@ impl Worker {
                 self.recover();
                 Some(Instant::now())
             });
-            self.board.pulse.end();
+            self.shared.pulse.end();
         }
     }
 
     /// Takes in what has arrived, sends what follows from it, and does what is due. Returns when there is more to forward.
     fn turn(&mut self, ready: &[u64], batch: &mut ReceiveBatch, on_event: &impl Fn(RoomId, Event)) -> Option<Instant> {
         let now = Instant::now();
-        self.board.pulse.begin(now);
+        self.shared.pulse.begin(now);
         self.turn_began = now;
         self.data_receivers = 0;
         for token in ready {
@@ -157,7 +157,7 @@ impl Worker {
             let Some(id) = self.unread.pop_front() else { break };
             self.read_frames(now, id);
         }
-        self.obey(now);
+        self.apply_commands(now);
         if self.stopping {
             self.out.flush();
             return None;
@@ -177,7 +177,7 @@ impl Worker {
             on_event(room, event);
         }
         if now >= self.housekeeping {
-            self.keep_house(now);
+            self.do_housekeeping(now);
         }
         again
     }
@@ -192,7 +192,7 @@ impl Worker {
         }
         let broken = self.engine.restart(Instant::now());
         let transports = broken.transports();
-        // Whatever a destructor still says, the engine is gone.
+        // A panic of a destructor changes nothing: the engine is gone.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         error!(worker, transports, "a fault that no transport is known to have led to: all of this worker are closed");
     }
@@ -233,7 +233,7 @@ impl Worker {
             let more = batch.fill(&self.sockets[number]);
             // A check may have been quicker than this turn: the transport that it is for was ordered before the client
             // could know of it.
-            self.obey(now);
+            self.apply_commands(now);
             let Self { engine, out, strays, neighbours, index, .. } = self;
             batch.for_each(|remote, datagram| {
                 let from = Path { remote, via };
@@ -266,13 +266,13 @@ impl Worker {
     }
 
     /// Carries out what rooms decided.
-    fn obey(&mut self, now: Instant) {
+    fn apply_commands(&mut self, now: Instant) {
         for _ in 0..COMMANDS_A_TURN {
             if self.data_receivers >= DATA_RECEIVERS_A_TURN {
                 break;
             }
             match self.inboxes.commands.try_recv() {
-                Ok(Instruction::Obey(command)) => {
+                Ok(Instruction::Apply(command)) => {
                     if let Command::SendData { transports, .. } = &command {
                         self.data_receivers += transports.len();
                     }
@@ -292,7 +292,7 @@ impl Worker {
     /// Takes what came to other workers' sockets.
     fn take_over(&mut self, now: Instant) {
         while let Ok(handed) = self.inboxes.handed.try_recv() {
-            self.obey(now);
+            self.apply_commands(now);
             match handed {
                 Handed::Datagram { by, from, mut bytes } => {
                     self.engine.stats.taken_over += 1;
@@ -304,7 +304,7 @@ impl Worker {
                     receive_timed(&mut self.engine, now, from, &mut bytes, &mut self.out);
                     if may_show && self.engine.holds(&from) {
                         let shown = Handed::Shown { remote: from.remote, worker: self.index };
-                        // A queue that is full takes the word of the next check.
+                        // If the queue is full, the next check says it again.
                         let _ = self.neighbours.get(usize::from(by)).is_some_and(|other| other.hand_over(shown));
                     }
                 }
@@ -367,12 +367,12 @@ impl Worker {
 
     fn read_connection(&mut self, now: Instant, id: ConnectionId) {
         if self.unread.contains(&id) {
-            // Its frames come first; what the kernel holds back holds the sender back.
+            // Frames already read come first. What stays in the kernel's buffer slows the sender down.
             return;
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
         let outcome = connection.read(now);
-        self.obey(now);
+        self.apply_commands(now);
         self.read_frames(now, id);
         self.flush_connection(id);
         if outcome == ReadOutcome::Closed && !self.unread.contains(&id) {
@@ -487,7 +487,7 @@ impl Worker {
         let _ = self.epoll.change(connection.fd(), TOKEN_CONNECTION | u64::from(id.0), interest);
     }
 
-    fn keep_house(&mut self, now: Instant) {
+    fn do_housekeeping(&mut self, now: Instant) {
         self.housekeeping = now + HOUSEKEEPING;
         for id in self.connections.overdue(now) {
             let unauthenticated = self.connections.get_mut(id).is_some_and(|connection| !connection.is_authenticated());
@@ -503,11 +503,11 @@ impl Worker {
         let losses = &mut self.engine.stats.losses;
         losses.add(std::mem::take(&mut self.out.transmitter().losses));
         losses.receive_buffer = self.sockets.iter().map(UdpSocket::dropped).sum();
-        self.board.transports.store(self.engine.transports(), Ordering::Relaxed);
-        self.board.subscriptions.store(self.engine.subscriptions(), Ordering::Relaxed);
+        self.shared.transports.store(self.engine.transports(), Ordering::Relaxed);
+        self.shared.subscriptions.store(self.engine.subscriptions(), Ordering::Relaxed);
         self.engine.count_subscriptions();
         // A reader holds the lock now and then; the next snapshot is half a second away.
-        if let Ok(mut stats) = self.board.stats.try_lock() {
+        if let Ok(mut stats) = self.shared.stats.try_lock() {
             stats.clone_from(&self.engine.stats);
         }
     }
