@@ -1,5 +1,6 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
+mod agenda;
 pub mod analytics;
 pub mod app;
 pub mod auth;
@@ -18,6 +19,7 @@ pub mod migrate;
 pub mod moderation;
 mod nodes;
 pub mod outbound;
+mod places;
 pub mod problem;
 pub mod product;
 pub mod reconcile;

@@ -14,9 +14,9 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::places::Places;
 use crate::store::moderation::Ban;
 use crate::store::stream::{Stream, StreamId, Transition, UserId};
-use crate::viewers::Places;
 
 pub(crate) use held::Decision;
 use held::{Held, Push};

@@ -3,7 +3,6 @@
 //!
 //! [`Streams::run`] drives all of it. Every loop outlives the store: what fails is tried again.
 
-mod agenda;
 mod compare;
 mod deadline;
 mod neighbours;
@@ -19,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
 use crate::rooms::RoomsError;
+use crate::rooms::name::PREFIX;
 use crate::store::StoreError;
-use crate::streams::{Counters, ROOM_PREFIX, Streams};
+use crate::streams::{Counters, Streams};
 use crate::viewers::Job;
 
-pub(crate) use agenda::Agenda;
 pub(crate) use neighbours::Neighbours;
 
 /// How often time-outs and due comparisons are looked for.
@@ -147,7 +146,7 @@ impl Streams {
     pub(crate) async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
         let rooms = self.rooms().list(&[]).await.map_err(StrayError::Rooms)?;
         let live: HashSet<String> = self.live().all().iter().map(|stream| stream.room_name.clone()).collect();
-        let strays = rooms.iter().filter(|room| room.name.starts_with(ROOM_PREFIX) && !live.contains(&room.name));
+        let strays = rooms.iter().filter(|room| room.name.starts_with(PREFIX) && !live.contains(&room.name));
         for room in strays.take(STRAY_ROOMS_MAX) {
             let stream = match self.stream_of_room(&room.name).await {
                 Ok(Some(stream)) => stream,

@@ -1,7 +1,9 @@
 //! The door to rooms: this process's own, or those of an external LiveKit-compatible server through its server API.
 
 pub mod builtin;
+pub mod event;
 pub mod external;
+pub(crate) mod name;
 mod session;
 mod token;
 
@@ -16,7 +18,7 @@ use crate::store::stream::UserId;
 
 pub use builtin::{Builtin, admission};
 pub use external::External;
-pub(crate) use session::{SessionClaims, joined_at, session_of, session_to_be, user_of};
+pub(crate) use session::{SessionClaims, is_owners, joined_at, presence_of, session_of, session_to_be, user_of};
 pub use token::TokenSigner;
 
 /// Attributes of tokens and participants that say who somebody is for us.

@@ -6,26 +6,25 @@
 //! [`crate::reconcile`].
 
 mod desk;
-mod news;
-mod places;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
-use crate::rooms::{RoomRole, RoomsError, Session};
+use crate::rooms::event::{Happening, RoomNews};
+use crate::rooms::name::PREFIX;
+use crate::rooms::{RoomsError, Session, is_owners, presence_of};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
 use crate::store::viewer::Presence;
-use crate::streams::{Counters, ROOM_PREFIX, Streams};
+use crate::streams::{Counters, Streams};
 
 pub(crate) use desk::{Desks, Job};
-pub use news::{Handled, Happening, Publisher, RoomNews};
-pub(crate) use places::Places;
 
 impl Streams {
     /// Hands in what happened in a room of this process. Never waits.
@@ -308,7 +307,7 @@ impl Streams {
 }
 
 fn is_ours(news: &RoomNews) -> bool {
-    news.room.starts_with(ROOM_PREFIX) && news.what != Happening::Other
+    news.room.starts_with(PREFIX) && news.what != Happening::Other
 }
 
 /// The identities of users beyond `max` who came with `session` or after it. A further session of a user who was there
@@ -325,31 +324,36 @@ fn excess_of(open: &mut [Presence], session: &Presence, max: usize) -> Vec<Strin
         .collect()
 }
 
-/// Whether a session is the one that the owner streams from, rather than a preview on another device.
-pub(crate) fn is_owners(stream: &Stream, session: &Session) -> bool {
-    session.identity == stream.owner_id.as_str()
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    /// Its effect is in the store.
+    Applied,
+    /// It was handled before.
+    Repeated,
+    /// Of a room or a kind that has nothing to do with streams.
+    NotOurs,
+    /// The store is away, or too much waits: whoever tells again later is served then.
+    Deferred,
 }
 
-pub(crate) fn presence_of(stream: &Stream, session: &Session) -> Presence {
-    // A session without a usable user is a guest of its own.
-    let user_id = session
-        .user
-        .clone()
-        .or_else(|| session.identity.parse().ok())
-        .or_else(|| session.sid.parse().ok())
-        .unwrap_or_else(|| stream.owner_id.clone());
-    let counts = session.standard
-        && !session.hidden
-        && !session.recorder
-        && user_id != stream.owner_id
-        && session.role == Some(RoomRole::Viewer);
-    Presence {
-        sid: session.sid.clone(),
-        identity: session.identity.clone(),
-        user_id,
-        counts,
-        joined_at: session.joined_at,
-        left_at: None,
+impl Handled {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Handled::Applied => "applied",
+            Handled::Repeated => "repeated",
+            Handled::NotOurs => "not_ours",
+            Handled::Deferred => "deferred",
+        }
+    }
+
+    fn counter(self, counters: &Counters) -> &AtomicU64 {
+        match self {
+            Handled::Applied => &counters.events_applied,
+            Handled::Repeated => &counters.events_repeated,
+            Handled::NotOurs => &counters.events_not_ours,
+            Handled::Deferred => &counters.events_deferred,
+        }
     }
 }
 

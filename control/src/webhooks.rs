@@ -19,8 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem, STORE_RETRY};
+use crate::rooms::event::{Happening, RoomNews};
 use crate::streams::{Counters, Streams};
-use crate::viewers::{Handled, Happening, RoomNews};
+use crate::viewers::Handled;
 
 pub use event::{Unreadable, read};
 

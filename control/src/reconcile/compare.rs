@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::agenda::Found;
 use super::jittered;
+use crate::agenda::Found;
 use crate::clock::Timestamp;
-use crate::rooms::{RoomsError, Session};
+use crate::rooms::{RoomsError, Session, is_owners, presence_of};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
 use crate::store::viewer::Presence;
 use crate::streams::{Counters, Streams};
-use crate::viewers::{is_owners, presence_of};
 
 /// A session younger than this is left alone: its event may still be on the way.
 const YOUNG: Duration = Duration::from_secs(10);

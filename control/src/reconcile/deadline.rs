@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::rooms::is_owners;
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
 use crate::streams::{Counters, Streams};
-use crate::viewers::is_owners;
 
 /// An end that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

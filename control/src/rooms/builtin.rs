@@ -14,16 +14,15 @@ use signaling::rooms::Rooms;
 use signaling::token::Grants;
 use tokio::sync::broadcast;
 
+use super::name::{PREFIX, named_at};
 use super::{
-    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, session_of,
+    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, presence_of, session_of,
     session_to_be, user_of,
 };
 use crate::clock::Timestamp;
 use crate::live::Live;
 use crate::store::stream::Stream;
 use crate::store::viewer::Presence;
-use crate::streams::{ROOM_PREFIX, named_at};
-use crate::viewers::presence_of;
 
 /// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
 /// differ.
@@ -131,7 +130,7 @@ pub fn admission(
 ) -> Admit {
     let joins = Mutex::new(Buckets::new(USER_JOINS_BURST, USER_JOINS_REFILL, USERS_MAX));
     Arc::new(move |grants: &Grants| {
-        if grants.video.room.starts_with(ROOM_PREFIX) && !known() {
+        if grants.video.room.starts_with(PREFIX) && !known() {
             return Err(JoinError::NotYet("the server is starting: try again in a moment".into()));
         }
         admit(&live, now(), grants)?;

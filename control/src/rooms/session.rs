@@ -7,7 +7,8 @@ use signaling::token::Grants;
 
 use super::{ROLE_ATTRIBUTE, RoomRole, Session, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
-use crate::store::stream::UserId;
+use crate::store::stream::{Stream, UserId};
+use crate::store::viewer::Presence;
 
 /// The user of a participant or a token: of the attributes, else of the identity before its last `:`.
 pub(crate) fn user_of(identity: &str, attributes: &HashMap<String, String>) -> Option<UserId> {
@@ -69,6 +70,34 @@ pub(crate) fn session_to_be(grants: &Grants, now: Timestamp) -> Session {
 /// Milliseconds if the SFU tells them, else seconds.
 pub(crate) fn joined_at(millis: i64, seconds: i64) -> Timestamp {
     Timestamp::from_millis(if millis > 0 { millis } else { seconds.saturating_mul(1000) })
+}
+
+/// Whether a session is the one that the owner streams from, rather than a preview on another device.
+pub(crate) fn is_owners(stream: &Stream, session: &Session) -> bool {
+    session.identity == stream.owner_id.as_str()
+}
+
+pub(crate) fn presence_of(stream: &Stream, session: &Session) -> Presence {
+    // A session without a usable user is a guest of its own.
+    let user_id = session
+        .user
+        .clone()
+        .or_else(|| session.identity.parse().ok())
+        .or_else(|| session.sid.parse().ok())
+        .unwrap_or_else(|| stream.owner_id.clone());
+    let counts = session.standard
+        && !session.hidden
+        && !session.recorder
+        && user_id != stream.owner_id
+        && session.role == Some(RoomRole::Viewer);
+    Presence {
+        sid: session.sid.clone(),
+        identity: session.identity.clone(),
+        user_id,
+        counts,
+        joined_at: session.joined_at,
+        left_at: None,
+    }
 }
 
 #[cfg(test)]

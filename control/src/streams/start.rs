@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::once::{Once, Turn};
-use super::room_name::room_name;
 use super::schedule::blank;
 use super::{Counters, OnConflict, START_EARLY, START_LATE, StartRequest, Started, Streams, sfu_unavailable};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
+use crate::rooms::name::room_name;
 use crate::rooms::{RoomRole, TokenRequest};
 use crate::store::stream::{
     Block, Edit, EndReason, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState, UserId,

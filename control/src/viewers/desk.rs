@@ -13,7 +13,8 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Handled, RoomNews};
+use super::Handled;
+use crate::rooms::event::RoomNews;
 use crate::store::stream::StreamId;
 use crate::streams::{Counters, Inner, Streams};
 

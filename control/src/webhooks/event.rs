@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
+use crate::rooms::event::{Happening, Publisher, RoomNews};
 use crate::rooms::{Session, SessionClaims, joined_at};
-use crate::viewers::{Happening, Publisher, RoomNews};
 
 /// The body is not an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

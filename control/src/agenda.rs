@@ -13,7 +13,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known between two comparisons of one stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// When the last comparison that worked was made.
     pub compared_at: Option<Timestamp>,
     /// Since when the room is missing.
@@ -77,7 +77,7 @@ impl Agenda {
 
     /// Those that are due, as nothing is later than `latest` unless the clock was set back; each is under way until
     /// [`Agenda::again`].
-    pub(super) fn take_due(&self, now: Timestamp, latest: Timestamp) -> Vec<StreamId> {
+    pub(crate) fn take_due(&self, now: Timestamp, latest: Timestamp) -> Vec<StreamId> {
         self.plan(|plan| {
             let is_due = |entry: &Entry| !entry.under_way && (entry.due <= now || entry.due > latest);
             let due = plan.entries.iter_mut().filter(|(_, entry)| is_due(entry));
@@ -90,7 +90,7 @@ impl Agenda {
     }
 
     /// No longer under way; next at `due`, or at once if that was asked for meanwhile.
-    pub(super) fn again(&self, id: StreamId, due: Timestamp) {
+    pub(crate) fn again(&self, id: StreamId, due: Timestamp) {
         self.plan(|plan| {
             if let Some(entry) = plan.entries.get_mut(&id) {
                 entry.under_way = false;
@@ -101,11 +101,11 @@ impl Agenda {
         });
     }
 
-    pub(super) fn found(&self, id: StreamId) -> Found {
+    pub(crate) fn found(&self, id: StreamId) -> Found {
         self.plan(|plan| plan.entries.get(&id).map(|entry| entry.found).unwrap_or_default())
     }
 
-    pub(super) fn note(&self, id: StreamId, found: Found) {
+    pub(crate) fn note(&self, id: StreamId, found: Found) {
         self.plan(|plan| {
             if let Some(entry) = plan.entries.get_mut(&id) {
                 entry.found = found;
@@ -115,7 +115,7 @@ impl Agenda {
 
     /// When it was first seen that the stream's state is since a time that is far ahead: it was noted by a clock that
     /// was, or this one was set back.
-    pub(super) fn seen_ahead(&self, id: StreamId, since: Timestamp, now: Timestamp) -> Timestamp {
+    pub(crate) fn seen_ahead(&self, id: StreamId, since: Timestamp, now: Timestamp) -> Timestamp {
         self.plan(|plan| {
             let Some(entry) = plan.entries.get_mut(&id) else { return now };
             let known = entry.ahead.filter(|&(noted, seen)| noted == since && seen <= now);
@@ -124,11 +124,11 @@ impl Agenda {
     }
 
     /// False: it is at a desk already.
-    pub(super) fn begin_deadline(&self, id: StreamId) -> bool {
+    pub(crate) fn begin_deadline(&self, id: StreamId) -> bool {
         self.plan(|plan| plan.deadlines.insert(id))
     }
 
-    pub(super) fn end_deadline(&self, id: StreamId) {
+    pub(crate) fn end_deadline(&self, id: StreamId) {
         self.plan(|plan| plan.deadlines.remove(&id));
     }
 

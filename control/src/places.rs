@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use signaling::room::JOIN_TIMEOUT;
 
-use super::{Happening, RoomNews, presence_of};
-use crate::rooms::Session;
+use crate::rooms::event::{Happening, RoomNews};
+use crate::rooms::{Session, presence_of};
 use crate::store::stream::{Stream, UserId};
 
 /// How long a place is kept for a user who was admitted and is not heard of: until the room would have given the

@@ -1,12 +1,10 @@
 //! What happens in rooms, whoever tells: this process's own rooms, or the webhooks of another server.
 
-use std::sync::atomic::AtomicU64;
-
 use livekit_protocol as proto;
 use signaling::event::{RoomEvent, RoomHappening};
 
+use super::{Session, session_of};
 use crate::clock::Timestamp;
-use crate::rooms::{Session, session_of};
 
 /// One thing that happened in a room.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,37 +91,4 @@ impl From<RoomEvent> for RoomNews {
 
 fn publisher(participant: &proto::ParticipantInfo) -> Publisher {
     Publisher { identity: participant.identity.clone() }
-}
-
-/// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handled {
-    /// Its effect is in the store.
-    Applied,
-    /// It was handled before.
-    Repeated,
-    /// Of a room or a kind that has nothing to do with streams.
-    NotOurs,
-    /// The store is away, or too much waits: whoever tells again later is served then.
-    Deferred,
-}
-
-impl Handled {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Handled::Applied => "applied",
-            Handled::Repeated => "repeated",
-            Handled::NotOurs => "not_ours",
-            Handled::Deferred => "deferred",
-        }
-    }
-
-    pub(super) fn counter(self, counters: &crate::streams::Counters) -> &AtomicU64 {
-        match self {
-            Handled::Applied => &counters.events_applied,
-            Handled::Repeated => &counters.events_repeated,
-            Handled::NotOurs => &counters.events_not_ours,
-            Handled::Deferred => &counters.events_deferred,
-        }
-    }
 }

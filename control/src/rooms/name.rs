@@ -18,7 +18,7 @@ const OWNER_BYTES_MAX: usize = 64;
 const HASH_CHARS: usize = 22;
 
 /// `live_<owner>_<epoch-ms>`.
-pub(super) fn room_name(owner: &UserId, at: Timestamp) -> String {
+pub(crate) fn room_name(owner: &UserId, at: Timestamp) -> String {
     format!("{PREFIX}{}_{}", owner_part(owner.as_str()), at.millis())
 }
 
