@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use signaling::room::JOIN_TIMEOUT;
 
-use crate::rooms::event::{Happening, RoomNews};
+use crate::rooms::event::{EventKind, Event};
 use crate::rooms::{Session, presence_of};
 use crate::store::stream::{Stream, UserId};
 
@@ -69,13 +69,13 @@ impl Places {
     }
 
     /// Takes in what happened in the room of a live stream.
-    pub(crate) fn hear(&self, stream: &Stream, news: &RoomNews, now: Instant) {
-        match &news.what {
-            Happening::Joined(session) => self.joined(stream, session, now),
-            Happening::Left(session) => self.left(stream, &session.sid),
-            Happening::Aborted(session) => self.aborted(stream, session),
-            Happening::RoomFinished => self.forget(&stream.room_name),
-            Happening::RoomStarted | Happening::TrackPublished(_) | Happening::TrackUnpublished | Happening::Other => {}
+    pub(crate) fn hear(&self, stream: &Stream, event: &Event, now: Instant) {
+        match &event.kind {
+            EventKind::Joined(session) => self.joined(stream, session, now),
+            EventKind::Left(session) => self.left(stream, &session.sid),
+            EventKind::Aborted(session) => self.aborted(stream, session),
+            EventKind::RoomFinished => self.forget(&stream.room_name),
+            EventKind::RoomStarted | EventKind::TrackPublished(_) | EventKind::TrackUnpublished | EventKind::Other => {}
         }
     }
 
@@ -226,10 +226,10 @@ mod tests {
             self.places.take(&self.stream, id(user), 2, self.at(seconds))
         }
 
-        fn hear(&self, what: Happening, seconds: u64) {
+        fn hear(&self, kind: EventKind, seconds: u64) {
             let room = self.stream.room_name.clone();
-            let news = RoomNews { event_id: None, room, room_sid: String::new(), at: Timestamp::default(), what };
-            self.places.hear(&self.stream, &news, self.at(seconds));
+            let event = Event { event_id: None, room, room_sid: String::new(), at: Timestamp::default(), kind };
+            self.places.hear(&self.stream, &event, self.at(seconds));
         }
     }
 
@@ -239,12 +239,12 @@ mod tests {
         assert!(hall.take("bo", 0) && hall.take("cy", 0) && !hall.take("dan", 0));
         assert!(hall.take("bo", 0), "a second device");
         for sid in ["1", "2"] {
-            hall.hear(Happening::Joined(session("bo", sid)), 1);
-            hall.hear(Happening::Joined(session("bo", sid)), 1);
+            hall.hear(EventKind::Joined(session("bo", sid)), 1);
+            hall.hear(EventKind::Joined(session("bo", sid)), 1);
         }
-        hall.hear(Happening::Left(session("bo", "1")), 2);
+        hall.hear(EventKind::Left(session("bo", "1")), 2);
         assert!(!hall.take("dan", 2));
-        hall.hear(Happening::Left(session("bo", "2")), 3);
+        hall.hear(EventKind::Left(session("bo", "2")), 3);
 
         assert!(hall.take("dan", 3));
         assert!(!hall.take("bo", 3));
@@ -255,9 +255,9 @@ mod tests {
         let hall = Hall::new();
         assert!(hall.take("bo", 0) && hall.take("bo", 0) && hall.take("cy", 0));
 
-        hall.hear(Happening::Aborted(session("bo", "1")), 1);
+        hall.hear(EventKind::Aborted(session("bo", "1")), 1);
         assert!(!hall.take("dan", 1), "another one is still on its way");
-        hall.hear(Happening::Aborted(session("bo", "2")), 1);
+        hall.hear(EventKind::Aborted(session("bo", "2")), 1);
         assert!(hall.take("dan", 1));
         assert!(!hall.take("eve", 69));
         assert!(hall.take("eve", 70), "cy was never heard of");
@@ -267,8 +267,8 @@ mod tests {
     fn who_is_inside_keeps_the_place_without_joining_again() {
         let hall = Hall::new();
         assert!(hall.take("bo", 0) && hall.take("cy", 0));
-        hall.hear(Happening::Joined(session("bo", "1")), 1);
-        hall.hear(Happening::Joined(session("cy", "2")), 1);
+        hall.hear(EventKind::Joined(session("bo", "1")), 1);
+        hall.hear(EventKind::Joined(session("cy", "2")), 1);
 
         assert!(!hall.take("dan", 1_000));
     }
@@ -277,7 +277,7 @@ mod tests {
     fn missed_events_are_made_up_for() {
         let hall = Hall::new();
         assert!(hall.take("bo", 0) && hall.take("cy", 0));
-        hall.hear(Happening::Joined(session("bo", "1")), 0);
+        hall.hear(EventKind::Joined(session("bo", "1")), 0);
         hall.places.doubt_all();
         hall.places.correct(&hall.stream, &[session("cy", "2")], hall.at(5));
         assert!(!hall.take("dan", 80), "bo was young, and cy came");
@@ -294,7 +294,7 @@ mod tests {
         assert!(hall.take("bo", 0) && hall.take("cy", 0));
         let inside = [session("bo", "1"), session("cy", "2")];
         for session in &inside {
-            hall.hear(Happening::Joined(session.clone()), 0);
+            hall.hear(EventKind::Joined(session.clone()), 0);
         }
 
         for seconds in [9, 10, 100] {
@@ -310,7 +310,7 @@ mod tests {
     fn the_end_of_a_room_leaves_nothing() {
         let hall = Hall::new();
         assert!(hall.take("bo", 0) && hall.take("cy", 0));
-        hall.hear(Happening::RoomFinished, 1);
+        hall.hear(EventKind::RoomFinished, 1);
 
         assert!(hall.places.with(|rooms| rooms.is_empty()));
     }

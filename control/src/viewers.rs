@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timestamp;
-use crate::rooms::event::{Happening, RoomNews};
+use crate::rooms::event::{EventKind, Event};
 use crate::rooms::name::PREFIX;
 use crate::rooms::{RoomsError, Session, is_owners, presence_of};
 use crate::store::StoreError;
@@ -28,31 +28,31 @@ pub(crate) use desk::{Desks, Job};
 
 impl Streams {
     /// Hands in what happened in a room of this process. Never waits.
-    pub(crate) fn tell(&self, news: RoomNews) {
-        if !is_ours(&news) {
+    pub(crate) fn tell(&self, event: Event) {
+        if !is_ours(&event) {
             return;
         }
-        let room = news.room.clone();
+        let room = event.room.clone();
         if self.config().max_viewers > 0
             && let Some(stream) = self.live().of_room(&room).filter(|stream| stream.is_live())
         {
-            self.live().places().hear(&stream, &news, Instant::now());
+            self.live().places().hear(&stream, &event, Instant::now());
         }
-        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: None }) {
+        if !self.inner().desks.hand_in(&room, Job::Event { event: Box::new(event), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
         }
     }
 
     /// Hands in what a webhook told, and waits until it is in the store.
-    pub(crate) async fn tell_and_wait(&self, news: RoomNews) -> Handled {
-        if !is_ours(&news) {
+    pub(crate) async fn tell_and_wait(&self, event: Event) -> Handled {
+        if !is_ours(&event) {
             Counters::add(&self.counters().events_not_ours);
             return Handled::NotOurs;
         }
-        let room = news.room.clone();
+        let room = event.room.clone();
         let (reply, handled) = oneshot::channel();
-        if !self.inner().desks.hand_in(&room, Job::News { news: Box::new(news), reply: Some(reply) }) {
+        if !self.inner().desks.hand_in(&room, Job::Event { event: Box::new(event), reply: Some(reply) }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
             return Handled::Deferred;
@@ -89,47 +89,47 @@ impl Streams {
         }
     }
 
-    /// Whether the order among such news does not matter: sessions of others than the owner.
-    pub(crate) fn commutes(&self, news: &RoomNews) -> bool {
-        let session = match &news.what {
-            Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) => session,
-            Happening::RoomStarted
-            | Happening::RoomFinished
-            | Happening::TrackPublished(_)
-            | Happening::TrackUnpublished
-            | Happening::Other => return false,
+    /// Whether the order among such events does not matter: sessions of others than the owner.
+    pub(crate) fn commutes(&self, event: &Event) -> bool {
+        let session = match &event.kind {
+            EventKind::Joined(session) | EventKind::Left(session) | EventKind::Aborted(session) => session,
+            EventKind::RoomStarted
+            | EventKind::RoomFinished
+            | EventKind::TrackPublished(_)
+            | EventKind::TrackUnpublished
+            | EventKind::Other => return false,
         };
-        self.live().of_room(&news.room).is_some_and(|stream| !is_owners(&stream, session))
+        self.live().of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
     }
 
     /// Applies one event. Any number of times gives the same.
-    pub(crate) async fn handle(&self, news: &RoomNews) -> Handled {
+    pub(crate) async fn handle(&self, event: &Event) -> Handled {
         if self.inner().agenda.store_is_away(self.now()) {
-            self.missed(&news.room);
+            self.missed(&event.room);
             return Handled::Deferred;
         }
-        match self.handle_with_store(news).await {
+        match self.handle_with_store(event).await {
             Ok(handled) => handled,
             Err(StoreError::NotFound) => Handled::NotOurs,
             Err(error) => {
                 self.inner().agenda.store_failed(&error, self.now());
-                self.missed(&news.room);
+                self.missed(&event.room);
                 Handled::Deferred
             }
         }
     }
 
-    async fn handle_with_store(&self, news: &RoomNews) -> Result<Handled, StoreError> {
-        if let Some(id) = &news.event_id
+    async fn handle_with_store(&self, event: &Event) -> Result<Handled, StoreError> {
+        if let Some(id) = &event.event_id
             && self.store().webhook_handled(id, self.now()).await?
         {
             return Ok(Handled::Repeated);
         }
-        let Some(stream) = self.stream_of_room(&news.room).await? else {
+        let Some(stream) = self.stream_of_room(&event.room).await? else {
             return Ok(Handled::NotOurs);
         };
-        self.apply(&stream, news).await?;
-        if let Some(id) = &news.event_id {
+        self.apply(&stream, event).await?;
+        if let Some(id) = &event.event_id {
             self.store().note_webhook(id, self.now()).await?;
         }
         Ok(Handled::Applied)
@@ -142,35 +142,35 @@ impl Streams {
         Ok(self.store().stream_of_room(room).await?.map(|stream| self.observe(stream)))
     }
 
-    async fn apply(&self, stream: &Stream, news: &RoomNews) -> Result<(), StoreError> {
+    async fn apply(&self, stream: &Stream, event: &Event) -> Result<(), StoreError> {
         let id = stream.id;
-        match &news.what {
-            Happening::RoomStarted if !stream.is_live() => {
+        match &event.kind {
+            EventKind::RoomStarted if !stream.is_live() => {
                 // Made anew by somebody's old token.
                 let (streams, id, room) = (self.clone(), id, stream.room_name.clone());
                 self.tasks().spawn(async move { streams.close_room(id, &room).await });
                 Ok(())
             }
-            Happening::RoomStarted => self.note_room(stream, &news.room_sid).await,
+            EventKind::RoomStarted => self.note_room(stream, &event.room_sid).await,
             // Only the noted room ends its stream (stream API, section 5.3), and this may be an older one.
-            Happening::RoomFinished if news.room_sid.is_empty() => {
+            EventKind::RoomFinished if event.room_sid.is_empty() => {
                 self.inner().agenda.soon(id, self.now());
                 Ok(())
             }
-            Happening::RoomFinished => {
-                let sid = Some(news.room_sid.clone());
+            EventKind::RoomFinished => {
+                let sid = Some(event.room_sid.clone());
                 self.finish(id, &StreamState::LIVE, EndReason::RoomFinished, sid).await.map(drop)
             }
-            Happening::Joined(session) => self.joined(stream, session).await,
-            Happening::Left(session) => self.left(stream, session, self.end_of(session, news.at)).await,
+            EventKind::Joined(session) => self.joined(stream, session).await,
+            EventKind::Left(session) => self.left(stream, session, self.end_of(session, event.at)).await,
             // It was never in the room, nor did anybody tell that it was: there is no record to close, and none is left
             // behind by those who knock again and again. Its place is free (`Streams::tell`).
-            Happening::Aborted(_) => Ok(()),
-            Happening::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
+            EventKind::Aborted(_) => Ok(()),
+            EventKind::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
                 // Of a stream that waits for its owner, an event may be late; whoever is back joins again.
                 self.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
             }
-            Happening::TrackPublished(_) | Happening::TrackUnpublished | Happening::Other => Ok(()),
+            EventKind::TrackPublished(_) | EventKind::TrackUnpublished | EventKind::Other => Ok(()),
         }
     }
 
@@ -306,8 +306,8 @@ impl Streams {
     }
 }
 
-fn is_ours(news: &RoomNews) -> bool {
-    news.room.starts_with(PREFIX) && news.what != Happening::Other
+fn is_ours(event: &Event) -> bool {
+    event.room.starts_with(PREFIX) && event.kind != EventKind::Other
 }
 
 /// The identities of users beyond `max` who came with `session` or after it. A further session of a user who was there

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem, STORE_RETRY};
-use crate::rooms::event::{Happening, RoomNews};
+use crate::rooms::event::{EventKind, Event};
 use crate::streams::{Counters, Streams};
 use crate::viewers::Handled;
 
@@ -176,12 +176,12 @@ fn is_equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Fills in times that the sender left out.
-fn complete_times(news: &mut RoomNews, now: Timestamp) {
-    if news.at == Timestamp::default() {
-        news.at = now;
+fn complete_times(event: &mut Event, now: Timestamp) {
+    if event.at == Timestamp::default() {
+        event.at = now;
     }
-    let at = news.at.min(now);
-    if let Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) = &mut news.what
+    let at = event.at.min(now);
+    if let EventKind::Joined(session) | EventKind::Left(session) | EventKind::Aborted(session) = &mut event.kind
         && session.joined_at == Timestamp::default()
     {
         session.joined_at = at;
@@ -214,17 +214,17 @@ impl Streams {
             return Err(Problem::new(Code::BodyTooLarge, "A webhook has at most 256 KiB."));
         }
         hash.check(body).map_err(|cause| self.unbelieved(cause))?;
-        let mut news = read(body).map_err(|error| {
+        let mut event = read(body).map_err(|error| {
             Counters::add(&self.counters().webhooks_malformed);
             tracing::info!(%error, "a signed webhook cannot be read");
             Problem::new(Code::MalformedBody, "The body is not a webhook event in JSON.")
         })?;
-        complete_times(&mut news, self.now());
-        let (room, event, participant) =
-            (news.room.clone(), news.what.name(), news.what.participant().map(str::to_owned));
+        complete_times(&mut event, self.now());
+        let (room, name) = (event.room.clone(), event.kind.name());
+        let participant = event.kind.participant().map(str::to_owned);
         let stream = self.live().of_room(&room).map(|stream| tracing::field::display(stream.id));
-        let handled = self.tell_and_wait(news).await;
-        tracing::info!(event, room, stream, participant, result = handled.name(), "webhook received");
+        let handled = self.tell_and_wait(event).await;
+        tracing::info!(event = name, room, stream, participant, result = handled.name(), "webhook received");
         match handled {
             Handled::Deferred => {
                 Err(Problem::new(Code::StoreUnavailable, "The event could not be kept; send it again in a moment.")

@@ -8,19 +8,19 @@ use crate::clock::Timestamp;
 
 /// One thing that happened in a room.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RoomNews {
+pub struct Event {
     /// For recognising repeats. Absent: this process's own, which are not repeated.
     pub event_id: Option<String>,
     pub room: String,
     /// May be empty.
     pub room_sid: String,
     pub at: Timestamp,
-    pub what: Happening,
+    pub kind: EventKind,
 }
 
 /// What concerns streams.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Happening {
+pub enum EventKind {
     RoomStarted,
     RoomFinished,
     Joined(Session),
@@ -33,29 +33,29 @@ pub enum Happening {
     Other,
 }
 
-impl Happening {
+impl EventKind {
     /// As LiveKit names its webhooks.
     pub fn name(&self) -> &'static str {
         match self {
-            Happening::RoomStarted => "room_started",
-            Happening::RoomFinished => "room_finished",
-            Happening::Joined(_) => "participant_joined",
-            Happening::Left(_) => "participant_left",
-            Happening::Aborted(_) => "participant_connection_aborted",
-            Happening::TrackPublished(_) => "track_published",
-            Happening::TrackUnpublished => "track_unpublished",
-            Happening::Other => "other",
+            EventKind::RoomStarted => "room_started",
+            EventKind::RoomFinished => "room_finished",
+            EventKind::Joined(_) => "participant_joined",
+            EventKind::Left(_) => "participant_left",
+            EventKind::Aborted(_) => "participant_connection_aborted",
+            EventKind::TrackPublished(_) => "track_published",
+            EventKind::TrackUnpublished => "track_unpublished",
+            EventKind::Other => "other",
         }
     }
 
     /// The identity of whom it is about.
     pub fn participant(&self) -> Option<&str> {
         match self {
-            Happening::Joined(session) | Happening::Left(session) | Happening::Aborted(session) => {
+            EventKind::Joined(session) | EventKind::Left(session) | EventKind::Aborted(session) => {
                 Some(&session.identity)
             }
-            Happening::TrackPublished(publisher) => Some(&publisher.identity),
-            Happening::RoomStarted | Happening::RoomFinished | Happening::TrackUnpublished | Happening::Other => None,
+            EventKind::TrackPublished(publisher) => Some(&publisher.identity),
+            EventKind::RoomStarted | EventKind::RoomFinished | EventKind::TrackUnpublished | EventKind::Other => None,
         }
     }
 }
@@ -66,25 +66,25 @@ pub struct Publisher {
     pub identity: String,
 }
 
-impl From<RoomEvent> for RoomNews {
+impl From<RoomEvent> for Event {
     fn from(event: RoomEvent) -> Self {
-        let what = match &event.what {
-            RoomHappening::RoomStarted { .. } => Happening::RoomStarted,
-            RoomHappening::RoomFinished { .. } => Happening::RoomFinished,
-            RoomHappening::ParticipantJoined { participant, .. } => Happening::Joined(session_of(participant)),
-            RoomHappening::ParticipantLeft { participant, .. } => Happening::Left(session_of(participant)),
+        let kind = match &event.what {
+            RoomHappening::RoomStarted { .. } => EventKind::RoomStarted,
+            RoomHappening::RoomFinished { .. } => EventKind::RoomFinished,
+            RoomHappening::ParticipantJoined { participant, .. } => EventKind::Joined(session_of(participant)),
+            RoomHappening::ParticipantLeft { participant, .. } => EventKind::Left(session_of(participant)),
             RoomHappening::ParticipantConnectionAborted { participant, .. } => {
-                Happening::Aborted(session_of(participant))
+                EventKind::Aborted(session_of(participant))
             }
-            RoomHappening::TrackPublished { participant, .. } => Happening::TrackPublished(publisher(participant)),
-            RoomHappening::TrackUnpublished { .. } => Happening::TrackUnpublished,
+            RoomHappening::TrackPublished { participant, .. } => EventKind::TrackPublished(publisher(participant)),
+            RoomHappening::TrackUnpublished { .. } => EventKind::TrackUnpublished,
         };
-        RoomNews {
+        Event {
             event_id: None,
             room: event.room.as_str().to_owned(),
             room_sid: event.room_sid.to_string(),
             at: event.at.into(),
-            what,
+            kind,
         }
     }
 }

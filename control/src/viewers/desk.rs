@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::Handled;
-use crate::rooms::event::RoomNews;
+use crate::rooms::event::Event;
 use crate::store::stream::StreamId;
 use crate::streams::{Counters, Inner, Streams};
 
@@ -34,8 +34,8 @@ const COUNTED_AT_ONCE: usize = 64;
 
 /// What is to be done for one room.
 pub(crate) enum Job {
-    News {
-        news: Box<RoomNews>,
+    Event {
+        event: Box<Event>,
         reply: Option<oneshot::Sender<Handled>>,
     },
     /// Compare presence with the room.
@@ -128,8 +128,8 @@ async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>, places: &S
     let streams = &streams;
     let mut run = Vec::new();
     for job in jobs {
-        if let Job::News { news, .. } = &job
-            && streams.commutes(news)
+        if let Job::Event { event, .. } = &job
+            && streams.commutes(event)
         {
             run.push(do_job(streams, job));
             continue;
@@ -151,8 +151,8 @@ async fn finish_run(run: &mut Vec<impl Future<Output = ()>>, places: &Semaphore)
 
 async fn do_job(streams: &Streams, job: Job) {
     match job {
-        Job::News { news, reply } => {
-            let handled = streams.handle(&news).await;
+        Job::Event { event, reply } => {
+            let handled = streams.handle(&event).await;
             Counters::add(handled.counter(streams.counters()));
             if let Some(reply) = reply {
                 // Whoever asked may have gone.

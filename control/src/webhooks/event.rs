@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
-use crate::rooms::event::{Happening, Publisher, RoomNews};
+use crate::rooms::event::{EventKind, Publisher, Event};
 use crate::rooms::{Session, SessionClaims, joined_at};
 
 /// The body is not an event.
@@ -18,30 +18,30 @@ pub enum Unreadable {
     Missing(&'static str),
 }
 
-/// Reads an event. One that says nothing about streams is [`Happening::Other`].
+/// Reads an event. One that says nothing about streams is [`EventKind::Other`].
 ///
 /// # Errors
 /// [`Unreadable`]
-pub fn read(body: &[u8]) -> Result<RoomNews, Unreadable> {
-    let event: Event = serde_json::from_slice(body).map_err(|_| Unreadable::Json)?;
+pub fn read(body: &[u8]) -> Result<Event, Unreadable> {
+    let event: Body = serde_json::from_slice(body).map_err(|_| Unreadable::Json)?;
     if event.event.is_empty() {
         return Err(Unreadable::Missing("event"));
     }
-    let what = match event.event.as_str() {
-        "room_started" => Happening::RoomStarted,
-        "room_finished" => Happening::RoomFinished,
-        "participant_joined" => Happening::Joined(session(event.participant)?),
-        "participant_left" => Happening::Left(session(event.participant)?),
-        "participant_connection_aborted" => Happening::Aborted(session(event.participant)?),
+    let kind = match event.event.as_str() {
+        "room_started" => EventKind::RoomStarted,
+        "room_finished" => EventKind::RoomFinished,
+        "participant_joined" => EventKind::Joined(session(event.participant)?),
+        "participant_left" => EventKind::Left(session(event.participant)?),
+        "participant_connection_aborted" => EventKind::Aborted(session(event.participant)?),
         "track_published" => {
             let participant = event.participant.ok_or(Unreadable::Missing("participant"))?;
-            Happening::TrackPublished(Publisher { identity: participant.identity })
+            EventKind::TrackPublished(Publisher { identity: participant.identity })
         }
-        "track_unpublished" => Happening::TrackUnpublished,
-        _ => Happening::Other,
+        "track_unpublished" => EventKind::TrackUnpublished,
+        _ => EventKind::Other,
     };
     let room = event.room.unwrap_or_default();
-    if room.name.is_empty() && what != Happening::Other {
+    if room.name.is_empty() && kind != EventKind::Other {
         return Err(Unreadable::Missing("room.name"));
     }
     // Of a whole second its end: what it tells of happened before that.
@@ -49,12 +49,12 @@ pub fn read(body: &[u8]) -> Result<RoomNews, Unreadable> {
         ..=0 => Timestamp::default(),
         seconds => Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add(999)),
     };
-    Ok(RoomNews {
+    Ok(Event {
         event_id: Some(event.id).filter(|id| !id.is_empty() && id.len() <= EVENT_ID_BYTES_MAX),
         room: room.name,
         room_sid: room.sid,
         at,
-        what,
+        kind,
     })
 }
 
@@ -64,7 +64,7 @@ const EVENT_ID_BYTES_MAX: usize = 128;
 #[derive(Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[derive(Default)]
-struct Event {
+struct Body {
     #[serde(deserialize_with = "or_default")]
     event: String,
     #[serde(deserialize_with = "or_default")]

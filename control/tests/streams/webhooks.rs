@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use control::clock::Timestamp;
 use control::problem::Code;
-use control::rooms::event::Happening;
+use control::rooms::event::EventKind;
 use control::viewers::Handled;
 use control::webhooks::{self, Unbelieved, Unreadable, WebhookKeys, read};
 use rand::rngs::StdRng;
@@ -122,7 +122,7 @@ fn both_spellings_and_both_forms_of_numbers_are_read() {
 
     assert_eq!(read(snake.to_string().as_bytes()).unwrap(), read_one);
     assert_eq!((read_one.room.as_str(), read_one.room_sid.as_str()), ("live_a_1", "RM_1"));
-    let Happening::Joined(session) = read_one.what else { panic!("a join") };
+    let EventKind::Joined(session) = read_one.kind else { panic!("a join") };
     assert_eq!(session.joined_at, Timestamp::from_millis(1_767_225_599_123));
     assert_eq!((session.user.unwrap().as_str(), session.standard), ("bo", true));
 }
@@ -138,7 +138,7 @@ fn an_event_without_what_it_needs_cannot_be_read() {
         assert_eq!(read(body.to_string().as_bytes()), Err(Unreadable::Missing(missing)), "{body}");
     }
     let unknown = json!({ "event": "agent_job_started", "job": {} });
-    assert_eq!(read(unknown.to_string().as_bytes()).unwrap().what, Happening::Other);
+    assert_eq!(read(unknown.to_string().as_bytes()).unwrap().kind, EventKind::Other);
 }
 
 /// Bytes cut, exchanged or put in anywhere end in an error or an event, never in a panic.
