@@ -1,7 +1,7 @@
 //! When each live stream is compared with its room next, and what the last comparisons found.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -41,9 +41,9 @@ struct Plan {
     store_away_until: Option<Timestamp>,
 }
 
-/// Shared by everything that may ask for a comparison.
-#[derive(Default)]
-pub(crate) struct Agenda(Mutex<Plan>);
+/// Shared by everything that may ask for a comparison. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Agenda(Arc<Mutex<Plan>>);
 
 impl Agenda {
     fn plan<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {

@@ -54,12 +54,13 @@ pub use counters::{Answers, Counters};
 
 use crate::auth::{Authenticator, DevTokens};
 use crate::config::product;
+use crate::lifecycle::Lifecycle;
 use crate::moderation::Moderation;
 use crate::problem::{Code, Problem};
 use crate::store::stream::UserId;
 use crate::store_watch::StoreHealth;
 use crate::streams::Streams;
-use crate::webhooks::WebhookKeys;
+use crate::webhooks::Webhooks;
 use client::Proxies;
 use limit::Limits;
 use origins::Origins;
@@ -79,12 +80,13 @@ pub enum Phase {
 
 /// What the API is made of.
 pub struct Api {
+    pub lifecycle: Lifecycle,
     pub streams: Streams,
     pub moderation: Moderation,
     pub auth: Arc<Authenticator>,
     /// In development only.
     pub dev: Option<DevTokens>,
-    pub webhook_keys: WebhookKeys,
+    pub webhooks: Webhooks,
     pub http: product::Http,
     /// Of `http`, read.
     pub origins: Origins,
@@ -116,10 +118,6 @@ impl Deref for Front {
 }
 
 impl Front {
-    fn streams(&self) -> &Streams {
-        &self.api.streams
-    }
-
     fn phase(&self) -> Phase {
         *self.api.phase.borrow()
     }

@@ -1,11 +1,11 @@
 //! What owners and administrators decide about others: blocks, bans, reports, and the log of it (stream API, sections
 //! 2.5 and 7).
 //!
-//! A decision is stored first, then handed to [`Streams`], from where it takes effect on chat and rooms, on every node.
+//! A decision is stored first, then handed to [`Lifecycle`], from where it takes effect on chat and rooms, on every node.
 //! Then it is written to the audit log, unless it changed nothing. If the store fails in between, the caller is told to
 //! repeat the call, and the line waits here ([`Unwritten`]): the next call writes it, also one that changes nothing.
 //! Where the store takes nothing at all, an end, a block or a ban takes effect on this node all the same
-//! ([`Streams::hold`]).
+//! ([`Lifecycle::hold`]).
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
 //! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
@@ -27,11 +27,12 @@ use unwritten::Unwritten;
 
 use crate::auth::Authenticator;
 use crate::clock::Timestamp;
+use crate::lifecycle::{Ended, Lifecycle, Unstored};
 use crate::problem::{Code, Problem};
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{PageEnd, Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
-use crate::streams::{Ended, Streams, Unstored, is_visible};
+use crate::streams::{Streams, is_visible};
 use crate::user::{Caller, User};
 
 /// Entries of a list of blocked users.
@@ -49,6 +50,7 @@ const ADMIN_ACTIONS: [&str; 4] = ["stream.end", "user.ban", "user.unban", "repor
 pub struct Moderation(Arc<Parts>);
 
 struct Parts {
+    lifecycle: Lifecycle,
     streams: Streams,
     auth: Arc<Authenticator>,
     counters: Counters,
@@ -82,20 +84,21 @@ pub struct Act {
 }
 
 impl Moderation {
-    pub fn new(streams: Streams, auth: Arc<Authenticator>) -> Self {
-        Self(Arc::new(Parts { streams, auth, counters: Counters::default(), unwritten: Unwritten::default() }))
+    pub fn new(lifecycle: Lifecycle, streams: Streams, auth: Arc<Authenticator>) -> Self {
+        let (counters, unwritten) = (Counters::default(), Unwritten::default());
+        Self(Arc::new(Parts { lifecycle, streams, auth, counters, unwritten }))
     }
 
     pub fn counters(&self) -> &Counters {
         &self.0.counters
     }
 
-    fn streams(&self) -> &Streams {
-        &self.0.streams
+    fn lifecycle(&self) -> &Lifecycle {
+        &self.0.lifecycle
     }
 
     fn store(&self) -> &SharedStore {
-        self.0.streams.store()
+        self.0.lifecycle.store()
     }
 
     /// Learns from the log who administrators are. Call it once, when the store answers.
@@ -124,7 +127,7 @@ impl Moderation {
     /// # Errors
     /// Those of [`Streams::end`]. With `store_unavailable` it may have ended here, which the text says.
     pub async fn end(&self, caller: &Caller, id: StreamId, reason: Option<String>) -> Result<Ended, Problem> {
-        let ended = self.streams().end(caller, id).await?;
+        let ended = self.0.streams.end(caller, id).await?;
         let details = json!({ "reason": reason, "alreadyEnded": ended.already_ended });
         let act = Act { action: "stream.end", stream: Some(id), target: None, details };
         if let Some(unstored) = ended.unstored {
@@ -165,14 +168,14 @@ impl Moderation {
             details,
             request_id: Some(caller.request_id.clone()),
         };
-        let room = stream.and_then(|id| self.streams().live().stream(id)).map(|stream| stream.room_name.clone());
+        let room = stream.and_then(|id| self.lifecycle().live().stream(id)).map(|stream| stream.room_name.clone());
         entry.log(room.as_deref());
         entry
     }
 
     /// The newest copy of a stream, for its owner or an administrator.
     async fn moderated(&self, user: &User, id: StreamId) -> Result<Stream, Problem> {
-        let stream = self.streams().newest(id).await?.ok_or_else(Problem::stream_not_found)?;
+        let stream = self.lifecycle().newest(id).await?.ok_or_else(Problem::stream_not_found)?;
         if stream.owner_id == user.id || user.is_admin() {
             return Ok(stream);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use signaling::room::JOIN_TIMEOUT;
 
-use crate::rooms::event::{EventKind, Event};
+use crate::rooms::event::{Event, EventKind};
 use crate::rooms::{Session, presence_of};
 use crate::store::stream::{Stream, UserId};
 

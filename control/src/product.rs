@@ -27,19 +27,21 @@ use crate::config::product::{self as settings, SfuMode};
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
 use crate::http::{self, Api, Phase};
+use crate::lifecycle::Lifecycle;
 use crate::live::Live;
 use crate::moderation::Moderation;
 use crate::problem::Problem;
+use crate::reconcile::Reconciler;
 use crate::rooms::builtin::{Builtin, admission};
 use crate::rooms::external::External;
 use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
+use crate::services::{self, Services};
 use crate::store::directory::{self, Claim, ClaimError};
 use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 use crate::store::{SharedStore, StoreError};
 use crate::store_watch::{self, StoreHealth};
-use crate::streams::{self, Streams};
-use crate::webhooks::WebhookKeys;
+use crate::webhooks::{WebhookKeys, Webhooks};
 
 /// How long a start waits for MongoDB.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
@@ -49,7 +51,10 @@ const UPKEEP: Duration = Duration::from_secs(600);
 
 /// The running product.
 pub struct Product {
-    streams: Streams,
+    lifecycle: Lifecycle,
+    reconciler: Reconciler,
+    /// Of a stream in a room of this process; 0: no cap.
+    max_viewers: u32,
     chat: Chat,
     moderation: Moderation,
     http: Arc<http::Counters>,
@@ -84,7 +89,9 @@ impl Product {
         let origins = Origins::new(&config.http.cors_origins, config.development)?;
         let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, node)?;
         tighten(config);
-        let streams = Streams::new(streams::Parts {
+        // Rooms of another server are told of, not asked about: `Viewers` sees to those.
+        let max_viewers = if door.is_local() { config.live.max_viewers } else { 0 };
+        let services = Services::new(services::Parts {
             config: config.live.clone(),
             store: Arc::clone(&store),
             live: live.clone(),
@@ -92,16 +99,18 @@ impl Product {
             chat: chat.clone(),
             node: node.to_owned(),
         });
-        let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
+        let (lifecycle, reconciler) = (services.lifecycle.clone(), services.reconciler.clone());
+        let moderation = Moderation::new(lifecycle.clone(), services.streams.clone(), Arc::clone(&auth));
         let (phase, phases) = watch::channel(Phase::Starting);
         let store_health = StoreHealth::default();
         let counters = Arc::new(http::Counters::default());
         let api = Api {
-            streams: streams.clone(),
+            lifecycle: lifecycle.clone(),
+            streams: services.streams.clone(),
             moderation: moderation.clone(),
             auth,
             dev,
-            webhook_keys: webhook_keys(config),
+            webhooks: Webhooks::new(webhook_keys(config), lifecycle.clone(), services.viewers.clone()),
             http: config.http.clone(),
             origins,
             proxies: proxies.clone(),
@@ -113,10 +122,10 @@ impl Product {
             workers: rooms.workers().to_vec(),
             counters: Arc::clone(&counters),
         };
-        let observing = streams.clone();
+        let observing = lifecycle.clone();
         let chat_routes = http::chat::routes(ChatModeration {
             chat: chat.clone(),
-            store,
+            store: Arc::clone(&store),
             live,
             observe: Arc::new(move |stream| {
                 observing.observe(stream);
@@ -127,29 +136,38 @@ impl Product {
         let router = http::router(api, chat_routes).merge(sockets);
         let shutdown = CancellationToken::new();
         let retention = Duration::from_secs(u64::from(config.chat.retention) * 24 * 3600);
-        let upkeep = keep_up(Arc::clone(streams.store()), UPKEEP, retention, shutdown.clone());
-        let watching = store_watch::watch(Arc::clone(streams.store()), store_health.clone(), shutdown.clone());
-        let serving = run(streams.clone(), moderation.clone(), phase.clone(), shutdown.clone());
+        let upkeep = keep_up(Arc::clone(&store), UPKEEP, retention, shutdown.clone());
+        let watching = store_watch::watch(Arc::clone(&store), store_health.clone(), shutdown.clone());
+        let serving = run(services, moderation.clone(), phase.clone(), shutdown.clone());
         let running = tokio::spawn(async move {
             tokio::join!(serving, upkeep, watching);
         });
-        let product =
-            Self { streams, chat, moderation, http: counters, store_health, phase, shutdown, running, _claim: claim };
+        let product = Self {
+            lifecycle,
+            reconciler,
+            max_viewers,
+            chat,
+            moderation,
+            http: counters,
+            store_health,
+            phase,
+            shutdown,
+            running,
+            _claim: claim,
+        };
         Ok((product, router))
     }
 
     /// Who may join rooms of this process.
     pub fn admission(&self, live: Live) -> Admit {
-        let streams = self.streams.clone();
-        // Rooms of another server are told of, not asked about: `Streams::joined` sees to those.
-        let max_viewers = if streams.rooms().is_local() { streams.config().max_viewers } else { 0 };
-        admission(live, max_viewers, move || streams.is_recovered(), Timestamp::now)
+        let reconciler = self.reconciler.clone();
+        admission(live, self.max_viewers, move || reconciler.is_recovered(), Timestamp::now)
     }
 
     /// Where its numbers are.
     pub fn sources(&self) -> Sources {
         Sources {
-            streams: self.streams.clone(),
+            lifecycle: self.lifecycle.clone(),
             chat: self.chat.counters(),
             moderation: self.moderation.clone(),
             http: Arc::clone(&self.http),
@@ -163,7 +181,7 @@ impl Product {
         self.phase.send_replace(Phase::Draining);
         // Before rooms are closed, so that their end is not taken for the end of the streams.
         self.shutdown.cancel();
-        let Self { running, chat, streams, _claim: claim, .. } = self;
+        let Self { running, chat, lifecycle, _claim: claim, .. } = self;
         async move {
             let _until_all_is_written = claim;
             let let_go = async {
@@ -171,7 +189,7 @@ impl Product {
                     warn!(%error, "streams were not let go in order");
                 }
                 chat.shut_down().await;
-                if let Err(error) = streams.store().settle().await {
+                if let Err(error) = lifecycle.store().settle().await {
                     warn!(%error, "the newest of what is stored stays in files beside the database: keep them with it");
                 }
             };
@@ -185,7 +203,7 @@ impl Product {
 /// Numbers of the product, for metrics.
 #[derive(Clone)]
 pub struct Sources {
-    pub streams: Streams,
+    pub lifecycle: Lifecycle,
     pub chat: Arc<chat::Counters>,
     pub moderation: Moderation,
     pub http: Arc<http::Counters>,
@@ -208,10 +226,11 @@ async fn while_serving(
 }
 
 /// Serves once the streams of an earlier process are taken over, and keeps them true until `shutdown`.
-async fn run(streams: Streams, moderation: Moderation, phase: watch::Sender<Phase>, shutdown: CancellationToken) {
-    let keeping = streams.clone().run(shutdown.clone());
+async fn run(services: Services, moderation: Moderation, phase: watch::Sender<Phase>, shutdown: CancellationToken) {
+    let reconciler = services.reconciler.clone();
+    let keeping = services.run(shutdown.clone());
     let opening = async {
-        while !streams.is_recovered() {
+        while !reconciler.is_recovered() {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}

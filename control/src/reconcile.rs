@@ -1,7 +1,7 @@
 //! What keeps streams true whatever was missed (stream API, sections 3.1 and 6, rules 6 to 8): streams of an earlier
 //! process are taken over, live ones compared with their rooms, time-outs kept, and other nodes' changes seen.
 //!
-//! [`Streams::run`] drives all of it. Every loop outlives the store: what fails is tried again.
+//! [`Reconciler::run`] drives all of it. Every loop outlives the store: what fails is tried again.
 
 mod compare;
 mod deadline;
@@ -10,20 +10,24 @@ mod poll;
 mod recover;
 
 use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::agenda::Agenda;
 use crate::clock::Timestamp;
-use crate::rooms::RoomsError;
+use crate::config::product;
+use crate::lifecycle::{Counters, Lifecycle};
+use crate::live::Live;
 use crate::rooms::name::PREFIX;
-use crate::store::StoreError;
-use crate::streams::{Counters, Streams};
-use crate::viewers::Job;
-
-pub(crate) use neighbours::Neighbours;
+use crate::rooms::{RoomDoor, RoomsError};
+use crate::store::{SharedStore, StoreError};
+use crate::streams::Streams;
+use crate::viewers::Viewers;
+use neighbours::Neighbours;
 
 /// How often time-outs and due comparisons are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,10 +41,51 @@ const STRAY_ROOMS_MAX: usize = 1_000;
 /// How long the end of a stream may take to delete its room by itself.
 const ROOM_DELETION_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long effects that are under way are waited for at the end.
-const END_PATIENCE: Duration = Duration::from_secs(5);
+/// What keeps streams true. Cheap to clone.
+#[derive(Clone)]
+pub struct Reconciler(Arc<Parts>);
 
-impl Streams {
+struct Parts {
+    config: product::Live,
+    lifecycle: Lifecycle,
+    streams: Streams,
+    viewers: Viewers,
+    store: SharedStore,
+    live: Live,
+    rooms: Arc<dyn RoomDoor>,
+    agenda: Agenda,
+    /// Tells this process from others on the same store.
+    node: String,
+    neighbours: Neighbours,
+    /// When the streams of an earlier process were read.
+    recovered: OnceLock<Timestamp>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        config: product::Live,
+        (lifecycle, streams, viewers): (Lifecycle, Streams, Viewers),
+        rooms: Arc<dyn RoomDoor>,
+        agenda: Agenda,
+        node: String,
+    ) -> Self {
+        let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
+        let (neighbours, recovered) = (Neighbours::default(), OnceLock::new());
+        Self(Arc::new(Parts {
+            config,
+            lifecycle,
+            streams,
+            viewers,
+            store,
+            live,
+            rooms,
+            agenda,
+            node,
+            neighbours,
+            recovered,
+        }))
+    }
+
     /// Recovers, unless that was done, and keeps streams true until `shutdown`. Streams go on without it, but nothing
     /// ends by time-out and nothing that was missed is made up for.
     pub async fn run(self, shutdown: CancellationToken) {
@@ -56,9 +101,20 @@ impl Streams {
             );
         };
         // Dropped half-way, as by a crash: the next process makes it up.
-        tokio::join!(self.listen(shutdown.clone()), shutdown.run_until_cancelled(recovered_then_kept));
-        self.tasks().close();
-        let _ = tokio::time::timeout(END_PATIENCE, self.tasks().wait()).await;
+        shutdown.run_until_cancelled(recovered_then_kept).await;
+    }
+
+    /// Whether streams of an earlier process were taken over, so that requests can be served.
+    pub fn is_recovered(&self) -> bool {
+        self.0.recovered.get().is_some()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.lifecycle.now()
+    }
+
+    fn counters(&self) -> &Counters {
+        self.0.lifecycle.counters()
     }
 
     /// False: shut down before it worked.
@@ -82,56 +138,65 @@ impl Streams {
             since_forgotten += TICK;
             if since_forgotten >= FORGET_INTERVAL {
                 since_forgotten = Duration::ZERO;
-                self.live().forget_old(self.now());
+                self.0.live.forget_old(self.now());
             }
         }
     }
 
-    /// Hands in what is due now. [`Streams::run`] calls it every second; tests at times of their choice.
+    /// Hands in what is due now. [`Reconciler::run`] calls it every second; tests at times of their choice.
     pub fn tick(&self) {
         self.hand_in_due_ends(|| None);
         self.hand_in_due_comparisons(|| None);
-        self.try_held_again();
+        self.0.lifecycle.try_held_again();
     }
 
     /// `done` gives each job somebody to tell.
     fn hand_in_due_ends(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
-        let (now, inner) = (self.now(), self.inner());
-        for stream in self.live().all() {
-            if self.due_end(&stream, now).is_some() && inner.agenda.begin_deadline(stream.id) {
-                let job = Job::Deadline { id: stream.id, done: done() };
-                if !inner.desks.hand_in(&stream.room_name, job) {
-                    inner.agenda.end_deadline(stream.id);
+        let (now, agenda) = (self.now(), &self.0.agenda);
+        for stream in self.0.live.all() {
+            if self.due_end(&stream, now).is_some() && agenda.begin_deadline(stream.id) {
+                let (reconciler, id, done) = (self.clone(), stream.id, done());
+                let check = async move {
+                    reconciler.check_deadline(id).await;
+                    say(done);
+                };
+                if !self.0.viewers.in_order(&stream.room_name, check) {
+                    agenda.end_deadline(id);
                 }
             }
         }
     }
 
     fn hand_in_due_comparisons(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
-        let (now, inner) = (self.now(), self.inner());
+        let (now, agenda) = (self.now(), &self.0.agenda);
         // No pause is longer than an interval with its jitter, or than those after failures.
-        let latest = now.plus(Timestamp::AHEAD_MAX.max(self.reconcile_interval() * 2));
-        for id in inner.agenda.take_due(now, latest) {
-            let Some(stream) = self.live().stream(id) else {
-                inner.agenda.forget(id);
+        let latest = now.plus(Timestamp::AHEAD_MAX.max(self.0.config.reconcile_interval() * 2));
+        for id in agenda.take_due(now, latest) {
+            let Some(stream) = self.0.live.stream(id) else {
+                agenda.forget(id);
                 continue;
             };
-            if !inner.desks.hand_in(&stream.room_name, Job::Reconcile { id, done: done() }) {
-                inner.agenda.again(id, now);
+            let (reconciler, done) = (self.clone(), done());
+            let comparison = async move {
+                reconciler.reconcile(id).await;
+                say(done);
+            };
+            if !self.0.viewers.in_order(&stream.room_name, comparison) {
+                agenda.again(id, now);
             }
         }
     }
 
     async fn keep_tidy(&self, shutdown: &CancellationToken) {
-        let interval = self.reconcile_interval();
+        let interval = self.0.config.reconcile_interval();
         while pause(jittered(interval), shutdown).await {
-            if self.store().is_shared()
+            if self.0.store.is_shared()
                 && let Err(error) = self.read_live().await
             {
                 // What other nodes started and the poll did not see, because clocks differ.
                 tracing::warn!(%error, "live streams are read anew later");
             }
-            if let Err(error) = self.expire_scheduled().await {
+            if let Err(error) = self.0.streams.expire_scheduled().await {
                 tracing::warn!(%error, "scheduled streams are looked through later");
             }
             match self.delete_stray_rooms().await {
@@ -143,12 +208,12 @@ impl Streams {
     }
 
     /// Deletes rooms of streams that are over. Rooms of nobody's stream are not ours.
-    pub(crate) async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
-        let rooms = self.rooms().list(&[]).await.map_err(StrayError::Rooms)?;
-        let live: HashSet<String> = self.live().all().iter().map(|stream| stream.room_name.clone()).collect();
+    async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
+        let rooms = self.0.rooms.list(&[]).await.map_err(StrayError::Rooms)?;
+        let live: HashSet<String> = self.0.live.all().iter().map(|stream| stream.room_name.clone()).collect();
         let strays = rooms.iter().filter(|room| room.name.starts_with(PREFIX) && !live.contains(&room.name));
         for room in strays.take(STRAY_ROOMS_MAX) {
-            let stream = match self.stream_of_room(&room.name).await {
+            let stream = match self.0.lifecycle.stream_of_room(&room.name).await {
                 Ok(Some(stream)) => stream,
                 Ok(None) => continue,
                 // One that cannot be read keeps no other room.
@@ -162,7 +227,7 @@ impl Streams {
             if stream.is_live() || !ended_long_ago {
                 continue;
             }
-            match self.rooms().delete(&room.name).await {
+            match self.0.rooms.delete(&room.name).await {
                 Ok(()) => Counters::add(&self.counters().rooms_deleted),
                 Err(RoomsError::NotFound) => {}
                 Err(error) => return Err(StrayError::Rooms(error)),
@@ -170,15 +235,18 @@ impl Streams {
         }
         Ok(())
     }
+}
 
-    pub(crate) fn reconcile_interval(&self) -> Duration {
-        Duration::from_secs(self.config().reconcile_interval.max(1).into())
+/// Whoever asked may have gone.
+fn say(done: Option<oneshot::Sender<()>>) {
+    if let Some(done) = done {
+        let _ = done.send(());
     }
 }
 
 /// Why rooms were not looked through.
 #[derive(Debug)]
-pub(crate) enum StrayError {
+enum StrayError {
     Rooms(RoomsError),
     Store(StoreError),
 }

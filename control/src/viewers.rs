@@ -1,58 +1,91 @@
 //! Who is in the rooms of streams, counted exactly (stream API, sections 5.3 and 6).
 //!
 //! Presence, not arithmetic: a record a session, so that an event may come twice, late, or in the wrong order. Events
-//! come from webhooks or from this process's own rooms, and take the same way: `Streams::tell` or
-//! [`Streams::webhook`], the room's desk, `Streams::handle`. An event that is not handled leaves its stream to
-//! [`crate::reconcile`].
+//! come from webhooks or from this process's own rooms, and take the same way: [`Viewers::send`] or [`Viewers::apply`],
+//! the room's desk, `Viewers::handle`. An event that is not handled leaves its stream to [`crate::reconcile`].
 
 mod desk;
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use signaling::event::RoomEvent;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::agenda::Agenda;
 use crate::clock::Timestamp;
-use crate::rooms::event::{EventKind, Event};
+use crate::lifecycle::{Counters, Lifecycle};
+use crate::live::Live;
+use crate::rooms::event::{Event, EventKind};
 use crate::rooms::name::PREFIX;
-use crate::rooms::{RoomsError, Session, is_owners, presence_of};
-use crate::store::StoreError;
+use crate::rooms::{RoomDoor, RoomsError, Session, is_owners, presence_of};
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
 use crate::store::viewer::Presence;
-use crate::streams::{Counters, Streams};
+use crate::store::{SharedStore, StoreError};
 
-pub(crate) use desk::{Desks, Job};
+use desk::{Desks, Job};
 
-impl Streams {
+/// What counts viewers. Cheap to clone.
+#[derive(Clone)]
+pub struct Viewers(Arc<Parts>);
+
+struct Parts {
+    lifecycle: Lifecycle,
+    store: SharedStore,
+    live: Live,
+    rooms: Arc<dyn RoomDoor>,
+    agenda: Agenda,
+    desks: Desks,
+    /// Of a stream; 0: no cap.
+    max_viewers: u32,
+}
+
+impl Viewers {
+    /// Must be called inside a tokio runtime. Its desks work until the last handle is gone.
+    pub(crate) fn new(lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>, agenda: Agenda, max_viewers: u32) -> Self {
+        let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
+        let (desks, queues) = Desks::new();
+        let viewers = Arc::new(Parts { lifecycle, store, live, rooms, agenda, desks, max_viewers });
+        queues.serve(&viewers);
+        Self(viewers)
+    }
+
+    /// Has something done between the events of a room, in their order. Never waits. False: too much waits already.
+    #[must_use]
+    pub(crate) fn in_order(&self, room: &str, work: impl Future<Output = ()> + Send + 'static) -> bool {
+        self.0.desks.hand_in(room, Job::Work(Box::pin(work)))
+    }
+
     /// Hands in what happened in a room of this process. Never waits.
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn send(&self, event: Event) {
         if !is_ours(&event) {
             return;
         }
         let room = event.room.clone();
-        if self.config().max_viewers > 0
-            && let Some(stream) = self.live().of_room(&room).filter(|stream| stream.is_live())
+        if self.0.max_viewers > 0
+            && let Some(stream) = self.0.live.of_room(&room).filter(|stream| stream.is_live())
         {
-            self.live().places().hear(&stream, &event, Instant::now());
+            self.0.live.places().hear(&stream, &event, Instant::now());
         }
-        if !self.inner().desks.hand_in(&room, Job::Event { event: Box::new(event), reply: None }) {
+        if !self.0.desks.hand_in(&room, Job::Event { event: Box::new(event), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
         }
     }
 
-    /// Hands in what a webhook told, and waits until it is in the store.
-    pub(crate) async fn tell_and_wait(&self, event: Event) -> Handled {
+    /// Hands in what a webhook says, and waits until it is in the store.
+    pub(crate) async fn apply(&self, event: Event) -> Handled {
         if !is_ours(&event) {
             Counters::add(&self.counters().events_not_ours);
             return Handled::NotOurs;
         }
         let room = event.room.clone();
         let (reply, handled) = oneshot::channel();
-        if !self.inner().desks.hand_in(&room, Job::Event { event: Box::new(event), reply: Some(reply) }) {
+        if !self.0.desks.hand_in(&room, Job::Event { event: Box::new(event), reply: Some(reply) }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
             return Handled::Deferred;
@@ -60,9 +93,9 @@ impl Streams {
         handled.await.unwrap_or(Handled::Deferred)
     }
 
-    /// Listens to the rooms of this process. A listener that falls behind has every stream compared.
-    pub(crate) async fn listen(&self, shutdown: CancellationToken) {
-        let Some(mut events) = self.take_room_events() else { return };
+    /// Takes in what happens in the rooms of this process until `shutdown`. When events are missed, every stream is
+    /// compared.
+    pub(crate) async fn listen(&self, mut events: broadcast::Receiver<RoomEvent>, shutdown: CancellationToken) {
         loop {
             let event = events.recv();
             let Some(event) = shutdown.run_until_cancelled(event).await else { return };
@@ -71,26 +104,34 @@ impl Streams {
                 return;
             }
             match event {
-                Ok(event) => self.tell(event.into()),
+                Ok(event) => self.send(event.into()),
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     tracing::warn!(count, "events of rooms were missed; all streams are compared with their rooms");
-                    self.live().places().doubt_all();
-                    self.inner().agenda.all_soon(self.now());
+                    self.0.live.places().doubt_all();
+                    self.0.agenda.all_soon(self.now());
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.0.lifecycle.now()
+    }
+
+    fn counters(&self) -> &Counters {
+        self.0.lifecycle.counters()
+    }
+
     /// Something about this room was not handled.
     fn missed(&self, room: &str) {
-        if let Some(stream) = self.live().of_room(room) {
-            self.inner().agenda.soon(stream.id, self.now());
+        if let Some(stream) = self.0.live.of_room(room) {
+            self.0.agenda.soon(stream.id, self.now());
         }
     }
 
     /// Whether the order among such events does not matter: sessions of others than the owner.
-    pub(crate) fn commutes(&self, event: &Event) -> bool {
+    fn commutes(&self, event: &Event) -> bool {
         let session = match &event.kind {
             EventKind::Joined(session) | EventKind::Left(session) | EventKind::Aborted(session) => session,
             EventKind::RoomStarted
@@ -99,12 +140,12 @@ impl Streams {
             | EventKind::TrackUnpublished
             | EventKind::Other => return false,
         };
-        self.live().of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
+        self.0.live.of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
     }
 
     /// Applies one event. Any number of times gives the same.
-    pub(crate) async fn handle(&self, event: &Event) -> Handled {
-        if self.inner().agenda.store_is_away(self.now()) {
+    async fn handle(&self, event: &Event) -> Handled {
+        if self.0.agenda.store_is_away(self.now()) {
             self.missed(&event.room);
             return Handled::Deferred;
         }
@@ -112,7 +153,7 @@ impl Streams {
             Ok(handled) => handled,
             Err(StoreError::NotFound) => Handled::NotOurs,
             Err(error) => {
-                self.inner().agenda.store_failed(&error, self.now());
+                self.0.agenda.store_failed(&error, self.now());
                 self.missed(&event.room);
                 Handled::Deferred
             }
@@ -121,54 +162,46 @@ impl Streams {
 
     async fn handle_with_store(&self, event: &Event) -> Result<Handled, StoreError> {
         if let Some(id) = &event.event_id
-            && self.store().webhook_handled(id, self.now()).await?
+            && self.0.store.webhook_handled(id, self.now()).await?
         {
             return Ok(Handled::Repeated);
         }
-        let Some(stream) = self.stream_of_room(&event.room).await? else {
+        let Some(stream) = self.0.lifecycle.stream_of_room(&event.room).await? else {
             return Ok(Handled::NotOurs);
         };
-        self.apply(&stream, event).await?;
+        self.apply_to(&stream, event).await?;
         if let Some(id) = &event.event_id {
-            self.store().note_webhook(id, self.now()).await?;
+            self.0.store.note_webhook(id, self.now()).await?;
         }
         Ok(Handled::Applied)
     }
 
-    pub(crate) async fn stream_of_room(&self, room: &str) -> Result<Option<Arc<Stream>>, StoreError> {
-        if let Some(stream) = self.live().of_room(room) {
-            return Ok(Some(stream));
-        }
-        Ok(self.store().stream_of_room(room).await?.map(|stream| self.observe(stream)))
-    }
-
-    async fn apply(&self, stream: &Stream, event: &Event) -> Result<(), StoreError> {
+    async fn apply_to(&self, stream: &Stream, event: &Event) -> Result<(), StoreError> {
         let id = stream.id;
         match &event.kind {
             EventKind::RoomStarted if !stream.is_live() => {
                 // Made anew by somebody's old token.
-                let (streams, id, room) = (self.clone(), id, stream.room_name.clone());
-                self.tasks().spawn(async move { streams.close_room(id, &room).await });
+                self.0.lifecycle.close_room_later(stream);
                 Ok(())
             }
             EventKind::RoomStarted => self.note_room(stream, &event.room_sid).await,
             // Only the noted room ends its stream (stream API, section 5.3), and this may be an older one.
             EventKind::RoomFinished if event.room_sid.is_empty() => {
-                self.inner().agenda.soon(id, self.now());
+                self.0.agenda.soon(id, self.now());
                 Ok(())
             }
             EventKind::RoomFinished => {
                 let sid = Some(event.room_sid.clone());
-                self.finish(id, &StreamState::LIVE, EndReason::RoomFinished, sid).await.map(drop)
+                self.0.lifecycle.finish(id, &StreamState::LIVE, EndReason::RoomFinished, sid).await.map(drop)
             }
             EventKind::Joined(session) => self.joined(stream, session).await,
             EventKind::Left(session) => self.left(stream, session, self.end_of(session, event.at)).await,
             // It was never in the room, nor did anybody tell that it was: there is no record to close, and none is left
-            // behind by those who knock again and again. Its place is free (`Streams::tell`).
+            // behind by those who knock again and again. Its place is free ([`Viewers::send`]).
             EventKind::Aborted(_) => Ok(()),
             EventKind::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
                 // Of a stream that waits for its owner, an event may be late; whoever is back joins again.
-                self.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
+                self.0.lifecycle.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
             }
             EventKind::TrackPublished(_) | EventKind::TrackUnpublished | EventKind::Other => Ok(()),
         }
@@ -178,13 +211,13 @@ impl Streams {
     async fn note_room(&self, stream: &Stream, room_sid: &str) -> Result<(), StoreError> {
         let mut sid = room_sid.to_owned();
         if stream.room_sid.as_deref().is_some_and(|noted| noted != room_sid) {
-            match self.rooms().list(std::slice::from_ref(&stream.room_name)).await {
+            match self.0.rooms.list(std::slice::from_ref(&stream.room_name)).await {
                 Ok(rooms) => match rooms.into_iter().next() {
                     Some(room) => sid = room.sid,
                     None => return Ok(()),
                 },
                 Err(_) => {
-                    self.inner().agenda.soon(stream.id, self.now());
+                    self.0.agenda.soon(stream.id, self.now());
                     return Ok(());
                 }
             }
@@ -192,19 +225,19 @@ impl Streams {
         if sid.is_empty() || !stream.is_live() {
             return Ok(());
         }
-        let outcome = self.store().note_room(stream.id, &sid, self.now()).await?;
-        self.observe(outcome.into_stream());
+        let outcome = self.0.store.note_room(stream.id, &sid, self.now()).await?;
+        self.0.lifecycle.observe(outcome.into_stream());
         Ok(())
     }
 
-    pub(crate) async fn joined(&self, stream: &Stream, session: &Session) -> Result<(), StoreError> {
+    async fn joined(&self, stream: &Stream, session: &Session) -> Result<(), StoreError> {
         let presence = presence_of(stream, session);
-        let change = self.store().presence_join(stream.id, &presence).await?;
-        let stream = self.observe(change.stream);
+        let change = self.0.store.presence_join(stream.id, &presence).await?;
+        let stream = self.0.lifecycle.observe(change.stream);
         if is_owners(&stream, session) {
             // A repeat may come after the leave.
             let is_open = change.changed || {
-                let open = self.store().presence_open(stream.id).await?;
+                let open = self.0.store.presence_open(stream.id).await?;
                 open.iter().any(|open| open.sid == presence.sid)
             };
             return match is_open {
@@ -213,8 +246,7 @@ impl Streams {
             };
         }
         if self.is_unwanted(&stream, &presence.user_id) {
-            let (streams, identity) = (self.clone(), session.identity.clone());
-            self.tasks().spawn(async move { streams.remove_session(&stream, &identity).await });
+            self.0.lifecycle.remove_later(stream, vec![session.identity.clone()]);
             return Ok(());
         }
         self.remove_excess(&stream, &presence).await
@@ -226,20 +258,15 @@ impl Streams {
     /// Who came first stays, by the server's clock, whichever of two events is handled first: the one that is handled
     /// last finds both records, and who came later than the session it tells of is put out as well.
     async fn remove_excess(&self, stream: &Arc<Stream>, session: &Presence) -> Result<(), StoreError> {
-        let max = self.config().max_viewers;
-        if self.rooms().is_local() || max == 0 || stream.viewers <= max || !session.counts {
+        let max = self.0.max_viewers;
+        if self.0.rooms.is_local() || max == 0 || stream.viewers <= max || !session.counts {
             return Ok(());
         }
-        let mut open = self.store().presence_open(stream.id).await?;
+        let mut open = self.0.store.presence_open(stream.id).await?;
         open.retain(|presence| presence.counts);
         let excess = excess_of(&mut open, session, usize::try_from(max).unwrap_or(usize::MAX));
         if !excess.is_empty() {
-            let (streams, stream) = (self.clone(), Arc::clone(stream));
-            self.tasks().spawn(async move {
-                for identity in excess {
-                    streams.remove_session(&stream, &identity).await;
-                }
-            });
+            self.0.lifecycle.remove_later(Arc::clone(stream), excess);
         }
         Ok(())
     }
@@ -247,7 +274,7 @@ impl Streams {
     async fn left(&self, stream: &Stream, session: &Session, at: Timestamp) -> Result<(), StoreError> {
         self.leave(stream.id, &presence_of(stream, session), at).await?;
         if is_owners(stream, session) && stream.is_live() {
-            let open = self.store().presence_open(stream.id).await?;
+            let open = self.0.store.presence_open(stream.id).await?;
             if !open.iter().any(|presence| presence.identity == stream.owner_id.as_str()) {
                 return self.turn_if(stream, &[StreamState::Live], StreamState::Reconnecting).await;
             }
@@ -255,9 +282,9 @@ impl Streams {
         Ok(())
     }
 
-    pub(crate) async fn leave(&self, id: StreamId, presence: &Presence, at: Timestamp) -> Result<(), StoreError> {
-        let change = self.store().presence_leave(id, presence, at).await?;
-        self.observe(change.stream);
+    async fn leave(&self, id: StreamId, presence: &Presence, at: Timestamp) -> Result<(), StoreError> {
+        let change = self.0.store.presence_leave(id, presence, at).await?;
+        self.0.lifecycle.observe(change.stream);
         Ok(())
     }
 
@@ -266,7 +293,7 @@ impl Streams {
         if !stream.is_live() {
             return Ok(());
         }
-        self.turn(stream.id, from, to).await.map(drop)
+        self.0.lifecycle.turn(stream.id, from, to).await.map(drop)
     }
 
     /// Senders' clocks differ from ours and may count in whole seconds.
@@ -274,35 +301,29 @@ impl Streams {
         at.max(session.joined_at).min(self.now().max(session.joined_at))
     }
 
-    pub(crate) fn is_unwanted(&self, stream: &Stream, user: &UserId) -> bool {
-        stream.blocks(user) || self.live().ban(user, self.now()).is_some()
+    fn is_unwanted(&self, stream: &Stream, user: &UserId) -> bool {
+        stream.blocks(user) || self.0.live.ban(user, self.now()).is_some()
     }
 
     /// Puts blocked and banned users out of a room.
     pub(crate) fn remove_unwanted(&self, stream: &Arc<Stream>, sessions: &[Session]) {
-        let unwanted: HashSet<String> = sessions
+        let unwanted: HashSet<&str> = sessions
             .iter()
             .filter(|session| session.user.as_ref().is_some_and(|user| self.is_unwanted(stream, user)))
-            .map(|session| session.identity.clone())
+            .map(|session| session.identity.as_str())
             .collect();
-        if unwanted.is_empty() {
-            return;
+        if !unwanted.is_empty() {
+            self.0.lifecycle.remove_later(Arc::clone(stream), unwanted.into_iter().map(str::to_owned).collect());
         }
-        let (streams, stream) = (self.clone(), Arc::clone(stream));
-        self.tasks().spawn(async move {
-            for identity in unwanted {
-                streams.remove_session(&stream, &identity).await;
-            }
-        });
     }
 
     /// Whether the room of a session exists, and who is in it. `None`: it does not.
     pub(crate) async fn sessions_in(&self, stream: &Stream) -> Result<Option<(String, Vec<Session>)>, RoomsError> {
-        let rooms = self.rooms().list(std::slice::from_ref(&stream.room_name)).await?;
+        let rooms = self.0.rooms.list(std::slice::from_ref(&stream.room_name)).await?;
         let Some(room) = rooms.into_iter().find(|room| room.name == stream.room_name) else {
             return Ok(None);
         };
-        Ok(Some((room.sid, self.rooms().sessions(&stream.room_name).await?)))
+        Ok(Some((room.sid, self.0.rooms.sessions(&stream.room_name).await?)))
     }
 }
 

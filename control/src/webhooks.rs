@@ -1,6 +1,6 @@
 //! Webhooks of a LiveKit-compatible server (stream API, section 5): who signed them, what they say.
 //!
-//! [`verify`] and [`read`] are pure; [`Streams::webhook_token`] and [`Streams::webhook`] do both, and wait until the effect
+//! [`verify`] and [`read`] are pure; [`Webhooks::check_token`] and [`Webhooks::receive`] do both, and wait until the effect
 //! is in the store.
 
 mod event;
@@ -18,10 +18,10 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
+use crate::lifecycle::{Counters, Lifecycle};
 use crate::problem::{Code, Problem, STORE_RETRY};
-use crate::rooms::event::{EventKind, Event};
-use crate::streams::{Counters, Streams};
-use crate::viewers::Handled;
+use crate::rooms::event::{Event, EventKind};
+use crate::viewers::{Handled, Viewers};
 
 pub use event::{Unreadable, read};
 
@@ -188,18 +188,31 @@ fn complete_times(event: &mut Event, now: Timestamp) {
     }
 }
 
-impl Streams {
+/// Where webhooks are received. Cheap to clone.
+#[derive(Clone)]
+pub struct Webhooks {
+    keys: WebhookKeys,
+    lifecycle: Lifecycle,
+    viewers: Viewers,
+}
+
+impl Webhooks {
+    /// Accepts what is signed with one of `keys`.
+    pub fn new(keys: WebhookKeys, lifecycle: Lifecycle, viewers: Viewers) -> Self {
+        Self { keys, lifecycle, viewers }
+    }
+
     /// Looks at a webhook's token, before its body has come.
     ///
     /// # Errors
     /// `unauthenticated`
-    pub fn webhook_token(&self, keys: &WebhookKeys, headers: &HeaderMap) -> Result<SignedHash, Problem> {
-        verify(keys, headers, self.now()).map_err(|cause| self.unbelieved(cause))
+    pub fn check_token(&self, headers: &HeaderMap) -> Result<SignedHash, Problem> {
+        verify(&self.keys, headers, self.lifecycle.now()).map_err(|cause| self.unbelieved(cause))
     }
 
     fn unbelieved(&self, cause: Unbelieved) -> Problem {
-        Counters::add(&self.counters().webhooks_refused);
-        if let Some(left_out) = self.counters().webhooks_refused_log.admit(Instant::now()) {
+        Counters::add(&self.lifecycle.counters().webhooks_refused);
+        if let Some(left_out) = self.lifecycle.counters().webhooks_refused_log.admit(Instant::now()) {
             tracing::info!(reason = %cause, of = "webhook", left_out, "authentication failed");
         }
         Problem::new(Code::Unauthenticated, "This webhook is not signed with a key of this server.")
@@ -209,21 +222,21 @@ impl Streams {
     ///
     /// # Errors
     /// `unauthenticated`, `body_too_large`, `malformed_body`; `store_unavailable`, so that the sender tries again.
-    pub async fn webhook(&self, hash: &SignedHash, body: &[u8]) -> Result<Handled, Problem> {
+    pub async fn receive(&self, hash: &SignedHash, body: &[u8]) -> Result<Handled, Problem> {
         if body.len() > BODY_BYTES_MAX {
             return Err(Problem::new(Code::BodyTooLarge, "A webhook has at most 256 KiB."));
         }
         hash.check(body).map_err(|cause| self.unbelieved(cause))?;
         let mut event = read(body).map_err(|error| {
-            Counters::add(&self.counters().webhooks_malformed);
+            Counters::add(&self.lifecycle.counters().webhooks_malformed);
             tracing::info!(%error, "a signed webhook cannot be read");
             Problem::new(Code::MalformedBody, "The body is not a webhook event in JSON.")
         })?;
-        complete_times(&mut event, self.now());
+        complete_times(&mut event, self.lifecycle.now());
         let (room, name) = (event.room.clone(), event.kind.name());
         let participant = event.kind.participant().map(str::to_owned);
-        let stream = self.live().of_room(&room).map(|stream| tracing::field::display(stream.id));
-        let handled = self.tell_and_wait(event).await;
+        let stream = self.lifecycle.live().of_room(&room).map(|stream| tracing::field::display(stream.id));
+        let handled = self.viewers.apply(event).await;
         tracing::info!(event = name, room, stream, participant, result = handled.name(), "webhook received");
         match handled {
             Handled::Deferred => {

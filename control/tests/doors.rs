@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use control::clock::Timestamp;
 use control::config::product;
+use control::lifecycle::Lifecycle;
 use control::rooms::builtin::Builtin;
 use control::rooms::external::External;
 use control::rooms::{RoomDoor, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenRequest, TokenSigner};
+use control::services::Services;
 use control::store::stream::{Block, EndReason, Stream, StreamState, UserId};
 use control::streams::{StartRequest, Streams};
 use control::user::{Role, User};
@@ -242,6 +244,7 @@ fn user(name: &str) -> User {
 
 struct Stage {
     server: Server,
+    lifecycle: Lifecycle,
     streams: Streams,
     shutdown: CancellationToken,
 }
@@ -253,11 +256,13 @@ impl Stage {
 
     async fn set_with(config: product::Live) -> Self {
         let server = Server::start_with(config).await;
-        let streams = server.streams();
+        let services = server.services();
+        let Services { lifecycle, streams, reconciler, .. } = &services;
+        let (lifecycle, streams, reconciler) = (lifecycle.clone(), streams.clone(), reconciler.clone());
         let shutdown = CancellationToken::new();
-        tokio::spawn(streams.clone().run(shutdown.clone()));
-        eventually("it is ready", async || streams.is_recovered()).await;
-        Self { server, streams, shutdown }
+        tokio::spawn(services.run(shutdown.clone()));
+        eventually("it is ready", async || reconciler.is_recovered()).await;
+        Self { server, lifecycle, streams, shutdown }
     }
 
     /// Started, connected and publishing.
@@ -275,9 +280,9 @@ impl Stage {
     }
 
     async fn until(&self, stream: &Stream, holds: impl Fn(&Stream) -> bool) {
-        let known = || self.streams.live().stream(stream.id).expect("it is known");
+        let known = || self.lifecycle.live().stream(stream.id).expect("it is known");
         eventually("the stream is as expected", async || holds(&known())).await;
-        let stored = self.streams.store().stream(stream.id).await.unwrap().unwrap();
+        let stored = self.lifecycle.store().stream(stream.id).await.unwrap().unwrap();
         assert!(holds(&stored), "{stored:?}");
     }
 }
@@ -327,8 +332,8 @@ async fn a_blocked_user_is_put_out_and_not_let_in_again() {
     let token = stage.streams.watch(&user("bo"), stream.id, None).await.unwrap().token;
     let phone = stage.server.join(&token).await.unwrap();
     let block = Block { user_id: user_id("bo"), blocked_at: Timestamp::now(), by: user_id("ana"), reason: None };
-    let outcome = stage.streams.store().block(stream.id, &block).await.unwrap();
-    stage.streams.observe(outcome.into_stream());
+    let outcome = stage.lifecycle.store().block(stream.id, &block).await.unwrap();
+    stage.lifecycle.observe(outcome.into_stream());
 
     eventually("the phone was put out", async || phone.end_reason().is_some()).await;
 
@@ -394,9 +399,9 @@ async fn a_join_that_comes_to_nothing_holds_a_place_for_a_moment_and_leaves_no_r
         sessions.iter().all(|session| session.identity == "ana")
     })
     .await;
-    let stored = stage.streams.store().stream(stream.id).await.unwrap().unwrap();
+    let stored = stage.lifecycle.store().stream(stream.id).await.unwrap().unwrap();
     assert_eq!((stored.viewers, stored.peak_viewers, stored.unique_viewers), (0, 0, 0));
-    let records = stage.streams.store().presence_all(stream.id, 100).await.unwrap();
+    let records = stage.lifecycle.store().presence_all(stream.id, 100).await.unwrap();
     assert!(records.iter().all(|record| record.identity == "ana"), "{records:?}");
 }
 
@@ -412,7 +417,7 @@ async fn the_end_puts_everybody_out_and_lets_nobody_in() {
     eventually("both are out", async || owner.end_reason().is_some() && phone.end_reason().is_some()).await;
     assert_eq!(stage.server.refused(&token).await, (403, "this stream is over".into()));
     eventually("the room is gone", async || stage.server.rooms.list_rooms(&[]).await.is_empty()).await;
-    let stored = stage.streams.store().stream(stream.id).await.unwrap().unwrap();
+    let stored = stage.lifecycle.store().stream(stream.id).await.unwrap().unwrap();
     assert_eq!((stored.end_reason, stored.viewers), (Some(EndReason::Stopped), 0));
 }
 

@@ -166,6 +166,13 @@ pub struct Live {
     pub reconcile_interval: u32,
 }
 
+impl Live {
+    /// Between two comparisons of a live stream with its room.
+    pub fn reconcile_interval(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.reconcile_interval.max(1).into())
+    }
+}
+
 impl Default for Live {
     fn default() -> Self {
         Self {

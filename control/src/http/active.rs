@@ -219,7 +219,7 @@ pub(super) async fn active(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = query.as_deref().unwrap_or_default();
-    let live = front.streams().live();
+    let live = front.lifecycle.live();
     let Some(user) = user else {
         return Ok(front.snapshots.newest(live, Instant::now()).render(query)?.answer(&headers));
     };

@@ -123,7 +123,7 @@ pub(super) async fn streams(
         visibility: None,
     };
     let page = query.page('a')?;
-    let store = front.streams().store();
+    let store = front.lifecycle.store();
     let mut rows = store.streams(&filter, StreamOrder::NewestFirst, page.after.as_ref(), page.look_up()).await?;
     let next_cursor = page.cut(&mut rows, created);
     Ok(Json(AdminStreamPage { streams: rows.iter().map(AdminStreamShape::from).collect(), next_cursor }))
@@ -201,7 +201,7 @@ pub(super) async fn audit(
 ) -> Result<Json<AuditPage>, Problem> {
     let stream: Option<StreamId> = query.read("streamId", "must be an id", |id| id.parse().ok())?;
     let page = query.page('l')?;
-    let store = front.streams().store();
+    let store = front.lifecycle.store();
     let mut rows = store.audit(stream, page.after.as_ref(), page.look_up()).await?;
     let next_cursor = page.cut(&mut rows, |entry| PageEnd { key: entry.at.millis(), id: entry.id.clone() });
     Ok(Json(AuditPage { entries: rows.into_iter().map(AuditShape::from).collect(), next_cursor }))

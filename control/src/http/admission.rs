@@ -37,7 +37,7 @@ pub(super) async fn identify(
     match &identity {
         Identity::User(user) => {
             front.limits.call_of_user(&user.id)?;
-            ban = front.streams().live().ban(&user.id, now);
+            ban = front.lifecycle.live().ban(&user.id, now);
         }
         Identity::Guest | Identity::Refused(_) => front.limits.call_of_client(client)?,
     }

@@ -31,7 +31,7 @@ pub(super) async fn analytics(
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
 ) -> Result<Json<Analytics>, Problem> {
-    let store = front.streams().store();
+    let store = front.lifecycle.store();
     let stream = store.stream(id).await?.ok_or_else(Problem::stream_not_found)?;
     if !may_see(&stream, Some(&caller.user)) {
         return Err(Problem::stream_not_found());

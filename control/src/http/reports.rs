@@ -99,7 +99,7 @@ pub(super) async fn file(
     StreamPath(id): StreamPath,
     Body(body): Body<ReportBody>,
 ) -> Result<(StatusCode, Json<ReportFiled>), Problem> {
-    let stream = front.streams().stream(id).await?;
+    let stream = front.streams.stream(id).await?;
     if !may_see(&stream, Some(&caller.user)) {
         return Err(Problem::stream_not_found());
     }

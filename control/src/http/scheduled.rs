@@ -87,7 +87,7 @@ pub(super) async fn schedule(
         scheduled_for: body.scheduled_for,
         visibility: body.visibility.unwrap_or_default(),
     };
-    let stream = front.streams().schedule(&caller.user, request).await?;
+    let stream = front.streams.schedule(&caller.user, request).await?;
     Ok((StatusCode::CREATED, Json(StreamShape::from(&*stream))))
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn list(
         visibility: Some(Visibility::Public),
         ..StreamFilter::default()
     };
-    let store = front.streams().store();
+    let store = front.lifecycle.store();
     let mut rows = store.streams(&filter, StreamOrder::SoonestFirst, page.after.as_ref(), page.look_up()).await?;
     let next_cursor = page.cut(&mut rows, scheduled);
     let shown =
@@ -141,6 +141,6 @@ pub(super) async fn cancel(
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
 ) -> Result<StatusCode, Problem> {
-    front.streams().cancel(&caller.user, id).await?;
+    front.streams.cancel(&caller.user, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

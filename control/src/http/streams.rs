@@ -112,7 +112,7 @@ pub(super) async fn start(
         on_conflict: body.on_conflict.unwrap_or_default(),
         called,
     };
-    let started = front.streams().start(&caller.user, request).await?;
+    let started = front.streams.start(&caller.user, request).await?;
     let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = StartedShape {
         stream_id: started.stream.id,
@@ -167,7 +167,7 @@ pub(super) async fn stop(
     OptionalBody(body): OptionalBody<StopBody>,
 ) -> Result<Json<EndedShape>, Problem> {
     let id = body.stream_id.and_then(|id| id.parse().ok());
-    let ended = front.streams().stop(&caller.user, id).await?;
+    let ended = front.streams.stop(&caller.user, id).await?;
     Ok(Json(EndedShape::new(&ended.stream, ended.already_ended)))
 }
 
@@ -259,7 +259,7 @@ pub(super) async fn watch(
         let (moderation, caller) = (front.moderation.clone(), caller.clone());
         to_the_end(async move { moderation.spare_admin(&caller, id).await }).await?;
     }
-    let watching = front.streams().watch(&caller.user, id, called.as_deref()).await?;
+    let watching = front.streams.watch(&caller.user, id, called.as_deref()).await?;
     let stream = &watching.stream;
     Ok(Json(WatchingShape {
         stream_id: stream.id,
@@ -291,7 +291,7 @@ pub(super) async fn read(
     MaybeUser(user): MaybeUser,
     StreamPath(id): StreamPath,
 ) -> Result<Json<StreamShape>, Problem> {
-    let stream = front.streams().stream(id).await?;
+    let stream = front.streams.stream(id).await?;
     if !may_see(&stream, user.as_deref()) {
         return Err(Problem::stream_not_found());
     }
@@ -360,7 +360,7 @@ pub(super) async fn edit(
         cover_url: body.cover_url.map(|url| cover_url(url.as_deref(), development)),
         tags: body.tags.map(|tags| text::tags(&tags.unwrap_or_default()).unwrap_or_default()),
     };
-    let stream = front.streams().edit(&caller.user, id, edit).await?;
+    let stream = front.streams.edit(&caller.user, id, edit).await?;
     Ok(Json(StreamShape::from(&*stream)))
 }
 
@@ -379,7 +379,7 @@ pub(super) async fn mine(
 ) -> Result<Json<StreamPage>, Problem> {
     let page = query.page('m')?;
     let filter = StreamFilter { owner: Some(caller.user.id), ..StreamFilter::default() };
-    let store = front.streams().store();
+    let store = front.lifecycle.store();
     let mut rows = store.streams(&filter, StreamOrder::NewestFirst, page.after.as_ref(), page.look_up()).await?;
     let next_cursor = page.cut(&mut rows, created);
     Ok(Json(StreamPage { streams: rows.iter().map(StreamShape::from).collect(), next_cursor }))

@@ -30,11 +30,11 @@ pub(super) async fn receive(State(front): State<Arc<Front>>, request: Request) -
     let address = front.proxies.client(&parts).address;
     let client = ClientKey::from(address);
     let span = super::call_span(&parts, address, None);
-    let hash = span.in_scope(|| front.streams().webhook_token(&front.webhook_keys, &parts.headers));
+    let hash = span.in_scope(|| front.webhooks.check_token(&parts.headers));
     let handled = async {
         let hash = hash?;
         let body = read(Request::from_parts(parts, body), BODY_BYTES_MAX).await?;
-        front.streams().webhook(&hash, &body).await
+        front.webhooks.receive(&hash, &body).await
     };
     match handled.instrument(span).await {
         Ok(_) => Ok(StatusCode::OK),

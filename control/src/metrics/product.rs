@@ -21,14 +21,14 @@ fn streams(page: &mut Page<'_>, sources: &Sources) {
     let help = "Looks at the store, one a second, that found it away or unable to write.";
     let failures = sources.store_health.failures();
     page.metric("onair_store_failures_total", help, MetricType::COUNTER, &[(&[], failures)]);
-    let live = sources.streams.live();
+    let live = sources.lifecycle.live();
     let help = "Times that a list passed a row or document over that cannot be read; the log names it.";
     page.metric("onair_store_unreadable_total", help, MetricType::COUNTER, &[(&[], unreadable::passed_over())]);
     let help = "Ends, blocks and bans that hold here although the store did not take them yet.";
     page.metric("onair_decisions_unstored", help, MetricType::GAUGE, &[(&[], live.held_count() as u64)]);
     page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);
     page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], live.viewers())]);
-    let counters = sources.streams.counters();
+    let counters = sources.lifecycle.counters();
     let begun = [
         ("started", &counters.started),
         ("resumed", &counters.resumed),
@@ -155,15 +155,15 @@ mod tests {
     use crate::moderation::Moderation;
     use crate::problem::Code;
     use crate::rooms::{External, RoomTimes, TokenSigner};
+    use crate::services::{Parts, Services};
     use crate::store::StoreError;
     use crate::store::embedded::Embedded;
     use crate::store::stream::{EndReason, Stream, StreamState};
-    use crate::streams::{Parts, Streams};
 
     fn sources() -> Sources {
         let config = product::Live::default();
         let signer = TokenSigner::new("key", "a secret of at least thirty-two bytes", RoomTimes::of(&config));
-        let streams = Streams::new(Parts {
+        let services = Services::new(Parts {
             config,
             store: Arc::new(Embedded::in_memory().unwrap()),
             live: Live::default(),
@@ -173,8 +173,8 @@ mod tests {
         });
         let auth = Arc::new(Authenticator::new(&product::Auth::default(), &[]).unwrap());
         Sources {
-            moderation: Moderation::new(streams.clone(), auth),
-            streams,
+            moderation: Moderation::new(services.lifecycle.clone(), services.streams, auth),
+            lifecycle: services.lifecycle,
             chat: Arc::default(),
             http: Arc::default(),
             store_health: Default::default(),
@@ -187,9 +187,9 @@ mod tests {
         for (owner, viewers) in [("ana", 3), ("bo", 4)] {
             let at = Timestamp::default();
             let stream = Stream { state: StreamState::Live, viewers, ..Stream::new(owner.parse().unwrap(), at) };
-            sources.streams.live().observe(stream, |_| ());
+            sources.lifecycle.live().observe(stream, |_| ());
         }
-        let counters = sources.streams.counters();
+        let counters = sources.lifecycle.counters();
         set(&[&counters.started, &counters.resumed, &counters.scheduled, &counters.cancelled], 11);
         set(&[&counters.watch_tokens, &counters.events_applied, &counters.events_repeated], 15);
         set(&[&counters.events_not_ours, &counters.events_deferred, &counters.webhooks_refused], 18);

@@ -29,16 +29,16 @@ impl Moderation {
         }
         let (by, at) = (caller.user.id.clone(), Timestamp::now());
         let ban = Ban { user_id: user.clone(), reason, until, by, at, lifted_at: None };
-        self.streams().store_held_first().await;
+        self.lifecycle().store_held_first().await;
         let (ban, changed) = match self.write_ban(&ban).await {
             Ok(written) => written,
             Err(error) => {
                 let act = ban_of(&ban);
-                let unstored = self.streams().hold(Decision::Ban(ban), error)?;
+                let unstored = self.lifecycle().hold(Decision::Ban(ban), error)?;
                 return Err(self.unstored(unstored, caller, act));
             }
         };
-        self.streams().observe_ban(ban.clone());
+        self.lifecycle().observe_ban(ban.clone());
         self.log_if(changed, caller, ban_of(&ban)).await?;
         Counters::add(&self.counters().bans);
         Ok(ban)
@@ -57,7 +57,7 @@ impl Moderation {
     /// # Errors
     /// `store_unavailable`.
     pub async fn lift_ban(&self, caller: &Caller, user: &UserId) -> Result<(), Problem> {
-        let changed = self.streams().lift_ban(user).await?;
+        let changed = self.lifecycle().lift_ban(user).await?;
         let (target, details) = (Some(user.to_string()), Value::Null);
         self.log_if(changed, caller, Act { action: "user.unban", stream: None, target, details }).await
     }

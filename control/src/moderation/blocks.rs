@@ -26,7 +26,7 @@ impl Moderation {
         user: &UserId,
         reason: Option<String>,
     ) -> Result<Block, Problem> {
-        self.streams().store_held_first().await;
+        self.lifecycle().store_held_first().await;
         let stream = self.moderated(&caller.user, id).await?;
         if stream.owner_id == *user {
             return Err(Problem::new(Code::CannotBlockOwner, "The owner of a stream cannot be blocked from it."));
@@ -40,7 +40,7 @@ impl Moderation {
             Ok(outcome) => outcome,
             Err(error) => {
                 let details = json!({ "reason": block.reason });
-                let unstored = self.streams().hold(Decision::Block(id, block), error)?;
+                let unstored = self.lifecycle().hold(Decision::Block(id, block), error)?;
                 let target = Some(user.to_string());
                 let act = Act { action: "user.block", stream: Some(id), target, details };
                 return Err(self.unstored(unstored, caller, act));
@@ -49,7 +49,7 @@ impl Moderation {
         let changed = outcome.changed();
         let stream = outcome.into_stream();
         let kept = stream.blocks.iter().find(|kept| kept.user_id == *user).cloned().unwrap_or(block);
-        self.streams().observe(stream);
+        self.lifecycle().observe(stream);
         self.log_about(caller, "user.block", id, user, json!({ "reason": kept.reason }), changed).await?;
         Counters::add(&self.counters().blocks);
         Ok(kept)
@@ -61,7 +61,7 @@ impl Moderation {
     /// `stream_not_found`, `not_owner`, `store_unavailable`.
     pub async fn unblock(&self, caller: &Caller, id: StreamId, user: &UserId) -> Result<(), Problem> {
         self.moderated(&caller.user, id).await?;
-        let changed = self.streams().unblock(id, user).await?;
+        let changed = self.lifecycle().unblock(id, user).await?;
         self.log_about(caller, "user.unblock", id, user, Value::Null, changed).await
     }
 
@@ -71,7 +71,7 @@ impl Moderation {
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.
     pub async fn spare_admin(&self, caller: &Caller, id: StreamId) -> Result<(), Problem> {
-        let stream = self.streams().stream(id).await?;
+        let stream = self.0.streams.stream(id).await?;
         if !caller.user.is_admin() || !stream.blocks(&caller.user.id) {
             return Ok(());
         }

@@ -68,7 +68,7 @@ impl Moderation {
             warn!(stream = %id, reporters, "several users reported this stream: review it");
             Counters::add(&self.counters().flagged);
         }
-        self.streams().observe(outcome.into_stream());
+        self.lifecycle().observe(outcome.into_stream());
         Ok(())
     }
 

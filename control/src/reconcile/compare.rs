@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::jittered;
+use super::{Reconciler, jittered};
 use crate::agenda::Found;
 use crate::clock::Timestamp;
+use crate::lifecycle::Counters;
 use crate::rooms::{RoomsError, Session, is_owners, presence_of};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
 use crate::store::viewer::Presence;
-use crate::streams::{Counters, Streams};
 
 /// A session younger than this is left alone: its event may still be on the way.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -48,11 +48,11 @@ impl From<StoreError> for NotCompared {
     }
 }
 
-impl Streams {
+impl Reconciler {
     /// Compares a live stream with its room, and says when it is due again.
-    pub(crate) async fn reconcile(&self, id: StreamId) {
-        let agenda = &self.inner().agenda;
-        let Some(stream) = self.live().stream(id).filter(|stream| stream.is_live()) else {
+    pub(super) async fn reconcile(&self, id: StreamId) {
+        let agenda = &self.0.agenda;
+        let Some(stream) = self.0.live.stream(id).filter(|stream| stream.is_live()) else {
             agenda.forget(id);
             return;
         };
@@ -78,14 +78,14 @@ impl Streams {
     /// When to compare again.
     async fn compare(&self, stream: &Arc<Stream>) -> Result<Duration, NotCompared> {
         // Records first: what they have and the room has not is gone, rather than not yet there.
-        let open = self.store().presence_open(stream.id).await?;
-        if self.store().is_shared()
-            && let Some(newest) = self.store().stream(stream.id).await?
+        let open = self.0.store.presence_open(stream.id).await?;
+        if self.0.store.is_shared()
+            && let Some(newest) = self.0.store.stream(stream.id).await?
         {
             // A change may have escaped the poll: clocks of nodes differ.
-            self.observe(newest);
+            self.0.lifecycle.observe(newest);
         }
-        match self.sessions_in(stream).await.map_err(NotCompared::Rooms)? {
+        match self.0.viewers.sessions_in(stream).await.map_err(NotCompared::Rooms)? {
             Some((room_sid, sessions)) => Ok(self.compare_with(stream, &open, &room_sid, &sessions).await?),
             None => Ok(self.room_missing(stream, &open).await?),
         }
@@ -99,11 +99,11 @@ impl Streams {
         sessions: &[Session],
     ) -> Result<Duration, StoreError> {
         let now = self.now();
-        let found = self.inner().agenda.found(stream.id);
+        let found = self.0.agenda.found(stream.id);
         self.note_host(stream).await?;
         if stream.room_sid.as_deref() != Some(room_sid) {
-            let outcome = self.store().note_room(stream.id, room_sid, now).await?;
-            self.observe(outcome.into_stream());
+            let outcome = self.0.store.note_room(stream.id, room_sid, now).await?;
+            self.0.lifecycle.observe(outcome.into_stream());
         }
         let young = |joined_at: Timestamp| is_young(joined_at, now);
         let active: Vec<&Session> = sessions.iter().filter(|session| session.active).collect();
@@ -122,12 +122,12 @@ impl Streams {
         self.open(stream, &new).await?;
         let owner_is_young = gone_young.iter().any(|presence| presence.identity == stream.owner_id.as_str());
         self.correct_state(stream, &active, owner_is_young).await?;
-        self.remove_unwanted(stream, sessions);
-        self.live().places().correct(stream, sessions, Instant::now());
-        self.inner().agenda.note(stream.id, Found { compared_at: Some(now), ..Found::default() });
+        self.0.viewers.remove_unwanted(stream, sessions);
+        self.0.live.places().correct(stream, sessions, Instant::now());
+        self.0.agenda.note(stream.id, Found { compared_at: Some(now), ..Found::default() });
         match gone_young.is_empty() && new_young.is_empty() {
-            true => Ok(jittered(self.reconcile_interval())),
-            false => Ok((YOUNG + Duration::from_secs(1)).min(self.reconcile_interval())),
+            true => Ok(jittered(self.0.config.reconcile_interval())),
+            false => Ok((YOUNG + Duration::from_secs(1)).min(self.0.config.reconcile_interval())),
         }
     }
 
@@ -138,9 +138,9 @@ impl Streams {
         stream::iter(gone.iter().copied())
             .map(Ok)
             .try_for_each_concurrent(WRITES_AT_ONCE, |presence| async move {
-                let change = self.store().presence_leave(stream.id, presence, seen_at.max(presence.joined_at)).await?;
+                let change = self.0.store.presence_leave(stream.id, presence, seen_at.max(presence.joined_at)).await?;
                 self.count_difference(change.changed);
-                self.observe(change.stream);
+                self.0.lifecycle.observe(change.stream);
                 Ok(())
             })
             .await
@@ -151,9 +151,9 @@ impl Streams {
         stream::iter(new.iter().copied())
             .map(Ok)
             .try_for_each_concurrent(WRITES_AT_ONCE, |session| async move {
-                let change = self.store().presence_join(stream.id, &presence_of(stream, session)).await?;
+                let change = self.0.store.presence_join(stream.id, &presence_of(stream, session)).await?;
                 self.count_difference(change.changed);
-                self.observe(change.stream);
+                self.0.lifecycle.observe(change.stream);
                 Ok(())
             })
             .await
@@ -165,7 +165,7 @@ impl Streams {
         active: &[&Session],
         owner_is_young: bool,
     ) -> Result<(), StoreError> {
-        let state = self.live().stream(stream.id).map_or(stream.state, |stream| stream.state);
+        let state = self.0.live.stream(stream.id).map_or(stream.state, |stream| stream.state);
         let owner = active.iter().find(|session| is_owners(stream, session));
         let to = match (state, owner) {
             (StreamState::Starting, Some(owner)) if owner.publishes => StreamState::Live,
@@ -174,7 +174,7 @@ impl Streams {
             (StreamState::Starting | StreamState::Live | StreamState::Reconnecting, _)
             | (StreamState::Scheduled | StreamState::Ended | StreamState::Cancelled, _) => return Ok(()),
         };
-        let changed = self.turn(stream.id, &[state], to).await?;
+        let changed = self.0.lifecycle.turn(stream.id, &[state], to).await?;
         self.count_difference(changed);
         Ok(())
     }
@@ -188,38 +188,38 @@ impl Streams {
     /// When to look again.
     async fn room_missing(&self, stream: &Arc<Stream>, open: &[Presence]) -> Result<Duration, StoreError> {
         if self.is_hosted_elsewhere(stream).await? {
-            return Ok(ELSEWHERE_RETRY.min(self.reconcile_interval()));
+            return Ok(ELSEWHERE_RETRY.min(self.0.config.reconcile_interval()));
         }
         let (id, now) = (stream.id, self.now());
-        let found = self.inner().agenda.found(id);
+        let found = self.0.agenda.found(id);
         let since = found.missing_since.unwrap_or(now).min(now);
         let patience = self.patience_with_missing_rooms();
         if since.plus(patience) <= now {
-            self.finish(id, &StreamState::LIVE, EndReason::ServerLost, None).await?;
-            return Ok(self.reconcile_interval());
+            self.0.lifecycle.finish(id, &StreamState::LIVE, EndReason::ServerLost, None).await?;
+            return Ok(self.0.config.reconcile_interval());
         }
         let gone: Vec<&Presence> = open.iter().filter(|presence| !is_young(presence.joined_at, now)).collect();
         self.close(stream, &gone, found).await?;
-        let changed = self.turn(id, &[StreamState::Live], StreamState::Reconnecting).await?;
+        let changed = self.0.lifecycle.turn(id, &[StreamState::Live], StreamState::Reconnecting).await?;
         self.count_difference(changed);
         let found = Found { missing_since: Some(since), sfu_failures: 0, ..found };
-        self.inner().agenda.note(id, found);
-        Ok(since.plus(patience).since(now).min(self.reconcile_interval()))
+        self.0.agenda.note(id, found);
+        Ok(since.plus(patience).since(now).min(self.0.config.reconcile_interval()))
     }
 
     pub(super) fn has_long_missed_room(&self, id: StreamId) -> bool {
-        self.inner().agenda.found(id).missing_since.is_some_and(|since| since.plus(MISSING_MAX) <= self.now())
+        self.0.agenda.found(id).missing_since.is_some_and(|since| since.plus(MISSING_MAX) <= self.now())
     }
 
     /// A media server that began anew knows no rooms: owners have the same time to come back as after any loss (stream
     /// API, section 6, rule 7).
     fn patience_with_missing_rooms(&self) -> Duration {
-        MISSING_MAX.max(Duration::from_secs(self.config().reconnect_window.into()))
+        MISSING_MAX.max(Duration::from_secs(self.0.config.reconnect_window.into()))
     }
 
     /// When to ask again. The owner's window begins once it is clear that the server is away.
     async fn sfu_failed(&self, stream: &Stream, error: &RoomsError) -> Duration {
-        let agenda = &self.inner().agenda;
+        let agenda = &self.0.agenda;
         let found = agenda.found(stream.id);
         let found = Found { sfu_failures: found.sfu_failures.saturating_add(1), ..found };
         agenda.note(stream.id, found);
@@ -227,7 +227,7 @@ impl Streams {
             tracing::warn!(stream = %stream.id, %error, "a stream's room cannot be asked; it waits for its owner");
         }
         if found.sfu_failures >= SFU_FAILURES_MAX {
-            let turned = self.turn(stream.id, &[StreamState::Live], StreamState::Reconnecting).await;
+            let turned = self.0.lifecycle.turn(stream.id, &[StreamState::Live], StreamState::Reconnecting).await;
             if let Err(error) = turned {
                 agenda.store_failed(&error, self.now());
             }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::Reconciler;
 use crate::clock::Timestamp;
+use crate::lifecycle::Counters;
 use crate::rooms::is_owners;
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
-use crate::streams::{Counters, Streams};
 
 /// An end that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,17 +16,17 @@ pub(super) struct DueEnd {
     reason: EndReason,
 }
 
-impl Streams {
+impl Reconciler {
     pub(super) fn due_end(&self, stream: &Stream, now: Timestamp) -> Option<DueEnd> {
-        let config = self.config();
+        let config = &self.0.config;
         let over = |since: Timestamp, seconds: u32| since.plus(Duration::from_secs(seconds.into())) <= now;
         // What a clock noted that was ahead counts from when that is seen: it would wait until then, or not at all.
         let since = match stream.state_since.is_far_ahead(now) {
-            true => self.inner().agenda.seen_ahead(stream.id, stream.state_since, now),
+            true => self.0.agenda.seen_ahead(stream.id, stream.state_since, now),
             false => stream.state_since,
         };
         let waited = |seconds: u32| over(since, seconds);
-        if self.live().ban(&stream.owner_id, now).is_some() {
+        if self.0.live.ban(&stream.owner_id, now).is_some() {
             return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::Banned });
         }
         let started_at = stream.started_at.unwrap_or(stream.created_at);
@@ -49,8 +50,8 @@ impl Streams {
     }
 
     /// Ends a stream whose time is over, unless the store or the room knows better.
-    pub(crate) async fn check_deadline(&self, id: StreamId) {
-        let agenda = &self.inner().agenda;
+    pub(super) async fn check_deadline(&self, id: StreamId) {
+        let agenda = &self.0.agenda;
         if !agenda.store_is_away(self.now())
             && let Err(error) = self.end_if_due(id).await
         {
@@ -60,21 +61,21 @@ impl Streams {
     }
 
     async fn end_if_due(&self, id: StreamId) -> Result<(), StoreError> {
-        let Some(stream) = self.store().stream(id).await? else { return Ok(()) };
-        let stream = self.observe(stream);
+        let Some(stream) = self.0.store.stream(id).await? else { return Ok(()) };
+        let stream = self.0.lifecycle.observe(stream);
         if !stream.is_live() {
             return Ok(());
         }
         let Some(mut due) = self.due_end(&stream, self.now()) else { return Ok(()) };
         if matches!(due.reason, EndReason::NeverStarted | EndReason::PublisherTimeout) {
-            match self.sessions_in(&stream).await {
+            match self.0.viewers.sessions_in(&stream).await {
                 Ok(Some((_, sessions))) => {
                     let owner = sessions.iter().find(|session| session.active && is_owners(&stream, session));
                     let there = owner.is_some_and(|owner| owner.publishes || stream.state == StreamState::Reconnecting);
                     if there {
                         Counters::add(&self.counters().reconciled_differences);
-                        self.inner().agenda.soon(id, self.now());
-                        return self.turn(id, due.from, StreamState::Live).await.map(drop);
+                        self.0.agenda.soon(id, self.now());
+                        return self.0.lifecycle.turn(id, due.from, StreamState::Live).await.map(drop);
                     }
                 }
                 // Not the room that closes by itself when its owner's time is over.
@@ -87,6 +88,6 @@ impl Streams {
                 Err(_) => {}
             }
         }
-        self.finish(id, due.from, due.reason, None).await.map(drop)
+        self.0.lifecycle.finish(id, due.from, due.reason, None).await.map(drop)
     }
 }

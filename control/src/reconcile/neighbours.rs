@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::pause;
+use super::{Reconciler, pause};
 use crate::nodes::{LOOK_INTERVAL, Nodes};
 use crate::store::stream::Stream;
 use crate::store::{StoreError, Taken};
-use crate::streams::Streams;
 
 /// How long a process is taken for the host of a room after it saw it. It sees each of its rooms every half a minute; the
 /// rest is for clocks that differ.
@@ -24,19 +23,19 @@ const HOST_NOTES_MAX: u32 = 1_024;
 
 /// What is known of other processes.
 #[derive(Default)]
-pub(crate) struct Neighbours {
+pub(super) struct Neighbours {
     nodes: Mutex<Nodes>,
     exist: AtomicBool,
 }
 
-impl Streams {
+impl Reconciler {
     pub(super) async fn watch_neighbours(&self, shutdown: &CancellationToken) {
         if !self.rooms_are_per_process() {
             return;
         }
         while pause(LOOK_INTERVAL, shutdown).await {
             if let Err(error) = self.beat().await {
-                self.inner().agenda.store_failed(&error, self.now());
+                self.0.agenda.store_failed(&error, self.now());
             }
         }
     }
@@ -46,8 +45,8 @@ impl Streams {
         if !self.rooms_are_per_process() {
             return Ok(());
         }
-        let (neighbours, now) = (&self.inner().neighbours, self.now());
-        let signs = self.store().announce_node(self.node(), now).await?;
+        let (neighbours, now) = (&self.0.neighbours, self.now());
+        let signs = self.0.store.announce_node(&self.0.node, now).await?;
         let mut nodes = neighbours.nodes.lock().expect("no one panics with this lock");
         nodes.look(signs, now);
         neighbours.exist.store(nodes.there().next().is_some(), Ordering::Relaxed);
@@ -57,32 +56,32 @@ impl Streams {
     /// Says to others that the room is here.
     pub(super) async fn note_host(&self, stream: &Stream) -> Result<(), StoreError> {
         if self.rooms_are_per_process() {
-            self.store().limit_take(&host_key(stream), HOST_NOTES_MAX, HOST_LEASE, self.now()).await?;
+            self.0.store.limit_take(&host_key(stream), HOST_NOTES_MAX, HOST_LEASE, self.now()).await?;
         }
         Ok(())
     }
 
     /// Whether another process saw the room lately, in which case it is not ours to miss.
     pub(super) async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
-        if !self.rooms_are_per_process() || !self.inner().neighbours.exist.load(Ordering::Relaxed) {
+        if !self.rooms_are_per_process() || !self.0.neighbours.exist.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        if self.inner().agenda.found(stream.id).compared_at.is_some() {
+        if self.0.agenda.found(stream.id).compared_at.is_some() {
             // We saw it ourselves, and now it is gone.
             return Ok(false);
         }
         let (key, now) = (host_key(stream), self.now());
-        match self.store().limit_take(&key, 1, HOST_LEASE, now).await? {
+        match self.0.store.limit_take(&key, 1, HOST_LEASE, now).await? {
             Taken::Refused { .. } => Ok(true),
             Taken::Granted => {
-                self.store().limit_give_back(&key, now).await?;
+                self.0.store.limit_give_back(&key, now).await?;
                 Ok(false)
             }
         }
     }
 
     fn rooms_are_per_process(&self) -> bool {
-        self.rooms().is_local() && self.store().is_shared()
+        self.0.rooms.is_local() && self.0.store.is_shared()
     }
 }
 

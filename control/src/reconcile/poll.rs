@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Backoff, pause};
+use super::{Backoff, Reconciler, pause};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::streams::Streams;
 
 /// How often a shared store is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -30,12 +29,12 @@ struct Seen {
     bans: Timestamp,
 }
 
-impl Streams {
+impl Reconciler {
     pub(super) async fn poll(&self, shutdown: &CancellationToken) {
-        if !self.store().is_shared() {
+        if !self.0.store.is_shared() {
             return;
         }
-        let begun = self.recovered_from();
+        let begun = self.0.recovered.get().copied().unwrap_or_else(|| self.now());
         let mut seen = Seen { streams: begun, bans: begun };
         let mut backoff = Backoff::new(POLL_INTERVAL, Duration::from_secs(5));
         let mut wait = POLL_INTERVAL;
@@ -46,7 +45,7 @@ impl Streams {
                     POLL_INTERVAL
                 }
                 Err(error) => {
-                    self.inner().agenda.store_failed(&error, self.now());
+                    self.0.agenda.store_failed(&error, self.now());
                     backoff.next()
                 }
             };
@@ -67,10 +66,10 @@ impl Streams {
     async fn read_streams_since(&self, mut since: Timestamp) -> Result<Timestamp, StoreError> {
         let mut limit = STREAMS_PAGE;
         loop {
-            let page = self.store().streams_changed_since(since, limit).await?;
+            let page = self.0.store.streams_changed_since(since, limit).await?;
             let (full, last) = (page.len() >= limit, page.last().map_or(since, |stream| stream.updated_at));
             for stream in page {
-                self.observe(stream);
+                self.0.lifecycle.observe(stream);
             }
             match next_page(full, since, last, &mut limit) {
                 true => since = last,
@@ -86,11 +85,11 @@ impl Streams {
         mut limit: usize,
     ) -> Result<Timestamp, StoreError> {
         loop {
-            let page = self.store().bans_changed_since(since, limit).await?;
+            let page = self.0.store.bans_changed_since(since, limit).await?;
             let last = page.iter().map(|ban| ban.lifted_at.map_or(ban.at, |at| at.max(ban.at))).max().unwrap_or(since);
             let full = page.len() >= limit;
             for ban in page {
-                self.observe_ban(ban);
+                self.0.lifecycle.observe_ban(ban);
             }
             match next_page(full, since, last, &mut limit) {
                 true => since = last,

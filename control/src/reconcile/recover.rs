@@ -5,12 +5,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
+use super::Reconciler;
 use super::poll::BANS_PAGE;
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::store::StoreError;
 use crate::store::stream::{PageEnd, StreamFilter, StreamOrder, StreamState};
-use crate::streams::Streams;
 
 /// Streams that are read in one go.
 const PAGE: usize = 500;
@@ -18,7 +18,7 @@ const PAGE: usize = 500;
 /// How long the first comparisons may keep the server from serving. A media server that is away is asked again later.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(10);
 
-impl Streams {
+impl Reconciler {
     /// Reads bans and live streams, opens their chats, compares them with their rooms, and ends those whose time is
     /// over.
     ///
@@ -32,7 +32,7 @@ impl Streams {
         if tokio::time::timeout(FIRST_ROUND_MAX, self.first_round()).await.is_err() {
             tracing::warn!("not all streams were compared with their rooms before the server serves");
         }
-        self.set_recovered(begun);
+        self.0.recovered.get_or_init(|| begun);
         if count > 0 {
             tracing::info!(count, "live streams of an earlier process are taken over");
         }
@@ -45,12 +45,12 @@ impl Streams {
         let mut after: Option<PageEnd> = None;
         let mut count = 0;
         loop {
-            let page = self.store().streams(&filter, StreamOrder::NewestFirst, after.as_ref(), PAGE).await?;
+            let page = self.0.store.streams(&filter, StreamOrder::NewestFirst, after.as_ref(), PAGE).await?;
             let full = page.len() == PAGE;
             count += page.len();
             after = page.last().map(|stream| PageEnd { key: stream.created_at.millis(), id: stream.id.to_string() });
             for stream in page {
-                self.observe(stream);
+                self.0.lifecycle.observe(stream);
             }
             if !full {
                 return Ok(count);
@@ -59,7 +59,7 @@ impl Streams {
     }
 
     async fn first_round(&self) {
-        self.inner().agenda.all_soon(self.now());
+        self.0.agenda.all_soon(self.now());
         wait_for(|done| self.hand_in_due_comparisons(done)).await;
         wait_for(|done| self.hand_in_due_ends(done)).await;
     }

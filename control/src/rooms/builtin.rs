@@ -16,8 +16,8 @@ use tokio::sync::broadcast;
 
 use super::name::{PREFIX, named_at};
 use super::{
-    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, presence_of, session_of,
-    session_to_be, user_of,
+    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, presence_of,
+    session_of, session_to_be, user_of,
 };
 use crate::clock::Timestamp;
 use crate::live::Live;

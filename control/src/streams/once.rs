@@ -3,10 +3,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Streams;
+use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::store::stream::UserId;
-use crate::store::{Claimed, IdempotencyKey};
+use crate::store::{Claimed, IdempotencyKey, SharedStore};
 
 /// What a request with a key finds.
 pub(super) enum Turn<T> {
@@ -23,17 +23,17 @@ impl Once {
     /// # Errors
     /// Another body with this key, or the first request is still under way.
     pub(super) async fn open<T: DeserializeOwned>(
-        streams: &Streams,
+        store: &SharedStore,
         user: &UserId,
         operation: &'static str,
-        key: Option<String>,
-        body_digest: &str,
+        (key, body_digest): (Option<String>, &str),
+        now: Timestamp,
     ) -> Result<Turn<T>, Problem> {
         let Some(key) = key else {
             return Ok(Turn::First(Once(None)));
         };
         let key = IdempotencyKey { user: user.clone(), operation, key };
-        match streams.store().idempotency_claim(&key, body_digest, streams.now()).await? {
+        match store.idempotency_claim(&key, body_digest, now).await? {
             Claimed::New => Ok(Turn::First(Once(Some(key)))),
             Claimed::Finished(answer) => match serde_json::from_value(answer) {
                 Ok(answer) => Ok(Turn::Repeat(answer)),
@@ -54,17 +54,17 @@ impl Once {
     /// store is away now, a repeat finds the key free after a minute.
     pub(super) async fn close<T, A: Serialize>(
         self,
-        streams: &Streams,
+        store: &SharedStore,
         result: &Result<T, Problem>,
         answer: impl FnOnce(&T) -> A,
     ) {
         let Some(key) = self.0 else { return };
         let noted = match result {
             Ok(result) => match serde_json::to_value(answer(result)) {
-                Ok(value) => streams.store().idempotency_finish(&key, &value).await,
-                Err(_) => streams.store().idempotency_release(&key).await,
+                Ok(value) => store.idempotency_finish(&key, &value).await,
+                Err(_) => store.idempotency_release(&key).await,
             },
-            Err(_) => streams.store().idempotency_release(&key).await,
+            Err(_) => store.idempotency_release(&key).await,
         };
         if let Err(error) = noted {
             tracing::warn!(%error, operation = key.operation, "an idempotency key stays claimed for a minute");

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::once::{Once, Turn};
-use super::{Counters, ScheduleRequest, Streams};
+use super::{ScheduleRequest, Streams};
 use crate::clock::Timestamp;
+use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition};
 use crate::store::{StoreError, Taken};
@@ -42,19 +43,21 @@ impl Streams {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;
         let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move { streams.schedule_once(user, request).await }).await
+        self.lifecycle().to_the_end(async move { streams.schedule_once(user, request).await }).await
     }
 
     async fn schedule_once(&self, user: User, mut request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
         let key = request.idempotency_key.take();
-        match Once::open::<StreamId>(self, &user.id, "scheduled", key, &request.body_digest).await? {
+        match Once::open::<StreamId>(&self.0.store, &user.id, "scheduled", (key, &request.body_digest), self.now())
+            .await?
+        {
             Turn::Repeat(id) => self.stream(id).await,
             Turn::First(once) => {
                 let result = match request.refusal.take() {
                     Some(refusal) => Err(refusal),
                     None => self.schedule_now(&user, request).await,
                 };
-                once.close(self, &result, |stream| stream.id).await;
+                once.close(&self.0.store, &result, |stream| stream.id).await;
                 result
             }
         }
@@ -62,7 +65,7 @@ impl Streams {
 
     async fn schedule_now(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
         let _turn = self.owner_lock(&user.id).lock().await;
-        if self.store().count_scheduled(&user.id).await? >= SCHEDULED_MAX {
+        if self.0.store.count_scheduled(&user.id).await? >= SCHEDULED_MAX {
             return Err(Problem::new(
                 Code::Conflict,
                 format!("You have {SCHEDULED_MAX} scheduled streams already; cancel one first."),
@@ -72,7 +75,7 @@ impl Streams {
         let key = format!("schedules:{}", user.id);
         if !user.is_admin()
             && let Taken::Refused { until } =
-                self.store().limit_take(&key, SCHEDULES_MAX, SCHEDULES_WINDOW, now).await?
+                self.0.store.limit_take(&key, SCHEDULES_MAX, SCHEDULES_WINDOW, now).await?
         {
             let detail = format!("You scheduled {SCHEDULES_MAX} streams within a day; edit one of them, or wait.");
             return Err(Problem::new(Code::RateLimited, detail).retry_after(until.since(now)));
@@ -86,12 +89,12 @@ impl Streams {
             visibility: request.visibility,
             ..blank(user, now)
         };
-        self.store().create(&stream).await.map_err(|error| match error {
+        self.0.store.create(&stream).await.map_err(|error| match error {
             crate::store::CreateError::Store(error) => Problem::from(error),
             other => Problem::from(StoreError::Failed(other.to_string())),
         })?;
-        Counters::add(&self.counters().scheduled);
-        Ok(self.observe(stream))
+        Counters::add(&self.lifecycle().counters().scheduled);
+        Ok(self.lifecycle().observe(stream))
     }
 
     /// Cancels a planned stream of the caller's. Twice is as good as once.
@@ -101,15 +104,16 @@ impl Streams {
     pub async fn cancel(&self, user: &User, id: StreamId) -> Result<Arc<Stream>, Problem> {
         self.require_enabled()?;
         let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move {
-            streams.own_stream(&user, id).await?;
-            let stream = streams.cancel_scheduled(id).await?;
-            match stream.state {
-                StreamState::Cancelled => Ok(stream),
-                _ => Err(Problem::new(Code::Conflict, "This stream was started; stop it instead.")),
-            }
-        })
-        .await
+        self.lifecycle()
+            .to_the_end(async move {
+                streams.own_stream(&user, id).await?;
+                let stream = streams.cancel_scheduled(id).await?;
+                match stream.state {
+                    StreamState::Cancelled => Ok(stream),
+                    _ => Err(Problem::new(Code::Conflict, "This stream was started; stop it instead.")),
+                }
+            })
+            .await
     }
 
     async fn cancel_scheduled(&self, id: StreamId) -> Result<Arc<Stream>, StoreError> {
@@ -120,11 +124,11 @@ impl Streams {
             end_reason: None,
             room_sid: None,
         };
-        let outcome = self.store().transition(id, &transition).await?;
+        let outcome = self.0.store.transition(id, &transition).await?;
         if outcome.changed() {
-            self.count_cancelled();
+            Counters::add(&self.lifecycle().counters().cancelled);
         }
-        Ok(self.observe(outcome.into_stream()))
+        Ok(self.lifecycle().observe(outcome.into_stream()))
     }
 
     /// Changes what is shown of a stream of the caller's.
@@ -134,23 +138,24 @@ impl Streams {
     pub async fn edit(&self, user: &User, id: StreamId, edit: Edit) -> Result<Arc<Stream>, Problem> {
         self.require_enabled()?;
         let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move {
-            streams.own_stream(&user, id).await?;
-            let outcome = streams.store().edit(id, &edit, &EDITABLE, streams.now()).await?;
-            let stream = streams.observe(outcome.into_stream());
-            match EDITABLE.contains(&stream.state) {
-                true => Ok(stream),
-                false => Err(Problem::new(Code::StreamEnded, "This stream is over and stays as it is.")),
-            }
-        })
-        .await
+        self.lifecycle()
+            .to_the_end(async move {
+                streams.own_stream(&user, id).await?;
+                let outcome = streams.0.store.edit(id, &edit, &EDITABLE, streams.now()).await?;
+                let stream = streams.lifecycle().observe(outcome.into_stream());
+                match EDITABLE.contains(&stream.state) {
+                    true => Ok(stream),
+                    false => Err(Problem::new(Code::StreamEnded, "This stream is over and stays as it is.")),
+                }
+            })
+            .await
     }
 
     /// Cancels planned streams whose time is long past.
     pub(crate) async fn expire_scheduled(&self) -> Result<(), StoreError> {
         let filter = StreamFilter { states: vec![StreamState::Scheduled], ..StreamFilter::default() };
         loop {
-            let page = self.store().streams(&filter, StreamOrder::SoonestFirst, None, EXPIRY_PAGE).await?;
+            let page = self.0.store.streams(&filter, StreamOrder::SoonestFirst, None, EXPIRY_PAGE).await?;
             let before = self.now().minus(START_LATE);
             let late: Vec<StreamId> = page
                 .iter()

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::once::{Once, Turn};
 use super::schedule::blank;
-use super::{Counters, OnConflict, START_EARLY, START_LATE, StartRequest, Started, Streams, sfu_unavailable};
+use super::{OnConflict, START_EARLY, START_LATE, StartRequest, Started, Streams, sfu_unavailable};
 use crate::clock::Timestamp;
+use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::rooms::name::room_name;
 use crate::rooms::{RoomRole, TokenRequest};
@@ -77,17 +78,19 @@ impl Streams {
         // Before anything is written.
         let url = self.url(request.called.as_deref())?;
         let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move { streams.start_once(user, request, url).await }).await
+        self.lifecycle().to_the_end(async move { streams.start_once(user, request, url).await }).await
     }
 
     async fn start_once(&self, user: User, mut request: StartRequest, url: String) -> Result<Started, Problem> {
         // Another node's ban may not have been seen here yet.
-        if let Some(ban) = self.store().ban(&user.id).await? {
-            self.observe_ban(ban);
+        if let Some(ban) = self.0.store.ban(&user.id).await? {
+            self.lifecycle().observe_ban(ban);
             self.require_not_banned(&user.id)?;
         }
         let key = request.idempotency_key.take();
-        match Once::open::<StartAnswer>(self, &user.id, "start", key, &request.body_digest).await? {
+        match Once::open::<StartAnswer>(&self.0.store, &user.id, "start", (key, &request.body_digest), self.now())
+            .await?
+        {
             Turn::Repeat(answer) => {
                 let stream = self.stream(answer.stream_id).await?;
                 Ok(self.started(&user, url, stream, answer.resumed, answer.created))
@@ -97,7 +100,7 @@ impl Streams {
                     .start_now(&user, &request)
                     .await
                     .map(|begun| self.started(&user, url, begun.stream, begun.resumed, !begun.resumed));
-                once.close(self, &result, |started| StartAnswer {
+                once.close(&self.0.store, &result, |started| StartAnswer {
                     stream_id: started.stream.id,
                     resumed: started.resumed,
                     created: started.created,
@@ -129,11 +132,11 @@ impl Streams {
             Some(id) => Some(self.own_stream(user, id).await.map_err(hide_others)?),
             None => None,
         };
-        let live = self.store().live_stream_of(&user.id).await?;
+        let live = self.0.store.live_stream_of(&user.id).await?;
         if let Some(live) = &live {
             // It is over, which the store did not take.
-            if self.live().held_end(live.id).is_some() {
-                self.store_held().await?;
+            if self.0.live.held_end(live.id).is_some() {
+                self.lifecycle().store_held().await?;
                 return Ok(Attempt::Lost);
             }
             match request.on_conflict {
@@ -151,7 +154,7 @@ impl Streams {
             Ok(unit) => unit,
             // The last unit may have gone to a start of the same user on another node: then there is one to resume.
             Err(refused) if live.is_none() => {
-                return match self.store().live_stream_of(&user.id).await? {
+                return match self.0.store.live_stream_of(&user.id).await? {
                     Some(_) => Ok(Attempt::Lost),
                     None => Err(refused),
                 };
@@ -180,9 +183,9 @@ impl Streams {
         live: Option<Stream>,
         scheduled: Option<Stream>,
     ) -> Result<Option<Stream>, Problem> {
-        let blocks = self.store().owner_blocks(&user.id, OWNER_BLOCKS_MAX).await?;
+        let blocks = self.0.store.owner_blocks(&user.id, OWNER_BLOCKS_MAX).await?;
         if let Some(live) = live {
-            self.finish(live.id, &StreamState::LIVE, EndReason::Replaced, None).await?;
+            self.lifecycle().finish(live.id, &StreamState::LIVE, EndReason::Replaced, None).await?;
         }
         let written = match scheduled {
             Some(scheduled) => self.write_scheduled(user, request, scheduled, blocks).await,
@@ -192,7 +195,7 @@ impl Streams {
             Ok(stream) => Ok(Some(stream)),
             Err(CreateError::OwnerAlreadyLive) => Ok(None),
             Err(CreateError::NotScheduled(stream)) => {
-                let stream = self.observe(*stream);
+                let stream = self.lifecycle().observe(*stream);
                 // A live one is ours, started by a request that was faster.
                 if stream.is_live() { Ok(None) } else { Err(not_startable(&stream)) }
             }
@@ -215,7 +218,7 @@ impl Streams {
         };
         for later in 0..=NAMES_MAX {
             stream.room_name = room_name(&user.id, now.plus(Duration::from_millis(later)));
-            match self.store().create(&stream).await {
+            match self.0.store.create(&stream).await {
                 Err(CreateError::RoomTaken) => {}
                 other => return other.map(|()| stream),
             }
@@ -236,7 +239,7 @@ impl Streams {
             tags: (!request.tags.is_empty()).then(|| request.tags.clone()),
         };
         if edit != Edit::default() {
-            self.store().edit(scheduled.id, &edit, &[StreamState::Scheduled], self.now()).await?;
+            self.0.store.edit(scheduled.id, &edit, &[StreamState::Scheduled], self.now()).await?;
         }
         blocks.extend(scheduled.blocks);
         blocks.sort_by(|a, b| (&a.user_id, a.blocked_at).cmp(&(&b.user_id, b.blocked_at)));
@@ -249,7 +252,7 @@ impl Streams {
                 blocks: blocks.clone(),
                 at: now,
             };
-            match self.store().start_scheduled(scheduled.id, &start).await {
+            match self.0.store.start_scheduled(scheduled.id, &start).await {
                 Err(CreateError::RoomTaken) => {}
                 other => return other,
             }
@@ -268,11 +271,11 @@ impl Streams {
         if !replaces {
             self.require_cooled_down(user, now).await?;
         }
-        let max = self.config().starts_per_hour;
+        let max = self.0.config.starts_per_hour;
         if max == 0 {
             return Ok(Unit(None));
         }
-        match self.store().limit_take(&limit_key(&user.id), max, STARTS_WINDOW, now).await? {
+        match self.0.store.limit_take(&limit_key(&user.id), max, STARTS_WINDOW, now).await? {
             Taken::Granted => Ok(Unit(Some(now))),
             Taken::Refused { until } => Err(Problem::new(
                 Code::RateLimited,
@@ -283,7 +286,7 @@ impl Streams {
     }
 
     async fn require_cooled_down(&self, user: &User, now: Timestamp) -> Result<(), Problem> {
-        let pause = Duration::from_secs(self.config().start_cooldown.into());
+        let pause = Duration::from_secs(self.0.config.start_cooldown.into());
         if pause.is_zero() {
             return Ok(());
         }
@@ -297,13 +300,13 @@ impl Streams {
     }
 
     async fn last_end(&self, user: &User) -> Result<Option<Timestamp>, StoreError> {
-        let Some(last) = self.store().last_ended_of(&user.id).await? else { return Ok(None) };
+        let Some(last) = self.0.store.last_ended_of(&user.id).await? else { return Ok(None) };
         if !failed_here(&last) {
             return Ok(last.ended_at);
         }
         let filter =
             StreamFilter { owner: Some(user.id.clone()), states: vec![StreamState::Ended], ..StreamFilter::default() };
-        let ended = self.store().streams(&filter, StreamOrder::NewestFirst, None, ENDS_LOOKED_AT).await?;
+        let ended = self.0.store.streams(&filter, StreamOrder::NewestFirst, None, ENDS_LOOKED_AT).await?;
         // What was replaced by a start that failed asks for no pause either: that start may be tried again.
         let counts = |stream: &&Stream| {
             let no_pause = [Some(EndReason::NeverStarted), Some(EndReason::Replaced)];
@@ -314,7 +317,7 @@ impl Streams {
 
     async fn give_back(&self, user: &UserId, unit: Unit) {
         let Unit(Some(taken)) = unit else { return };
-        if let Err(error) = self.store().limit_give_back(&limit_key(user), taken).await {
+        if let Err(error) = self.0.store.limit_give_back(&limit_key(user), taken).await {
             tracing::warn!(%error, "a start that failed counts against its user's limit");
         }
     }
@@ -322,10 +325,10 @@ impl Streams {
     // ---- room and token
 
     async fn open_room(&self, stream: Stream, unit: Unit) -> Result<Begun, Problem> {
-        match self.rooms().create(&stream.room_name).await {
+        match self.0.rooms.create(&stream.room_name).await {
             Ok(room_sid) => {
                 let id = stream.id;
-                let stream = match self.store().note_room(id, &room_sid, self.now()).await {
+                let stream = match self.0.store.note_room(id, &room_sid, self.now()).await {
                     Ok(outcome) => outcome.into_stream(),
                     // It is noted when the room tells of itself, or by reconciliation.
                     Err(error) => {
@@ -333,11 +336,11 @@ impl Streams {
                         stream
                     }
                 };
-                let stream = self.observe(stream);
+                let stream = self.lifecycle().observe(stream);
                 if !stream.is_live() {
                     return Err(Problem::new(Code::Conflict, "The stream was ended while it started."));
                 }
-                Counters::add(&self.counters().started);
+                Counters::add(&self.lifecycle().counters().started);
                 let (owner, room) = (stream.owner_id.as_str(), stream.room_name.as_str());
                 tracing::info!(stream = %id, owner, room, "stream started");
                 Ok(Begun { stream, resumed: false })
@@ -345,9 +348,11 @@ impl Streams {
             Err(error) => {
                 let problem = sfu_unavailable(&error);
                 let owner = stream.owner_id.clone();
-                if let Err(error) = self.finish(stream.id, &StreamState::LIVE, EndReason::ServerLost, None).await {
+                if let Err(error) =
+                    self.lifecycle().finish(stream.id, &StreamState::LIVE, EndReason::ServerLost, None).await
+                {
                     tracing::warn!(%error, "a stream without a room ends when its time is over");
-                    self.observe(stream);
+                    self.lifecycle().observe(stream);
                 }
                 self.give_back(&owner, unit).await;
                 Err(problem)
@@ -358,11 +363,11 @@ impl Streams {
     /// The room may be gone with a media server that was restarted.
     async fn resume(&self, stream: Stream) -> Begun {
         let (id, room) = (stream.id, stream.room_name.clone());
-        let mut stream = self.observe(stream);
-        match self.rooms().create(&room).await {
+        let mut stream = self.lifecycle().observe(stream);
+        match self.0.rooms.create(&room).await {
             Ok(room_sid) if stream.room_sid.as_ref() != Some(&room_sid) => {
-                match self.store().note_room(id, &room_sid, self.now()).await {
-                    Ok(outcome) => stream = self.observe(outcome.into_stream()),
+                match self.0.store.note_room(id, &room_sid, self.now()).await {
+                    Ok(outcome) => stream = self.lifecycle().observe(outcome.into_stream()),
                     Err(error) => tracing::warn!(stream = %id, %error, "a room is not noted yet"),
                 }
             }
@@ -370,7 +375,7 @@ impl Streams {
             // The token is good all the same, and may make the room.
             Err(error) => tracing::warn!(stream = %id, %error, "a stream is resumed without asking for its room"),
         }
-        Counters::add(&self.counters().resumed);
+        Counters::add(&self.lifecycle().counters().resumed);
         tracing::info!(stream = %id, owner = stream.owner_id.as_str(), room, "stream resumed");
         Begun { stream, resumed: true }
     }
@@ -386,7 +391,7 @@ impl Streams {
             may_publish_data: true,
             life: PUBLISHER_TOKEN_LIFE,
         };
-        let (token, token_expires_at) = self.rooms().token(&token, self.now());
+        let (token, token_expires_at) = self.0.rooms.token(&token, self.now());
         Started { stream, token, token_expires_at, url, resumed, created }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::{Counters, Streams, Watching};
+use super::{Streams, Watching};
+use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::rooms::{RoomRole, TokenRequest};
 use crate::store::stream::{Stream, StreamId, StreamState, UserId, Visibility};
@@ -25,11 +26,11 @@ impl Streams {
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.
     pub async fn stream(&self, id: StreamId) -> Result<Arc<Stream>, Problem> {
-        if let Some(stream) = self.live().stream(id) {
+        if let Some(stream) = self.0.live.stream(id) {
             return Ok(stream);
         }
-        let stream = self.store().stream(id).await?.ok_or_else(Problem::stream_not_found)?;
-        Ok(if stream.is_live() { self.observe(stream) } else { Arc::new(stream) })
+        let stream = self.0.store.stream(id).await?.ok_or_else(Problem::stream_not_found)?;
+        Ok(if stream.is_live() { self.lifecycle().observe(stream) } else { Arc::new(stream) })
     }
 
     /// A token to watch with.
@@ -45,8 +46,8 @@ impl Streams {
         self.require_watchable(&stream, user)?;
         self.require_place(&stream, user).await?;
         let now = self.now();
-        let (token, token_expires_at) = self.rooms().token(&self.viewer_token(&stream, user), now);
-        Counters::add(&self.counters().watch_tokens);
+        let (token, token_expires_at) = self.0.rooms.token(&self.viewer_token(&stream, user), now);
+        Counters::add(&self.lifecycle().counters().watch_tokens);
         Ok(Watching {
             token,
             token_expires_at,
@@ -73,11 +74,11 @@ impl Streams {
     /// Who is counted already takes no other place: a second device, or an app that was started anew. Without the store
     /// nobody can tell.
     async fn require_place(&self, stream: &Stream, user: &User) -> Result<(), Problem> {
-        let max = self.config().max_viewers;
+        let max = self.0.config.max_viewers;
         if max == 0 || stream.viewers < max || stream.owner_id == user.id {
             return Ok(());
         }
-        match self.store().presence_of(stream.id, &user.id).await {
+        match self.0.store.presence_of(stream.id, &user.id).await {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => {
                 Err(Problem::new(Code::StreamFull, "This stream has no free place; try again later."))
@@ -93,7 +94,7 @@ impl Streams {
             user: user.id.clone(),
             role: RoomRole::Viewer,
             may_publish: false,
-            may_publish_data: self.config().viewer_data,
+            may_publish_data: self.0.config.viewer_data,
             life: VIEWER_TOKEN_LIFE,
         }
     }

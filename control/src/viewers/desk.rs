@@ -9,14 +9,13 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::Handled;
+use super::{Handled, Parts, Viewers};
+use crate::lifecycle::Counters;
 use crate::rooms::event::Event;
-use crate::store::stream::StreamId;
-use crate::streams::{Counters, Inner, Streams};
 
 /// Side by side on several cores.
 const DESKS: usize = 16;
@@ -33,54 +32,46 @@ const TAKEN_MAX: usize = 256;
 const COUNTED_AT_ONCE: usize = 64;
 
 /// What is to be done for one room.
-pub(crate) enum Job {
+pub(super) enum Job {
     Event {
         event: Box<Event>,
         reply: Option<oneshot::Sender<Handled>>,
     },
-    /// Compare presence with the room.
-    Reconcile {
-        id: StreamId,
-        done: Option<oneshot::Sender<()>>,
-    },
-    /// A time-out may be over.
-    Deadline {
-        id: StreamId,
-        done: Option<oneshot::Sender<()>>,
-    },
+    /// Whatever else is done in the order of the room's events.
+    Work(BoxFuture<'static, ()>),
 }
 
 /// Where jobs are handed in.
-pub(crate) struct Desks(Vec<mpsc::Sender<(String, Job)>>);
+pub(super) struct Desks(Vec<mpsc::Sender<(String, Job)>>);
 
 /// The other ends, until they are served.
-pub(crate) struct DeskQueues(Vec<mpsc::Receiver<(String, Job)>>);
+pub(super) struct DeskQueues(Vec<mpsc::Receiver<(String, Job)>>);
 
 impl Desks {
-    pub(crate) fn new() -> (Self, DeskQueues) {
+    pub(super) fn new() -> (Self, DeskQueues) {
         let (senders, receivers) = (0..DESKS).map(|_| mpsc::channel(WAITING_MAX)).unzip();
         (Self(senders), DeskQueues(receivers))
     }
 
     /// Never waits. False: too many wait already.
     #[must_use]
-    pub(crate) fn hand_in(&self, room: &str, job: Job) -> bool {
+    pub(super) fn hand_in(&self, room: &str, job: Job) -> bool {
         let hash = room.bytes().fold(5381_usize, |hash, byte| hash.wrapping_mul(33) ^ usize::from(byte));
         self.0[hash % DESKS].try_send((room.to_owned(), job)).is_ok()
     }
 }
 
 impl DeskQueues {
-    /// Works until the last handle of `streams` is gone.
-    pub(crate) fn serve(self, streams: &Streams) {
+    /// Works until the last handle of `viewers` is gone.
+    pub(super) fn serve(self, viewers: &Arc<Parts>) {
         let places = Arc::new(Semaphore::new(COUNTED_AT_ONCE));
         for queue in self.0 {
-            tokio::spawn(work(queue, Arc::downgrade(streams.inner()), Arc::clone(&places)));
+            tokio::spawn(work(queue, Arc::downgrade(viewers), Arc::clone(&places)));
         }
     }
 }
 
-async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>, places: Arc<Semaphore>) {
+async fn work(mut queue: mpsc::Receiver<(String, Job)>, viewers: Weak<Parts>, places: Arc<Semaphore>) {
     let places = &*places;
     let mut taken = Vec::with_capacity(TAKEN_MAX);
     // What waits for each room that is worked on.
@@ -101,8 +92,8 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>, plac
                 }
                 let jobs = waiting.get_mut(&room).map(std::mem::take).unwrap_or_default();
                 waiting_count -= jobs.len();
-                let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
-                at_work.push(work_on_room(streams, room, jobs, places));
+                let Some(viewers) = viewers.upgrade().map(Viewers) else { return };
+                at_work.push(work_on_room(viewers, room, jobs, places));
             }
         }
         let mut fresh: HashMap<String, Vec<Job>> = HashMap::new();
@@ -116,26 +107,26 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, inner: Weak<Inner>, plac
             }
         }
         for (room, jobs) in fresh {
-            let Some(streams) = inner.upgrade().map(Streams::of_inner) else { return };
+            let Some(viewers) = viewers.upgrade().map(Viewers) else { return };
             waiting.insert(room.clone(), Vec::new());
-            at_work.push(work_on_room(streams, room, jobs, places));
+            at_work.push(work_on_room(viewers, room, jobs, places));
         }
     }
 }
 
 /// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room back.
-async fn work_on_room(streams: Streams, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
-    let streams = &streams;
+async fn work_on_room(viewers: Viewers, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
+    let viewers = &viewers;
     let mut run = Vec::new();
     for job in jobs {
         if let Job::Event { event, .. } = &job
-            && streams.commutes(event)
+            && viewers.commutes(event)
         {
-            run.push(do_job(streams, job));
+            run.push(do_job(viewers, job));
             continue;
         }
         finish_run(&mut run, places).await;
-        do_job(streams, job).await;
+        do_job(viewers, job).await;
     }
     finish_run(&mut run, places).await;
     room
@@ -149,31 +140,17 @@ async fn finish_run(run: &mut Vec<impl Future<Output = ()>>, places: &Semaphore)
     .await;
 }
 
-async fn do_job(streams: &Streams, job: Job) {
+async fn do_job(viewers: &Viewers, job: Job) {
     match job {
         Job::Event { event, reply } => {
-            let handled = streams.handle(&event).await;
-            Counters::add(handled.counter(streams.counters()));
+            let handled = viewers.handle(&event).await;
+            Counters::add(handled.counter(viewers.counters()));
             if let Some(reply) = reply {
                 // Whoever asked may have gone.
                 let _ = reply.send(handled);
             }
         }
-        Job::Reconcile { id, done } => {
-            streams.reconcile(id).await;
-            say(done);
-        }
-        Job::Deadline { id, done } => {
-            streams.check_deadline(id).await;
-            say(done);
-        }
-    }
-}
-
-/// Whoever asked may have gone.
-fn say(done: Option<oneshot::Sender<()>>) {
-    if let Some(done) = done {
-        let _ = done.send(());
+        Job::Work(work) => work.await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
-use crate::rooms::event::{EventKind, Publisher, Event};
+use crate::rooms::event::{Event, EventKind, Publisher};
 use crate::rooms::{Session, SessionClaims, joined_at};
 
 /// The body is not an event.

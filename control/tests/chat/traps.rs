@@ -9,11 +9,11 @@ use control::chat::{Chat, ConnectRefusal, Limits, Rate, UnreadLimits};
 use control::clock::Timestamp;
 use control::config::product;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store::chat::ChatRange;
 use control::store::embedded::Embedded;
 use control::store::stream::Stream;
-use control::streams::{Parts, Streams};
 use serde_json::json;
 
 use crate::raw::{PATIENCE, Raw};
@@ -201,7 +201,7 @@ async fn the_media_of_a_stream_ends_after_its_chat() {
     let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
     let World { chat, live, away, .. } = &*server.world;
     let door = Arc::new(Door { chat: chat.clone(), open_at_deletion: Mutex::default() });
-    let streams = Streams::new(Parts {
+    let Services { streams, .. } = Services::new(Parts {
         config: product::Live::default(),
         store,
         live: live.clone(),

@@ -10,8 +10,8 @@ use control::config::product;
 use control::live::Live;
 use control::rooms::builtin::{Builtin, admission};
 use control::rooms::{RoomTimes, TokenSigner};
+use control::services::{Parts, Services};
 use control::store::embedded::Embedded;
-use control::streams::{Parts, Streams};
 use loadtest::client::{Client, ClientOptions, TrackSpec};
 use loadtest::dtls::{Identity, SrtpProfile};
 use loadtest::media::{MediaOptions, MediaThread};
@@ -81,10 +81,10 @@ impl Server {
     }
 
     /// Streams in the rooms of this server.
-    pub fn streams(&self) -> Streams {
+    pub fn services(&self) -> Services {
         let config = self.config.clone();
         let signer = TokenSigner::new(KEY, SECRET, RoomTimes::of(&config));
-        Streams::new(Parts {
+        Services::new(Parts {
             config,
             store: Arc::new(Embedded::in_memory().unwrap()),
             live: self.live.clone(),

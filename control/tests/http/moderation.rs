@@ -496,7 +496,7 @@ pub async fn what_is_decided_holds_where_the_store_takes_nothing_and_is_stored_l
     let blocks = world.get(&format!("/api/live/{id}/blocks"), "u1").await.expect(200);
     let blocked: Vec<_> = blocks["users"].as_array().unwrap().iter().map(|user| &user["userId"]).collect();
     assert_eq!(blocked, ["bad"]);
-    let store = world.streams.store();
+    let store = world.lifecycle.store();
     assert!(store.ban(&"spammer".parse().unwrap()).await.unwrap().is_some());
     assert_eq!(store.ban(&"bad".parse().unwrap()).await.unwrap(), None);
     world.post("/api/live/start", "bad", json!({})).await.expect(201);

@@ -34,7 +34,7 @@ pub async fn a_finished_room_ends_its_stream(store: SharedStore) {
     let world = World::new(store).await;
     let answer = world.post("/api/live/start", "u1", json!({})).await.expect(201);
     let id = answer["streamId"].as_str().unwrap();
-    let sid = world.streams.store().stream(id.parse().unwrap()).await.unwrap().unwrap().room_sid;
+    let sid = world.lifecycle.store().stream(id.parse().unwrap()).await.unwrap().unwrap().room_sid;
     let body = event("room_finished", &json!({ "name": answer["roomName"], "sid": sid }));
 
     tell(&world, &body, &signature(&body, SFU_SECRET), KIND).await.expect(200);

@@ -14,14 +14,15 @@ use control::config::{Hidden, product};
 use control::http::client::Proxies;
 use control::http::origins::Origins;
 use control::http::{Api, Counters, Phase};
+use control::lifecycle::Lifecycle;
 use control::live::Live;
 use control::moderation::Moderation;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
 use control::serve::{self, serve};
+use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store_watch::StoreHealth;
-use control::streams::{Parts, Streams};
-use control::webhooks::WebhookKeys;
+use control::webhooks::{WebhookKeys, Webhooks};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -130,7 +131,7 @@ pub struct World {
     pub address: SocketAddr,
     /// The same by the product's own server.
     pub served_by_us: SocketAddr,
-    pub streams: Streams,
+    pub lifecycle: Lifecycle,
     pub moderation: Moderation,
     pub rooms: Arc<Rooms>,
     pub counters: Arc<Counters>,
@@ -221,20 +222,21 @@ impl World {
         let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
         let (known, chat, node) = (Live::default(), Chat::default(), "this one".to_owned());
         let parts = Parts { config: live.clone(), store, live: known, rooms: door, chat, node };
-        let streams = Streams::new(parts);
+        let Services { lifecycle, streams, viewers, .. } = Services::new(parts);
         let dev = development.then(|| DevTokens::new(&auth));
         let keys = [(SFU_KEY.to_owned(), SFU_SECRET.to_owned())];
         let auth = Arc::new(Authenticator::new(&auth, &keys).unwrap());
-        let moderation = Moderation::new(streams.clone(), Arc::clone(&auth));
+        let moderation = Moderation::new(lifecycle.clone(), streams.clone(), Arc::clone(&auth));
         let (phase, phases) = watch::channel(Phase::Serving);
         let counters = Arc::new(Counters::default());
         let store_health = StoreHealth::default();
         let api = Api {
-            streams: streams.clone(),
+            lifecycle: lifecycle.clone(),
+            streams,
             moderation: moderation.clone(),
             auth,
             dev,
-            webhook_keys: WebhookKeys::new([(SFU_KEY, SFU_SECRET)]),
+            webhooks: Webhooks::new(WebhookKeys::new([(SFU_KEY, SFU_SECRET)]), lifecycle.clone(), viewers),
             origins: Origins::new(&http.cors_origins, development).unwrap(),
             proxies: Proxies::new(&http.trusted_proxies).unwrap(),
             http,
@@ -262,7 +264,7 @@ impl World {
         Self {
             address,
             served_by_us,
-            streams,
+            lifecycle,
             moderation,
             rooms,
             counters,

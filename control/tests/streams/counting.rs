@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use signaling::event::RoomHappening;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, both, eventually, id, keys, participant, signed, user};
+use crate::world::{World, both, eventually, id, participant, signed, user};
 
 pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
     let world = World::new(store);
@@ -32,7 +32,7 @@ pub async fn a_join_that_is_told_twice_counts_once(store: SharedStore) {
 
     let stored = world.stored(stream.id).await;
     assert_eq!((stored.viewers, stored.peak_viewers, stored.unique_viewers), (1, 1, 1));
-    assert_eq!(world.streams.live().stream(stream.id).unwrap().viewers, 1);
+    assert_eq!(world.lifecycle.live().stream(stream.id).unwrap().viewers, 1);
 }
 
 pub async fn a_leave_before_its_join_leaves_nobody(store: SharedStore) {
@@ -73,7 +73,7 @@ pub async fn a_join_that_never_completed_is_no_viewer(store: SharedStore) {
 
     let stored = world.stored(stream.id).await;
     assert_eq!((stored.viewers, stored.unique_viewers), (0, 0));
-    let records = world.streams.store().presence_all(stream.id, 100).await.unwrap();
+    let records = world.lifecycle.store().presence_all(stream.id, 100).await.unwrap();
     assert!(records.iter().all(|record| record.identity == "ana"), "it leaves no record: {records:?}");
 }
 
@@ -154,7 +154,7 @@ pub async fn a_session_whose_event_may_be_on_its_way_is_left_alone(store: Shared
         world.door.put_in(&stream.room_name, inside_and_not_told);
     }
     let open = async || {
-        let open = world.streams.store().presence_open(stream.id).await.unwrap();
+        let open = world.lifecycle.store().presence_open(stream.id).await.unwrap();
         open.iter().filter(|one| one.counts).map(|one| one.user_id.to_string()).collect::<HashSet<_>>()
     };
 
@@ -243,8 +243,8 @@ pub async fn nobody_is_put_out_of_rooms_of_this_process_or_where_places_are_not_
 pub async fn what_happens_in_rooms_of_this_process_is_counted(store: SharedStore) {
     let world = World::new(store);
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(world.streams.clone().run(shutdown.clone()));
-    eventually("it is ready", async || world.streams.is_recovered()).await;
+    let running = world.run(&shutdown);
+    eventually("it is ready", async || world.reconciler.is_recovered()).await;
     let stream = world.start("ana").await;
     let (room, sid) = (stream.room_name.clone(), stream.room_sid.clone().unwrap());
     let in_room = || proto::Room { name: room.clone(), sid: sid.clone(), ..Default::default() };
@@ -321,11 +321,11 @@ pub async fn the_end_of_a_room_without_a_sid_has_the_room_looked_for(store: Shar
         assert_eq!(world.state(&stream).await, StreamState::Live);
     }
 
-    let asked = world.streams.counters().reconciliations.load(Ordering::SeqCst);
+    let asked = world.lifecycle.counters().reconciliations.load(Ordering::SeqCst);
     world.send(&json!({ "event": "room_finished", "room": { "name": stream.room_name } })).await.unwrap();
-    world.streams.tick();
+    world.reconciler.tick();
     eventually("the room is looked for at once", async || {
-        world.streams.counters().reconciliations.load(Ordering::SeqCst) > asked
+        world.lifecycle.counters().reconciliations.load(Ordering::SeqCst) > asked
     })
     .await;
     assert_eq!(world.state(&stream).await, StreamState::Live);
@@ -382,7 +382,7 @@ pub async fn events_of_other_rooms_are_none_of_our_business(store: SharedStore) 
         assert_eq!(world.send(&body).await, Ok(Handled::NotOurs), "{event} of {room}");
     }
     assert_eq!(world.viewers(&stream).await, 0);
-    assert_eq!(world.streams.counters().events_not_ours.load(Ordering::SeqCst), 3);
+    assert_eq!(world.lifecycle.counters().events_not_ours.load(Ordering::SeqCst), 3);
 }
 
 /// Twelve streams, 20 users with several sessions each; every event comes one to three times, in any order.
@@ -421,7 +421,7 @@ pub async fn a_thousand_events_in_any_order_end_at_the_true_number(store: Shared
         let stored = world.stored(stream.id).await;
         assert_eq!(usize::try_from(stored.viewers).unwrap(), expected, "stream {index}");
         assert!(stored.peak_viewers >= stored.viewers);
-        assert_eq!(world.streams.live().stream(stream.id).unwrap().viewers, stored.viewers);
+        assert_eq!(world.lifecycle.live().stream(stream.id).unwrap().viewers, stored.viewers);
     }
 }
 
@@ -466,8 +466,8 @@ pub async fn a_banned_user_who_comes_in_is_put_out(store: SharedStore) {
     let stream = world.live("ana").await;
     world.enter(&stream, &world.viewer("bo")).await;
     let ban = crate::life::ban(&world, "bo");
-    world.streams.store().set_ban(&ban).await.unwrap();
-    world.streams.observe_ban(ban);
+    world.lifecycle.store().set_ban(&ban).await.unwrap();
+    world.lifecycle.observe_ban(ban);
     crate::world::eventually("the ban has put out who was there", async || {
         world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
     })
@@ -495,10 +495,10 @@ pub async fn events_that_were_handled_make_room_for_others(store: SharedStore) {
 pub async fn events_beyond_those_that_may_wait_are_turned_away(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;
-    let deferred = || world.streams.counters().events_deferred.load(Ordering::SeqCst);
+    let deferred = || world.lifecycle.counters().events_deferred.load(Ordering::SeqCst);
     world.door.set_silent(&stream.room_name);
     world.clock.advance(40);
-    world.streams.tick();
+    world.reconciler.tick();
     let answered = async {
         eventually("some are turned away", async || deferred() > 0).await;
         world.door.set_silent("");
@@ -516,8 +516,8 @@ async fn tell_many(world: &World, stream: &Stream, count: usize) -> usize {
     let mut event = world.event("track_unpublished", stream, None);
     event.as_object_mut().unwrap().remove("id");
     let body = event.to_string();
-    let hash = world.streams.webhook_token(&keys(), &signed(body.as_bytes(), world.clock.now())).unwrap();
-    let all = (0..count).map(|_| world.streams.webhook(&hash, body.as_bytes()));
+    let hash = world.webhooks.check_token(&signed(body.as_bytes(), world.clock.now())).unwrap();
+    let all = (0..count).map(|_| world.webhooks.receive(&hash, body.as_bytes()));
     futures_util::future::join_all(all).await.into_iter().filter(|handled| *handled == Ok(Handled::Applied)).count()
 }
 

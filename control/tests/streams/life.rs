@@ -64,7 +64,7 @@ pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedS
     assert_eq!(started.token, format!("ana in {} as publisher, publishes true, sends data true", stream.room_name));
     assert_eq!(started.token_expires_at, world.clock.now().plus(Duration::from_secs(3600)));
     assert!(started.created && !started.resumed);
-    assert_eq!(world.streams.live().of_room(&stream.room_name).unwrap().id, stream.id);
+    assert_eq!(world.lifecycle.live().of_room(&stream.room_name).unwrap().id, stream.id);
 }
 
 pub async fn who_is_live_resumes_is_rejected_or_replaces(store: SharedStore) {
@@ -115,7 +115,7 @@ pub async fn a_name_that_is_taken_is_raised_by_a_millisecond_five_times(store: S
             ended_at: Some(now),
             ..Stream::new(id("somebody"), now)
         };
-        world.streams.store().create(&other).await.unwrap();
+        world.lifecycle.store().create(&other).await.unwrap();
     };
     for later in 0..5 {
         take(name("ana", later)).await;
@@ -259,8 +259,8 @@ pub async fn a_start_without_a_media_server_counts_for_nothing(store: SharedStor
         let refused = world.try_start("ana").await.unwrap_err();
         assert_eq!((refused.code, refused.retry_after.is_some()), (Code::SfuUnavailable, true));
     }
-    assert!(world.streams.store().live_stream_of(&id("ana")).await.unwrap().is_none());
-    let ended = world.streams.store().last_ended_of(&id("ana")).await.unwrap().unwrap();
+    assert!(world.lifecycle.store().live_stream_of(&id("ana")).await.unwrap().is_none());
+    let ended = world.lifecycle.store().last_ended_of(&id("ana")).await.unwrap().unwrap();
     assert_eq!(ended.end_reason, Some(EndReason::ServerLost));
 
     world.door.set_away(false);
@@ -291,7 +291,7 @@ pub async fn the_key_of_a_start_that_failed_can_be_used_again(store: SharedStore
 pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
     let world = World::new(store);
     let block = Block { user_id: id("bo"), blocked_at: world.clock.now(), by: id("ana"), reason: None };
-    world.streams.store().owner_block(&id("ana"), &block).await.unwrap();
+    world.lifecycle.store().owner_block(&id("ana"), &block).await.unwrap();
 
     let stream = world.start("ana").await;
 
@@ -301,7 +301,7 @@ pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
     world.streams.stop(&user("ana"), None).await.unwrap();
     let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 20)).await.unwrap();
     let later = Block { user_id: id("cy"), ..block };
-    world.streams.store().owner_block(&id("ana"), &later).await.unwrap();
+    world.lifecycle.store().owner_block(&id("ana"), &later).await.unwrap();
     world.clock.advance(60);
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
     let started = world.streams.start(&user("ana"), start).await.unwrap().stream;
@@ -313,8 +313,8 @@ pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedS
     let (stream, other) = (world.live("ana").await, world.live("bo").await);
     world.enter(&other, &world.viewer("ana")).await;
     let ban = ban(&world, "ana");
-    world.streams.store().set_ban(&ban).await.unwrap();
-    world.streams.observe_ban(ban.clone());
+    world.lifecycle.store().set_ban(&ban).await.unwrap();
+    world.lifecycle.observe_ban(ban.clone());
 
     eventually("the stream is over", async || world.state(&stream).await == StreamState::Ended).await;
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::Banned));
@@ -323,8 +323,8 @@ pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedS
     assert_eq!(code(world.streams.watch(&user("ana"), other.id, None).await), Code::Banned);
     assert_eq!(code(world.streams.schedule(&user("ana"), planned(&world, 60)).await), Code::Banned);
     let lifted = Ban { lifted_at: Some(world.clock.now()), ..ban };
-    world.streams.store().lift_ban(&id("ana"), world.clock.now()).await.unwrap();
-    world.streams.observe_ban(lifted);
+    world.lifecycle.store().lift_ban(&id("ana"), world.clock.now()).await.unwrap();
+    world.lifecycle.observe_ban(lifted);
     assert!(world.streams.watch(&user("ana"), other.id, None).await.is_ok());
 }
 
@@ -332,8 +332,8 @@ pub async fn a_ban_holds_until_its_time(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("bo").await;
     let ban = Ban { until: Some(world.clock.now().plus(Duration::from_secs(60))), ..ban(&world, "ana") };
-    world.streams.store().set_ban(&ban).await.unwrap();
-    world.streams.observe_ban(ban);
+    world.lifecycle.store().set_ban(&ban).await.unwrap();
+    world.lifecycle.observe_ban(ban);
 
     world.clock.advance(59);
     assert_eq!(code(world.streams.watch(&user("ana"), stream.id, None).await), Code::Banned);
@@ -347,7 +347,7 @@ pub async fn with_the_flag_off_nothing_starts_and_all_can_be_ended(store: Shared
     let world = World::new(store.clone());
     let stream = world.live("ana").await;
     let off = World::with(store, product::Live { enabled: false, ..product::Live::default() });
-    off.streams.recover().await.unwrap();
+    off.reconciler.recover().await.unwrap();
 
     assert_eq!(code(off.try_start("bo").await), Code::FeatureDisabled);
     assert_eq!(code(off.streams.watch(&user("bo"), stream.id, None).await), Code::FeatureDisabled);
@@ -496,7 +496,7 @@ pub async fn stopping_twice_tells_of_the_first_end(store: SharedStore) {
     assert_eq!((first.stream.end_reason, second.stream.ended_at), (Some(EndReason::Stopped), first.stream.ended_at));
     assert_eq!(code(world.streams.stop(&user("ana"), None).await), Code::StreamNotFound);
     eventually("the room is gone", async || !world.door.has(&stream.room_name)).await;
-    assert_eq!(world.streams.counters().ended(EndReason::Stopped), 1);
+    assert_eq!(world.lifecycle.counters().ended(EndReason::Stopped), 1);
 }
 
 pub async fn only_the_owner_stops_and_only_an_administrator_ends(store: SharedStore) {
@@ -562,12 +562,12 @@ pub async fn an_end_holds_where_the_store_takes_nothing_and_is_stored_later(stor
         }
 
         eventually("its room is gone", async || !world.door.has(&stream.room_name)).await;
-        let known = world.streams.live().stream(stream.id).unwrap();
+        let known = world.lifecycle.live().stream(stream.id).unwrap();
         assert_eq!((known.is_live(), known.end_reason, known.viewers), (false, Some(EndReason::Stopped), 0));
         assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
         assert_eq!(code(world.try_start("ana").await), Code::StoreUnavailable, "it is not resumed");
         world.pass(60).await;
-        assert_eq!(world.streams.live().live_count(), 0);
+        assert_eq!(world.lifecycle.live().live_count(), 0);
 
         fault.set(&world, false);
         eventually("it is stored", async || {
@@ -597,7 +597,7 @@ pub async fn an_end_that_was_not_stored_is_by_the_same_call_again(store: SharedS
     assert_eq!((ended.already_ended, ended.unstored), (true, None));
     let stored = world.stored(stream.id).await;
     assert_eq!(stored.end_reason, Some(EndReason::EndedByAdmin));
-    assert_eq!(*world.streams.live().stream(stream.id).unwrap(), stored);
+    assert_eq!(*world.lifecycle.live().stream(stream.id).unwrap(), stored);
 }
 
 /// What is wrong with a store.
@@ -660,11 +660,11 @@ pub async fn who_watches_a_stream_of_another_node_finds_it_known_here(store: Sha
     next.streams.watch(&user("bo"), stream.id, None).await.unwrap();
 
     // And with it its chat, without waiting for the next look at what others changed.
-    assert_eq!(next.streams.live().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
+    assert_eq!(next.lifecycle.live().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
     world.streams.stop(&user("ana"), None).await.unwrap();
     let late = world.node();
     assert_eq!(code(late.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
-    assert!(late.streams.live().stream(stream.id).is_none(), "those that are over are not collected");
+    assert!(late.lifecycle.live().stream(stream.id).is_none(), "those that are over are not collected");
 }
 
 pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
@@ -756,10 +756,10 @@ pub async fn blocks_of_a_planned_stream_and_of_the_owners_list_hold_together(sto
         |name: &str| Block { user_id: id(name), blocked_at: world.clock.now(), by: owner.clone(), reason: None };
     world.block(&planned_stream, "dan").await;
     world.block(&planned_stream, "bo").await;
-    world.streams.store().owner_block(&owner, &block("eve")).await.unwrap();
+    world.lifecycle.store().owner_block(&owner, &block("eve")).await.unwrap();
     world.clock.advance(60);
-    world.streams.store().owner_block(&owner, &block("bo")).await.unwrap();
-    world.streams.store().owner_block(&owner, &block("cy")).await.unwrap();
+    world.lifecycle.store().owner_block(&owner, &block("bo")).await.unwrap();
+    world.lifecycle.store().owner_block(&owner, &block("cy")).await.unwrap();
     let later = world.clock.now();
 
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
@@ -821,7 +821,7 @@ pub async fn what_is_shown_is_changed_by_the_owner_until_the_end(store: SharedSt
     assert_eq!(code(world.streams.edit(&user("bo"), stream.id, edit.clone()).await), Code::NotOwner);
     let edited: Arc<_> = world.streams.edit(&user("ana"), stream.id, edit.clone()).await.unwrap();
     assert_eq!(edited.title.as_deref(), Some("New"));
-    assert_eq!(world.streams.live().stream(stream.id).unwrap().title.as_deref(), Some("New"));
+    assert_eq!(world.lifecycle.live().stream(stream.id).unwrap().title.as_deref(), Some("New"));
     world.streams.stop(&user("ana"), None).await.unwrap();
 
     assert_eq!(code(world.streams.edit(&user("ana"), stream.id, edit).await), Code::StreamEnded);

@@ -398,8 +398,8 @@ impl Walk {
         self.note(format!("{who} is no longer blocked from {at}"));
         let world = &self.nodes[node];
         let outcome =
-            world.streams.store().unblock(self.model.streams[at].stream.id, &id(who), world.clock.now()).await;
-        world.streams.observe(outcome.unwrap().into_stream());
+            world.lifecycle.store().unblock(self.model.streams[at].stream.id, &id(who), world.clock.now()).await;
+        world.lifecycle.observe(outcome.unwrap().into_stream());
         self.model.streams[at].blocks.remove(who);
         self.all_hear(at).await;
     }
@@ -412,11 +412,11 @@ impl Walk {
         let world = &self.nodes[0];
         let list = self.model.lists.entry(owner).or_default();
         if list.remove(who) {
-            world.streams.store().owner_unblock(&id(owner), &id(who)).await.unwrap();
+            world.lifecycle.store().owner_unblock(&id(owner), &id(who)).await.unwrap();
         } else {
             list.insert(who);
             let block = Block { user_id: id(who), blocked_at: world.clock.now(), by: id(owner), reason: None };
-            world.streams.store().owner_block(&id(owner), &block).await.unwrap();
+            world.lifecycle.store().owner_block(&id(owner), &block).await.unwrap();
         }
         self.note(format!("the list of {owner} changes by {who}"));
     }
@@ -431,16 +431,16 @@ impl Walk {
             Ban { user_id: id(who), reason: "spam".into(), until: None, by: id("root"), at: now, lifted_at: None };
         if self.model.banned.remove(who) {
             self.note(format!("the ban of {who} is lifted"));
-            self.nodes[0].streams.store().lift_ban(&id(who), now).await.unwrap();
+            self.nodes[0].lifecycle.store().lift_ban(&id(who), now).await.unwrap();
             for node in &self.nodes {
-                node.streams.observe_ban(Ban { lifted_at: Some(now), ..ban.clone() });
+                node.lifecycle.observe_ban(Ban { lifted_at: Some(now), ..ban.clone() });
             }
             return;
         }
         self.note(format!("{who} is banned"));
-        self.nodes[0].streams.store().set_ban(&ban).await.unwrap();
+        self.nodes[0].lifecycle.store().set_ban(&ban).await.unwrap();
         for node in &self.nodes {
-            node.streams.observe_ban(ban.clone());
+            node.lifecycle.observe_ban(ban.clone());
         }
         self.model.banned.insert(who);
         if let Some(own) = self.model.live_of(who) {
@@ -570,7 +570,7 @@ impl Walk {
         self.note(format!("{seconds} s pass"));
         for _ in 0..seconds {
             self.nodes[0].clock.advance(1);
-            self.nodes.iter().for_each(|node| node.streams.tick());
+            self.nodes.iter().for_each(|node| node.reconciler.tick());
             tokio::task::yield_now().await;
         }
         self.model.pass(seconds * SECOND);
@@ -581,14 +581,14 @@ impl Walk {
         let seconds = self.one_of(&[1_200, 3_600, 25 * 3_600]);
         self.note(format!("{seconds} s pass at once"));
         self.nodes[0].clock.advance(seconds);
-        self.nodes.iter().for_each(|node| node.streams.tick());
+        self.nodes.iter().for_each(|node| node.reconciler.tick());
         self.model.pass(i64::try_from(seconds).unwrap() * SECOND);
     }
 
     /// Rooms are compared with what is known of them.
     fn compare(&mut self) {
         self.nodes[0].clock.advance(40);
-        self.nodes.iter().for_each(|node| node.streams.tick());
+        self.nodes.iter().for_each(|node| node.reconciler.tick());
         self.model.pass(40 * SECOND);
     }
 
@@ -596,7 +596,7 @@ impl Walk {
         let node = self.node();
         self.note(format!("node {node} ends and starts again"));
         let next = self.nodes[node].node();
-        next.streams.recover().await.expect("the store is there");
+        next.reconciler.recover().await.expect("the store is there");
         self.nodes[node] = next;
     }
 
@@ -629,7 +629,7 @@ impl Walk {
 
     fn others_hear(&self, stored: &Stream) {
         for node in &self.nodes {
-            node.streams.observe(stored.clone());
+            node.lifecycle.observe(stored.clone());
         }
     }
 
@@ -658,7 +658,7 @@ impl Walk {
             }
         }
         for owner in OWNERS {
-            let live = self.nodes[0].streams.store().live_stream_of(&id(owner)).await.unwrap();
+            let live = self.nodes[0].lifecycle.store().live_stream_of(&id(owner)).await.unwrap();
             let expected = self.model.live_of(owner).map(|at| self.model.streams[at].stream.id);
             assert_eq!(live.map(|stream| stream.id), expected, "what {owner} has live");
         }
@@ -721,7 +721,7 @@ pub async fn random_steps_end_as_the_rules_say(store: SharedStore) {
     let world = World::with(store, config);
     let nodes = if is_shared { vec![world.node(), world] } else { vec![world] };
     for node in &nodes {
-        node.streams.recover().await.unwrap();
+        node.reconciler.recover().await.unwrap();
     }
     let mut walk = Walk {
         model: Model::default(),

@@ -27,7 +27,7 @@ async fn records_that_cannot_be_read_keep_no_server_from_starting() {
     for user in ["eve", "fay"] {
         let (by, at) = (id("root"), world.clock.now());
         let ban = Ban { user_id: id(user), reason: "spam".into(), until: None, by, at, lifted_at: None };
-        world.streams.store().set_ban(&ban).await.unwrap();
+        world.lifecycle.store().set_ban(&ban).await.unwrap();
     }
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.execute("UPDATE streams SET chat_settings = '{' WHERE id = ?1", [bo.id.to_string()]).unwrap();
@@ -35,10 +35,10 @@ async fn records_that_cannot_be_read_keep_no_server_from_starting() {
     raw.execute("UPDATE presence SET identity = CAST(x'ff' AS TEXT) WHERE sid = ?1", [&bad.sid]).unwrap();
     let next = world.node();
 
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
-    assert!(next.streams.is_recovered());
-    let live: Vec<_> = next.streams.live().all().iter().map(|stream| stream.id).collect();
+    assert!(next.reconciler.is_recovered());
+    let live: Vec<_> = next.lifecycle.live().all().iter().map(|stream| stream.id).collect();
     assert_eq!(live, [ana.id]);
     assert_eq!(code(next.try_start("fay").await), Code::Banned);
     world.door.take_out(&ana.room_name, &before.sid);
@@ -60,12 +60,12 @@ pub async fn the_next_process_takes_over_and_corrects_what_it_missed(store: Shar
     let owner = world.door.identities(&other.room_name);
     assert_eq!(owner, ["bo"]);
     let next = world.node();
-    assert!(!next.streams.is_recovered());
+    assert!(!next.reconciler.is_recovered());
 
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
-    assert!(next.streams.is_recovered());
-    assert_eq!(next.streams.live().live_count(), 2);
+    assert!(next.reconciler.is_recovered());
+    assert_eq!(next.lifecycle.live().live_count(), 2);
     // The first comparison is over; it leaves sessions alone that are new.
     assert_eq!(next.viewers(&stream).await, 2);
     next.compare().await;
@@ -79,7 +79,7 @@ pub async fn ends_that_were_missed_are_made_up_for_before_anybody_is_served(stor
     world.clock.advance(61);
     let next = world.node();
 
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
     assert_eq!(next.state(&stream).await, StreamState::Live);
     assert_eq!(next.stored(starting.id).await.end_reason, Some(EndReason::NeverStarted));
@@ -96,9 +96,9 @@ pub async fn bans_of_an_earlier_process_hold(store: SharedStore) {
         at: world.clock.now(),
         lifted_at: None,
     };
-    world.streams.store().set_ban(&ban).await.unwrap();
+    world.lifecycle.store().set_ban(&ban).await.unwrap();
     let next = world.node();
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
     assert_eq!(code(next.streams.watch(&user("bo"), stream.id, None).await), Code::Banned);
 }
@@ -173,7 +173,7 @@ pub async fn an_owner_whose_events_got_lost_is_not_timed_out(store: SharedStore)
 
     // The time-out is due before the next comparison is done.
     world.clock.advance(60);
-    world.streams.tick();
+    world.reconciler.tick();
 
     eventually("the stream is live", async || world.state(&stream).await == StreamState::Live).await;
 }
@@ -204,7 +204,7 @@ pub async fn rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_
     world.clock.advance(60);
     let shutdown = CancellationToken::new();
     let next = world.hasty_node();
-    let running = tokio::spawn(next.streams.clone().run(shutdown.clone()));
+    let running = next.run(&shutdown);
 
     eventually("the room is gone", async || !next.door.has(&stream.room_name)).await;
 
@@ -238,12 +238,12 @@ pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStor
     world.clock.advance(3 * 3600);
     let shutdown = CancellationToken::new();
     let next = world.hasty_node();
-    let running = tokio::spawn(next.streams.clone().run(shutdown.clone()));
+    let running = next.run(&shutdown);
 
     for late in &late {
         eventually("the late one is cancelled", async || world.state(late).await == StreamState::Cancelled).await;
     }
-    assert_eq!(next.streams.counters().cancelled.load(Ordering::SeqCst), 120);
+    assert_eq!(next.lifecycle.counters().cancelled.load(Ordering::SeqCst), 120);
     world.door.make(&ended.room_name);
     eventually("what else is tidied up goes on", async || !world.door.has(&ended.room_name)).await;
 
@@ -268,10 +268,10 @@ pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: Share
     world.door.put_in(&stream.room_name, world.viewer("eva"));
     world.door.put_in(&stream.room_name, world.viewer("fay"));
     world.pass(600).await;
-    assert_eq!(world.streams.live().live_count(), 2);
+    assert_eq!(world.lifecycle.live().live_count(), 2);
     world.store.set_away(false);
 
-    let live = || world.streams.live();
+    let live = || world.lifecycle.live();
     eventually("what was missed is made up for", async || {
         world.pass(1).await;
         live().stream(stream.id).is_some_and(|stream| stream.viewers == 2)
@@ -279,15 +279,15 @@ pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: Share
     })
     .await;
     assert_eq!(world.stored(waits.id).await.end_reason, Some(EndReason::NeverStarted));
-    assert!(world.streams.counters().events_deferred.load(Ordering::SeqCst) > 0);
+    assert!(world.lifecycle.counters().events_deferred.load(Ordering::SeqCst) > 0);
 }
 
 pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(store: SharedStore) {
     let world = World::sharing(store);
     let stream = world.live("ana").await;
-    world.streams.recover().await.unwrap();
+    world.reconciler.recover().await.unwrap();
     let other = world.node_with_rooms_of_its_own();
-    other.streams.recover().await.unwrap();
+    other.reconciler.recover().await.unwrap();
 
     other.compare().await;
     other.compare().await;
@@ -307,10 +307,10 @@ pub async fn a_room_of_another_process_is_not_missed_until_that_process_is_gone(
 pub async fn a_process_without_others_misses_the_rooms_of_the_one_before_it_at_once(store: SharedStore) {
     let world = World::alone(store);
     let stream = world.live("ana").await;
-    world.streams.recover().await.unwrap();
+    world.reconciler.recover().await.unwrap();
     let next = world.node_with_rooms_of_its_own();
 
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
     assert_eq!(next.state(&stream).await, StreamState::Reconnecting);
 }
@@ -320,11 +320,11 @@ pub async fn a_room_elsewhere_that_is_gone_is_missed_whoever_saw_it_last(store: 
     let world = World::sharing(store);
     world.door.set_elsewhere();
     let stream = world.live("ana").await;
-    world.streams.recover().await.unwrap();
+    world.reconciler.recover().await.unwrap();
     world.door.lose_all();
     let next = world.node();
 
-    next.streams.recover().await.unwrap();
+    next.reconciler.recover().await.unwrap();
 
     assert_eq!(next.state(&stream).await, StreamState::Reconnecting);
 }
@@ -332,9 +332,9 @@ pub async fn a_room_elsewhere_that_is_gone_is_missed_whoever_saw_it_last(store: 
 pub async fn a_room_of_another_process_is_not_missed_though_its_clock_lags(store: SharedStore) {
     let world = World::sharing(store);
     let stream = world.live("ana").await;
-    world.streams.recover().await.unwrap();
+    world.reconciler.recover().await.unwrap();
     let ahead = world.node_with_rooms_of_its_own_and_a_clock_ahead(30);
-    ahead.streams.recover().await.unwrap();
+    ahead.reconciler.recover().await.unwrap();
 
     ahead.compare().await;
     ahead.compare().await;
@@ -347,9 +347,9 @@ pub async fn what_a_node_changed_whose_clock_was_ahead_hides_no_later_change(sto
     let ahead = world.node_with_rooms_of_its_own_and_a_clock_ahead(24 * 3600);
     let other = world.node();
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(other.streams.clone().run(shutdown.clone()));
-    eventually("the other node is ready", async || other.streams.is_recovered()).await;
-    let known = |id| other.streams.live().stream(id);
+    let running = other.run(&shutdown);
+    eventually("the other node is ready", async || other.reconciler.is_recovered()).await;
+    let known = |id| other.lifecycle.live().stream(id);
     let first = ahead.start("bo").await;
     eventually("it knows the stream of tomorrow", async || known(first.id).is_some()).await;
 
@@ -364,11 +364,11 @@ pub async fn what_one_node_changes_another_sees(store: SharedStore) {
     let world = World::sharing(store);
     let other = world.node();
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn(other.streams.clone().run(shutdown.clone()));
-    eventually("the other node is ready", async || other.streams.is_recovered()).await;
+    let running = other.run(&shutdown);
+    eventually("the other node is ready", async || other.reconciler.is_recovered()).await;
 
     let stream = world.live("ana").await;
-    let known = || other.streams.live().stream(stream.id);
+    let known = || other.lifecycle.live().stream(stream.id);
     eventually("it knows the stream", async || known().is_some_and(|stream| stream.is_live())).await;
     world.block(&stream, "bo").await;
     eventually("it knows the block", async || known().is_some_and(|stream| stream.blocks(&id("bo")))).await;

@@ -191,7 +191,7 @@ async fn a_webhook_that_is_not_believed_changes_nothing_and_is_counted() {
     assert_eq!(garbled.unwrap_err().code, Code::MalformedBody);
 
     assert!(world.stored(stream.id).await.is_live());
-    let counters = world.streams.counters();
+    let counters = world.lifecycle.counters();
     assert_eq!(counters.webhooks_refused.load(Ordering::SeqCst), 1);
     assert_eq!(counters.webhooks_malformed.load(Ordering::SeqCst), 1);
     assert_eq!(world.tell("room_finished", &stream, None).await, Handled::Applied);

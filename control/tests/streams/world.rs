@@ -1,8 +1,8 @@
 //! Streams with a clock, a store and a media server that a test holds in its hand.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
@@ -11,18 +11,23 @@ use base64::prelude::BASE64_STANDARD;
 use control::chat::Chat;
 use control::clock::Timestamp;
 use control::config::product;
+use control::lifecycle::Lifecycle;
 use control::live::Live;
 use control::problem::{Code, Problem};
+use control::reconcile::Reconciler;
 use control::rooms::{RoomRole, Session};
+use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store::stream::{Block, Stream, StreamId, StreamState, UserId};
-use control::streams::{OnConflict, Parts, StartRequest, Started, Streams};
+use control::streams::{OnConflict, StartRequest, Started, Streams};
 use control::user::{Caller, Role, User};
 use control::viewers::Handled;
-use control::webhooks::WebhookKeys;
+use control::webhooks::{WebhookKeys, Webhooks};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::door::FakeDoor;
 use crate::switched_store::Switched;
@@ -56,11 +61,16 @@ impl ManualClock {
 }
 
 pub struct World {
+    pub lifecycle: Lifecycle,
     pub streams: Streams,
+    pub reconciler: Reconciler,
+    pub webhooks: Webhooks,
     pub door: Arc<FakeDoor>,
     pub clock: ManualClock,
     pub store: Arc<Switched>,
     config: product::Live,
+    /// Until they run.
+    services: Mutex<Option<Services>>,
 }
 
 impl World {
@@ -86,38 +96,64 @@ impl World {
     fn build(store: SharedStore, shared: bool, config: product::Live) -> Self {
         let store = Switched::new(store, shared);
         let clock = ManualClock(Arc::new(AtomicI64::new(BEGIN_MS)));
-        let door = Arc::new(FakeDoor::default());
-        let streams = streams(&config, &store, &door, &clock);
-        Self { streams, door, clock, store, config }
+        Self::of(Arc::new(FakeDoor::default()), clock, store, config)
+    }
+
+    fn of(door: Arc<FakeDoor>, clock: ManualClock, store: Arc<Switched>, config: product::Live) -> Self {
+        let parts = Parts {
+            config: config.clone(),
+            store: store.clone(),
+            live: Live::default(),
+            rooms: door.clone(),
+            chat: Chat::default(),
+            node: sid(),
+        };
+        let time = clock.clone();
+        let services = Services::with_clock(parts, Arc::new(move || time.now()));
+        Self {
+            lifecycle: services.lifecycle.clone(),
+            streams: services.streams.clone(),
+            reconciler: services.reconciler.clone(),
+            webhooks: Webhooks::new(keys(), services.lifecycle.clone(), services.viewers.clone()),
+            door,
+            clock,
+            store,
+            config,
+            services: Mutex::new(Some(services)),
+        }
+    }
+
+    /// Takes in what happens in its rooms, and keeps streams true, until `shutdown`. Once.
+    pub fn run(&self, shutdown: &CancellationToken) -> JoinHandle<()> {
+        let services = self.services.lock().unwrap().take().expect("it does not run yet");
+        tokio::spawn(services.run(shutdown.clone()))
     }
 
     /// Another process, or the next one, with the same store and media server.
     pub fn node(&self) -> Self {
-        let (door, clock, store) = (Arc::clone(&self.door), self.clock.clone(), Arc::clone(&self.store));
-        Self { streams: streams(&self.config, &store, &door, &clock), door, clock, store, config: self.config.clone() }
+        Self::of(Arc::clone(&self.door), self.clock.clone(), Arc::clone(&self.store), self.config.clone())
     }
 
     /// Another process, which has no part in the rooms of this one.
     pub fn node_with_rooms_of_its_own(&self) -> Self {
-        let door = Arc::new(FakeDoor::default());
-        let streams = streams(&self.config, &self.store, &door, &self.clock);
-        Self { streams, door, ..self.node() }
+        self.with_rooms_of_its_own(self.clock.clone())
     }
 
     /// The same, with a clock that is so many seconds ahead.
     pub fn node_with_rooms_of_its_own_and_a_clock_ahead(&self, seconds: u64) -> Self {
-        let (door, clock) =
-            (Arc::new(FakeDoor::default()), ManualClock(Arc::new(AtomicI64::new(self.clock.now().millis()))));
+        let clock = ManualClock(Arc::new(AtomicI64::new(self.clock.now().millis())));
         clock.advance(seconds);
-        let streams = streams(&self.config, &self.store, &door, &clock);
-        Self { streams, door, clock, ..self.node() }
+        self.with_rooms_of_its_own(clock)
+    }
+
+    fn with_rooms_of_its_own(&self, clock: ManualClock) -> Self {
+        Self::of(Arc::new(FakeDoor::default()), clock, Arc::clone(&self.store), self.config.clone())
     }
 
     /// Another process, which compares every second.
     pub fn hasty_node(&self) -> Self {
         let config = product::Live { reconcile_interval: 1, ..self.config.clone() };
-        let streams = streams(&config, &self.store, &self.door, &self.clock);
-        Self { streams, config, ..self.node() }
+        Self::of(Arc::clone(&self.door), self.clock.clone(), Arc::clone(&self.store), config)
     }
 
     // ---- streams
@@ -146,7 +182,7 @@ impl World {
 
     /// As the store has it.
     pub async fn stored(&self, id: StreamId) -> Stream {
-        self.streams.store().stream(id).await.expect("the store is there").expect("the stream is there")
+        self.lifecycle.store().stream(id).await.expect("the store is there").expect("the stream is there")
     }
 
     pub async fn viewers(&self, stream: &Stream) -> u32 {
@@ -160,8 +196,8 @@ impl World {
     pub async fn block(&self, stream: &Stream, blocked: &str) {
         let block =
             Block { user_id: id(blocked), blocked_at: self.clock.now(), by: stream.owner_id.clone(), reason: None };
-        let outcome = self.streams.store().block(stream.id, &block).await.unwrap();
-        self.streams.observe(outcome.into_stream());
+        let outcome = self.lifecycle.store().block(stream.id, &block).await.unwrap();
+        self.lifecycle.observe(outcome.into_stream());
     }
 
     // ---- sessions
@@ -225,8 +261,8 @@ impl World {
 
     /// A webhook with these headers and this body.
     pub async fn webhook(&self, headers: &HeaderMap, body: &[u8]) -> Result<Handled, Problem> {
-        let hash = self.streams.webhook_token(&keys(), headers)?;
-        self.streams.webhook(&hash, body).await
+        let hash = self.webhooks.check_token(headers)?;
+        self.webhooks.receive(&hash, body).await
     }
 
     // ---- time
@@ -235,7 +271,7 @@ impl World {
     pub async fn pass(&self, seconds: u64) {
         for _ in 0..seconds {
             self.clock.advance(1);
-            self.streams.tick();
+            self.reconciler.tick();
             tokio::task::yield_now().await;
         }
     }
@@ -247,27 +283,14 @@ impl World {
 
     /// Compares all live streams with their rooms now, and waits until that is done.
     pub async fn compare(&self) {
-        let counters = self.streams.counters();
+        let counters = self.lifecycle.counters();
         let done =
             || counters.reconciliations.load(Ordering::SeqCst) + counters.reconciliations_failed.load(Ordering::SeqCst);
-        let wanted = done() + u64::try_from(self.streams.live().live_count()).unwrap();
+        let wanted = done() + u64::try_from(self.lifecycle.live().live_count()).unwrap();
         self.clock.advance(40);
-        self.streams.tick();
+        self.reconciler.tick();
         eventually("all streams are compared", async || done() >= wanted).await;
     }
-}
-
-fn streams(config: &product::Live, store: &Arc<Switched>, door: &Arc<FakeDoor>, clock: &ManualClock) -> Streams {
-    let clock = clock.clone();
-    let parts = Parts {
-        config: config.clone(),
-        store: store.clone(),
-        live: Live::default(),
-        rooms: door.clone(),
-        chat: Chat::default(),
-        node: sid(),
-    };
-    Streams::with_clock(parts, Arc::new(move || clock.now()))
 }
 
 /// Waits for something that happens by itself.

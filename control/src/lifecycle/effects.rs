@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{Counters, Streams};
+use super::{Counters, Lifecycle};
 use crate::live::Change;
 use crate::rooms::RoomsError;
 use crate::store::moderation::Ban;
@@ -18,12 +18,12 @@ const CHAT_PATIENCE: Duration = Duration::from_secs(10);
 /// Rooms that are searched for one user at the same time.
 const ROOMS_AT_ONCE: usize = 8;
 
-impl Streams {
+impl Lifecycle {
     /// Takes in a copy of a stream that was read or written, and sees to what follows. Older copies change nothing.
     /// Returns the newest copy known.
     pub fn observe(&self, stream: Stream) -> Arc<Stream> {
-        let chat = self.chat();
-        let change = self.live().take_in(stream, |change| {
+        let chat = &self.0.chat;
+        let change = self.0.live.take_in(stream, |change| {
             chat.observe(change);
             change.clone()
         });
@@ -40,34 +40,38 @@ impl Streams {
         let stream = &change.after;
         if change.was_live() && !stream.is_live() {
             self.0.agenda.forget(stream.id);
-            self.live().places().forget(&stream.room_name);
-            let (streams, id, room) = (self.clone(), stream.id, stream.room_name.clone());
-            self.0.tasks.spawn(async move { streams.close_room(id, &room).await });
+            self.0.live.places().forget(&stream.room_name);
+            self.close_room_later(stream);
         }
         if stream.is_live() {
-            self.0.agenda.add(stream.id, self.now().plus(self.reconcile_interval()));
+            self.0.agenda.add(stream.id, self.now().plus(self.0.reconcile_interval));
             let before = change.before.as_ref();
             let new: HashSet<UserId> = match before {
                 Some(before) => new_blocks(before, stream),
                 None => HashSet::new(),
             };
             if !new.is_empty() {
-                let (streams, stream) = (self.clone(), Arc::clone(stream));
-                self.0.tasks.spawn(async move { streams.remove_users(&stream, &new).await });
+                let (lifecycle, stream) = (self.clone(), Arc::clone(stream));
+                self.spawn(async move { lifecycle.remove_users(&stream, &new).await });
             }
         }
     }
 
-    /// Deletes the room of a stream that ended, once all sockets were told.
-    pub(crate) async fn close_room(&self, id: StreamId, room: &str) {
-        if tokio::time::timeout(CHAT_PATIENCE, self.chat().closed(id)).await.is_err() {
+    /// Deletes the room of a stream that ended, once all sockets were told. Does not wait for it.
+    pub(crate) fn close_room_later(&self, stream: &Stream) {
+        let (lifecycle, id, room) = (self.clone(), stream.id, stream.room_name.clone());
+        self.spawn(async move { lifecycle.close_room(id, &room).await });
+    }
+
+    async fn close_room(&self, id: StreamId, room: &str) {
+        if tokio::time::timeout(CHAT_PATIENCE, self.0.chat.closed(id)).await.is_err() {
             tracing::warn!(stream = %id, "the chat does not close; its room is deleted all the same");
         }
         if room.is_empty() {
             return;
         }
-        match self.rooms().delete(room).await {
-            Ok(()) => Counters::add(&self.counters().rooms_deleted),
+        match self.0.rooms.delete(room).await {
+            Ok(()) => Counters::add(&self.0.counters.rooms_deleted),
             Err(RoomsError::NotFound) => {}
             // The reconciler finds it later.
             Err(error) => tracing::info!(stream = %id, %error, "the room of an ended stream stays for now"),
@@ -75,8 +79,8 @@ impl Streams {
     }
 
     /// Puts all sessions of these users out of a stream's room.
-    pub(crate) async fn remove_users(&self, stream: &Stream, users: &HashSet<UserId>) {
-        let sessions = match self.rooms().sessions(&stream.room_name).await {
+    async fn remove_users(&self, stream: &Stream, users: &HashSet<UserId>) {
+        let sessions = match self.0.rooms.sessions(&stream.room_name).await {
             Ok(sessions) => sessions,
             Err(RoomsError::NotFound) => return,
             Err(error) => {
@@ -91,9 +95,19 @@ impl Streams {
         }
     }
 
-    pub(crate) async fn remove_session(&self, stream: &Stream, identity: &str) {
-        match self.rooms().remove(&stream.room_name, identity).await {
-            Ok(()) => Counters::add(&self.counters().sessions_removed),
+    /// Puts sessions out of a stream's room. Does not wait for it.
+    pub(crate) fn remove_later(&self, stream: Arc<Stream>, identities: Vec<String>) {
+        let lifecycle = self.clone();
+        self.spawn(async move {
+            for identity in identities {
+                lifecycle.remove_session(&stream, &identity).await;
+            }
+        });
+    }
+
+    async fn remove_session(&self, stream: &Stream, identity: &str) {
+        match self.0.rooms.remove(&stream.room_name, identity).await {
+            Ok(()) => Counters::add(&self.0.counters.sessions_removed),
             Err(RoomsError::NotFound) => {}
             Err(error) => {
                 tracing::warn!(stream = %stream.id, %error, "a session stays in the room until it can be removed");
@@ -105,23 +119,23 @@ impl Streams {
     /// Takes in a ban that was set, lifted or read. News drop the user's sockets and sessions and end their stream.
     pub fn observe_ban(&self, ban: Ban) {
         let (user, holds) = (ban.user_id.clone(), ban.holds(self.now()));
-        if !self.live().observe_ban(ban) || !holds {
+        if !self.0.live.observe_ban(ban) || !holds {
             return;
         }
-        self.chat().drop_user(&user);
-        let streams = self.clone();
-        self.0.tasks.spawn(async move {
-            if let Err(problem) = streams.end_for_ban(&user).await {
+        self.0.chat.drop_user(&user);
+        let lifecycle = self.clone();
+        self.spawn(async move {
+            if let Err(problem) = lifecycle.end_for_ban(&user).await {
                 // The clock of deadlines looks for banned owners as well.
                 tracing::warn!(%problem, "the stream of a banned user goes on for now");
             }
-            streams.remove_everywhere(&user).await;
+            lifecycle.remove_everywhere(&user).await;
         });
     }
 
     async fn remove_everywhere(&self, user: &UserId) {
         let users = HashSet::from([user.clone()]);
-        stream::iter(self.live().all())
+        stream::iter(self.0.live.all())
             .for_each_concurrent(ROOMS_AT_ONCE, |stream| {
                 let users = &users;
                 async move { self.remove_users(&stream, users).await }

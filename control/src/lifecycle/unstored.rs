@@ -2,12 +2,12 @@
 //! full disk. They are stored as soon as the store takes them; a process that ends before forgets them, which whoever
 //! decided is told.
 
-use super::Streams;
+use super::Lifecycle;
 use crate::live::{Decision, Hold};
 use crate::problem::Problem;
 use crate::store::StoreError;
 use crate::store::moderation::Ban;
-use crate::store::stream::{Stream, StreamId, UserId};
+use crate::store::stream::{StreamId, UserId};
 
 /// A decision that holds and is not stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Unstored {
     pub problem: Problem,
 }
 
-impl Streams {
+impl Lifecycle {
     /// Has a decision hold here that the store refused with `error`, and sees to what follows.
     ///
     /// # Errors
@@ -26,8 +26,8 @@ impl Streams {
         if matches!(error, StoreError::NotFound) {
             return Err(error.into());
         }
-        let chat = self.chat();
-        let held = self.live().hold(decision.clone(), |change| {
+        let chat = &self.0.chat;
+        let held = self.0.live.hold(decision.clone(), |change| {
             chat.observe(change);
             change.clone()
         });
@@ -57,11 +57,11 @@ impl Streams {
     /// # Errors
     /// The store still takes nothing.
     pub(crate) async fn store_held(&self) -> Result<(), StoreError> {
-        if self.live().held_count() == 0 {
+        if self.0.live.held_count() == 0 {
             return Ok(());
         }
         let _turn = self.0.storing_held.lock().await;
-        for decision in self.live().held() {
+        for decision in self.0.live.held() {
             match self.store_one(&decision).await {
                 Ok(()) => tracing::info!(?decision, "a decision that was held is stored"),
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
@@ -69,7 +69,7 @@ impl Streams {
                     tracing::error!(%error, ?decision, "a decision that was held is given up");
                 }
             }
-            self.live().release(&decision);
+            self.0.live.release(&decision);
         }
         Ok(())
     }
@@ -78,22 +78,22 @@ impl Streams {
         match decision {
             Decision::End(id, end) => self.store_end(*id, end).await.map(drop),
             Decision::Block(id, block) => {
-                let outcome = self.store().block(*id, block).await?;
+                let outcome = self.0.store.block(*id, block).await?;
                 self.observe(outcome.into_stream());
                 Ok(())
             }
-            Decision::Ban(ban) => self.store().set_ban(ban).await,
+            Decision::Ban(ban) => self.0.store.set_ban(ban).await,
         }
     }
 
     /// Takes a block back, also one that is held.
     pub(crate) async fn unblock(&self, id: StreamId, user: &UserId) -> Result<bool, StoreError> {
         let _turn = self.0.storing_held.lock().await;
-        let outcome = self.store().unblock(id, user, self.now()).await?;
+        let outcome = self.0.store.unblock(id, user, self.now()).await?;
         let was_stored = outcome.changed();
         self.observe(outcome.into_stream());
-        let chat = self.chat();
-        let was_held = self.live().release_block(id, user, |change| chat.observe(change)).is_some();
+        let chat = &self.0.chat;
+        let was_held = self.0.live.release_block(id, user, |change| chat.observe(change)).is_some();
         Ok(was_stored || was_held)
     }
 
@@ -101,10 +101,10 @@ impl Streams {
     pub(crate) async fn lift_ban(&self, user: &UserId) -> Result<bool, StoreError> {
         let _turn = self.0.storing_held.lock().await;
         let now = self.now();
-        let was_stored = self.store().lift_ban(user, now).await?;
-        let stored = self.store().ban(user).await?;
-        let was_held = self.live().release_ban(user);
-        let known = self.live().ban(user, now);
+        let was_stored = self.0.store.lift_ban(user, now).await?;
+        let stored = self.0.store.ban(user).await?;
+        let was_held = self.0.live.release_ban(user);
+        let known = self.0.live.ban(user, now);
         // Of one that was never stored nothing comes of the store.
         let lifted = stored.or_else(|| known.map(|ban| Ban { lifted_at: Some(now), ..ban }));
         if let Some(ban) = lifted {
@@ -116,36 +116,16 @@ impl Streams {
     /// Tries again what is held, beside other work. Called every second.
     pub(crate) fn try_held_again(&self) {
         let now = self.now();
-        if self.live().held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()
+        if self.0.live.held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()
         {
             return;
         }
-        let streams = self.clone();
-        self.0.tasks.spawn(async move {
-            if let Err(error) = streams.store_held().await {
-                streams.0.agenda.store_failed(&error, streams.now());
+        let lifecycle = self.clone();
+        self.spawn(async move {
+            if let Err(error) = lifecycle.store_held().await {
+                lifecycle.0.agenda.store_failed(&error, lifecycle.now());
             }
         });
-    }
-
-    /// A stream as the store has it; while the store is away, as it is known here.
-    pub(crate) async fn newest(&self, id: StreamId) -> Result<Option<Stream>, StoreError> {
-        match self.store().stream(id).await {
-            Err(error @ StoreError::Unavailable(_)) => {
-                self.live().stream(id).map(|known| Some(Stream::clone(&known))).ok_or(error)
-            }
-            other => other,
-        }
-    }
-
-    /// The same of a user's live stream.
-    pub(crate) async fn newest_live_of(&self, owner: &UserId) -> Result<Option<Stream>, StoreError> {
-        match self.store().live_stream_of(owner).await {
-            Err(error @ StoreError::Unavailable(_)) => {
-                self.live().of_owner(owner).map(|known| Some(Stream::clone(&known))).ok_or(error)
-            }
-            other => other,
-        }
     }
 }
 

@@ -1,68 +1,57 @@
-//! The ends of streams. Each is one conditional write; whoever comes second is told of the first end.
+//! Changes of a stream's state, its end among them. Each is one conditional write; whoever comes second is told of the
+//! first end.
 //!
-//! An end that somebody decided takes effect here even if the store does not take it ([`Streams::hold`]).
+//! An end that somebody decided takes effect here even if the store does not take it ([`Lifecycle::hold`]).
 
-use super::{Counters, Ended, Streams};
+use std::sync::Arc;
+
+use super::{Lifecycle, Unstored};
 use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Outcome, Stream, StreamId, StreamState, Transition, UserId};
-use crate::user::{Caller, User};
 
-impl Streams {
-    /// Stops the caller's stream; without an id, the live one.
-    ///
-    /// # Errors
-    /// `stream_not_found`, `not_owner`, `conflict` for one that was not started, `store_unavailable`.
-    pub async fn stop(&self, user: &User, id: Option<StreamId>) -> Result<Ended, Problem> {
-        let (streams, user) = (self.clone(), user.clone());
-        self.to_the_end(async move {
-            streams.store_held_first().await;
-            let stream = match id {
-                Some(id) => streams.own_stream(&user, id).await?,
-                None => streams.newest_live_of(&user.id).await?.ok_or_else(|| {
-                    Problem::new(Code::StreamNotFound, "You have no live stream; name the one you mean in streamId.")
-                })?,
-            };
-            streams.end_started(stream, EndReason::Stopped).await?.stored()
-        })
-        .await
-    }
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub stream: Arc<Stream>,
+    pub already_ended: bool,
+    /// It ended here, and the store did not take it.
+    pub unstored: Option<Unstored>,
+}
 
-    /// Ends any stream, by an administrator. See [`Ended::unstored`].
-    ///
+impl Ended {
     /// # Errors
-    /// `forbidden`, `stream_not_found`, `conflict` for one that was not started, `store_unavailable`.
-    pub async fn end(&self, caller: &Caller, id: StreamId) -> Result<Ended, Problem> {
-        if !caller.user.is_admin() {
-            return Err(Problem::new(Code::Forbidden, "Only administrators end the streams of others."));
+    /// Why it is not stored.
+    pub(crate) fn stored(self) -> Result<Self, Problem> {
+        match self.unstored {
+            None => Ok(self),
+            Some(unstored) => Err(unstored.problem),
         }
-        let streams = self.clone();
-        self.to_the_end(async move {
-            streams.store_held_first().await;
-            let stream = streams.newest(id).await?.ok_or_else(Problem::stream_not_found)?;
-            streams.end_started(stream, EndReason::EndedByAdmin).await
-        })
-        .await
     }
+}
 
+impl Lifecycle {
     /// Ends the live stream of a banned user, if there is one.
     ///
     /// # Errors
     /// `store_unavailable`.
-    pub async fn end_for_ban(&self, user: &UserId) -> Result<(), Problem> {
+    pub(super) async fn end_for_ban(&self, user: &UserId) -> Result<(), Problem> {
         if let Some(stream) = self.newest_live_of(user).await? {
             self.end_started(stream, EndReason::Banned).await?.stored()?;
         }
         Ok(())
     }
 
-    async fn end_started(&self, stream: Stream, reason: EndReason) -> Result<Ended, Problem> {
+    /// Ends a stream because somebody decided so.
+    ///
+    /// # Errors
+    /// `conflict` for one that was not started, `store_unavailable`.
+    pub(crate) async fn end_started(&self, stream: Stream, reason: EndReason) -> Result<Ended, Problem> {
         if stream.state == StreamState::Scheduled {
             self.observe(stream);
             return Err(Problem::new(Code::Conflict, "This stream has not started; cancel it with DELETE instead."));
         }
-        let (id, held) = (stream.id, self.live().held_end(stream.id));
+        let (id, held) = (stream.id, self.0.live.held_end(stream.id));
         let was_held = held.is_some();
         let end = held.unwrap_or_else(|| self.end_now(&StreamState::LIVE, reason, None));
         match self.store_end(id, &end).await {
@@ -75,7 +64,7 @@ impl Streams {
             Err(error) => {
                 self.observe(stream);
                 let unstored = self.hold(Decision::End(id, end), error)?;
-                let stream = self.live().stream(id).ok_or_else(Problem::stream_not_found)?;
+                let stream = self.0.live.stream(id).ok_or_else(Problem::stream_not_found)?;
                 Ok(Ended { stream, already_ended: was_held, unstored: Some(unstored) })
             }
         }
@@ -94,16 +83,16 @@ impl Streams {
         room_sid: Option<String>,
     ) -> Result<Outcome, StoreError> {
         // What somebody decided earlier is the reason.
-        let held = self.live().held_end(id);
+        let held = self.0.live.held_end(id);
         self.store_end(id, &held.unwrap_or_else(|| self.end_now(from, reason, room_sid))).await
     }
 
     pub(super) async fn store_end(&self, id: StreamId, end: &Transition) -> Result<Outcome, StoreError> {
-        let outcome = self.store().transition(id, end).await?;
+        let outcome = self.0.store.transition(id, end).await?;
         if outcome.changed()
             && let Some(reason) = end.end_reason
         {
-            self.counters().count_end(reason);
+            self.0.counters.count_end(reason);
             let Stream { owner_id, room_name, .. } = outcome.stream();
             let (owner, room) = (owner_id.as_str(), room_name.as_str());
             tracing::info!(stream = %id, owner, room, reason = reason.name(), "stream ended");
@@ -115,7 +104,7 @@ impl Streams {
     /// Changes the state of a live stream to another live one, and says whether it did.
     pub(crate) async fn turn(&self, id: StreamId, from: &[StreamState], to: StreamState) -> Result<bool, StoreError> {
         let transition = Transition { from: from.to_vec(), to, at: self.now(), end_reason: None, room_sid: None };
-        let outcome = self.store().transition(id, &transition).await?;
+        let outcome = self.0.store.transition(id, &transition).await?;
         let changed = outcome.changed();
         if changed {
             let Stream { owner_id, room_name, .. } = outcome.stream();
@@ -124,9 +113,5 @@ impl Streams {
         }
         self.observe(outcome.into_stream());
         Ok(changed)
-    }
-
-    pub(super) fn count_cancelled(&self) {
-        Counters::add(&self.counters().cancelled);
     }
 }

@@ -1,0 +1,139 @@
+//! Changes of streams, and what follows from each (stream API, section 3).
+//!
+//! Every change is one conditional write to the store; whoever loses a race answers from what it finds. Effects on chat
+//! and rooms are derived from the change in [`Lifecycle::observe`], on every node alike. What the store refused to keep
+//! is in `unstored`.
+
+mod counters;
+mod effects;
+mod transition;
+mod unstored;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::agenda::Agenda;
+use crate::chat::Chat;
+use crate::clock::{Clock, Timestamp};
+use crate::live::Live;
+use crate::problem::{Code, Problem};
+use crate::rooms::RoomDoor;
+use crate::store::stream::{Stream, StreamId, UserId};
+use crate::store::{SharedStore, StoreError};
+
+pub use counters::{Counters, END_REASONS};
+pub use transition::Ended;
+pub use unstored::Unstored;
+
+/// What carries out changes of streams. Cheap to clone.
+#[derive(Clone)]
+pub struct Lifecycle(Arc<Parts>);
+
+struct Parts {
+    store: SharedStore,
+    live: Live,
+    rooms: Arc<dyn RoomDoor>,
+    chat: Chat,
+    agenda: Agenda,
+    counters: Counters,
+    clock: Clock,
+    reconcile_interval: Duration,
+    /// Effects and requests under way: they are carried out though nobody waits for them.
+    tasks: TaskTracker,
+    /// Held by whoever stores decisions that the store refused before.
+    storing_held: tokio::sync::Mutex<()>,
+}
+
+impl Lifecycle {
+    /// A new live stream is compared with its room after `reconcile_interval`.
+    pub(crate) fn new(
+        (store, live): (SharedStore, Live),
+        (rooms, chat): (Arc<dyn RoomDoor>, Chat),
+        agenda: Agenda,
+        reconcile_interval: Duration,
+        clock: Clock,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            store,
+            live,
+            rooms,
+            chat,
+            agenda,
+            counters: Counters::default(),
+            clock,
+            reconcile_interval,
+            tasks: TaskTracker::new(),
+            storing_held: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    pub fn store(&self) -> &SharedStore {
+        &self.0.store
+    }
+
+    pub fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0.clock)()
+    }
+
+    /// A stream as the store has it; while the store is away, as it is known here.
+    pub(crate) async fn newest(&self, id: StreamId) -> Result<Option<Stream>, StoreError> {
+        match self.0.store.stream(id).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.0.live.stream(id).map(|known| Some(Stream::clone(&known))).ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    /// The live stream of a user, as [`Lifecycle::newest`] gives it.
+    pub(crate) async fn newest_live_of(&self, owner: &UserId) -> Result<Option<Stream>, StoreError> {
+        match self.0.store.live_stream_of(owner).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.0.live.of_owner(owner).map(|known| Some(Stream::clone(&known))).ok_or(error)
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) async fn stream_of_room(&self, room: &str) -> Result<Option<Arc<Stream>>, StoreError> {
+        if let Some(stream) = self.0.live.of_room(room) {
+            return Ok(Some(stream));
+        }
+        Ok(self.0.store.stream_of_room(room).await?.map(|stream| self.observe(stream)))
+    }
+
+    /// Carries a request out to its end, also when its client goes away half-way.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let task = self.0.tasks.spawn(request.in_current_span());
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request was not carried out");
+            Err(Problem::new(Code::Internal, "Something went wrong here; the operator can find it by the request id."))
+        })
+    }
+
+    /// Carries an effect out though nobody waits for it.
+    pub(crate) fn spawn(&self, effect: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(effect);
+    }
+
+    /// Waits until requests and effects that are under way are carried out.
+    pub(crate) async fn settle(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
