@@ -11,10 +11,10 @@ use control::store::SharedStore;
 use control::store::chat::{ChatMessage, ChatRole, StoredMessage};
 use control::store::embedded::{Durability, Embedded, Options};
 use control::store::mongo::Mongo;
+use control::store::presence::Presence;
 use control::store::stream::{
     EndReason, OwnerProfile, PageEnd, Stream, StreamFilter, StreamId, StreamOrder, StreamState, UserId,
 };
-use control::store::viewer::Presence;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use futures_util::future::join_all;

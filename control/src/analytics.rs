@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
 use crate::store::chat::ChatTotals;
+use crate::store::presence::Presence;
 use crate::store::stream::{Stream, StreamState, UserId};
-use crate::store::viewer::Presence;
 
 /// Points of a timeline or a retention curve: those of a day. Of longer streams they are further apart.
 pub const POINTS_MAX: u64 = 1_440;

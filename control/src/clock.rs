@@ -24,7 +24,7 @@ impl Timestamp {
     /// The end of the year 9999, the last that RFC 3339 can write.
     const MILLIS_MAX: i64 = 253_402_300_799_999;
 
-    /// Twice what clocks of nodes are apart at most ([`CLOCKS_APART`](crate::store::CLOCKS_APART)).
+    /// Twice what clocks of nodes are apart at most (`store::CLOCKS_APART`).
     pub const AHEAD_MAX: Duration = Duration::from_secs(120);
 
     /// Notes of requests that are so far ahead are removed. None is kept for longer than a day, so that what is ahead by

@@ -8,12 +8,15 @@
 pub mod chat;
 pub mod directory;
 pub mod embedded;
+pub mod error;
 pub mod interchange;
 pub mod moderation;
 pub mod mongo;
+pub mod nodes;
+pub mod presence;
+pub mod requests;
 pub mod stream;
 pub mod unreadable;
-pub mod viewer;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,73 +26,17 @@ use async_trait::async_trait;
 use crate::clock::Timestamp;
 use chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
 use moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use presence::{Presence, PresenceChange};
 use stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId,
 };
-use viewer::{Presence, PresenceChange};
 
-/// Why the store did not do it.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// There is no such document.
-    #[error("not found")]
-    NotFound,
-    /// It cannot be reached, or not in time. The text is for the log, never for clients.
-    #[error("the store is not available: {0}")]
-    Unavailable(String),
-    /// It answered with something that has no place here: a mistake of ours, or damaged data.
-    #[error("the store failed: {0}")]
-    Failed(String),
-}
-
-pub type Result<T> = std::result::Result<T, StoreError>;
-
-/// Why a stream was not created or started.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CreateError {
-    #[error("the owner has a live stream")]
-    OwnerAlreadyLive,
-    #[error("the room name is taken")]
-    RoomTaken,
-    /// A scheduled stream that is no longer scheduled; as it is now.
-    #[error("the stream is not scheduled any more")]
-    NotScheduled(Box<Stream>),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A key of an idempotent request: whose, and which.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey {
-    pub user: UserId,
-    /// Of the operation: `start`, `scheduled`.
-    pub operation: &'static str,
-    pub key: String,
-}
-
-/// What is known of an idempotent request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Claimed {
-    /// The first one: carry it out, then call `idempotency_finish` or `idempotency_release`.
-    New,
-    /// The first one with the same body answered this.
-    Finished(serde_json::Value),
-    /// The first one with the same body is under way.
-    Pending,
-    /// The first one had another body.
-    OtherBody,
-}
-
-/// One unit of a limit that is kept over restarts and shared by nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
-    Granted,
-    /// The limit is exhausted until then.
-    Refused {
-        until: Timestamp,
-    },
-}
+pub use error::{Result, StoreError};
+pub(crate) use nodes::{CLOCKS_APART, RELAYED_KEPT, SIGNS_MAX};
+pub use nodes::{NODE_GONE, NodeSign};
+pub use requests::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, Taken};
+pub use stream::CreateError;
 
 /// A document of any collection, as `onair migrate` carries it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -102,31 +49,6 @@ pub struct Exported {
 /// Collections of `onair migrate`, in the order in which they are copied.
 pub const COLLECTIONS: [&str; 8] =
     ["livestreams", "presence", "chat_messages", "chat_totals", "reports", "bans", "owner_blocks", "audit"];
-
-/// How long answers of idempotent requests and ids of handled webhooks are kept.
-pub const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// How long an idempotent request may be under way before the next one with its key is carried out.
-pub const CLAIM_MAX: Duration = Duration::from_secs(60);
-
-/// A node that said nothing for so long is gone.
-pub const NODE_GONE: Duration = Duration::from_secs(10);
-
-/// How far clocks of nodes are apart at most, so that each hears of the others at once. Beyond, it takes a moment longer.
-pub const CLOCKS_APART: Duration = Duration::from_secs(60);
-
-/// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.
-pub const RELAYED_KEPT: Duration = Duration::from_secs(300);
-
-/// A node, and a moment by its own clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSign {
-    pub node: String,
-    pub at: Timestamp,
-}
-
-/// Most nodes that one hears of.
-pub(crate) const SIGNS_MAX: usize = 1_000;
 
 /// Everything that outlives the process.
 ///

@@ -23,8 +23,8 @@ use crate::live::Live;
 use crate::rooms::event::{Event, EventKind};
 use crate::rooms::name::PREFIX;
 use crate::rooms::{RoomDoor, RoomsError, Session, is_owners, presence_of};
+use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
-use crate::store::viewer::Presence;
 use crate::store::{SharedStore, StoreError};
 
 use desk::{Desks, Job};

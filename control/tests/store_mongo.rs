@@ -13,11 +13,11 @@ use control::clock::Timestamp;
 use control::store::chat::Mute;
 use control::store::moderation::{AuditEntry, Ban};
 use control::store::mongo::Mongo;
+use control::store::presence::Presence;
 use control::store::stream::{
     Block, Edit, EndReason, Outcome, OwnerProfile, PageEnd, StartScheduled, Stream, StreamFilter, StreamId,
     StreamOrder, StreamState, Transition, UserId,
 };
-use control::store::viewer::Presence;
 use control::store::{CreateError, Store, StoreError, unreadable};
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};

@@ -12,8 +12,8 @@ use crate::clock::Timestamp;
 use crate::lifecycle::Counters;
 use crate::rooms::{RoomsError, Session, is_owners, presence_of};
 use crate::store::StoreError;
+use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
-use crate::store::viewer::Presence;
 
 /// A session younger than this is left alone: its event may still be on the way.
 const YOUNG: Duration = Duration::from_secs(10);

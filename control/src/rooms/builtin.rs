@@ -21,8 +21,8 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::live::Live;
+use crate::store::presence::Presence;
 use crate::store::stream::Stream;
-use crate::store::viewer::Presence;
 
 /// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
 /// differ.

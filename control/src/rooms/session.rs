@@ -7,8 +7,8 @@ use signaling::token::Grants;
 
 use super::{ROLE_ATTRIBUTE, RoomRole, Session, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
+use crate::store::presence::Presence;
 use crate::store::stream::{Stream, UserId};
-use crate::store::viewer::Presence;
 
 /// The user of a participant or a token: of the attributes, else of the identity before its last `:`.
 pub(crate) fn user_of(identity: &str, attributes: &HashMap<String, String>) -> Option<UserId> {

@@ -8,6 +8,7 @@ mod chat;
 mod file;
 mod list;
 mod moderation;
+mod nodes;
 mod presence;
 mod readers;
 mod requests;
@@ -29,11 +30,11 @@ use rusqlite::Connection;
 
 use super::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
 use super::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use super::presence::{Presence, PresenceChange};
 use super::stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId,
 };
-use super::viewer::{Presence, PresenceChange};
 use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, StoreError, Taken};
 use crate::clock::Timestamp;
 use file::DatabaseFile;
@@ -248,27 +249,27 @@ impl Store for Embedded {
 
     async fn block(&self, id: StreamId, block: &Block) -> Result<Outcome> {
         let block = block.clone();
-        self.write(move |c| streams::block(c, id, block)).await
+        self.write(move |c| moderation::block(c, id, block)).await
     }
 
     async fn unblock(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
         let user = user.clone();
-        self.write(move |c| streams::unblock(c, id, &user, at)).await
+        self.write(move |c| moderation::unblock(c, id, &user, at)).await
     }
 
     async fn owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
         let (owner, block) = (owner.clone(), block.clone());
-        self.write(move |c| streams::owner_block(c, &owner, &block)).await
+        self.write(move |c| moderation::owner_block(c, &owner, &block)).await
     }
 
     async fn owner_unblock(&self, owner: &UserId, user: &UserId) -> Result<bool> {
         let (owner, user) = (owner.clone(), user.clone());
-        self.write(move |c| streams::owner_unblock(c, &owner, &user)).await
+        self.write(move |c| moderation::owner_unblock(c, &owner, &user)).await
     }
 
     async fn owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
         let owner = owner.clone();
-        self.read(move |c| streams::owner_blocks(c, &owner, limit)).await
+        self.read(move |c| moderation::owner_blocks(c, &owner, limit)).await
     }
 
     async fn presence_join(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
@@ -371,17 +372,17 @@ impl Store for Embedded {
 
     async fn relay(&self, notes: &[Relayed]) -> Result<()> {
         let notes = notes.to_vec();
-        self.write(move |c| requests::relay(c, &notes)).await
+        self.write(move |c| nodes::relay(c, &notes)).await
     }
 
     async fn relayed_since(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
         let since = since.to_vec();
-        self.read(move |c| requests::relayed_since(c, &since, limit)).await
+        self.read(move |c| nodes::relayed_since(c, &since, limit)).await
     }
 
     async fn announce_node(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
         let node = node.to_owned();
-        self.write(move |c| requests::announce_node(c, &node, now)).await
+        self.write(move |c| nodes::announce_node(c, &node, now)).await
     }
 
     async fn set_ban(&self, ban: &Ban) -> Result<()> {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::chat::ChatTotals;
+use super::presence::Presence;
 use super::stream::{Block, StreamId, UserId};
-use super::viewer::Presence;
 
 /// A document of `presence`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,11 +11,11 @@ mod earlier;
 mod fault;
 mod indexes;
 mod moderation;
+mod nodes;
 mod ownership;
 mod page;
 mod presence;
 mod record;
-mod relay;
 mod requests;
 mod stream_document;
 mod streams;
@@ -30,11 +30,11 @@ use mongodb::{Collection, Database};
 
 use super::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
 use super::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use super::presence::{Presence, PresenceChange};
 use super::stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId,
 };
-use super::viewer::{Presence, PresenceChange};
 use super::{Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, Store, Taken};
 use crate::clock::Timestamp;
 

@@ -9,6 +9,7 @@ use mongodb::bson::oid::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use super::chat::{ChatMessage, ChatSettings, Mute};
+use super::error::StoreError;
 use crate::clock::Timestamp;
 
 /// A stream's id: an ObjectId, 24 lower-case hexadecimal digits on the wire, in every store.
@@ -106,6 +107,20 @@ impl<'de> Deserialize<'de> for UserId {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// Why a stream was not created or started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CreateError {
+    #[error("the owner has a live stream")]
+    OwnerAlreadyLive,
+    #[error("the room name is taken")]
+    RoomTaken,
+    /// A scheduled stream that is no longer scheduled; as it is now.
+    #[error("the stream is not scheduled any more")]
+    NotScheduled(Box<Stream>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Where a stream is in its life. `Ended` and `Cancelled` are final.

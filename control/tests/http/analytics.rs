@@ -5,8 +5,8 @@ use serde_json::json;
 use super::world::World;
 use control::clock::Timestamp;
 use control::store::SharedStore;
+use control::store::presence::Presence;
 use control::store::stream::StreamId;
-use control::store::viewer::Presence;
 use std::time::Duration;
 
 async fn join(store: &SharedStore, id: StreamId, user: &str, sid: &str, at: Timestamp) -> Presence {

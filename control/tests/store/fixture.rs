@@ -6,8 +6,8 @@ use control::clock::Timestamp;
 use control::store::SharedStore;
 use control::store::chat::{ChatMessage, ChatRole, StoredMessage};
 use control::store::moderation::{Ban, Report, ReportReason, ReportStatus};
+use control::store::presence::Presence;
 use control::store::stream::{Block, EndReason, Stream, StreamId, StreamState, Transition, UserId};
-use control::store::viewer::Presence;
 
 /// Each rule has a store of its own, so times can be small: milliseconds after the beginning of 2026.
 pub fn at(millis: i64) -> Timestamp {

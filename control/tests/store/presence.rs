@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use control::store::presence::Presence;
 use control::store::stream::{Stream, StreamId};
-use control::store::viewer::Presence;
 use control::store::{SharedStore, StoreError};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -173,7 +173,7 @@ enum Event {
     Leave(Presence),
 }
 
-async fn apply(store: &SharedStore, id: StreamId, event: &Event) -> control::store::viewer::PresenceChange {
+async fn apply(store: &SharedStore, id: StreamId, event: &Event) -> control::store::presence::PresenceChange {
     match event {
         Event::Join(session) => store.presence_join(id, session).await.unwrap(),
         Event::Leave(session) => store.presence_leave(id, session, at(2_000)).await.unwrap(),

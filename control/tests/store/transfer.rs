@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use control::store::chat::{ChatRange, ChatTotals};
 use control::store::moderation::{AuditEntry, ReportStatus};
+use control::store::presence::Presence;
 use control::store::stream::{Block, Stream};
-use control::store::viewer::Presence;
 use control::store::{COLLECTIONS, Exported, SharedStore, StoreError};
 use serde_json::Value;
 

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use control::clock::Timestamp;
 use control::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
 use control::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use control::store::presence::{Presence, PresenceChange};
 use control::store::stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId,
 };
-use control::store::viewer::{Presence, PresenceChange};
 use control::store::{
     Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, SharedStore, Store, StoreError, Taken,
 };

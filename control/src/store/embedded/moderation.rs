@@ -4,10 +4,12 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::list::list;
+use super::row;
+use super::streams::change;
 use super::value::{Json, Word, violated};
 use crate::clock::Timestamp;
 use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
-use crate::store::stream::{PageEnd, StreamId, UserId};
+use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
 pub const BAN_COLUMNS: &str = "user_id, reason, until, by, at, lifted_at";
@@ -242,4 +244,34 @@ impl<'a> Page<'a> {
             format!("SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {key} DESC, id DESC LIMIT ?{place}");
         list(connection, table, &sql, &self.values, limit, read)
     }
+}
+
+pub fn block(connection: &Connection, id: StreamId, block: Block) -> Result<Outcome> {
+    let at = block.blocked_at;
+    change(connection, id, at, |stream| {
+        if let Err(place) = stream.blocks.binary_search_by(|other| other.user_id.cmp(&block.user_id)) {
+            stream.blocks.insert(place, block);
+        }
+    })
+}
+
+pub fn unblock(connection: &Connection, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+    change(connection, id, at, |stream| stream.blocks.retain(|block| &block.user_id != user))
+}
+
+pub fn owner_block(connection: &Connection, owner: &UserId, block: &Block) -> Result<bool> {
+    let sql = "INSERT INTO owner_blocks (owner_id, user_id, blocked_at, by, reason) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT DO NOTHING";
+    let values = params![owner, block.user_id, block.blocked_at, block.by, block.reason];
+    Ok(connection.prepare_cached(sql)?.execute(values)? > 0)
+}
+
+pub fn owner_unblock(connection: &Connection, owner: &UserId, user: &UserId) -> Result<bool> {
+    let sql = "DELETE FROM owner_blocks WHERE owner_id = ?1 AND user_id = ?2";
+    Ok(connection.prepare_cached(sql)?.execute([owner, user])? > 0)
+}
+
+pub fn owner_blocks(connection: &Connection, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
+    let sql = "SELECT user_id, blocked_at, by, reason FROM owner_blocks WHERE owner_id = ?1 ORDER BY user_id LIMIT ?2";
+    list(connection, "owner_blocks", sql, &[owner], limit, row::block)
 }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::list::list;
 use super::{row, streams};
 use crate::clock::Timestamp;
+use crate::store::presence::{Presence, PresenceChange};
 use crate::store::stream::{Stream, StreamId, UserId};
-use crate::store::viewer::{Presence, PresenceChange};
 use crate::store::{Result, StoreError};
 
 const COLUMNS: &str = "sid, identity, user_id, counts, joined_at, left_at";

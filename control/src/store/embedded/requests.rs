@@ -1,14 +1,12 @@
-//! What is known of requests and notes for a while: idempotency keys, limits, webhooks, what nodes tell each other.
+//! What is known of requests for a while: idempotency keys, limits, webhooks; and the removal of what is past its time.
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::list::list;
 use super::value::{Json, rows};
 use crate::clock::Timestamp;
-use crate::store::chat::Relayed;
-use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, Taken};
+use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, Taken};
 
 /// Rows that one transaction of [`expire`] removes from a table, so that others get their turn.
 const EXPIRED_AT_ONCE: usize = 2_000;
@@ -80,42 +78,6 @@ pub fn note_webhook(connection: &Connection, event_id: &str, at: Timestamp) -> R
     let sql = "INSERT OR REPLACE INTO webhook_events (id, at) VALUES (?1, ?2)";
     connection.prepare_cached(sql)?.execute(params![event_id, at])?;
     Ok(())
-}
-
-pub fn relay(connection: &Connection, notes: &[Relayed]) -> Result<()> {
-    let sql = "INSERT OR IGNORE INTO relayed (id, node, stream_id, at, note) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let mut statement = connection.prepare_cached(sql)?;
-    for note in notes {
-        statement.execute(params![note.id, note.node, note.stream_id, note.at, Json(&note.note)])?;
-    }
-    Ok(())
-}
-
-pub fn relayed_since(connection: &Connection, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
-    let sql = "SELECT id, node, stream_id, at, note FROM relayed WHERE at >= ?1 AND node = ?2 ORDER BY at, id LIMIT ?3";
-    let read = |row: &Row<'_>| {
-        Ok(Relayed {
-            id: row.get(0)?,
-            node: row.get(1)?,
-            stream_id: row.get(2)?,
-            at: row.get(3)?,
-            note: row.get::<_, Json<_>>(4)?.0,
-        })
-    };
-    let mut all = Vec::new();
-    for NodeSign { node, at } in since {
-        all.extend(list(connection, "relayed", sql, &[at, node], limit, read)?);
-    }
-    all.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
-    all.truncate(limit);
-    Ok(all)
-}
-
-pub fn announce_node(connection: &Connection, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
-    let sql = "INSERT OR REPLACE INTO nodes (node, at) VALUES (?1, ?2)";
-    connection.prepare_cached(sql)?.execute(params![node, now])?;
-    let others = "SELECT node, at FROM nodes WHERE node <> ?1 ORDER BY at DESC LIMIT ?2";
-    list(connection, "nodes", others, &[&node], SIGNS_MAX, |row| Ok(NodeSign { node: row.get(0)?, at: row.get(1)? }))
 }
 
 /// Removes some of what is past its time. True: there is more.

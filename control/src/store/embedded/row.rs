@@ -4,8 +4,8 @@ use rusqlite::{Connection, Row, named_params};
 
 use super::value::{Json, Word};
 use crate::store::chat::{ChatMessage, StoredMessage};
+use crate::store::presence::Presence;
 use crate::store::stream::{Block, Stream};
-use crate::store::viewer::Presence;
 
 /// What [`stream`] reads.
 pub const COLUMNS: &str = "id, owner_id, owner_profile, room_name, room_sid, title, cover_url, tags, state, visibility, \

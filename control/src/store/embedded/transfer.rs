@@ -189,8 +189,8 @@ fn ban(connection: &Connection, document: &serde_json::Value) -> Result<()> {
 
 fn owner_block(connection: &Connection, document: &serde_json::Value) -> Result<()> {
     let OwnerBlock { owner_id, block } = read(document)?;
-    super::streams::owner_unblock(connection, &owner_id, &block.user_id)?;
-    super::streams::owner_block(connection, &owner_id, &block)?;
+    super::moderation::owner_unblock(connection, &owner_id, &block.user_id)?;
+    super::moderation::owner_block(connection, &owner_id, &block)?;
     Ok(())
 }
 

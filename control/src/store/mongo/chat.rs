@@ -14,10 +14,11 @@ use super::earlier::has_only;
 use super::fault::{Fault, TRIES_MAX, UPKEEP_MAX, collect, contended, run, within};
 use super::record::{date, document, forms, read_user, record, user};
 use super::stream_document::integer;
+use super::streams::{REMOVED, changed, computed, list, without};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
-use crate::store::chat::{ChatMessage, ChatRange, ChatTotals, StoredMessage};
-use crate::store::stream::{StreamId, UserId};
+use crate::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, StoredMessage};
+use crate::store::stream::{Outcome, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
 fn key(id: StreamId, message_id: &str) -> String {
@@ -241,6 +242,60 @@ impl Mongo {
         };
         run(self.of(TOTALS).replace_one(doc! { "_id": id.0 }, replacement).upsert(true)).await?;
         Ok(())
+    }
+
+    pub(super) async fn change_chat_settings(
+        &self,
+        id: StreamId,
+        settings: &ChatSettings,
+        at: Timestamp,
+    ) -> Result<Outcome> {
+        let written = document(settings)?;
+        let mut same = vec![Bson::Document(written.clone())];
+        if *settings == ChatSettings::default() {
+            same.push(Bson::Null);
+        }
+        let condition = doc! { "chatSettings": { "$nin": same } };
+        self.change(id, condition, changed(at, doc! { "chatSettings": written })).await
+    }
+
+    pub(super) async fn mute_user(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome> {
+        let these = forms(&mute.user_id);
+        let same = doc! { "userId": { "$in": &these }, "until": date(mute.until) };
+        let others = doc! { "$filter": {
+            "input": list("$mutes"),
+            "as": "mute",
+            "cond": { "$and": [
+                { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
+                // Expired ones go, so that the list does not grow for ever.
+                { "$gt": ["$$mute.until", date(at)] },
+            ] },
+        } };
+        let mutes = doc! { "$concatArrays": [others, [{ "$literal": document(mute)? }]] };
+        let update = computed(at, doc! { "mutes": mutes });
+        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, update).await
+    }
+
+    pub(super) async fn unmute_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+        let these = doc! { "userId": { "$in": forms(user) } };
+        let update = computed(at, doc! { "mutes": without("$mutes", "$$one.userId", &forms(user)) });
+        self.change(id, doc! { "mutes": { "$elemMatch": these } }, update).await
+    }
+
+    pub(super) async fn pin_message(
+        &self,
+        id: StreamId,
+        message: Option<&ChatMessage>,
+        at: Timestamp,
+    ) -> Result<Outcome> {
+        let (condition, pinned) = match message {
+            Some(message) => {
+                let written = document(message)?;
+                (doc! { "pinned": { "$ne": &written } }, Bson::from(doc! { "$literal": written }))
+            }
+            None => (doc! { "pinned": { "$ne": Bson::Null } }, Bson::from(REMOVED)),
+        };
+        self.change(id, condition, computed(at, doc! { "pinned": pinned })).await
     }
 }
 

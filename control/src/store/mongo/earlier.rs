@@ -22,7 +22,7 @@ use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
 use super::moderation::{read_audit, read_report, write_audit, write_ban, write_report};
 use super::record::{joined, record};
 use super::stream_document::time;
-use super::{chat, indexes, presence, streams};
+use super::{chat, indexes, moderation, presence};
 use crate::clock::Timestamp;
 use crate::store::chat::StoredMessage;
 use crate::store::interchange::{OwnerBlock, StreamPresence};
@@ -128,9 +128,9 @@ fn is_under_way(name: &str) -> bool {
 async fn wait_until_nobody_works(database: &Database) -> Result<()> {
     let at_work = || async {
         let nodes: Vec<_> = ours_in(database, "nodes").await?.try_collect().await?;
-        Ok::<_, Fault>(nodes.iter().filter_map(super::relay::read_node).collect())
+        Ok::<_, Fault>(nodes.iter().filter_map(super::nodes::read_node).collect())
     };
-    if super::relay::falls_silent(at_work).await? {
+    if super::nodes::falls_silent(at_work).await? {
         return Ok(());
     }
     Err(StoreError::Failed(format!(
@@ -193,11 +193,11 @@ fn is_ours(own: &str, document: &Document) -> bool {
         MESSAGES => record::<StoredMessage>(document).and_then(|message| chat::write(&message)),
         REPORTS => read_report(document).and_then(|report| write_report(&report)),
         BANS => record::<Ban>(document).and_then(|ban| write_ban(&ban)),
-        OWNER_BLOCKS => record::<OwnerBlock>(document).and_then(|entry| streams::write_owner_block(&entry)),
+        OWNER_BLOCKS => record::<OwnerBlock>(document).and_then(|entry| moderation::write_owner_block(&entry)),
         AUDIT => read_audit(document).and_then(|entry| write_audit(&entry)),
         TOTALS => return chat::is_totals(document),
         CHATTERS => return chat::is_chatter(document),
-        RELAY => return super::relay::is_note(document),
+        RELAY => return super::nodes::is_note(document),
         NODES | WEBHOOKS => return has_only(document, &["_id", "at", "expiresAt"]) && is_kept_for_a_day(document),
         IDEMPOTENCY => return is_claim(document),
         LIMITS => return has_only(document, &["_id", "taken", "granted", "until", "expiresAt"]),

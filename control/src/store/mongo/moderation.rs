@@ -3,13 +3,15 @@
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
-use super::collections::{AUDIT, BANS, REPORTS};
+use super::collections::{AUDIT, BANS, OWNER_BLOCKS, REPORTS};
 use super::fault::{TRIES_MAX, collect, contended, run};
-use super::record::{date, document, joined, object_id, record, user};
+use super::record::{date, document, forms, joined, object_id, record, user};
+use super::streams::{computed, extended, without};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
+use crate::store::interchange::OwnerBlock;
 use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
-use crate::store::stream::{PageEnd, StreamId, UserId};
+use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
 // ---- bans
@@ -53,6 +55,24 @@ impl Mongo {
             async move { collect(bans.find(changed).sort(page::sort("changedAt", true)).limit(limit)).await }
         };
         page::readable(BANS, limit, find, record).await
+    }
+
+    pub(super) async fn block_user(&self, id: StreamId, block: &Block) -> Result<Outcome> {
+        let condition = doc! { "blockedUserIds": { "$nin": forms(&block.user_id) } };
+        let set = doc! {
+            "blockedUserIds": extended("$blockedUserIds", user(&block.user_id)),
+            "blocks": extended("$blocks", document(block)?),
+        };
+        self.change(id, condition, computed(block.blocked_at, set)).await
+    }
+
+    pub(super) async fn unblock_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+        let these = forms(user);
+        let set = doc! {
+            "blockedUserIds": without("$blockedUserIds", "$$one", &these),
+            "blocks": without("$blocks", "$$one.userId", &these),
+        };
+        self.change(id, doc! { "blockedUserIds": { "$in": these } }, computed(at, set)).await
     }
 }
 
@@ -252,5 +272,41 @@ impl Mongo {
             filter.extend(page::after("at", false, end.key, id_of(&end.id)));
         }
         self.newest(AUDIT, "at", filter, limit, read_audit).await
+    }
+}
+
+// ---- the owners' own lists
+
+fn owner_key(owner: &UserId, user: &UserId) -> String {
+    joined(owner.as_str(), user.as_str())
+}
+
+pub(super) fn write_owner_block(entry: &OwnerBlock) -> Result<Document> {
+    let mut fields = doc! { "_id": owner_key(&entry.owner_id, &entry.block.user_id) };
+    fields.extend(document(entry)?);
+    Ok(fields)
+}
+
+impl Mongo {
+    pub(super) async fn add_owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
+        let entry = OwnerBlock { owner_id: owner.clone(), block: block.clone() };
+        match run(self.of(OWNER_BLOCKS).insert_one(write_owner_block(&entry)?)).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.duplicate().is_some() => Ok(false),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    pub(super) async fn remove_owner_block(&self, owner: &UserId, user: &UserId) -> Result<bool> {
+        let removed = run(self.of(OWNER_BLOCKS).delete_one(doc! { "_id": owner_key(owner, user) })).await?;
+        Ok(removed.deleted_count > 0)
+    }
+
+    pub(super) async fn list_owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
+        let find = |limit| {
+            let (blocks, of_owner) = (self.of(OWNER_BLOCKS), doc! { "ownerId": user(owner) });
+            async move { collect(blocks.find(of_owner).sort(doc! { "_id": 1 }).limit(limit)).await }
+        };
+        page::readable(OWNER_BLOCKS, limit, find, record).await
     }
 }

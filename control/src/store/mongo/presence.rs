@@ -19,8 +19,8 @@ use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::Result;
 use crate::store::interchange::StreamPresence;
+use crate::store::presence::{Presence, PresenceChange};
 use crate::store::stream::{Stream, StreamId, StreamState, UserId};
-use crate::store::viewer::{Presence, PresenceChange};
 
 /// How often a count is repeated because others change the same stream. The next session counts anew anyway.
 const COUNTS_MAX: usize = 5;

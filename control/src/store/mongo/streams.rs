@@ -6,16 +6,14 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ReturnDocument, UpdateModifications};
 use tracing::info;
 
-use super::collections::{OWNER_BLOCKS, STREAMS};
+use super::collections::STREAMS;
 use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
-use super::record::{date, document, forms, joined, object_id, record, user};
+use super::record::{date, document, forms, object_id};
 use super::stream_document::{self, in_states};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
-use crate::store::chat::{ChatMessage, ChatSettings, Mute};
-use crate::store::interchange::OwnerBlock;
 use crate::store::stream::{
-    Block, Edit, EndReason, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
+    Edit, EndReason, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
     Transition, UserId, Visibility,
 };
 use crate::store::{CreateError, Result, StoreError};
@@ -34,28 +32,28 @@ pub(super) fn computed(at: Timestamp, mut set: Document) -> Vec<Document> {
 }
 
 /// The same for values as they are: text from outside may look like an expression.
-fn changed(at: Timestamp, set: Document) -> Vec<Document> {
+pub(super) fn changed(at: Timestamp, set: Document) -> Vec<Document> {
     computed(at, set.into_iter().map(|(name, value)| (name, Bson::from(doc! { "$literal": value }))).collect())
 }
 
 /// In place of a value: the field is removed.
-const REMOVED: &str = "$$REMOVE";
+pub(super) const REMOVED: &str = "$$REMOVE";
 
 fn number(field: &str) -> Document {
     doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] }
 }
 
-fn list(field: &str) -> Document {
+pub(super) fn list(field: &str) -> Document {
     doc! { "$cond": [{ "$isArray": [field] }, field, []] }
 }
 
 /// A list with one more at its end.
-fn extended(field: &str, with: impl Into<Bson>) -> Document {
+pub(super) fn extended(field: &str, with: impl Into<Bson>) -> Document {
     doc! { "$concatArrays": [list(field), [{ "$literal": with.into() }]] }
 }
 
 /// A list without those of which `value`, an expression about `$$one`, is one of these.
-fn without(field: &str, value: &str, these: &[Bson]) -> Document {
+pub(super) fn without(field: &str, value: &str, these: &[Bson]) -> Document {
     let is_one = doc! { "$in": [value, { "$literal": these }] };
     doc! { "$filter": { "input": list(field), "as": "one", "cond": { "$not": [is_one] } } }
 }
@@ -355,78 +353,6 @@ impl Mongo {
     pub(super) async fn flag(&self, id: StreamId, at: Timestamp) -> Result<Outcome> {
         self.change(id, doc! { "flagged": { "$ne": true } }, changed(at, doc! { "flagged": true })).await
     }
-
-    pub(super) async fn block_user(&self, id: StreamId, block: &Block) -> Result<Outcome> {
-        let condition = doc! { "blockedUserIds": { "$nin": forms(&block.user_id) } };
-        let set = doc! {
-            "blockedUserIds": extended("$blockedUserIds", user(&block.user_id)),
-            "blocks": extended("$blocks", document(block)?),
-        };
-        self.change(id, condition, computed(block.blocked_at, set)).await
-    }
-
-    pub(super) async fn unblock_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-        let these = forms(user);
-        let set = doc! {
-            "blockedUserIds": without("$blockedUserIds", "$$one", &these),
-            "blocks": without("$blocks", "$$one.userId", &these),
-        };
-        self.change(id, doc! { "blockedUserIds": { "$in": these } }, computed(at, set)).await
-    }
-
-    pub(super) async fn change_chat_settings(
-        &self,
-        id: StreamId,
-        settings: &ChatSettings,
-        at: Timestamp,
-    ) -> Result<Outcome> {
-        let written = document(settings)?;
-        let mut same = vec![Bson::Document(written.clone())];
-        if *settings == ChatSettings::default() {
-            same.push(Bson::Null);
-        }
-        let condition = doc! { "chatSettings": { "$nin": same } };
-        self.change(id, condition, changed(at, doc! { "chatSettings": written })).await
-    }
-
-    pub(super) async fn mute_user(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome> {
-        let these = forms(&mute.user_id);
-        let same = doc! { "userId": { "$in": &these }, "until": date(mute.until) };
-        let others = doc! { "$filter": {
-            "input": list("$mutes"),
-            "as": "mute",
-            "cond": { "$and": [
-                { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
-                // Expired ones go, so that the list does not grow for ever.
-                { "$gt": ["$$mute.until", date(at)] },
-            ] },
-        } };
-        let mutes = doc! { "$concatArrays": [others, [{ "$literal": document(mute)? }]] };
-        let update = computed(at, doc! { "mutes": mutes });
-        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, update).await
-    }
-
-    pub(super) async fn unmute_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-        let these = doc! { "userId": { "$in": forms(user) } };
-        let update = computed(at, doc! { "mutes": without("$mutes", "$$one.userId", &forms(user)) });
-        self.change(id, doc! { "mutes": { "$elemMatch": these } }, update).await
-    }
-
-    pub(super) async fn pin_message(
-        &self,
-        id: StreamId,
-        message: Option<&ChatMessage>,
-        at: Timestamp,
-    ) -> Result<Outcome> {
-        let (condition, pinned) = match message {
-            Some(message) => {
-                let written = document(message)?;
-                (doc! { "pinned": { "$ne": &written } }, Bson::from(doc! { "$literal": written }))
-            }
-            None => (doc! { "pinned": { "$ne": Bson::Null } }, Bson::from(REMOVED)),
-        };
-        self.change(id, condition, computed(at, doc! { "pinned": pinned })).await
-    }
 }
 
 fn conditions(filter: &StreamFilter) -> Vec<Document> {
@@ -457,40 +383,4 @@ fn conditions(filter: &StreamFilter) -> Vec<Document> {
 /// The stream of a document; none, if it is one that an application wrote and that can be no stream.
 pub(super) fn readable(found: &Document) -> Option<Stream> {
     page::one(STREAMS, found, stream_document::read)
-}
-
-// ---- the owners' own lists
-
-fn owner_key(owner: &UserId, user: &UserId) -> String {
-    joined(owner.as_str(), user.as_str())
-}
-
-pub(super) fn write_owner_block(entry: &OwnerBlock) -> Result<Document> {
-    let mut fields = doc! { "_id": owner_key(&entry.owner_id, &entry.block.user_id) };
-    fields.extend(document(entry)?);
-    Ok(fields)
-}
-
-impl Mongo {
-    pub(super) async fn add_owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
-        let entry = OwnerBlock { owner_id: owner.clone(), block: block.clone() };
-        match run(self.of(OWNER_BLOCKS).insert_one(write_owner_block(&entry)?)).await {
-            Ok(_) => Ok(true),
-            Err(fault) if fault.duplicate().is_some() => Ok(false),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    pub(super) async fn remove_owner_block(&self, owner: &UserId, user: &UserId) -> Result<bool> {
-        let removed = run(self.of(OWNER_BLOCKS).delete_one(doc! { "_id": owner_key(owner, user) })).await?;
-        Ok(removed.deleted_count > 0)
-    }
-
-    pub(super) async fn list_owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
-        let find = |limit| {
-            let (blocks, of_owner) = (self.of(OWNER_BLOCKS), doc! { "ownerId": user(owner) });
-            async move { collect(blocks.find(of_owner).sort(doc! { "_id": 1 }).limit(limit)).await }
-        };
-        page::readable(OWNER_BLOCKS, limit, find, record).await
-    }
 }

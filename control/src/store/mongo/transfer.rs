@@ -9,7 +9,7 @@ use super::collections::{AUDIT, BANS, MESSAGES, OWNER_BLOCKS, PRESENCE, REPORTS,
 use super::fault::{collect, run};
 use super::moderation::{id_of, read_audit, read_report, write_audit, write_ban, write_report};
 use super::record::{object_id, record};
-use super::{Mongo, chat, page, presence, stream_document, streams};
+use super::{Mongo, chat, moderation, page, presence, stream_document, streams};
 use crate::store::chat::{ChatTotals, StoredMessage};
 use crate::store::interchange::{OwnerBlock, StreamPresence, StreamTotals};
 use crate::store::moderation::Ban;
@@ -70,7 +70,7 @@ fn written(collection: &str, document: &Exported) -> Result<Document> {
         "chat_messages" => chat::write(&read(document)?),
         "reports" => write_report(&read(document)?),
         "bans" => write_ban(&read(document)?),
-        "owner_blocks" => streams::write_owner_block(&read(document)?),
+        "owner_blocks" => moderation::write_owner_block(&read(document)?),
         "audit" => write_audit(&read(document)?),
         _ => Err(unknown(collection)),
     }
