@@ -94,7 +94,7 @@ async fn index_names(streams: &Collection<Document>) -> Vec<String> {
 }
 
 fn id_of(document: &Document) -> StreamId {
-    StreamId(document.get_object_id("_id").expect("it has one"))
+    StreamId::from(document.get_object_id("_id").expect("it has one"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn streams_of_the_seeds_application_are_read_listed_and_changed() {
     };
     assert!(store.transition(id_of(&running), &end).await.unwrap().changed());
 
-    let written = streams.find_one(doc! { "_id": id_of(&running).0 }).await.unwrap().expect("it is there");
+    let written = streams.find_one(doc! { "_id": id_of(&running) }).await.unwrap().expect("it is there");
     assert_eq!(written.get("isLive"), Some(&Bson::Boolean(false)));
     assert_eq!(written.get("endedAt"), Some(&Bson::DateTime(date(9))));
     let blocked_ids = written.get_array("blockedUserIds").expect("it has some");
@@ -321,7 +321,7 @@ async fn documents_that_cannot_be_read_hide_no_others_and_cut_no_page_short() {
         let written = collection.update_one(which, doc! { "$set": { field: "x".repeat(200) } }).await.unwrap();
         assert_eq!(written.modified_count, 1);
     };
-    damage("livestreams", doc! { "_id": streams[3].id.0 }, "ownerId").await;
+    damage("livestreams", doc! { "_id": streams[3].id }, "ownerId").await;
     for (collection, field) in [
         ("onair_presence", "userId"),
         ("onair_bans", "userId"),
@@ -504,7 +504,7 @@ async fn a_stream_that_the_application_ends_by_its_own_field_is_over() {
     store.create(&stream).await.unwrap();
     let streams = raw(&uri, &name).await.collection::<Document>("livestreams");
     let ends = doc! { "$set": { "isLive": false, "endedAt": date(4), "updatedAt": date(4) } };
-    streams.update_one(doc! { "_id": stream.id.0 }, ends).await.unwrap();
+    streams.update_one(doc! { "_id": stream.id }, ends).await.unwrap();
 
     let read = store.stream(stream.id).await.unwrap().expect("it is there");
     assert_eq!((read.state, read.ended_at), (StreamState::Ended, Some(at(4))));

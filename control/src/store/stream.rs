@@ -5,30 +5,40 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use mongodb::bson::oid::ObjectId;
 use serde::{Deserialize, Serialize};
 
 use super::chat::{ChatMessage, ChatSettings, Mute};
 use super::error::StoreError;
 use crate::clock::Timestamp;
 
-/// A stream's id: an ObjectId, 24 lower-case hexadecimal digits on the wire, in every store.
+/// A stream's id, of the form of MongoDB's ObjectIds: seconds since 1970, five bytes of the process, a count. On the wire
+/// 24 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StreamId(pub ObjectId);
+pub struct StreamId([u8; 12]);
 
 impl StreamId {
     pub fn generate() -> Self {
         Self::made_at(Timestamp::now())
     }
 
-    /// `ObjectId::new` panics by a clock before 1970 or after 2106, whose seconds an id cannot hold. Here they are clamped:
-    /// what follows them is unique by itself.
+    /// The seconds of a clock before 1970 or after 2106, which an id cannot hold, are clamped: what follows them is unique by
+    /// itself.
     fn made_at(now: Timestamp) -> Self {
         static PROCESS: LazyLock<[u8; 5]> = LazyLock::new(rand::random);
         static COUNT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::random()));
         let seconds = u32::try_from(now.millis() / 1000).unwrap_or(u32::MAX);
-        let [_, count @ ..] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        Self(ObjectId::from_parts(seconds, *PROCESS, count))
+        let [s0, s1, s2, s3] = seconds.to_be_bytes();
+        let [p0, p1, p2, p3, p4] = *PROCESS;
+        let [_, c0, c1, c2] = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        Self([s0, s1, s2, s3, p0, p1, p2, p3, p4, c0, c1, c2])
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 12]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(self) -> [u8; 12] {
+        self.0
     }
 }
 
@@ -41,17 +51,23 @@ impl FromStr for StreamId {
     type Err = NotAnId;
 
     fn from_str(text: &str) -> Result<Self, NotAnId> {
-        let lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if text.len() != 24 || !lower {
-            return Err(NotAnId);
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(NotAnId),
+        };
+        let digits: &[u8; 24] = text.as_bytes().try_into().map_err(|_| NotAnId)?;
+        let mut bytes = [0; 12];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
-        ObjectId::parse_str(text).map(Self).map_err(|_| NotAnId)
+        Ok(Self(bytes))
     }
 }
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_hex())
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -38,13 +38,13 @@ impl Mongo {
         for _ in 0..TRIES_MAX {
             let totals = self.of(TOTALS);
             let reserve =
-                totals.find_one_and_update(doc! { "_id": id.0 }, update.clone()).return_document(ReturnDocument::After);
+                totals.find_one_and_update(doc! { "_id": id }, update.clone()).return_document(ReturnDocument::After);
             if let Some(after) = run(reserve).await? {
                 let last = after.get("lastSeq").and_then(integer);
                 let last = last.ok_or_else(|| StoreError::Failed("a chat has lost its last number".into()))?;
                 return Ok(last - i64::from(count) + 1);
             }
-            self.make_missing(TOTALS, Bson::ObjectId(id.0)).await?;
+            self.make_missing(TOTALS, Bson::from(id)).await?;
         }
         Err(contended("the numbers of a chat"))
     }
@@ -70,7 +70,7 @@ impl Mongo {
     }
 
     pub(super) async fn messages_in(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>> {
-        let mut filter = doc! { "streamId": id.0, "hiddenBy": Bson::Null };
+        let mut filter = doc! { "streamId": id, "hiddenBy": Bson::Null };
         let order = match range {
             ChatRange::Newest => -1,
             ChatRange::Before(seq) => {
@@ -106,7 +106,7 @@ impl Mongo {
     }
 
     pub(super) async fn hide_all_of(&self, id: StreamId, author: &UserId, by: &UserId) -> Result<u64> {
-        let shown = doc! { "streamId": id.0, "userId": { "$in": forms(author) }, "hiddenBy": Bson::Null };
+        let shown = doc! { "streamId": id, "userId": { "$in": forms(author) }, "hiddenBy": Bson::Null };
         let hide = doc! { "$set": { "hiddenBy": user(by) } };
         Ok(run(self.of(MESSAGES).update_many(shown, hide)).await?.modified_count)
     }
@@ -119,7 +119,7 @@ impl Mongo {
             counts.iter().map(|(emoji, count)| (format!("reactions.{}", escaped(emoji)), number(*count))).collect();
         for _ in 0..TRIES_MAX {
             let update = self.of(TOTALS);
-            let update = update.update_one(doc! { "_id": id.0 }, doc! { "$inc": add.clone() }).upsert(true);
+            let update = update.update_one(doc! { "_id": id }, doc! { "$inc": add.clone() }).upsert(true);
             match run(update).await {
                 Ok(_) => return Ok(()),
                 Err(fault) if fault.duplicate().is_some() => {}
@@ -135,7 +135,7 @@ impl Mongo {
         let authors = run(self.of(MESSAGES).distinct("userId", counted(id, totals.trimmed_to))).await?;
         let keys: Vec<_> = authors.iter().filter_map(read_user).map(|user| key(id, user.as_str())).collect();
         let known = run(self.of(CHATTERS).count_documents(doc! { "_id": { "$in": &keys } })).await?;
-        let noted = run(self.of(CHATTERS).count_documents(doc! { "streamId": id.0 })).await?;
+        let noted = run(self.of(CHATTERS).count_documents(doc! { "streamId": id })).await?;
         Ok(ChatTotals {
             messages: kept + totals.removed,
             chatters: noted + keys.len() as u64 - known.min(keys.len() as u64),
@@ -145,21 +145,21 @@ impl Mongo {
     }
 
     async fn kept_totals(&self, id: StreamId) -> Result<KeptTotals> {
-        let found = run(self.of(TOTALS).find_one(doc! { "_id": id.0 })).await?;
+        let found = run(self.of(TOTALS).find_one(doc! { "_id": id })).await?;
         Ok(found.as_ref().map(KeptTotals::read).unwrap_or_default())
     }
 
     pub(super) async fn trim(&self, id: StreamId, keep: usize) -> Result<u64> {
         let first_gone = self.of(MESSAGES);
         let first_gone = first_gone
-            .find_one(doc! { "streamId": id.0 })
+            .find_one(doc! { "streamId": id })
             .sort(doc! { "seq": -1 })
             .skip(keep as u64)
             .projection(doc! { "seq": 1 });
         let first_gone = run(first_gone).await?;
         let Some(up_to) = first_gone.and_then(|message| integer(message.get("seq")?)) else { return Ok(0) };
         self.count_as_removed(id, up_to).await?;
-        let gone = doc! { "streamId": id.0, "seq": { "$lte": up_to } };
+        let gone = doc! { "streamId": id, "seq": { "$lte": up_to } };
         let removed = within(UPKEEP_MAX, self.of(MESSAGES).delete_many(gone).into_future()).await?;
         Ok(removed.deleted_count)
     }
@@ -176,7 +176,7 @@ impl Mongo {
             let authors = run(self.of(MESSAGES).distinct("userId", gone.clone())).await?;
             self.note_chatters(id, authors.iter().filter_map(read_user)).await?;
             let count = run(self.of(MESSAGES).count_documents(gone)).await?;
-            let unchanged = doc! { "_id": id.0, "trimmedTo": before.map_or(Bson::Null, Bson::Int64) };
+            let unchanged = doc! { "_id": id, "trimmedTo": before.map_or(Bson::Null, Bson::Int64) };
             let update = doc! { "$set": { "trimmedTo": up_to }, "$inc": { "removed": number(count) } };
             match run(self.of(TOTALS).update_one(unchanged, update).upsert(before.is_none())).await {
                 Ok(done) if done.matched_count > 0 || done.upserted_id.is_some() => return Ok(()),
@@ -208,7 +208,7 @@ impl Mongo {
         let ended = collect(self.of(STREAMS).find(ended).projection(doc! { "_id": 1 })).await?;
         for stream in ended {
             if let Ok(id) = stream.get_object_id("_id") {
-                self.trim(StreamId(id), 0).await?;
+                self.trim(id.into(), 0).await?;
             }
         }
         Ok(())
@@ -220,7 +220,7 @@ impl Mongo {
         let before = self.kept_totals(id).await?.trimmed_to;
         let authors = run(self.of(MESSAGES).distinct("userId", counted(id, before))).await?;
         let noted = self.of(CHATTERS);
-        let noted = run(noted.distinct("userId", doc! { "streamId": id.0 })).await?;
+        let noted = run(noted.distinct("userId", doc! { "streamId": id })).await?;
         let mut users: Vec<_> = authors.iter().chain(&noted).filter_map(read_user).collect();
         users.sort();
         users.dedup();
@@ -230,7 +230,7 @@ impl Mongo {
     /// Makes the totals of a stream what they are elsewhere.
     pub(super) async fn replace_totals(&self, id: StreamId, totals: &ChatTotals, chatters: &[UserId]) -> Result<()> {
         let old = self.of(CHATTERS);
-        run(old.delete_many(doc! { "streamId": id.0 })).await?;
+        run(old.delete_many(doc! { "streamId": id })).await?;
         self.note_chatters(id, chatters.iter().cloned()).await?;
         let there = run(self.of(MESSAGES).count_documents(counted(id, None))).await?;
         let reactions: Document =
@@ -240,7 +240,7 @@ impl Mongo {
             "removed": number(totals.messages.saturating_sub(there)),
             "reactions": reactions,
         };
-        run(self.of(TOTALS).replace_one(doc! { "_id": id.0 }, replacement).upsert(true)).await?;
+        run(self.of(TOTALS).replace_one(doc! { "_id": id }, replacement).upsert(true)).await?;
         Ok(())
     }
 
@@ -333,19 +333,19 @@ pub(super) fn is_totals(document: &Document) -> bool {
 /// Whether a document says that somebody wrote in a chat.
 pub(super) fn is_chatter(document: &Document) -> bool {
     let expected =
-        || Some(chatter(StreamId(document.get_object_id("streamId").ok()?), &read_user(document.get("userId")?)?));
+        || Some(chatter(document.get_object_id("streamId").ok()?.into(), &read_user(document.get("userId")?)?));
     expected().is_some_and(|expected| expected == *document)
 }
 
 fn chatter(id: StreamId, author: &UserId) -> Document {
-    doc! { "_id": key(id, author.as_str()), "streamId": id.0, "userId": user(author) }
+    doc! { "_id": key(id, author.as_str()), "streamId": id, "userId": user(author) }
 }
 
 /// Messages that no total includes yet.
 fn counted(id: StreamId, trimmed_to: Option<i64>) -> Document {
     match trimmed_to {
-        Some(trimmed_to) => doc! { "streamId": id.0, "seq": { "$gt": trimmed_to } },
-        None => doc! { "streamId": id.0 },
+        Some(trimmed_to) => doc! { "streamId": id, "seq": { "$gt": trimmed_to } },
+        None => doc! { "streamId": id },
     }
 }
 

@@ -116,8 +116,7 @@ pub(super) fn read_report(found: &Document) -> Result<Report> {
 impl Mongo {
     pub(super) async fn file(&self, report: &Report) -> Result<Filed> {
         let (id, repeated) = self.write_open_report(report).await?;
-        let reporters =
-            run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id.0 })).await?.len();
+        let reporters = run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id })).await?.len();
         Ok(Filed { id, repeated, reporters: u32::try_from(reporters).unwrap_or(u32::MAX) })
     }
 
@@ -159,7 +158,7 @@ impl Mongo {
             filter.insert("status", status_name(status));
         }
         if let Some(stream) = stream {
-            filter.insert("streamId", stream.0);
+            filter.insert("streamId", stream);
         }
         if let Some(end) = after {
             filter.extend(page::after("createdAt", false, end.key, id_of(&end.id)));
@@ -267,7 +266,7 @@ impl Mongo {
         after: Option<&PageEnd>,
         limit: usize,
     ) -> Result<Vec<AuditEntry>> {
-        let mut filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream.0 });
+        let mut filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream });
         if let Some(end) = after {
             filter.extend(page::after("at", false, end.key, id_of(&end.id)));
         }

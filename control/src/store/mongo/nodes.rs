@@ -29,7 +29,7 @@ fn write(note: &Relayed) -> Result<Document> {
     Ok(doc! {
         "_id": &note.id,
         "node": &note.node,
-        "streamId": note.stream_id.0,
+        "streamId": note.stream_id,
         "at": date(note.at),
         "note": written,
         "expiresAt": expires_at(note.at, RELAYED_KEPT),
@@ -41,7 +41,7 @@ fn read(document: &Document) -> Result<Relayed> {
         Some(Relayed {
             id: text(document, "_id")?,
             node: text(document, "node")?,
-            stream_id: document.get_object_id("streamId").map(StreamId).ok()?,
+            stream_id: document.get_object_id("streamId").map(StreamId::from).ok()?,
             at: time(document, "at")?,
             note: serde_json::from_str(document.get_str("note").ok()?).ok()?,
         })

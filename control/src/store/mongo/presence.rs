@@ -167,7 +167,7 @@ impl Mongo {
     async fn count(&self, id: StreamId) -> Result<Counts> {
         let is_open = doc! { "$cond": [{ "$eq": [{ "$type": "$leftAt" }, "missing"] }, 1, 0] };
         let groups = collect(self.of(PRESENCE).aggregate([
-            doc! { "$match": { "streamId": id.0, "counts": true } },
+            doc! { "$match": { "streamId": id, "counts": true } },
             doc! { "$group": { "_id": "$userId", "open": { "$max": is_open } } },
             doc! { "$group": { "_id": Bson::Null, "unique": { "$sum": 1 }, "viewers": { "$sum": "$open" } } },
         ]))
@@ -190,20 +190,20 @@ impl Mongo {
     }
 
     pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {
-        let open = doc! { "streamId": id.0, "leftAt": Bson::Null };
+        let open = doc! { "streamId": id, "leftAt": Bson::Null };
         let found = collect(self.of(PRESENCE).find(open).sort(joining())).await?;
         Ok(found.iter().filter_map(|session| page::one(PRESENCE, session, record)).collect())
     }
 
     pub(super) async fn has_open_session(&self, id: StreamId, of: &UserId) -> Result<bool> {
-        let open = doc! { "streamId": id.0, "counts": true, "userId": user(of), "leftAt": Bson::Null };
+        let open = doc! { "streamId": id, "counts": true, "userId": user(of), "leftAt": Bson::Null };
         Ok(run(self.of(PRESENCE).find_one(open)).await?.is_some())
     }
 
     pub(super) async fn all_sessions(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
         let find = |limit| {
             let sessions = self.of(PRESENCE);
-            async move { collect(sessions.find(doc! { "streamId": id.0 }).sort(joining()).limit(limit)).await }
+            async move { collect(sessions.find(doc! { "streamId": id }).sort(joining()).limit(limit)).await }
         };
         page::readable(PRESENCE, limit, find, record).await
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
-use crate::store::stream::UserId;
+use crate::store::stream::{StreamId, UserId};
 use crate::store::{Result, StoreError};
 
 const TIMES: [&str; 9] =
@@ -42,6 +42,24 @@ pub(super) fn record<T: DeserializeOwned>(document: &Document) -> Result<T> {
         let id = document.get("_id").map_or_else(|| "?".into(), Bson::to_string);
         StoreError::Failed(format!("the document {id} cannot be read: {error}"))
     })
+}
+
+impl From<ObjectId> for StreamId {
+    fn from(id: ObjectId) -> Self {
+        StreamId::from_bytes(id.bytes())
+    }
+}
+
+impl From<StreamId> for ObjectId {
+    fn from(id: StreamId) -> Self {
+        ObjectId::from_bytes(id.bytes())
+    }
+}
+
+impl From<StreamId> for Bson {
+    fn from(id: StreamId) -> Self {
+        Bson::ObjectId(id.into())
+    }
 }
 
 /// A user's id as it is written.

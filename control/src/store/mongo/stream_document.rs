@@ -3,6 +3,7 @@
 //! Documents that another application wrote are read with defaults for what they lack. Who is blocked is said by
 //! `blockedUserIds`, which that application knows; `blocks` has the details.
 
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::record::{date, document, read_user, record, user};
@@ -25,7 +26,7 @@ pub(super) fn room(id: StreamId, name: &str) -> String {
 /// [`StoreError::Failed`] if a part of it has no form as a document.
 pub(super) fn write(stream: &Stream) -> Result<Document> {
     let mut fields = doc! {
-        "_id": stream.id.0,
+        "_id": stream.id,
         "ownerId": user(&stream.owner_id),
         "ownerProfile": document(&stream.owner_profile)?,
         "roomName": room(stream.id, &stream.room_name),
@@ -94,7 +95,7 @@ fn visibility(visibility: Visibility) -> &'static str {
 /// # Errors
 /// [`StoreError::Failed`] if it has no id, no owner, or no room.
 pub(super) fn read(document: &Document) -> Result<Stream> {
-    let Ok(id) = document.get_object_id("_id").map(StreamId) else {
+    let Ok(id) = document.get_object_id("_id").map(StreamId::from) else {
         return Err(StoreError::Failed("a stream's _id is no ObjectId".into()));
     };
     let Some(owner_id) = document.get("ownerId").and_then(read_user) else {
@@ -177,7 +178,7 @@ fn state(document: &Document) -> StreamState {
 
 /// When the id was made, to the second.
 fn born(id: StreamId) -> Timestamp {
-    Timestamp::from_millis(id.0.timestamp().timestamp_millis())
+    Timestamp::from_millis(ObjectId::from(id).timestamp().timestamp_millis())
 }
 
 fn sorted<T, K: Ord>(mut records: Vec<T>, key: impl FnMut(&T) -> K) -> Vec<T> {
@@ -255,7 +256,6 @@ pub(super) fn in_states(states: &[StreamState]) -> Document {
 #[cfg(test)]
 mod tests {
     use mongodb::bson::DateTime;
-    use mongodb::bson::oid::ObjectId;
 
     use super::*;
 
@@ -296,7 +296,7 @@ mod tests {
         let stream = read(&document).expect("it has all that is needed");
 
         let at = |seconds: i64| Timestamp::from_millis(1_767_323_000_000 + seconds * 1000);
-        assert_eq!((stream.id.0, stream.owner_id.as_str()), (id, owner.to_hex().as_str()));
+        assert_eq!((ObjectId::from(stream.id), stream.owner_id.as_str()), (id, owner.to_hex().as_str()));
         assert_eq!((stream.room_name.as_str(), stream.title.as_deref()), ("live_x_1", Some("My Stream")));
         assert_eq!(stream.cover_url.as_deref(), Some("https://a.example/c.png"));
         assert_eq!((stream.started_at, stream.ended_at), (Some(at(2)), Some(at(9))));
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_stream_without_a_room_has_a_name_of_its_own_in_the_database_only() {
         let id = StreamId::generate();
-        let written = doc! { "_id": id.0, "ownerId": "u", "roomName": room(id, "") };
+        let written = doc! { "_id": id, "ownerId": "u", "roomName": room(id, "") };
 
         assert_eq!(read(&written).expect("it has an owner").room_name, "");
         assert_ne!(room(id, ""), room(StreamId::generate(), ""));

@@ -100,7 +100,7 @@ impl Mongo {
     async fn check_other_form(&self, stream: &Stream) -> std::result::Result<(), CreateError> {
         let Some(other) = forms(&stream.owner_id).into_iter().nth(1) else { return Ok(()) };
         let mut live = is_live();
-        live.extend(doc! { "ownerId": other, "_id": { "$ne": stream.id.0 } });
+        live.extend(doc! { "ownerId": other, "_id": { "$ne": stream.id } });
         match run(self.of(STREAMS).find_one(live)).await.map_err(StoreError::from)? {
             Some(_) => Err(CreateError::OwnerAlreadyLive),
             None => Ok(()),
@@ -122,7 +122,7 @@ impl Mongo {
     }
 
     pub(super) async fn stream_by_id(&self, id: StreamId) -> Result<Option<Stream>> {
-        self.find_stream(doc! { "_id": id.0 }).await
+        self.find_stream(doc! { "_id": id }).await
     }
 
     /// The stream that an operation is about.
@@ -265,7 +265,7 @@ impl Mongo {
         condition: Document,
         update: impl Into<UpdateModifications>,
     ) -> std::result::Result<Option<Stream>, Fault> {
-        let filter = doc! { "_id": id.0, "$and": [condition, is_stream()] };
+        let filter = doc! { "_id": id, "$and": [condition, is_stream()] };
         let streams = self.of(STREAMS);
         let write = streams.find_one_and_update(filter, update).return_document(ReturnDocument::After);
         Ok(run(write).await?.as_ref().and_then(readable))

@@ -141,7 +141,7 @@ impl Mongo {
         let all = kept.iter().chain(&with_messages);
         let ids: std::collections::BTreeSet<_> = all.filter_map(|found| found.get_object_id("_id").ok()).collect();
         let mut page = Vec::new();
-        for id in ids.into_iter().map(StreamId).take(limit) {
+        for id in ids.into_iter().map(StreamId::from).take(limit) {
             let totals = StreamTotals::new(id, self.totals(id).await?, self.chatters(id).await?);
             page.push(exported(id.to_string(), &totals)?);
         }
