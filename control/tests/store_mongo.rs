@@ -18,7 +18,10 @@ use control::store::stream::{
     Block, Edit, EndReason, Outcome, OwnerProfile, PageEnd, StartScheduled, Stream, StreamFilter, StreamId,
     StreamOrder, StreamState, Transition, UserId,
 };
-use control::store::{CreateError, Store, StoreError, unreadable};
+use control::store::{
+    ChatStore as _, CreateError, ModerationStore as _, PresenceStore as _, Store as _, StoreError, StreamStore as _,
+    unreadable,
+};
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};
 use mongodb::bson::oid::ObjectId;

@@ -57,6 +57,7 @@ impl Unwritten {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::store::ModerationStore as _;
     use crate::store::embedded::Embedded;
     use crate::store::stream::StreamId;
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{StreamId, UserId};
+use super::error::Result;
+use super::stream::{Outcome, StreamId, UserId};
 use crate::clock::Timestamp;
 
 /// Who writes in a chat.
@@ -135,4 +137,45 @@ pub struct Relayed {
     pub stream_id: StreamId,
     pub at: Timestamp,
     pub note: ChatNote,
+}
+
+/// Messages of chats, and what of a chat stands in its stream.
+///
+/// See [`Store`](super::Store) for what holds of all operations.
+#[async_trait]
+pub trait ChatStore: Send + Sync + 'static {
+    /// Reserves `count` numbers for messages of a stream; the first of them. No two calls get the same. The numbers are
+    /// above `at_least` as well.
+    async fn chat_reserve(&self, id: StreamId, count: u32, at_least: i64) -> Result<i64>;
+
+    /// Stores messages and adds to the totals. A message whose id is there already is left as it is and counts once.
+    async fn chat_append(&self, messages: &[StoredMessage]) -> Result<()>;
+
+    /// At most `limit` messages that are not hidden, rising.
+    async fn chat_messages(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>>;
+
+    /// Also hidden ones.
+    async fn chat_message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>>;
+
+    /// False: it was hidden already. [`StoreError::NotFound`] if there is no such message.
+    async fn chat_hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool>;
+
+    /// Hides all messages of a user; how many.
+    async fn chat_hide_user(&self, id: StreamId, user: &UserId, by: &UserId) -> Result<u64>;
+
+    async fn chat_add_reactions(&self, id: StreamId, counts: &BTreeMap<String, u64>) -> Result<()>;
+
+    async fn chat_totals(&self, id: StreamId) -> Result<ChatTotals>;
+
+    /// Keeps the newest `keep` messages of a stream, hidden ones included; how many are gone. The totals stay.
+    async fn chat_trim(&self, id: StreamId, keep: usize) -> Result<u64>;
+
+    async fn set_chat_settings(&self, id: StreamId, settings: &ChatSettings, at: Timestamp) -> Result<Outcome>;
+
+    /// Replaces the mute of the same user.
+    async fn mute(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome>;
+
+    async fn unmute(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+
+    async fn pin(&self, id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome>;
 }

@@ -14,4 +14,4 @@ pub enum StoreError {
     Failed(String),
 }
 
-pub type Result<T> = std::result::Result<T, StoreError>;
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

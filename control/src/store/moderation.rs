@@ -1,8 +1,10 @@
 //! Bans, reports and the audit log as they are kept (stream API, sections 2 and 7).
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::stream::{StreamId, UserId};
+use super::error::Result;
+use super::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::clock::Timestamp;
 
 /// A user kept from the whole service.
@@ -104,4 +106,66 @@ pub struct AuditEntry {
     pub details: serde_json::Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+}
+
+/// Blocks, bans, reports and the audit log.
+///
+/// See [`Store`](super::Store) for what holds of all operations.
+#[async_trait]
+pub trait ModerationStore: Send + Sync + 'static {
+    /// Unchanged if the user is blocked already: the first entry stays.
+    async fn block(&self, id: StreamId, block: &Block) -> Result<Outcome>;
+
+    async fn unblock(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+
+    /// False: it was there.
+    async fn owner_block(&self, owner: &UserId, block: &Block) -> Result<bool>;
+
+    async fn owner_unblock(&self, owner: &UserId, user: &UserId) -> Result<bool>;
+
+    /// Sorted by user, at most `limit`.
+    async fn owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>>;
+
+    async fn set_ban(&self, ban: &Ban) -> Result<()>;
+
+    /// False: there was none, or it was lifted.
+    async fn lift_ban(&self, user: &UserId, at: Timestamp) -> Result<bool>;
+
+    /// Also one that no longer holds.
+    async fn ban(&self, user: &UserId) -> Result<Option<Ban>>;
+
+    /// Bans set or lifted at or after that time.
+    async fn bans_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>>;
+
+    async fn file_report(&self, report: &Report) -> Result<Filed>;
+
+    /// The id of the open report of the same reporter for the same target, if there is one.
+    async fn open_report(&self, like: &Report) -> Result<Option<String>>;
+
+    /// Newest first.
+    async fn reports(
+        &self,
+        status: Option<ReportStatus>,
+        stream: Option<StreamId>,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Report>>;
+
+    /// Without `note`, the note stays. `by` is kept while the report is resolved. A report that has this status and note
+    /// stays as it is, with its `updated_at`; so does one that is to be opened again while the reporter has another open
+    /// one for the same target.
+    async fn update_report(
+        &self,
+        id: &str,
+        status: ReportStatus,
+        note: Option<&str>,
+        by: &UserId,
+        at: Timestamp,
+    ) -> Result<Report>;
+
+    /// An entry that is there already is left as it is.
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;
+
+    /// Newest first.
+    async fn audit(&self, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>>;
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+
+use super::error::Result;
 use super::stream::UserId;
 use crate::clock::Timestamp;
 
@@ -41,4 +44,30 @@ pub enum Taken {
     Refused {
         until: Timestamp,
     },
+}
+
+/// What is known of requests for a while: idempotency keys, limits, webhooks.
+///
+/// See [`Store`](super::Store) for what holds of all operations.
+#[async_trait]
+pub trait RequestStore: Send + Sync + 'static {
+    /// Whether an event was noted as handled within the last day.
+    async fn webhook_handled(&self, event_id: &str, now: Timestamp) -> Result<bool>;
+
+    async fn note_webhook(&self, event_id: &str, at: Timestamp) -> Result<()>;
+
+    /// `body` is a digest of the request. A claim that was never finished is given anew after a minute.
+    async fn idempotency_claim(&self, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed>;
+
+    async fn idempotency_finish(&self, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()>;
+
+    /// The request failed: the next one with this key is carried out.
+    async fn idempotency_release(&self, key: &IdempotencyKey) -> Result<()>;
+
+    /// Takes one of `max` units within the last `window` (a sliding log of at most `max` times). A unit taken at `t` is
+    /// free again at `t + window`.
+    async fn limit_take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken>;
+
+    /// Gives one unit taken at `taken` back, even if several were.
+    async fn limit_give_back(&self, key: &str, taken: Timestamp) -> Result<()>;
 }

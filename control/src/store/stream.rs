@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::chat::{ChatMessage, ChatSettings, Mute};
-use super::error::StoreError;
+use super::error::{Result, StoreError};
 use crate::clock::Timestamp;
 
 /// A stream's id, of the form of MongoDB's ObjectIds: seconds since 1970, five bytes of the process, a count. On the wire
@@ -406,6 +407,57 @@ pub enum StreamOrder {
     StartedLast,
     /// `scheduledFor`, soonest first; streams without one are left out.
     SoonestFirst,
+}
+
+/// Streams: each change is one conditional write.
+///
+/// See [`Store`](super::Store) for what holds of all operations.
+#[async_trait]
+pub trait StreamStore: Send + Sync + 'static {
+    /// Inserts as given. A live stream competes for its owner, any with a room name for that name. Nothing happens if
+    /// the id is there: that is a repeat.
+    async fn create(&self, stream: &Stream) -> Result<(), CreateError>;
+
+    async fn stream(&self, id: StreamId) -> Result<Option<Stream>>;
+
+    async fn stream_of_room(&self, room_name: &str) -> Result<Option<Stream>>;
+
+    async fn live_stream_of(&self, owner: &UserId) -> Result<Option<Stream>>;
+
+    /// The stream of `owner` that ended last, whatever the reason but `never_started`: for the cool-down.
+    async fn last_ended_of(&self, owner: &UserId) -> Result<Option<Stream>>;
+
+    /// A page of at most `limit` streams after `after`.
+    async fn streams(
+        &self,
+        filter: &StreamFilter,
+        order: StreamOrder,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Stream>>;
+
+    /// Scheduled streams of `owner` that are still to come.
+    async fn count_scheduled(&self, owner: &UserId) -> Result<u32>;
+
+    /// Streams with `updatedAt` at or after that time, oldest change first, at most `limit`. How a node hears of what
+    /// others changed.
+    async fn streams_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Stream>>;
+
+    /// Sets state, `stateSince`, `updatedAt`; at the end also `endedAt`, `endReason` and `viewers = 0`. Unchanged if
+    /// the state is final, whatever `from` says, or is the wanted one already.
+    async fn transition(&self, id: StreamId, transition: &Transition) -> Result<Outcome>;
+
+    /// `scheduled` → `starting`, with what a start adds; `at` becomes `startedAt`.
+    async fn start_scheduled(&self, id: StreamId, start: &StartScheduled) -> Result<Stream, CreateError>;
+
+    /// Notes the SFU's id of the room of a live stream. Another one replaces it: an SFU that started again made the
+    /// room anew. Unchanged if it is noted already or the stream is not live.
+    async fn note_room(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome>;
+
+    /// Changes what is shown, in one of the states `from`.
+    async fn edit(&self, id: StreamId, edit: &Edit, from: &[StreamState], at: Timestamp) -> Result<Outcome>;
+
+    async fn set_flagged(&self, id: StreamId, at: Timestamp) -> Result<Outcome>;
 }
 
 #[cfg(test)]

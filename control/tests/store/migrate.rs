@@ -10,7 +10,7 @@ use control::migrate::{self, Bookmark, BookmarkError};
 use control::store::directory;
 use control::store::embedded::{self, Embedded};
 use control::store::mongo::Mongo;
-use control::store::{COLLECTIONS, SharedStore, Store};
+use control::store::{COLLECTIONS, NodeStore as _, SharedStore};
 use tokio_util::sync::CancellationToken;
 
 use super::fixture::*;

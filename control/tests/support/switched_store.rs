@@ -15,7 +15,8 @@ use control::store::stream::{
     Transition, UserId,
 };
 use control::store::{
-    Claimed, CreateError, Exported, IdempotencyKey, NodeSign, Result, SharedStore, Store, StoreError, Taken,
+    ChatStore, Claimed, CreateError, Exported, IdempotencyKey, ModerationStore, NodeSign, NodeStore, PresenceStore,
+    RequestStore, Result, SharedStore, Store, StoreError, StreamStore, Taken,
 };
 
 /// Operations that write nothing.
@@ -107,21 +108,19 @@ impl Switched {
 
 /// Each operation once more, as it is in the trait.
 macro_rules! pass_on {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)*) => {
+    ($trait:ident { $($name:ident($($arg:ident: $type:ty),*) -> $result:ty;)* } $($rest:tt)*) => {
         #[async_trait]
-        impl Store for Switched {
+        impl $trait for Switched {
             $(async fn $name(&self, $($arg: $type),*) -> $result {
                 self.there(stringify!($name)).await?.$name($($arg),*).await
             })*
 
-            fn is_shared(&self) -> bool {
-                self.shared
-            }
+            $($rest)*
         }
     };
 }
 
-pass_on! {
+pass_on! { StreamStore {
     create(stream: &Stream) -> std::result::Result<(), CreateError>;
     stream(id: StreamId) -> Result<Option<Stream>>;
     stream_of_room(room_name: &str) -> Result<Option<Stream>>;
@@ -135,18 +134,17 @@ pass_on! {
     note_room(id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome>;
     edit(id: StreamId, edit: &Edit, from: &[StreamState], at: Timestamp) -> Result<Outcome>;
     set_flagged(id: StreamId, at: Timestamp) -> Result<Outcome>;
-    block(id: StreamId, block: &Block) -> Result<Outcome>;
-    unblock(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
-    owner_block(owner: &UserId, block: &Block) -> Result<bool>;
-    owner_unblock(owner: &UserId, user: &UserId) -> Result<bool>;
-    owner_blocks(owner: &UserId, limit: usize) -> Result<Vec<Block>>;
+} }
+
+pass_on! { PresenceStore {
     presence_join(id: StreamId, session: &Presence) -> Result<PresenceChange>;
     presence_leave(id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange>;
     presence_open(id: StreamId) -> Result<Vec<Presence>>;
     presence_of(id: StreamId, user: &UserId) -> Result<bool>;
     presence_all(id: StreamId, limit: usize) -> Result<Vec<Presence>>;
-    webhook_handled(event_id: &str, now: Timestamp) -> Result<bool>;
-    note_webhook(event_id: &str, at: Timestamp) -> Result<()>;
+} }
+
+pass_on! { ChatStore {
     chat_reserve(id: StreamId, count: u32, at_least: i64) -> Result<i64>;
     chat_append(messages: &[StoredMessage]) -> Result<()>;
     chat_messages(id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>>;
@@ -160,9 +158,14 @@ pass_on! {
     mute(id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome>;
     unmute(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
     pin(id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome>;
-    relay(notes: &[Relayed]) -> Result<()>;
-    relayed_since(since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>>;
-    announce_node(node: &str, now: Timestamp) -> Result<Vec<NodeSign>>;
+} }
+
+pass_on! { ModerationStore {
+    block(id: StreamId, block: &Block) -> Result<Outcome>;
+    unblock(id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome>;
+    owner_block(owner: &UserId, block: &Block) -> Result<bool>;
+    owner_unblock(owner: &UserId, user: &UserId) -> Result<bool>;
+    owner_blocks(owner: &UserId, limit: usize) -> Result<Vec<Block>>;
     set_ban(ban: &Ban) -> Result<()>;
     lift_ban(user: &UserId, at: Timestamp) -> Result<bool>;
     ban(user: &UserId) -> Result<Option<Ban>>;
@@ -173,13 +176,31 @@ pass_on! {
     update_report(id: &str, status: ReportStatus, note: Option<&str>, by: &UserId, at: Timestamp) -> Result<Report>;
     append_audit(entry: &AuditEntry) -> Result<()>;
     audit(stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>>;
+} }
+
+pass_on! { RequestStore {
+    webhook_handled(event_id: &str, now: Timestamp) -> Result<bool>;
+    note_webhook(event_id: &str, at: Timestamp) -> Result<()>;
     idempotency_claim(key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed>;
     idempotency_finish(key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()>;
     idempotency_release(key: &IdempotencyKey) -> Result<()>;
     limit_take(key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken>;
     limit_give_back(key: &str, taken: Timestamp) -> Result<()>;
+} }
+
+pass_on! { NodeStore {
+    relay(notes: &[Relayed]) -> Result<()>;
+    relayed_since(since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>>;
+    announce_node(node: &str, now: Timestamp) -> Result<Vec<NodeSign>>;
+}
+    fn is_shared(&self) -> bool {
+        self.shared
+    }
+}
+
+pass_on! { Store {
     ping() -> Result<()>;
     expire(now: Timestamp, chat_retention: Duration) -> Result<()>;
     export(collection: &str, after: Option<&str>, limit: usize) -> Result<Vec<Exported>>;
     import(collection: &str, documents: &[Exported]) -> Result<()>;
-}
+} }

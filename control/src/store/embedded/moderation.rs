@@ -1,14 +1,16 @@
 //! Bans, reports and the audit log.
 
+use async_trait::async_trait;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
+use super::Embedded;
 use super::list::list;
 use super::row;
 use super::streams::change;
 use super::value::{Json, Word, violated};
 use crate::clock::Timestamp;
-use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus};
 use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
@@ -17,26 +19,192 @@ pub const REPORT_COLUMNS: &str = "id, stream_id, reporter, reason, details, mess
      resolved_by, created_at, updated_at";
 pub const AUDIT_COLUMNS: &str = "id, at, actor, action, stream_id, target, details, request_id";
 
+#[async_trait]
+impl ModerationStore for Embedded {
+    async fn block(&self, id: StreamId, block: &Block) -> Result<Outcome> {
+        let block = block.clone();
+        self.write(move |connection| {
+            let at = block.blocked_at;
+            change(connection, id, at, |stream| {
+                if let Err(place) = stream.blocks.binary_search_by(|other| other.user_id.cmp(&block.user_id)) {
+                    stream.blocks.insert(place, block);
+                }
+            })
+        })
+        .await
+    }
+
+    async fn unblock(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+        let user = user.clone();
+        self.write(move |connection| {
+            change(connection, id, at, |stream| stream.blocks.retain(|block| block.user_id != user))
+        })
+        .await
+    }
+
+    async fn owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
+        let (owner, block) = (owner.clone(), block.clone());
+        self.write(move |c| owner_block(c, &owner, &block)).await
+    }
+
+    async fn owner_unblock(&self, owner: &UserId, user: &UserId) -> Result<bool> {
+        let (owner, user) = (owner.clone(), user.clone());
+        self.write(move |c| owner_unblock(c, &owner, &user)).await
+    }
+
+    async fn owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
+        let owner = owner.clone();
+        self.read(move |connection| {
+            let sql = "SELECT user_id, blocked_at, by, reason FROM owner_blocks WHERE owner_id = ?1 ORDER BY \
+                       user_id LIMIT ?2";
+            list(connection, "owner_blocks", sql, &[&owner], limit, row::block)
+        })
+        .await
+    }
+
+    async fn set_ban(&self, ban: &Ban) -> Result<()> {
+        let ban = ban.clone();
+        self.write(move |c| set_ban(c, &ban)).await
+    }
+
+    async fn lift_ban(&self, user: &UserId, at: Timestamp) -> Result<bool> {
+        let user = user.clone();
+        self.write(move |connection| {
+            let sql = "UPDATE bans SET lifted_at = ?2 WHERE user_id = ?1 AND lifted_at IS NULL";
+            Ok(connection.prepare_cached(sql)?.execute(params![user, at])? > 0)
+        })
+        .await
+    }
+
+    async fn ban(&self, user: &UserId) -> Result<Option<Ban>> {
+        let user = user.clone();
+        self.read(move |connection| {
+            let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE user_id = ?1");
+            Ok(connection.prepare_cached(&sql)?.query_row([user], read_ban).optional()?)
+        })
+        .await
+    }
+
+    async fn bans_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
+        self.read(move |connection| {
+            let sql =
+                format!("SELECT {BAN_COLUMNS} FROM bans WHERE changed_at >= ?1 ORDER BY changed_at, user_id LIMIT ?2");
+            list(connection, "bans", &sql, &[&since], limit, read_ban)
+        })
+        .await
+    }
+
+    async fn file_report(&self, report: &Report) -> Result<Filed> {
+        let report = report.clone();
+        self.write(move |connection| {
+            let known = open_report(connection, &report)?;
+            let repeated = known.is_some();
+            if !repeated {
+                write_report(connection, &report)?;
+            }
+            let reporters = "SELECT count(DISTINCT reporter) FROM reports WHERE stream_id = ?1";
+            let reporters = connection.prepare_cached(reporters)?.query_row([report.stream_id], |row| row.get(0))?;
+            Ok(Filed { id: known.unwrap_or_else(|| report.id.clone()), repeated, reporters })
+        })
+        .await
+    }
+
+    async fn open_report(&self, like: &Report) -> Result<Option<String>> {
+        let like = like.clone();
+        self.read(move |c| open_report(c, &like)).await
+    }
+
+    async fn reports(
+        &self,
+        status: Option<ReportStatus>,
+        stream: Option<StreamId>,
+        after: Option<&PageEnd>,
+        limit: usize,
+    ) -> Result<Vec<Report>> {
+        let after = after.cloned();
+        self.read(move |connection| {
+            let after = after.as_ref();
+
+            let status = status.map(Word);
+            let mut page = Page::new("created_at", after);
+            if let Some(status) = &status {
+                page.only("status", status);
+            }
+            if let Some(stream) = &stream {
+                page.only("stream_id", stream);
+            }
+            page.read(connection, "reports", REPORT_COLUMNS, limit, read_report)
+        })
+        .await
+    }
+
+    async fn update_report(
+        &self,
+        id: &str,
+        status: ReportStatus,
+        note: Option<&str>,
+        by: &UserId,
+        at: Timestamp,
+    ) -> Result<Report> {
+        let (id, note, by) = (id.to_owned(), note.map(str::to_owned), by.clone());
+        self.write(move |connection| {
+            let sql = format!("SELECT {REPORT_COLUMNS} FROM reports WHERE id = ?1");
+            let found = connection.prepare_cached(&sql)?.query_row([id], read_report).optional()?;
+            let before = found.ok_or(StoreError::NotFound)?;
+            if before.says(status, note.as_deref()) {
+                return Ok(before);
+            }
+            let mut report = before.clone();
+            report.status = status;
+            report.note = note.or(report.note);
+            report.resolved_by = match status {
+                ReportStatus::Open => None,
+                ReportStatus::Resolved => Some(by.clone()),
+            };
+            report.updated_at = at;
+            match write_report(connection, &report) {
+                Ok(()) => Ok(report),
+                // The reporter has another open one for the same target by now.
+                Err(error) if violated(&error).is_some() => Ok(before),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()> {
+        let entry = entry.clone();
+        self.write(move |connection| write_audit(connection, &entry, "INSERT OR IGNORE")).await
+    }
+
+    async fn audit(&self, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>> {
+        let after = after.cloned();
+        self.read(move |connection| {
+            let after = after.as_ref();
+
+            let mut page = Page::new("at", after);
+            if let Some(stream) = &stream {
+                page.only("stream_id", stream);
+            }
+            page.read(connection, "audit", AUDIT_COLUMNS, limit, read_audit)
+        })
+        .await
+    }
+}
+
+fn open_report(connection: &Connection, like: &Report) -> Result<Option<String>> {
+    let open = "SELECT id FROM reports WHERE stream_id = ?1 AND reporter = ?2 \
+                AND coalesce(message_id, '') = coalesce(?3, '') AND coalesce(user_id, '') = coalesce(?4, '') \
+                AND status = 'open'";
+    let values = params![like.stream_id, like.reporter, like.message_id, like.user_id];
+    Ok(connection.prepare_cached(open)?.query_row(values, |row| row.get(0)).optional()?)
+}
+
 pub fn set_ban(connection: &Connection, ban: &Ban) -> Result<()> {
     let sql = format!("INSERT OR REPLACE INTO bans ({BAN_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
     let values = params![ban.user_id, ban.reason, ban.until, ban.by, ban.at, ban.lifted_at];
     connection.prepare_cached(&sql)?.execute(values)?;
     Ok(())
-}
-
-pub fn lift_ban(connection: &Connection, user: &UserId, at: Timestamp) -> Result<bool> {
-    let sql = "UPDATE bans SET lifted_at = ?2 WHERE user_id = ?1 AND lifted_at IS NULL";
-    Ok(connection.prepare_cached(sql)?.execute(params![user, at])? > 0)
-}
-
-pub fn ban(connection: &Connection, user: &UserId) -> Result<Option<Ban>> {
-    let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE user_id = ?1");
-    Ok(connection.prepare_cached(&sql)?.query_row([user], read_ban).optional()?)
-}
-
-pub fn bans_changed_since(connection: &Connection, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
-    let sql = format!("SELECT {BAN_COLUMNS} FROM bans WHERE changed_at >= ?1 ORDER BY changed_at, user_id LIMIT ?2");
-    list(connection, "bans", &sql, &[&since], limit, read_ban)
 }
 
 pub fn read_ban(row: &Row<'_>) -> rusqlite::Result<Ban> {
@@ -48,25 +216,6 @@ pub fn read_ban(row: &Row<'_>) -> rusqlite::Result<Ban> {
         at: row.get("at")?,
         lifted_at: row.get("lifted_at")?,
     })
-}
-
-pub fn open_report(connection: &Connection, like: &Report) -> Result<Option<String>> {
-    let open = "SELECT id FROM reports WHERE stream_id = ?1 AND reporter = ?2 \
-                AND coalesce(message_id, '') = coalesce(?3, '') AND coalesce(user_id, '') = coalesce(?4, '') \
-                AND status = 'open'";
-    let values = params![like.stream_id, like.reporter, like.message_id, like.user_id];
-    Ok(connection.prepare_cached(open)?.query_row(values, |row| row.get(0)).optional()?)
-}
-
-pub fn file_report(connection: &Connection, report: &Report) -> Result<Filed> {
-    let known = open_report(connection, report)?;
-    let repeated = known.is_some();
-    if !repeated {
-        write_report(connection, report)?;
-    }
-    let reporters = "SELECT count(DISTINCT reporter) FROM reports WHERE stream_id = ?1";
-    let reporters = connection.prepare_cached(reporters)?.query_row([report.stream_id], |row| row.get(0))?;
-    Ok(Filed { id: known.unwrap_or_else(|| report.id.clone()), repeated, reporters })
 }
 
 /// Puts a report in the place of the one with its id, if there is one.
@@ -96,54 +245,6 @@ pub fn write_report(connection: &Connection, report: &Report) -> rusqlite::Resul
     Ok(())
 }
 
-pub fn update_report(
-    connection: &Connection,
-    id: &str,
-    status: ReportStatus,
-    note: Option<String>,
-    by: &UserId,
-    at: Timestamp,
-) -> Result<Report> {
-    let sql = format!("SELECT {REPORT_COLUMNS} FROM reports WHERE id = ?1");
-    let found = connection.prepare_cached(&sql)?.query_row([id], read_report).optional()?;
-    let before = found.ok_or(StoreError::NotFound)?;
-    if before.says(status, note.as_deref()) {
-        return Ok(before);
-    }
-    let mut report = before.clone();
-    report.status = status;
-    report.note = note.or(report.note);
-    report.resolved_by = match status {
-        ReportStatus::Open => None,
-        ReportStatus::Resolved => Some(by.clone()),
-    };
-    report.updated_at = at;
-    match write_report(connection, &report) {
-        Ok(()) => Ok(report),
-        // The reporter has another open one for the same target by now.
-        Err(error) if violated(&error).is_some() => Ok(before),
-        Err(error) => Err(error.into()),
-    }
-}
-
-pub fn reports(
-    connection: &Connection,
-    status: Option<ReportStatus>,
-    stream: Option<StreamId>,
-    after: Option<&PageEnd>,
-    limit: usize,
-) -> Result<Vec<Report>> {
-    let status = status.map(Word);
-    let mut page = Page::new("created_at", after);
-    if let Some(status) = &status {
-        page.only("status", status);
-    }
-    if let Some(stream) = &stream {
-        page.only("stream_id", stream);
-    }
-    page.read(connection, "reports", REPORT_COLUMNS, limit, read_report)
-}
-
 pub fn read_report(row: &Row<'_>) -> rusqlite::Result<Report> {
     Ok(Report {
         id: row.get("id")?,
@@ -161,11 +262,6 @@ pub fn read_report(row: &Row<'_>) -> rusqlite::Result<Report> {
     })
 }
 
-/// An entry that is there already is left as it is.
-pub fn append_audit(connection: &Connection, entry: &AuditEntry) -> Result<()> {
-    write_audit(connection, entry, "INSERT OR IGNORE")
-}
-
 pub fn write_audit(connection: &Connection, entry: &AuditEntry, insert: &str) -> Result<()> {
     let sql = format!("{insert} INTO audit ({AUDIT_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
     let values = params![
@@ -180,19 +276,6 @@ pub fn write_audit(connection: &Connection, entry: &AuditEntry, insert: &str) ->
     ];
     connection.prepare_cached(&sql)?.execute(values)?;
     Ok(())
-}
-
-pub fn audit(
-    connection: &Connection,
-    stream: Option<StreamId>,
-    after: Option<&PageEnd>,
-    limit: usize,
-) -> Result<Vec<AuditEntry>> {
-    let mut page = Page::new("at", after);
-    if let Some(stream) = &stream {
-        page.only("stream_id", stream);
-    }
-    page.read(connection, "audit", AUDIT_COLUMNS, limit, read_audit)
 }
 
 pub fn read_audit(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
@@ -246,19 +329,6 @@ impl<'a> Page<'a> {
     }
 }
 
-pub fn block(connection: &Connection, id: StreamId, block: Block) -> Result<Outcome> {
-    let at = block.blocked_at;
-    change(connection, id, at, |stream| {
-        if let Err(place) = stream.blocks.binary_search_by(|other| other.user_id.cmp(&block.user_id)) {
-            stream.blocks.insert(place, block);
-        }
-    })
-}
-
-pub fn unblock(connection: &Connection, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-    change(connection, id, at, |stream| stream.blocks.retain(|block| &block.user_id != user))
-}
-
 pub fn owner_block(connection: &Connection, owner: &UserId, block: &Block) -> Result<bool> {
     let sql = "INSERT INTO owner_blocks (owner_id, user_id, blocked_at, by, reason) VALUES (?1, ?2, ?3, ?4, ?5) \
                ON CONFLICT DO NOTHING";
@@ -269,9 +339,4 @@ pub fn owner_block(connection: &Connection, owner: &UserId, block: &Block) -> Re
 pub fn owner_unblock(connection: &Connection, owner: &UserId, user: &UserId) -> Result<bool> {
     let sql = "DELETE FROM owner_blocks WHERE owner_id = ?1 AND user_id = ?2";
     Ok(connection.prepare_cached(sql)?.execute([owner, user])? > 0)
-}
-
-pub fn owner_blocks(connection: &Connection, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
-    let sql = "SELECT user_id, blocked_at, by, reason FROM owner_blocks WHERE owner_id = ?1 ORDER BY user_id LIMIT ?2";
-    list(connection, "owner_blocks", sql, &[owner], limit, row::block)
 }

@@ -3,29 +3,63 @@
 //! The sums are kept beside the sessions, in the same transaction. Each write compares what is known of its user before
 //! and after, so its cost does not grow with the audience.
 
+use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::Embedded;
 use super::list::list;
 use super::{row, streams};
 use crate::clock::Timestamp;
-use crate::store::presence::{Presence, PresenceChange};
+use crate::store::presence::{Presence, PresenceChange, PresenceStore};
 use crate::store::stream::{Stream, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
 const COLUMNS: &str = "sid, identity, user_id, counts, joined_at, left_at";
 
-pub fn join(connection: &Connection, id: StreamId, session: &Presence) -> Result<PresenceChange> {
-    change(connection, id, session, "ON CONFLICT DO NOTHING")
-}
+#[async_trait]
+impl PresenceStore for Embedded {
+    async fn presence_join(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
+        let session = session.clone();
+        self.write(move |connection| change(connection, id, &session, "ON CONFLICT DO NOTHING")).await
+    }
 
-pub fn leave(connection: &Connection, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange> {
-    let left = Presence { left_at: Some(at), ..session.clone() };
-    change(
-        connection,
-        id,
-        &left,
-        "ON CONFLICT (stream_id, sid) DO UPDATE SET left_at = excluded.left_at WHERE presence.left_at IS NULL",
-    )
+    async fn presence_leave(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange> {
+        let session = session.clone();
+        self.write(move |connection| {
+            let left = Presence { left_at: Some(at), ..session.clone() };
+            change(
+                connection,
+                id,
+                &left,
+                "ON CONFLICT (stream_id, sid) DO UPDATE SET left_at = excluded.left_at WHERE presence.left_at IS NULL",
+            )
+        })
+        .await
+    }
+
+    async fn presence_open(&self, id: StreamId) -> Result<Vec<Presence>> {
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM presence WHERE stream_id = ?1 AND left_at IS NULL ORDER BY joined_at, sid \
+                 LIMIT ?2"
+            );
+            select(connection, &sql, id, usize::MAX)
+        })
+        .await
+    }
+
+    async fn presence_of(&self, id: StreamId, user: &UserId) -> Result<bool> {
+        let user = user.clone();
+        self.read(move |connection| Ok(standing(connection, id, &user)?.is_there)).await
+    }
+
+    async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
+        self.read(move |connection| {
+            let sql = format!("SELECT {COLUMNS} FROM presence WHERE stream_id = ?1 ORDER BY joined_at, sid LIMIT ?2");
+            select(connection, &sql, id, limit)
+        })
+        .await
+    }
 }
 
 fn change(connection: &Connection, id: StreamId, session: &Presence, on_conflict: &str) -> Result<PresenceChange> {
@@ -127,22 +161,6 @@ fn count(connection: &Connection, mut stream: Stream) -> Result<Stream> {
     let values = params![stream.id, viewers, peak, unique, stream.updated_at, stream.rev];
     connection.prepare_cached(sql)?.execute(values)?;
     Ok(stream)
-}
-
-pub fn is_there(connection: &Connection, id: StreamId, user: &UserId) -> Result<bool> {
-    Ok(standing(connection, id, user)?.is_there)
-}
-
-pub fn open(connection: &Connection, id: StreamId) -> Result<Vec<Presence>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM presence WHERE stream_id = ?1 AND left_at IS NULL ORDER BY joined_at, sid LIMIT ?2"
-    );
-    select(connection, &sql, id, usize::MAX)
-}
-
-pub fn all(connection: &Connection, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
-    let sql = format!("SELECT {COLUMNS} FROM presence WHERE stream_id = ?1 ORDER BY joined_at, sid LIMIT ?2");
-    select(connection, &sql, id, limit)
 }
 
 fn select(connection: &Connection, sql: &str, id: StreamId, limit: usize) -> Result<Vec<Presence>> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
@@ -17,7 +18,7 @@ use super::stream_document::integer;
 use super::streams::{REMOVED, changed, computed, list, without};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
-use crate::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, StoredMessage};
+use crate::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatStore, ChatTotals, Mute, StoredMessage};
 use crate::store::stream::{Outcome, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
@@ -31,8 +32,9 @@ pub(super) fn write(message: &StoredMessage) -> Result<Document> {
     Ok(fields)
 }
 
-impl Mongo {
-    pub(super) async fn reserve(&self, id: StreamId, count: u32, at_least: i64) -> Result<i64> {
+#[async_trait]
+impl ChatStore for Mongo {
+    async fn chat_reserve(&self, id: StreamId, count: u32, at_least: i64) -> Result<i64> {
         let above = doc! { "$max": [{ "$ifNull": ["$lastSeq", 0_i64] }, at_least] };
         let update = vec![doc! { "$set": { "lastSeq": { "$add": [above, i64::from(count)] } } }];
         for _ in 0..TRIES_MAX {
@@ -49,7 +51,7 @@ impl Mongo {
         Err(contended("the numbers of a chat"))
     }
 
-    pub(super) async fn append(&self, messages: &[StoredMessage]) -> Result<()> {
+    async fn chat_append(&self, messages: &[StoredMessage]) -> Result<()> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -62,14 +64,7 @@ impl Mongo {
         }
     }
 
-    /// A message that is there already is no failure, but one whose number another message has is.
-    async fn are_all_there(&self, ids: Vec<Bson>, fault: Fault) -> Result<()> {
-        let distinct: std::collections::BTreeSet<_> = ids.iter().filter_map(Bson::as_str).collect();
-        let there = run(self.of(MESSAGES).count_documents(doc! { "_id": { "$in": &ids } })).await?;
-        if usize::try_from(there).is_ok_and(|there| there == distinct.len()) { Ok(()) } else { Err(fault.into()) }
-    }
-
-    pub(super) async fn messages_in(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>> {
+    async fn chat_messages(&self, id: StreamId, range: ChatRange, limit: usize) -> Result<Vec<ChatMessage>> {
         let mut filter = doc! { "streamId": id, "hiddenBy": Bson::Null };
         let order = match range {
             ChatRange::Newest => -1,
@@ -91,27 +86,27 @@ impl Mongo {
         Ok(messages)
     }
 
-    pub(super) async fn message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>> {
+    async fn chat_message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>> {
         let found = run(self.of(MESSAGES).find_one(doc! { "_id": key(id, message_id) })).await?;
         found.as_ref().map(record).transpose()
     }
 
-    pub(super) async fn hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool> {
+    async fn chat_hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool> {
         let shown = doc! { "_id": key(id, message_id), "hiddenBy": Bson::Null };
         let hide = doc! { "$set": { "hiddenBy": user(by) } };
         if run(self.of(MESSAGES).update_one(shown, hide)).await?.modified_count > 0 {
             return Ok(true);
         }
-        self.message(id, message_id).await?.map(|_| false).ok_or(StoreError::NotFound)
+        self.chat_message(id, message_id).await?.map(|_| false).ok_or(StoreError::NotFound)
     }
 
-    pub(super) async fn hide_all_of(&self, id: StreamId, author: &UserId, by: &UserId) -> Result<u64> {
+    async fn chat_hide_user(&self, id: StreamId, author: &UserId, by: &UserId) -> Result<u64> {
         let shown = doc! { "streamId": id, "userId": { "$in": forms(author) }, "hiddenBy": Bson::Null };
         let hide = doc! { "$set": { "hiddenBy": user(by) } };
         Ok(run(self.of(MESSAGES).update_many(shown, hide)).await?.modified_count)
     }
 
-    pub(super) async fn add_reactions(&self, id: StreamId, counts: &BTreeMap<String, u64>) -> Result<()> {
+    async fn chat_add_reactions(&self, id: StreamId, counts: &BTreeMap<String, u64>) -> Result<()> {
         if counts.is_empty() {
             return Ok(());
         }
@@ -129,7 +124,7 @@ impl Mongo {
         Err(contended("the reactions of a chat"))
     }
 
-    pub(super) async fn totals(&self, id: StreamId) -> Result<ChatTotals> {
+    async fn chat_totals(&self, id: StreamId) -> Result<ChatTotals> {
         let totals = self.kept_totals(id).await?;
         let kept = run(self.of(MESSAGES).count_documents(counted(id, totals.trimmed_to))).await?;
         let authors = run(self.of(MESSAGES).distinct("userId", counted(id, totals.trimmed_to))).await?;
@@ -144,12 +139,7 @@ impl Mongo {
         })
     }
 
-    async fn kept_totals(&self, id: StreamId) -> Result<KeptTotals> {
-        let found = run(self.of(TOTALS).find_one(doc! { "_id": id })).await?;
-        Ok(found.as_ref().map(KeptTotals::read).unwrap_or_default())
-    }
-
-    pub(super) async fn trim(&self, id: StreamId, keep: usize) -> Result<u64> {
+    async fn chat_trim(&self, id: StreamId, keep: usize) -> Result<u64> {
         let first_gone = self.of(MESSAGES);
         let first_gone = first_gone
             .find_one(doc! { "streamId": id })
@@ -162,6 +152,64 @@ impl Mongo {
         let gone = doc! { "streamId": id, "seq": { "$lte": up_to } };
         let removed = within(UPKEEP_MAX, self.of(MESSAGES).delete_many(gone).into_future()).await?;
         Ok(removed.deleted_count)
+    }
+
+    async fn set_chat_settings(&self, id: StreamId, settings: &ChatSettings, at: Timestamp) -> Result<Outcome> {
+        let written = document(settings)?;
+        let mut same = vec![Bson::Document(written.clone())];
+        if *settings == ChatSettings::default() {
+            same.push(Bson::Null);
+        }
+        let condition = doc! { "chatSettings": { "$nin": same } };
+        self.change(id, condition, changed(at, doc! { "chatSettings": written })).await
+    }
+
+    async fn mute(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome> {
+        let these = forms(&mute.user_id);
+        let same = doc! { "userId": { "$in": &these }, "until": date(mute.until) };
+        let others = doc! { "$filter": {
+            "input": list("$mutes"),
+            "as": "mute",
+            "cond": { "$and": [
+                { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
+                // Expired ones go, so that the list does not grow for ever.
+                { "$gt": ["$$mute.until", date(at)] },
+            ] },
+        } };
+        let mutes = doc! { "$concatArrays": [others, [{ "$literal": document(mute)? }]] };
+        let update = computed(at, doc! { "mutes": mutes });
+        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, update).await
+    }
+
+    async fn unmute(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+        let these = doc! { "userId": { "$in": forms(user) } };
+        let update = computed(at, doc! { "mutes": without("$mutes", "$$one.userId", &forms(user)) });
+        self.change(id, doc! { "mutes": { "$elemMatch": these } }, update).await
+    }
+
+    async fn pin(&self, id: StreamId, message: Option<&ChatMessage>, at: Timestamp) -> Result<Outcome> {
+        let (condition, pinned) = match message {
+            Some(message) => {
+                let written = document(message)?;
+                (doc! { "pinned": { "$ne": &written } }, Bson::from(doc! { "$literal": written }))
+            }
+            None => (doc! { "pinned": { "$ne": Bson::Null } }, Bson::from(REMOVED)),
+        };
+        self.change(id, condition, computed(at, doc! { "pinned": pinned })).await
+    }
+}
+
+impl Mongo {
+    /// A message that is there already is no failure, but one whose number another message has is.
+    async fn are_all_there(&self, ids: Vec<Bson>, fault: Fault) -> Result<()> {
+        let distinct: std::collections::BTreeSet<_> = ids.iter().filter_map(Bson::as_str).collect();
+        let there = run(self.of(MESSAGES).count_documents(doc! { "_id": { "$in": &ids } })).await?;
+        if usize::try_from(there).is_ok_and(|there| there == distinct.len()) { Ok(()) } else { Err(fault.into()) }
+    }
+
+    async fn kept_totals(&self, id: StreamId) -> Result<KeptTotals> {
+        let found = run(self.of(TOTALS).find_one(doc! { "_id": id })).await?;
+        Ok(found.as_ref().map(KeptTotals::read).unwrap_or_default())
     }
 
     /// Puts messages up to a number into the totals, from which moment on they are not counted themselves.
@@ -208,7 +256,7 @@ impl Mongo {
         let ended = collect(self.of(STREAMS).find(ended).projection(doc! { "_id": 1 })).await?;
         for stream in ended {
             if let Ok(id) = stream.get_object_id("_id") {
-                self.trim(id.into(), 0).await?;
+                self.chat_trim(id.into(), 0).await?;
             }
         }
         Ok(())
@@ -242,60 +290,6 @@ impl Mongo {
         };
         run(self.of(TOTALS).replace_one(doc! { "_id": id }, replacement).upsert(true)).await?;
         Ok(())
-    }
-
-    pub(super) async fn change_chat_settings(
-        &self,
-        id: StreamId,
-        settings: &ChatSettings,
-        at: Timestamp,
-    ) -> Result<Outcome> {
-        let written = document(settings)?;
-        let mut same = vec![Bson::Document(written.clone())];
-        if *settings == ChatSettings::default() {
-            same.push(Bson::Null);
-        }
-        let condition = doc! { "chatSettings": { "$nin": same } };
-        self.change(id, condition, changed(at, doc! { "chatSettings": written })).await
-    }
-
-    pub(super) async fn mute_user(&self, id: StreamId, mute: &Mute, at: Timestamp) -> Result<Outcome> {
-        let these = forms(&mute.user_id);
-        let same = doc! { "userId": { "$in": &these }, "until": date(mute.until) };
-        let others = doc! { "$filter": {
-            "input": list("$mutes"),
-            "as": "mute",
-            "cond": { "$and": [
-                { "$not": [{ "$in": ["$$mute.userId", { "$literal": these }] }] },
-                // Expired ones go, so that the list does not grow for ever.
-                { "$gt": ["$$mute.until", date(at)] },
-            ] },
-        } };
-        let mutes = doc! { "$concatArrays": [others, [{ "$literal": document(mute)? }]] };
-        let update = computed(at, doc! { "mutes": mutes });
-        self.change(id, doc! { "mutes": { "$not": { "$elemMatch": same } } }, update).await
-    }
-
-    pub(super) async fn unmute_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-        let these = doc! { "userId": { "$in": forms(user) } };
-        let update = computed(at, doc! { "mutes": without("$mutes", "$$one.userId", &forms(user)) });
-        self.change(id, doc! { "mutes": { "$elemMatch": these } }, update).await
-    }
-
-    pub(super) async fn pin_message(
-        &self,
-        id: StreamId,
-        message: Option<&ChatMessage>,
-        at: Timestamp,
-    ) -> Result<Outcome> {
-        let (condition, pinned) = match message {
-            Some(message) => {
-                let written = document(message)?;
-                (doc! { "pinned": { "$ne": &written } }, Bson::from(doc! { "$literal": written }))
-            }
-            None => (doc! { "pinned": { "$ne": Bson::Null } }, Bson::from(REMOVED)),
-        };
-        self.change(id, condition, computed(at, doc! { "pinned": pinned })).await
     }
 }
 

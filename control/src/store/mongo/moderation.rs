@@ -1,5 +1,6 @@
 //! Bans, reports and the audit log.
 
+use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
@@ -10,7 +11,7 @@ use super::streams::{computed, extended, without};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::interchange::OwnerBlock;
-use crate::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus};
 use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
@@ -22,58 +23,6 @@ pub(super) fn write_ban(ban: &Ban) -> Result<Document> {
     fields.extend(document(ban)?);
     fields.insert("changedAt", date(ban.lifted_at.map_or(ban.at, |lifted_at| lifted_at.max(ban.at))));
     Ok(fields)
-}
-
-impl Mongo {
-    pub(super) async fn write_ban(&self, ban: &Ban) -> Result<()> {
-        let id = doc! { "_id": ban.user_id.as_str() };
-        for _ in 0..TRIES_MAX {
-            match run(self.of(BANS).replace_one(id.clone(), write_ban(ban)?).upsert(true)).await {
-                Ok(_) => return Ok(()),
-                // Another one banned the same user at the same moment.
-                Err(fault) if fault.duplicate().is_some() => {}
-                Err(fault) => return Err(fault.into()),
-            }
-        }
-        Err(contended("a ban"))
-    }
-
-    pub(super) async fn end_ban(&self, user: &UserId, at: Timestamp) -> Result<bool> {
-        let standing = doc! { "_id": user.as_str(), "liftedAt": Bson::Null };
-        let lift = doc! { "$set": { "liftedAt": date(at) }, "$max": { "changedAt": date(at) } };
-        Ok(run(self.of(BANS).update_one(standing, lift)).await?.modified_count > 0)
-    }
-
-    pub(super) async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>> {
-        run(self.of(BANS).find_one(doc! { "_id": user.as_str() })).await?.as_ref().map(record).transpose()
-    }
-
-    pub(super) async fn changed_bans(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
-        let find = |limit| {
-            let bans = self.of(BANS);
-            let changed = doc! { "changedAt": { "$gte": date(since) } };
-            async move { collect(bans.find(changed).sort(page::sort("changedAt", true)).limit(limit)).await }
-        };
-        page::readable(BANS, limit, find, record).await
-    }
-
-    pub(super) async fn block_user(&self, id: StreamId, block: &Block) -> Result<Outcome> {
-        let condition = doc! { "blockedUserIds": { "$nin": forms(&block.user_id) } };
-        let set = doc! {
-            "blockedUserIds": extended("$blockedUserIds", user(&block.user_id)),
-            "blocks": extended("$blocks", document(block)?),
-        };
-        self.change(id, condition, computed(block.blocked_at, set)).await
-    }
-
-    pub(super) async fn unblock_user(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
-        let these = forms(user);
-        let set = doc! {
-            "blockedUserIds": without("$blockedUserIds", "$$one", &these),
-            "blocks": without("$blocks", "$$one.userId", &these),
-        };
-        self.change(id, doc! { "blockedUserIds": { "$in": these } }, computed(at, set)).await
-    }
 }
 
 // ---- reports
@@ -113,40 +62,92 @@ pub(super) fn read_report(found: &Document) -> Result<Report> {
     with_id(found)
 }
 
-impl Mongo {
-    pub(super) async fn file(&self, report: &Report) -> Result<Filed> {
+#[async_trait]
+impl ModerationStore for Mongo {
+    async fn block(&self, id: StreamId, block: &Block) -> Result<Outcome> {
+        let condition = doc! { "blockedUserIds": { "$nin": forms(&block.user_id) } };
+        let set = doc! {
+            "blockedUserIds": extended("$blockedUserIds", user(&block.user_id)),
+            "blocks": extended("$blocks", document(block)?),
+        };
+        self.change(id, condition, computed(block.blocked_at, set)).await
+    }
+
+    async fn unblock(&self, id: StreamId, user: &UserId, at: Timestamp) -> Result<Outcome> {
+        let these = forms(user);
+        let set = doc! {
+            "blockedUserIds": without("$blockedUserIds", "$$one", &these),
+            "blocks": without("$blocks", "$$one.userId", &these),
+        };
+        self.change(id, doc! { "blockedUserIds": { "$in": these } }, computed(at, set)).await
+    }
+
+    async fn owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
+        let entry = OwnerBlock { owner_id: owner.clone(), block: block.clone() };
+        match run(self.of(OWNER_BLOCKS).insert_one(write_owner_block(&entry)?)).await {
+            Ok(_) => Ok(true),
+            Err(fault) if fault.duplicate().is_some() => Ok(false),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn owner_unblock(&self, owner: &UserId, user: &UserId) -> Result<bool> {
+        let removed = run(self.of(OWNER_BLOCKS).delete_one(doc! { "_id": owner_key(owner, user) })).await?;
+        Ok(removed.deleted_count > 0)
+    }
+
+    async fn owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
+        let find = |limit| {
+            let (blocks, of_owner) = (self.of(OWNER_BLOCKS), doc! { "ownerId": user(owner) });
+            async move { collect(blocks.find(of_owner).sort(doc! { "_id": 1 }).limit(limit)).await }
+        };
+        page::readable(OWNER_BLOCKS, limit, find, record).await
+    }
+
+    async fn set_ban(&self, ban: &Ban) -> Result<()> {
+        let id = doc! { "_id": ban.user_id.as_str() };
+        for _ in 0..TRIES_MAX {
+            match run(self.of(BANS).replace_one(id.clone(), write_ban(ban)?).upsert(true)).await {
+                Ok(_) => return Ok(()),
+                // Another one banned the same user at the same moment.
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Err(contended("a ban"))
+    }
+
+    async fn lift_ban(&self, user: &UserId, at: Timestamp) -> Result<bool> {
+        let standing = doc! { "_id": user.as_str(), "liftedAt": Bson::Null };
+        let lift = doc! { "$set": { "liftedAt": date(at) }, "$max": { "changedAt": date(at) } };
+        Ok(run(self.of(BANS).update_one(standing, lift)).await?.modified_count > 0)
+    }
+
+    async fn ban(&self, user: &UserId) -> Result<Option<Ban>> {
+        run(self.of(BANS).find_one(doc! { "_id": user.as_str() })).await?.as_ref().map(record).transpose()
+    }
+
+    async fn bans_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Ban>> {
+        let find = |limit| {
+            let bans = self.of(BANS);
+            let changed = doc! { "changedAt": { "$gte": date(since) } };
+            async move { collect(bans.find(changed).sort(page::sort("changedAt", true)).limit(limit)).await }
+        };
+        page::readable(BANS, limit, find, record).await
+    }
+
+    async fn file_report(&self, report: &Report) -> Result<Filed> {
         let (id, repeated) = self.write_open_report(report).await?;
         let reporters = run(self.of(REPORTS).distinct("reporter", doc! { "streamId": report.stream_id })).await?.len();
         Ok(Filed { id, repeated, reporters: u32::try_from(reporters).unwrap_or(u32::MAX) })
     }
 
-    pub(super) async fn find_open_report(&self, like: &Report) -> Result<Option<String>> {
+    async fn open_report(&self, like: &Report) -> Result<Option<String>> {
         let open = run(self.of(REPORTS).find_one(doc! { "openFor": target(like) })).await?;
         open.map(|open| Ok(read_report(&open)?.id)).transpose()
     }
 
-    /// The id of the report that is open now for the same target, and whether it was there.
-    async fn write_open_report(&self, report: &Report) -> Result<(String, bool)> {
-        let written = write_report(report)?;
-        for _ in 0..TRIES_MAX {
-            match run(self.of(REPORTS).insert_one(&written)).await {
-                Ok(_) => return Ok((report.id.clone(), false)),
-                Err(fault) if fault.duplicate().is_some() => {}
-                Err(fault) => return Err(fault.into()),
-            }
-            if let Some(open) = self.find_open_report(report).await? {
-                return Ok((open, true));
-            }
-            // A repeat after an error, and somebody resolved it meanwhile.
-            let own = doc! { "_id": id_of(&report.id) };
-            if run(self.of(REPORTS).find_one(own)).await?.is_some() {
-                return Ok((report.id.clone(), true));
-            }
-        }
-        Err(contended("a report"))
-    }
-
-    pub(super) async fn page_of_reports(
+    async fn reports(
         &self,
         status: Option<ReportStatus>,
         stream: Option<StreamId>,
@@ -166,22 +167,7 @@ impl Mongo {
         self.newest(REPORTS, "createdAt", filter, limit, read_report).await
     }
 
-    async fn newest<T>(
-        &self,
-        collection: &'static str,
-        field: &'static str,
-        filter: Document,
-        limit: usize,
-        read: fn(&Document) -> Result<T>,
-    ) -> Result<Vec<T>> {
-        let find = |limit| {
-            let (documents, filter) = (self.of(collection), filter.clone());
-            async move { collect(documents.find(filter).sort(page::sort(field, false)).limit(limit)).await }
-        };
-        page::readable(collection, limit, find, read).await
-    }
-
-    pub(super) async fn change_report(
+    async fn update_report(
         &self,
         id: &str,
         status: ReportStatus,
@@ -220,6 +206,60 @@ impl Mongo {
             Err(fault) => Err(fault.into()),
         }
     }
+
+    async fn append_audit(&self, entry: &AuditEntry) -> Result<()> {
+        match run(self.of(AUDIT).insert_one(write_audit(entry)?)).await {
+            Ok(_) => Ok(()),
+            Err(fault) if fault.duplicate().is_some() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn audit(&self, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>> {
+        let mut filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream });
+        if let Some(end) = after {
+            filter.extend(page::after("at", false, end.key, id_of(&end.id)));
+        }
+        self.newest(AUDIT, "at", filter, limit, read_audit).await
+    }
+}
+
+impl Mongo {
+    /// The id of the report that is open now for the same target, and whether it was there.
+    async fn write_open_report(&self, report: &Report) -> Result<(String, bool)> {
+        let written = write_report(report)?;
+        for _ in 0..TRIES_MAX {
+            match run(self.of(REPORTS).insert_one(&written)).await {
+                Ok(_) => return Ok((report.id.clone(), false)),
+                Err(fault) if fault.duplicate().is_some() => {}
+                Err(fault) => return Err(fault.into()),
+            }
+            if let Some(open) = self.open_report(report).await? {
+                return Ok((open, true));
+            }
+            // A repeat after an error, and somebody resolved it meanwhile.
+            let own = doc! { "_id": id_of(&report.id) };
+            if run(self.of(REPORTS).find_one(own)).await?.is_some() {
+                return Ok((report.id.clone(), true));
+            }
+        }
+        Err(contended("a report"))
+    }
+
+    async fn newest<T>(
+        &self,
+        collection: &'static str,
+        field: &'static str,
+        filter: Document,
+        limit: usize,
+        read: fn(&Document) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let find = |limit| {
+            let (documents, filter) = (self.of(collection), filter.clone());
+            async move { collect(documents.find(filter).sort(page::sort(field, false)).limit(limit)).await }
+        };
+        page::readable(collection, limit, find, read).await
+    }
 }
 
 fn status_name(status: ReportStatus) -> &'static str {
@@ -251,29 +291,6 @@ pub(super) fn read_audit(found: &Document) -> Result<AuditEntry> {
     Ok(entry)
 }
 
-impl Mongo {
-    pub(super) async fn write_audit(&self, entry: &AuditEntry) -> Result<()> {
-        match run(self.of(AUDIT).insert_one(write_audit(entry)?)).await {
-            Ok(_) => Ok(()),
-            Err(fault) if fault.duplicate().is_some() => Ok(()),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    pub(super) async fn page_of_audit(
-        &self,
-        stream: Option<StreamId>,
-        after: Option<&PageEnd>,
-        limit: usize,
-    ) -> Result<Vec<AuditEntry>> {
-        let mut filter = stream.map_or_else(Document::new, |stream| doc! { "streamId": stream });
-        if let Some(end) = after {
-            filter.extend(page::after("at", false, end.key, id_of(&end.id)));
-        }
-        self.newest(AUDIT, "at", filter, limit, read_audit).await
-    }
-}
-
 // ---- the owners' own lists
 
 fn owner_key(owner: &UserId, user: &UserId) -> String {
@@ -284,28 +301,4 @@ pub(super) fn write_owner_block(entry: &OwnerBlock) -> Result<Document> {
     let mut fields = doc! { "_id": owner_key(&entry.owner_id, &entry.block.user_id) };
     fields.extend(document(entry)?);
     Ok(fields)
-}
-
-impl Mongo {
-    pub(super) async fn add_owner_block(&self, owner: &UserId, block: &Block) -> Result<bool> {
-        let entry = OwnerBlock { owner_id: owner.clone(), block: block.clone() };
-        match run(self.of(OWNER_BLOCKS).insert_one(write_owner_block(&entry)?)).await {
-            Ok(_) => Ok(true),
-            Err(fault) if fault.duplicate().is_some() => Ok(false),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    pub(super) async fn remove_owner_block(&self, owner: &UserId, user: &UserId) -> Result<bool> {
-        let removed = run(self.of(OWNER_BLOCKS).delete_one(doc! { "_id": owner_key(owner, user) })).await?;
-        Ok(removed.deleted_count > 0)
-    }
-
-    pub(super) async fn list_owner_blocks(&self, owner: &UserId, limit: usize) -> Result<Vec<Block>> {
-        let find = |limit| {
-            let (blocks, of_owner) = (self.of(OWNER_BLOCKS), doc! { "ownerId": user(owner) });
-            async move { collect(blocks.find(of_owner).sort(doc! { "_id": 1 }).limit(limit)).await }
-        };
-        page::readable(OWNER_BLOCKS, limit, find, record).await
-    }
 }

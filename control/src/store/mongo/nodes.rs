@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mongodb::bson::{Document, doc};
 
 use super::collections::{NODES, RELAY};
@@ -13,6 +14,7 @@ use super::stream_document::{text, time};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
+use crate::store::nodes::NodeStore;
 use crate::store::stream::StreamId;
 use crate::store::{CLOCKS_APART, DAY, NODE_GONE, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, StoreError};
 
@@ -88,17 +90,13 @@ pub(super) fn read_node(document: &Document) -> Option<(String, Timestamp)> {
     Some((text(document, "_id")?, time(document, "at")?))
 }
 
-impl Mongo {
-    pub(super) async fn has_nodes_at_work(&self) -> Result<bool> {
-        let look = || async {
-            let nodes = self.of(NODES);
-            let newest_first = nodes.find(doc! {}).sort(doc! { "at": -1 }).limit(NODES_MAX);
-            Ok(collect(newest_first).await?.iter().filter_map(read_node).collect())
-        };
-        Ok(!falls_silent(look).await?)
+#[async_trait]
+impl NodeStore for Mongo {
+    fn is_shared(&self) -> bool {
+        true
     }
 
-    pub(super) async fn write_notes(&self, notes: &[Relayed]) -> Result<()> {
+    async fn relay(&self, notes: &[Relayed]) -> Result<()> {
         if notes.is_empty() {
             return Ok(());
         }
@@ -110,7 +108,7 @@ impl Mongo {
         }
     }
 
-    pub(super) async fn read_notes(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
+    async fn relayed_since(&self, since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>> {
         let Some(limit) = page::limit(limit).filter(|_| !since.is_empty()) else { return Ok(Vec::new()) };
         // The earliest of all as well, for servers that look for no index behind `$or`.
         let earliest = since.iter().map(|sign| sign.at).min().unwrap_or_default();
@@ -121,7 +119,7 @@ impl Mongo {
         Ok(notes.iter().filter_map(|note| read(note).ok()).collect())
     }
 
-    pub(super) async fn announce(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
+    async fn announce_node(&self, node: &str, now: Timestamp) -> Result<Vec<NodeSign>> {
         let here = doc! { "$set": { "at": date(now), "expiresAt": expires_at(now, DAY) } };
         match run(self.of(NODES).update_one(doc! { "_id": node }, here).upsert(true)).await {
             Ok(_) => {}
@@ -133,6 +131,15 @@ impl Mongo {
         let others = others.find(doc! { "_id": { "$ne": node } }).sort(doc! { "at": -1 });
         let signs = collect(others.limit(page::limit(SIGNS_MAX).unwrap_or(1))).await?;
         Ok(signs.iter().filter_map(read_node).map(|(node, at)| NodeSign { node, at }).collect())
+    }
+
+    async fn is_served(&self) -> Result<bool> {
+        let look = || async {
+            let nodes = self.of(NODES);
+            let newest_first = nodes.find(doc! {}).sort(doc! { "at": -1 }).limit(NODES_MAX);
+            Ok(collect(newest_first).await?.iter().filter_map(read_node).collect())
+        };
+        Ok(!falls_silent(look).await?)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::collections::PRESENCE;
@@ -19,7 +20,7 @@ use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::Result;
 use crate::store::interchange::StreamPresence;
-use crate::store::presence::{Presence, PresenceChange};
+use crate::store::presence::{Presence, PresenceChange, PresenceStore};
 use crate::store::stream::{Stream, StreamId, StreamState, UserId};
 
 /// How often a count is repeated because others change the same stream. The next session counts anew anyway.
@@ -101,8 +102,9 @@ where
     Ok(None)
 }
 
-impl Mongo {
-    pub(super) async fn session_joined(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
+#[async_trait]
+impl PresenceStore for Mongo {
+    async fn presence_join(&self, id: StreamId, session: &Presence) -> Result<PresenceChange> {
         self.existing(id).await?;
         let entry = write(&StreamPresence { stream_id: id, session: session.clone() })?;
         let changed = match run(self.of(PRESENCE).insert_one(entry)).await {
@@ -114,12 +116,33 @@ impl Mongo {
         Ok(PresenceChange { stream: self.recounted(id).await?, changed })
     }
 
-    pub(super) async fn session_left(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange> {
+    async fn presence_leave(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<PresenceChange> {
         self.existing(id).await?;
         let changed = self.close_session(id, session, at).await?;
         Ok(PresenceChange { stream: self.recounted(id).await?, changed })
     }
 
+    async fn presence_open(&self, id: StreamId) -> Result<Vec<Presence>> {
+        let open = doc! { "streamId": id, "leftAt": Bson::Null };
+        let found = collect(self.of(PRESENCE).find(open).sort(joining())).await?;
+        Ok(found.iter().filter_map(|session| page::one(PRESENCE, session, record)).collect())
+    }
+
+    async fn presence_of(&self, id: StreamId, of: &UserId) -> Result<bool> {
+        let open = doc! { "streamId": id, "counts": true, "userId": user(of), "leftAt": Bson::Null };
+        Ok(run(self.of(PRESENCE).find_one(open)).await?.is_some())
+    }
+
+    async fn presence_all(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
+        let find = |limit| {
+            let sessions = self.of(PRESENCE);
+            async move { collect(sessions.find(doc! { "streamId": id }).sort(joining()).limit(limit)).await }
+        };
+        page::readable(PRESENCE, limit, find, record).await
+    }
+}
+
+impl Mongo {
     async fn close_session(&self, id: StreamId, session: &Presence, at: Timestamp) -> Result<bool> {
         if self.close_open(id, session, at).await? {
             return Ok(true);
@@ -187,25 +210,6 @@ impl Mongo {
         let set = doc! { "viewers": viewers, "uniqueViewers": unique, "peakViewers": peak(viewers) };
         let condition = doc! { "$and": [in_states(&StreamState::LIVE), differs] };
         Ok(self.write_if(id, condition, computed(Timestamp::now(), set)).await?)
-    }
-
-    pub(super) async fn open_sessions(&self, id: StreamId) -> Result<Vec<Presence>> {
-        let open = doc! { "streamId": id, "leftAt": Bson::Null };
-        let found = collect(self.of(PRESENCE).find(open).sort(joining())).await?;
-        Ok(found.iter().filter_map(|session| page::one(PRESENCE, session, record)).collect())
-    }
-
-    pub(super) async fn has_open_session(&self, id: StreamId, of: &UserId) -> Result<bool> {
-        let open = doc! { "streamId": id, "counts": true, "userId": user(of), "leftAt": Bson::Null };
-        Ok(run(self.of(PRESENCE).find_one(open)).await?.is_some())
-    }
-
-    pub(super) async fn all_sessions(&self, id: StreamId, limit: usize) -> Result<Vec<Presence>> {
-        let find = |limit| {
-            let sessions = self.of(PRESENCE);
-            async move { collect(sessions.find(doc! { "streamId": id }).sort(joining()).limit(limit)).await }
-        };
-        page::readable(PRESENCE, limit, find, record).await
     }
 }
 

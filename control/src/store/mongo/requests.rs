@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
@@ -12,6 +13,7 @@ use super::nodes::expires_at;
 use super::record::{date, joined, user};
 use super::stream_document::{text, time};
 use crate::clock::Timestamp;
+use crate::store::requests::RequestStore;
 use crate::store::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RELAYED_KEPT, Result, StoreError, Taken};
 
 fn claim_key(key: &IdempotencyKey) -> String {
@@ -52,8 +54,24 @@ impl Claim {
     }
 }
 
-impl Mongo {
-    pub(super) async fn claim(&self, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed> {
+#[async_trait]
+impl RequestStore for Mongo {
+    async fn webhook_handled(&self, event_id: &str, now: Timestamp) -> Result<bool> {
+        let noted = doc! { "_id": event_id, "at": { "$gt": date(now.minus(DAY)) } };
+        Ok(run(self.of(WEBHOOKS).find_one(noted)).await?.is_some())
+    }
+
+    async fn note_webhook(&self, event_id: &str, at: Timestamp) -> Result<()> {
+        let note = doc! { "$set": { "at": date(at), "expiresAt": expires_at(at, DAY) } };
+        match run(self.of(WEBHOOKS).update_one(doc! { "_id": event_id }, note).upsert(true)).await {
+            Ok(_) => Ok(()),
+            // Noted twice at the same moment.
+            Err(fault) if fault.duplicate().is_some() => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn idempotency_claim(&self, key: &IdempotencyKey, body: &str, now: Timestamp) -> Result<Claimed> {
         let id = claim_key(key);
         let expires = expires_at(now, DAY);
         for _ in 0..TRIES_MAX {
@@ -84,20 +102,20 @@ impl Mongo {
         Err(contended("an idempotency key"))
     }
 
-    pub(super) async fn finish(&self, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()> {
+    async fn idempotency_finish(&self, key: &IdempotencyKey, answer: &serde_json::Value) -> Result<()> {
         let finished = doc! { "$set": { "answer": answer.to_string() } };
         run(self.of(IDEMPOTENCY).update_one(doc! { "_id": claim_key(key) }, finished)).await?;
         Ok(())
     }
 
-    pub(super) async fn release(&self, key: &IdempotencyKey) -> Result<()> {
+    async fn idempotency_release(&self, key: &IdempotencyKey) -> Result<()> {
         let unfinished = doc! { "_id": claim_key(key), "answer": Bson::Null };
         run(self.of(IDEMPOTENCY).delete_one(unfinished)).await?;
         Ok(())
     }
 
     /// The sliding log of a key is one document, and taking is one write that also says whether it was granted.
-    pub(super) async fn take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken> {
+    async fn limit_take(&self, key: &str, max: u32, window: Duration, now: Timestamp) -> Result<Taken> {
         let recent = doc! { "$filter": {
             "input": { "$ifNull": ["$taken", []] },
             "as": "unit",
@@ -133,7 +151,7 @@ impl Mongo {
         Err(contended("a limit"))
     }
 
-    pub(super) async fn give_back(&self, key: &str, taken: Timestamp) -> Result<()> {
+    async fn limit_give_back(&self, key: &str, taken: Timestamp) -> Result<()> {
         // All but the first one of that time.
         let others = doc! { "$filter": {
             "input": { "$range": [0, { "$size": "$taken" }] },
@@ -148,22 +166,9 @@ impl Mongo {
         run(self.of(LIMITS).update_one(holding, vec![doc! { "$set": { "taken": rest } }])).await?;
         Ok(())
     }
+}
 
-    pub(super) async fn is_webhook_noted(&self, event_id: &str, now: Timestamp) -> Result<bool> {
-        let noted = doc! { "_id": event_id, "at": { "$gt": date(now.minus(DAY)) } };
-        Ok(run(self.of(WEBHOOKS).find_one(noted)).await?.is_some())
-    }
-
-    pub(super) async fn write_webhook(&self, event_id: &str, at: Timestamp) -> Result<()> {
-        let note = doc! { "$set": { "at": date(at), "expiresAt": expires_at(at, DAY) } };
-        match run(self.of(WEBHOOKS).update_one(doc! { "_id": event_id }, note).upsert(true)).await {
-            Ok(_) => Ok(()),
-            // Noted twice at the same moment.
-            Err(fault) if fault.duplicate().is_some() => Ok(()),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
+impl Mongo {
     pub(super) async fn remove_expired(&self, now: Timestamp, chat_retention: Duration) -> Result<()> {
         let past = [
             (IDEMPOTENCY, "claimedAt", now.minus(DAY)),

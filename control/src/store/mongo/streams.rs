@@ -1,5 +1,6 @@
 //! Streams: each change is one conditional write that raises `rev`.
 
+use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
@@ -14,7 +15,7 @@ use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::stream::{
     Edit, EndReason, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
-    Transition, UserId, Visibility,
+    StreamStore, Transition, UserId, Visibility,
 };
 use crate::store::{CreateError, Result, StoreError};
 
@@ -83,63 +84,34 @@ fn is_live() -> Document {
     doc! { "isLive": true, "state": { "$nin": others } }
 }
 
-impl Mongo {
-    pub(super) async fn create_stream(&self, stream: &Stream) -> std::result::Result<(), CreateError> {
+#[async_trait]
+impl StreamStore for Mongo {
+    async fn create(&self, stream: &Stream) -> Result<(), CreateError> {
         if stream.is_live() {
             self.check_other_form(stream).await?;
         }
         match run(self.of(STREAMS).insert_one(stream_document::write(stream)?)).await {
             Ok(_) => Ok(()),
             // A repeat after an error: whichever index was asked first, the stream is in the way of itself.
-            Err(fault) if fault.duplicate().is_some() && self.stream_by_id(stream.id).await?.is_some() => Ok(()),
+            Err(fault) if fault.duplicate().is_some() && self.stream(stream.id).await?.is_some() => Ok(()),
             Err(fault) => Err(self.why_not(fault)),
         }
     }
 
-    /// Another application may have written the same owner in the other form, which to an index is another owner.
-    async fn check_other_form(&self, stream: &Stream) -> std::result::Result<(), CreateError> {
-        let Some(other) = forms(&stream.owner_id).into_iter().nth(1) else { return Ok(()) };
-        let mut live = is_live();
-        live.extend(doc! { "ownerId": other, "_id": { "$ne": stream.id } });
-        match run(self.of(STREAMS).find_one(live)).await.map_err(StoreError::from)? {
-            Some(_) => Err(CreateError::OwnerAlreadyLive),
-            None => Ok(()),
-        }
-    }
-
-    fn why_not(&self, fault: Fault) -> CreateError {
-        match fault.duplicate() {
-            Some(index) if index == self.unique.room => CreateError::RoomTaken,
-            Some(index) if index == self.unique.owner_live => CreateError::OwnerAlreadyLive,
-            _ => CreateError::Store(fault.into()),
-        }
-    }
-
-    /// A document that is no stream is passed over here as in lists.
-    pub(super) async fn find_stream(&self, filter: Document) -> Result<Option<Stream>> {
-        let filter = page::all(vec![filter, is_stream()]);
-        Ok(run(self.of(STREAMS).find_one(filter)).await?.as_ref().and_then(readable))
-    }
-
-    pub(super) async fn stream_by_id(&self, id: StreamId) -> Result<Option<Stream>> {
+    async fn stream(&self, id: StreamId) -> Result<Option<Stream>> {
         self.find_stream(doc! { "_id": id }).await
     }
 
-    /// The stream that an operation is about.
-    pub(super) async fn existing(&self, id: StreamId) -> Result<Stream> {
-        self.stream_by_id(id).await?.ok_or(StoreError::NotFound)
-    }
-
-    pub(super) async fn stream_by_room(&self, room_name: &str) -> Result<Option<Stream>> {
+    async fn stream_of_room(&self, room_name: &str) -> Result<Option<Stream>> {
         let found = self.find_stream(doc! { "roomName": room_name }).await?;
         Ok(found.filter(|stream| !room_name.is_empty() && stream.room_name == room_name))
     }
 
-    pub(super) async fn live_stream_by_owner(&self, owner: &UserId) -> Result<Option<Stream>> {
+    async fn live_stream_of(&self, owner: &UserId) -> Result<Option<Stream>> {
         self.find_stream(page::all(vec![is_live(), doc! { "ownerId": { "$in": forms(owner) } }])).await
     }
 
-    pub(super) async fn last_ended_by_owner(&self, owner: &UserId) -> Result<Option<Stream>> {
+    async fn last_ended_of(&self, owner: &UserId) -> Result<Option<Stream>> {
         let mut filter = in_states(&[StreamState::Ended]);
         filter.insert("ownerId", doc! { "$in": forms(owner) });
         filter.insert("endReason", doc! { "$ne": "never_started" });
@@ -147,7 +119,7 @@ impl Mongo {
         Ok(self.list(filter, doc! { "endedAt": -1, "_id": -1 }, 1).await?.pop())
     }
 
-    pub(super) async fn page_of_streams(
+    async fn streams(
         &self,
         filter: &StreamFilter,
         order: StreamOrder,
@@ -174,6 +146,122 @@ impl Mongo {
             streams.truncate(limit);
         }
         Ok(streams)
+    }
+
+    async fn count_scheduled(&self, owner: &UserId) -> Result<u32> {
+        let filter = doc! { "ownerId": { "$in": forms(owner) }, "state": StreamState::Scheduled.name() };
+        let count = run(self.of(STREAMS).count_documents(filter)).await?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    async fn streams_changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Stream>> {
+        let filter = doc! { "updatedAt": { "$gte": date(since) } };
+        self.list(filter, page::sort("updatedAt", true), limit).await
+    }
+
+    async fn transition(&self, id: StreamId, transition: &Transition) -> Result<Outcome> {
+        let Transition { from, to, at, end_reason, room_sid } = transition;
+        let left: Vec<_> = from.iter().copied().filter(|state| state != to && !FINAL.contains(state)).collect();
+        let mut condition = vec![in_states(&left)];
+        if let Some(room_sid) = room_sid {
+            let none = doc! { "roomSid": { "$not": { "$type": "string" } } };
+            condition.push(doc! { "$or": [none, { "roomSid": { "$in": ["", room_sid] } }] });
+        }
+        let mut set = doc! { "state": to.name(), "isLive": to.is_live(), "stateSince": date(*at) };
+        if *to == StreamState::Ended {
+            set.insert("endedAt", date(*at));
+            set.insert("viewers", 0_i64);
+            set.insert("peakViewers", peak(0));
+            if let Some(reason) = end_reason {
+                set.insert("endReason", reason.name());
+            }
+        }
+        self.change(id, doc! { "$and": condition }, computed(*at, set)).await
+    }
+
+    async fn start_scheduled(&self, id: StreamId, start: &StartScheduled) -> Result<Stream, CreateError> {
+        let before = self.existing(id).await?;
+        self.check_other_form(&before).await?;
+        let mut set = doc! {
+            "state": StreamState::Starting.name(),
+            "isLive": true,
+            "roomName": stream_document::room(id, &start.room_name),
+            "ownerProfile": document(&start.owner_profile)?,
+            "startedAt": date(start.at),
+            "stateSince": date(start.at),
+        };
+        set.extend(stream_document::blocks(&start.blocks)?);
+        match self.write_if(id, in_states(&[StreamState::Scheduled]), changed(start.at, set)).await {
+            Ok(Some(stream)) => Ok(stream),
+            Ok(None) => Err(CreateError::NotScheduled(Box::new(self.existing(id).await?))),
+            Err(fault) => Err(self.why_not(fault)),
+        }
+    }
+
+    async fn note_room(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome> {
+        let condition = doc! { "isLive": true, "roomSid": { "$ne": room_sid } };
+        self.change(id, condition, changed(at, doc! { "roomSid": room_sid })).await
+    }
+
+    async fn edit(&self, id: StreamId, edit: &Edit, from: &[StreamState], at: Timestamp) -> Result<Outcome> {
+        let (mut set, mut differs) = (Document::new(), Vec::new());
+        for (field, text) in [("title", &edit.title), ("coverUrl", &edit.cover_url)] {
+            match text {
+                Some(Some(text)) => {
+                    set.insert(field, doc! { "$literal": text });
+                    differs.push(doc! { field: { "$ne": text } });
+                }
+                Some(None) => {
+                    set.insert(field, REMOVED);
+                    differs.push(doc! { field: { "$ne": Bson::Null } });
+                }
+                None => {}
+            }
+        }
+        if let Some(tags) = &edit.tags {
+            set.insert("tags", doc! { "$literal": tags });
+            differs.push(doc! { "tags": { "$ne": tags } });
+        }
+        if differs.is_empty() {
+            return Ok(Outcome::Unchanged(self.existing(id).await?));
+        }
+        self.change(id, doc! { "$and": [in_states(from), { "$or": differs }] }, computed(at, set)).await
+    }
+
+    async fn set_flagged(&self, id: StreamId, at: Timestamp) -> Result<Outcome> {
+        self.change(id, doc! { "flagged": { "$ne": true } }, changed(at, doc! { "flagged": true })).await
+    }
+}
+
+impl Mongo {
+    /// Another application may have written the same owner in the other form, which to an index is another owner.
+    async fn check_other_form(&self, stream: &Stream) -> Result<(), CreateError> {
+        let Some(other) = forms(&stream.owner_id).into_iter().nth(1) else { return Ok(()) };
+        let mut live = is_live();
+        live.extend(doc! { "ownerId": other, "_id": { "$ne": stream.id } });
+        match run(self.of(STREAMS).find_one(live)).await.map_err(StoreError::from)? {
+            Some(_) => Err(CreateError::OwnerAlreadyLive),
+            None => Ok(()),
+        }
+    }
+
+    fn why_not(&self, fault: Fault) -> CreateError {
+        match fault.duplicate() {
+            Some(index) if index == self.unique.room => CreateError::RoomTaken,
+            Some(index) if index == self.unique.owner_live => CreateError::OwnerAlreadyLive,
+            _ => CreateError::Store(fault.into()),
+        }
+    }
+
+    /// A document that is no stream is passed over here as in lists.
+    pub(super) async fn find_stream(&self, filter: Document) -> Result<Option<Stream>> {
+        let filter = page::all(vec![filter, is_stream()]);
+        Ok(run(self.of(STREAMS).find_one(filter)).await?.as_ref().and_then(readable))
+    }
+
+    /// The stream that an operation is about.
+    pub(super) async fn existing(&self, id: StreamId) -> Result<Stream> {
+        self.stream(id).await?.ok_or(StoreError::NotFound)
     }
 
     /// Of the streams that have no date but that of their id.
@@ -228,22 +316,11 @@ impl Mongo {
                 end_reason: Some(EndReason::ServerLost),
                 room_sid: None,
             };
-            if self.change_state(stream.id, &end).await?.changed() {
+            if self.transition(stream.id, &end).await?.changed() {
                 info!(stream = %stream.id, "ended a live stream whose owner had started another later");
             }
         }
         Ok(())
-    }
-
-    pub(super) async fn count_scheduled_by(&self, owner: &UserId) -> Result<u32> {
-        let filter = doc! { "ownerId": { "$in": forms(owner) }, "state": StreamState::Scheduled.name() };
-        let count = run(self.of(STREAMS).count_documents(filter)).await?;
-        Ok(u32::try_from(count).unwrap_or(u32::MAX))
-    }
-
-    pub(super) async fn changed_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Stream>> {
-        let filter = doc! { "updatedAt": { "$gte": date(since) } };
-        self.list(filter, page::sort("updatedAt", true), limit).await
     }
 
     /// Changes a stream if `condition` holds, and gives it back as it is then.
@@ -269,89 +346,6 @@ impl Mongo {
         let streams = self.of(STREAMS);
         let write = streams.find_one_and_update(filter, update).return_document(ReturnDocument::After);
         Ok(run(write).await?.as_ref().and_then(readable))
-    }
-
-    pub(super) async fn change_state(&self, id: StreamId, transition: &Transition) -> Result<Outcome> {
-        let Transition { from, to, at, end_reason, room_sid } = transition;
-        let left: Vec<_> = from.iter().copied().filter(|state| state != to && !FINAL.contains(state)).collect();
-        let mut condition = vec![in_states(&left)];
-        if let Some(room_sid) = room_sid {
-            let none = doc! { "roomSid": { "$not": { "$type": "string" } } };
-            condition.push(doc! { "$or": [none, { "roomSid": { "$in": ["", room_sid] } }] });
-        }
-        let mut set = doc! { "state": to.name(), "isLive": to.is_live(), "stateSince": date(*at) };
-        if *to == StreamState::Ended {
-            set.insert("endedAt", date(*at));
-            set.insert("viewers", 0_i64);
-            set.insert("peakViewers", peak(0));
-            if let Some(reason) = end_reason {
-                set.insert("endReason", reason.name());
-            }
-        }
-        self.change(id, doc! { "$and": condition }, computed(*at, set)).await
-    }
-
-    pub(super) async fn start_one_scheduled(
-        &self,
-        id: StreamId,
-        start: &StartScheduled,
-    ) -> std::result::Result<Stream, CreateError> {
-        let before = self.existing(id).await?;
-        self.check_other_form(&before).await?;
-        let mut set = doc! {
-            "state": StreamState::Starting.name(),
-            "isLive": true,
-            "roomName": stream_document::room(id, &start.room_name),
-            "ownerProfile": document(&start.owner_profile)?,
-            "startedAt": date(start.at),
-            "stateSince": date(start.at),
-        };
-        set.extend(stream_document::blocks(&start.blocks)?);
-        match self.write_if(id, in_states(&[StreamState::Scheduled]), changed(start.at, set)).await {
-            Ok(Some(stream)) => Ok(stream),
-            Ok(None) => Err(CreateError::NotScheduled(Box::new(self.existing(id).await?))),
-            Err(fault) => Err(self.why_not(fault)),
-        }
-    }
-
-    pub(super) async fn set_room_sid(&self, id: StreamId, room_sid: &str, at: Timestamp) -> Result<Outcome> {
-        let condition = doc! { "isLive": true, "roomSid": { "$ne": room_sid } };
-        self.change(id, condition, changed(at, doc! { "roomSid": room_sid })).await
-    }
-
-    pub(super) async fn edit_stream(
-        &self,
-        id: StreamId,
-        edit: &Edit,
-        from: &[StreamState],
-        at: Timestamp,
-    ) -> Result<Outcome> {
-        let (mut set, mut differs) = (Document::new(), Vec::new());
-        for (field, text) in [("title", &edit.title), ("coverUrl", &edit.cover_url)] {
-            match text {
-                Some(Some(text)) => {
-                    set.insert(field, doc! { "$literal": text });
-                    differs.push(doc! { field: { "$ne": text } });
-                }
-                Some(None) => {
-                    set.insert(field, REMOVED);
-                    differs.push(doc! { field: { "$ne": Bson::Null } });
-                }
-                None => {}
-            }
-        }
-        if let Some(tags) = &edit.tags {
-            set.insert("tags", doc! { "$literal": tags });
-            differs.push(doc! { "tags": { "$ne": tags } });
-        }
-        if differs.is_empty() {
-            return Ok(Outcome::Unchanged(self.existing(id).await?));
-        }
-        self.change(id, doc! { "$and": [in_states(from), { "$or": differs }] }, computed(at, set)).await
-    }
-
-    pub(super) async fn flag(&self, id: StreamId, at: Timestamp) -> Result<Outcome> {
-        self.change(id, doc! { "flagged": { "$ne": true } }, changed(at, doc! { "flagged": true })).await
     }
 }
 

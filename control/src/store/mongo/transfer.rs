@@ -10,7 +10,7 @@ use super::fault::{collect, run};
 use super::moderation::{id_of, read_audit, read_report, write_audit, write_ban, write_report};
 use super::record::{object_id, record};
 use super::{Mongo, chat, moderation, page, presence, stream_document, streams};
-use crate::store::chat::{ChatTotals, StoredMessage};
+use crate::store::chat::{ChatStore, ChatTotals, StoredMessage};
 use crate::store::interchange::{OwnerBlock, StreamPresence, StreamTotals};
 use crate::store::moderation::Ban;
 use crate::store::stream::StreamId;
@@ -142,7 +142,7 @@ impl Mongo {
         let ids: std::collections::BTreeSet<_> = all.filter_map(|found| found.get_object_id("_id").ok()).collect();
         let mut page = Vec::new();
         for id in ids.into_iter().map(StreamId::from).take(limit) {
-            let totals = StreamTotals::new(id, self.totals(id).await?, self.chatters(id).await?);
+            let totals = StreamTotals::new(id, self.chat_totals(id).await?, self.chatters(id).await?);
             page.push(exported(id.to_string(), &totals)?);
         }
         Ok(page)
