@@ -18,7 +18,7 @@ use sfu::rtp::{RtpView, header_len};
 use sfu::srtp::{OVERHEAD_MAX, SrtpProfile, SrtpReceiver, SrtpSender};
 use sfu::subscription::{Sink, Subscription};
 use sfu::transport::{Path, Transport, Via};
-use sfu::twcc::TwccRecorder;
+use sfu::twcc::recorder::TwccRecorder;
 use shared::media::Codec;
 
 /// Viewers whose keys take turns: more than the first-level cache holds.

@@ -18,7 +18,8 @@ use crate::parameters::{DtlsRole, IceCredentials};
 use crate::path::{Path, Via};
 use crate::rtp::header_len;
 use crate::srtp::{SrtpProfile, SrtpReceiver, SrtpSender};
-use crate::twcc::{TransportCc, TwccRecorder};
+use crate::twcc::TransportCc;
+use crate::twcc::recorder::TwccRecorder;
 use crate::{audio, codec, ice, rtcp, rtp};
 
 /// What a fuzz target calls with its input.

@@ -28,6 +28,7 @@
 mod backlog;
 mod channel;
 mod discards;
+mod error;
 mod inspect;
 mod limits;
 mod pace;
@@ -54,14 +55,14 @@ use rtc_shared::marshal::{Marshal, Unmarshal};
 use self::backlog::Backlog;
 use self::channel::{CHANNELS, index_of, label_of, reliability_of, stream_of};
 pub use self::discards::DataDiscards;
+pub use self::error::SendDataError;
 use self::inspect::{Inspector, Verdict, look_at_shape, number_of_init};
+pub use self::limits::MESSAGE_BYTES_MAX;
 use self::limits::{RECEIVE_WINDOW, STREAMS_MAX};
 use self::pace::Pace;
 use self::window::ReceiveWindow;
 use crate::parameters::{ChannelOpener, DataChannel, DtlsRole};
 
-/// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
-pub const MESSAGE_BYTES_MAX: usize = 65_535;
 /// Reliable bytes that wait for any client, whatever others do. One that is further behind than it may be loses
 /// messages, which the caller counts: ending the transport instead would take its media away too, and waiting for it
 /// would hold up everybody else.
@@ -100,29 +101,6 @@ fn transport_config() -> TransportConfig {
     TransportConfig::default()
         .with_max_receive_buffer_size(RECEIVE_WINDOW)
         .with_max_message_size(MESSAGE_BYTES_MAX as u32)
-}
-
-/// Why a message was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum SendDataError {
-    /// Longer than [`MESSAGE_BYTES_MAX`].
-    #[error("longer than {MESSAGE_BYTES_MAX} bytes")]
-    TooLong,
-    /// A lossy channel that is not open, or a reliable one for which 100 KiB are kept already.
-    #[error("the channel is not open")]
-    NotOpen,
-    /// The client takes reliable messages more slowly than `rtc.datachannel_slow_threshold`.
-    #[error("the client is slower than the threshold")]
-    Slow,
-    /// The client is fast enough, but so much waits for it already that there is no room.
-    #[error("too much is waiting for acknowledgement")]
-    Full,
-    /// A lossy message that would come too late.
-    #[error("the message would come too late")]
-    Late,
-    /// The transport has ended.
-    #[error("the transport is closed")]
-    Closed,
 }
 
 /// What the data channels have to tell.

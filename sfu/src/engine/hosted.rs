@@ -11,7 +11,7 @@ use crate::path::Path;
 use crate::section::ExtensionIds;
 use crate::srtp::SrtpReceiver;
 use crate::transport::Transport;
-use crate::twcc::TwccRecorder;
+use crate::twcc::recorder::TwccRecorder;
 
 /// A transport, and its share of the engine's state.
 pub(super) struct Hosted {

@@ -10,7 +10,7 @@ use crate::id::{PublicationId, RoomId, TransportId};
 use crate::key::{Keyed, PublicationKey};
 use crate::publication::{Origin, Publication};
 use crate::section::{ExtensionIds, ReceiveSection};
-use crate::twcc::TwccRecorder;
+use crate::twcc::recorder::TwccRecorder;
 
 /// SSRCs that one transport may bind.
 pub(super) const STREAMS_MAX: usize = 64;

@@ -5,3 +5,5 @@ pub(super) const RECEIVE_WINDOW: u32 = 256 * 1024;
 /// Streams that may exist at once: three channels, and room for some of other labels. `rtc-sctp` sets no limit, so a
 /// client that goes beyond loses its association.
 pub(super) const STREAMS_MAX: usize = 32;
+/// Longest message in either direction, in bytes: what our SDP says in `a=max-message-size`.
+pub const MESSAGE_BYTES_MAX: usize = 65_535;
