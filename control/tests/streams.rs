@@ -133,6 +133,7 @@ macro_rules! every_rule {
                 while_the_media_server_is_away_a_stream_waits_for_its_owner
                 a_media_server_that_stays_away_ends_its_streams
                 an_owner_whose_events_got_lost_is_not_timed_out
+                an_owner_who_is_there_is_live_by_comparison_only_if_something_is_published
                 an_owner_whose_leave_got_lost_is_waited_for
                 rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not
                 planned_streams_that_nobody_started_are_cancelled

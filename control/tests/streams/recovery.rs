@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use control::problem::Code;
+use control::rooms::Session;
 use control::store::SharedStore;
 use control::store::embedded::{Embedded, Options};
 use control::store::moderation::Ban;
@@ -164,6 +165,18 @@ pub async fn a_media_server_that_stays_away_ends_its_streams(store: SharedStore)
     eventually("the window is over", async || world.state(&stream).await == StreamState::Ended).await;
 
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::ServerLost));
+}
+
+pub async fn an_owner_who_is_there_is_live_by_comparison_only_if_something_is_published(store: SharedStore) {
+    let world = World::new(store);
+    let (silent, heard) = (world.start("ana").await, world.start("bo").await);
+    world.door.put_in(&silent.room_name, Session { publishes: false, ..world.publisher("ana") });
+    world.door.put_in(&heard.room_name, world.publisher("bo"));
+
+    world.compare().await;
+
+    assert_eq!(world.state(&heard).await, StreamState::Live);
+    assert_eq!(world.state(&silent).await, StreamState::Starting);
 }
 
 pub async fn an_owner_whose_events_got_lost_is_not_timed_out(store: SharedStore) {
