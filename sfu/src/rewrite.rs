@@ -31,6 +31,7 @@ pub struct Segment {
     /// Sent number is source number plus this, in extended numbers, behind the last packet left out.
     offset: i64,
     timestamp_offset: u32,
+    /// Sent picture id is the source's plus this, behind the last picture left out.
     picture_offset: u16,
     tl0_offset: u8,
     /// Source timestamp up to which the segment catches up with a stream that went on before it was watched.
@@ -77,9 +78,12 @@ impl Segment {
         }
     }
 
-    fn omit(&mut self, source: u64) {
-        self.omitted.get_or_insert_with(|| Box::new(Omitted::before(source))).add(source);
+    fn omit(&mut self, packet: &PacketInfo) {
+        let begins_picture = packet.vp8.is_some_and(|vp8| vp8.first);
+        let omitted = self.omitted.get_or_insert_with(|| Box::new(Omitted::before(packet.sequence)));
+        omitted.add(packet.sequence, begins_picture);
         self.offset -= 1;
+        self.picture_offset = self.picture_offset.wrapping_sub(begins_picture.into());
     }
 
     /// The timestamp that a packet of the source is sent with.
@@ -93,9 +97,11 @@ impl Segment {
         source.wrapping_add(self.timestamp_offset)
     }
 
-    /// The picture id that a packet of the source is sent with.
-    pub fn picture_id(&self, source: u16) -> u16 {
-        source.wrapping_add(self.picture_offset)
+    /// The picture id that a packet of the source, with this number and picture id, is sent with.
+    pub fn picture_id(&self, source: u64, picture_id: u16) -> u16 {
+        let behind = self.omitted.as_ref().map_or(0, |omitted| omitted.pictures_behind(source));
+        // Truncation is the modulo wanted: picture ids wrap.
+        picture_id.wrapping_add(self.picture_offset).wrapping_add(behind as u16)
     }
 
     /// The TL0PICIDX that a packet of the source is sent with.
@@ -111,13 +117,15 @@ struct Omitted {
     end: u64,
     /// How many of the segment were left out.
     count: u64,
-    bits: [u64; WINDOW_WORDS],
+    packets: [u64; WINDOW_WORDS],
+    /// Those of them that begin a picture.
+    pictures: [u64; WINDOW_WORDS],
 }
 
 impl Omitted {
     /// None yet; `source` is the first.
     fn before(source: u64) -> Self {
-        Self { end: source, count: 0, bits: [0; WINDOW_WORDS] }
+        Self { end: source, count: 0, packets: [0; WINDOW_WORDS], pictures: [0; WINDOW_WORDS] }
     }
 
     /// Word and bit of a number.
@@ -133,29 +141,43 @@ impl Omitted {
 
     fn contains(&self, source: u64) -> bool {
         let (word, bit) = Self::place(source);
-        source < self.end && self.bits[word] & bit != 0
+        source < self.end && self.packets[word] & bit != 0
     }
 
-    fn add(&mut self, source: u64) {
+    fn add(&mut self, source: u64, begins_picture: bool) {
         for passed in self.end.max((source + 1).saturating_sub(WINDOW))..source {
             let (word, bit) = Self::place(passed);
-            self.bits[word] &= !bit;
+            self.packets[word] &= !bit;
+            self.pictures[word] &= !bit;
         }
         let (word, bit) = Self::place(source);
-        self.bits[word] |= bit;
+        self.packets[word] |= bit;
+        match begins_picture {
+            true => self.pictures[word] |= bit,
+            false => self.pictures[word] &= !bit,
+        }
         self.end = self.end.max(source + 1);
         self.count += 1;
     }
 
-    /// How many behind this number were left out.
+    /// How many packets behind this number were left out.
     fn count_behind(&self, source: u64) -> u64 {
+        self.ones_behind(source, &self.packets)
+    }
+
+    /// How many pictures behind this number were left out.
+    fn pictures_behind(&self, source: u64) -> u64 {
+        self.ones_behind(source, &self.pictures)
+    }
+
+    fn ones_behind(&self, source: u64, ring: &[u64; WINDOW_WORDS]) -> u64 {
         let mut count = 0;
         let mut next = source + 1;
         while next < self.end {
             let until = ((next / 64 + 1) * 64).min(self.end);
             let (word, _) = Self::place(next);
             // Neither bits before the next number nor those from the end on, which are of the window before.
-            let bits = (self.bits[word] >> (next % 64)) << (64 - (until - next));
+            let bits = (ring[word] >> (next % 64)) << (64 - (until - next));
             count += u64::from(bits.count_ones());
             next = until;
         }
@@ -259,13 +281,13 @@ impl Rewriter {
         }
     }
 
-    /// Leaves a packet of the current segment out, so that those behind it go on with its number. If one of these was
-    /// sent already, it keeps its number, which the subscriber will miss.
-    pub fn omit(&mut self, source: u64) {
+    /// Leaves a packet of the current segment out, so that those behind it go on with its number, and pictures with its
+    /// picture id. If one of these was sent already, it keeps its number, which the subscriber will miss.
+    pub fn omit(&mut self, packet: &PacketInfo) {
         let next = self.next;
         let Some(segment) = self.segments.last_mut() else { return };
-        if segment.sent_number(source).is_some_and(|number| number >= next) {
-            segment.omit(source);
+        if segment.sent_number(packet.sequence).is_some_and(|number| number >= next) {
+            segment.omit(packet);
         }
     }
 
@@ -280,7 +302,7 @@ impl Rewriter {
         self.sent_at = Some(now);
         if let Some(vp8) = &packet.vp8 {
             if let Some((id, _)) = vp8.picture_id {
-                self.picture_id = segment.picture_id(id);
+                self.picture_id = segment.picture_id(packet.sequence, id);
             }
             if let Some(tl0) = vp8.tl0_pic_idx {
                 self.tl0_pic_idx = segment.tl0_pic_idx(tl0);
@@ -359,7 +381,7 @@ mod tests {
         fn pass(&mut self, source: u64, omit: bool) -> Option<u64> {
             self.newest = self.newest.max(source);
             if omit {
-                self.rewriter.omit(source);
+                self.rewriter.omit(&packet(source, 5));
                 return None;
             }
             let number = self.number_of(source)?;

@@ -319,7 +319,7 @@ impl Subscription {
             Playout::Live { layer, .. } | Playout::CatchingUp { layer, .. }
                 if packet.info.temporal() > layer.temporal =>
             {
-                self.rewriter.omit(packet.info.sequence);
+                self.rewriter.omit(&packet.info);
                 return None;
             }
             Playout::Waiting | Playout::Live { .. } | Playout::CatchingUp { .. } => {}
@@ -341,7 +341,7 @@ impl Subscription {
             mapping,
             number,
             timestamp: segment.timestamp(packet.info.timestamp),
-            picture: (segment.picture_id(id), segment.tl0_pic_idx(tl0)),
+            picture: (segment.picture_id(packet.info.sequence, id), segment.tl0_pic_idx(tl0)),
             length: 12 + self.extension_length(packet, &mapping) + self.payload_of(packet, &mapping).len(),
         }
     }
@@ -612,18 +612,19 @@ mod tests {
         Subscription::new(now, SubscriptionId(1), Key::NONE, Sink::Local, section, &[VP8], (7, 8))
     }
 
-    /// A frame of one packet; those with odd numbers are of the second temporal layer.
-    fn frame(sequence: u64) -> PacketInfo {
-        let temporal = Some(((sequence % 2) as u8, false));
+    /// Packets by twos are a frame; every other one is of the second temporal layer.
+    fn packet(sequence: u64) -> PacketInfo {
+        let (picture, first) = (sequence / 2, sequence.is_multiple_of(2));
+        let (picture_id, temporal) = (Some((picture as u16, true)), Some(((picture % 2) as u8, false)));
         PacketInfo {
             sequence,
             arrival: sequence,
-            timestamp: 3_000 * sequence as u32,
+            timestamp: 3_000 * picture as u32,
             payload_type: 96,
-            marker: true,
+            marker: !first,
             keyframe_start: sequence == 100,
             audio_level: None,
-            vp8: Some(Vp8Descriptor { first: true, temporal, ..Vp8Descriptor::default() }),
+            vp8: Some(Vp8Descriptor { first, picture_id, temporal, ..Vp8Descriptor::default() }),
         }
     }
 
@@ -631,38 +632,45 @@ mod tests {
     fn temporal_layers_above_the_wanted_one_are_left_out_without_a_gap() {
         let now = Instant::now();
         let mut subscription = subscription(now);
-        subscription.start(now, &frame(100));
-        let pass = |subscription: &mut Subscription, sequence| {
-            let packet = StoredPacket { info: frame(sequence), dependency_descriptor: &[], payload: &[0x10, 0] };
-            subscription.forward(now, &packet).map(|outgoing| outgoing.number)
+        subscription.start(now, &packet(100));
+        let stored = |sequence| StoredPacket {
+            info: packet(sequence),
+            dependency_descriptor: &[],
+            payload: &[0x90, 0x80, 0x80, 0, 0],
         };
-        let whole: Vec<_> = (100..110).map(|sequence| pass(&mut subscription, sequence).expect("sent")).collect();
-        subscription.aim(LayerId { spatial: 0, temporal: 0 });
-        let half: Vec<_> = (110..120).filter_map(|sequence| pass(&mut subscription, sequence)).collect();
-        subscription.aim(LayerId::whole(0));
-        let rest: Vec<_> = (120..130).filter_map(|sequence| pass(&mut subscription, sequence)).collect();
-        assert_eq!((half.len(), rest.len()), (5, 10));
-        let numbers = [whole, half, rest].concat();
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
-        let sources: Vec<_> = numbers
-            .iter()
-            .map(|number| subscription.lost_packet(*number as u16).map(|source| source.sequence))
-            .collect();
-        let sent = (100..110).chain((110..120).step_by(2)).chain(120..130);
-        assert_eq!(sources, sent.map(Some).collect::<Vec<_>>());
+        let mut sent = Vec::new();
+        for sequence in 100..160 {
+            match sequence {
+                120 => subscription.aim(LayerId { spatial: 0, temporal: 0 }),
+                140 => subscription.aim(LayerId::whole(0)),
+                _ => {}
+            }
+            sent.extend(subscription.forward(now, &stored(sequence)).map(|outgoing| (sequence, outgoing)));
+        }
+        let sources: Vec<_> = sent.iter().map(|(sequence, _)| *sequence).collect();
+        let base = (120..140).filter(|sequence| sequence / 2 % 2 == 0);
+        assert_eq!(sources, (100..120).chain(base).chain(140..160).collect::<Vec<_>>());
+        for (count, (sequence, outgoing)) in (0..).zip(&sent) {
+            assert_eq!(outgoing.number, sent[0].1.number + count, "{sequence}");
+            assert_eq!(u64::from(outgoing.picture.0), 50 + count / 2, "{sequence}");
+            let source = subscription.lost_packet(outgoing.number as u16).expect("sent");
+            assert_eq!(source.sequence, *sequence);
+            let again = subscription.retransmission(&stored(*sequence), source).expect("with RTX");
+            assert_eq!((again.number, again.picture), (outgoing.number, outgoing.picture));
+        }
     }
 
     #[test]
     fn a_switch_of_layers_waits_for_a_packet_to_start_with_and_less_of_a_layer_does_not() {
         let now = Instant::now();
         let mut subscription = subscription(now);
-        subscription.start(now, &frame(100));
+        subscription.start(now, &packet(100));
         subscription.aim(LayerId { spatial: 0, temporal: 1 });
         assert!(!subscription.awaits_start());
         subscription.aim(LayerId::whole(1));
         assert!(subscription.awaits_start());
         assert_eq!(subscription.layer(), 0, "until then it gets what it got");
-        subscription.start(now, &frame(100));
+        subscription.start(now, &packet(100));
         assert_eq!((subscription.awaits_start(), subscription.layer()), (false, 1));
     }
 }
