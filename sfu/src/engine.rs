@@ -99,7 +99,7 @@ pub struct Engine {
     events: VecDeque<(RoomId, Event)>,
     /// ICE-TCP connections that were of transports which are no more.
     unused_connections: Vec<u32>,
-    /// Whom a panic would be the fault of.
+    /// The transport that is being served: a panic closes it.
     serving: Option<Serving>,
     data: DataFlow,
     /// What this process should take.

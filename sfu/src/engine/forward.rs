@@ -242,8 +242,8 @@ fn fan_out_round<T: Transmit>(
     served
 }
 
-/// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: neither
-/// it waits for the publisher, nor the publisher makes a key frame for each that comes.
+/// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: so it does
+/// not wait for the publisher, and the publisher does not make a key frame for each new subscription.
 fn start_late<T: Transmit>(subscription: &mut Subscription, index: u8, layer: &LayerState, exits: &Exits<'_, T>) {
     if !subscription.may_start_late()
         || subscription.is_paused()

@@ -30,9 +30,9 @@ use crate::run::{SendArena, Transmit};
 
 /// Batches read from one socket in a turn, so that a flood cannot keep others waiting.
 const BATCHES_MAX: usize = 8;
-/// Commands carried out in a turn before media gets its turn again.
+/// Commands that are applied in a row; then what has arrived comes first.
 const COMMANDS_A_TURN: usize = 256;
-/// Clients that data is sent to in a turn, some 20 ms of it, before media gets its turn again.
+/// Clients that data is sent to in a turn, which takes some 20 ms; commands beyond that wait for the next turn.
 const DATA_RECEIVERS_A_TURN: usize = 4_096;
 /// How long no connection is accepted after the process had no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ use crate::id::ConnectionId;
 use crate::outbox::{Outbound, Outbox};
 use crate::wire::Outgoing;
 
-/// How long to wait before a full worker queue is tried again; a worker drains all of it every turn.
+/// How long to wait before a full worker queue is tried again: a worker applies hundreds of commands every turn.
 const WORKER_RETRY: Duration = Duration::from_millis(1);
 /// Retries (about ten seconds) after which a worker that takes nothing counts as dead.
 const WORKER_RETRIES_MAX: u32 = 10_000;
