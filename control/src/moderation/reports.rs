@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{Act, Counters, Moderation};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
-use crate::store::moderation::{Filed, Report, ReportReason, ReportStatus};
+use crate::store::moderation::{Filed, Report, ReportReason, ReportStatus, Reviewed};
 use crate::store::stream::{PageEnd, StreamId, UserId};
 use crate::store::{StoreError, Taken};
 use crate::user::{Caller, User};
@@ -98,16 +98,14 @@ impl Moderation {
         note: Option<String>,
     ) -> Result<Report, Problem> {
         let (by, now) = (&caller.user.id, Timestamp::now());
-        let report = self.store().update_report(id, status, note.as_deref(), by, now).await;
-        let report = report.map_err(|error| match error {
+        let reviewed = self.store().update_report(id, status, note.as_deref(), by, now).await;
+        let Reviewed { report, changed } = reviewed.map_err(|error| match error {
             StoreError::NotFound => Problem::new(Code::NotFound, "There is no such report."),
             error @ (StoreError::Unavailable(_) | StoreError::Failed(_)) => error.into(),
         })?;
         let details = json!({ "status": status, "note": note });
         let act = Act { action: "report.review", stream: Some(report.stream_id), target: Some(id.to_owned()), details };
-        // What changed nothing keeps its time, which may be that of its filing just now.
-        let is_changed = report.updated_at == now && (report.created_at < now || report.resolved_by.is_some());
-        self.log_if(is_changed, caller, act).await?;
+        self.log_if(changed, caller, act).await?;
         Ok(report)
     }
 }

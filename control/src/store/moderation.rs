@@ -70,6 +70,15 @@ pub struct Report {
     pub updated_at: Timestamp,
 }
 
+/// What [`ModerationStore::update_report`] has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reviewed {
+    /// As it is now.
+    pub report: Report,
+    /// Whether it was otherwise before.
+    pub changed: bool,
+}
+
 impl Report {
     /// Whether a review that says this would change nothing.
     pub(super) fn says(&self, status: ReportStatus, note: Option<&str>) -> bool {
@@ -161,7 +170,7 @@ pub trait ModerationStore: Send + Sync + 'static {
         note: Option<&str>,
         by: &UserId,
         at: Timestamp,
-    ) -> Result<Report>;
+    ) -> Result<Reviewed>;
 
     /// An entry that is there already is left as it is.
     async fn append_audit(&self, entry: &AuditEntry) -> Result<()>;

@@ -1,6 +1,6 @@
 //! Bans, reports and the audit log.
 
-use control::store::moderation::{AuditEntry, Ban, Report, ReportReason, ReportStatus};
+use control::store::moderation::{AuditEntry, Ban, Report, ReportReason, ReportStatus, Reviewed};
 use control::store::stream::{PageEnd, StreamId};
 use control::store::{SharedStore, StoreError};
 
@@ -126,10 +126,13 @@ pub async fn a_report_is_resolved_and_opened_again(store: SharedStore) {
         updated_at: at(5),
         ..open.clone()
     };
-    assert_eq!(resolved.unwrap(), expected);
+    assert_eq!(resolved.unwrap(), Reviewed { report: expected.clone(), changed: true });
     let again = store.update_report(&open.id, ReportStatus::Open, None, &user("mod"), at(6)).await.unwrap();
     let expected = Report { note: expected.note, updated_at: at(6), ..open.clone() };
-    assert_eq!(again, expected);
+    assert_eq!(again, Reviewed { report: expected.clone(), changed: true });
+    // At the same time, so that the time shows nothing.
+    let repeated = store.update_report(&open.id, ReportStatus::Open, None, &user("mod"), at(6)).await.unwrap();
+    assert_eq!(repeated, Reviewed { report: expected.clone(), changed: false });
     assert_eq!(store.reports(None, None, None, 10).await.unwrap(), [expected]);
 
     for id in ["nope", "", &object_id()] {
@@ -147,7 +150,7 @@ pub async fn a_report_stays_resolved_while_another_is_open_for_its_target(store:
 
     let again = store.update_report(&first.id, ReportStatus::Open, Some("note"), &user("mod"), at(7)).await.unwrap();
 
-    assert_eq!(again, resolved);
+    assert_eq!(again, Reviewed { changed: false, ..resolved });
 }
 
 pub async fn reports_are_listed_newest_first_by_pages(store: SharedStore) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use control::clock::Timestamp;
 use control::store::chat::{ChatMessage, ChatRange, ChatSettings, ChatTotals, Mute, Relayed, StoredMessage};
-use control::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus};
+use control::store::moderation::{AuditEntry, Ban, Filed, Report, ReportStatus, Reviewed};
 use control::store::presence::{Presence, PresenceChange};
 use control::store::stream::{
     Block, Edit, Outcome, PageEnd, StartScheduled, Stream, StreamFilter, StreamId, StreamOrder, StreamState,
@@ -173,7 +173,7 @@ pass_on! { ModerationStore {
     file_report(report: &Report) -> Result<Filed>;
     open_report(like: &Report) -> Result<Option<String>>;
     reports(status: Option<ReportStatus>, stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<Report>>;
-    update_report(id: &str, status: ReportStatus, note: Option<&str>, by: &UserId, at: Timestamp) -> Result<Report>;
+    update_report(id: &str, status: ReportStatus, note: Option<&str>, by: &UserId, at: Timestamp) -> Result<Reviewed>;
     append_audit(entry: &AuditEntry) -> Result<()>;
     audit(stream: Option<StreamId>, after: Option<&PageEnd>, limit: usize) -> Result<Vec<AuditEntry>>;
 } }

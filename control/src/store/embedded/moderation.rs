@@ -10,7 +10,7 @@ use super::row;
 use super::streams::change;
 use super::value::{Json, Word, violated};
 use crate::clock::Timestamp;
-use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus};
+use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus, Reviewed};
 use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
@@ -145,14 +145,14 @@ impl ModerationStore for Embedded {
         note: Option<&str>,
         by: &UserId,
         at: Timestamp,
-    ) -> Result<Report> {
+    ) -> Result<Reviewed> {
         let (id, note, by) = (id.to_owned(), note.map(str::to_owned), by.clone());
         self.write(move |connection| {
             let sql = format!("SELECT {REPORT_COLUMNS} FROM reports WHERE id = ?1");
             let found = connection.prepare_cached(&sql)?.query_row([id], read_report).optional()?;
             let before = found.ok_or(StoreError::NotFound)?;
             if before.says(status, note.as_deref()) {
-                return Ok(before);
+                return Ok(Reviewed { report: before, changed: false });
             }
             let mut report = before.clone();
             report.status = status;
@@ -163,9 +163,9 @@ impl ModerationStore for Embedded {
             };
             report.updated_at = at;
             match write_report(connection, &report) {
-                Ok(()) => Ok(report),
+                Ok(()) => Ok(Reviewed { report, changed: true }),
                 // The reporter has another open one for the same target by now.
-                Err(error) if violated(&error).is_some() => Ok(before),
+                Err(error) if violated(&error).is_some() => Ok(Reviewed { report: before, changed: false }),
                 Err(error) => Err(error.into()),
             }
         })

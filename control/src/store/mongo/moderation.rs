@@ -11,7 +11,7 @@ use super::streams::{computed, extended, without};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::interchange::OwnerBlock;
-use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus};
+use crate::store::moderation::{AuditEntry, Ban, Filed, ModerationStore, Report, ReportStatus, Reviewed};
 use crate::store::stream::{Block, Outcome, PageEnd, StreamId, UserId};
 use crate::store::{Result, StoreError};
 
@@ -174,11 +174,11 @@ impl ModerationStore for Mongo {
         note: Option<&str>,
         by: &UserId,
         at: Timestamp,
-    ) -> Result<Report> {
+    ) -> Result<Reviewed> {
         let found = run(self.of(REPORTS).find_one(doc! { "_id": id_of(id) })).await?;
         let before = read_report(&found.ok_or(StoreError::NotFound)?)?;
         if before.says(status, note) {
-            return Ok(before);
+            return Ok(Reviewed { report: before, changed: false });
         }
         let mut set = doc! { "status": status_name(status), "updatedAt": date(at) };
         let mut unset = Document::new();
@@ -200,9 +200,9 @@ impl ModerationStore for Mongo {
             .find_one_and_update(doc! { "_id": id_of(id) }, doc! { "$set": set, "$unset": unset })
             .return_document(ReturnDocument::After);
         match run(write).await {
-            Ok(after) => read_report(&after.ok_or(StoreError::NotFound)?),
+            Ok(after) => Ok(Reviewed { report: read_report(&after.ok_or(StoreError::NotFound)?)?, changed: true }),
             // The reporter has another open one for the same target by now.
-            Err(fault) if fault.duplicate().is_some() => Ok(before),
+            Err(fault) if fault.duplicate().is_some() => Ok(Reviewed { report: before, changed: false }),
             Err(fault) => Err(fault.into()),
         }
     }
