@@ -102,7 +102,7 @@ pub struct Engine {
     /// The transport that is being served: a panic closes it.
     serving: Option<Serving>,
     data: DataFlow,
-    /// What this process should take.
+    /// Packets and requests for this process: what [`Engine::poll_local`] gives.
     local: LocalQueue,
     /// When a transport whose budget is spent was last logged.
     budget_warned_at: Option<Instant>,

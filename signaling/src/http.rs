@@ -319,7 +319,7 @@ async fn connect(surface: Surface, mode: Mode, request: Request) -> Response {
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal,
     };
-    // Who is admitted holds a place, which is for those alone who can come in.
+    // `Surface::admit` may take a place among the viewers: only a request that can be upgraded gets as far.
     let session = match admitted_join(&surface, mode, Purpose::Connect, &Request::from_parts(parts, body)) {
         Ok(join) => surface.rooms.join(join).await,
         Err(error) => Err(error),

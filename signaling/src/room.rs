@@ -133,7 +133,7 @@ impl Room {
         self.context.timers.deadline()
     }
 
-    /// What a worker says.
+    /// Handles an event of the room's worker.
     pub fn on_event(&mut self, now: Now, event: Event) {
         match event {
             Event::TransportConnected { transport } => self.on_transport_connected(now, transport),

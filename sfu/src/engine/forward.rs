@@ -24,8 +24,8 @@ const CATCH_UP_BURST: u64 = 48;
 /// Subscribers from which on it pays to wait for the rest of a frame.
 const AUDIENCE_WORTH_WAITING: usize = 24;
 
-/// Packets of one kind of media that leave before a worker looks at its sockets again: less than a millisecond's work. A
-/// frame to a thousand subscribers takes ten, for which neither audio nor other rooms shall wait.
+/// Packets of one kind of media that are sent before a worker receives again: less than a millisecond's work. A frame to a
+/// thousand subscribers takes ten milliseconds, which neither audio nor other rooms should wait for.
 const SLICE: u64 = 512;
 
 /// How long the beginning of a frame may wait for its end when many subscribers watch: one long run is cheaper than two

@@ -153,7 +153,7 @@ impl Engine {
         self.forget_data_of(room);
     }
 
-    /// Takes from a transport what an input made it want: datagrams, outputs, a new deadline. May remove it.
+    /// Collects what an input led to in a transport: datagrams, outputs, a new deadline. May remove it.
     pub(super) fn after_transport<T: Transmit>(&mut self, now: Instant, key: TransportKey, out: &mut SendArena<T>) {
         let mut ended = None;
         loop {
