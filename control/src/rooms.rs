@@ -1,4 +1,4 @@
-//! The door to rooms: this process's own, or those of an external LiveKit-compatible server through its server API.
+//! Access to rooms: this process's own, or those of an external LiveKit-compatible server through its server API.
 
 pub mod builtin;
 pub mod event;

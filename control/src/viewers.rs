@@ -196,11 +196,11 @@ impl Viewers {
             }
             EventKind::Joined(session) => self.joined(stream, session).await,
             EventKind::Left(session) => self.left(stream, session, self.end_of(session, event.at)).await,
-            // It was never in the room, nor did anybody tell that it was: there is no record to close, and none is left
-            // behind by those who knock again and again. Its place is free ([`Viewers::send`]).
+            // It never was ACTIVE: there is no record to close, and whoever tries to join again and again leaves none
+            // behind. Its place is free ([`Viewers::send`]).
             EventKind::Aborted(_) => Ok(()),
             EventKind::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
-                // Of a stream that waits for its owner, an event may be late; whoever is back joins again.
+                // Not from `Reconnecting`: this event may be a late one, and an owner who is back has joined again.
                 self.0.lifecycle.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
             }
             EventKind::TrackPublished(_) | EventKind::TrackUnpublished | EventKind::Other => Ok(()),
@@ -252,11 +252,12 @@ impl Viewers {
         self.remove_excess(&stream, &presence).await
     }
 
-    /// Puts out whom this session made one viewer too many. Rooms of this process let nobody in without a place
-    /// ([`Places`]); those of another server let everybody in who has a token, and tell of it.
+    /// Removes users from the room who are beyond `max_viewers` because of this session. Rooms of this process admit
+    /// nobody without a place ([`Places`]); those of another server admit everybody who has a token, and say so
+    /// afterwards.
     ///
     /// Who came first stays, by the server's clock, whichever of two events is handled first: the one that is handled
-    /// last finds both records, and who came later than the session it tells of is put out as well.
+    /// last finds both records, and also removes those who came later than its own session.
     async fn remove_excess(&self, stream: &Arc<Stream>, session: &Presence) -> Result<(), StoreError> {
         let max = self.0.max_viewers;
         if self.0.rooms.is_local() || max == 0 || stream.viewers <= max || !session.counts {

@@ -126,7 +126,7 @@ impl Room {
         }
     }
 
-    /// Nothing of before is kept, so whoever was here before may lack something that nobody can tell.
+    /// No earlier message is kept: whoever was here before may lack some, which nobody can find out.
     pub fn load_nothing(&mut self, totals: ChatTotals) {
         self.history.forget_up_to(totals.last_seq);
         self.reactions.load(totals.reactions);
@@ -358,8 +358,8 @@ impl Room {
         }
     }
 
-    /// The newest messages of the store, some of which may have been told nobody here. Those that are too late to be
-    /// shown in order are found in the history alone.
+    /// Takes in the newest messages of the store, some of which may not have been sent to anybody here. Those that are
+    /// too late to be shown in order are found in the history alone.
     pub fn catch_up(&mut self, stored: Vec<ChatMessage>, now: Now) -> Vec<Out> {
         let mut late = Vec::new();
         for message in stored {

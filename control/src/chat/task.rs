@@ -29,13 +29,14 @@ const TURN: usize = 256;
 /// The same for a room that is new, or whose nodes do not all know of each other yet.
 const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
 
-/// Clients of a room that is so large that what it is told is collected for a moment and sent together.
+/// In a room of so many clients what is broadcast is collected for a moment and sent together.
 const LARGE: usize = 200;
 
-/// Shortest time between two sendings to a large room. A lively chat costs a third that way, and nobody sees it.
+/// Shortest time between two broadcasts to a large room. A lively chat costs a third that way, and nobody notices the
+/// delay.
 const COLLECT: Duration = Duration::from_millis(100);
 
-/// How often those are looked after for whom there was no room.
+/// How often the state of a room is tried again for clients whose connections had no room for it.
 const GREET_AGAIN: Duration = Duration::from_millis(200);
 
 /// How long the store is left alone after it failed.
@@ -90,9 +91,9 @@ pub(crate) struct RoomTask {
     path: String,
     room: Room,
     clients: HashMap<SocketKey, Client>,
-    /// Clients that could not be told yet to go.
+    /// Clients that are to be disconnected and read too slowly even for that.
     leaving: Vec<Client>,
-    /// Newcomers whose state waits until it, or others, have read, and when that is looked at again.
+    /// Clients whose state waits until they, or others, have read, and when it is tried again.
     newcomers: Vec<Newcomer>,
     greet_at: Instant,
     /// What the store has from before is here.
@@ -257,7 +258,7 @@ impl RoomTask {
         }
     }
 
-    /// Takes over messages of other nodes that were not told: they and this one did not know of each other yet.
+    /// Shows messages of other nodes that came without a note: they and this one did not know of each other yet.
     async fn catch_up(&mut self) {
         let newest = self.shared.limits.history_max;
         let stored = self.patiently(self.shared.store.chat_messages(self.id, ChatRange::Newest, newest)).await;
@@ -317,7 +318,7 @@ impl RoomTask {
                 if before == 0 {
                     add(&self.shared.counters.states_held, 1);
                 }
-                // Until then it is told of nothing else.
+                // Until then it is sent nothing else.
                 self.room.on_leave(key);
                 self.newcomers.push(Newcomer { client, last_seq, bytes });
                 self.greet_at = Instant::now() + GREET_AGAIN;
@@ -333,7 +334,7 @@ impl RoomTask {
         // Newcomers find it in the history, and must not get it again.
         self.send_collected().await;
         for newcomer in std::mem::take(&mut self.newcomers) {
-            // What it was long is looked at first, since it costs much to make.
+            // First by the length that the state had before, since making it anew costs much.
             if newcomer.client.has_room(newcomer.bytes) {
                 self.greet(newcomer).await;
             } else {
@@ -391,7 +392,7 @@ impl RoomTask {
         self.carry_out(out).await;
     }
 
-    /// Numbers messages, keeps them, answers their senders. What is to be told to all comes back.
+    /// Numbers messages, keeps them, answers their senders. Returns what is to be broadcast.
     async fn send(&mut self, pending: Vec<Pending>) -> Vec<Out> {
         let alone = self.shared.relay.is_alone();
         self.reserve(pending.len(), alone).await;

@@ -1,6 +1,6 @@
-//! Decisions that hold here although the store did not take them: a stream can be stopped and a user put out also on a
-//! full disk. They are stored as soon as the store takes them; a process that ends before forgets them, which whoever
-//! decided is told.
+//! Decisions that hold here although the store did not take them: a stream can be stopped and a user removed also on a
+//! full disk. They are stored as soon as the store takes them. A process that ends before loses them, so the answer to
+//! whoever decided says that they are not stored.
 
 use super::Lifecycle;
 use crate::live::{Decision, Hold};

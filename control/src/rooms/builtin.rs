@@ -1,4 +1,4 @@
-//! Rooms of this process, and the rules of their door.
+//! Rooms of this process, and who may join those of streams.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ const USER_JOINS_REFILL: Duration = Duration::from_secs(1);
 /// Users whose joins are counted.
 const USERS_MAX: usize = 100_000;
 
-/// A door to the rooms of this process.
+/// The rooms of this process.
 pub struct Builtin {
     rooms: Rooms,
     signer: TokenSigner,
@@ -117,11 +117,12 @@ pub(super) fn websocket_url(url: &str) -> String {
     }
 }
 
-/// Refuses blocked and banned users, and rooms of streams that ended; and everybody in rooms of streams until it is
-/// `known` who is blocked and banned. From then on all live streams are known, so a token of ours for a room without one is
-/// of a stream that ended. Rooms of nobody's stream are none of its business, such as those of an app that makes tokens by
-/// itself, whatever it calls them. Reads memory only. And a user who has joined too often waits ([`USER_JOINS_BURST`]), and
-/// one who would be the first beyond `max_viewers` (0: no cap) stays outside.
+/// Who may join the rooms of streams. Reads memory only.
+///
+/// Refuses blocked and banned users, and rooms of streams that are over; until it is `known` who is blocked and banned,
+/// everybody. From then on all live streams are known, so a token of ours for a room without a stream is for one that
+/// is over. All other rooms are admitted, such as those of an app that makes tokens by itself. A user who has joined too
+/// often waits ([`USER_JOINS_BURST`]), and one who would be the first beyond `max_viewers` (0: no bound) is refused.
 pub fn admission(
     live: Live,
     max_viewers: u32,
