@@ -121,7 +121,7 @@ pub(super) fn websocket_url(url: &str) -> String {
 ///
 /// Refuses blocked and banned users, and rooms of streams that are over; until it is `known` who is blocked and banned,
 /// everybody. From then on all live streams are known, so a token of ours for a room without a stream is for one that
-/// is over. All other rooms are admitted, such as those of an app that makes tokens by itself. A user who has joined too
+/// is over. All other rooms are admitted, such as those of an app that makes tokens by itself. A user who joined too
 /// often waits ([`USER_JOINS_BURST`]), and one who would be the first beyond `max_viewers` (0: no bound) is refused.
 pub fn admission(
     live: Live,
