@@ -6,10 +6,12 @@ use std::sync::Arc;
 use control::auth::{AuthError, Reason};
 use control::chat::{Chat, Limits, Parts};
 use control::clock::Timestamp;
+use control::cluster::Cluster;
 use control::config::product::{self, GuestAccess};
 use control::http::client::Proxies;
 use control::http::origins::Origins;
 use control::live::Live;
+use control::store::SharedStore;
 use control::store::embedded::Embedded;
 use control::store::stream::{Stream, StreamState};
 use control::user::{Role, User};
@@ -18,18 +20,19 @@ use tokio::net::TcpListener;
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let live = Live::default();
+    let store: SharedStore = Arc::new(Embedded::in_memory().map_err(std::io::Error::other)?);
     let parts = Parts {
         config: product::Chat { max_connections_per_ip: 0, ..product::Chat::default() },
         guest: GuestAccess::Read,
         enabled: true,
         origins: Origins::default(),
         limits: Limits::default(),
-        store: Arc::new(Embedded::in_memory().map_err(std::io::Error::other)?),
+        cluster: Cluster::new("bench".into(), Arc::clone(&store)),
+        store,
         live: live.clone(),
         verify: Arc::new(|token, now| Box::pin(async move { user(&token, now) })),
         proxies: Proxies::default(),
         directory: None,
-        node: "bench".into(),
     };
     let chat = Chat::start(parts)?;
     live.observe(stream(), |change| chat.observe(change));

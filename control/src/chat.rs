@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::cluster::Cluster;
 use crate::config::product::{self, GuestAccess};
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
@@ -72,8 +73,8 @@ pub struct Parts {
     pub proxies: Proxies,
     /// Where messages wait for the store when it is away. Absent: in memory.
     pub directory: Option<PathBuf>,
-    /// Tells this process from others on the same store.
-    pub node: String,
+    /// On the same store.
+    pub cluster: Cluster,
 }
 
 /// Handle; cheap to clone. The default one has no rooms and does nothing.
@@ -105,7 +106,7 @@ impl Chat {
     /// # Errors
     /// The queue in `directory` cannot be opened.
     pub fn start(parts: Parts) -> std::io::Result<Self> {
-        let Parts { config, guest, enabled, origins, limits, store, live, verify, proxies, directory, node } = parts;
+        let Parts { config, guest, enabled, origins, limits, store, live, verify, proxies, directory, cluster } = parts;
         let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
         let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
         let outboxes = Outboxes::new(limits.unread.clone(), Arc::clone(&counters));
@@ -121,7 +122,7 @@ impl Chat {
             connections: Tally::default(),
         };
         let spool = Arc::new(Spool::open(directory.as_deref(), limits.queued, Arc::clone(&counters))?);
-        let (relay, relay_task) = Relay::new(node, Arc::clone(&store));
+        let (relay, relay_task) = Relay::new(cluster, Arc::clone(&store));
         let rooms = Rooms::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&spool).run(Arc::clone(&store)));

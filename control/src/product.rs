@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::auth::{Authenticator, DevTokens, random_secret};
 use crate::chat::{self, Chat, ChatModeration, Verify};
 use crate::clock::Timestamp;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::config::product::{self as settings, SfuMode};
 use crate::http::client::Proxies;
@@ -87,7 +88,8 @@ impl Product {
         let (auth, dev) = users(config)?;
         let door = door(config, rooms)?;
         let origins = Origins::new(&config.http.cors_origins, config.development)?;
-        let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, node)?;
+        let cluster = Cluster::new(node.to_owned(), Arc::clone(&store));
+        let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, &cluster)?;
         tighten(config);
         // Rooms of another server are told of, not asked about: `Viewers` sees to those.
         let max_viewers = if door.is_local() { config.live.max_viewers } else { 0 };
@@ -97,7 +99,7 @@ impl Product {
             live: live.clone(),
             rooms: door,
             chat: chat.clone(),
-            node: node.to_owned(),
+            cluster,
         });
         let (lifecycle, reconciler) = (services.lifecycle.clone(), services.reconciler.clone());
         let moderation = Moderation::new(lifecycle.clone(), services.streams.clone(), Arc::clone(&auth));
@@ -365,7 +367,7 @@ fn start_chat(
     store: &SharedStore,
     live: &Live,
     auth: &Arc<Authenticator>,
-    node: &str,
+    cluster: &Cluster,
 ) -> anyhow::Result<Chat> {
     let auth = Arc::clone(auth);
     let verify: Verify = Arc::new(move |token, now| {
@@ -384,7 +386,7 @@ fn start_chat(
         verify,
         proxies: proxies.clone(),
         directory: directory.clone(),
-        node: node.to_owned(),
+        cluster: cluster.clone(),
     })
     .with_context(|| format!("cannot keep messages in {}: correct store.path", directory.unwrap_or_default().display()))
 }

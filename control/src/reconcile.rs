@@ -5,7 +5,6 @@
 
 mod compare;
 mod deadline;
-mod neighbours;
 mod poll;
 mod recover;
 
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agenda::Agenda;
 use crate::clock::Timestamp;
+use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::{Counters, Lifecycle};
 use crate::live::Live;
@@ -27,7 +27,6 @@ use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::{SharedStore, StoreError};
 use crate::streams::Streams;
 use crate::viewers::Viewers;
-use neighbours::Neighbours;
 
 /// How often time-outs and due comparisons are looked for.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,9 +53,7 @@ struct Parts {
     live: Live,
     rooms: Arc<dyn RoomDoor>,
     agenda: Agenda,
-    /// Tells this process from others on the same store.
-    node: String,
-    neighbours: Neighbours,
+    cluster: Cluster,
     /// When the streams of an earlier process were read.
     recovered: OnceLock<Timestamp>,
 }
@@ -67,10 +64,9 @@ impl Reconciler {
         (lifecycle, streams, viewers): (Lifecycle, Streams, Viewers),
         rooms: Arc<dyn RoomDoor>,
         agenda: Agenda,
-        node: String,
+        cluster: Cluster,
     ) -> Self {
         let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
-        let (neighbours, recovered) = (Neighbours::default(), OnceLock::new());
         Self(Arc::new(Parts {
             config,
             lifecycle,
@@ -80,9 +76,8 @@ impl Reconciler {
             live,
             rooms,
             agenda,
-            node,
-            neighbours,
-            recovered,
+            cluster,
+            recovered: OnceLock::new(),
         }))
     }
 
@@ -93,12 +88,7 @@ impl Reconciler {
             if !self.recover_at_last(&shutdown).await {
                 return;
             }
-            tokio::join!(
-                self.keep_time(&shutdown),
-                self.keep_tidy(&shutdown),
-                self.poll(&shutdown),
-                self.watch_neighbours(&shutdown)
-            );
+            tokio::join!(self.keep_time(&shutdown), self.keep_tidy(&shutdown), self.poll(&shutdown));
         };
         // Dropped half-way, as by a crash: the next process makes it up.
         shutdown.run_until_cancelled(recovered_then_kept).await;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agenda::Agenda;
 use crate::chat::Chat;
 use crate::clock::{Clock, Timestamp};
+use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::Lifecycle;
 use crate::live::Live;
@@ -30,8 +31,8 @@ pub struct Parts {
     pub live: Live,
     pub rooms: Arc<dyn RoomDoor>,
     pub chat: Chat,
-    /// Tells this process from others on the same store.
-    pub node: String,
+    /// On the same store.
+    pub cluster: Cluster,
 }
 
 /// All of them.
@@ -40,6 +41,7 @@ pub struct Services {
     pub streams: Streams,
     pub viewers: Viewers,
     pub reconciler: Reconciler,
+    cluster: Cluster,
     /// Of rooms in this process, from the start on.
     events: Option<broadcast::Receiver<RoomEvent>>,
 }
@@ -52,26 +54,26 @@ impl Services {
 
     /// As [`Services::new`], at times that a test chooses.
     pub fn with_clock(parts: Parts, clock: Clock) -> Self {
-        let Parts { config, store, live, rooms, chat, node } = parts;
+        let Parts { config, store, live, rooms, chat, cluster } = parts;
         let (events, agenda) = (rooms.events(), Agenda::default());
         let interval = config.reconcile_interval();
         let lifecycle = Lifecycle::new((store, live), (Arc::clone(&rooms), chat), agenda.clone(), interval, clock);
         let streams = Streams::new(config.clone(), lifecycle.clone(), Arc::clone(&rooms));
         let viewers = Viewers::new(lifecycle.clone(), Arc::clone(&rooms), agenda.clone(), config.max_viewers);
         let below = (lifecycle.clone(), streams.clone(), viewers.clone());
-        let reconciler = Reconciler::new(config, below, rooms, agenda, node);
-        Self { lifecycle, streams, viewers, reconciler, events }
+        let reconciler = Reconciler::new(config, below, rooms, agenda, cluster.clone());
+        Self { lifecycle, streams, viewers, reconciler, cluster, events }
     }
 
-    /// Takes in what happens in the rooms of this process, and keeps streams true, until `shutdown`.
+    /// Takes in what happens in the rooms of this process, keeps streams true and looks for other nodes, until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { lifecycle, viewers, reconciler, events, .. } = self;
+        let Self { lifecycle, viewers, reconciler, cluster, events, .. } = self;
         let listening = async {
             if let Some(events) = events {
                 viewers.listen(events, shutdown.clone()).await;
             }
         };
-        tokio::join!(listening, reconciler.run(shutdown.clone()));
+        tokio::join!(listening, reconciler.run(shutdown.clone()), cluster.run(shutdown.clone()));
         let _ = tokio::time::timeout(END_PATIENCE, lifecycle.settle()).await;
     }
 }

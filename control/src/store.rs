@@ -29,7 +29,7 @@ pub use chat::ChatStore;
 pub use error::{Result, StoreError};
 pub use moderation::ModerationStore;
 pub(crate) use nodes::{CLOCKS_APART, RELAYED_KEPT, SIGNS_MAX};
-pub use nodes::{NODE_GONE, NodeSign, NodeStore};
+pub use nodes::{LEASE, LEASE_FREE, Lease, NODE_GONE, NodeSign, NodeStore};
 pub use presence::PresenceStore;
 pub use requests::{CLAIM_MAX, Claimed, DAY, IdempotencyKey, RequestStore, Taken};
 pub use stream::{CreateError, StreamStore};

@@ -149,6 +149,7 @@ macro_rules! every_rule {
                 nodes_hear_what_each_other_one_said_last
                 upkeep_removes_nothing_that_is_still_needed
                 a_retention_beyond_all_time_does_no_harm
+                a_room_is_leased_to_the_node_that_renews_it_and_each_change_raises_the_epoch
             }
             transfer {
                 every_document_is_exported_once_whatever_the_page

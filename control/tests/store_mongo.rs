@@ -19,7 +19,7 @@ use control::store::stream::{
     StreamOrder, StreamState, Transition, UserId,
 };
 use control::store::{
-    ChatStore as _, CreateError, ModerationStore as _, PresenceStore as _, Store as _, StoreError, StreamStore as _,
+    ChatStore as _, CreateError, LEASE, ModerationStore as _, NodeStore as _, PresenceStore as _, RequestStore as _, Taken, Store as _, StoreError, StreamStore as _,
     unreadable,
 };
 use futures_util::TryStreamExt;
@@ -755,4 +755,28 @@ async fn a_server_that_is_no_replica_set_will_do() {
     assert_eq!((joined.stream.viewers, joined.changed), (1, true));
     let left = store.presence_leave(stream.id, &session("PA_1", "bob"), at(2)).await.unwrap();
     assert_eq!((left.stream.viewers, left.stream.peak_viewers), (0, 1));
+}
+
+// ---- nodes of an earlier version beside
+
+/// They note that they see a room, and ask who does, as units of a limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_an_earlier_version_and_this_one_hear_of_each_others_rooms() {
+    let store = connect(&shared_uri(), &fresh_database()).await;
+    let (ours, theirs) = (StreamId::generate(), StreamId::generate());
+    let key = |stream: StreamId| format!("host:{stream}");
+
+    store.limit_take(&key(theirs), 1_024, LEASE, at(0)).await.unwrap();
+    let lease = store.room_lease(theirs, at(1)).await.unwrap().expect("it is hosted");
+    assert_eq!((lease.node.as_deref(), lease.epoch, lease.renewed_at), (None, 0, at(0)));
+    assert_eq!(store.lease_room(theirs, "n1", at(2)).await.unwrap().epoch, 1);
+    store.limit_take(&key(theirs), 1_024, LEASE, at(3)).await.unwrap();
+    assert_eq!(store.room_lease(theirs, at(4)).await.unwrap().unwrap().renewed_at, at(3), "it was seen there as well");
+
+    store.lease_room(ours, "n1", at(0)).await.unwrap();
+    let look = async |when| store.limit_take(&key(ours), 1, LEASE, at(when)).await.unwrap();
+    assert!(matches!(look(119_999).await, Taken::Refused { .. }));
+    assert_eq!(look(120_000).await, Taken::Granted);
+    store.limit_give_back(&key(ours), at(120_000)).await.unwrap();
+    assert_eq!(store.lease_room(ours, "n1", at(120_001)).await.unwrap().epoch, 1);
 }

@@ -1,22 +1,21 @@
 //! What nodes on one store tell each other of a chat: through the store, looked at several times a second.
 //!
-//! A node says every other second that it is there. As long as it hears of no other, nothing is written or read. What each
-//! node writes is read by the times that it wrote: clocks of two machines are not compared.
+//! As long as there is no other node ([`Cluster`]), nothing is written or read. What each node writes is read by the times
+//! that it wrote: clocks of two machines are not compared.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::clock::Timestamp;
-use crate::nodes::{LOOK_INTERVAL as ANNOUNCE, Nodes};
+use crate::cluster::{Cluster, Member};
 use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
-use crate::store::{NODE_GONE as GONE, NodeSign, SharedStore, StoreError};
+use crate::store::{NodeSign, SharedStore, StoreError};
 
 /// Between two looks for news of others.
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,23 +36,15 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Handle; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Relay {
-    neighbours: Arc<Neighbours>,
+    cluster: Cluster,
     unwritten: mpsc::Sender<(StreamId, ChatNote)>,
-}
-
-/// Other nodes on the same store.
-#[derive(Debug, Default)]
-struct Neighbours {
-    count: AtomicU32,
-    /// When one came that was not there before.
-    news: Mutex<Option<Instant>>,
 }
 
 /// The task behind it.
 pub(crate) struct RelayTask {
-    node: String,
+    cluster: Cluster,
+    members: watch::Receiver<Arc<[Member]>>,
     store: SharedStore,
-    neighbours: Arc<Neighbours>,
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
     /// Taken from there, and kept until the store has them.
     outbox: VecDeque<Relayed>,
@@ -61,42 +52,35 @@ pub(crate) struct RelayTask {
     ids: ulid::Generator,
     written_at: Timestamp,
     seen: Seen,
-    nodes: Nodes,
     /// Up to when the notes of each node are read, by its clock.
     read: HashMap<String, Timestamp>,
-    announced_at: Option<Instant>,
 }
 
 impl Relay {
-    pub fn new(node: String, store: SharedStore) -> (Self, RelayTask) {
+    pub fn new(cluster: Cluster, store: SharedStore) -> (Self, RelayTask) {
         let (sender, unwritten) = mpsc::channel(UNWRITTEN_MAX);
-        let neighbours = Arc::new(Neighbours::default());
-        let handle = Self { neighbours: Arc::clone(&neighbours), unwritten: sender };
         let task = RelayTask {
-            node,
+            members: cluster.members(),
+            cluster: cluster.clone(),
             store,
-            neighbours,
             unwritten,
             outbox: VecDeque::new(),
             ids: ulid::Generator::new(),
             written_at: Timestamp::default(),
             seen: Seen::default(),
-            nodes: Nodes::default(),
             read: HashMap::new(),
-            announced_at: None,
         };
-        (handle, task)
+        (Self { cluster, unwritten: sender }, task)
     }
 
     /// Whether no other node uses the store now.
     pub fn is_alone(&self) -> bool {
-        self.neighbours.count.load(Ordering::Relaxed) == 0
+        self.cluster.is_alone()
     }
 
-    /// Whether a node came lately: it takes nodes a moment to hear of each other, and until then they tell nothing.
+    /// Whether a node came lately, which may not have been told everything.
     pub fn has_newcomer(&self) -> bool {
-        let news = *self.neighbours.news.lock().expect("no one panics with this lock");
-        news.is_some_and(|at| at.elapsed() < GONE)
+        self.cluster.has_newcomer()
     }
 
     /// Tells other nodes, if there are any.
@@ -137,8 +121,8 @@ impl RelayTask {
                 }
                 _ = looks.tick() => {
                     self.write().await;
-                    self.announce().await;
-                    if self.neighbours.count.load(Ordering::Relaxed) > 0 {
+                    self.note_members();
+                    if !self.cluster.is_alone() {
                         self.look(&inlet).await;
                     }
                 }
@@ -146,34 +130,17 @@ impl RelayTask {
         }
     }
 
-    async fn announce(&mut self) {
-        if self.announced_at.is_some_and(|at| at.elapsed() < ANNOUNCE) {
-            return;
-        }
-        let now = Timestamp::now();
-        match self.store.announce_node(&self.node, now).await {
-            Ok(signs) => {
-                self.announced_at = Some(Instant::now());
-                self.nodes.look(signs, now);
-                self.read.retain(|node, _| self.nodes.has(node));
-                for (node, at) in self.nodes.there() {
-                    let read = self.read.entry(node.to_owned()).or_insert(at);
-                    // Its clock was ahead: what it notes now comes before what was read.
-                    if read.is_far_ahead(at) {
-                        *read = at;
-                    }
-                }
-                let others = u32::try_from(self.nodes.there().count()).unwrap_or(u32::MAX);
-                let before = self.neighbours.count.swap(others, Ordering::Relaxed);
-                if before == others {
-                    return;
-                }
-                info!(others, "other nodes use the same store");
-                if others > before {
-                    *self.neighbours.news.lock().expect("no one panics with this lock") = Some(Instant::now());
-                }
+    /// Notes of a node are read from the sign on by which it was first seen.
+    fn note_members(&mut self) {
+        let members = self.members.borrow_and_update();
+        let known: HashSet<&str> = members.iter().map(|member| member.node.as_str()).collect();
+        self.read.retain(|node, _| known.contains(node.as_str()));
+        for Member { node, at, .. } in members.iter().filter(|member| member.is_alive) {
+            let read = self.read.entry(node.clone()).or_insert(*at);
+            // Its clock was ahead: what it notes now comes before what was read.
+            if read.is_far_ahead(*at) {
+                *read = *at;
             }
-            Err(cause) => debug!(%cause, "cannot say that this node is there"),
         }
     }
 
@@ -185,7 +152,7 @@ impl RelayTask {
                 continue;
             }
             let id = self.ids.generate().unwrap_or_else(ulid::Overflow::commit_overflow_increment);
-            let (id, node) = (id.to_string(), self.node.clone());
+            let (id, node) = (id.to_string(), self.cluster.node().to_owned());
             self.outbox.push_back(Relayed { id, node, stream_id, at, note });
         }
     }
@@ -212,8 +179,10 @@ impl RelayTask {
     }
 
     async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
-        let read = self.nodes.there().filter_map(|(node, _)| self.read.get_key_value(node));
-        let since: Vec<_> = read.map(|(node, at)| NodeSign { node: node.clone(), at: at.minus(OVERLAP) }).collect();
+        let alive = |node: &str| self.read.get(node).map(|at| NodeSign { node: node.to_owned(), at: at.minus(OVERLAP) });
+        let members = Arc::clone(&self.members.borrow());
+        let alive = members.iter().filter(|member| member.is_alive).filter_map(|member| alive(&member.node));
+        let since: Vec<_> = alive.collect();
         match self.store.relayed_since(&since, PAGE).await {
             Ok(notes) if notes.len() < PAGE => self.hand_on(notes, inlet).await,
             Ok(_) => self.look_at_each(&since, inlet).await,
@@ -278,15 +247,17 @@ mod tests {
     use crate::store::stream::UserId;
 
     fn task(node: &str, store: &SharedStore) -> RelayTask {
-        Relay::new(node.into(), Arc::clone(store)).1
+        Relay::new(Cluster::new(node.into(), Arc::clone(store)), Arc::clone(store)).1
     }
 
     #[tokio::test]
     async fn however_much_waited_is_heard_to_its_end_and_in_the_order_in_which_it_was_told() {
         let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
         let (mut one, mut other) = (task("one", &store), task("other", &store));
-        one.announce().await;
-        other.announce().await;
+        for task in [&mut one, &mut other] {
+            task.cluster.look().await.unwrap();
+            task.note_members();
+        }
         let users: Vec<UserId> = (0..2 * PAGE + PAGE / 2).map(|n| format!("u{n}").parse().unwrap()).collect();
         let stream = StreamId::generate();
         one.take_up(&mut users.iter().map(|user| (stream, ChatNote::Cleared { user_id: user.clone() })).collect());

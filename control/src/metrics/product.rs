@@ -150,26 +150,28 @@ mod tests {
     use crate::auth::Authenticator;
     use crate::chat::Chat;
     use crate::clock::Timestamp;
+    use crate::cluster::Cluster;
     use crate::config::product;
     use crate::live::Live;
     use crate::moderation::Moderation;
     use crate::problem::Code;
     use crate::rooms::{External, RoomTimes, TokenSigner};
     use crate::services::{Parts, Services};
-    use crate::store::StoreError;
+    use crate::store::{SharedStore, StoreError};
     use crate::store::embedded::Embedded;
     use crate::store::stream::{EndReason, Stream, StreamState};
 
     fn sources() -> Sources {
         let config = product::Live::default();
         let signer = TokenSigner::new("key", "a secret of at least thirty-two bytes", RoomTimes::of(&config));
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
         let services = Services::new(Parts {
             config,
-            store: Arc::new(Embedded::in_memory().unwrap()),
+            cluster: Cluster::new("ND_x".into(), Arc::clone(&store)),
+            store,
             live: Live::default(),
             rooms: Arc::new(External::new("http://127.0.0.1:9", None, signer).unwrap()),
             chat: Chat::default(),
-            node: "ND_x".into(),
         });
         let auth = Arc::new(Authenticator::new(&product::Auth::default(), &[]).unwrap());
         Sources {

@@ -100,7 +100,7 @@ impl Reconciler {
     ) -> Result<Duration, StoreError> {
         let now = self.now();
         let found = self.0.agenda.found(stream.id);
-        self.note_host(stream).await?;
+        self.lease_room(stream).await?;
         if stream.room_sid.as_deref() != Some(room_sid) {
             let outcome = self.0.store.note_room(stream.id, room_sid, now).await?;
             self.0.lifecycle.observe(outcome.into_stream());
@@ -183,6 +183,20 @@ impl Reconciler {
         if differs {
             Counters::add(&self.counters().reconciled_differences);
         }
+    }
+
+    /// Says to other nodes that the room is here, if rooms of streams are each node's own.
+    async fn lease_room(&self, stream: &Stream) -> Result<(), StoreError> {
+        if self.0.rooms.is_local() { self.0.cluster.lease_room(stream.id).await } else { Ok(()) }
+    }
+
+    /// Whether another node had the room lately, in which case it is not ours to miss. One that we saw ourselves is gone.
+    async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
+        let was_here = self.0.agenda.found(stream.id).compared_at.is_some();
+        if was_here || !self.0.rooms.is_local() {
+            return Ok(false);
+        }
+        self.0.cluster.is_hosted_elsewhere(stream.id).await
     }
 
     /// When to look again.

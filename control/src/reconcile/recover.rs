@@ -26,7 +26,8 @@ impl Reconciler {
     /// `store_unavailable`: try again.
     pub async fn recover(&self) -> Result<(), Problem> {
         let begun = self.now();
-        self.beat().await?;
+        // Rooms that are missed before the next look may be those of others.
+        self.0.cluster.look_at_first().await?;
         self.read_bans_since(Timestamp::default(), BANS_PAGE).await?;
         let count = self.read_live().await?;
         if tokio::time::timeout(FIRST_ROUND_MAX, self.first_round()).await.is_err() {

@@ -74,6 +74,8 @@ pub struct Embedded {
     /// Absent in memory.
     file: Option<Arc<DatabaseFile>>,
     proof: Proof,
+    /// Nobody else asks for them, and they are over with this process.
+    leases: nodes::Leases,
 }
 
 /// When a write for its own sake was last seen to be done.
@@ -130,6 +132,7 @@ impl Embedded {
             readers,
             file: Some(file),
             proof: Proof::default(),
+            leases: nodes::Leases::default(),
         })
     }
 
@@ -141,7 +144,8 @@ impl Embedded {
         let mut connection = Connection::open_in_memory()?;
         prepare(&connection)?;
         schema::bring_up_to_date(&mut connection)?;
-        Ok(Self { writer: Writer::start(connection, ())?, readers: None, file: None, proof: Proof::default() })
+        let writer = Writer::start(connection, ())?;
+        Ok(Self { writer, readers: None, file: None, proof: Proof::default(), leases: nodes::Leases::default() })
     }
 
     async fn read<T: Send + 'static>(&self, job: impl FnOnce(&Connection) -> Result<T> + Send + 'static) -> Result<T> {

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use control::auth::{AuthError, Reason};
 use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, Verify};
 use control::clock::Timestamp;
+use control::cluster::Cluster;
 use control::config::product::{self, GuestAccess};
 use control::http::caller::{Call, Identity, RequestId};
 use control::http::client::{ClientKey, Proxies};
@@ -28,6 +29,7 @@ use control::user::{Caller, Role, User};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::switched_store::Switched;
 
@@ -91,6 +93,7 @@ impl Server {
         let away = Switched::new(inner, shared);
         let store: SharedStore = away.clone();
         let live = Live::default();
+        let cluster = Cluster::new(StreamId::generate().to_string(), Arc::clone(&store));
         let parts = Parts {
             config: options.config,
             guest: options.guest,
@@ -102,7 +105,7 @@ impl Server {
             verify: verify(),
             proxies: Proxies::default(),
             directory: options.directory,
-            node: StreamId::generate().to_string(),
+            cluster: cluster.clone(),
         };
         let chat = Chat::start(parts).unwrap();
         let observe = {
@@ -120,7 +123,9 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Settings { unread_max: options.unread_max, ..Settings::default() };
-        let task = tokio::spawn(async move { match serve(listener, router, settings).await {} });
+        let task = tokio::spawn(async move {
+            tokio::join!(cluster.run(CancellationToken::new()), async { match serve(listener, router, settings).await {} });
+        });
         Self { address, world, task }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use control::chat::{Chat, ConnectRefusal, Limits, Rate, UnreadLimits};
 use control::clock::Timestamp;
+use control::cluster::Cluster;
 use control::config::product;
 use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
 use control::services::{Parts, Services};
@@ -203,11 +204,11 @@ async fn the_media_of_a_stream_ends_after_its_chat() {
     let door = Arc::new(Door { chat: chat.clone(), open_at_deletion: Mutex::default() });
     let Services { streams, .. } = Services::new(Parts {
         config: product::Live::default(),
+        cluster: Cluster::new("this one".to_owned(), Arc::clone(&store)),
         store,
         live: live.clone(),
         rooms: Arc::clone(&door) as _,
         chat: chat.clone(),
-        node: "this one".to_owned(),
     });
     // Brings numbers for the next one.
     ana.emit(&namespace, "chat:message", &json!({ "text": "before" })).await;

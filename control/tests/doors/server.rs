@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use control::chat::Chat;
 use control::clock::Timestamp;
+use control::cluster::Cluster;
 use control::config::product;
 use control::live::Live;
 use control::rooms::builtin::{Builtin, admission};
 use control::rooms::{RoomTimes, TokenSigner};
 use control::services::{Parts, Services};
+use control::store::SharedStore;
 use control::store::embedded::Embedded;
 use loadtest::client::{Client, ClientOptions, TrackSpec};
 use loadtest::dtls::{Identity, SrtpProfile};
@@ -84,13 +86,14 @@ impl Server {
     pub fn services(&self) -> Services {
         let config = self.config.clone();
         let signer = TokenSigner::new(KEY, SECRET, RoomTimes::of(&config));
+        let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
         Services::new(Parts {
             config,
-            store: Arc::new(Embedded::in_memory().unwrap()),
+            cluster: Cluster::new("this one".to_owned(), Arc::clone(&store)),
+            store,
             live: self.live.clone(),
             rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, Some(self.url()))),
             chat: Chat::default(),
-            node: "this one".to_owned(),
         })
     }
 

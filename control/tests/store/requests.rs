@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use control::clock::Timestamp;
 use control::store::chat::{ChatNote, ChatRange, Relayed};
-use control::store::stream::Stream;
-use control::store::{Claimed, IdempotencyKey, NodeSign, SharedStore, Taken};
+use control::store::stream::{Stream, StreamId};
+use control::store::{Claimed, IdempotencyKey, LEASE_FREE, NodeSign, SharedStore, Taken};
 use serde_json::json;
 
 use super::fixture::*;
@@ -252,4 +252,31 @@ pub async fn upkeep_removes_nothing_that_is_still_needed(store: SharedStore) {
 pub async fn a_retention_beyond_all_time_does_no_harm(store: SharedStore) {
     store.expire(Timestamp::from_millis(0), Duration::MAX).await.unwrap();
     store.expire(at(0), Duration::ZERO).await.unwrap();
+}
+
+pub async fn a_room_is_leased_to_the_node_that_renews_it_and_each_change_raises_the_epoch(store: SharedStore) {
+    let stream = StreamId::generate();
+    let lease = async |node: &str, when| {
+        let lease = store.lease_room(stream, node, at(when)).await.unwrap();
+        assert_eq!(store.room_lease(stream, at(when)).await.unwrap(), Some(lease.clone()));
+        (lease.node.unwrap(), lease.epoch, lease.renewed_at)
+    };
+    let minute = i64::try_from(LEASE_FREE.as_millis()).unwrap();
+    let of = |node: &str, epoch, when| (node.to_owned(), epoch, at(when));
+    assert_eq!(store.room_lease(stream, at(0)).await.unwrap(), None);
+
+    assert_eq!(lease("n1", 0).await, of("n1", 1, 0));
+    assert_eq!(lease("n2", minute - 1).await, of("n1", 1, 0), "it is another's");
+    assert_eq!(lease("n1", minute - 1).await, of("n1", 1, minute - 1), "its own");
+    assert_eq!(lease("n2", 2 * minute - 2).await, of("n1", 1, minute - 1));
+    assert_eq!(lease("n2", 2 * minute - 1).await, of("n2", 2, 2 * minute - 1), "it was not renewed");
+    assert_eq!(lease("n1", 2 * minute).await, of("n2", 2, 2 * minute - 1));
+    assert_eq!(lease("n1", 9 * minute).await, of("n1", 3, 9 * minute));
+    assert_eq!(lease("n1", 99 * minute).await, of("n1", 3, 99 * minute), "nobody had it between");
+
+    let other = StreamId::generate();
+    assert_eq!(store.lease_room(other, "n2", at(0)).await.unwrap().epoch, 1);
+    // Of a clock that was far ahead.
+    assert_eq!(store.room_lease(stream, at(0)).await.unwrap(), None);
+    assert_eq!(store.lease_room(stream, "n2", at(0)).await.unwrap().epoch, 4);
 }

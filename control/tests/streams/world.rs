@@ -9,7 +9,8 @@ use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use control::chat::Chat;
-use control::clock::Timestamp;
+use control::clock::{Clock, Timestamp};
+use control::cluster::Cluster;
 use control::config::product;
 use control::lifecycle::Lifecycle;
 use control::live::Live;
@@ -100,16 +101,19 @@ impl World {
     }
 
     fn of(door: Arc<FakeDoor>, clock: ManualClock, store: Arc<Switched>, config: product::Live) -> Self {
+        let time: Clock = {
+            let clock = clock.clone();
+            Arc::new(move || clock.now())
+        };
         let parts = Parts {
             config: config.clone(),
+            cluster: Cluster::with_clock(sid(), store.clone(), Arc::clone(&time)),
             store: store.clone(),
             live: Live::default(),
             rooms: door.clone(),
             chat: Chat::default(),
-            node: sid(),
         };
-        let time = clock.clone();
-        let services = Services::with_clock(parts, Arc::new(move || time.now()));
+        let services = Services::with_clock(parts, time);
         Self {
             lifecycle: services.lifecycle.clone(),
             streams: services.streams.clone(),

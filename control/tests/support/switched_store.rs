@@ -15,12 +15,12 @@ use control::store::stream::{
     Transition, UserId,
 };
 use control::store::{
-    ChatStore, Claimed, CreateError, Exported, IdempotencyKey, ModerationStore, NodeSign, NodeStore, PresenceStore,
+    ChatStore, Claimed, CreateError, Exported, IdempotencyKey, Lease, ModerationStore, NodeSign, NodeStore, PresenceStore,
     RequestStore, Result, SharedStore, Store, StoreError, StreamStore, Taken,
 };
 
 /// Operations that write nothing.
-const READS: [&str; 21] = [
+const READS: [&str; 22] = [
     "stream",
     "stream_of_room",
     "live_stream_of",
@@ -37,6 +37,7 @@ const READS: [&str; 21] = [
     "chat_message",
     "chat_totals",
     "relayed_since",
+    "room_lease",
     "ban",
     "bans_changed_since",
     "open_report",
@@ -192,6 +193,8 @@ pass_on! { NodeStore {
     relay(notes: &[Relayed]) -> Result<()>;
     relayed_since(since: &[NodeSign], limit: usize) -> Result<Vec<Relayed>>;
     announce_node(node: &str, now: Timestamp) -> Result<Vec<NodeSign>>;
+    lease_room(stream: StreamId, node: &str, now: Timestamp) -> Result<Lease>;
+    room_lease(stream: StreamId, now: Timestamp) -> Result<Option<Lease>>;
 }
     fn is_shared(&self) -> bool {
         self.shared

@@ -1,5 +1,8 @@
 //! Signs of nodes, and what they tell each other.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use rusqlite::{Row, params};
 
@@ -9,7 +12,11 @@ use super::value::Json;
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
 use crate::store::nodes::{NodeStore, SIGNS_MAX};
-use crate::store::{NodeSign, Result};
+use crate::store::stream::StreamId;
+use crate::store::{DAY, LEASE_FREE, Lease, NodeSign, Result};
+
+/// By the stream of the room.
+pub(super) type Leases = Mutex<HashMap<StreamId, Lease>>;
 
 #[async_trait]
 impl NodeStore for Embedded {
@@ -66,5 +73,27 @@ impl NodeStore for Embedded {
             })
         })
         .await
+    }
+
+    async fn lease_room(&self, stream: StreamId, node: &str, now: Timestamp) -> Result<Lease> {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.retain(|_, lease| now < lease.renewed_at.plus(DAY));
+        let before = leases.get(&stream);
+        if let Some(other) = before.filter(|lease| lease.node.as_deref() != Some(node) && lease.holds(now, LEASE_FREE)) {
+            return Ok(other.clone());
+        }
+        let epoch = match before {
+            Some(own) if own.node.as_deref() == Some(node) => own.epoch,
+            Some(other) => other.epoch + 1,
+            None => 1,
+        };
+        let lease = Lease { node: Some(node.to_owned()), epoch, renewed_at: now };
+        leases.insert(stream, lease.clone());
+        Ok(lease)
+    }
+
+    async fn room_lease(&self, stream: StreamId, now: Timestamp) -> Result<Option<Lease>> {
+        let leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(leases.get(&stream).filter(|lease| !lease.renewed_at.is_far_ahead(now)).cloned())
     }
 }

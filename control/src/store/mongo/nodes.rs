@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
 
-use super::collections::{NODES, RELAY};
+use super::collections::{LIMITS, NODES, RELAY};
 use super::earlier::has_only;
-use super::fault::{Fault, collect, run};
+use super::fault::{Fault, TRIES_MAX, collect, contended, run};
 use super::record::date;
-use super::stream_document::{text, time};
+use super::stream_document::{integer, text, time};
 use super::{Mongo, page};
 use crate::clock::Timestamp;
 use crate::store::chat::Relayed;
 use crate::store::nodes::NodeStore;
 use crate::store::stream::StreamId;
-use crate::store::{CLOCKS_APART, DAY, NODE_GONE, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, StoreError};
+use crate::store::{
+    CLOCKS_APART, DAY, LEASE_FREE, Lease, NODE_GONE, NodeSign, RELAYED_KEPT, Result, SIGNS_MAX, StoreError,
+};
 
 /// When the database removes a document by itself, should nobody have done it before.
 ///
@@ -90,6 +93,21 @@ pub(super) fn read_node(document: &Document) -> Option<(String, Timestamp)> {
     Some((text(document, "_id")?, time(document, "at")?))
 }
 
+/// Where earlier versions note their rooms, as units of a limit.
+fn lease_key(stream: StreamId) -> String {
+    format!("host:{stream}")
+}
+
+/// A lease, or the note of a node of an earlier version, which names neither itself nor an epoch.
+fn read_lease(document: &Document, now: Timestamp) -> Option<Lease> {
+    let renewed_at = time(document, "renewedAt").filter(|at| !at.is_far_ahead(now));
+    let noted = document.get_array("taken").into_iter().flatten().filter_map(Bson::as_datetime);
+    let noted = noted.map(|at| Timestamp::from_millis(at.timestamp_millis())).filter(|at| !at.is_far_ahead(now)).max();
+    let node = text(document, "node").filter(|_| renewed_at >= noted);
+    let epoch = document.get("epoch").and_then(integer).and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0);
+    Some(Lease { node, epoch, renewed_at: renewed_at.max(noted)? })
+}
+
 #[async_trait]
 impl NodeStore for Mongo {
     fn is_shared(&self) -> bool {
@@ -140,6 +158,47 @@ impl NodeStore for Mongo {
             Ok(collect(newest_first).await?.iter().filter_map(read_node).collect())
         };
         Ok(!falls_silent(look).await?)
+    }
+
+    async fn lease_room(&self, stream: StreamId, node: &str, now: Timestamp) -> Result<Lease> {
+        let is_own = doc! { "$eq": ["$node", { "$literal": node }] };
+        let is_others = doc! { "$and": [
+            { "$not": [is_own.clone()] },
+            { "$gt": ["$renewedAt", date(now.minus(LEASE_FREE))] },
+            { "$lte": ["$renewedAt", date(now.plus(Timestamp::AHEAD_MAX))] },
+        ] };
+        let epoch = doc! { "$ifNull": ["$epoch", 0_i64] };
+        let next = doc! { "$cond": [is_own, epoch.clone(), { "$add": [epoch, 1_i64] }] };
+        let if_granted = |value: Bson, field: &str| doc! { "$cond": ["$granted", value, field] };
+        let update = vec![
+            doc! { "$set": { "granted": { "$not": [is_others] } } },
+            doc! { "$set": {
+                "node": if_granted(doc! { "$literal": node }.into(), "$node"),
+                "epoch": if_granted(next.into(), "$epoch"),
+                "renewedAt": if_granted(date(now).into(), "$renewedAt"),
+                // Where nodes of an earlier version look, as for the units of a limit.
+                "taken": if_granted(vec![date(now)].into(), "$taken"),
+                "until": if_granted(date(now.plus(DAY)).into(), "$until"),
+                "expiresAt": if_granted(expires_at(now, DAY).into(), "$expiresAt"),
+            } },
+        ];
+        let key = lease_key(stream);
+        for _ in 0..TRIES_MAX {
+            let leases = self.of(LIMITS);
+            let take = leases.find_one_and_update(doc! { "_id": &key }, update.clone());
+            match run(take.return_document(ReturnDocument::After)).await? {
+                Some(lease) => {
+                    return read_lease(&lease, now).ok_or_else(|| StoreError::Failed("a lease cannot be read".into()));
+                }
+                None => self.make_missing(LIMITS, Bson::from(&key)).await?,
+            }
+        }
+        Err(contended("a lease"))
+    }
+
+    async fn room_lease(&self, stream: StreamId, now: Timestamp) -> Result<Option<Lease>> {
+        let found = run(self.of(LIMITS).find_one(doc! { "_id": lease_key(stream) })).await?;
+        Ok(found.and_then(|lease| read_lease(&lease, now)))
     }
 }
 

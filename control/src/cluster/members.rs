@@ -4,20 +4,25 @@
 //! node is there while its sign changes from look to look.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::store::NodeSign;
 
-/// Between two looks, and between two signs.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Looks without a change after which a node is gone: as many as are in [`NODE_GONE`](crate::store::NODE_GONE).
+/// Looks without a change after which a node is gone: as many as are in `store::NODE_GONE`.
 const STILL_MAX: u32 = 5;
+
+/// Another node of which the store has a sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub node: String,
+    /// Its last sign, by its own clock.
+    pub at: Timestamp,
+    pub is_alive: bool,
+}
 
 /// The other nodes, from look to look.
 #[derive(Debug, Default)]
-pub(crate) struct Nodes {
+pub(super) struct Members {
     known: HashMap<String, Known>,
     has_looked: bool,
 }
@@ -30,7 +35,7 @@ struct Known {
     still: u32,
 }
 
-impl Nodes {
+impl Members {
     /// Takes in the signs of all other nodes. `now` is for the first look, which knows of no change: a node whose sign is
     /// not old by our clock is then taken for one that is there, until the next looks show better.
     pub fn look(&mut self, signs: Vec<NodeSign>, now: Timestamp) {
@@ -46,15 +51,24 @@ impl Nodes {
         }
     }
 
-    /// Those that are there, with the last sign of each.
-    pub fn there(&self) -> impl Iterator<Item = (&str, Timestamp)> {
-        let there = self.known.iter().filter(|(_, known)| known.still < STILL_MAX);
-        there.map(|(node, known)| (node.as_str(), known.at))
+    pub fn has_looked(&self) -> bool {
+        self.has_looked
     }
 
-    /// Whether the store has a sign of that node, old or new.
-    pub fn has(&self, node: &str) -> bool {
-        self.known.contains_key(node)
+    /// Those of which the store has a sign, old or new.
+    pub fn all(&self) -> impl Iterator<Item = Member> {
+        self.known.iter().map(|(node, known)| Member { node: node.clone(), at: known.at, is_alive: known.is_alive() })
+    }
+
+    /// Those whose signs change.
+    pub fn alive(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().filter(|(_, known)| known.is_alive()).map(|(node, _)| node.as_str())
+    }
+}
+
+impl Known {
+    fn is_alive(&self) -> bool {
+        self.still < STILL_MAX
     }
 }
 
@@ -64,10 +78,10 @@ mod tests {
 
     const NOW: i64 = 1_000_000;
 
-    fn look(nodes: &mut Nodes, signs: &[(&str, i64)]) -> Vec<String> {
+    fn look(nodes: &mut Members, signs: &[(&str, i64)]) -> Vec<String> {
         let sign = |(node, seconds): &(&str, i64)| NodeSign { node: (*node).into(), at: at(NOW + seconds) };
         nodes.look(signs.iter().map(sign).collect(), at(NOW));
-        let mut there: Vec<_> = nodes.there().map(|(node, _)| node.to_owned()).collect();
+        let mut there: Vec<_> = nodes.alive().map(str::to_owned).collect();
         there.sort();
         there
     }
@@ -79,7 +93,7 @@ mod tests {
     #[test]
     fn a_node_is_there_while_its_sign_changes_whatever_its_clock_says() {
         for apart in [-86_400, -15, 0, 15, 86_400] {
-            let mut nodes = Nodes::default();
+            let mut nodes = Members::default();
             look(&mut nodes, &[]);
 
             for beat in 0..20 {
@@ -89,14 +103,14 @@ mod tests {
                 assert_eq!(look(&mut nodes, &[("n", apart + 19)]), ["n"], "{apart} s apart, look {still}");
             }
             assert!(look(&mut nodes, &[("n", apart + 19)]).is_empty(), "{apart} s apart");
-            assert!(nodes.has("n"));
+            assert!(nodes.all().any(|member| member.node == "n"));
             assert_eq!(look(&mut nodes, &[("n", apart + 20)]), ["n"], "it is back");
         }
     }
 
     #[test]
     fn at_first_a_sign_that_is_not_old_counts_and_an_old_one_once_it_changes() {
-        let mut nodes = Nodes::default();
+        let mut nodes = Members::default();
 
         assert_eq!(
             look(&mut nodes, &[("ahead", 3_600), ("behind", -30), ("old", -3_600), ("slow", -3_600)]),
@@ -109,6 +123,6 @@ mod tests {
         for _ in 0..STILL_MAX {
             look(&mut nodes, &[("behind", -28)]);
         }
-        assert!(!nodes.has("old") && nodes.there().next().is_none());
+        assert!(nodes.all().all(|member| member.node != "old") && nodes.alive().next().is_none());
     }
 }
