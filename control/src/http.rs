@@ -2,7 +2,7 @@
 //!
 //! From the outside in, a call passes [`envelope`] (request id, problem details, counting), CORS, a catch for panics,
 //! [`admission`] (who calls, how often, is the server up, is the feature on), and its handler. Handlers read and check
-//! what came ([`body`], [`page`], [`path`], [`validate`]), call [`Streams`] or [`Moderation`], and write what clients
+//! what came ([`body`], [`page`], [`path`], [`fields`]), call [`Streams`] or [`Moderation`], and write what clients
 //! see ([`shape`]). Every refusal is a [`Problem`]; every route describes itself for [`openapi`].
 
 mod active;
@@ -16,6 +16,7 @@ pub mod client;
 mod counters;
 mod docs;
 mod envelope;
+pub mod fields;
 mod figures;
 mod limit;
 pub mod openapi;
@@ -27,7 +28,6 @@ mod scheduled;
 mod service;
 mod shape;
 mod streams;
-pub mod validate;
 mod webhook;
 
 use std::net::IpAddr;

@@ -21,6 +21,7 @@ use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::SharedStore;
 use crate::store::chat::ChatSettings;
 use crate::store::stream::{EndReason, Stream, StreamId, UserId, Visibility};
+use crate::text::{CoverUrl, Tags, Title};
 use crate::user::{Caller, User};
 
 pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
@@ -36,12 +37,11 @@ pub enum OnConflict {
     Reject,
 }
 
-/// Validated (see `http`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StartRequest {
-    pub title: Option<String>,
-    pub tags: Vec<String>,
-    pub cover_url: Option<String>,
+    pub title: Option<Title>,
+    pub tags: Tags,
+    pub cover_url: Option<CoverUrl>,
     /// A scheduled stream of the caller's.
     pub stream_id: Option<StreamId>,
     pub on_conflict: OnConflict,
@@ -72,12 +72,11 @@ pub struct Watching {
     pub chat_settings: ChatSettings,
 }
 
-/// Validated (see `http`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleRequest {
-    pub title: String,
-    pub tags: Vec<String>,
-    pub cover_url: Option<String>,
+    pub title: Title,
+    pub tags: Tags,
+    pub cover_url: Option<CoverUrl>,
     pub scheduled_for: Timestamp,
     pub visibility: Visibility,
     pub idempotency_key: Option<String>,

@@ -1,6 +1,7 @@
 //! What people write, made safe to keep and show (stream API, sections 3.3 and 8.2).
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
@@ -68,19 +69,66 @@ pub fn short(text: &str, chars_max: usize) -> Result<Option<String>, NotAcceptab
     Ok(text)
 }
 
-/// A stream's title; `None` if nothing is left of it.
+/// As [`short`], of which something is left.
 ///
 /// # Errors
-/// It is longer than [`TITLE_CHARS_MAX`] or [`TITLE_BYTES_MAX`].
-pub fn title(text: &str) -> Result<Option<String>, NotAcceptable> {
-    short(text, TITLE_CHARS_MAX)
+/// It is longer, or nothing is left of it.
+pub fn short_and_given(text: &str, chars_max: usize) -> Result<String, NotAcceptable> {
+    short(text, chars_max)?.ok_or_else(|| "must not be empty".into())
+}
+
+/// A stream's title: [`short`], not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Title(String);
+
+impl Title {
+    /// `None` if nothing is left of it.
+    ///
+    /// # Errors
+    /// It is longer than [`TITLE_CHARS_MAX`] or [`TITLE_BYTES_MAX`].
+    pub fn if_given(text: &str) -> Result<Option<Self>, NotAcceptable> {
+        Ok(short(text, TITLE_CHARS_MAX)?.map(Self))
+    }
+}
+
+impl FromStr for Title {
+    type Err = NotAcceptable;
+
+    /// As [`Title::if_given`]; nor may it be empty.
+    fn from_str(text: &str) -> Result<Self, NotAcceptable> {
+        short_and_given(text, TITLE_CHARS_MAX).map(Self)
+    }
+}
+
+impl From<Title> for String {
+    fn from(Title(text): Title) -> Self {
+        text
+    }
 }
 
 /// A stream's tags: each in its one spelling, in the given order, none twice.
-///
-/// # Errors
-/// Too many, or one that is no tag.
-pub fn tags<S: AsRef<str>>(tags: &[S]) -> Result<Vec<String>, NotAcceptable> {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags(Vec<String>);
+
+impl Tags {
+    /// # Errors
+    /// Too many, or one that is no tag.
+    pub fn read<S: AsRef<str>>(tags: &[S]) -> Result<Self, NotAcceptable> {
+        self::tags(tags).map(Self)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Tags> for Vec<String> {
+    fn from(Tags(tags): Tags) -> Self {
+        tags
+    }
+}
+
+fn tags<S: AsRef<str>>(tags: &[S]) -> Result<Vec<String>, NotAcceptable> {
     let mut kept: Vec<String> = Vec::new();
     for text in tags {
         let tag = tag(text.as_ref())?;
@@ -110,6 +158,26 @@ pub fn tag(text: &str) -> Result<String, NotAcceptable> {
         return Err("tags consist of letters, digits, - and _".into());
     }
     Ok(text.to_owned())
+}
+
+/// The URL of a stream's cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoverUrl(String);
+
+impl CoverUrl {
+    /// `None` if it is empty.
+    ///
+    /// # Errors
+    /// Those of [`picture_url`].
+    pub fn if_given(text: &str, schemes: Schemes) -> Result<Option<Self>, NotAcceptable> {
+        Ok(picture_url(text, schemes)?.map(Self))
+    }
+}
+
+impl From<CoverUrl> for String {
+    fn from(CoverUrl(url): CoverUrl) -> Self {
+        url
+    }
 }
 
 /// Schemes of a URL that is shown but never fetched here.
@@ -150,6 +218,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn title(text: &str) -> Result<Option<String>, NotAcceptable> {
+        Title::if_given(text).map(|title| title.map(String::from))
+    }
 
     #[test]
     fn a_title_is_trimmed_composed_and_freed_of_control_characters() {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,29 +14,36 @@ use super::page::Query;
 use super::path::UserPath;
 use super::shape::{AdminStreamPage, AdminStreamShape, StateNames};
 use super::streams::created;
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::refusals;
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{PageEnd, StreamFilter, StreamId, StreamOrder, StreamState, UserId};
-use crate::text;
 
 /// Why somebody is banned, and how long.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct BanBody {
     /// At most 500 characters.
-    #[garde(custom(validate::needed_words::<500>))]
     #[schema(min_length = 1, max_length = 500)]
     reason: String,
     /// Absent: for good.
     #[serde(default)]
-    #[garde(custom(validate::future))]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
+}
+
+impl Fields for BanBody {
+    /// Why, and until when.
+    type Read = (String, Option<Timestamp>);
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        let reason = fields.needed_words("reason", &self.reason, 500);
+        let until = fields.future("until", self.until);
+        Some((reason?, until))
+    }
 }
 
 /// A ban.
@@ -70,11 +76,10 @@ pub(super) async fn ban(
     State(front): State<Arc<Front>>,
     Admin(caller): Admin,
     UserPath(user): UserPath,
-    Body(body): Body<BanBody>,
+    Body((reason, until)): Body<BanBody>,
 ) -> Result<Json<BanShape>, Problem> {
     let moderation = front.moderation.clone();
-    let reason = text::plain(&body.reason).unwrap_or_default();
-    let ban = to_the_end(async move { moderation.ban(&caller, &user, reason, body.until).await }).await?;
+    let ban = to_the_end(async move { moderation.ban(&caller, &user, reason, until).await }).await?;
     let answer = BanShape { user_id: ban.user_id, reason: ban.reason, until: ban.until, by: ban.by, at: ban.at };
     Ok(Json(answer))
 }

@@ -5,35 +5,36 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::OptionalBody;
+use super::body::Body;
 use super::caller::SignedIn;
 use super::path::{StreamPath, UserPath};
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::refusals;
 use crate::store::stream::{Block, UserId};
-use crate::text;
 
 /// Why somebody is blocked.
-#[derive(Debug, Clone, Default, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct BlockBody {
     /// At most 500 characters.
-    #[garde(custom(validate::words::<500>))]
     #[schema(max_length = 500)]
     reason: Option<String>,
 }
 
-impl BlockBody {
-    fn reason(&self) -> Option<String> {
-        text::plain(self.reason.as_deref()?)
+impl Fields for BlockBody {
+    /// The reason.
+    type Read = Option<String>;
+
+    const IS_OPTIONAL: bool = true;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        Some(fields.words("reason", self.reason.as_deref(), 500))
     }
 }
 
@@ -98,10 +99,10 @@ pub(super) async fn block(
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
     UserPath(user): UserPath,
-    OptionalBody(body): OptionalBody<BlockBody>,
+    Body(reason): Body<BlockBody>,
 ) -> Result<Json<Blocked>, Problem> {
     let moderation = front.moderation.clone();
-    let block = to_the_end(async move { moderation.block(&caller, id, &user, body.reason()).await }).await?;
+    let block = to_the_end(async move { moderation.block(&caller, id, &user, reason).await }).await?;
     Ok(Json(block.into()))
 }
 
@@ -156,10 +157,10 @@ pub(super) async fn own_block(
     State(front): State<Arc<Front>>,
     SignedIn(caller): SignedIn,
     UserPath(user): UserPath,
-    OptionalBody(body): OptionalBody<BlockBody>,
+    Body(reason): Body<BlockBody>,
 ) -> Result<Json<Blocked>, Problem> {
     let moderation = front.moderation.clone();
-    let block = to_the_end(async move { moderation.own_block(&caller, &user, body.reason()).await }).await?;
+    let block = to_the_end(async move { moderation.own_block(&caller, &user, reason).await }).await?;
     Ok(Json(block.into()))
 }
 

@@ -1,5 +1,5 @@
-//! Bodies: JSON of a bounded size that arrives in time, with known fields only, and validated (stream API, section 1,
-//! rule 3).
+//! Bodies: JSON of a bounded size that arrives in time, with known fields only, read by the rules of these (stream
+//! API, section 1, rule 3).
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt as _;
-use garde::Validate;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::caller::Call;
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader, Rules};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 
@@ -24,71 +24,67 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a parser says about a body is passed on up to here.
 const DETAIL_CHARS_MAX: usize = 200;
 
-/// A JSON body that keeps the rules of its fields.
-#[derive(Debug, Clone)]
-pub struct Body<T>(pub T);
+/// A JSON body, as it is read.
+pub(super) struct Body<T: Fields>(pub(super) T::Read);
 
-/// The same; no body at all, or `null`, is as good as `{}`.
-#[derive(Debug, Clone)]
-pub struct OptionalBody<T>(pub T);
-
-/// A JSON body that may break the rules of its fields, and the refusal if it does: for repeats, which were accepted when
-/// they came first.
-#[derive(Debug, Clone)]
-pub(super) struct Judged<T> {
-    pub(super) body: T,
+/// The body of a request that may be repeated.
+pub(super) struct Repeatable<T: Fields> {
+    /// `None` only with a refusal.
+    pub(super) body: Option<T::Read>,
+    /// Of the body as it was understood, so that spelling does not matter.
+    pub(super) digest: String,
+    /// It breaks rules. A repeat may: it kept them when it came first.
     pub(super) refusal: Option<Problem>,
 }
 
-impl<S, T> FromRequest<S> for Judged<T>
+impl<T: Fields> Repeatable<T> {
+    /// What is read, and the digest, of a body that keeps the rules.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn accepted(self) -> Result<(T::Read, String), Problem> {
+        match (self.body, self.refusal) {
+            (Some(body), None) => Ok((body, self.digest)),
+            (_, refusal) => Err(refusal.unwrap_or_else(super::envelope::internal)),
+        }
+    }
+}
+
+impl<S, T> FromRequest<S> for Repeatable<T>
 where
     S: Send + Sync,
-    T: DeserializeOwned + Validate<Context = Rules>,
+    T: Fields + Serialize,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let rules = rules(&request)?;
-        let body: T = read_fields(&json(request).await?)?;
-        let refusal = body.validate_with(&rules).err().map(|report| validate::problem(&report));
-        Ok(Self { body, refusal })
+        let rules = rules(&request);
+        let body: T = parse(request).await?;
+        let digest = digest(&body);
+        let (body, refusal) = judge(body, &rules);
+        Ok(Self { body, digest, refusal })
     }
 }
 
 impl<S, T> FromRequest<S> for Body<T>
 where
     S: Send + Sync,
-    T: DeserializeOwned + Validate<Context = Rules>,
+    T: Fields,
 {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let rules = rules(&request)?;
-        let bytes = json(request).await?;
-        parse(&bytes, &rules).map(Self)
+        let rules = rules(&request);
+        match judge(parse::<T>(request).await?, &rules) {
+            (Some(read), None) => Ok(Self(read)),
+            (_, refusal) => Err(refusal.unwrap_or_else(super::envelope::internal)),
+        }
     }
 }
 
-impl<S, T> FromRequest<S> for OptionalBody<T>
-where
-    S: Send + Sync,
-    T: DeserializeOwned + Validate<Context = Rules>,
-{
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let rules = rules(&request)?;
-        let is_empty = request.body().is_end_stream();
-        let bytes = if is_empty { Bytes::new() } else { json(request).await? };
-        let nothing = matches!(bytes.trim_ascii(), b"" | b"null");
-        parse(if nothing { b"{}" } else { &bytes }, &rules).map(Self)
-    }
-}
-
-fn rules(request: &Request) -> Result<Rules, Problem> {
+fn rules(request: &Request) -> Rules {
     let call = request.extensions().get::<Call>();
-    let development = call.is_some_and(|call| call.development);
-    Ok(Rules { development, now: Timestamp::now() })
+    Rules { development: call.is_some_and(|call| call.development), now: Timestamp::now() }
 }
 
 async fn json(request: Request) -> Result<Bytes, Problem> {
@@ -130,13 +126,21 @@ pub(super) async fn read(request: Request, max: usize) -> Result<Bytes, Problem>
     tokio::time::timeout(PATIENCE, collect).await.map_err(late)?
 }
 
-fn parse<T: DeserializeOwned + Validate<Context = Rules>>(bytes: &[u8], rules: &Rules) -> Result<T, Problem> {
-    let body: T = read_fields(bytes)?;
-    body.validate_with(rules).map_err(|report| validate::problem(&report))?;
-    Ok(body)
+async fn parse<T: Fields>(request: Request) -> Result<T, Problem> {
+    let is_empty = request.body().is_end_stream();
+    let bytes = if T::IS_OPTIONAL && is_empty { Bytes::new() } else { json(request).await? };
+    let is_nothing = T::IS_OPTIONAL && matches!(bytes.trim_ascii(), b"" | b"null");
+    fields_of(if is_nothing { b"{}" } else { &bytes })
 }
 
-fn read_fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// What a body means, and the refusal if it breaks rules.
+pub(super) fn judge<T: Fields>(body: T, rules: &Rules) -> (Option<T::Read>, Option<Problem>) {
+    let mut reader = Reader::new(rules);
+    let read = body.read(&mut reader);
+    (read, reader.refusal())
+}
+
+fn fields_of<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // A list would be taken for the fields of a struct in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::new(Code::MalformedBody, "Send a JSON object."));
@@ -147,8 +151,7 @@ fn read_fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// Of a body as it was understood, so that spelling does not matter: for idempotency keys.
-pub(super) fn digest(body: &impl serde::Serialize) -> String {
+fn digest(body: &impl Serialize) -> String {
     use base64::Engine as _;
     use sha2::Digest as _;
     let text = serde_json::to_vec(body).unwrap_or_default();

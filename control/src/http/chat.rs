@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +15,7 @@ use super::body::Body;
 use super::caller::{MaybeUser, Member, SignedIn};
 use super::page::Query;
 use super::path::{LastParam, StreamPath, UserPath};
-use super::validate::Rules;
+use super::fields::{Fields, Reader};
 use crate::chat::{ChatModeration, HistoryPage, SettingsChange};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
@@ -148,26 +147,19 @@ async fn delete(
 }
 
 /// What to change. A field that is absent stays as it is.
-#[derive(Debug, Clone, Default, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 struct SettingsBody {
-    #[garde(skip)]
     enabled: Option<bool>,
     /// Seconds between two messages of a user, 0 to 120; the owner and administrators are exempt.
-    #[garde(custom(within::<0, 120>))]
     #[schema(minimum = 0, maximum = 120)]
     slow_mode_seconds: Option<u32>,
     /// Characters of a message, 1 to 500.
-    #[garde(custom(within::<1, 500>))]
     #[schema(minimum = 1, maximum = 500)]
     max_length: Option<u32>,
-    #[garde(skip)]
     links_allowed: Option<bool>,
-    #[garde(skip)]
     emoji_only: Option<bool>,
     /// What becomes of offensive words.
-    #[garde(skip)]
     #[schema(value_type = Option<FilterNames>)]
     filter: Option<WordFilter>,
 }
@@ -182,10 +174,18 @@ enum FilterNames {
     Reject,
 }
 
-fn within<const MIN: u32, const MAX: u32>(value: &Option<u32>, _: &Rules) -> garde::Result {
-    match value {
-        Some(value) if !(MIN..=MAX).contains(value) => Err(garde::Error::new(format!("must be {MIN} to {MAX}"))),
-        Some(_) | None => Ok(()),
+impl Fields for SettingsBody {
+    type Read = SettingsChange;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<SettingsChange> {
+        Some(SettingsChange {
+            enabled: self.enabled,
+            slow_mode_seconds: fields.within("slowModeSeconds", self.slow_mode_seconds, 0, 120),
+            max_length: fields.within("maxLength", self.max_length, 1, 500),
+            links_allowed: self.links_allowed,
+            emoji_only: self.emoji_only,
+            filter: self.filter,
+        })
     }
 }
 
@@ -224,32 +224,31 @@ async fn settings(
     State(chats): Chats,
     Member(caller): Member,
     StreamPath(id): StreamPath,
-    Body(body): Body<SettingsBody>,
+    Body(change): Body<SettingsBody>,
 ) -> Result<Json<SettingsShape>, Problem> {
-    let change = SettingsChange {
-        enabled: body.enabled,
-        slow_mode_seconds: body.slow_mode_seconds,
-        max_length: body.max_length,
-        links_allowed: body.links_allowed,
-        emoji_only: body.emoji_only,
-        filter: body.filter,
-    };
     Ok(Json(chats.change_settings(&caller, id, &change).await?.into()))
 }
 
 /// How long somebody may not write.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 struct MuteBody {
     /// 10 to 86400.
-    #[garde(custom(|seconds: &u32, rules: &Rules| within::<10, 86_400>(&Some(*seconds), rules)))]
     #[schema(minimum = 10, maximum = 86_400)]
     seconds: u32,
     /// Whether the user's messages are hidden as well.
     #[serde(default)]
-    #[garde(skip)]
     delete_messages: bool,
+}
+
+impl Fields for MuteBody {
+    /// How long, and whether messages are hidden as well.
+    type Read = (Duration, bool);
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        let seconds = fields.within("seconds", Some(self.seconds), 10, 86_400)?;
+        Some((Duration::from_secs(seconds.into()), self.delete_messages))
+    }
 }
 
 /// Until when somebody may not write.
@@ -275,10 +274,9 @@ async fn mute(
     Member(caller): Member,
     StreamPath(id): StreamPath,
     UserPath(user): UserPath,
-    Body(body): Body<MuteBody>,
+    Body((length, hides)): Body<MuteBody>,
 ) -> Result<Json<MutedShape>, Problem> {
-    let length = Duration::from_secs(body.seconds.into());
-    let until = chats.mute(&caller, id, &user, length, body.delete_messages).await?;
+    let until = chats.mute(&caller, id, &user, length, hides).await?;
     Ok(Json(MutedShape { until }))
 }
 
@@ -302,12 +300,19 @@ async fn unmute(
 }
 
 /// Which message to pin.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 struct PinBody {
-    #[garde(skip)]
     message_id: String,
+}
+
+impl Fields for PinBody {
+    /// The id of the message.
+    type Read = String;
+
+    fn read(self, _: &mut Reader<'_>) -> Option<String> {
+        Some(self.message_id)
+    }
 }
 
 refusals!(PinRefusals = [USER, BODY, LIVE] NotOwner, Banned, StreamNotFound, NotFound, StreamEnded);
@@ -323,9 +328,9 @@ async fn pin(
     State(chats): Chats,
     Member(caller): Member,
     StreamPath(id): StreamPath,
-    Body(body): Body<PinBody>,
+    Body(message): Body<PinBody>,
 ) -> Result<Json<MessageShape>, Problem> {
-    Ok(Json(chats.pin(&caller, id, &body.message_id).await?.into()))
+    Ok(Json(chats.pin(&caller, id, &message).await?.into()))
 }
 
 refusals!(UnpinRefusals = [USER, LIVE] NotOwner, Banned, StreamNotFound, StreamEnded);
@@ -343,15 +348,17 @@ async fn unpin(State(chats): Chats, Member(caller): Member, StreamPath(id): Stre
 
 #[cfg(test)]
 mod tests {
-    use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::http::body::judge;
+    use crate::http::fields::Rules;
 
     /// Whether a body is taken. `None`: it has another shape.
-    fn is_taken<T: DeserializeOwned + Validate<Context = Rules>>(body: Value) -> Option<bool> {
+    fn is_taken<T: Fields>(body: Value) -> Option<bool> {
         let rules = Rules { development: false, now: Timestamp::from_millis(1) };
-        Some(serde_json::from_value::<T>(body).ok()?.validate_with(&rules).is_ok())
+        let (_, refusal) = judge(serde_json::from_value::<T>(body).ok()?, &rules);
+        Some(refusal.is_none())
     }
 
     #[test]

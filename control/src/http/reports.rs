@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +13,7 @@ use super::caller::{Admin, Member};
 use super::page::Query;
 use super::path::{LastParam, StreamPath};
 use super::streams::may_see;
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::moderation::NewReport;
@@ -22,7 +21,6 @@ use crate::problem::Problem;
 use crate::refusals;
 use crate::store::moderation::{Report, ReportReason, ReportStatus};
 use crate::store::stream::{PageEnd, StreamId, UserId};
-use crate::text;
 
 /// Names of [`ReportReason`], for the description.
 #[derive(ToSchema)]
@@ -48,28 +46,36 @@ enum StatusNames {
 }
 
 /// What is wrong.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct ReportBody {
-    #[garde(skip)]
     #[schema(value_type = ReasonNames)]
     reason: ReportReason,
     /// At most 1,000 characters.
     #[serde(default)]
-    #[garde(custom(validate::words::<1000>))]
     #[schema(max_length = 1000)]
     details: Option<String>,
     /// A chat message of this stream.
     #[serde(default)]
-    #[garde(custom(validate::own_id))]
     #[schema(pattern = "^[0-9A-Za-z]{1,64}$")]
     message_id: Option<String>,
     /// A user in this stream.
     #[serde(default)]
-    #[garde(custom(validate::user_id))]
     #[schema(min_length = 1, max_length = 128)]
     user_id: Option<String>,
+}
+
+impl Fields for ReportBody {
+    type Read = NewReport;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<NewReport> {
+        Some(NewReport {
+            reason: self.reason,
+            details: fields.words("details", self.details.as_deref(), 1_000),
+            message_id: fields.own_id("messageId", self.message_id),
+            user_id: fields.user_id(self.user_id.as_deref()),
+        })
+    }
 }
 
 /// A report is noted.
@@ -97,18 +103,12 @@ pub(super) async fn file(
     State(front): State<Arc<Front>>,
     Member(caller): Member,
     StreamPath(id): StreamPath,
-    Body(body): Body<ReportBody>,
+    Body(report): Body<ReportBody>,
 ) -> Result<(StatusCode, Json<ReportFiled>), Problem> {
     let stream = front.streams.stream(id).await?;
     if !may_see(&stream, Some(&caller.user)) {
         return Err(Problem::stream_not_found());
     }
-    let report = NewReport {
-        reason: body.reason,
-        details: body.details.as_deref().and_then(text::plain),
-        message_id: body.message_id,
-        user_id: body.user_id.and_then(|id| id.parse().ok()),
-    };
     let moderation = front.moderation.clone();
     let filed = to_the_end(async move { moderation.report(&caller.user, id, report).await }).await?;
     let status = if filed.repeated { StatusCode::OK } else { StatusCode::ACCEPTED };
@@ -204,18 +204,24 @@ pub(super) async fn list(
 }
 
 /// What became of a report.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct ReviewBody {
-    #[garde(skip)]
     #[schema(value_type = StatusNames)]
     status: ReportStatus,
     /// At most 1,000 characters.
     #[serde(default)]
-    #[garde(custom(validate::words::<1000>))]
     #[schema(max_length = 1000)]
     note: Option<String>,
+}
+
+impl Fields for ReviewBody {
+    /// With the note.
+    type Read = (ReportStatus, Option<String>);
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        Some((self.status, fields.words("note", self.note.as_deref(), 1_000)))
+    }
 }
 
 refusals!(ReviewRefusals = [USER, BODY] Forbidden, NotFound);
@@ -232,10 +238,9 @@ pub(super) async fn review(
     State(front): State<Arc<Front>>,
     Admin(caller): Admin,
     LastParam(id): LastParam,
-    Body(body): Body<ReviewBody>,
+    Body((status, note)): Body<ReviewBody>,
 ) -> Result<Json<ReportShape>, Problem> {
     let moderation = front.moderation.clone();
-    let note = body.note.as_deref().and_then(text::plain);
-    let report = to_the_end(async move { moderation.review(&caller, &id, body.status, note).await }).await?;
+    let report = to_the_end(async move { moderation.review(&caller, &id, status, note).await }).await?;
     Ok(Json(report.into()))
 }

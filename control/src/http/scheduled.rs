@@ -5,53 +5,68 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Front;
-use super::body::{self, Judged};
+use super::body::Repeatable;
 use super::caller::{MaybeUser, Member, SignedIn};
 use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{StreamPage, StreamShape, VisibilityNames};
-use super::streams::{cover_url, idempotency_key};
-use super::validate::{self, Rules};
+use super::envelope::internal;
+use super::streams::idempotency_key;
+use super::fields::{Fields, Reader};
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::refusals;
 use crate::store::stream::{PageEnd, Stream, StreamFilter, StreamOrder, StreamState, Visibility};
 use crate::streams::ScheduleRequest;
-use crate::text;
+use crate::text::{CoverUrl, Tags, Title};
 
 /// A stream that is announced.
-#[derive(Debug, Clone, Deserialize, Serialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct ScheduleBody {
     /// At most 120 characters.
-    #[garde(custom(validate::needed_title))]
     #[schema(min_length = 1, max_length = 120)]
     title: String,
     /// 5 minutes to 90 days ahead.
-    #[garde(custom(validate::schedule))]
     #[schema(value_type = String, format = DateTime)]
     scheduled_for: Timestamp,
     /// At most 10, each of 1 to 32 letters, marks, digits, `-` and `_`.
     #[serde(default)]
-    #[garde(custom(validate::tags))]
     #[schema(max_items = 10)]
     tags: Option<Vec<String>>,
     /// An https URL.
     #[serde(default)]
-    #[garde(custom(validate::cover_url))]
     #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// `public` (the default) or `private`.
     #[serde(default)]
-    #[garde(skip)]
     #[schema(value_type = Option<VisibilityNames>)]
     visibility: Option<Visibility>,
+}
+
+/// [`ScheduleBody`], read.
+pub(super) struct Schedule {
+    title: Title,
+    scheduled_for: Timestamp,
+    tags: Tags,
+    cover_url: Option<CoverUrl>,
+    visibility: Visibility,
+}
+
+impl Fields for ScheduleBody {
+    type Read = Schedule;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Schedule> {
+        let title = fields.needed_title(&self.title);
+        let scheduled_for = fields.schedule(self.scheduled_for);
+        let tags = fields.tags(self.tags.as_deref());
+        let cover_url = fields.cover_url(self.cover_url.as_deref());
+        Some(Schedule { title: title?, scheduled_for, tags, cover_url, visibility: self.visibility.unwrap_or_default() })
+    }
 }
 
 refusals!(ScheduleRefusals = [USER, BODY, LIVE] InvalidParameter, Banned, Conflict, IdempotencyKeyReused, ShuttingDown);
@@ -68,7 +83,7 @@ pub(super) async fn schedule(
     State(front): State<Arc<Front>>,
     Member(caller): Member,
     headers: HeaderMap,
-    Judged { body, refusal }: Judged<ScheduleBody>,
+    Repeatable { body, digest, refusal }: Repeatable<ScheduleBody>,
 ) -> Result<(StatusCode, Json<StreamShape>), Problem> {
     front.refuse_when_draining()?;
     let idempotency_key = idempotency_key(&headers)?;
@@ -77,15 +92,16 @@ pub(super) async fn schedule(
         Some(problem) if idempotency_key.is_none() || !is_about_time_alone(&problem) => return Err(problem),
         refusal => refusal,
     };
+    let Schedule { title, scheduled_for, tags, cover_url, visibility } = body.ok_or_else(internal)?;
     let request = ScheduleRequest {
+        title,
+        tags,
+        cover_url,
+        scheduled_for,
+        visibility,
         idempotency_key,
+        body_digest: digest,
         refusal,
-        body_digest: body::digest(&body),
-        title: text::title(&body.title).ok().flatten().unwrap_or_default(),
-        tags: text::tags(&body.tags.unwrap_or_default()).unwrap_or_default(),
-        cover_url: cover_url(body.cover_url.as_deref(), front.development),
-        scheduled_for: body.scheduled_for,
-        visibility: body.visibility.unwrap_or_default(),
     };
     let stream = front.streams.schedule(&caller.user, request).await?;
     Ok((StatusCode::CREATED, Json(StreamShape::from(&*stream))))

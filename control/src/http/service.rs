@@ -7,19 +7,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use garde::Validate;
 use serde::{Deserialize, Serialize};
 use sfu::io::WorkerHandle;
 use utoipa::ToSchema;
 
 use super::body::Body;
 use super::client::is_no_name_of_dns;
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader};
 use super::{Front, Phase, admission, draining};
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
 use crate::problem::{Code, Problem, STORE_RETRY};
 use crate::refusals;
+use crate::store::stream::UserId;
 use crate::store_watch::AWAY_MAX;
 use crate::text;
 use crate::user::Role;
@@ -81,22 +81,29 @@ pub(super) async fn config(State(front): State<Arc<Front>>) -> Response {
 }
 
 /// For whom a token is wanted.
-#[derive(Debug, Clone, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct DevTokenBody {
-    #[garde(custom(validate::needed_user_id))]
     #[schema(min_length = 1, max_length = 128)]
     user_id: String,
     /// `user` (the default) or `admin`.
     #[serde(default)]
-    #[garde(skip)]
     #[schema(value_type = Option<RoleNames>)]
     role: Option<Role>,
     /// At most 64 characters.
     #[serde(default)]
-    #[garde(custom(validate::words::<64>))]
     name: Option<String>,
+}
+
+impl Fields for DevTokenBody {
+    /// Whose, with which role and name.
+    type Read = (UserId, Role, Option<String>);
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        let user = fields.needed_user_id(&self.user_id);
+        let name = fields.words("name", self.name.as_deref(), 64);
+        Some((user?, self.role.unwrap_or_default(), name))
+    }
 }
 
 /// Names of [`Role`], for the description.
@@ -130,9 +137,8 @@ refusals!(DevTokenRefusals = [BODY] NotFound, Forbidden);
 pub(super) async fn dev_token(
     State(front): State<Arc<Front>>,
     headers: HeaderMap,
-    Body(body): Body<DevTokenBody>,
+    Body((user, role, name)): Body<DevTokenBody>,
 ) -> Result<Json<DevTokenShape>, Problem> {
-    let user = body.user_id.parse().map_err(|_| Problem::field("userId", "1 to 128 bytes"))?;
     let dev = front.dev.as_ref().ok_or_else(|| Problem::new(Code::NotFound, "There is nothing at this address."))?;
     // What a browser sent itself: a page can write what proxies say.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -141,8 +147,7 @@ pub(super) async fn dev_token(
                     for trying are given out.";
         return Err(Problem::new(Code::Forbidden, text));
     }
-    let name = body.name.as_deref().and_then(text::plain);
-    let signed = dev.sign(&user, body.role.unwrap_or_default(), name.as_deref(), Timestamp::now());
+    let signed = dev.sign(&user, role, name.as_deref(), Timestamp::now());
     Ok(Json(DevTokenShape { token: signed.token, expires_at: signed.expires_at }))
 }
 

@@ -5,50 +5,68 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use garde::Validate;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::body::{self, Body, OptionalBody};
+use super::body::{Body, Repeatable};
 use super::caller::{Admin, Called, MaybeUser, Member, SignedIn};
 use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{EndedShape, OwnerShape, StateNames, StreamPage, StreamShape};
-use super::validate::{self, Rules};
+use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::refusals;
 use crate::store::stream::{Edit, PageEnd, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Visibility};
 use crate::streams::{OnConflict, StartRequest};
-use crate::text::{self, Schemes};
+use crate::text::{CoverUrl, Tags, Title};
 use crate::user::User;
 
 /// What a new stream is called, and how it begins.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct StartBody {
     /// At most 120 characters.
-    #[garde(custom(validate::title))]
     #[schema(max_length = 120)]
     title: Option<String>,
     /// At most 10, each of 1 to 32 letters, marks, digits, `-` and `_`.
-    #[garde(custom(validate::tags))]
     #[schema(max_items = 10)]
     tags: Option<Vec<String>>,
     /// An https URL.
-    #[garde(custom(validate::cover_url))]
     #[schema(format = "uri", max_length = 2048)]
     cover_url: Option<String>,
     /// A scheduled stream of the caller's.
-    #[garde(custom(validate::stream_id))]
     #[schema(pattern = "^[0-9a-f]{24}$")]
     stream_id: Option<String>,
     /// What to do if the caller is live already: `resume` (the default), `replace` or `reject`.
-    #[garde(skip)]
     #[schema(value_type = Option<OnConflictNames>)]
     on_conflict: Option<OnConflict>,
+}
+
+/// [`StartBody`], read.
+pub(super) struct Start {
+    title: Option<Title>,
+    tags: Tags,
+    cover_url: Option<CoverUrl>,
+    stream_id: Option<StreamId>,
+    on_conflict: OnConflict,
+}
+
+impl Fields for StartBody {
+    type Read = Start;
+
+    const IS_OPTIONAL: bool = true;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Start> {
+        Some(Start {
+            title: fields.title(self.title.as_deref()),
+            tags: fields.tags(self.tags.as_deref()),
+            cover_url: fields.cover_url(self.cover_url.as_deref()),
+            stream_id: fields.stream_id(self.stream_id.as_deref()),
+            on_conflict: self.on_conflict.unwrap_or_default(),
+        })
+    }
 }
 
 /// Names of [`OnConflict`], for the description.
@@ -99,19 +117,13 @@ pub(super) async fn start(
     Member(caller): Member,
     Called(called): Called,
     headers: HeaderMap,
-    OptionalBody(body): OptionalBody<StartBody>,
+    body: Repeatable<StartBody>,
 ) -> Result<(StatusCode, Json<StartedShape>), Problem> {
+    let (Start { title, tags, cover_url, stream_id, on_conflict }, body_digest) = body.accepted()?;
     front.refuse_when_draining()?;
-    let request = StartRequest {
-        idempotency_key: idempotency_key(&headers)?,
-        body_digest: body::digest(&body),
-        title: body.title.as_deref().and_then(|title| text::title(title).ok().flatten()),
-        tags: text::tags(&body.tags.unwrap_or_default()).unwrap_or_default(),
-        cover_url: cover_url(body.cover_url.as_deref(), front.development),
-        stream_id: body.stream_id.and_then(|id| id.parse().ok()),
-        on_conflict: body.on_conflict.unwrap_or_default(),
-        called,
-    };
+    let idempotency_key = idempotency_key(&headers)?;
+    let request =
+        StartRequest { title, tags, cover_url, stream_id, on_conflict, idempotency_key, body_digest, called };
     let started = front.streams.start(&caller.user, request).await?;
     let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = StartedShape {
@@ -137,20 +149,23 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     }
 }
 
-pub(super) fn cover_url(url: Option<&str>, development: bool) -> Option<String> {
-    let schemes = if development { Schemes::HttpAndHttps } else { Schemes::Https };
-    text::picture_url(url?, schemes).ok().flatten()
-}
-
 /// Which stream to stop.
-#[derive(Debug, Clone, Default, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct StopBody {
     /// Absent: the caller's live stream.
-    #[garde(custom(validate::stream_id))]
     #[schema(pattern = "^[0-9a-f]{24}$")]
     stream_id: Option<String>,
+}
+
+impl Fields for StopBody {
+    type Read = Option<StreamId>;
+
+    const IS_OPTIONAL: bool = true;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        Some(fields.stream_id(self.stream_id.as_deref()))
+    }
 }
 
 refusals!(StopRefusals = [USER, BODY] NotOwner, StreamNotFound, Conflict);
@@ -164,22 +179,30 @@ refusals!(StopRefusals = [USER, BODY] NotOwner, StreamNotFound, Conflict);
 pub(super) async fn stop(
     State(front): State<Arc<Front>>,
     SignedIn(caller): SignedIn,
-    OptionalBody(body): OptionalBody<StopBody>,
+    Body(id): Body<StopBody>,
 ) -> Result<Json<EndedShape>, Problem> {
-    let id = body.stream_id.and_then(|id| id.parse().ok());
     let ended = front.streams.stop(&caller.user, id).await?;
     Ok(Json(EndedShape::new(&ended.stream, ended.already_ended)))
 }
 
 /// Why an administrator ends a stream.
-#[derive(Debug, Clone, Default, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct EndBody {
     /// At most 500 characters, for the audit log.
-    #[garde(custom(validate::words::<500>))]
     #[schema(max_length = 500)]
     reason: Option<String>,
+}
+
+impl Fields for EndBody {
+    /// The reason.
+    type Read = Option<String>;
+
+    const IS_OPTIONAL: bool = true;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Self::Read> {
+        Some(fields.words("reason", self.reason.as_deref(), 500))
+    }
 }
 
 refusals!(EndRefusals = [USER, BODY] Forbidden, StreamNotFound, Conflict);
@@ -195,10 +218,9 @@ pub(super) async fn end(
     State(front): State<Arc<Front>>,
     Admin(caller): Admin,
     StreamPath(id): StreamPath,
-    OptionalBody(body): OptionalBody<EndBody>,
+    Body(reason): Body<EndBody>,
 ) -> Result<Json<EndedShape>, Problem> {
     let moderation = front.moderation.clone();
-    let reason = body.reason.as_deref().and_then(text::plain);
     let ended = to_the_end(async move { moderation.end(&caller, id, reason).await }).await?;
     Ok(Json(EndedShape::new(&ended.stream, ended.already_ended)))
 }
@@ -306,24 +328,20 @@ pub(super) fn may_see(stream: &Stream, user: Option<&User>) -> bool {
 }
 
 /// What to change. A field that is absent stays as it is.
-#[derive(Debug, Clone, Default, Deserialize, Validate, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
-#[garde(context(Rules))]
 pub(super) struct EditBody {
     /// `null` or empty clears it.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
-    #[garde(custom(cleared_or(validate::title)))]
     title: Option<Option<String>>,
     /// `null` or empty clears them.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
-    #[garde(custom(cleared_or(validate::tags)))]
     tags: Option<Option<Vec<String>>>,
     /// `null` or empty clears it.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
-    #[garde(custom(cleared_or(validate::cover_url)))]
     cover_url: Option<Option<String>>,
 }
 
@@ -332,11 +350,16 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A rule for a field that may be cleared.
-fn cleared_or<T>(
-    rule: fn(&Option<T>, &Rules) -> garde::Result,
-) -> impl Fn(&Option<Option<T>>, &Rules) -> garde::Result {
-    move |value, rules| value.as_ref().map_or(Ok(()), |value| rule(value, rules))
+impl Fields for EditBody {
+    type Read = Edit;
+
+    fn read(self, fields: &mut Reader<'_>) -> Option<Edit> {
+        Some(Edit {
+            title: self.title.map(|title| fields.title(title.as_deref()).map(String::from)),
+            tags: self.tags.map(|tags| fields.tags(tags.as_deref()).into()),
+            cover_url: self.cover_url.map(|url| fields.cover_url(url.as_deref()).map(String::from)),
+        })
+    }
 }
 
 refusals!(EditRefusals = [USER, BODY, LIVE] NotOwner, StreamNotFound, Conflict, StreamEnded);
@@ -352,14 +375,8 @@ pub(super) async fn edit(
     State(front): State<Arc<Front>>,
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
-    Body(body): Body<EditBody>,
+    Body(edit): Body<EditBody>,
 ) -> Result<Json<StreamShape>, Problem> {
-    let development = front.development;
-    let edit = Edit {
-        title: body.title.map(|title| text::title(&title?).ok().flatten()),
-        cover_url: body.cover_url.map(|url| cover_url(url.as_deref(), development)),
-        tags: body.tags.map(|tags| text::tags(&tags.unwrap_or_default()).unwrap_or_default()),
-    };
     let stream = front.streams.edit(&caller.user, id, edit).await?;
     Ok(Json(StreamShape::from(&*stream)))
 }

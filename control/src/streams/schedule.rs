@@ -82,9 +82,9 @@ impl Streams {
         }
         let stream = Stream {
             state: StreamState::Scheduled,
-            title: Some(request.title),
-            tags: request.tags,
-            cover_url: request.cover_url,
+            title: Some(request.title.into()),
+            tags: request.tags.into(),
+            cover_url: request.cover_url.map(String::from),
             scheduled_for: Some(request.scheduled_for),
             visibility: request.visibility,
             ..blank(user, now)

@@ -209,9 +209,9 @@ impl Streams {
     async fn write_new(&self, user: &User, request: &StartRequest, blocks: Vec<Block>) -> Result<Stream, CreateError> {
         let now = self.now();
         let mut stream = Stream {
-            title: request.title.clone(),
-            cover_url: request.cover_url.clone(),
-            tags: request.tags.clone(),
+            title: request.title.clone().map(String::from),
+            cover_url: request.cover_url.clone().map(String::from),
+            tags: request.tags.clone().into(),
             blocks,
             started_at: Some(now),
             ..blank(user, now)
@@ -234,9 +234,9 @@ impl Streams {
         mut blocks: Vec<Block>,
     ) -> Result<Stream, CreateError> {
         let edit = Edit {
-            title: request.title.clone().map(Some),
-            cover_url: request.cover_url.clone().map(Some),
-            tags: (!request.tags.is_empty()).then(|| request.tags.clone()),
+            title: request.title.clone().map(|title| Some(title.into())),
+            cover_url: request.cover_url.clone().map(|url| Some(url.into())),
+            tags: (!request.tags.is_empty()).then(|| request.tags.clone().into()),
         };
         if edit != Edit::default() {
             self.0.store.edit(scheduled.id, &edit, &[StreamState::Scheduled], self.now()).await?;

@@ -9,9 +9,22 @@ use control::store::SharedStore;
 use control::store::moderation::Ban;
 use control::store::stream::{Block, Edit, EndReason, Stream, StreamState, Visibility};
 use control::streams::{OnConflict, ScheduleRequest, StartRequest};
+use control::text::{CoverUrl, Schemes, Tags, Title};
 use control::user::{Role, User};
 
 use crate::world::{World, admin, both, code, eventually, id, user};
+
+fn title(text: &str) -> Title {
+    text.parse().unwrap()
+}
+
+fn tags(tags: &[&str]) -> Tags {
+    Tags::read(tags).unwrap()
+}
+
+fn cover(url: &str) -> CoverUrl {
+    CoverUrl::if_given(url, Schemes::Https).unwrap().unwrap()
+}
 
 fn keyed(key: &str, digest: &str) -> StartRequest {
     StartRequest { idempotency_key: Some(key.into()), body_digest: digest.into(), ..StartRequest::default() }
@@ -19,8 +32,8 @@ fn keyed(key: &str, digest: &str) -> StartRequest {
 
 fn planned(world: &World, minutes: u64) -> ScheduleRequest {
     ScheduleRequest {
-        title: "Soon".into(),
-        tags: vec!["pet".into()],
+        title: title("Soon"),
+        tags: tags(&["pet"]),
         cover_url: None,
         scheduled_for: world.clock.now().plus(Duration::from_secs(minutes * 60)),
         visibility: Visibility::Public,
@@ -45,11 +58,11 @@ pub fn ban(world: &World, user: &str) -> Ban {
 
 pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedStore) {
     let world = World::new(store);
-    let cover = "https://cdn.example/cover.jpg".to_owned();
+    let url = "https://cdn.example/cover.jpg".to_owned();
     let request = StartRequest {
-        title: Some("Hi".into()),
-        tags: vec!["pet".into()],
-        cover_url: Some(cover.clone()),
+        title: Some(title("Hi")),
+        tags: tags(&["pet"]),
+        cover_url: Some(cover(&url)),
         ..StartRequest::default()
     };
 
@@ -57,7 +70,7 @@ pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedS
 
     let stream = &started.stream;
     assert_eq!((stream.state, stream.is_live(), stream.title.as_deref()), (StreamState::Starting, true, Some("Hi")));
-    assert_eq!((&stream.tags[..], stream.cover_url.as_ref()), (&["pet".to_owned()][..], Some(&cover)));
+    assert_eq!((&stream.tags[..], stream.cover_url.as_ref()), (&["pet".to_owned()][..], Some(&url)));
     assert_eq!(stream.room_name, format!("live_ana_{}", world.clock.now().millis()));
     assert_eq!(stream.owner_profile.name.as_deref(), Some("ANA"));
     assert!(world.door.has(&stream.room_name) && stream.room_sid.is_some());
@@ -85,9 +98,9 @@ pub async fn who_is_live_resumes_is_rejected_or_replaces(store: SharedStore) {
 
 pub async fn what_is_resumed_stays_as_it_was_and_costs_no_start(store: SharedStore) {
     let world = World::with(store, product::Live { starts_per_hour: 2, ..product::Live::default() });
-    let titled = |title: &str, on_conflict| StartRequest {
-        title: Some(title.into()),
-        tags: vec!["pet".into()],
+    let titled = |text: &str, on_conflict| StartRequest {
+        title: Some(title(text)),
+        tags: tags(&["pet"]),
         on_conflict,
         ..StartRequest::default()
     };
@@ -712,26 +725,30 @@ pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore
 pub async fn a_planned_stream_is_shown_as_planned_and_then_as_its_start_says(store: SharedStore) {
     let world = World::new(store);
     let planned = ScheduleRequest {
-        cover_url: Some("https://cdn.example/planned.jpg".into()),
+        cover_url: Some(cover("https://cdn.example/planned.jpg")),
         visibility: Visibility::Private,
         ..planned(&world, 20)
     };
     let shown = |stream: &Stream| (stream.title.clone(), stream.tags.clone(), stream.cover_url.clone());
-    let as_planned = (Some(planned.title.clone()), planned.tags.clone(), planned.cover_url.clone());
-    let (title, tags, cover) = ("Now".to_owned(), vec!["dog".to_owned()], "https://cdn.example/now.jpg".to_owned());
+    let as_planned: (Option<String>, Vec<String>, Option<String>) = (
+        Some(planned.title.clone().into()),
+        planned.tags.clone().into(),
+        planned.cover_url.clone().map(String::from),
+    );
+    let now = "https://cdn.example/now.jpg";
     let starts = [
         (StartRequest::default(), as_planned.clone()),
         (
-            StartRequest { title: Some(title.clone()), ..StartRequest::default() },
-            (Some(title), as_planned.1.clone(), as_planned.2.clone()),
+            StartRequest { title: Some(title("Now")), ..StartRequest::default() },
+            (Some("Now".to_owned()), as_planned.1.clone(), as_planned.2.clone()),
         ),
         (
-            StartRequest { tags: tags.clone(), ..StartRequest::default() },
-            (as_planned.0.clone(), tags, as_planned.2.clone()),
+            StartRequest { tags: tags(&["dog"]), ..StartRequest::default() },
+            (as_planned.0.clone(), vec!["dog".to_owned()], as_planned.2.clone()),
         ),
         (
-            StartRequest { cover_url: Some(cover.clone()), ..StartRequest::default() },
-            (as_planned.0.clone(), as_planned.1.clone(), Some(cover)),
+            StartRequest { cover_url: Some(cover(now)), ..StartRequest::default() },
+            (as_planned.0.clone(), as_planned.1.clone(), Some(now.to_owned())),
         ),
     ];
 

@@ -229,8 +229,8 @@ pub async fn rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_
 pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStore) {
     let world = World::new(store);
     let request = |seconds: u64| ScheduleRequest {
-        title: "Soon".into(),
-        tags: Vec::new(),
+        title: "Soon".parse().unwrap(),
+        tags: control::text::Tags::default(),
         cover_url: None,
         scheduled_for: world.clock.now().plus(std::time::Duration::from_secs(seconds)),
         visibility: control::store::stream::Visibility::Public,
