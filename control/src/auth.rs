@@ -7,6 +7,7 @@ mod admins;
 mod claims;
 mod dev;
 mod jwks;
+pub mod secret;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,9 +25,7 @@ use crate::user::User;
 use admins::Admins;
 use claims::{Claims, Rules};
 use jwks::Jwks;
-
-/// Shortest shared secret: as long as the digest of HS256 (RFC 7518, section 3.2).
-const SECRET_BYTES_MIN: usize = 32;
+use secret::{AuthConfigError, check_secret};
 
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -121,23 +120,6 @@ impl From<Reason> for AuthError {
     fn from(reason: Reason) -> Self {
         AuthError::Unauthenticated(reason)
     }
-}
-
-/// Why the settings of users make no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthConfigError {
-    #[error(
-        "JWT_SECRET (auth.jwt_secret) has {0} bytes: take at least {SECRET_BYTES_MIN} random ones, as from \
-         `openssl rand -hex 32`"
-    )]
-    ShortSecret(usize),
-    #[error(
-        "JWT_SECRET (auth.jwt_secret) is also the secret of API key {0}: a user could then make tokens for the media \
-         server; take two different secrets"
-    )]
-    SharedSecret(String),
-    #[error("JWT_JWKS_URL (auth.jwks_url) is not usable: {0}")]
-    JwksUrl(String),
 }
 
 /// Verifies tokens of users. Shared by HTTP and chat.
@@ -252,24 +234,6 @@ impl Authenticator {
         }
         Err(refused.into())
     }
-}
-
-/// Whether a shared secret may be the one of users' tokens, beside the API keys (name, secret) of the media server. An
-/// empty one stands for none.
-///
-/// # Errors
-/// [`AuthConfigError`]
-pub fn check_secret(secret: &str, sfu_keys: &[(String, String)]) -> Result<(), AuthConfigError> {
-    if secret.is_empty() {
-        return Ok(());
-    }
-    if secret.len() < SECRET_BYTES_MIN {
-        return Err(AuthConfigError::ShortSecret(secret.len()));
-    }
-    if let Some((name, _)) = sfu_keys.iter().find(|(_, sfu)| sfu == secret) {
-        return Err(AuthConfigError::SharedSecret(name.clone()));
-    }
-    Ok(())
 }
 
 /// The signature alone; times and names are judged by [`Rules`], with the clock of the caller.

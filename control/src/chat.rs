@@ -16,7 +16,7 @@ mod room;
 mod spool;
 mod task;
 mod wire;
-mod words;
+pub(crate) mod words;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -44,7 +44,6 @@ pub use moderation::{ChatModeration, HistoryPage, Observe, SettingsChange};
 pub use outbox::UnreadLimits;
 pub use refusal::{ConnectRefusal, RefusalCode};
 pub(crate) use spool::FILE_NAME as QUEUE_FILE;
-pub(crate) use words::is_one_emoji;
 
 use admission::{Admission, Tally};
 use door::Door;

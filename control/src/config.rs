@@ -9,8 +9,10 @@ mod keys;
 mod livekit;
 mod load;
 pub mod product;
+mod remarks;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod values;
 
 use std::collections::BTreeMap;
@@ -26,7 +28,7 @@ pub use audio::Audio;
 pub use load::{Flag, Flags, Loaded, Sources, flag, is_truth, load};
 pub use values::{Addresses, Hidden, KeyPairs, PortRange, bind_address};
 
-use load::Remarks;
+use remarks::Remarks;
 
 /// API key of `--dev`. Public.
 pub const DEV_KEY: &str = "devkey";

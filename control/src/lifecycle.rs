@@ -6,8 +6,8 @@
 
 mod counters;
 mod effects;
-mod transition;
-mod unstored;
+pub mod transition;
+pub mod unstored;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ use crate::store::stream::{Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
 
 pub use counters::{Counters, END_REASONS};
-pub use transition::Ended;
-pub use unstored::Unstored;
 
 /// What carries out changes of streams. Cheap to clone.
 #[derive(Clone)]

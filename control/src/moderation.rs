@@ -27,12 +27,14 @@ use unwritten::Unwritten;
 
 use crate::auth::Authenticator;
 use crate::clock::Timestamp;
-use crate::lifecycle::{Ended, Lifecycle, Unstored};
+use crate::lifecycle::Lifecycle;
+use crate::lifecycle::transition::Ended;
+use crate::lifecycle::unstored::Unstored;
 use crate::problem::{Code, Problem};
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{PageEnd, Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
-use crate::streams::{Streams, is_visible};
+use crate::streams::Streams;
 use crate::user::{Caller, User};
 
 /// Entries of a list of blocked users.
@@ -179,7 +181,7 @@ impl Moderation {
         if stream.owner_id == user.id || user.is_admin() {
             return Ok(stream);
         }
-        match is_visible(&stream, None) {
+        match stream.is_visible_to(None) {
             true => Err(Problem::new(Code::NotOwner, "Only the owner and administrators may do this.")),
             false => Err(Problem::stream_not_found()),
         }

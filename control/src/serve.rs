@@ -3,6 +3,7 @@
 
 mod body;
 mod connections;
+mod counters;
 mod head;
 mod message;
 
@@ -10,7 +11,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -21,7 +22,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shared::log_limit::LogLimit;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::Service as _;
@@ -33,9 +33,10 @@ use crate::problem::{Code, Problem};
 use body::Noted;
 use connections::{Connections, Place, Refused};
 use head::{BUSY, Progress, Watched};
-use message::{MESSAGE_PATIENCE, Messages, Unfinished};
+use message::{MESSAGE_PATIENCE, Unfinished};
 
 pub use connections::CONNECTIONS_MAX;
+pub use counters::Counters;
 pub use head::{Delivered, Delivery, HEADS_BYTES_MAX};
 
 /// How long the head of a request may take.
@@ -89,25 +90,6 @@ impl Default for Settings {
             counters: Arc::default(),
         }
     }
-}
-
-/// What happened at the listeners, for metrics.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Connections that were not served: their address had its share, or all others were at work.
-    pub refused_share: AtomicU64,
-    pub refused_full: AtomicU64,
-    /// Or few descriptors were left.
-    pub refused_descriptors: AtomicU64,
-    /// Heads given up: beyond [`HEADS_BYTES_MAX`], or too slow.
-    pub over_budget: AtomicU64,
-    pub slow_heads: AtomicU64,
-    /// Times that no connection was accepted for want of file descriptors.
-    pub accept_pauses: AtomicU64,
-    /// Of unfinished heads, now.
-    head_bytes: AtomicUsize,
-    pub messages: Arc<Messages>,
-    accept_log: LogLimit,
 }
 
 /// Serves until it is dropped, and with it the connections that are no WebSockets.

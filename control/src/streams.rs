@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::product;
-use crate::lifecycle::{Ended, Lifecycle};
+use crate::lifecycle::Lifecycle;
+use crate::lifecycle::transition::Ended;
 use crate::live::Live;
 use crate::problem::{Code, Problem};
 use crate::rooms::{RoomDoor, RoomsError};
@@ -24,8 +25,14 @@ use crate::store::stream::{EndReason, Stream, StreamId, UserId, Visibility};
 use crate::text::{CoverUrl, Tags, Title};
 use crate::user::{Caller, User};
 
-pub use schedule::{SCHEDULED_MAX, START_EARLY, START_LATE};
-pub(crate) use watch::is_visible;
+/// Scheduled streams of one user that are still to come.
+pub const SCHEDULED_MAX: u32 = 20;
+
+/// A scheduled stream can be started so long before its time.
+pub const START_EARLY: Duration = Duration::from_secs(30 * 60);
+
+/// A scheduled stream that was not started so long after its time is cancelled.
+pub const START_LATE: Duration = Duration::from_secs(2 * 3600);
 
 /// What to do when the caller is live already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -192,7 +199,7 @@ impl Streams {
         if stream.owner_id == user.id {
             return Ok(stream);
         }
-        match is_visible(&stream, None) {
+        match stream.is_visible_to(None) {
             true => Err(Problem::new(Code::NotOwner, "This stream is not yours.")),
             false => Err(Problem::stream_not_found()),
         }

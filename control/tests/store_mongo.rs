@@ -19,8 +19,8 @@ use control::store::stream::{
     StreamOrder, StreamState, Transition, UserId,
 };
 use control::store::{
-    ChatStore as _, CreateError, LEASE, ModerationStore as _, NodeStore as _, PresenceStore as _, RequestStore as _, Taken, Store as _, StoreError, StreamStore as _,
-    unreadable,
+    ChatStore as _, CreateError, LEASE, ModerationStore as _, NodeStore as _, PresenceStore as _, RequestStore as _,
+    Store as _, StoreError, StreamStore as _, Taken, unreadable,
 };
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};

@@ -1,6 +1,7 @@
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
+use super::secret::SECRET_BYTES_MIN;
 use super::*;
 use crate::user::Role;
 

@@ -179,7 +179,8 @@ impl RelayTask {
     }
 
     async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
-        let alive = |node: &str| self.read.get(node).map(|at| NodeSign { node: node.to_owned(), at: at.minus(OVERLAP) });
+        let alive =
+            |node: &str| self.read.get(node).map(|at| NodeSign { node: node.to_owned(), at: at.minus(OVERLAP) });
         let members = Arc::clone(&self.members.borrow());
         let alive = members.iter().filter(|member| member.is_alive).filter_map(|member| alive(&member.node));
         let since: Vec<_> = alive.collect();

@@ -7,7 +7,8 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::Config;
 use super::livekit::{self, Standing};
-use super::load::{Remarks, remove, set};
+use super::remarks::Remarks;
+use super::tree::{remove, set};
 use super::values::{scalar_text, truth};
 
 /// Maps whose keys are the operator's.

@@ -8,6 +8,8 @@ use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
 use super::keys::{KnownKeys, OPEN_MAPS, joined, move_old};
+use super::remarks::Remarks;
+use super::tree::set;
 use super::values::{Addresses, KeyPairs, PortRange, truth};
 use super::{Config, DEV_KEY, DEV_SECRET, DEV_UDP_PORT, Level, product};
 
@@ -43,56 +45,6 @@ pub struct Flags {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<String>,
-}
-
-/// What is to be said of a configuration.
-#[derive(Debug, Default)]
-pub(super) struct Remarks {
-    refusals: Vec<String>,
-    /// How many of the refusals are of keys that Onair does not support.
-    unsupported: usize,
-    warnings: Vec<String>,
-}
-
-impl Remarks {
-    /// It cannot be used.
-    pub(super) fn refuse(&mut self, text: impl Into<String>) {
-        self.refusals.push(text.into());
-    }
-
-    /// It has a key of LiveKit's that Onair does not support, and could go on without.
-    pub(super) fn refuse_unsupported(&mut self, text: impl Into<String>) {
-        self.unsupported += 1;
-        self.refuse(text);
-    }
-
-    pub(super) fn warn(&mut self, text: impl Into<String>) {
-        self.warnings.push(text.into());
-    }
-
-    /// The warnings, if there is no refusal.
-    ///
-    /// # Errors
-    /// All refusals in one text.
-    fn conclude(self) -> anyhow::Result<Vec<String>> {
-        match self.refusals.as_slice() {
-            [] => Ok(self.warnings),
-            [one] => bail!("{one}{}", self.way_out()),
-            all => {
-                let lines: String = all.iter().map(|text| format!("\n  {text}")).collect();
-                bail!("{} things in the configuration stand in the way:{lines}{}", all.len(), self.way_out())
-            }
-        }
-    }
-
-    /// What helps against unsupported keys alone.
-    fn way_out(&self) -> &'static str {
-        if self.unsupported == self.refusals.len() {
-            "\nTake it out, or start with --disable-strict-config to go on without it"
-        } else {
-            ""
-        }
-    }
 }
 
 /// Reads and checks a configuration.
@@ -270,30 +222,5 @@ fn apply_development(config: &mut Config, file_given: bool) {
 fn listen_on_loopback(config: &mut Config) {
     if config.bind_addresses.is_empty() {
         config.bind_addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    }
-}
-
-/// Takes a value out.
-pub(super) fn remove(tree: &mut Mapping, path: &str) -> Option<Value> {
-    match path.split_once('.') {
-        None => tree.remove(path),
-        Some((section, rest)) => remove(tree.get_mut(section)?.as_mapping_mut()?, rest),
-    }
-}
-
-pub(super) fn set(tree: &mut Mapping, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            tree.insert(Value::from(path), value);
-        }
-        Some((section, rest)) => {
-            let below = tree.entry(Value::from(section)).or_insert_with(|| Value::Mapping(Mapping::new()));
-            if !below.is_mapping() {
-                *below = Value::Mapping(Mapping::new());
-            }
-            if let Value::Mapping(below) = below {
-                set(below, rest, value);
-            }
-        }
     }
 }

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_yaml_ng::{Mapping, Value};
 use signaling::token::Secret;
 
-use super::load::{Remarks, set};
+use super::remarks::Remarks;
+use super::tree::set;
 use super::values::truth;
 use super::{Config, Hidden};
-use crate::auth;
-use crate::chat::is_one_emoji;
+use crate::auth::secret::check_secret;
+use crate::chat::words::is_one_emoji;
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
 
@@ -55,7 +56,7 @@ pub(super) fn adopt_key(config: &mut Config) {
 /// What does not go together.
 pub(super) fn check(config: &Config, remarks: &mut Remarks) {
     let Config { chat, http, sfu, development, .. } = config;
-    if let Err(error) = auth::check_secret(&config.auth.jwt_secret.0, &config.secrets_of_rooms()) {
+    if let Err(error) = check_secret(&config.auth.jwt_secret.0, &config.secrets_of_rooms()) {
         remarks.refuse(error.to_string());
     }
     if sfu.api_key.is_empty() != sfu.api_secret.0.is_empty() {

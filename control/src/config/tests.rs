@@ -209,7 +209,7 @@ enum Fate {
 fn sample(fates: &[Fate]) -> String {
     let mut tree = serde_yaml_ng::Mapping::new();
     for (path, value, _) in SAMPLE.iter().filter(|(.., fate)| fates.contains(fate)) {
-        super::load::set(&mut tree, path, serde_yaml_ng::from_str(value).unwrap());
+        super::tree::set(&mut tree, path, serde_yaml_ng::from_str(value).unwrap());
     }
     serde_yaml_ng::to_string(&tree).unwrap()
 }

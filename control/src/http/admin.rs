@@ -10,11 +10,11 @@ use utoipa::ToSchema;
 
 use super::body::Body;
 use super::caller::Admin;
+use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::UserPath;
 use super::shape::{AdminStreamPage, AdminStreamShape, StateNames};
 use super::streams::created;
-use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::Problem;

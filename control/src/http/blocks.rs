@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 use super::body::Body;
 use super::caller::SignedIn;
-use super::path::{StreamPath, UserPath};
 use super::fields::{Fields, Reader};
+use super::path::{StreamPath, UserPath};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::Problem;

@@ -13,9 +13,9 @@ use utoipa_axum::routes;
 
 use super::body::Body;
 use super::caller::{MaybeUser, Member, SignedIn};
+use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::{LastParam, StreamPath, UserPath};
-use super::fields::{Fields, Reader};
 use crate::chat::{ChatModeration, HistoryPage, SettingsChange};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};

@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use super::body::Body;
 use super::caller::{Admin, Member};
+use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::{LastParam, StreamPath};
 use super::streams::may_see;
-use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::moderation::NewReport;

@@ -11,12 +11,12 @@ use utoipa::ToSchema;
 use super::Front;
 use super::body::Repeatable;
 use super::caller::{MaybeUser, Member, SignedIn};
+use super::envelope::internal;
+use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{StreamPage, StreamShape, VisibilityNames};
-use super::envelope::internal;
 use super::streams::idempotency_key;
-use super::fields::{Fields, Reader};
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::refusals;
@@ -65,7 +65,13 @@ impl Fields for ScheduleBody {
         let scheduled_for = fields.schedule(self.scheduled_for);
         let tags = fields.tags(self.tags.as_deref());
         let cover_url = fields.cover_url(self.cover_url.as_deref());
-        Some(Schedule { title: title?, scheduled_for, tags, cover_url, visibility: self.visibility.unwrap_or_default() })
+        Some(Schedule {
+            title: title?,
+            scheduled_for,
+            tags,
+            cover_url,
+            visibility: self.visibility.unwrap_or_default(),
+        })
     }
 }
 

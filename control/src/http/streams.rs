@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 
 use super::body::{Body, Repeatable};
 use super::caller::{Admin, Called, MaybeUser, Member, SignedIn};
+use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{EndedShape, OwnerShape, StateNames, StreamPage, StreamShape};
-use super::fields::{Fields, Reader};
 use super::{Front, to_the_end};
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
@@ -122,8 +122,7 @@ pub(super) async fn start(
     let (Start { title, tags, cover_url, stream_id, on_conflict }, body_digest) = body.accepted()?;
     front.refuse_when_draining()?;
     let idempotency_key = idempotency_key(&headers)?;
-    let request =
-        StartRequest { title, tags, cover_url, stream_id, on_conflict, idempotency_key, body_digest, called };
+    let request = StartRequest { title, tags, cover_url, stream_id, on_conflict, idempotency_key, body_digest, called };
     let started = front.streams.start(&caller.user, request).await?;
     let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = StartedShape {

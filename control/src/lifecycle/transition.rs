@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Lifecycle, Unstored};
+use super::Lifecycle;
+use super::unstored::Unstored;
 use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;

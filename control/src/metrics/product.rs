@@ -155,11 +155,12 @@ mod tests {
     use crate::live::Live;
     use crate::moderation::Moderation;
     use crate::problem::Code;
-    use crate::rooms::{External, RoomTimes, TokenSigner};
+    use crate::rooms::external::External;
+    use crate::rooms::{RoomTimes, TokenSigner};
     use crate::services::{Parts, Services};
-    use crate::store::{SharedStore, StoreError};
     use crate::store::embedded::Embedded;
     use crate::store::stream::{EndReason, Stream, StreamState};
+    use crate::store::{SharedStore, StoreError};
 
     fn sources() -> Sources {
         let config = product::Live::default();

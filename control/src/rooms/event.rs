@@ -3,7 +3,7 @@
 use livekit_protocol as proto;
 use signaling::event::{RoomEvent, RoomHappening};
 
-use super::{Session, session_of};
+use super::session::{Session, session_of};
 use crate::clock::Timestamp;
 
 /// One thing that happened in a room.

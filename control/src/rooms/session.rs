@@ -5,10 +5,56 @@ use std::collections::HashMap;
 use livekit_protocol as proto;
 use signaling::token::Grants;
 
-use super::{ROLE_ATTRIBUTE, RoomRole, Session, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
 use crate::store::presence::Presence;
 use crate::store::stream::{Stream, UserId};
+
+/// Attributes of tokens and participants that say who somebody is for us.
+pub const USER_ATTRIBUTE: &str = "app.userId";
+pub const ROLE_ATTRIBUTE: &str = "app.role";
+
+/// Who somebody is in a room, written into the attributes of the token (`app.userId`, `app.role`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomRole {
+    Publisher,
+    Viewer,
+}
+
+impl RoomRole {
+    pub fn name(self) -> &'static str {
+        match self {
+            RoomRole::Publisher => "publisher",
+            RoomRole::Viewer => "viewer",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "publisher" => Some(RoomRole::Publisher),
+            "viewer" => Some(RoomRole::Viewer),
+            _ => None,
+        }
+    }
+}
+
+/// A session in a room, as the SFU tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub sid: String,
+    pub identity: String,
+    /// Of the attributes, else of the identity before its last `:`.
+    pub user: Option<UserId>,
+    pub role: Option<RoomRole>,
+    /// A person's client: neither agent, egress, ingress nor SIP.
+    pub standard: bool,
+    pub hidden: bool,
+    pub recorder: bool,
+    pub joined_at: Timestamp,
+    /// Connected, not only admitted: what webhooks call joined.
+    pub active: bool,
+    /// Publishes something.
+    pub publishes: bool,
+}
 
 /// The user of a participant or a token: of the attributes, else of the identity before its last `:`.
 pub(crate) fn user_of(identity: &str, attributes: &HashMap<String, String>) -> Option<UserId> {

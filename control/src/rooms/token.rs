@@ -8,11 +8,44 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use signaling::token::VideoGrant;
 
-use super::{ROLE_ATTRIBUTE, RoomTimes, TokenRequest, USER_ATTRIBUTE};
+use super::session::{ROLE_ATTRIBUTE, RoomRole, USER_ATTRIBUTE};
 use crate::clock::Timestamp;
+use crate::store::stream::UserId;
 
 /// Life of a token for one call of the server API.
 const CALL_LIFE: Duration = Duration::from_secs(60);
+
+/// How long rooms of ours stay without participants. Longer than streams wait, so that the stream decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomTimes {
+    /// Before the first one.
+    pub empty: Duration,
+    /// After the last one.
+    pub departure: Duration,
+}
+
+impl RoomTimes {
+    /// What a room stays longer than its stream waits.
+    const MARGIN: Duration = Duration::from_secs(300);
+
+    pub fn of(config: &crate::config::product::Live) -> Self {
+        let after = |seconds: u32| Duration::from_secs(seconds.into()) + Self::MARGIN;
+        Self { empty: after(config.start_timeout), departure: after(config.reconnect_window) }
+    }
+}
+
+/// What a token for a room says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    pub room: String,
+    pub identity: String,
+    pub name: Option<String>,
+    pub user: UserId,
+    pub role: RoomRole,
+    pub may_publish: bool,
+    pub may_publish_data: bool,
+    pub life: Duration,
+}
 
 /// Signs with one API key. Cheap to clone.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::Counters;
+use super::counters::Counters;
 use super::message::{Refused, Unfinished};
 
 /// Bytes of unfinished heads of all connections.

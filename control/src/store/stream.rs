@@ -318,6 +318,12 @@ impl Stream {
         self.state.is_live()
     }
 
+    /// Whether the stream exists for a user at all.
+    pub fn is_visible_to(&self, user: Option<&UserId>) -> bool {
+        let is_planned = matches!(self.state, StreamState::Scheduled | StreamState::Cancelled);
+        !is_planned || self.visibility == Visibility::Public || user == Some(&self.owner_id)
+    }
+
     pub fn blocks(&self, user: &UserId) -> bool {
         self.blocks.iter().any(|block| &block.user_id == user)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::once::{Once, Turn};
-use super::{ScheduleRequest, Streams};
+use super::{SCHEDULED_MAX, START_LATE, ScheduleRequest, Streams};
 use crate::clock::Timestamp;
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
@@ -12,19 +12,10 @@ use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, St
 use crate::store::{StoreError, Taken};
 use crate::user::User;
 
-/// Scheduled streams of one user that are still to come.
-pub const SCHEDULED_MAX: u32 = 20;
-
 /// Streams that one user schedules within [`SCHEDULES_WINDOW`]: those that were called off stay in the store.
 const SCHEDULES_MAX: u32 = 2 * SCHEDULED_MAX;
 
 const SCHEDULES_WINDOW: Duration = Duration::from_secs(24 * 3600);
-
-/// A scheduled stream can be started so long before its time.
-pub const START_EARLY: Duration = Duration::from_secs(30 * 60);
-
-/// A scheduled stream that was not started so long after its time is cancelled.
-pub const START_LATE: Duration = Duration::from_secs(2 * 3600);
 
 /// Streams that are looked at in one go when late ones are cancelled.
 const EXPIRY_PAGE: usize = 100;

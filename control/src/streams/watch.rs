@@ -10,7 +10,7 @@ use super::{Streams, Watching};
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::rooms::{RoomRole, TokenRequest};
-use crate::store::stream::{Stream, StreamId, StreamState, UserId, Visibility};
+use crate::store::stream::{Stream, StreamId, StreamState};
 use crate::user::User;
 
 /// How long a viewer's token lasts: enough to connect.
@@ -58,7 +58,7 @@ impl Streams {
     }
 
     fn require_watchable(&self, stream: &Stream, user: &User) -> Result<(), Problem> {
-        if !is_visible(stream, Some(&user.id)) {
+        if !stream.is_visible_to(Some(&user.id)) {
             return Err(Problem::stream_not_found());
         }
         if stream.blocks(&user.id) {
@@ -98,12 +98,6 @@ impl Streams {
             life: VIEWER_TOKEN_LIFE,
         }
     }
-}
-
-/// Whether a stream exists for this user at all.
-pub(crate) fn is_visible(stream: &Stream, user: Option<&UserId>) -> bool {
-    let planned = matches!(stream.state, StreamState::Scheduled | StreamState::Cancelled);
-    !planned || stream.visibility == Visibility::Public || user == Some(&stream.owner_id)
 }
 
 fn identity_suffix() -> String {

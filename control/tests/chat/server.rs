@@ -124,7 +124,9 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let settings = Settings { unread_max: options.unread_max, ..Settings::default() };
         let task = tokio::spawn(async move {
-            tokio::join!(cluster.run(CancellationToken::new()), async { match serve(listener, router, settings).await {} });
+            tokio::join!(cluster.run(CancellationToken::new()), async {
+                match serve(listener, router, settings).await {}
+            });
         });
         Self { address, world, task }
     }

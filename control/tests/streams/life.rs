@@ -730,11 +730,8 @@ pub async fn a_planned_stream_is_shown_as_planned_and_then_as_its_start_says(sto
         ..planned(&world, 20)
     };
     let shown = |stream: &Stream| (stream.title.clone(), stream.tags.clone(), stream.cover_url.clone());
-    let as_planned: (Option<String>, Vec<String>, Option<String>) = (
-        Some(planned.title.clone().into()),
-        planned.tags.clone().into(),
-        planned.cover_url.clone().map(String::from),
-    );
+    let as_planned: (Option<String>, Vec<String>, Option<String>) =
+        (Some(planned.title.clone().into()), planned.tags.clone().into(), planned.cover_url.clone().map(String::from));
     let now = "https://cdn.example/now.jpg";
     let starts = [
         (StartRequest::default(), as_planned.clone()),

@@ -15,8 +15,8 @@ use control::store::stream::{
     Transition, UserId,
 };
 use control::store::{
-    ChatStore, Claimed, CreateError, Exported, IdempotencyKey, Lease, ModerationStore, NodeSign, NodeStore, PresenceStore,
-    RequestStore, Result, SharedStore, Store, StoreError, StreamStore, Taken,
+    ChatStore, Claimed, CreateError, Exported, IdempotencyKey, Lease, ModerationStore, NodeSign, NodeStore,
+    PresenceStore, RequestStore, Result, SharedStore, Store, StoreError, StreamStore, Taken,
 };
 
 /// Operations that write nothing.

@@ -79,7 +79,8 @@ impl NodeStore for Embedded {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         leases.retain(|_, lease| now < lease.renewed_at.plus(DAY));
         let before = leases.get(&stream);
-        if let Some(other) = before.filter(|lease| lease.node.as_deref() != Some(node) && lease.holds(now, LEASE_FREE)) {
+        if let Some(other) = before.filter(|lease| lease.node.as_deref() != Some(node) && lease.holds(now, LEASE_FREE))
+        {
             return Ok(other.clone());
         }
         let epoch = match before {

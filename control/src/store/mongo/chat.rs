@@ -11,9 +11,8 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::collections::{CHATTERS, MESSAGES, STREAMS, TOTALS};
-use super::earlier::has_only;
 use super::fault::{Fault, TRIES_MAX, UPKEEP_MAX, collect, contended, run, within};
-use super::record::{date, document, forms, read_user, record, user};
+use super::record::{date, document, forms, has_only, read_user, record, user};
 use super::stream_document::integer;
 use super::streams::{REMOVED, changed, computed, list, without};
 use super::{Mongo, page};

@@ -20,7 +20,7 @@ use super::collections::{
 };
 use super::fault::{Fault, UPKEEP_MAX, collect, run, within};
 use super::moderation::{read_audit, read_report, write_audit, write_ban, write_report};
-use super::record::{joined, record};
+use super::record::{has_only, joined, record};
 use super::stream_document::time;
 use super::{chat, indexes, moderation, presence};
 use crate::clock::Timestamp;
@@ -204,10 +204,6 @@ fn is_ours(own: &str, document: &Document) -> bool {
         _ => return false,
     };
     written.is_ok_and(|written| written == *document)
-}
-
-pub(super) fn has_only(document: &Document, fields: &[&str]) -> bool {
-    document.keys().all(|field| fields.contains(&field.as_str()))
 }
 
 /// Whether it is removed a day after its time, or after it was written if that was later.

@@ -8,9 +8,8 @@ use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 
 use super::collections::{LIMITS, NODES, RELAY};
-use super::earlier::has_only;
 use super::fault::{Fault, TRIES_MAX, collect, contended, run};
-use super::record::date;
+use super::record::{date, has_only};
 use super::stream_document::{integer, text, time};
 use super::{Mongo, page};
 use crate::clock::Timestamp;

@@ -161,6 +161,11 @@ fn json_of(value: &Bson) -> Value {
     }
 }
 
+/// Whether a document has no other fields than these.
+pub(super) fn has_only(document: &Document, fields: &[&str]) -> bool {
+    document.keys().all(|field| fields.contains(&field.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use mongodb::bson::doc;
