@@ -35,7 +35,7 @@ async fn main() -> std::io::Result<()> {
         directory: None,
     };
     let chat = Chat::start(parts)?;
-    live.observe(stream(), |change| chat.observe(change));
+    let _ = live.observe(stream(), |change| chat.observe(change));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
     match control::serve::serve(listener, chat.router(), control::serve::Settings::default()).await {}

@@ -75,12 +75,10 @@ struct Known {
 impl Live {
     /// Takes a copy over if it is newer than the known one, and calls `then` with the change before any other change
     /// can be seen. `then` must not call back here.
-    pub fn observe<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Option<T> {
-        self.take_in(stream, then).ok()
-    }
-
-    /// As [`Live::observe`]; for an old copy, the newest one known.
-    pub(crate) fn take_in<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Result<T, Arc<Stream>> {
+    ///
+    /// # Errors
+    /// It is no newer: the newest copy known.
+    pub fn observe<T>(&self, stream: Stream, then: impl FnOnce(&Change) -> T) -> Result<T, Arc<Stream>> {
         let mut known = self.known.write().expect("no one panics with this lock");
         let before = known.streams.get(&stream.id).cloned();
         if let Some(newest) = before.as_ref().filter(|before| before.rev >= stream.rev) {
@@ -287,11 +285,11 @@ mod tests {
         let live = Live::default();
         let (ended, on_air) = (stream("ana", StreamState::Ended, 100), stream("bo", StreamState::Live, 0));
         for stream in [&ended, &on_air] {
-            assert!(live.observe(stream.clone(), |_| ()).is_some());
+            assert!(live.observe(stream.clone(), |_| ()).is_ok());
         }
 
         live.forget_old(at(700));
-        assert!(live.observe(ended.clone(), |_| ()).is_none(), "it is no news");
+        assert!(live.observe(ended.clone(), |_| ()).is_err(), "it is no news");
         assert!(live.stream(ended.id).is_some() && live.of_room(&ended.room_name).is_some());
         live.forget_old(at(701));
         assert!(live.stream(ended.id).is_none() && live.of_room(&ended.room_name).is_none());

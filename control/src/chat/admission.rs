@@ -199,7 +199,7 @@ mod tests {
             reason: None,
         });
         let id = stream.id;
-        live.observe(stream, |_| ());
+        live.observe(stream, |_| ()).unwrap();
         live.observe_ban(Ban {
             user_id: "banned".parse().unwrap(),
             reason: String::new(),

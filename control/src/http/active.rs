@@ -269,7 +269,7 @@ mod tests {
         let (live, snapshots, start) = (Live::default(), Snapshots::default(), Instant::now());
         let count = |millis| snapshots.newest(&live, start + Duration::from_millis(millis)).streams.len();
         assert_eq!(count(0), 0);
-        live.observe(live_stream(1), |_| ());
+        live.observe(live_stream(1), |_| ()).unwrap();
 
         assert_eq!(count(999), 0);
         assert_eq!(count(1_000), 1);

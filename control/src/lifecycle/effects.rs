@@ -23,7 +23,7 @@ impl Lifecycle {
     /// Returns the newest copy known.
     pub fn observe(&self, stream: Stream) -> Arc<Stream> {
         let chat = &self.0.chat;
-        let change = self.0.live.take_in(stream, |change| {
+        let change = self.0.live.observe(stream, |change| {
             chat.observe(change);
             change.clone()
         });

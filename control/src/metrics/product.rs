@@ -190,7 +190,7 @@ mod tests {
         for (owner, viewers) in [("ana", 3), ("bo", 4)] {
             let at = Timestamp::default();
             let stream = Stream { state: StreamState::Live, viewers, ..Stream::new(owner.parse().unwrap(), at) };
-            sources.lifecycle.live().observe(stream, |_| ());
+            sources.lifecycle.live().observe(stream, |_| ()).unwrap();
         }
         let counters = sources.lifecycle.counters();
         set(&[&counters.started, &counters.resumed, &counters.scheduled, &counters.cancelled], 11);

@@ -221,7 +221,7 @@ mod tests {
     fn a_user_joins_streams_so_often_under_whatever_identities() {
         let live = Live::default();
         let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
-        live.observe(stream, |_| ());
+        live.observe(stream, |_| ()).unwrap();
         let admit = admission(live, 0, || true, Timestamp::now);
         let of = |user: &str, room: &str, number: usize| {
             let identity = format!("{user}:{number}").parse().unwrap();
@@ -239,7 +239,7 @@ mod tests {
     fn only_one_viewer_too_many_stays_outside() {
         let live = Live::default();
         let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
-        live.observe(stream, |_| ());
+        live.observe(stream, |_| ()).unwrap();
         let admit = admission(live, 1, || true, Timestamp::now);
         let viewer = |user: &str| Grants {
             identity: format!("{user}:1").parse().unwrap(),

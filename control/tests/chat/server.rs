@@ -111,7 +111,7 @@ impl Server {
         let observe = {
             let (chat, live) = (chat.clone(), live.clone());
             Arc::new(move |stream| {
-                live.observe(stream, |change| chat.observe(change));
+                let _ = live.observe(stream, |change| chat.observe(change));
             })
         };
         let (chat_of, live_of) = (chat.clone(), live.clone());
@@ -180,7 +180,7 @@ pub fn stream_of(owner: &str, room_name: &str) -> Stream {
 
 impl World {
     pub fn observe(&self, stream: Stream) {
-        self.live.observe(stream, |change| self.chat.observe(change));
+        let _ = self.live.observe(stream, |change| self.chat.observe(change));
     }
 
     /// A new live stream.
