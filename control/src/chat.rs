@@ -45,13 +45,13 @@ pub use outbox::UnreadLimits;
 pub use refusal::{ConnectRefusal, RefusalCode};
 pub(crate) use spool::FILE_NAME as QUEUE_FILE;
 
-use admission::{Admission, Tally};
+use admission::{Admission, Quotas};
 use door::Door;
-use gateway::{Entrance, Gateway};
+use gateway::{Gateway, RoomInputs};
 use outbox::Outboxes;
 use relay::Relay;
 use spool::Spool;
-use task::{Inlets, Order, RoomTask, Shared};
+use task::{Channels, Order, RoomTask, Shared};
 
 /// Orders that wait for one room.
 const ORDERS_MAX: usize = 1024;
@@ -117,8 +117,8 @@ impl Chat {
             enabled,
             per_user: limits.sockets_per_user,
             per_connection: limits.namespaces_per_connection,
-            users: Tally::default(),
-            connections: Tally::default(),
+            users: Quotas::default(),
+            connections: Quotas::default(),
         };
         let spool = Arc::new(Spool::open(directory.as_deref(), limits.queued, Arc::clone(&counters))?);
         let (relay, relay_task) = Relay::new(cluster, Arc::clone(&store));
@@ -235,12 +235,12 @@ impl Inner {
         let (inputs_in, inputs) = mpsc::channel(self.shared.limits.waiting_per_room);
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
         let (done, closed) = watch::channel(());
-        self.shared.gateway.open(&path, Entrance { stream: stream.id, arrivals: arrivals_in, inputs: inputs_in });
+        self.shared.gateway.open(&path, RoomInputs { stream: stream.id, arrivals: arrivals_in, inputs: inputs_in });
         let task = RoomTask::new(Arc::clone(&self.shared), Arc::clone(stream), path);
-        let inlets = Inlets { stream: stream_receiver, arrivals, inputs, orders };
+        let channels = Channels { stream: stream_receiver, arrivals, inputs, orders };
         let (rooms, id) = (Arc::clone(&self.rooms), stream.id);
         tokio::spawn(async move {
-            task.run(inlets).await;
+            task.run(channels).await;
             rooms.write().expect("no one panics with this lock").remove(&id);
             drop(done);
         });

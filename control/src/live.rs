@@ -192,7 +192,7 @@ impl Live {
         self.read(|known| known.version)
     }
 
-    /// True: it is news.
+    /// True: it was not known.
     pub fn observe_ban(&self, ban: Ban) -> bool {
         let mut known = self.known.write().expect("no one panics with this lock");
         if known.bans.get(&ban.user_id) == Some(&ban) {
@@ -289,7 +289,7 @@ mod tests {
         }
 
         live.forget_old(at(700));
-        assert!(live.observe(ended.clone(), |_| ()).is_err(), "it is no news");
+        assert!(live.observe(ended.clone(), |_| ()).is_err(), "it is known");
         assert!(live.stream(ended.id).is_some() && live.of_room(&ended.room_name).is_some());
         live.forget_old(at(701));
         assert!(live.stream(ended.id).is_none() && live.of_room(&ended.room_name).is_none());

@@ -57,9 +57,9 @@ pub(crate) struct Admission {
     pub per_user: u32,
     pub per_connection: u32,
     /// Sockets of a user in a room.
-    pub users: Tally<(StreamId, UserId)>,
+    pub users: Quotas<(StreamId, UserId)>,
     /// Namespaces of a connection.
-    pub connections: Tally<String>,
+    pub connections: Quotas<String>,
 }
 
 /// A member, and what it takes up until it leaves.
@@ -136,18 +136,18 @@ fn member(user: User, stream: &Stream) -> Member {
 }
 
 /// How many there are of each key.
-pub(crate) struct Tally<K>(Arc<Mutex<HashMap<K, u32>>>);
+pub(crate) struct Quotas<K>(Arc<Mutex<HashMap<K, u32>>>);
 
 /// One that is counted, until it is dropped.
 pub(crate) struct Place(Option<Box<dyn FnOnce() + Send + Sync>>);
 
-impl<K> Default for Tally<K> {
+impl<K> Default for Quotas<K> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Clone + Eq + Hash + Send + Sync + 'static> Tally<K> {
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Quotas<K> {
     /// `None`: there are `max` already.
     pub fn enter(&self, key: K, max: u32) -> Option<Place> {
         let mut counts = self.0.lock().expect("no one panics with this lock");
@@ -219,7 +219,7 @@ mod tests {
                 }
             })
         });
-        let (users, connections) = (Tally::default(), Tally::default());
+        let (users, connections) = (Quotas::default(), Quotas::default());
         (Admission { verify, live, guest, enabled: true, per_user: 5, per_connection: 20, users, connections }, id)
     }
 

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::admission::{Place, Tally};
+use super::admission::{Place, Quotas};
 use super::counters::{Counters, add, subtract};
 use super::outbox::{Outbox, Outboxes};
 use crate::http::client::{ClientKey, Proxies};
@@ -49,8 +49,8 @@ struct Inner {
     proxies: Proxies,
     count: Mutex<Count>,
     /// WebSockets of connections that began by polling.
-    upgrades: Tally<String>,
-    upgrades_of_address: Tally<ClientKey>,
+    upgrades: Quotas<String>,
+    upgrades_of_address: Quotas<ClientKey>,
     outboxes: Outboxes,
     counters: Arc<Counters>,
 }
@@ -118,8 +118,8 @@ impl Door {
             max_per_address,
             proxies,
             count: Mutex::default(),
-            upgrades: Tally::default(),
-            upgrades_of_address: Tally::default(),
+            upgrades: Quotas::default(),
+            upgrades_of_address: Quotas::default(),
             outboxes,
             counters,
         }))

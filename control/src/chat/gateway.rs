@@ -67,7 +67,7 @@ pub(crate) struct Gateway {
 }
 
 /// What clients of a room send into it.
-pub(crate) struct Entrance {
+pub(crate) struct RoomInputs {
     pub stream: StreamId,
     /// One of each kind for each socket, which are counted: unbounded by itself.
     pub arrivals: mpsc::UnboundedSender<Arrival>,
@@ -85,12 +85,12 @@ pub(crate) struct Input {
     client: Client,
     what: What,
     reply: Reply,
-    credit: Credit,
+    slot: QueueSlot,
 }
 
 impl Input {
-    pub fn into_parts(self) -> (Client, What, Reply, Credit) {
-        (self.client, self.what, self.reply, self.credit)
+    pub fn into_parts(self) -> (Client, What, Reply, QueueSlot) {
+        (self.client, self.what, self.reply, self.slot)
     }
 }
 
@@ -103,10 +103,10 @@ pub(crate) enum What {
 #[derive(Clone)]
 pub(crate) struct Client {
     socket: SocketRef,
-    card: Arc<Card>,
+    state: Arc<ClientState>,
 }
 
-struct Card {
+struct ClientState {
     key: SocketKey,
     member: Member,
     /// Events in the queue of the room.
@@ -125,7 +125,7 @@ struct Card {
 pub(crate) struct Reply(Option<AckSender>);
 
 /// A place in the queue of the room, free again when this is dropped.
-pub(crate) struct Credit(Arc<Card>);
+pub(crate) struct QueueSlot(Arc<ClientState>);
 
 impl Gateway {
     pub fn new(limits: Arc<Limits>, counters: Arc<Counters>, admission: Admission) -> Self {
@@ -160,9 +160,9 @@ impl Gateway {
     }
 
     /// Opens the namespace of a room.
-    pub fn open(&self, path: &str, entrance: Entrance) {
-        let entrance = Arc::new(entrance);
-        let (gateway, stream) = (self.clone(), entrance.stream);
+    pub fn open(&self, path: &str, inputs: RoomInputs) {
+        let inputs = Arc::new(inputs);
+        let (gateway, stream) = (self.clone(), inputs.stream);
         let admit = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
             let gateway = gateway.clone();
             async move {
@@ -171,7 +171,7 @@ impl Gateway {
             }
         };
         let joined = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
-            entrance.welcome(socket, auth.ok().and_then(|auth| auth.last_seq));
+            inputs.welcome(socket, auth.ok().and_then(|auth| auth.last_seq));
             ready(())
         };
         self.io.ns(path.to_owned(), joined.with(admit));
@@ -194,7 +194,7 @@ impl Gateway {
             }
         })?;
         static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
-        socket.extensions.insert(Arc::new(Card {
+        socket.extensions.insert(Arc::new(ClientState {
             key: SocketKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed)),
             member: admitted.member,
             waiting: AtomicU32::new(0),
@@ -279,15 +279,15 @@ fn cors(origins: &Origins) -> CorsLayer {
     CorsLayer::new().allow_origin(origins.cors()).allow_methods(methods).allow_headers([header::CONTENT_TYPE])
 }
 
-impl Entrance {
+impl RoomInputs {
     /// A client is connected.
     fn welcome(self: &Arc<Self>, socket: SocketRef, last_seq: Option<i64>) {
-        let Some(card) = socket.extensions.get::<Arc<Card>>() else {
+        let Some(state) = socket.extensions.get::<Arc<ClientState>>() else {
             let _ = socket.disconnect();
             return;
         };
-        add(&card.counters.sockets, 1);
-        let client = Client { socket: socket.clone(), card };
+        add(&state.counters.sockets, 1);
+        let client = Client { socket: socket.clone(), state };
         self.listen(&socket);
         if self.arrivals.send(Arrival::Joined(client.clone(), last_seq)).is_err() {
             client.dismiss();
@@ -316,8 +316,8 @@ impl Entrance {
         });
         let room = Arc::clone(self);
         socket.on_disconnect(move |socket: SocketRef| {
-            if let Some(card) = socket.extensions.get::<Arc<Card>>() {
-                room.farewell(&Client { socket, card });
+            if let Some(state) = socket.extensions.get::<Arc<ClientState>>() {
+                room.farewell(&Client { socket, state });
             }
             ready(())
         });
@@ -325,12 +325,12 @@ impl Entrance {
 
     /// Beyond what may wait, reactions are dropped without a word.
     fn take_reaction(&self, sent: Sent<String>) {
-        let Some(card) = sent.socket.extensions.get::<Arc<Card>>() else {
+        let Some(state) = sent.socket.extensions.get::<Arc<ClientState>>() else {
             return;
         };
-        if sent.data.is_some() && card.waiting.load(Ordering::Relaxed) >= card.limits.waiting_per_socket {
-            add(&card.counters.reactions_dropped, 1);
-            let client = Client { socket: sent.socket, card };
+        if sent.data.is_some() && state.waiting.load(Ordering::Relaxed) >= state.limits.waiting_per_socket {
+            add(&state.counters.reactions_dropped, 1);
+            let client = Client { socket: sent.socket, state };
             return client.accept(sent.reply, &Done { ok: true });
         }
         self.take(sent, What::Reaction);
@@ -339,23 +339,23 @@ impl Entrance {
     /// Puts an event into the queue of the room.
     fn take<T>(&self, sent: Sent<T>, what: impl FnOnce(T) -> What) {
         let Sent { socket, data, bytes, reply } = sent;
-        let Some(card) = socket.extensions.get::<Arc<Card>>() else {
+        let Some(state) = socket.extensions.get::<Arc<ClientState>>() else {
             return;
         };
-        let client = Client { socket, card };
-        if client.card.gone.load(Ordering::Relaxed) {
+        let client = Client { socket, state };
+        if client.state.gone.load(Ordering::Relaxed) {
             return;
         }
-        if bytes > client.card.limits.packet_bytes {
-            return client.refuse(reply, &Refusal::too_large(client.card.limits.packet_bytes));
+        if bytes > client.state.limits.packet_bytes {
+            return client.refuse(reply, &Refusal::too_large(client.state.limits.packet_bytes));
         }
         let Some(data) = data else {
             return client.refuse(reply, &Refusal::malformed());
         };
-        let Some(credit) = client.credit() else {
+        let Some(slot) = client.slot() else {
             return client.refuse(reply, &Refusal::busy());
         };
-        let input = Input { client, what: what(data), reply, credit };
+        let input = Input { client, what: what(data), reply, slot };
         match self.inputs.try_send(input) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(input)) => input.client.refuse(input.reply, &Refusal::busy()),
@@ -364,34 +364,34 @@ impl Entrance {
     }
 
     fn farewell(&self, client: &Client) {
-        let card = &client.card;
-        if std::mem::take(&mut *card.places.lock().expect("no one panics with this lock")).is_empty() {
+        let state = &client.state;
+        if std::mem::take(&mut *state.places.lock().expect("no one panics with this lock")).is_empty() {
             return;
         }
-        subtract(&card.counters.sockets, 1);
+        subtract(&state.counters.sockets, 1);
         // The room is closed otherwise, and knows nobody any more.
-        let _ = self.arrivals.send(Arrival::Left(card.key));
+        let _ = self.arrivals.send(Arrival::Left(state.key));
     }
 }
 
 impl Client {
     pub fn key(&self) -> SocketKey {
-        self.card.key
+        self.state.key
     }
 
     pub fn member(&self) -> &Member {
-        &self.card.member
+        &self.state.member
     }
 
-    fn credit(&self) -> Option<Credit> {
-        let before = self.card.waiting.fetch_add(1, Ordering::Relaxed);
-        let credit = Credit(Arc::clone(&self.card));
-        (before < self.card.limits.waiting_per_socket).then_some(credit)
+    fn slot(&self) -> Option<QueueSlot> {
+        let before = self.state.waiting.fetch_add(1, Ordering::Relaxed);
+        let slot = QueueSlot(Arc::clone(&self.state));
+        (before < self.state.limits.waiting_per_socket).then_some(slot)
     }
 
     /// Sends a long event that only this client gets. False: it has to read first, or others have to.
     pub fn send_long(&self, event: &Event, bytes: u64) -> bool {
-        let Some(outbox) = &self.card.outbox else {
+        let Some(outbox) = &self.state.outbox else {
             self.send(event);
             return true;
         };
@@ -406,23 +406,23 @@ impl Client {
 
     /// Whether so many bytes could wait for it now.
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.card.outbox.as_ref().is_none_or(|outbox| outbox.has_room(bytes, self.is_guest()))
+        self.state.outbox.as_ref().is_none_or(|outbox| outbox.has_room(bytes, self.is_guest()))
     }
 
     fn is_guest(&self) -> bool {
-        self.card.member.role == ChatRole::Guest
+        self.state.member.role == ChatRole::Guest
     }
 
     /// From now on it gets what everybody gets.
     pub fn enter_audience(&self) {
-        self.socket.join(vec![AUDIENCE.into(), part_name(self.card.key.0 % PARTS)]);
+        self.socket.join(vec![AUDIENCE.into(), part_name(self.state.key.0 % PARTS)]);
     }
 
     /// False: it is lost.
     pub fn send(&self, event: &Event) -> bool {
         let sent = self.socket.emit(event.name(), event).is_ok();
         if !sent {
-            add(&self.card.counters.deliveries_lost, 1);
+            add(&self.state.counters.deliveries_lost, 1);
         }
         sent
     }
@@ -432,40 +432,40 @@ impl Client {
         if let Some(ack) = reply.0
             && ack.send(answer).is_err()
         {
-            add(&self.card.counters.deliveries_lost, 1);
+            add(&self.state.counters.deliveries_lost, 1);
         }
     }
 
     /// Answers that it was not; closes the socket when that happens too often.
     pub fn refuse(&self, reply: Reply, refusal: &Refusal) {
-        let card = &self.card;
-        if card.gone.load(Ordering::Relaxed) {
+        let state = &self.state;
+        if state.gone.load(Ordering::Relaxed) {
             return;
         }
-        card.counters.count_refused(refusal.code);
+        state.counters.count_refused(refusal.code);
         match reply.0 {
             Some(ack) => {
                 let _ = ack.send(&Refused { ok: false, error: refusal });
             }
             None => drop(self.send(&Event::Error(refusal.clone()))),
         }
-        let mut faults = card.faults.lock().expect("no one panics with this lock");
-        if faults.add(card.limits.faults, Instant::now()) {
+        let mut faults = state.faults.lock().expect("no one panics with this lock");
+        if faults.add(state.limits.faults, Instant::now()) {
             drop(faults);
-            add(&card.counters.closed_for_faults, 1);
+            add(&state.counters.closed_for_faults, 1);
             self.dismiss();
         }
     }
 
     /// Disconnects it. False: it reads too slowly even for that, and has to be told again.
     pub fn dismiss(&self) -> bool {
-        self.card.gone.store(true, Ordering::Relaxed);
+        self.state.gone.store(true, Ordering::Relaxed);
         self.socket.leave_all();
         self.socket.clone().disconnect().is_ok()
     }
 }
 
-impl Drop for Credit {
+impl Drop for QueueSlot {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -490,7 +490,8 @@ impl<T: DeserializeOwned> FromMessageParts<LocalAdapter> for Sent<T> {
         };
         let sender = AckSender::from_message_parts(socket, value, ack)?;
         let reply = Reply(ack.is_some().then_some(sender));
-        let is_small = socket.extensions.get::<Arc<Card>>().is_some_and(|card| bytes <= card.limits.packet_bytes);
+        let is_small =
+            socket.extensions.get::<Arc<ClientState>>().is_some_and(|state| bytes <= state.limits.packet_bytes);
         let data = if is_small {
             let TryData(data) = TryData::<T>::from_message_parts(socket, value, ack)?;
             data.ok()

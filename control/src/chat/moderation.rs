@@ -111,9 +111,9 @@ impl ChatModeration {
         } else if !moderates(&caller.user, &stream) {
             return Err(Problem::new(Code::Forbidden, "Only its author, the owner and administrators may delete it."));
         }
-        let news = self.store.chat_hide(stream.id, &message.id, &caller.user.id).await?;
+        let is_new = self.store.chat_hide(stream.id, &message.id, &caller.user.id).await?;
         self.unpin_if(caller, &stream, |pinned| pinned.id == message.id).await?;
-        if news {
+        if is_new {
             self.chat.deleted(stream.id, message.id.clone(), message.seq).await;
             self.audit(caller, "chat.delete", &stream, Some(message.id), serde_json::Value::Null).await?;
         }

@@ -17,7 +17,7 @@ use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
 use crate::store::{NodeSign, SharedStore, StoreError};
 
-/// Between two looks for news of others.
+/// Between two looks for notes of others.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How far back each look goes: writes take their time.
@@ -187,7 +187,7 @@ impl RelayTask {
         match self.store.relayed_since(&since, PAGE).await {
             Ok(notes) if notes.len() < PAGE => self.hand_on(notes, inlet).await,
             Ok(_) => self.look_at_each(&since, inlet).await,
-            Err(cause) => debug!(%cause, "cannot look for news of other nodes"),
+            Err(cause) => debug!(%cause, "cannot look for notes of other nodes"),
         }
     }
 
@@ -196,7 +196,7 @@ impl RelayTask {
         for sign in since {
             match self.store.relayed_since(std::slice::from_ref(sign), PAGE).await {
                 Ok(notes) => self.hand_on(notes, inlet).await,
-                Err(cause) => debug!(%cause, "cannot look for news of another node"),
+                Err(cause) => debug!(%cause, "cannot look for notes of another node"),
             }
         }
     }

@@ -100,7 +100,7 @@ pub(crate) struct Room {
     told_viewers: Told,
 }
 
-/// When the number of viewers was told, and whether there is news.
+/// When the number of viewers was told, and whether it has changed since.
 #[derive(Debug, Default)]
 struct Told {
     at: Option<Instant>,
@@ -424,7 +424,7 @@ impl Room {
         }
     }
 
-    /// The number of viewers, if there is news and it is time.
+    /// The number of viewers, if it has changed and it is time.
     fn viewers(&mut self, now: Now) -> Option<Out> {
         if !self.has_news_of_viewers() || self.viewers_due().is_some_and(|due| due > now.at) {
             return None;
@@ -438,7 +438,7 @@ impl Room {
         (self.told_viewers.viewers, self.told_viewers.peak) != (self.stream.viewers, self.stream.peak_viewers)
     }
 
-    /// When the number of viewers may be told next; news before the first time are told at once.
+    /// When the number of viewers may be told next; a change before the first time is sent at once.
     fn viewers_due(&self) -> Option<Instant> {
         self.told_viewers.at.map(|at| at + self.limits.viewers_interval)
     }

@@ -46,7 +46,7 @@ pub(crate) struct Spool {
     waiting: Mutex<VecDeque<StoredMessage>>,
     /// Absent: in memory alone.
     file: Arc<tokio::sync::Mutex<Option<File>>>,
-    news: Notify,
+    changed: Notify,
     counters: Arc<Counters>,
 }
 
@@ -75,7 +75,7 @@ impl Spool {
         }
         add(&counters.queued, waiting.len() as u64);
         let file = Arc::new(tokio::sync::Mutex::new(file));
-        Ok(Self { max, waiting: Mutex::new(waiting), file, news: Notify::new(), counters })
+        Ok(Self { max, waiting: Mutex::new(waiting), file, changed: Notify::new(), counters })
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<StoredMessage>> {
@@ -123,7 +123,7 @@ impl Spool {
         }
         add(&self.counters.queued, messages.len() as u64);
         self.waiting().extend(messages);
-        self.news.notify_one();
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Spool {
                     was_away = false;
                 }
                 self.empty_file().await;
-                self.news.notified().await;
+                self.changed.notified().await;
                 continue;
             }
             match deliver(&store, &batch, &self.counters).await {
@@ -161,7 +161,7 @@ impl Spool {
     async fn empty_file(&self) {
         let mut file = Arc::clone(&self.file).lock_owned().await;
         if self.is_waiting() {
-            self.news.notify_one();
+            self.changed.notify_one();
             return;
         }
         let emptied = tokio::task::spawn_blocking(move || file.as_mut().map_or(Ok(()), File::empty)).await;

@@ -26,7 +26,7 @@ use super::wire::{Accepted, Done, Event};
 /// Events taken from the queue at once.
 const TURN: usize = 256;
 
-/// The same for a room that is new, or whose nodes do not all know of each other yet.
+/// [`UPKEEP`] of a new room, and while nodes do not all know of each other yet.
 const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
 
 /// In a room of so many clients what is broadcast is collected for a moment and sent together.
@@ -77,7 +77,7 @@ pub(crate) enum Order {
 }
 
 /// The receiving ends of a room's channels.
-pub(crate) struct Inlets {
+pub(crate) struct Channels {
     /// Newest copy of the stream.
     pub stream: watch::Receiver<Arc<Stream>>,
     pub arrivals: mpsc::UnboundedReceiver<Arrival>,
@@ -110,9 +110,9 @@ pub(crate) struct RoomTask {
 
 /// Whether the room goes on.
 #[derive(Debug, PartialEq, Eq)]
-enum Course {
-    On,
-    Over,
+enum Flow {
+    Continue,
+    End,
 }
 
 /// A message on its way: where it came from, and where the answer goes.
@@ -152,16 +152,16 @@ impl RoomTask {
     }
 
     /// Runs until the stream is over and everybody was told.
-    pub async fn run(mut self, mut inlets: Inlets) {
+    pub async fn run(mut self, mut channels: Channels) {
         add(&self.shared.counters.rooms, 1);
         debug!(stream = %self.id, "chat opened");
         self.load().await;
-        while self.turn(&mut inlets).await == Course::On {}
+        while self.step(&mut channels).await == Flow::Continue {}
         self.tell_reactions();
         self.keep_reactions().await;
         self.trim();
-        inlets.arrivals.close();
-        while let Ok(arrival) = inlets.arrivals.try_recv() {
+        channels.arrivals.close();
+        while let Ok(arrival) = channels.arrivals.try_recv() {
             if let Arrival::Joined(client, _) = arrival {
                 client.dismiss();
             }
@@ -170,27 +170,28 @@ impl RoomTask {
         debug!(stream = %self.id, "chat closed");
     }
 
-    async fn turn(&mut self, inlets: &mut Inlets) -> Course {
+    /// Handles what comes next.
+    async fn step(&mut self, channels: &mut Channels) -> Flow {
         let (mut arrivals, mut inputs) = (Vec::new(), Vec::new());
         let wake_at = self.wake_at();
         tokio::select! {
             biased;
-            changed = inlets.stream.changed() => {
+            changed = channels.stream.changed() => {
                 // Without a sender the chat itself is gone.
                 if changed.is_err() {
-                    return Course::Over;
+                    return Flow::End;
                 }
-                let stream = Arc::clone(&inlets.stream.borrow_and_update());
+                let stream = Arc::clone(&channels.stream.borrow_and_update());
                 let out = self.room.on_stream(stream, Now::new());
                 return self.carry_out(out).await;
             }
-            Some(order) = inlets.orders.recv() => return self.obey(order).await,
-            count = inlets.arrivals.recv_many(&mut arrivals, TURN), if !inlets.arrivals.is_closed() => {
+            Some(order) = channels.orders.recv() => return self.apply(order).await,
+            count = channels.arrivals.recv_many(&mut arrivals, TURN), if !channels.arrivals.is_closed() => {
                 if count > 0 {
                     return self.admit(arrivals).await;
                 }
             }
-            count = inlets.inputs.recv_many(&mut inputs, TURN), if !inlets.inputs.is_closed() => {
+            count = channels.inputs.recv_many(&mut inputs, TURN), if !channels.inputs.is_closed() => {
                 if count > 0 {
                     self.take(inputs).await;
                 }
@@ -281,7 +282,7 @@ impl RoomTask {
 
     // ---- members
 
-    async fn admit(&mut self, arrivals: Vec<Arrival>) -> Course {
+    async fn admit(&mut self, arrivals: Vec<Arrival>) -> Flow {
         // Newcomers find it in the history, and must not get it again.
         self.send_collected().await;
         for arrival in arrivals {
@@ -298,7 +299,7 @@ impl RoomTask {
                 }
             }
         }
-        Course::On
+        Flow::Continue
     }
 
     /// Gives a newcomer the state of the room, or has it wait until there is room for that.
@@ -363,10 +364,10 @@ impl RoomTask {
         let mut pending = Vec::new();
         let mut out = Vec::new();
         // Places in the queue are free again when the answers are given, so that a client cannot run ahead of the store.
-        let mut credits = Vec::with_capacity(inputs.len());
+        let mut slots = Vec::with_capacity(inputs.len());
         for input in inputs {
-            let (client, what, reply, credit) = input.into_parts();
-            credits.push(credit);
+            let (client, what, reply, slot) = input.into_parts();
+            slots.push(slot);
             match what {
                 What::Message(message) => match self.room.on_message(client.member(), message, now) {
                     Ok(draft) => pending.push(Pending { client, reply, draft }),
@@ -478,7 +479,7 @@ impl RoomTask {
 
     // ---- what this process and other nodes ask
 
-    async fn obey(&mut self, order: Order) -> Course {
+    async fn apply(&mut self, order: Order) -> Flow {
         let out = match order {
             Order::Deleted { id, seq } => {
                 self.shared.relay.tell(self.id, [ChatNote::Deleted { id: id.clone(), seq }]);
@@ -494,12 +495,12 @@ impl RoomTask {
                 let late = |()| add(&self.shared.counters.relayed_late, 1);
                 self.room.on_note(note, Now::new()).map_err(late).unwrap_or_default()
             }
-            Order::Stop => return Course::Over,
+            Order::Stop => return Flow::End,
         };
         self.carry_out(out).await
     }
 
-    async fn carry_out(&mut self, out: Vec<Out>) -> Course {
+    async fn carry_out(&mut self, out: Vec<Out>) -> Flow {
         for out in out {
             match out {
                 // What follows must not overtake what waits.
@@ -518,11 +519,11 @@ impl RoomTask {
                     self.send_collected().await;
                     self.shared.gateway.broadcast(&self.path, &event).await;
                     self.shared.gateway.close(&self.path).await;
-                    return Course::Over;
+                    return Flow::End;
                 }
             }
         }
-        Course::On
+        Flow::Continue
     }
 
     // ---- upkeep
