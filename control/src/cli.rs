@@ -15,7 +15,8 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use crate::app::{self, App, Stopped};
-use crate::config::{self, Addresses, Config, Flag, Flags, Loaded, PortRange, Sources};
+use crate::config::load::{self, Flag, Flags, Loaded, Sources};
+use crate::config::{Addresses, Config, PortRange};
 use crate::migrate::{self, Place};
 use crate::{descriptors, logging, signals};
 
@@ -55,7 +56,7 @@ struct Options {
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<String>,
     /// Address to listen on with HTTP; may be repeated. "" means all.
-    #[arg(long, global = true, value_name = "ADDRESS", value_parser = config::bind_address)]
+    #[arg(long, global = true, value_name = "ADDRESS", value_parser = crate::config::bind_address)]
     bind: Vec<IpAddr>,
     /// Address that clients shall send media to: "v4" or "v4,v6".
     #[arg(long, global = true, value_name = "ADDRESS", env = "NODE_IP")]
@@ -123,7 +124,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
         generate_keys()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let loaded = config::load(sources(cli.options, overrides)?)?;
+    let loaded = load::load(sources(cli.options, overrides)?)?;
     match cli.action {
         None => serve(loaded),
         Some(Action::GenerateKeys) => Ok(ExitCode::SUCCESS),
@@ -174,9 +175,9 @@ fn split_overrides(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
             overrides.push((path.to_owned(), value.to_owned()));
             continue;
         }
-        let is_switch = config::flag(&flag) == Some(Flag::Switch);
+        let is_switch = load::flag(&flag) == Some(Flag::Switch);
         let value = arguments.next_if(|next| match next.to_str() {
-            Some(text) if is_switch => config::is_truth(text),
+            Some(text) if is_switch => load::is_truth(text),
             Some(text) => !text.starts_with("--"),
             None => false,
         });
@@ -194,7 +195,7 @@ fn split_overrides(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
 fn key_flag(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.strip_prefix("--")?;
     let name = flag.split('=').next()?;
-    let is_key = if name.contains('.') { !name.contains(char::is_whitespace) } else { config::flag(name).is_some() };
+    let is_key = if name.contains('.') { !name.contains(char::is_whitespace) } else { load::flag(name).is_some() };
     let is_own = || Cli::command().get_arguments().any(|argument| argument.get_long() == Some(name));
     (is_key && !is_own()).then(|| flag.to_owned())
 }

@@ -7,7 +7,7 @@
 mod audio;
 mod keys;
 mod livekit;
-mod load;
+pub mod load;
 pub mod product;
 mod remarks;
 #[cfg(test)]
@@ -25,7 +25,6 @@ use signaling::token::Secret;
 use crate::webhook_sender::Webhook;
 
 pub use audio::Audio;
-pub use load::{Flag, Flags, Loaded, Sources, flag, is_truth, load};
 pub use values::{Addresses, Hidden, KeyPairs, PortRange, bind_address};
 
 use remarks::Remarks;

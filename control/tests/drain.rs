@@ -6,7 +6,8 @@ mod ports;
 use std::time::{Duration, SystemTime};
 
 use control::app::{self, App, Stopped};
-use control::config::{Config, Flags, Sources};
+use control::config::Config;
+use control::config::load::{Flags, Sources, load};
 use futures_util::StreamExt as _;
 use livekit_protocol as proto;
 use prost::Message as _;
@@ -23,7 +24,7 @@ fn config() -> Config {
     let udp = ports::free();
     let yaml = format!("{{port: 0, bind_addresses: [127.0.0.1], rtc: {{workers: 1, tcp_port: 0, udp_port: {udp}}}}}");
     let flags = Flags { dev: true, ..Flags::default() };
-    control::config::load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config
+    load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config
 }
 
 async fn join(app_url: &str, token: &str) -> Result<Socket, Error> {

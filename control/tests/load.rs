@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use control::app::App;
-use control::config::{Config, Flags, Sources};
+use control::config::Config;
+use control::config::load::{Flags, Sources, load};
 use loadtest::sdp::Setup;
 use loadtest::signal::Protocol;
 use loadtest::{Options, Report};
@@ -40,7 +41,7 @@ fn config() -> Config {
          rtc: {{workers: 2, tcp_port: {tcp}, udp_port: {udp}, node_ip: 127.0.0.1}}}}"
     );
     let flags = Flags { dev: true, ..Flags::default() };
-    control::config::load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config
+    load(Sources { yaml: Some(yaml), flags, strict: true, ..Sources::default() }).unwrap().config
 }
 
 impl Server {

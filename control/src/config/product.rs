@@ -360,7 +360,7 @@ impl Chat {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Flags, Sources, load};
+    use super::super::load::{Flags, Sources, load};
     use super::*;
 
     const LONG: &str = "a secret of users that is long enough";

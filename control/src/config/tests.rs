@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use serde_yaml_ng::Value;
 use signaling::token::Secret;
 
-use super::load::parse_tree;
+use super::load::{Flags, Loaded, Sources, load, parse_tree};
 use super::*;
 
 fn load_yaml(yaml: &str) -> anyhow::Result<Loaded> {

@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use super::fault::{Fault, run, within};
 use super::ownership::{self, TakeOver};
-use super::{Mongo, earlier, indexes, presence};
+use super::recounts::Recounts;
+use super::{Mongo, earlier, indexes};
 use crate::store::{Result, StoreError};
 
 /// The database if the URI names none.
@@ -27,7 +28,7 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 /// The server's codes for wrong credentials, or none.
 const REFUSED: [i32; 3] = [13, 18, 8000];
 
-pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
     require_clock(SystemTime::now())?;
     let options = options(uri).await?;
     let name = database.or(options.default_database.as_deref()).unwrap_or(DATABASE).to_owned();
@@ -36,7 +37,7 @@ pub(super) async fn reach(uri: &str, database: Option<&str>, time: Duration) -> 
     let database = client.database(&name);
     wait_for(&database, &hosts, time).await?;
     info!(hosts, database = name, "connected to MongoDB");
-    let (unique, recounts) = (indexes::Unique::default(), presence::Recounts::default());
+    let (unique, recounts) = (indexes::Unique::default(), Recounts::default());
     Ok(Mongo { database, unique, recounts, has_undated: false })
 }
 
@@ -116,6 +117,36 @@ fn is_refusal(fault: &Fault) -> bool {
 }
 
 impl Mongo {
+    /// Connects, takes over what earlier versions kept, and makes the indexes that are missing.
+    ///
+    /// The database is `database`, else the one of the URI, else `onair`. A server that is away is awaited for `time`.
+    /// Afterwards it may come and go.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) if no server answered in time, and
+    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if the URI or the credentials are wrong, a collection with a
+    /// name of ours is somebody else's, or an index cannot be made. The text says what to do, and holds no password.
+    pub async fn connect(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+        let mut mongo = Self::reach(uri, database, time).await?;
+        mongo.prepare().await?;
+        Ok(mongo)
+    }
+
+    /// As [`Mongo::connect`], but writes nothing: to read what is there, or to look before [`Mongo::prepare`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) if no server answered in time, and
+    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if the URI or the credentials are wrong.
+    pub async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
+        reach(uri, database, time).await
+    }
+
+    /// # Errors
+    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if no server of this version has kept anything here.
+    pub async fn require_data(&self) -> Result<()> {
+        ownership::require_settled(&self.database).await
+    }
+
     /// Takes over what earlier versions kept, and makes the indexes that are missing.
     ///
     /// # Errors

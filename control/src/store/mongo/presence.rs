@@ -4,9 +4,7 @@
 //! until what was counted is what was written: the last one to write is right. Within this process, sessions of one
 //! stream that come at the same time share a count.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use mongodb::bson::{Bson, Document, doc};
@@ -25,44 +23,6 @@ use crate::store::stream::{Stream, StreamId, StreamState, UserId};
 
 /// How often a count is repeated because others change the same stream. The next session counts anew anyway.
 const COUNTS_MAX: usize = 5;
-
-/// Counts under way in this process.
-#[derive(Debug, Default)]
-pub(super) struct Recounts {
-    streams: Mutex<HashMap<StreamId, Arc<Recount>>>,
-}
-
-#[derive(Debug, Default)]
-struct Recount {
-    /// How many asked for a count so far; each after its record was written.
-    asked: AtomicU64,
-    /// What the last count found, and how many had asked before it began.
-    last: tokio::sync::Mutex<Option<(u64, Result<Stream>)>>,
-}
-
-/// A place in the count of a stream. The last one that leaves removes it.
-struct Place<'a> {
-    recounts: &'a Recounts,
-    id: StreamId,
-    recount: Arc<Recount>,
-}
-
-impl Recounts {
-    fn of(&self, id: StreamId) -> Place<'_> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        Place { recounts: self, id, recount: Arc::clone(streams.entry(id).or_default()) }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut streams = self.recounts.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map has one, this place another.
-        if Arc::strong_count(&self.recount) == 2 {
-            streams.remove(&self.id);
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Counts {
@@ -222,19 +182,6 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-
-    #[test]
-    fn nothing_is_kept_of_a_stream_that_nobody_counts() {
-        let recounts = Recounts::default();
-        let id = StreamId::generate();
-
-        let (one, other) = (recounts.of(id), recounts.of(id));
-        drop(one);
-        assert!(recounts.streams.lock().expect("nobody panicked").contains_key(&id));
-        drop(other);
-
-        assert!(recounts.streams.lock().expect("nobody panicked").is_empty());
-    }
 
     fn viewers(viewers: i64) -> Counts {
         Counts { viewers, unique: viewers }
