@@ -1,7 +1,16 @@
-//! Who may know whom: what `cargo tree` says of the crates must be what ARCHITECTURE.md says.
+//! Who may know whom: what `cargo tree` says of the crates must be what ARCHITECTURE.md says, and files form no circles.
+
+#[path = "layers/files.rs"]
+mod files;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
+
+use self::files::Files;
+
+/// Lines of a file of the server, its tests included.
+const LINES_MAX: usize = 700;
 
 /// Names of all crates that one reaches in a normal build.
 fn reached_from(package: &str) -> BTreeSet<String> {
@@ -43,4 +52,26 @@ fn signalling_does_not_know_the_binary_around_it() {
 #[test]
 fn the_load_tester_shares_no_code_with_the_server() {
     assert_eq!(ours(&reached_from("loadtest")), Vec::<&str>::new());
+}
+
+/// Files that can only be read together are one file in several parts: see ARCHITECTURE.md, "Code map".
+#[test]
+fn no_three_files_name_each_other_in_a_circle() {
+    let circles: Vec<String> = crates().iter().flat_map(Files::circles).collect();
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+#[test]
+fn no_file_is_longer_than_can_be_read_at_once() {
+    let long: Vec<String> = crates().iter().flat_map(|files| files.longer_than(LINES_MAX)).collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// The crates of the server.
+fn crates() -> Vec<Files> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above");
+    ["shared", "sfu", "signaling", "control"]
+        .iter()
+        .map(|name| Files::of(&folder.join(name).join("src/lib.rs")))
+        .collect()
 }
