@@ -168,6 +168,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_history_of_packets_of_the_mean_size_is_there_whole() {
+        for (kind, mut history, packets, bytes) in
+            [("video", History::for_video(), 512, 1024), ("audio", History::for_audio(), 128, 256)]
+        {
+            for n in 0..packets * 2 {
+                assert!(history.keep(info(n), &[], &vec![n as u8; bytes]), "packet {n} of {kind}");
+            }
+            let held = (0..packets * 2).filter(|n| history.contains(*n)).count() as u64;
+            assert_eq!(held, packets, "packets of {bytes} bytes that the history of {kind} holds");
+            assert!(history.contains(packets), "the oldest of them is of {kind}");
+        }
+    }
+
+    #[test]
     fn a_packet_whose_bytes_were_overwritten_is_gone() {
         let mut history = History::new(64, 4096);
         for n in 0..20u64 {
