@@ -281,7 +281,7 @@ fn a_paused_subscription_goes_on_with_a_key_frame_that_is_asked_for() {
     world.received(PUBLISHER);
     world.command(pause(false));
     world.pass(Duration::from_millis(40));
-    assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+    assert_eq!(plis(&world.received(PUBLISHER).1), [100], "the publisher is asked for a key frame to go on with");
     world.send(PUBLISHER, &source.frame(false, 2));
     assert!(world.media(10).is_empty(), "what it would be decoded from was not sent");
     world.send(PUBLISHER, &source.frame(true, 2));
@@ -294,14 +294,14 @@ fn a_subscribers_picture_loss_becomes_a_request_to_the_publisher() {
     let pli = PictureLossIndication { sender_ssrc: 4, media_ssrc: 1000 }.marshal().expect("a PLI");
     let entry = FirEntry { ssrc: 1000, sequence_number: 1 };
     let fir = FullIntraRequest { sender_ssrc: 4, media_ssrc: 0, fir: vec![entry] }.marshal().expect("a FIR");
-    for request in [pli, fir] {
+    for (name, request) in [("PLI", pli), ("FIR", fir)] {
         let (mut world, mut source) = watched(1);
         world.send(PUBLISHER, &source.frame(true, 2));
         world.pass(Duration::from_secs(3));
         world.received(PUBLISHER);
         world.send_rtcp(10, &request);
         world.pass(Duration::from_millis(40));
-        assert_eq!(plis(&world.received(PUBLISHER).1), [100]);
+        assert_eq!(plis(&world.received(PUBLISHER).1), [100], "a {name} reaches the publisher");
     }
 }
 
@@ -319,7 +319,7 @@ fn the_audio_level_goes_along() {
         let packet =
             Rtp { payload_type: AUDIO, sequence, ssrc: 200, extensions, payload: vec![1; 40], ..Rtp::default() };
         world.send(PUBLISHER, &[packet]);
-        assert_eq!(world.media(10)[0].extension(9), Some(&[level][..]));
+        assert_eq!(world.media(10)[0].extension(9), Some(&[level][..]), "the audio level");
     }
 }
 
@@ -367,7 +367,7 @@ fn the_dependency_descriptor_goes_along_where_layers_depend_on_each_other() {
         let packet = Rtp { payload_type: 45, marker: true, sequence, ssrc: 100, extensions, payload, ..Rtp::default() };
         world.send(PUBLISHER, &[packet]);
         let [got] = &world.media(10)[..] else { panic!("one packet") };
-        assert_eq!(got.extension(12), Some(&descriptor[..]));
+        assert_eq!(got.extension(12), Some(&descriptor[..]), "the dependency descriptor");
         assert_eq!(got.extension(6).map(<[u8]>::len), Some(3), "the send time goes along");
     }
 }

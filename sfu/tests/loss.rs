@@ -97,7 +97,7 @@ fn who_has_asked_for_too_much_is_answered_again_a_moment_later() {
     world.media(10);
     world.pass(Duration::from_millis(200));
     nack(&mut world, &[lost]);
-    assert_eq!(world.media(10).len(), 1);
+    assert_eq!(world.media(10).len(), 1, "the budget of retransmissions is full again");
 }
 
 /// At 2 Mbit/s that is two seconds: a round trip to the other side of the world, and several tries.
@@ -111,7 +111,7 @@ fn what_was_lost_five_hundred_packets_ago_comes_again() {
     }
     world.media(10);
     nack(&mut world, &[lost]);
-    assert_eq!(world.media(10).len(), 1);
+    assert_eq!(world.media(10).len(), 1, "the history still holds it");
 }
 
 #[test]
