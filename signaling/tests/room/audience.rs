@@ -178,6 +178,19 @@ fn who_publishes_is_announced_once_and_hears_of_everybody() {
 }
 
 #[test]
+fn who_publishes_hears_of_everybody_but_the_hidden() {
+    let Stage { mut world, .. } = stage();
+    let bob = view(&mut world, "bob");
+    let mut ghost = join("the-ghost", Mode::V1);
+    ghost.grants.video.hidden = true;
+    world.enter(ghost);
+    world.forget();
+    world.publish_audio(&bob, "mic", &Offer::v1().audio("mic", 20));
+    let told: BTreeSet<_> = told(&mut world, &bob).into_iter().map(|(identity, _)| identity).collect();
+    assert_eq!(told, ["bob", "early"].map(str::to_owned).into());
+}
+
+#[test]
 fn who_speaks_to_everybody_is_announced_before() {
     let Stage { mut world, host, early } = stage();
     let bob = view(&mut world, "bob");
