@@ -353,7 +353,8 @@ async fn a_client_that_does_not_keep_up_is_let_go() {
     }
     assert!(updates <= signaling::outbox::OUTBOX_MAX, "{updates}");
     slow.to.send(Frame::Close).await.unwrap();
-    assert_eq!(slow.running.await.unwrap(), SessionEnd::Replaced);
+    let end = slow.running.await.unwrap();
+    assert_eq!(end, SessionEnd::Replaced, "its connection ends as soon as its outbox is full");
 }
 
 /// Counts how often other tasks of the thread are polled.

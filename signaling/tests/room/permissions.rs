@@ -118,7 +118,7 @@ fn the_right_to_subscribe_can_go_and_come_back() {
     world.pass(s(1));
     world.answer(&bob);
     permit(&mut world, &bob, |permission| permission.can_subscribe = false);
-    assert!(world.session(&bob).subscriptions.is_empty());
+    assert!(world.session(&bob).subscriptions.is_empty(), "what it may not have ends");
     assert!(world.commands.iter().any(|command| matches!(command, Command::Unsubscribe { .. })), "the worker stops");
     permit(&mut world, &bob, |_| {});
     assert_eq!(world.session(&bob).subscriptions.len(), 1);
