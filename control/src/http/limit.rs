@@ -159,6 +159,25 @@ mod tests {
     }
 
     #[test]
+    fn units_come_back_one_by_one_over_the_time_of_all() {
+        let limits = Limits::new(2, 3);
+        let client = ClientKey::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+        let waits = |name: &str, at_once: u32, call: &dyn Fn() -> Result<(), Problem>, wait_secs: u64| {
+            assert!((0..at_once).all(|_| call().is_ok()), "{name}: {at_once} at once");
+            let wait = call().expect_err(name).retry_after.expect("it says how long");
+            let expected = Duration::from_secs(wait_secs);
+            // The clock has gone on since the first call.
+            assert!(
+                wait <= expected && wait > expected / 2,
+                "{name}: one in {expected:?}, but it is back after {wait:?}"
+            );
+        };
+        waits("calls of a user", 2, &|| limits.call_of_user(&user("a")), 30);
+        waits("calls of an address", 3, &|| limits.call_of_client(client), 20);
+        waits("acts of moderation", ACTS_AT_ONCE.get(), &|| limits.act_of_user(&user("a")), 60);
+    }
+
+    #[test]
     fn after_too_many_refused_tokens_an_address_waits_and_no_other() {
         let (limits, now) = (Limits::new(0, 3), Instant::now());
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<std::net::IpAddr>().unwrap().into());
@@ -168,8 +187,8 @@ mod tests {
         }
 
         for waited in [0, 19] {
-            let refused = limits.may_guess(one, now + Duration::from_secs(waited)).unwrap_err();
-            assert_eq!(refused.code, Code::RateLimited, "after {waited} s");
+            let refused = limits.may_guess(one, now + Duration::from_secs(waited)).map_err(|problem| problem.code);
+            assert_eq!(refused, Err(Code::RateLimited), "after {waited} s of 20");
         }
         assert!(limits.may_guess(other, now).is_ok());
         assert!(limits.may_guess(one, now + Duration::from_secs(20)).is_ok());
