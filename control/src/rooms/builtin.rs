@@ -185,6 +185,8 @@ mod tests {
     use signaling::token::VideoGrant;
 
     use super::*;
+    use crate::store::moderation::Ban;
+    use crate::store::stream::{Block, UserId};
 
     fn grants(room: &str) -> Grants {
         Grants {
@@ -215,6 +217,32 @@ mod tests {
         assert_eq!(admit(&grants("board-meeting")), Ok(()), "a room of no stream");
         known.store(true, Ordering::Relaxed);
         assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(JoinError::Forbidden(_))), "it ended long ago");
+    }
+
+    #[test]
+    fn who_is_banned_or_blocked_stays_outside_with_any_token() {
+        let (live, now) = (Live::default(), Timestamp::now());
+        let ben: UserId = "ben".parse().unwrap();
+        let block = Block { user_id: "cy".parse().unwrap(), blocked_at: now, by: ben.clone(), reason: None };
+        let stream = Stream { room_name: "live_ben_1".into(), blocks: vec![block], ..Stream::new(ben.clone(), now) };
+        live.observe(stream, |_| ());
+        let ban = |user: &str, lifted_at| {
+            let user_id = user.parse().unwrap();
+            Ban { user_id, reason: "spam".into(), until: None, by: ben.clone(), at: now, lifted_at }
+        };
+        live.observe_ban(ban("bad", None));
+        live.observe_ban(ban("better", Some(now)));
+        let admit = admission(live, 0, || true, Timestamp::now);
+        let of = |identity: &str, room: &str| admit(&Grants { identity: identity.parse().unwrap(), ..grants(room) });
+
+        for refused in ["bad", "bad:1", "cy", "cy:1"] {
+            let answer = of(refused, "live_ben_1");
+            assert!(matches!(answer, Err(JoinError::Forbidden(_))), "{refused} is let in: {answer:?}");
+        }
+        for admitted in ["ana:1", "better:1"] {
+            assert_eq!(of(admitted, "live_ben_1"), Ok(()), "{admitted}");
+        }
+        assert_eq!(of("bad:1", "board-meeting"), Ok(()), "a room of no stream");
     }
 
     #[test]
