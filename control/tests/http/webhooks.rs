@@ -95,7 +95,7 @@ pub async fn a_webhooks_token_is_looked_at_before_its_body(store: SharedStore) {
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut status = [0; 12];
         socket.read_exact(&mut status).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&status), expected, "{token}");
+        assert_eq!(String::from_utf8_lossy(&status), expected, "{length} bytes with the token {token:?}");
     }
 }
 
