@@ -225,7 +225,7 @@ mod tests {
         let ben: UserId = "ben".parse().unwrap();
         let block = Block { user_id: "cy".parse().unwrap(), blocked_at: now, by: ben.clone(), reason: None };
         let stream = Stream { room_name: "live_ben_1".into(), blocks: vec![block], ..Stream::new(ben.clone(), now) };
-        live.observe(stream, |_| ());
+        live.observe(stream, |_| ()).unwrap();
         let ban = |user: &str, lifted_at| {
             let user_id = user.parse().unwrap();
             Ban { user_id, reason: "spam".into(), until: None, by: ben.clone(), at: now, lifted_at }
