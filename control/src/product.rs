@@ -69,7 +69,7 @@ pub struct Product {
 
 impl Product {
     /// Opens the store and starts all parts; with the routes to serve. `live` is what the door of the rooms looks into
-    /// ([`crate::rooms::admission`]).
+    /// ([`crate::rooms::builtin::admission`]).
     ///
     /// # Errors
     /// Says what is in the way and what to do.

@@ -53,6 +53,8 @@ pub const COLLECTIONS: [&str; 8] =
 /// A stream's `rev` and `updatedAt` rise if anything else of it really differs, and only then: an operation that would
 /// write what is there already is [`Outcome::Unchanged`]. `updatedAt` never falls. What concerns a stream that is not
 /// there is [`StoreError::NotFound`], unless said otherwise.
+///
+/// [`Outcome::Unchanged`]: stream::Outcome::Unchanged
 #[async_trait]
 pub trait Store: StreamStore + PresenceStore + ChatStore + ModerationStore + RequestStore + NodeStore {
     /// Whether the store answers.

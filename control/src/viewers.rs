@@ -256,6 +256,8 @@ impl Viewers {
     /// nobody without a place ([`Places`]); those of another server admit everybody who has a token, and say so
     /// afterwards.
     ///
+    /// [`Places`]: crate::places::Places
+    ///
     /// Who came first stays, by the server's clock, whichever of two events is handled first: the one that is handled
     /// last finds both records, and also removes those who came later than its own session.
     async fn remove_excess(&self, stream: &Arc<Stream>, session: &Presence) -> Result<(), StoreError> {

@@ -157,7 +157,7 @@ pub trait ChatStore: Send + Sync + 'static {
     /// Also hidden ones.
     async fn chat_message(&self, id: StreamId, message_id: &str) -> Result<Option<StoredMessage>>;
 
-    /// False: it was hidden already. [`StoreError::NotFound`] if there is no such message.
+    /// False: it was hidden already. [`StoreError::NotFound`](super::StoreError::NotFound) if there is no such message.
     async fn chat_hide(&self, id: StreamId, message_id: &str, by: &UserId) -> Result<bool>;
 
     /// Hides all messages of a user; how many.

@@ -123,9 +123,9 @@ impl Mongo {
     /// Afterwards it may come and go.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) if no server answered in time, and
-    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if the URI or the credentials are wrong, a collection with a
-    /// name of ours is somebody else's, or an index cannot be made. The text says what to do, and holds no password.
+    /// [`StoreError::Unavailable`] if no server answered in time, and [`StoreError::Failed`] if the URI or the
+    /// credentials are wrong, a collection with a name of ours is somebody else's, or an index cannot be made. The text
+    /// says what to do, and holds no password.
     pub async fn connect(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
         let mut mongo = Self::reach(uri, database, time).await?;
         mongo.prepare().await?;
@@ -135,14 +135,14 @@ impl Mongo {
     /// As [`Mongo::connect`], but writes nothing: to read what is there, or to look before [`Mongo::prepare`].
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`](crate::store::StoreError::Unavailable) if no server answered in time, and
-    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if the URI or the credentials are wrong.
+    /// [`StoreError::Unavailable`] if no server answered in time, and [`StoreError::Failed`] if the URI or the
+    /// credentials are wrong.
     pub async fn reach(uri: &str, database: Option<&str>, time: Duration) -> Result<Mongo> {
         reach(uri, database, time).await
     }
 
     /// # Errors
-    /// [`StoreError::Failed`](crate::store::StoreError::Failed) if no server of this version has kept anything here.
+    /// [`StoreError::Failed`] if no server of this version has kept anything here.
     pub async fn require_data(&self) -> Result<()> {
         ownership::require_settled(&self.database).await
     }
