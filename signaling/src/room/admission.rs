@@ -90,9 +90,7 @@ impl Room {
     fn enter(&mut self, now: Now, join: Join, connection: ConnectionId, replaced: Option<Presence>) -> ParticipantSid {
         let mut state = self.context.new_session(ParticipantSid::generate(), join);
         let presence = self.presence_of_newcomer(&state, replaced);
-        if presence == Presence::Early {
-            state.interest = Interest::Early;
-        }
+        state.interest = self.interest_of_newcomer(&state, presence);
         let (sid, recorder) = (state.sid.clone(), state.is_recorder());
         let context = &mut self.context;
         let member = Member {
@@ -275,7 +273,7 @@ impl Context {
             ),
             Mode::V1 => (self.open_transport(&sid, Role::Single, ChannelOpener::Client, quirks), None),
         };
-        let mut state = SessionState {
+        SessionState {
             sid,
             grants: join.grants,
             client: join.client,
@@ -299,11 +297,7 @@ impl Context {
             acquainted: Default::default(),
             last_reliable: 0,
             active: false,
-        };
-        if state.is_in_charge() {
-            state.interest = Interest::Everybody;
         }
-        state
     }
 
     fn open_transport(&mut self, of: &ParticipantSid, role: Role, opener: ChannelOpener, quirks: Quirks) -> Transport {

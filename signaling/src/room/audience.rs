@@ -24,14 +24,30 @@ use crate::wire;
 impl Room {
     /// The presence of a newcomer. `replaced`: that of its earlier session, which others still see.
     pub(super) fn presence_of_newcomer(&self, state: &SessionState, replaced: Option<Presence>) -> Presence {
-        let threshold = self.context.config.audience_threshold as usize;
-        let is_large = threshold > 0 && self.participants.len() >= threshold;
         match replaced {
             _ if state.is_in_charge() => Presence::Announced,
             Some(known @ (Presence::Announced | Presence::Early)) => known,
-            None | Some(Presence::Audience) if is_large => Presence::Audience,
+            None | Some(Presence::Audience) if self.is_large() => Presence::Audience,
             None | Some(Presence::Audience) => Presence::Early,
         }
+    }
+
+    /// About whom a newcomer with this presence is sent updates. In a room that is not large these are all who came while
+    /// it was not, also for one whose earlier session was announced.
+    pub(super) fn interest_of_newcomer(&self, state: &SessionState, presence: Presence) -> Interest {
+        if state.is_in_charge() {
+            Interest::Everybody
+        } else if presence == Presence::Early || !self.is_large() {
+            Interest::Early
+        } else {
+            Interest::Announced
+        }
+    }
+
+    /// Whether a newcomer is one of a large audience.
+    fn is_large(&self) -> bool {
+        let threshold = self.context.config.audience_threshold as usize;
+        threshold > 0 && self.participants.len() >= threshold
     }
 
     /// Makes a participant one that everybody knows. The caller sends the update.

@@ -86,6 +86,16 @@ fn a_viewer_of_a_large_room_is_told_to_publishers_only() {
 }
 
 #[test]
+fn who_was_announced_and_comes_back_to_a_small_room_is_told_of_all_others() {
+    let mut world = World::new();
+    let host = world.enter_v1("host");
+    world.publish_audio(&host, "mic", &Offer::v1().audio("mic", 10));
+    world.enter_v1("early");
+    let back = view(&mut world, "host");
+    assert_eq!(others(&world.take(&back)), BTreeSet::from(["early".to_owned()]));
+}
+
+#[test]
 fn viewers_are_counted_all_the_same() {
     let Stage { mut world, early, .. } = stage();
     view(&mut world, "bob");
