@@ -277,7 +277,7 @@ fn whom_the_server_api_changes_is_announced() {
     world.forget();
     let request =
         proto::UpdateParticipantRequest { identity: "bob".into(), name: "Robert".into(), ..Default::default() };
-    world.call(|room, now| room.update_participant(now, request)).unwrap();
+    world.update_participant(request).unwrap();
     let seen = updates(&world.take(&early));
     assert_eq!((seen.len(), seen[0].name.as_str()), (1, "Robert"));
     assert_eq!(world.room.view().members[&world.sid(&bob)].presence, Presence::Announced);

@@ -117,7 +117,7 @@ fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
                 name: name.to_string(),
                 ..Default::default()
             };
-            let _ = world.call(|room, now| room.update_participant(now, request));
+            let _ = world.update_participant(request);
         }
         Step::Forbid(who, allowed) => {
             let permission = proto::ParticipantPermission {
@@ -131,7 +131,7 @@ fn take(world: &mut World, clients: &mut HashMap<usize, Client>, step: &Step) {
                 permission: Some(permission),
                 ..Default::default()
             };
-            let _ = world.call(|room, now| room.update_participant(now, request));
+            let _ = world.update_participant(request);
         }
         Step::Speak(who) => {
             let publications =

@@ -302,7 +302,7 @@ fn who_is_hidden_by_the_server_api_leaves_the_others_sight_with_its_tracks() {
             proto::ParticipantPermission { can_publish: true, can_subscribe: true, hidden, ..Default::default() };
         let identity = "bob".into();
         let request = proto::UpdateParticipantRequest { identity, permission: Some(permission), ..Default::default() };
-        world.call(|room, now| room.update_participant(now, request)).unwrap();
+        world.update_participant(request).unwrap();
     };
     assert!(world.session(&alice).subscriptions.contains_key(track.as_str()));
     world.forget();
@@ -386,7 +386,7 @@ fn who_becomes_a_recorder_counts_no_more_and_who_is_none_any_more_counts() {
         let permission = proto::ParticipantPermission { can_publish: true, recorder, ..Default::default() };
         let identity = "bob".into();
         let request = proto::UpdateParticipantRequest { identity, permission: Some(permission), ..Default::default() };
-        world.call(|room, now| room.update_participant(now, request)).unwrap();
+        world.update_participant(request).unwrap();
         assert_eq!(world.room.info().num_participants, counted);
     }
 }

@@ -23,7 +23,7 @@ fn permit(world: &mut World, client: &Client, change: impl FnOnce(&mut proto::Pa
         permission: Some(permission),
         ..Default::default()
     };
-    world.call(|room, now| room.update_participant(now, request)).unwrap();
+    world.update_participant(request).unwrap();
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn a_forbidden_track_is_muted_for_clients_before_protocol_7() {
             permission: Some(permission),
             ..Default::default()
         };
-        world.call(|room, now| room.update_participant(now, request)).unwrap();
+        world.update_participant(request).unwrap();
         let messages = names(&world.take(&alice));
         assert!(messages.contains(&expected), "protocol {protocol}: {messages:?}");
     }

@@ -17,6 +17,7 @@ use signaling::id::ConnectionId;
 use signaling::id::DescriptionId;
 use signaling::join::{Join, JoinError, Mode, Reconnect};
 use signaling::quality::Score;
+use signaling::room::error::ApiError;
 use signaling::room::timer::Now;
 use signaling::room::view::{RoomDelta, RoomView};
 use signaling::room::{Host, Room, RoomEffect};
@@ -48,14 +49,17 @@ pub struct World {
     pub charges: Vec<(ConnectionId, usize)>,
     pub tracks_refused: usize,
     pub finished: bool,
-    /// Who joined hidden, by connection; whoever is hidden no more is forgotten.
-    hidden: BTreeMap<ConnectionId, Hidden>,
+    /// Whose connection each is.
+    identities: BTreeMap<ConnectionId, String>,
+    /// Who is hidden, by identity: as the grants of joins and the server API have it, whatever the room makes of them.
+    hidden: BTreeMap<String, Hidden>,
 }
 
-/// By what others would know a hidden participant.
+/// The session of a hidden participant.
 struct Hidden {
-    identity: String,
     sid: ParticipantSid,
+    /// It was not hidden before, so that others may be told that it left.
+    was_seen: bool,
 }
 
 impl World {
@@ -95,6 +99,7 @@ impl World {
             charges: Vec::new(),
             tracks_refused: 0,
             finished: false,
+            identities: BTreeMap::new(),
             hidden: BTreeMap::new(),
         };
         world.collect();
@@ -106,9 +111,6 @@ impl World {
     }
 
     fn collect(&mut self) {
-        let room = &self.room;
-        let is_shown = |hidden: &Hidden| room.session(&hidden.identity).is_some_and(|session| !session.is_hidden());
-        self.hidden.retain(|_, hidden| !is_shown(hidden));
         for effect in self.room.take_effects() {
             assert!(!self.finished, "effect after the end: {effect:?}");
             match effect {
@@ -117,7 +119,7 @@ impl World {
                     for connection in to {
                         assert!(!self.closed.contains(&connection), "message after close: {message:?}");
                         let response = message.response().into_owned().message.unwrap();
-                        assert_keeps_hidden(&self.hidden, connection, response.clone());
+                        assert_keeps_hidden(&self.hidden, self.identities.get(&connection), response.clone());
                         self.inboxes.entry(connection).or_default().push(response);
                     }
                 }
@@ -151,16 +153,47 @@ impl World {
     }
 
     pub fn try_join(&mut self, join: Join) -> Result<ConnectionId, JoinError> {
-        let hidden = join.grants.video.hidden.then(|| join.grants.identity.to_string());
+        let (identity, hidden) = (join.grants.identity.to_string(), join.grants.video.hidden);
+        let resumes = join.reconnect.is_some();
         let result = self.room.join(self.now(), join);
-        if let (Ok(connection), Some(identity)) = (&result, hidden)
-            && let Some(session) = self.room.session(&identity)
-        {
-            let sid = session.sid.clone();
-            self.hidden.insert(*connection, Hidden { identity, sid });
+        if let Ok(connection) = &result {
+            self.identities.insert(*connection, identity.clone());
+            // Who resumes stays what it was, whatever its token says.
+            if !resumes {
+                self.set_hidden(&identity, hidden);
+            }
         }
         self.collect();
         result
+    }
+
+    /// UpdateParticipant of the server API, which may hide and show.
+    pub fn update_participant(
+        &mut self,
+        request: proto::UpdateParticipantRequest,
+    ) -> Result<proto::ParticipantInfo, ApiError> {
+        let identity = request.identity.clone();
+        let hidden = request.permission.as_ref().map(|permission| permission.hidden);
+        let result = self.room.update_participant(self.now(), request);
+        if let (Ok(_), Some(hidden)) = (&result, hidden) {
+            let was_hidden = self.hidden.contains_key(&identity);
+            self.set_hidden(&identity, hidden);
+            if let Some(hidden) = self.hidden.get_mut(&identity) {
+                hidden.was_seen |= !was_hidden;
+            }
+        }
+        self.collect();
+        result
+    }
+
+    fn set_hidden(&mut self, identity: &str, hidden: bool) {
+        let session = self.room.session(identity).filter(|_| hidden);
+        let Some(sid) = session.map(|session| session.sid.clone()) else {
+            self.hidden.remove(identity);
+            return;
+        };
+        let was_seen = self.hidden.get(identity).is_some_and(|known| known.sid == sid && known.was_seen);
+        self.hidden.insert(identity.to_owned(), Hidden { sid, was_seen });
     }
 
     pub fn join(&mut self, join: Join) -> Client {
@@ -314,16 +347,15 @@ impl World {
 }
 
 /// Nobody but itself is told of a hidden participant, in any message. That an earlier session of it left may be told: it
-/// may have been seen.
-fn assert_keeps_hidden(hidden: &BTreeMap<ConnectionId, Hidden>, to: ConnectionId, mut message: Response) {
-    let own = hidden.get(&to).map(|own| own.identity.as_str());
+/// may have been seen. So may be that it left when it was hidden.
+fn assert_keeps_hidden(hidden: &BTreeMap<String, Hidden>, to: Option<&String>, mut message: Response) {
     if let Response::Update(update) = &mut message {
-        let is_known = |sid: &str| hidden.values().any(|hidden| hidden.sid.as_str() == sid);
-        update.participants.retain(|info| info.state() != State::Disconnected || is_known(&info.sid));
+        let was_never_seen = |sid: &str| hidden.values().any(|hidden| !hidden.was_seen && hidden.sid.as_str() == sid);
+        update.participants.retain(|info| info.state() != State::Disconnected || was_never_seen(&info.sid));
     }
     let message = proto::SignalResponse { message: Some(message) }.encode_to_vec();
     let names = |name: &str| message.windows(name.len()).any(|bytes| bytes == name.as_bytes());
-    for Hidden { identity, sid } in hidden.values().filter(|hidden| Some(hidden.identity.as_str()) != own) {
+    for (identity, Hidden { sid, .. }) in hidden.iter().filter(|(identity, _)| Some(*identity) != to) {
         let text = String::from_utf8_lossy(&message);
         assert!(!names(sid.as_str()) && !names(identity), "others are told of {identity}, who is hidden: {text}");
     }
