@@ -164,8 +164,14 @@ fn a_candidate_that_is_no_json_is_refused_and_others_are_ignored() {
     let alice = world.enter_v1("alice");
     let trickle =
         |text: &str| Request::Trickle(proto::TrickleRequest { candidate_init: text.into(), ..Default::default() });
-    world.request(&alice, trickle(r#"{"candidate":"","sdpMid":"0"}"#));
-    assert!(world.take(&alice).is_empty());
+    world.forget();
+    let address = "candidate:1 1 udp 2113937151 192.0.2.7 54400 typ host generation 0 ufrag clnt network-cost 999";
+    for candidate in [address, ""] {
+        let candidate = serde_json::json!({ "candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0 });
+        world.request(&alice, trickle(&candidate.to_string()));
+        assert!(world.take(&alice).is_empty(), "{candidate}");
+        assert!(world.commands.is_empty(), "{candidate}: {:?}", world.commands);
+    }
     world.request(&alice, trickle("nonsense"));
     assert_eq!(request_responses(&world.take(&alice))[0].reason(), Reason::UnclassifiedError);
 }
