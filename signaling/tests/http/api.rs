@@ -246,7 +246,7 @@ async fn each_service_that_is_absent_has_its_methods_and_its_grant() {
 }
 
 #[tokio::test]
-async fn a_participant_is_passed_to_the_room_that_the_token_names() {
+async fn moving_and_forwarding_are_unimplemented_where_the_token_names_both_rooms_and_denied_elsewhere() {
     let server = Server::start().await;
     let token = |room: &str, destination: &str| {
         granting(json!({ "roomAdmin": true, "room": room, "destinationRoom": destination }))
