@@ -38,3 +38,5 @@ mod speakers;
 mod subscribing;
 #[path = "room/swapping.rs"]
 mod swapping;
+#[path = "room/visibility.rs"]
+mod visibility;
