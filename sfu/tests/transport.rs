@@ -271,7 +271,7 @@ fn the_clients_channels_are_acknowledged_and_foreign_labels_only_that() {
 }
 
 #[test]
-fn a_client_with_too_many_channels_loses_them_and_keeps_its_media() {
+fn a_client_with_too_many_channels_loses_them_and_stays_connected() {
     let mut world = World::connected(ChannelOpener::Client, 1);
     // With the three that it has they are 32, as many as there may be.
     for id in (6..64).step_by(2) {
@@ -290,7 +290,9 @@ fn a_client_with_too_many_channels_loses_them_and_keeps_its_media() {
     assert_eq!(data(&world).len(), 1);
     let payload = Bytes::from_static(b"no way");
     assert_eq!(world.transport.send_data(world.now, DataChannel::Lossy, &payload), Err(SendDataError::NotOpen));
+    world.run_for(2 * CONSENT_LOST);
     assert!(world.transport.is_connected());
+    assert_eq!(end(&world), None);
 }
 
 #[test]
