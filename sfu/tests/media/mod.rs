@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use checker::Checker;
+use rtc_rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc_shared::marshal::{Marshal, Unmarshal};
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
@@ -424,11 +425,9 @@ impl Source {
 pub fn plis(control: &[Vec<u8>]) -> Vec<u32> {
     let mut found = Vec::new();
     for compound in control {
-        for feedback in sfu::rtcp::parse(compound) {
-            if let Ok(sfu::rtcp::Feedback::Pli { media, .. }) = feedback {
-                found.push(media);
-            }
-        }
+        let packets = rtc_rtcp::packet::unmarshal(&mut &compound[..]).expect("RTCP that others can read");
+        let plis = packets.iter().filter_map(|packet| packet.as_any().downcast_ref::<PictureLossIndication>());
+        found.extend(plis.map(|pli| pli.media_ssrc));
     }
     found
 }
