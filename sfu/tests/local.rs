@@ -2,6 +2,7 @@
 
 mod media;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use media::*;
@@ -12,6 +13,8 @@ use sfu::rtcp::{Feedback, SenderReport, parse, write_sender_report};
 
 const LINK: SubscriptionId = SubscriptionId(77);
 const ECHO: PublicationId = PublicationId(5);
+/// Where the far engine's checker has what the near one sends from.
+const NEAR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 
 /// What a subscription of this process was given since the last call: media, and RTCP.
 fn taken(world: &mut World, subscription: SubscriptionId) -> (Vec<Rtp>, Vec<Vec<u8>>) {
@@ -47,7 +50,7 @@ impl Relay {
         let (near, source) = recorded();
         let mut far = World::new();
         far.engine.publish_local(ROOM, ECHO, video_section(9_000));
-        far.checker.publish(&video_section(9_000));
+        far.checker.publish(NEAR, ECHO, &video_section(9_000));
         (Self { near, far }, source)
     }
 
@@ -57,7 +60,7 @@ impl Relay {
         while let Some(output) = near.engine.poll_local() {
             let LocalOutput::Packet { packet, .. } = output else { panic!("{output:?}") };
             match PacketKind::of(&packet) {
-                Some(PacketKind::Rtp) => far.checker.published(&Rtp::parse(&packet)),
+                Some(PacketKind::Rtp) => far.checker.published(NEAR, &Rtp::parse(&packet)),
                 _ => far.checker.reported(far.now, &packet),
             }
             far.engine.feed(far.now, ECHO, 0, &packet);

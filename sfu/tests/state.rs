@@ -61,7 +61,8 @@ fn an_exported_session_goes_on_elsewhere_without_a_gap() {
         assert_eq!(engine.state_of(TransportId(client)), Some(state));
         there.connect(client);
     }
-    there.checker.subscribe(address(10), &send_section(1000, video_codecs()));
+    there.checker.publish(address(1), PublicationId(1), &video_section(100));
+    there.checker.subscribe(address(10), PublicationId(1), &send_section(1000, video_codecs()));
     there.send(1, &source.frame(true, 3));
     let after = there.media(10);
     assert_eq!(after.len(), 3);

@@ -1,7 +1,7 @@
 //! Looks at all that clients are sent, as their own stacks would: by the rules of the RFCs, with other libraries than the
 //! engine's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -9,7 +9,8 @@ use rtc_rtcp::receiver_report::ReceiverReport;
 use rtc_rtcp::sender_report::SenderReport;
 use rtc_rtcp::source_description::{SdesType, SourceDescription};
 use rtc_srtp::context::Context;
-use sfu::command::{ReceiveSection, SendSection};
+use sfu::command::{PublicationId, ReceiveSection, SendSection};
+use shared::media::{Codec, MediaKind};
 
 use super::Rtp;
 
@@ -24,6 +25,7 @@ pub struct Checker {
     sent: HashMap<(SocketAddr, u32), Sent>,
     /// The SSRC of which one sends again.
     repeats: HashMap<(SocketAddr, u32), u32>,
+    publications: HashMap<PublicationId, Publication>,
     /// By SSRC.
     published: HashMap<u32, Published>,
     /// The SSRC of which a publisher's one sends again.
@@ -32,17 +34,22 @@ pub struct Checker {
     pub garbage: bool,
 }
 
-/// What publishers do that shows.
-#[derive(Clone, Copy)]
-struct Rules {
-    gaps: bool,
-    garbage: bool,
+/// What a client publishes in one section.
+struct Publication {
+    publisher: SocketAddr,
+    section: ReceiveSection,
+    /// Sequence numbers that were skipped when packets arrived, in all layers.
+    skipped: u64,
 }
 
 /// A stream to a subscriber.
 struct Sent {
+    publication: PublicationId,
     section: SendSection,
     highest: Option<u16>,
+    /// Sequence numbers that were skipped, and packets that came behind their successors.
+    skipped: u64,
+    late: u64,
     packets: HashMap<u16, Rtp>,
     count: u32,
     octets: u32,
@@ -67,12 +74,12 @@ struct Published {
     first: u64,
     highest: u64,
     received: u64,
-    seen: std::collections::HashSet<u64>,
+    seen: HashSet<u64>,
     /// Expected and received at the last report.
     reported: (u64, u64),
     /// Its last sender report.
     report: Option<(u64, Instant)>,
-    has_gaps: bool,
+    publication: Option<PublicationId>,
 }
 
 impl Checker {
@@ -80,13 +87,16 @@ impl Checker {
         self.keys.insert(client, from_server);
     }
 
-    pub fn subscribe(&mut self, client: SocketAddr, section: &SendSection) {
+    pub fn subscribe(&mut self, client: SocketAddr, publication: PublicationId, section: &SendSection) {
         if let Some(rtx) = section.rtx_ssrc {
             self.repeats.insert((client, rtx.0), section.ssrc.0);
         }
         let sent = Sent {
+            publication,
             section: section.clone(),
             highest: None,
+            skipped: 0,
+            late: 0,
             packets: HashMap::new(),
             count: 0,
             octets: 0,
@@ -98,9 +108,15 @@ impl Checker {
         self.sent.insert((client, section.ssrc.0), sent);
     }
 
-    pub fn publish(&mut self, section: &ReceiveSection) {
+    pub fn publish(&mut self, publisher: SocketAddr, publication: PublicationId, section: &ReceiveSection) {
         let layers = section.layers.iter();
         self.repeated.extend(layers.filter_map(|layer| Some((layer.rtx_ssrc?.0, layer.ssrc?.0))));
+        let described = self.publications.entry(publication).or_insert_with(|| Publication {
+            publisher,
+            section: section.clone(),
+            skipped: 0,
+        });
+        described.section = section.clone();
     }
 
     /// A stream that another engine has had until now goes on with this number.
@@ -110,21 +126,42 @@ impl Checker {
     }
 
     /// A publisher's packet that is about to arrive.
-    pub fn published(&mut self, packet: &Rtp) {
-        if let (Some(original), [high, low, ..]) = (self.repeated.get(&packet.ssrc), packet.payload.as_slice()) {
-            let sequence = u16::from_be_bytes([*high, *low]);
-            return self.published(&Rtp { ssrc: *original, sequence, ..Rtp::default() });
+    pub fn published(&mut self, publisher: SocketAddr, packet: &Rtp) {
+        if let (Some(original), [high, low, payload @ ..]) =
+            (self.repeated.get(&packet.ssrc), packet.payload.as_slice())
+        {
+            let (ssrc, sequence) = (*original, u16::from_be_bytes([*high, *low]));
+            return self.published(publisher, &Rtp { ssrc, sequence, payload: payload.to_vec(), ..packet.clone() });
         }
+        let publication = self.publication_of(publisher, packet);
         let stream = self.published.entry(packet.ssrc).or_default();
-        if stream.first == 0 {
-            stream.first = (1 << 16) + u64::from(packet.sequence);
-            stream.highest = stream.first;
+        stream.publication = publication;
+        let skipped = stream.receive(packet.sequence);
+        if let Some(publication) = publication.and_then(|id| self.publications.get_mut(&id)) {
+            publication.skipped += skipped;
         }
-        let ahead = packet.sequence.wrapping_sub(stream.highest as u16).cast_signed();
-        let extended = stream.highest.saturating_add_signed(i64::from(ahead));
-        stream.has_gaps |= ahead > 1;
-        stream.highest = stream.highest.max(extended);
-        stream.received += u64::from(stream.seen.insert(extended));
+    }
+
+    /// Of which publication a packet is: by its SSRC if that was declared, by its MID, by what others of its SSRC were,
+    /// and at last by its payload type (RFC 9143, section 9.2).
+    fn publication_of(&self, publisher: SocketAddr, packet: &Rtp) -> Option<PublicationId> {
+        let all = || self.publications.iter().filter(|(_, one)| one.publisher == publisher);
+        let declared = all().find(|(_, one)| {
+            one.section.layers.iter().any(|layer| layer.ssrc.is_some_and(|ssrc| ssrc.0 == packet.ssrc))
+        });
+        let named = || {
+            all().find(|(_, one)| {
+                let mid = one.section.extensions.mid.and_then(|id| packet.extension(id));
+                mid == Some(one.section.mid.as_bytes())
+            })
+        };
+        let known = || self.published.get(&packet.ssrc)?.publication;
+        let only = || {
+            let mut fitting = all().filter(|(_, one)| one.codec_of(packet).is_some());
+            fitting.next().filter(|_| fitting.next().is_none())
+        };
+        let id = |(id, _): (&PublicationId, &Publication)| *id;
+        declared.or_else(named).map(id).or_else(known).or_else(|| only().map(id))
     }
 
     /// A client's RTCP that is about to arrive.
@@ -161,13 +198,14 @@ impl Checker {
     }
 
     fn check_media(&mut self, to: SocketAddr, packet: Rtp) {
-        let rules = Rules { gaps: self.published.values().any(|stream| stream.has_gaps), garbage: self.garbage };
         if let Some(original) = self.repeats.get(&(to, packet.ssrc)) {
             let stream = self.sent.get_mut(&(to, *original)).expect("a stream whose packets are sent again");
             return stream.check_repeat(&packet);
         }
         let stream = self.sent.get_mut(&(to, packet.ssrc));
-        stream.unwrap_or_else(|| panic!("SSRC {} was not agreed upon", packet.ssrc)).check(packet, rules);
+        let stream = stream.unwrap_or_else(|| panic!("SSRC {} was not agreed upon", packet.ssrc));
+        let publication = self.publications.get(&stream.publication).expect("media of what was published");
+        stream.check(packet, publication, self.garbage);
     }
 
     fn check_control(&mut self, now: Instant, to: SocketAddr, compound: &[u8]) {
@@ -190,19 +228,17 @@ impl Checker {
 }
 
 impl Sent {
-    fn check(&mut self, packet: Rtp, rules: Rules) {
+    fn check(&mut self, packet: Rtp, publication: &Publication, garbage: bool) {
         let codec = self.section.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);
         let codec = codec.unwrap_or_else(|| panic!("payload type {} was not agreed upon", packet.payload_type)).codec;
-        self.check_extensions(&packet, codec.kind() == shared::media::MediaKind::Video);
-        let ahead = self.highest.map_or(1, |highest| packet.sequence.wrapping_sub(highest).cast_signed());
-        assert!(ahead == 1 || rules.gaps, "{} follows {:?}", packet.sequence, self.highest);
-        assert!(!self.packets.contains_key(&packet.sequence), "{} was sent before", packet.sequence);
+        self.check_extensions(&packet, codec.kind() == MediaKind::Video);
+        let ahead = self.check_number(packet.sequence, publication);
         if ahead > 0 {
             self.highest = Some(packet.sequence);
             let passed = packet.timestamp.wrapping_sub(self.newest_timestamp).cast_signed();
-            assert!(self.count == 0 || passed >= 0 || rules.garbage, "the media clock goes back by {passed}");
+            assert!(self.count == 0 || passed >= 0 || garbage, "the media clock goes back by {passed}");
             self.newest_timestamp = packet.timestamp;
-            if codec == shared::media::Codec::Vp8 && !rules.garbage {
+            if codec == Codec::Vp8 && !garbage {
                 self.check_picture(&packet, ahead == 1);
             }
         }
@@ -213,6 +249,21 @@ impl Sent {
         for behind in 0..ahead.unsigned_abs() {
             self.packets.remove(&highest.wrapping_sub(30_000 + behind));
         }
+    }
+
+    /// How far a number is ahead of the highest before: one, but where the publisher's were skipped and come late.
+    fn check_number(&mut self, sequence: u16, publication: &Publication) -> i16 {
+        let ahead = self.highest.map_or(1, |highest| sequence.wrapping_sub(highest).cast_signed());
+        let (skipped, late) = match u64::try_from(ahead) {
+            Ok(ahead @ 1..) => (self.skipped + ahead - 1, self.late),
+            Ok(_) | Err(_) => (self.skipped, self.late + 1),
+        };
+        let (before, theirs) = (self.highest, publication.skipped);
+        assert!(!self.packets.contains_key(&sequence), "{sequence} was sent before");
+        assert!(skipped <= theirs, "{sequence} follows {before:?}: {skipped} skipped, {theirs} by the publisher");
+        assert!(late <= skipped, "{sequence} comes behind {before:?} and fills no gap");
+        (self.skipped, self.late) = (skipped, late);
+        ahead
     }
 
     /// RFC 8285; the absolute send time as libwebrtc's estimate wants it, with all video.
@@ -270,7 +321,28 @@ impl Sent {
     }
 }
 
+impl Publication {
+    fn codec_of(&self, packet: &Rtp) -> Option<Codec> {
+        let of = |payload_type| payload_type == packet.payload_type;
+        let codec = self.section.codecs.iter().find(|one| of(one.payload_type) || one.rtx.is_some_and(of));
+        codec.map(|one| one.codec)
+    }
+}
+
 impl Published {
+    /// Takes a sequence number in, and says how many were skipped.
+    fn receive(&mut self, sequence: u16) -> u64 {
+        if self.first == 0 {
+            self.first = (1 << 16) + u64::from(sequence);
+            self.highest = self.first;
+        }
+        let ahead = i64::from(sequence.wrapping_sub(self.highest as u16).cast_signed());
+        let extended = self.highest.saturating_add_signed(ahead);
+        self.highest = self.highest.max(extended);
+        self.received += u64::from(self.seen.insert(extended));
+        u64::try_from(ahead - 1).unwrap_or(0)
+    }
+
     /// RFC 3550, section 6.4.1 and appendix A.3.
     fn check_block(&mut self, now: Instant, block: &rtc_rtcp::reception_report::ReceptionReport) {
         let expected = self.highest - self.first + 1;

@@ -267,14 +267,14 @@ impl World {
     }
 
     pub fn publish(&mut self, client: u64, publication: u64, section: ReceiveSection) {
-        self.checker.publish(&section);
         let (publication, transport) = (PublicationId(publication), TransportId(client));
+        self.checker.publish(address(client), publication, &section);
         self.command(Command::Publish { publication, transport, section });
     }
 
     pub fn subscribe(&mut self, client: u64, subscription: u64, publication: u64, section: SendSection) {
-        self.checker.subscribe(address(client), &section);
         let (subscription, publication) = (SubscriptionId(subscription), PublicationId(publication));
+        self.checker.subscribe(address(client), publication, &section);
         self.command(Command::Subscribe { subscription, publication, transport: TransportId(client), section });
     }
 
@@ -293,7 +293,7 @@ impl World {
 
     /// An RTP packet of a client, without the turn that follows.
     pub fn arrive_sealed(&mut self, client: u64, packet: &Rtp) {
-        self.checker.published(packet);
+        self.checker.published(address(client), packet);
         let sealed = self.ciphers(client).to_server.encrypt_rtp(&packet.bytes()).expect("seals");
         self.arrive(client, sealed.to_vec());
     }
