@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use media::*;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
+use sfu::command::*;
+use shared::media::Codec;
 
 const PUBLISHER: u64 = 1;
 const VIEWER: u64 = 10;
@@ -68,5 +70,61 @@ fn a_packet_that_comes_late_fills_a_gap() {
     for (last, late) in [(first, -9), (second, -9)] {
         let behind = verdict(&mut world, &moved(&last, late)).expect_err("behind all");
         assert!(behind.contains("fills no gap"), "{behind}");
+    }
+}
+
+/// RFC 6464: by its subscriber's number, 9.
+#[test]
+fn the_audio_level_is_that_of_the_packet() {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, audio_section(200));
+    world.join(VIEWER);
+    let extensions = ExtensionIds { audio_level: Some(9), ..ExtensionIds::default() };
+    world.subscribe(VIEWER, 1, 1, SendSection { extensions, ..send_section(3_000, audio_codecs()) });
+    let word = |sequence, level| Rtp {
+        payload_type: AUDIO,
+        sequence,
+        ssrc: 200,
+        extensions: vec![(5, vec![level])],
+        payload: vec![1; 40],
+        ..Rtp::default()
+    };
+    world.send(PUBLISHER, &[word(1, 20)]);
+    let [got] = &world.media(VIEWER)[..] else { panic!("one packet") };
+
+    world.checker.published(address(PUBLISHER), &word(2, 35));
+    let next = moved(got, 1);
+    for extensions in [vec![], vec![(9, vec![20])], vec![(9, vec![36])]] {
+        let other = verdict(&mut world, &Rtp { extensions, ..next.clone() }).expect_err("no level, or another's");
+        assert!(other.contains("no packet of its publisher's"), "{other}");
+    }
+    let other = verdict(&mut world, &Rtp { payload: vec![2; 40], ..next.clone() }).expect_err("another payload");
+    assert!(other.contains("no packet of its publisher's"), "{other}");
+    assert_eq!(verdict(&mut world, &Rtp { extensions: vec![(9, vec![35])], ..next }), Ok(()));
+}
+
+#[test]
+fn the_dependency_descriptor_goes_along_with_av1_and_not_with_vp8() {
+    for (codec, is_sent) in [(Codec::Av1 { profile: 0 }, true), (Codec::Vp8, false)] {
+        let codecs = vec![PayloadCodec { payload_type: VIDEO, codec, rtx: None }];
+        let mut world = World::new();
+        world.join(PUBLISHER);
+        let extensions = ExtensionIds { dependency_descriptor: Some(8), ..extensions() };
+        world.publish(PUBLISHER, 1, ReceiveSection { codecs: codecs.clone(), extensions, ..video_section(100) });
+        world.join(VIEWER);
+        let extensions = ExtensionIds { dependency_descriptor: Some(12), ..ExtensionIds::default() };
+        world.subscribe(VIEWER, 1, 1, SendSection { extensions, rtx_ssrc: None, ..send_section(1_000, codecs) });
+
+        let descriptor = vec![0x40, 0, 2];
+        let extensions = vec![(8, descriptor.clone())];
+        let payload = vec![0x10, 0x30, 7, 7];
+        let packet = Rtp { payload_type: VIDEO, sequence: 1, ssrc: 100, extensions, payload, ..Rtp::default() };
+        world.checker.published(address(PUBLISHER), &packet);
+        let [with, without] = [vec![(12, descriptor)], vec![]].map(|extensions| {
+            let packet = Rtp { ssrc: 1_000, extensions, ..packet.clone() };
+            verdict(&mut world, &packet).is_ok()
+        });
+        assert_eq!((with, without), (is_sent, !is_sent), "{codec:?}");
     }
 }

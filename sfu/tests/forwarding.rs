@@ -395,7 +395,8 @@ fn audio_flows_at_once_and_red_is_unwrapped_for_who_lacks_it() {
     world.subscribe(10, 1, 1, send_section(3000, audio_codecs()));
     // One redundant block of two bytes, then the primary.
     let payload = vec![0x80 | 111, 0, 0, 2, 111, 9, 9, 1, 2, 3];
-    let packet = Rtp { payload_type: 63, sequence: 5, ssrc: 200, payload, ..Rtp::default() };
+    let extensions = vec![(5, vec![35])];
+    let packet = Rtp { payload_type: 63, sequence: 5, ssrc: 200, extensions, payload, ..Rtp::default() };
     world.send(PUBLISHER, &[packet]);
     let got = world.media(10);
     assert_eq!((got[0].payload_type, &got[0].payload[..]), (AUDIO, &[1u8, 2, 3][..]));

@@ -29,7 +29,8 @@ fn watched(viewers: u64) -> (World, Source) {
 }
 
 fn word(sequence: u16) -> Rtp {
-    Rtp { payload_type: AUDIO, sequence, ssrc: 200, payload: vec![1; 100], ..Rtp::default() }
+    let extensions = vec![(5, vec![sequence as u8])];
+    Rtp { payload_type: AUDIO, sequence, ssrc: 200, extensions, payload: vec![1; 100], ..Rtp::default() }
 }
 
 fn arrive(world: &mut World, packets: &[Rtp]) {

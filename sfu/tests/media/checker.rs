@@ -1,7 +1,7 @@
 //! Looks at all that clients are sent, as their own stacks would: by the rules of the RFCs, with other libraries than the
 //! engine's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -16,6 +16,9 @@ use super::Rtp;
 
 /// Sent ahead of what it is compared with at most, in units of the media clock: ten seconds of video.
 const CLOCK_AHEAD_MAX: i32 = 900_000;
+
+/// Packets of a publication that are kept to compare with: more than its layers' histories, from which the server sends.
+const PACKETS_MAX: usize = 2_048;
 
 /// The media and reports of one world.
 #[derive(Default)]
@@ -40,6 +43,10 @@ struct Publication {
     section: ReceiveSection,
     /// Sequence numbers that were skipped when packets arrived, in all layers.
     skipped: u64,
+    /// How many packets have come.
+    count: u64,
+    /// The newest of them.
+    packets: VecDeque<Rtp>,
 }
 
 /// A stream to a subscriber.
@@ -50,6 +57,8 @@ struct Sent {
     /// Sequence numbers that were skipped, and packets that came behind their successors.
     skipped: u64,
     late: u64,
+    /// The publication's packets, by the order in which they came, that were sent with extensions of theirs.
+    origins: HashSet<u64>,
     packets: HashMap<u16, Rtp>,
     count: u32,
     octets: u32,
@@ -97,6 +106,7 @@ impl Checker {
             highest: None,
             skipped: 0,
             late: 0,
+            origins: HashSet::new(),
             packets: HashMap::new(),
             count: 0,
             octets: 0,
@@ -115,6 +125,8 @@ impl Checker {
             publisher,
             section: section.clone(),
             skipped: 0,
+            count: 0,
+            packets: VecDeque::new(),
         });
         described.section = section.clone();
     }
@@ -139,6 +151,7 @@ impl Checker {
         let skipped = stream.receive(packet.sequence);
         if let Some(publication) = publication.and_then(|id| self.publications.get_mut(&id)) {
             publication.skipped += skipped;
+            publication.receive(packet);
         }
     }
 
@@ -232,6 +245,7 @@ impl Sent {
         let codec = self.section.codecs.iter().find(|codec| codec.payload_type == packet.payload_type);
         let codec = codec.unwrap_or_else(|| panic!("payload type {} was not agreed upon", packet.payload_type)).codec;
         self.check_extensions(&packet, codec.kind() == MediaKind::Video);
+        self.check_origin(&packet, codec, publication);
         let ahead = self.check_number(packet.sequence, publication);
         if ahead > 0 {
             self.highest = Some(packet.sequence);
@@ -264,6 +278,39 @@ impl Sent {
         assert!(late <= skipped, "{sequence} comes behind {before:?} and fills no gap");
         (self.skipped, self.late) = (skipped, late);
         ahead
+    }
+
+    /// What the publisher says in its packet goes along where both have agreed upon it: the audio level (RFC 6464), and
+    /// the dependency descriptor (RTP Payload Format For AV1, appendix A) of codecs whose layers depend on each other.
+    fn check_origin(&mut self, packet: &Rtp, codec: Codec, publication: &Publication) {
+        let (theirs, ours) = (&publication.section.extensions, &self.section.extensions);
+        let (theirs, ours) = match codec {
+            Codec::Av1 { .. } | Codec::Vp9 { .. } => (theirs.dependency_descriptor, ours.dependency_descriptor),
+            Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => (theirs.audio_level, ours.audio_level),
+            Codec::Vp8 | Codec::H264 { .. } | Codec::H265 => {
+                let descriptor = ours.dependency_descriptor.and_then(|id| packet.extension(id));
+                return assert_eq!(descriptor, None, "a switch of layers would leave it wrong");
+            }
+        };
+        let Some(ours) = ours else { return };
+        let first = publication.count - publication.packets.len() as u64;
+        let origin = (first..).zip(&publication.packets).find(|(number, published)| {
+            let said = theirs.and_then(|id| published.extension(id));
+            said == packet.extension(ours)
+                && !self.origins.contains(number)
+                && self.may_be(packet, published, publication)
+        });
+        let (number, _) = origin.unwrap_or_else(|| panic!("no packet of its publisher's is {packet:?}"));
+        self.origins.insert(number);
+    }
+
+    /// Whether a packet has the payload of the publisher's: all of it, what comes before a trailer, or the primary block
+    /// of RED (RFC 2198), which is the last.
+    fn may_be(&self, packet: &Rtp, published: &Rtp, publication: &Publication) -> bool {
+        let is_red = publication.codec_of(published) == Some(Codec::Red);
+        let (sent, whole) = (&packet.payload, &published.payload);
+        let is_part = (self.section.strips_trailers && whole.starts_with(sent)) || (is_red && whole.ends_with(sent));
+        published.marker == packet.marker && (whole == sent || is_part)
     }
 
     /// RFC 8285; the absolute send time as libwebrtc's estimate wants it, with all video.
@@ -302,6 +349,10 @@ impl Sent {
         let original = self.packets.get(&number).unwrap_or_else(|| panic!("{number} was never sent"));
         assert_eq!(payload, original.payload, "the payload of {number}");
         assert_eq!((packet.timestamp, packet.marker), (original.timestamp, original.marker), "of {number}");
+        let ids = &self.section.extensions;
+        for id in [ids.audio_level, ids.dependency_descriptor].into_iter().flatten() {
+            assert_eq!(packet.extension(id), original.extension(id), "extension {id} of {number}");
+        }
         let codec = self.section.codecs.iter().find(|codec| codec.payload_type == original.payload_type);
         assert_eq!(Some(packet.payload_type), codec.and_then(|codec| codec.rtx));
     }
@@ -326,6 +377,14 @@ impl Publication {
         let of = |payload_type| payload_type == packet.payload_type;
         let codec = self.section.codecs.iter().find(|one| of(one.payload_type) || one.rtx.is_some_and(of));
         codec.map(|one| one.codec)
+    }
+
+    fn receive(&mut self, packet: &Rtp) {
+        self.count += 1;
+        self.packets.push_back(packet.clone());
+        if self.packets.len() > PACKETS_MAX {
+            self.packets.pop_front();
+        }
     }
 }
 

@@ -202,12 +202,14 @@ pub fn audio_section(ssrc: u32) -> ReceiveSection {
 }
 
 pub fn send_section(ssrc: u32, codecs: Vec<PayloadCodec>) -> SendSection {
+    let is_audio = codecs.iter().any(|codec| codec.codec.kind() == MediaKind::Audio);
+    let audio_level = is_audio.then_some(5);
     SendSection {
         mid: text("0"),
         ssrc: Ssrc(ssrc),
         rtx_ssrc: Some(Ssrc(ssrc + 1)),
         codecs,
-        extensions: ExtensionIds { abs_send_time: Some(6), ..Default::default() },
+        extensions: ExtensionIds { abs_send_time: Some(6), audio_level, ..Default::default() },
         strips_trailers: false,
         cname: "PA_a".into(),
     }
