@@ -10,6 +10,7 @@ use rtc_shared::marshal::Marshal;
 use sfu::command::*;
 use sfu::demux::Discard;
 use sfu::rtcp::{Feedback, ReportBlock, SenderReport, parse, write_nack, write_receiver_report, write_sender_report};
+use shared::media::Codec;
 
 fn world() -> (World, Source) {
     let mut world = World::new();
@@ -72,6 +73,33 @@ fn of_two_streams_that_a_client_gets_the_one_that_it_names_is_sent_again() {
         let [again] = &world.media(10)[..] else { panic!("one packet") };
         assert_eq!((again.ssrc, &again.payload[2..]), (ssrc + 1, &lost.payload[..]));
     }
+}
+
+/// A decoder of scalable AV1 shows nothing of a packet without it.
+#[test]
+fn a_retransmission_has_the_dependency_descriptor_of_its_packet() {
+    let codecs = vec![PayloadCodec { payload_type: 45, codec: Codec::Av1 { profile: 0 }, rtx: Some(46) }];
+    let mut world = World::new();
+    world.join(1);
+    let extensions = ExtensionIds { dependency_descriptor: Some(8), ..extensions() };
+    world.publish(1, 1, ReceiveSection { codecs: codecs.clone(), extensions, ..video_section(100) });
+    world.join(10);
+    let extensions = ExtensionIds { dependency_descriptor: Some(12), ..ExtensionIds::default() };
+    world.subscribe(10, 1, 1, SendSection { extensions, ..send_section(1000, codecs) });
+    let packet = Rtp {
+        payload_type: 45,
+        marker: true,
+        sequence: 1,
+        ssrc: 100,
+        extensions: vec![(8, vec![0x80, 0, 1, 0x10])],
+        payload: vec![0x18, 0x30, 7, 7],
+        ..Rtp::default()
+    };
+    world.send(1, &[packet]);
+    let lost = world.media(10)[0].sequence;
+    nack(&mut world, &[lost]);
+    let [again] = &world.media(10)[..] else { panic!("one packet") };
+    assert_eq!((again.ssrc, again.extension(12)), (1001, Some(&[0x80, 0, 1, 0x10][..])));
 }
 
 #[test]
