@@ -55,6 +55,7 @@ window.received = async (sid) => {
     height: inbound.frameHeight ?? 0, samples: inbound.totalSamplesReceived ?? 0, energy: inbound.totalAudioEnergy ?? 0,
     lost: inbound.packetsLost, freezes: inbound.freezeCount, keyframes: inbound.keyFramesDecoded,
     buffered: inbound.jitterBufferDelay, emitted: inbound.jitterBufferEmittedCount,
+    asks: (inbound.pliCount ?? 0) + (inbound.firCount ?? 0),
   };
 };
 
