@@ -195,6 +195,9 @@ const LOST_SHARE_MAX: f64 = 0.001;
 /// Share of the time that video may stand still.
 const FREEZE_SHARE_MAX: f64 = 0.01;
 
+/// How the fault of freezes begins, the only one that a busy machine alone brings about.
+pub const FREEZE_FAULT: &str = "video stood still";
+
 impl Report {
     /// What a viewer would complain of, in words.
     pub(crate) fn faults(&self) -> Vec<String> {
@@ -208,7 +211,7 @@ impl Report {
         check(lost > LOST_SHARE_MAX, format!("{:.3} % of what was published never came", lost * 100.0));
         check(forged > 0, format!("{forged} packets were not authentic"));
         check(malformed_rtcp > 0, format!("{malformed_rtcp} RTCP packets were malformed"));
-        check(frozen > FREEZE_SHARE_MAX, format!("video stood still for {:.3} % of the time", frozen * 100.0));
+        check(frozen > FREEZE_SHARE_MAX, format!("{FREEZE_FAULT} for {:.3} % of the time", frozen * 100.0));
         faults
     }
 
@@ -372,4 +375,76 @@ fn write_server(f: &mut fmt::Formatter<'_>, server: &ServerReport) -> fmt::Resul
         server.threads,
         server.context_switches_per_second
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a test in which all went well, at the bounds of what counts as well.
+    fn good() -> Report {
+        Report {
+            subscribers: 2,
+            subscribers_wanted: 2,
+            lost_share: LOST_SHARE_MAX,
+            delivery: DeliveryReport { streams_wanted: 4, streams_alive: 4, ..DeliveryReport::default() },
+            playback: PlaybackReport { freeze_share: FREEZE_SHARE_MAX, ..PlaybackReport::default() },
+            churn: Some(ChurnReport::default()),
+            ..Report::default()
+        }
+    }
+
+    /// The faults of a test in which one thing went wrong.
+    fn faults(spoil: impl FnOnce(&mut Report)) -> Vec<String> {
+        let mut report = good();
+        spoil(&mut report);
+        report.faults()
+    }
+
+    #[test]
+    fn a_test_in_which_all_went_well_has_no_fault() {
+        assert_eq!(good().faults(), [""; 0]);
+    }
+
+    #[test]
+    fn an_audience_that_is_not_complete_is_a_fault() {
+        let spoils: [fn(&mut Report); 6] = [
+            |report| report.subscribers = 1,
+            |report| report.join_errors.push(("refused".to_owned(), 1)),
+            |report| report.subscribers_without_media = 1,
+            |report| report.subscribers_lost = 1,
+            |report| report.publishers_lost = 1,
+            |report| report.churn.as_mut().unwrap().join_errors.push(("refused".to_owned(), 1)),
+        ];
+        for (number, spoil) in spoils.into_iter().enumerate() {
+            assert_eq!(faults(spoil), ["not everybody joined, received every track and stayed"], "{number}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_stood_still_at_the_end_is_a_fault() {
+        assert_eq!(faults(|report| report.delivery.streams_alive = 3), ["1 of 4 streams stood still at the end"]);
+    }
+
+    #[test]
+    fn a_loss_in_all_streams_is_a_fault() {
+        assert_eq!(faults(|report| report.lost_share = 0.002), ["0.200 % of what was published never came"]);
+    }
+
+    #[test]
+    fn a_packet_that_is_not_authentic_is_a_fault() {
+        assert_eq!(faults(|report| report.verification.forged = 1), ["1 packets were not authentic"]);
+    }
+
+    #[test]
+    fn a_malformed_rtcp_packet_is_a_fault() {
+        assert_eq!(faults(|report| report.verification.malformed_rtcp = 1), ["1 RTCP packets were malformed"]);
+    }
+
+    #[test]
+    fn video_that_stood_still_is_a_fault_of_its_own_kind() {
+        let faults = faults(|report| report.playback.freeze_share = 0.02);
+        assert_eq!(faults, ["video stood still for 2.000 % of the time"]);
+        assert!(faults[0].starts_with(FREEZE_FAULT));
+    }
 }
