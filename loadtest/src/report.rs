@@ -192,6 +192,8 @@ pub struct ServerReport {
 
 /// Share of what was published that may be lost before a run counts as a bad one.
 const LOST_SHARE_MAX: f64 = 0.001;
+/// The same of a single stream, which hardly shows in the share of all.
+const STREAM_MISSING_MAX: f64 = 0.05;
 /// Share of the time that video may stand still.
 const FREEZE_SHARE_MAX: f64 = 0.01;
 
@@ -209,6 +211,8 @@ impl Report {
         let (still, wanted) = (self.streams_still(), self.delivery.streams_wanted);
         check(still > 0, format!("{still} of {wanted} streams stood still at the end"));
         check(lost > LOST_SHARE_MAX, format!("{:.3} % of what was published never came", lost * 100.0));
+        let worst = self.delivery.worst_stream_missing;
+        check(worst > STREAM_MISSING_MAX, format!("one stream lacks {:.3} % of what was published", worst * 100.0));
         check(forged > 0, format!("{forged} packets were not authentic"));
         check(malformed_rtcp > 0, format!("{malformed_rtcp} RTCP packets were malformed"));
         check(frozen > FREEZE_SHARE_MAX, format!("{FREEZE_FAULT} for {:.3} % of the time", frozen * 100.0));
@@ -387,7 +391,12 @@ mod tests {
             subscribers: 2,
             subscribers_wanted: 2,
             lost_share: LOST_SHARE_MAX,
-            delivery: DeliveryReport { streams_wanted: 4, streams_alive: 4, ..DeliveryReport::default() },
+            delivery: DeliveryReport {
+                streams_wanted: 4,
+                streams_alive: 4,
+                worst_stream_missing: STREAM_MISSING_MAX,
+                ..DeliveryReport::default()
+            },
             playback: PlaybackReport { freeze_share: FREEZE_SHARE_MAX, ..PlaybackReport::default() },
             churn: Some(ChurnReport::default()),
             ..Report::default()
@@ -429,6 +438,12 @@ mod tests {
     #[test]
     fn a_loss_in_all_streams_is_a_fault() {
         assert_eq!(faults(|report| report.lost_share = 0.002), ["0.200 % of what was published never came"]);
+    }
+
+    #[test]
+    fn a_loss_in_one_stream_is_a_fault() {
+        let faults = faults(|report| report.delivery.worst_stream_missing = 0.06);
+        assert_eq!(faults, ["one stream lacks 6.000 % of what was published"]);
     }
 
     #[test]
