@@ -188,7 +188,8 @@ fn run(action: Action) -> anyhow::Result<()> {
             let json = arguments.json.clone();
             let comparison = compare::run(&arguments.options()?, tell_round)?;
             print!("{comparison}");
-            write_json(json.as_deref(), &comparison)
+            write_json(json.as_deref(), &comparison)?;
+            comparison.check()
         }
         Action::Page { page, results } => {
             let state = if page::update(&page, &results)? { "has new tables" } else { "had these tables already" };

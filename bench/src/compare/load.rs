@@ -15,6 +15,8 @@ use super::server::pinned;
 /// What a load test takes beyond its joins and its measured time: starting, settling, leaving.
 const REST_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
+/// How the load tester's fault of freezes begins, the only one that a busy machine alone brings about.
+const FREEZE_FAULT: &str = "video stood still";
 /// Tells the load tester where a server's metrics are.
 const METRICS_URL: &str = "LIVEKIT_METRICS_URL";
 
@@ -64,11 +66,19 @@ pub struct Metrics {
     pub srtp_profile: String,
     /// Whether everybody joined and had every track to the end.
     pub complete: bool,
+    /// What went wrong, in the load's words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
     /// The load lacked CPU: its delays and losses may be its own.
     pub saturated: bool,
 }
 
 impl Metrics {
+    /// Whether the figures are those of a server that did its work. Freezes do not count: they tell of the machine.
+    pub(super) fn is_sound(&self) -> bool {
+        self.complete && self.faults.iter().all(|fault| fault.starts_with(FREEZE_FAULT))
+    }
+
     fn read(report: &Value, is_success: bool) -> Self {
         let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_f64);
         let text = |pointer: &str| report.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
@@ -96,6 +106,7 @@ impl Metrics {
             protocol: text("/protocol"),
             srtp_profile: text("/srtp_profile"),
             complete: report["complete"].as_bool().unwrap_or(is_success),
+            faults: report.get("faults").and_then(|faults| Vec::deserialize(faults).ok()).unwrap_or_default(),
             saturated: report["client_saturated"].as_bool().unwrap_or(false),
         }
     }
@@ -193,6 +204,22 @@ mod tests {
         assert_eq!(metrics.server_drops, Some(BTreeMap::from([("overrun".to_owned(), 5)])));
         assert_eq!(metrics.first_packet_ms_p50, None);
         assert_eq!((metrics.protocol.as_str(), metrics.complete, metrics.saturated), ("v1", true, true));
+        assert_eq!(metrics.faults, [""; 0]);
+    }
+
+    #[test]
+    fn faults_other_than_freezes_make_a_round_unsound() {
+        let read = |faults: &[String]| {
+            let report = loadtest::Report { faults: faults.to_vec(), complete: true, ..Default::default() };
+            Metrics::read(&serde_json::to_value(report).unwrap(), false)
+        };
+        let freeze = format!("{} for 2.000 % of the time", loadtest::report::FREEZE_FAULT);
+        let loss = "0.200 % of what was published never came".to_owned();
+        assert!(read(&[]).is_sound() && read(std::slice::from_ref(&freeze)).is_sound());
+        let both = read(&[freeze.clone(), loss.clone()]);
+        assert_eq!(both.faults, [freeze, loss]);
+        assert!(!both.is_sound());
+        assert!(!Metrics { complete: false, ..read(&[]) }.is_sound());
     }
 
     #[test]

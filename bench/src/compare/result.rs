@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use super::{Metrics, Round};
@@ -92,6 +93,24 @@ impl Comparison {
         }
     }
 
+    /// Whether every server did its work in every round.
+    ///
+    /// # Errors
+    ///
+    /// When one had faults other than freezes: the figures are then not those of equal work.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let all = self.measured.rounds.len();
+        let mut unsound = Vec::new();
+        for (server, name) in self.measured.names.iter().enumerate() {
+            let count = self.metrics(server).filter(|metrics| !metrics.is_sound()).count();
+            if count > 0 {
+                unsound.push(format!("{name} in {count} of {all} rounds"));
+            }
+        }
+        ensure!(unsound.is_empty(), "faults of {}: see \"mind\" above", unsound.join(", of "));
+        Ok(())
+    }
+
     /// The names above the columns: a table of one server has one.
     pub(crate) fn columns(&self) -> Vec<String> {
         let mut columns = self.measured.names.clone();
@@ -150,6 +169,12 @@ impl Comparison {
             if incomplete > 0 {
                 let rest = "which do not count";
                 caveats.push(format!("not everybody got everything from {name} in {incomplete} rounds, {rest}"));
+            }
+        }
+        for (server, name) in self.measured.names.iter().enumerate() {
+            let faulty = self.metrics(server).enumerate().filter(|(_, metrics)| !metrics.faults.is_empty());
+            for (number, metrics) in faulty {
+                caveats.push(format!("faults of {name} in round {}: {}", number + 1, metrics.faults.join("; ")));
             }
         }
         for (server, name) in self.measured.names.iter().enumerate() {
@@ -296,6 +321,21 @@ mod tests {
         assert!(text.contains("from one in 1 rounds, which do not count"), "{text}");
         assert!(text.contains("other fell behind in 1 rounds"), "{text}");
     }
+
+    #[test]
+    fn faults_are_said_and_fail_the_comparison_but_for_freezes() {
+        let mut rounds = vec![round(2.0, 8.0, 1.0), round(2.0, 8.0, 1.0)];
+        rounds[0].servers[0].faults = vec!["video stood still for 2.000 % of the time".into()];
+        let sound = comparison(rounds.clone());
+        assert!(sound.to_string().contains("mind: faults of one in round 1: video stood still"), "{sound}");
+        sound.check().unwrap();
+
+        rounds[1].servers[1].faults = vec!["too few".into(), "too late".into()];
+        let unsound = comparison(rounds);
+        assert!(unsound.to_string().contains("mind: faults of other in round 2: too few; too late\n"), "{unsound}");
+        assert!(unsound.check().unwrap_err().to_string().contains("faults of other in 1 of 2 rounds"));
+    }
+
     #[test]
     fn what_a_server_dropped_is_summed_by_reason() {
         let mut rounds = vec![round(2.0, 8.0, 1.0), round(2.0, 8.0, 1.0)];
