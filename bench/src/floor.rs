@@ -1,9 +1,9 @@
 //! The least that sending the steady stream costs here and now.
 //!
-//! A bare loop does what no server can do without: one encryption and one copy for each packet of each viewer, frames as
-//! `UDP_SEGMENT` runs, many runs in one `sendmmsg`, paced as media is. It receives nothing, looks nothing up, keeps no
-//! history and takes no feedback. On loopback the sender also pays for the delivery into the receivers' sockets, as every
-//! server measured here does.
+//! A bare loop does what no server can do without: one encryption and one copy for each packet of each viewer, frames
+//! as `UDP_SEGMENT` runs, many runs in one `sendmmsg`, paced as media is. It receives nothing, looks nothing up, keeps
+//! no history and takes no feedback. On loopback the sender also pays for the delivery into the receivers' sockets, as
+//! every server measured here does.
 
 use std::fmt;
 use std::io;
@@ -46,8 +46,8 @@ pub struct Floor {
     pub runs_per_system_call: f64,
     /// Share of bursts that started more than 5 ms late.
     pub late: f64,
-    /// From when a burst was due until the system call returned that a viewer's part of it left with. A viewer has its part
-    /// when all before it have theirs: no server on one core does much better, whatever its order.
+    /// From when a burst was due until the system call returned that a viewer's part of it left with. A viewer has its
+    /// part when all before it have theirs: no server on one core does much better, whatever its order.
     pub delay_ms_p50: f64,
     pub delay_ms_p99: f64,
     pub receivers: &'static str,

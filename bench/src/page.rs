@@ -1,4 +1,5 @@
-//! The tables of this crate's page, made from the committed results of comparisons, so that no figure is copied by hand.
+//! The tables of this crate's page, made from the committed results of comparisons, so that no figure is copied by
+//! hand.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,8 +1,8 @@
 //! Where a worker's time goes: samples of `perf`, folded into a few parts.
 //!
 //! `perf` runs as a child process and must be installed; it may need root, or `kernel.perf_event_paranoid` at 1. Kernel
-//! time belongs to the system call that it was spent in: with loopback, the delivery into the receivers' sockets is part
-//! of sending.
+//! time belongs to the system call that it was spent in: with loopback, the delivery into the receivers' sockets is
+//! part of sending.
 
 use std::collections::BTreeMap;
 use std::fmt;

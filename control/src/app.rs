@@ -1,5 +1,5 @@
-//! What runs, and how it stops. [`App::start`] builds the parts in order, sockets first so that a taken port shows before
-//! anything runs; [`App::run`] serves until told to stop, then drains in reverse.
+//! What runs, and how it stops. [`App::start`] builds the parts in order, sockets first so that a taken port shows
+//! before anything runs; [`App::run`] serves until told to stop, then drains in reverse.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -363,8 +363,8 @@ fn refuse_weak(keys: &Keys, config: &Config) -> anyhow::Result<()> {
     ))
 }
 
-/// Listens on every address; without any, or with `::` among them, on all of both families, or of IPv4 where there is no
-/// IPv6.
+/// Listens on every address; without any, or with `::` among them, on all of both families, or of IPv4 where there is
+/// no IPv6.
 fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<TcpListener>> {
     if addresses.is_empty() || addresses.contains(&Ipv6Addr::UNSPECIFIED.into()) {
         let mut all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -392,8 +392,8 @@ fn listen(addresses: &[IpAddr], port: u16, setting: &str) -> anyhow::Result<Vec<
     Ok(listeners)
 }
 
-/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). With a short queue a crowd
-/// that knocks at once makes everybody else wait for a second, until their system asks again.
+/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`). With a short queue a
+/// crowd that knocks at once makes everybody else wait for a second, until their system asks again.
 const BACKLOG: u32 = 4096;
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

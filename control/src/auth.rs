@@ -30,8 +30,8 @@ use secret::{AuthConfigError, check_secret};
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// Keys of the set that may have signed one token. A token that names no key id, of a service with more keys, is refused:
-/// each try costs as much as a valid token.
+/// Keys of the set that may have signed one token. A token that names no key id, of a service with more keys, is
+/// refused: each try costs as much as a valid token.
 const KEYS_TRIED_MAX: usize = 4;
 
 /// How long a client waits before it tries again when there are no keys yet: they may have been fetched by then.

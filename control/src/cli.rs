@@ -190,8 +190,8 @@ fn split_overrides(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
     Ok((rest, overrides))
 }
 
-/// What stands behind the dashes of a flag that is a key of the configuration. Of the flags of [`Cli`] none has a dot in
-/// its name, and where one has the name of a key, it is the flag.
+/// What stands behind the dashes of a flag that is a key of the configuration. Of the flags of [`Cli`] none has a dot
+/// in its name, and where one has the name of a key, it is the flag.
 fn key_flag(argument: &OsString) -> Option<String> {
     let flag = argument.to_str()?.strip_prefix("--")?;
     let name = flag.split('=').next()?;

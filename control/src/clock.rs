@@ -27,8 +27,8 @@ impl Timestamp {
     /// Twice what clocks of nodes are apart at most (`store::CLOCKS_APART`).
     pub const AHEAD_MAX: Duration = Duration::from_secs(120);
 
-    /// Notes of requests that are so far ahead are removed. None is kept for longer than a day, so that what is ahead by
-    /// less is past its time soon enough.
+    /// Notes of requests that are so far ahead are removed. None is kept for longer than a day, so that what is ahead
+    /// by less is past its time soon enough.
     pub const EXPIRED_AHEAD: Duration = Duration::from_secs(2 * 24 * 3600);
 
     pub fn now() -> Self {

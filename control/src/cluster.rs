@@ -1,10 +1,10 @@
 //! The nodes on one store: which of them are alive, and which one hosts a room.
 //!
-//! Each node says every other second, in the store and by its own clock, that it is there ([`Cluster::run`]). The chat, the
-//! reconciler and whoever else has to know of other nodes read it here. What is needed of a store is [`NodeStore`].
+//! Each node says every other second, in the store and by its own clock, that it is there ([`Cluster::run`]). The chat,
+//! the reconciler and whoever else has to know of other nodes read it here. What is needed of a store is [`NodeStore`].
 //!
-//! The node that has a stream's room keeps its lease ([`NodeStore::lease_room`]). A node that misses a room asks for the
-//! lease before it judges: the room may be another node's.
+//! The node that has a stream's room keeps its lease ([`NodeStore::lease_room`]). A node that misses a room asks for
+//! the lease before it judges: the room may be another node's.
 
 mod members;
 

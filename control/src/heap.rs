@@ -8,9 +8,9 @@ const FREE_KEPT: usize = 32 << 20;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Makes all threads allocate from one arena of glibc's; to be called before any other thread runs. Sessions are made by
-/// one thread and freed by another; with an arena for each, what 45,000 joins and leaves had used stayed as 13 % more
-/// memory, with one 160,000 leave 3 %.
+/// Makes all threads allocate from one arena of glibc's; to be called before any other thread runs. Sessions are made
+/// by one thread and freed by another; with an arena for each, what 45,000 joins and leaves had used stayed as 13 %
+/// more memory, with one 160,000 leave 3 %.
 ///
 /// Its thresholds are left as they are: with large buffers mapped each for itself a join took a quarter more CPU.
 #[cfg(target_env = "gnu")]

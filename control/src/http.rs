@@ -138,8 +138,8 @@ pub(crate) fn draining() -> Problem {
         .retry_after(Duration::from_secs(5))
 }
 
-/// All routes of the API, `/healthz`, `/readyz`, `/openapi.json` and `/docs`. `chat` are the routes of section 8.5, with
-/// their full paths; they get the same layers.
+/// All routes of the API, `/healthz`, `/readyz`, `/openapi.json` and `/docs`. `chat` are the routes of section 8.5,
+/// with their full paths; they get the same layers.
 pub fn router(api: Api, chat: OpenApiRouter) -> Router {
     let cors = cors(&api.origins);
     let counters = Arc::clone(&api.counters);

@@ -89,8 +89,8 @@ impl Live {
         Ok(then(&change))
     }
 
-    /// Has a decision hold that the store did not take: over a live stream that is known here, or everywhere. Calls `then`
-    /// with the change as [`Live::observe`] does.
+    /// Has a decision hold that the store did not take: over a live stream that is known here, or everywhere. Calls
+    /// `then` with the change as [`Live::observe`] does.
     pub(crate) fn hold<T>(&self, decision: Decision, then: impl FnOnce(&Change) -> T) -> Hold<T> {
         let mut known = self.known.write().expect("no one panics with this lock");
         let before = match &decision {
@@ -136,7 +136,8 @@ impl Live {
         self.known.write().expect("no one panics with this lock").held.remove(decision);
     }
 
-    /// Somebody takes a block back. If it was not stored, no newer copy of the stream says so: it goes from the known one.
+    /// Somebody takes a block back. If it was not stored, no newer copy of the stream says so: it goes from the known
+    /// one.
     pub(crate) fn release_block<T>(&self, id: StreamId, user: &UserId, then: impl FnOnce(&Change) -> T) -> Option<T> {
         let mut known = self.known.write().expect("no one panics with this lock");
         if !known.held.remove_block(id, user) {

@@ -1,9 +1,9 @@
 //! The log, on standard error: text for people, or one flat JSON object a line.
 //!
-//! What comes from clients can forge no line of its own, nor turn one around: such characters are written as escapes. With
-//! `logging.addresses: false` fields named `address` are left out, in whatever line they stand. Libraries may log what
-//! strangers send, as often as they send it: their lines are bounded. So are our own of each place in the code that says
-//! what went wrong or how: what happened, in lines of level `info`, is told each time.
+//! What comes from clients can forge no line of its own, nor turn one around: such characters are written as escapes.
+//! With `logging.addresses: false` fields named `address` are left out, in whatever line they stand. Libraries may log
+//! what strangers send, as often as they send it: their lines are bounded. So are our own of each place in the code
+//! that says what went wrong or how: what happened, in lines of level `info`, is told each time.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -32,7 +32,8 @@ const ADDRESS: &str = "address";
 /// Our crates, as lines name where they come from.
 const OURS: [&str; 5] = ["onair", "control", "signaling", "sfu", "shared"];
 
-/// Says what peers do in words of error, an ABORT for one: any client could fill the log. Discards and ends are counted.
+/// Says what peers do in words of error, an ABORT for one: any client could fill the log. Discards and ends are
+/// counted.
 const UNHEARD: &str = "rtc_sctp=off";
 
 /// Starts the log. Libraries speak only when it matters.
@@ -248,8 +249,8 @@ where
     }
 }
 
-/// The inside of a JSON object. What has a name that is taken is left out: an event says nothing twice, and its own fields
-/// come before those of its spans.
+/// The inside of a JSON object. What has a name that is taken is left out: an event says nothing twice, and its own
+/// fields come before those of its spans.
 #[derive(Default)]
 struct Line {
     names: Vec<String>,

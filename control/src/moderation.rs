@@ -1,10 +1,10 @@
 //! What owners and administrators decide about others: blocks, bans, reports, and the log of it (stream API, sections
 //! 2.5 and 7).
 //!
-//! A decision is stored first, then handed to [`Lifecycle`], from where it takes effect on chat and rooms, on every node.
-//! Then it is written to the audit log, unless it changed nothing. If the store fails in between, the caller is told to
-//! repeat the call, and the line waits here ([`Unwritten`]): the next call writes it, also one that changes nothing.
-//! Where the store takes nothing at all, an end, a block or a ban takes effect on this node all the same
+//! A decision is stored first, then handed to [`Lifecycle`], from where it takes effect on chat and rooms, on every
+//! node. Then it is written to the audit log, unless it changed nothing. If the store fails in between, the caller is
+//! told to repeat the call, and the line waits here ([`Unwritten`]): the next call writes it, also one that changes
+//! nothing. Where the store takes nothing at all, an end, a block or a ban takes effect on this node all the same
 //! ([`Lifecycle::hold`]).
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known

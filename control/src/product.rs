@@ -177,8 +177,8 @@ impl Product {
         }
     }
 
-    /// Refuses what is new from this call on. What it gives lets go of streams and chats without ending them, for at most
-    /// `patience`: whoever starts next takes them over.
+    /// Refuses what is new from this call on. What it gives lets go of streams and chats without ending them, for at
+    /// most `patience`: whoever starts next takes them over.
     pub fn stop(self, patience: Duration) -> impl Future<Output = ()> {
         self.phase.send_replace(Phase::Draining);
         // Before rooms are closed, so that their end is not taken for the end of the streams.
@@ -212,8 +212,8 @@ pub struct Sources {
     pub store_health: StoreHealth,
 }
 
-/// Lets sockets connect only while the namespaces of all live streams are open. A client that is refused here tries again
-/// by itself; one that asked for a namespace that is not open yet, or no more, would take its stream for ended.
+/// Lets sockets connect only while the namespaces of all live streams are open. A client that is refused here tries
+/// again by itself; one that asked for a namespace that is not open yet, or no more, would take its stream for ended.
 async fn while_serving(
     State(phases): State<watch::Receiver<Phase>>,
     request: Request,

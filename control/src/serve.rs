@@ -1,5 +1,5 @@
-//! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections by number and address, heads by size
-//! and time, and messages of WebSockets likewise.
+//! HTTP/1.1 on a listener, with bounds for what strangers can hold open: connections by number and address, heads by
+//! size and time, and messages of WebSockets likewise.
 
 mod body;
 mod connections;
@@ -45,12 +45,13 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may stay idle between two requests.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// Longest head of a request, to within one read: a URL has up to 64 KiB, as a join brings a description in it. A head of
-/// more than a hundred lines is refused as well, which is the library's bound.
+/// Longest head of a request, to within one read: a URL has up to 64 KiB, as a join brings a description in it. A head
+/// of more than a hundred lines is refused as well, which is the library's bound.
 const HEAD_BYTES_MAX: usize = 96 << 10;
 
-/// How long what was sent may stay unacknowledged, or a full window closed, until the connection counts as dead. A client
-/// that stops reading would else hold what waits for it for ever: a WebSocket's writer waits without a limit of its own.
+/// How long what was sent may stay unacknowledged, or a full window closed, until the connection counts as dead. A
+/// client that stops reading would else hold what waits for it for ever: a WebSocket's writer waits without a limit of
+/// its own.
 const UNREAD_MAX: Duration = Duration::from_secs(25);
 
 /// What the kernel holds for a client beyond that it has acknowledged, in bytes. Left to itself it would grow to
@@ -221,8 +222,8 @@ async fn serve_connection(
     drop(place);
 }
 
-/// Whether a request has the one header that it must have, and once (RFC 9112, section 3.2): else who is in front of this
-/// server may take it for another host's.
+/// Whether a request has the one header that it must have, and once (RFC 9112, section 3.2): else who is in front of
+/// this server may take it for another host's.
 fn names_its_host(request: &hyper::Request<Incoming>) -> bool {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() < Version::HTTP_11)
@@ -235,8 +236,8 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     offered.flat_map(|line| line.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// A target with an authority, `GET http://a/ HTTP/1.1`, names the host, whatever the header says (RFC 9112, section 3.2.2).
-/// From here on the header says the same, and the target is a path like all others.
+/// A target with an authority, `GET http://a/ HTTP/1.1`, names the host, whatever the header says (RFC 9112, section
+/// 3.2.2). From here on the header says the same, and the target is a path like all others.
 fn take_host_of_target(head: &mut Parts) {
     let Some(authority) = head.uri.authority() else { return };
     // It has no characters that a header could not have.

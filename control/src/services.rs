@@ -65,7 +65,8 @@ impl Services {
         Self { lifecycle, streams, viewers, reconciler, cluster, events }
     }
 
-    /// Takes in what happens in the rooms of this process, keeps streams true and looks for other nodes, until `shutdown`.
+    /// Takes in what happens in the rooms of this process, keeps streams true and looks for other nodes, until
+    /// `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { lifecycle, viewers, reconciler, cluster, events, .. } = self;
         let listening = async {

@@ -1,8 +1,8 @@
 //! What the signals of the operating system mean to the server.
 //!
-//! SIGTERM, SIGINT and SIGQUIT stop it in order, a second one at once. SIGHUP, which a closing terminal sends and others
-//! use for reloading, and SIGUSR1 and SIGUSR2 would end a process that says nothing of them; here they change nothing.
-//! SIGXFSZ would as well: here the write that raised it fails, and whoever wrote says so.
+//! SIGTERM, SIGINT and SIGQUIT stop it in order, a second one at once. SIGHUP, which a closing terminal sends and
+//! others use for reloading, and SIGUSR1 and SIGUSR2 would end a process that says nothing of them; here they change
+//! nothing. SIGXFSZ would as well: here the write that raised it fails, and whoever wrote says so.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +20,8 @@ const IGNORED: [(SignalKind, &str); 3] = [
     (SignalKind::user_defined2(), "SIGUSR2"),
 ];
 
-/// Lets a write beyond the largest file that this process may have (setrlimit(2), `RLIMIT_FSIZE`) fail with EFBIG, where
-/// it would end the process. Must be called inside a tokio runtime.
+/// Lets a write beyond the largest file that this process may have (setrlimit(2), `RLIMIT_FSIZE`) fail with EFBIG,
+/// where it would end the process. Must be called inside a tokio runtime.
 ///
 /// # Errors
 /// The system does not let us listen.

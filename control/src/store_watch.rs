@@ -14,8 +14,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a node may be without its store before it asks to be left alone: as long as counts may be wrong after a crash
-/// (stream API, section 15). Until then what is in memory serves well, and a restarted database is back.
+/// How long a node may be without its store before it asks to be left alone: as long as counts may be wrong after a
+/// crash (stream API, section 15). Until then what is in memory serves well, and a restarted database is back.
 pub const AWAY_MAX: Duration = Duration::from_secs(30);
 
 /// What is known of the store. Shared by readiness and metrics.

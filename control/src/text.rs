@@ -47,8 +47,8 @@ pub fn plain(text: &str) -> Option<String> {
 }
 
 /// Whether a character has no shape and changes how others are shown: control characters, ends of lines and paragraphs,
-/// and those of bidirectional text (Unicode Standard Annex #9, sections 2.1 to 2.6), which would turn around what an app
-/// writes next to a name or a title. Text of right-to-left scripts needs none of them.
+/// and those of bidirectional text (Unicode Standard Annex #9, sections 2.1 to 2.6), which would turn around what an
+/// app writes next to a name or a title. Text of right-to-left scripts needs none of them.
 pub fn rules_others(c: char) -> bool {
     let line_ends = '\u{2028}'..='\u{2029}';
     let embeddings = '\u{202a}'..='\u{202e}';

@@ -1,8 +1,8 @@
 //! Tells other servers what happens in this server's rooms, as LiveKit's webhooks do (docs/livekit.md 9).
 //!
 //! Each URL has a courier: a task that takes every [`RoomEvent`], keeps those of one room in order, tries again for
-//! [`PATIENCE`], and holds at most [`queue::WAITING_MAX`] events of [`queue::WAITING_BYTES_MAX`]. What an event looks like is in [`message`], which one
-//! goes next in [`queue`].
+//! [`PATIENCE`], and holds at most [`queue::WAITING_MAX`] events of [`queue::WAITING_BYTES_MAX`]. What an event looks
+//! like is in [`message`], which one goes next in [`queue`].
 
 mod message;
 mod queue;

@@ -1,7 +1,7 @@
 //! Webhooks of a LiveKit-compatible server (stream API, section 5): who signed them, what they say.
 //!
-//! [`verify`] and [`read`] are pure; [`Webhooks::check_token`] and [`Webhooks::receive`] do both, and wait until the effect
-//! is in the store.
+//! [`verify`] and [`read`] are pure; [`Webhooks::check_token`] and [`Webhooks::receive`] do both, and wait until the
+//! effect is in the store.
 
 mod event;
 

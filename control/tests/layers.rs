@@ -1,4 +1,5 @@
-//! Who may know whom: what `cargo tree` says of the crates must be what ARCHITECTURE.md says, and files form no circles.
+//! Who may know whom: what `cargo tree` says of the crates must be what ARCHITECTURE.md says, and files form no
+//! circles.
 
 #[path = "layers/files.rs"]
 mod files;

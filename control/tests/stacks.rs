@@ -1,8 +1,8 @@
 //! Every WebRTC stack that is to be had publishes to and views from the built binary, on `/rtc` and `/rtc/v1`.
 //!
-//! What each does is the table of `docs/clients.md`, which these tests hold to. They judge both ends: media counts where
-//! it was received. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test stacks` runs them against LiveKit's
-//! server. A stack that is not on this machine is skipped, which is said on the terminal.
+//! What each does is the table of `docs/clients.md`, which these tests hold to. They judge both ends: media counts
+//! where it was received. `ONAIR_TEST_BINARY=livekit-server cargo test -p onair --test stacks` runs them against
+//! LiveKit's server. A stack that is not on this machine is skipped, which is said on the terminal.
 
 #[path = "support/binary.rs"]
 mod binary;

@@ -1,7 +1,7 @@
 //! Streams from start to end, counted and reconciled, each rule against every store.
 //!
-//! A rule is a function of a fresh store, and its name says what must hold. The media server is a list of rooms that the
-//! test fills (`door.rs`), and time passes as the test says (`world.rs`).
+//! A rule is a function of a fresh store, and its name says what must hold. The media server is a list of rooms that
+//! the test fills (`door.rs`), and time passes as the test says (`world.rs`).
 
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]

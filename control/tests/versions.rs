@@ -1,7 +1,7 @@
 //! SDKs of years past, and those of today beside them, against the built binary. Apps in the field carry them.
 //!
-//! Not part of `cargo test`, as it brings some hundred megabytes of old packages: `make test-clients` runs it. What each
-//! does is in the table of `docs/clients.md`.
+//! Not part of `cargo test`, as it brings some hundred megabytes of old packages: `make test-clients` runs it. What
+//! each does is in the table of `docs/clients.md`.
 
 #[path = "support/binary.rs"]
 mod binary;

@@ -1,4 +1,5 @@
-//! What became of what publishers sent, by their own numbers: those that a server writes say nothing of what it left out.
+//! What became of what publishers sent, by their own numbers: those that a server writes say nothing of what it left
+//! out.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +28,8 @@ pub struct DeliveryReport {
     pub source_lost: u64,
     /// Of the stream that lacks most beyond that, 0 to 1: of the source, or in the window.
     pub worst_stream_missing: f64,
-    /// Packets published since everybody received, times subscribers; unknown with simulcast, where each gets one layer.
+    /// Packets published since everybody received, times subscribers; unknown with simulcast, where each gets one
+    /// layer.
     pub window_expected: Option<u64>,
     pub window_received: u64,
     /// As above, of all streams, with the drops in the window alone.
@@ -170,8 +172,8 @@ fn forgiven(before: Option<&TransportStats>, stats: &TransportStats) -> u64 {
     dropped.saturating_sub(recovered(stats).saturating_sub(before.map_or(0, recovered)))
 }
 
-/// Packets that its publisher has sent since the first that came. Where a track is not known, what is missing at its end
-/// cannot be told.
+/// Packets that its publisher has sent since the first that came. Where a track is not known, what is missing at its
+/// end cannot be told.
 fn expected_of(stream: &StreamStats, published: &Published, sent: &Sent) -> u64 {
     let Some(run) = stream.source.run else { return 0 };
     let ssrcs = stream.track.as_deref().and_then(|track| published.0.get(track));

@@ -1,8 +1,8 @@
 //! Attacks on a LiveKit server, one by one, and what an innocent room beside them notices.
 //!
-//! Some attackers joined with a token and then send what no client sends, over signalling, SCTP, SRTP or STUN; others are
-//! strangers without one. Each attack is a row with two oracles: the memory of the server's process, and the delays of
-//! innocents, who ping, ask their room, send and receive media, and join afresh.
+//! Some attackers joined with a token and then send what no client sends, over signalling, SCTP, SRTP or STUN; others
+//! are strangers without one. Each attack is a row with two oracles: the memory of the server's process, and the delays
+//! of innocents, who ping, ask their room, send and receive media, and join afresh.
 //!
 //! - `hostile/options.rs`: what a run is told
 //! - `hostile/attack.rs`, `attacks/*.rs`: the attacks
@@ -47,8 +47,8 @@ use crate::usage::load_average;
 
 /// An attack that does not end by itself this long after its time, joins before it included, is given up.
 const OVERTIME_MAX: Duration = Duration::from_secs(10);
-/// How much less the attacker counts for the scheduler than the innocents in the same process: a real one has a machine of
-/// its own, and what the innocents notice shall be the server's.
+/// How much less the attacker counts for the scheduler than the innocents in the same process: a real one has a machine
+/// of its own, and what the innocents notice shall be the server's.
 const ATTACKER_NICENESS: libc::c_int = 10;
 
 /// Runs the chosen attacks, and calls `tell` with each row.

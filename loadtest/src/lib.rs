@@ -1,7 +1,8 @@
 //! Simulated publishers and subscribers for any LiveKit server.
 //!
-//! [`run`] is the whole load test; [`client::Client`] is one participant, for tests with a few of them; [`hostile`] attacks
-//! a server. Signalling is asynchronous, media is on threads of its own ([`media`]), and nothing here is shared with a server's code.
+//! [`run`] is the whole load test; [`client::Client`] is one participant, for tests with a few of them; [`hostile`]
+//! attacks a server. Signalling is asynchronous, media is on threads of its own ([`media`]), and nothing here is shared
+//! with a server's code.
 
 pub mod channels;
 pub mod churn;

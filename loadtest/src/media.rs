@@ -1,7 +1,7 @@
 //! One thread that moves the media of thousands of transports: epoll, timers, no task or lock for any of them.
 //!
-//! Clients talk to it through [`MediaThread`]; it answers with [`TransportEvent`]s. The thread owns the sockets. While a
-//! transport connects, its socket wakes the thread at once. Afterwards it may be one of many that are swept at an
+//! Clients talk to it through [`MediaThread`]; it answers with [`TransportEvent`]s. The thread owns the sockets. While
+//! a transport connects, its socket wakes the thread at once. Afterwards it may be one of many that are swept at an
 //! interval ([`MediaOptions::sweep`]): waking for each of the packets that a server sends to a thousand subscribers one
 //! after the other would cost more than reading them.
 

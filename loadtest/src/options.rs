@@ -177,8 +177,8 @@ impl Options {
         (self.subscribers as f64 * self.verify.clamp(0.0, 1.0)).ceil() as usize
     }
 
-    /// Whether subscriber `number` decrypts everything. These are spread over the audience, because a server that serves
-    /// it in order of arrival shows its first members the shortest delays.
+    /// Whether subscriber `number` decrypts everything. These are spread over the audience, because a server that
+    /// serves it in order of arrival shows its first members the shortest delays.
     pub(crate) fn is_verified(&self, number: usize) -> bool {
         let before = |number: usize| number * self.verified_subscribers() / self.subscribers.max(1);
         before(number + 1) > before(number)

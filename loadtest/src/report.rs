@@ -84,8 +84,8 @@ pub struct Report {
     pub delay_ms: Option<Percentiles>,
     /// The same by kind.
     pub delay_by_kind_ms: KindReport,
-    /// Interarrival jitter (RFC 3550) of the verified subscribers' streams at the end of the measured time, that of video
-    /// by the first packet of each frame.
+    /// Interarrival jitter (RFC 3550) of the verified subscribers' streams at the end of the measured time, that of
+    /// video by the first packet of each frame.
     pub jitter_ms: KindReport,
     /// Signalling that each subscriber received, from its join to the end.
     pub signal_bytes: Option<Percentiles>,

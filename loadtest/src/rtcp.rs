@@ -1,5 +1,5 @@
-//! The RTCP that a browser sends and hears (RFC 3550, 4585, 5104; transport-wide feedback), on the bytes of `rtc-rtcp`: what
-//! a server writes is read by other hands than its own.
+//! The RTCP that a browser sends and hears (RFC 3550, 4585, 5104; transport-wide feedback), on the bytes of `rtc-rtcp`:
+//! what a server writes is read by other hands than its own.
 
 use rtc_rtcp::packet::unmarshal;
 use rtc_rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;

@@ -1,7 +1,7 @@
 //! Session descriptions: offers and answers as a browser writes them, and what is read from the server's.
 //!
-//! Ours are texts, since they have to look as a browser's do; the server's are read by `rtc-sdp`, by other hands than those
-//! that wrote them.
+//! Ours are texts, since they have to look as a browser's do; the server's are read by `rtc-sdp`, by other hands than
+//! those that wrote them.
 
 use std::fmt::Write as _;
 use std::io::Cursor;

@@ -1,8 +1,8 @@
 //! Frame sizes as an encoder produced them.
 //!
 //! `traces/` has 30 s of a synthetic scene (a talking head before a textured room, camera noise, a waving hand), drawn
-//! for this purpose and encoded by libvpx and x264 in their real-time modes as three simulcast layers, 30 frames a second,
-//! a key frame each 3 s. Replaying sizes needs no encoder and is the same in every run.
+//! for this purpose and encoded by libvpx and x264 in their real-time modes as three simulcast layers, 30 frames a
+//! second, a key frame each 3 s. Replaying sizes needs no encoder and is the same in every run.
 
 use std::sync::OnceLock;
 use std::time::Duration;

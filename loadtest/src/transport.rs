@@ -1,8 +1,8 @@
 //! One transport of a simulated client: ICE, DTLS, SRTP, data channels and the media on it, without any socket.
 //!
 //! Datagrams and time go in; datagrams and events come out. Headers of received media are read in clear; a payload is
-//! decrypted when the transport verifies everything, at the start of each frame until the first key frame has been seen,
-//! and for retransmissions, whose original sequence number is inside.
+//! decrypted when the transport verifies everything, at the start of each frame until the first key frame has been
+//! seen, and for retransmissions, whose original sequence number is inside.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

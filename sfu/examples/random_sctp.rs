@@ -1,7 +1,7 @@
 //! Random and mutated SCTP packets over real associations, and what each of them costs the server in CPU time.
 //!
-//! `cargo run --release -p onair-sfu --example random_sctp -- [PACKETS] [SEED]`, 300,000 and 1 by default. Fails where a
-//! packet takes longer than [`PACKET_MAX`]. No test, since what it says depends on the machine.
+//! `cargo run --release -p onair-sfu --example random_sctp -- [PACKETS] [SEED]`, 300,000 and 1 by default. Fails where
+//! a packet takes longer than [`PACKET_MAX`]. No test, since what it says depends on the machine.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program of its own, with a clock and an output")]
 
 #[path = "../tests/support/mod.rs"]

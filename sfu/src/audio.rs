@@ -1,8 +1,8 @@
 //! How loud a publication is: audio levels of its packets (RFC 6464) become activity for speaker detection.
 //!
-//! Rules and default values are livekit-server's. Levels are weighed over the audio that packets stand for, by their RTP
-//! timestamps, and not over the time that passes: with DTX (RFC 7587, section 3.1.3) the first packet after a gap stands
-//! for the gap too. Which participants hear of it is decided above.
+//! Rules and default values are livekit-server's. Levels are weighed over the audio that packets stand for, by their
+//! RTP timestamps, and not over the time that passes: with DTX (RFC 7587, section 3.1.3) the first packet after a gap
+//! stands for the gap too. Which participants hear of it is decided above.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ pub struct AudioConfig {
     pub active_level: u8,
     /// Share of an interval that must be speech, in percent.
     pub min_percentile: u8,
-    /// Audio that a level is made of, and how often [`AudioLevel::update`] is to be called. Zero: there are no speakers.
+    /// Audio that a level is made of, and how often [`AudioLevel::update`] is to be called. Zero: there are no
+    /// speakers.
     pub update_interval: Duration,
     /// Intervals that the exponential average is smoothed over; 0 means none.
     pub smooth_intervals: u32,
@@ -44,8 +45,8 @@ pub fn parse_audio_level(extension: &[u8]) -> Option<(bool, u8)> {
     extension.first().map(|byte| (byte & 0x80 != 0, byte & 0x7F))
 }
 
-/// Primary block of a RED payload (RFC 2198, section 3): the last one, the newest audio. `None` if the block lengths lead
-/// outside.
+/// Primary block of a RED payload (RFC 2198, section 3): the last one, the newest audio. `None` if the block lengths
+/// lead outside.
 pub fn red_primary(payload: &[u8]) -> Option<&[u8]> {
     let mut rest = payload;
     let mut redundant = 0;

@@ -17,8 +17,8 @@ pub use vp9::Vp9Descriptor;
 
 /// Whether this is the first packet of a key frame, from which a decoder that has seen nothing can start.
 ///
-/// `payload` is without padding. `dependency_descriptor` is the value of that header extension if the packet has one: it
-/// settles the question where the payload is encrypted end to end. Every packet of an audio codec is a start.
+/// `payload` is without padding. `dependency_descriptor` is the value of that header extension if the packet has one:
+/// it settles the question where the payload is encrypted end to end. Every packet of an audio codec is a start.
 pub fn is_keyframe_start(codec: Codec, payload: &[u8], dependency_descriptor: Option<&[u8]>) -> bool {
     let announced = || {
         let header = dependency_descriptor.and_then(DependencyHeader::parse);

@@ -1,9 +1,9 @@
 //! The whole language between `signaling` and a worker: [`Command`] in, [`Event`] out.
 //!
-//! Rooms decide, workers carry it out. Negotiation (SDP) happens above; what reaches a worker is its result: which sections a
-//! transport receives and sends, with their payload types, extension ids and SSRCs. Ids are minted by the caller and
-//! never used twice. A command that names an id which does not (or no longer) exist is counted and ignored, because a
-//! close may have crossed it on the way.
+//! Rooms decide, workers carry it out. Negotiation (SDP) happens above; what reaches a worker is its result: which
+//! sections a transport receives and sends, with their payload types, extension ids and SSRCs. Ids are minted by the
+//! caller and never used twice. A command that names an id which does not (or no longer) exist is counted and ignored,
+//! because a close may have crossed it on the way.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub enum Command {
         /// Who opens the data channels.
         opener: ChannelOpener,
     },
-    /// The client's certificate, and our role in the handshake: known once its offer or answer is. Media flows only after
-    /// the certificate was matched. The role stays what it was first.
+    /// The client's certificate, and our role in the handshake: known once its offer or answer is. Media flows only
+    /// after the certificate was matched. The role stays what it was first.
     SetFingerprint {
         /// The transport that it is of.
         transport: TransportId,
@@ -45,8 +45,8 @@ pub enum Command {
         /// Our role.
         role: DtlsRole,
     },
-    /// The client's ICE credentials, known with its certificate and again after each ICE restart: an address that it moves
-    /// to is checked with them.
+    /// The client's ICE credentials, known with its certificate and again after each ICE restart: an address that it
+    /// moves to is checked with them.
     SetRemoteCredentials {
         /// The transport that they are for.
         transport: TransportId,
@@ -129,8 +129,8 @@ pub enum Command {
         payload: Bytes,
     },
 
-    /// The room has done with messages that [`Event::Data`] brought, and what follows from them is ordered: so much more
-    /// may come.
+    /// The room has done with messages that [`Event::Data`] brought, and what follows from them is ordered: so much
+    /// more may come.
     DataTaken {
         /// The room.
         room: RoomId,

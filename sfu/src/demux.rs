@@ -96,8 +96,8 @@ discards! {
     HandOverFull => "hand_over_full",
     /// A message larger than data channels allow, or on an unknown channel.
     DataRefused => "data_refused",
-    /// DTLS or RTCP of a transport that has taken too much of its worker's time, and connectivity checks beyond those that
-    /// any client needs.
+    /// DTLS or RTCP of a transport that has taken too much of its worker's time, and connectivity checks beyond those
+    /// that any client needs.
     OverBudget => "over_budget",
     /// A command that named something that is gone.
     StaleCommand => "stale_command",

@@ -3,8 +3,9 @@
 //!
 //! Sans IO, and no wider than WebRTC needs (RFC 8827, section 6.5): AES-128-GCM with ECDHE, our ECDSA certificate, and
 //! always the extended master secret. The peer's certificate may be ECDSA or RSA. As a server we send no
-//! HelloVerifyRequest: its cookie proves what an authenticated connectivity check has proved already, and datagrams come
-//! only from addresses with one. As a client we answer those of others. Sessions are not resumed, nor renegotiated.
+//! HelloVerifyRequest: its cookie proves what an authenticated connectivity check has proved already, and datagrams
+//! come only from addresses with one. As a client we answer those of others. Sessions are not resumed, nor
+//! renegotiated.
 //!
 //! Every certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
 //! [`crate::transport`] to check. So is the patience with a peer that never finishes: flights are repeated for ever.

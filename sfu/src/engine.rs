@@ -62,7 +62,8 @@ pub use crate::snapshot::TransportState;
 use crate::stats::{ByKind, Stats};
 use crate::subscription::Subscription;
 
-/// After its last check a client has its address for so long: consent is renewed every 4 to 6 s (RFC 7675, section 5.1).
+/// After its last check a client has its address for so long: consent is renewed every 4 to 6 s (RFC 7675, section
+/// 5.1).
 pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);
 
 /// What an operator may set of the media path.
@@ -115,8 +116,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without transports. From `seed` follow all random numbers that are not secret: SSRCs of ours, the first
-    /// numbers of streams, transactions of checks.
+    /// An engine without transports. From `seed` follow all random numbers that are not secret: SSRCs of ours, the
+    /// first numbers of streams, transactions of checks.
     pub fn new(certificate: Certificate, config: EngineConfig, seed: u64, now: Instant) -> Self {
         Self {
             config,

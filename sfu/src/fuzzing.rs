@@ -1,7 +1,7 @@
 //! Entry functions of the fuzz targets; the ordinary tests call them too, with the committed corpora.
 //!
-//! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line in
-//! [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
+//! Each takes any bytes and must neither panic nor run long, and what is said twice must agree. A new one gets its line
+//! in [`TARGETS`], a file in `fuzz/fuzz_targets` and a corpus in `fuzz/corpus`, all of one name.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
@@ -178,8 +178,8 @@ fn nobody_connects(now: Instant, dtls: &mut Dtls) {
     }
 }
 
-/// A handshake between a client and a server of ours. Every four bytes alter one byte of a datagram of the server: which
-/// one, where, and its new value. Only keys that both have may come of it.
+/// A handshake between a client and a server of ours. Every four bytes alter one byte of a datagram of the server:
+/// which one, where, and its new value. Only keys that both have may come of it.
 fn altered_server(now: Instant, bytes: &[u8]) {
     let mut client = Dtls::new(DtlsRole::Client, &CERTIFICATE);
     let mut server = Dtls::new(DtlsRole::Server, &CERTIFICATE);

@@ -1,12 +1,13 @@
 //! ICE-lite (RFC 8445, section 2.5): answers a client's connectivity checks and follows its nominations.
 //!
-//! The client is always controlling: it tries our host candidates and names the pair to use by USE-CANDIDATE; the newest
-//! valid nomination wins. What it sends from there, checks or authentic media and data, is its consent (cf. RFC 7675).
+//! The client is always controlling: it tries our host candidates and names the pair to use by USE-CANDIDATE; the
+//! newest valid nomination wins. What it sends from there, checks or authentic media and data, is its consent (cf. RFC
+//! 7675).
 //!
 //! Whoever knows our password can nominate any address by a check with a forged sender. So once something has been sent
 //! beyond replies, a nomination of another address takes effect when that address has answered a check of ours
-//! (`ice/path_check.rs`). Until then all goes where it went. The first address need not answer: it gets a part of what came from
-//! there until the handshake has shown that the client receives what we send.
+//! (`ice/path_check.rs`). Until then all goes where it went. The first address need not answer: it gets a part of what
+//! came from there until the handshake has shown that the client receives what we send.
 
 mod path_check;
 mod stun;
@@ -242,8 +243,8 @@ impl IceAgent {
         self.last_heard
     }
 
-    /// Notes that something authentic came by the path. Full agents need not check it once it is nominated: libnice sends
-    /// nothing but indications then (RFC 8445, section 11), and media.
+    /// Notes that something authentic came by the path. Full agents need not check it once it is nominated: libnice
+    /// sends nothing but indications then (RFC 8445, section 11), and media.
     pub(crate) fn note_heard(&mut self, now: Instant) {
         if self.last_heard.is_some() {
             self.last_heard = Some(now);

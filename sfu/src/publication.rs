@@ -121,7 +121,8 @@ impl LayerState {
         self.sequence.unwrap(sequence)
     }
 
-    /// Whether a packet that is sent again may have been sent before: one or the other may overtake the newest that came.
+    /// Whether a packet that is sent again may have been sent before: one or the other may overtake the newest that
+    /// came.
     pub fn may_be_repeated(&self, sequence: u16) -> bool {
         let ahead = sequence.wrapping_sub(self.highest as u16) as i16;
         ahead <= REPEATED_AHEAD_MAX

@@ -1,9 +1,9 @@
 //! Renumbers packets so that a subscriber sees one unbroken stream.
 //!
-//! Pauses, layer switches and packets that are left out must not look like loss (RFC 3550, section 5.1), and a VP8 decoder
-//! expects picture ids to go on by one (RFC 7741, section 4.2). What is sent is cut into segments; within one, every
-//! number is the source's plus an offset, which falls by one with each packet left out. So loss at the source stays
-//! visible, late packets fit in, and a NACK finds its way back. Which packets are forwarded is decided in
+//! Pauses, layer switches and packets that are left out must not look like loss (RFC 3550, section 5.1), and a VP8
+//! decoder expects picture ids to go on by one (RFC 7741, section 4.2). What is sent is cut into segments; within one,
+//! every number is the source's plus an offset, which falls by one with each packet left out. So loss at the source
+//! stays visible, late packets fit in, and a NACK finds its way back. Which packets are forwarded is decided in
 //! [`crate::subscription`].
 
 use std::time::{Duration, Instant};
@@ -40,13 +40,13 @@ pub struct Segment {
     omitted: Option<Box<Omitted>>,
 }
 
-/// How much faster than at its own rate a subscriber is shown what it missed: seconds become tens of milliseconds, so that its
-/// playout clock does not take the past for a late present.
+/// How much faster than at its own rate a subscriber is shown what it missed: seconds become tens of milliseconds, so
+/// that its playout clock does not take the past for a late present.
 const CATCH_UP_SPEED: u32 = 32;
 
 impl Segment {
-    /// The extended number under which a packet of the source is sent; `None` if it is from before the segment, was left
-    /// out, or is so old that this is not known.
+    /// The extended number under which a packet of the source is sent; `None` if it is from before the segment, was
+    /// left out, or is so old that this is not known.
     pub fn sent_number(&self, source: u64) -> Option<u64> {
         if source < self.first {
             return None;
@@ -184,8 +184,8 @@ impl Omitted {
         count
     }
 
-    /// The packet, of those from `first` on that are known, that was sent under this number. `number_of` a packet and how
-    /// many behind it were left out grows with the packet.
+    /// The packet, of those from `first` on that are known, that was sent under this number. `number_of` a packet and
+    /// how many behind it were left out grows with the packet.
     fn find(&self, first: u64, sent: u64, number_of: impl Fn(u64, u64) -> u64) -> Option<u64> {
         let number = |source| number_of(source, self.count_behind(source));
         let (mut low, mut high) = (first.max(self.end.saturating_sub(WINDOW)), self.end);
@@ -417,8 +417,8 @@ mod tests {
             }
         }
 
-        /// Packets overtake each other, get lost, and are left out: no number is used twice, as none may be with a cipher,
-        /// and each leads back to the packet sent under it, and to no other.
+        /// Packets overtake each other, get lost, and are left out: no number is used twice, as none may be with a
+        /// cipher, and each leads back to the packet sent under it, and to no other.
         #[test]
         fn each_number_is_that_of_one_packet_whatever_the_order(
             first: u16,

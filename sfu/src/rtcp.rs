@@ -1,4 +1,5 @@
-//! RTCP: compound packets read in place, and the few packets we send (RFC 3550, 4585, 5104, draft-alvestrand-rmcat-remb).
+//! RTCP: compound packets read in place, and the few packets we send (RFC 3550, 4585, 5104,
+//! draft-alvestrand-rmcat-remb).
 //!
 //! Reading is lenient to what it does not know ([`Feedback::Other`]) and strict about bounds: once a length field leads
 //! outside the datagram, nothing after it is believed. Feedback for congestion control is in [`crate::twcc`].

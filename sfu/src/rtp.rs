@@ -174,9 +174,9 @@ impl<'a> Iterator for Extensions<'a> {
 
 /// Extends 16-bit sequence numbers so that they never wrap (RFC 3550, appendix A.1).
 ///
-/// Each is taken to be the one nearest to the newest seen, so reordering by less than half the number space is harmless.
-/// The first gets 2^32 added: earlier ones that arrive after it then do not go below zero, and the low 32 bits are the
-/// extended highest sequence number that a receiver report wants.
+/// Each is taken to be the one nearest to the newest seen, so reordering by less than half the number space is
+/// harmless. The first gets 2^32 added: earlier ones that arrive after it then do not go below zero, and the low 32
+/// bits are the extended highest sequence number that a receiver report wants.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExtendedSequence {
     newest: Option<u64>,

@@ -142,7 +142,8 @@ impl<T: Transmit> Drop for Run<'_, T> {
 /// Most padding that keeps a packet in its run: packets of one frame differ by a byte or two.
 pub const PADDING_MAX: usize = 12;
 
-/// How many of the coming packets form one run, and its segment: the longest of them. `sizes` are sealed sizes in order.
+/// How many of the coming packets form one run, and its segment: the longest of them. `sizes` are sealed sizes in
+/// order.
 ///
 /// All but the last must be within [`PADDING_MAX`] of the segment; the last may be shorter by any amount.
 pub fn plan_run(sizes: &[usize]) -> (usize, usize) {

@@ -1,8 +1,8 @@
 //! The three data channels of a LiveKit transport: SCTP (RFC 8831) with in-band opening (DCEP, RFC 8832).
 //!
 //! Clients send INIT once DTLS is up, whoever created the channels, so the association is accepted: it is made when the
-//! INIT arrives, costs nothing before that and nothing while idle. Only where we are the DTLS client and none comes do we
-//! send one: of the stacks that answer as DTLS servers, Pion sends its own, and webrtc-rs waits for that of the DTLS
+//! INIT arrives, costs nothing before that and nothing while idle. Only where we are the DTLS client and none comes do
+//! we send one: of the stacks that answer as DTLS servers, Pion sends its own, and webrtc-rs waits for that of the DTLS
 //! client. Channels are known by label; those we open take the stream ids 1, 3, 5 as the DTLS server and 0, 2, 4 as the
 //! DTLS client (RFC 8832, section 6).
 //!
@@ -21,9 +21,9 @@
 //! | CPU of both ends a MB: 1 KiB messages, 64 KiB messages | 3.3 ms, 3.1 ms | 61 ms, 48 ms | 81 ms, 78 ms |
 //! | memory of an idle association | 5,102 bytes | 5,368 bytes | 3,958 bytes |
 //!
-//! `sctp-proto` looks through all that is in flight for each packet, and would need most of the inspection as well. `dcsctp`
-//! needs none against what was tried, but writes each packet as text for a log that nobody reads: 10 ms and 5 ms without.
-//! Once that is gone it is the one to look at again.
+//! `sctp-proto` looks through all that is in flight for each packet, and would need most of the inspection as well.
+//! `dcsctp` needs none against what was tried, but writes each packet as text for a log that nobody reads: 10 ms and 5
+//! ms without. Once that is gone it is the one to look at again.
 
 mod backlog;
 mod channel;
@@ -71,8 +71,8 @@ const RELIABLE_BUFFER_MIN: usize = 1024 * 1024;
 const RELIABLE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 /// Reliable bytes that wait for a client below the threshold: two messages of the longest kind.
 const SLOW_BUFFER_MAX: usize = 128 * 1024;
-/// How much may still come for a client when those who send to it are told to wait, in bytes: twice what a room may have
-/// of them.
+/// How much may still come for a client when those who send to it are told to wait, in bytes: twice what a room may
+/// have of them.
 const BEHIND_MARGIN: usize = 2 * 1024 * 1024;
 /// Above this many unacknowledged bytes a lossy message is dropped, unless the client is known to take them within
 /// [`LOSSY_LATENCY_MAX`]: late is as good as lost. LiveKit's figure.
@@ -128,9 +128,9 @@ pub(crate) struct Sctp {
     /// When we send INIT if the client has not.
     initiate_at: Option<Instant>,
     association: Option<Box<Established>>,
-    /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp` makes
-    /// a new one of every repeated INIT, and the client goes on with the first INIT-ACK that reaches it: whichever is
-    /// established is kept.
+    /// Associations that answered an INIT and wait for COOKIE-ECHO, or sent one and wait for the answer. `rtc-sctp`
+    /// makes a new one of every repeated INIT, and the client goes on with the first INIT-ACK that reaches it:
+    /// whichever is established is kept.
     candidates: Option<Box<Candidates>>,
     sending: [Sending; 3],
     /// Streams on which the client sends, by its OPEN or ours.

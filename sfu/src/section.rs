@@ -61,7 +61,8 @@ pub struct Layer {
     pub rtx_ssrc: Option<Ssrc>,
 }
 
-/// A layer of a publication, and how much of it: one of its encodings, with so many temporal layers (RFC 9626, section 3).
+/// A layer of a publication, and how much of it: one of its encodings, with so many temporal layers (RFC 9626, section
+/// 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerId {
     /// Index into [`ReceiveSection::layers`].

@@ -589,8 +589,8 @@ mod tests {
         }
     }
 
-    /// Under an index that was used before, the cipher would use a nonce twice (RFC 7714, section 9.1), and the receiver
-    /// would take the packet for a replayed one.
+    /// Under an index that was used before, the cipher would use a nonce twice (RFC 7714, section 9.1), and the
+    /// receiver would take the packet for a replayed one.
     #[test]
     fn each_rtcp_packet_has_an_index_of_its_own() {
         for (ours, _) in PROFILES {

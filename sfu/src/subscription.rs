@@ -131,7 +131,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// `first` and `rtx_first` are random: the first numbers of its packets and of retransmissions (RFC 3550, section 5.1).
+    /// `first` and `rtx_first` are random: the first numbers of its packets and of retransmissions (RFC 3550, section
+    /// 5.1).
     pub fn new(
         now: Instant,
         id: SubscriptionId,
@@ -280,8 +281,8 @@ impl Subscription {
         self.playout = Playout::Live { layer: self.wanted, after_arrival: 0 };
     }
 
-    /// Whether it may start with a key frame of the past in the layer that it aims at: only when it has shown nothing yet,
-    /// or time would run backwards.
+    /// Whether it may start with a key frame of the past in the layer that it aims at: only when it has shown nothing
+    /// yet, or time would run backwards.
     pub fn may_start_late(&self) -> bool {
         self.kind == MediaKind::Video && self.playout == Playout::Waiting && self.rewriter.current().is_none()
     }
@@ -311,8 +312,8 @@ impl Subscription {
         self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate())
     }
 
-    /// Gives one packet of the current layer its number: `None` if this subscriber does not get it. One that it gets must
-    /// be sent: the next one has the next number.
+    /// Gives one packet of the current layer its number: `None` if this subscriber does not get it. One that it gets
+    /// must be sent: the next one has the next number.
     pub fn forward(&mut self, now: Instant, packet: &StoredPacket<'_>) -> Option<Outgoing> {
         match self.playout {
             Playout::Live { after_arrival, .. } if packet.info.arrival < after_arrival => return None,

@@ -194,7 +194,8 @@ impl Transport {
         self.ice.assume(path);
     }
 
-    /// Takes in a DTLS datagram from an address whose checks were valid. Afterwards there may be something to transmit and to tell.
+    /// Takes in a DTLS datagram from an address whose checks were valid. Afterwards there may be something to transmit
+    /// and to tell.
     ///
     /// # Errors
     ///
@@ -319,8 +320,8 @@ impl Transport {
         self.sctp.backlog_bytes()
     }
 
-    /// Whether those who send to this client should wait: it takes reliable messages at the threshold's pace or faster, if
-    /// there is a threshold, and nearly as much as may wait for it does. `spare` as in [`Self::send_data_within`].
+    /// Whether those who send to this client should wait: it takes reliable messages at the threshold's pace or faster,
+    /// if there is a threshold, and nearly as much as may wait for it does. `spare` as in [`Self::send_data_within`].
     pub fn is_behind(&mut self, now: Instant, spare: usize) -> bool {
         self.sctp.is_behind(now, spare)
     }
@@ -361,8 +362,8 @@ impl Transport {
         false
     }
 
-    /// Datagrams of the handshake that were not sent since the last call, as too much had gone to an address already that
-    /// has not shown that it receives.
+    /// Datagrams of the handshake that were not sent since the last call, as too much had gone to an address already
+    /// that has not shown that it receives.
     pub fn take_withheld(&mut self) -> u64 {
         std::mem::take(&mut self.withheld)
     }

@@ -19,7 +19,8 @@ use support::{Client, LIBWEBRTC_PROFILES, World, udp};
 const SECOND: Duration = Duration::from_secs(1);
 /// Two flights of each side, each of them 10 ms on its way.
 const TWO_ROUND_TRIPS: Duration = Duration::from_millis(40);
-/// Two flights of ours as a client with their answers, a third before them for the cookie, and the check that starts it.
+/// Two flights of ours as a client with their answers, a third before them for the cookie, and the check that starts
+/// it.
 const THREE_ROUND_TRIPS: Duration = Duration::from_millis(61);
 
 fn world(seed: u64, client: Client) -> World {

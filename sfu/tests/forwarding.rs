@@ -323,7 +323,8 @@ fn the_audio_level_goes_along() {
     }
 }
 
-/// Only VP8's numbers are rewritten, when a stream goes on after a pause: what looks like them elsewhere is something else.
+/// Only VP8's numbers are rewritten, when a stream goes on after a pause: what looks like them elsewhere is something
+/// else.
 #[test]
 fn the_payload_of_other_codecs_is_left_alone() {
     let codecs = vec![PayloadCodec { payload_type: 98, codec: Codec::Vp9 { profile: 0 }, rtx: None }];

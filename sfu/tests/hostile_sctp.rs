@@ -1,5 +1,5 @@
-//! What a client with a correct handshake may send inside of its association: no panic, no growth, no stall, and the next
-//! client's association is as good as ever.
+//! What a client with a correct handshake may send inside of its association: no panic, no growth, no stall, and the
+//! next client's association is as good as ever.
 #![expect(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
 mod support;

@@ -1,4 +1,5 @@
-//! Publications and subscriptions without a transport: as a relay between two engines, a recorder and an ingest use them.
+//! Publications and subscriptions without a transport: as a relay between two engines, a recorder and an ingest use
+//! them.
 
 mod media;
 

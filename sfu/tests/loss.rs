@@ -438,7 +438,8 @@ fn a_publisher_is_asked_for_nothing_that_it_does_not_offer() {
     assert_eq!(plis(&world.received(1).1), [], "nobody sees a muted camera");
 }
 
-/// Jitter as receiver reports tell it (RFC 3550, appendix A.8), of packets of 20 ms that come 5 ms late or early in turn.
+/// Jitter as receiver reports tell it (RFC 3550, appendix A.8), of packets of 20 ms that come 5 ms late or early in
+/// turn.
 #[test]
 fn jitter_is_told_to_publishers_in_ticks_of_their_clock_and_to_rooms_in_microseconds() {
     for (section, payload_type, ticks) in [(video_section(100), VIDEO, 90), (audio_section(100), AUDIO, 48)] {

@@ -104,8 +104,8 @@ fn a_client_that_moves_goes_on_when_its_new_address_has_answered() {
     assert_eq!(world.engine.stats.paths_moved, 1);
 }
 
-/// A new interface during an ICE restart: libwebrtc checks from it with the server's old ufrag until the answer is there,
-/// and from its old sockets with its own old one. It refuses a check with the other of either.
+/// A new interface during an ICE restart: libwebrtc checks from it with the server's old ufrag until the answer is
+/// there, and from its old sockets with its own old one. It refuses a check with the other of either.
 #[test]
 fn a_client_that_moves_during_an_ice_restart_is_checked_with_the_ufrags_that_it_checks_with() {
     let new = |ufrag: &str| IceCredentials { ufrag: ufrag.to_owned(), password: ufrag.repeat(4) };

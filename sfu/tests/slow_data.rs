@@ -156,8 +156,8 @@ fn subscriber(server: &mut Server, transport: u64) -> Peer {
     peer
 }
 
-/// Sends to both, after each batch a reliable message to the fast one alone, which has it before the next batch is sent.
-/// The slow one takes a datagram a batch.
+/// Sends to both, after each batch a reliable message to the fast one alone, which has it before the next batch is
+/// sent. The slow one takes a datagram a batch.
 fn send_to_both(server: &Server, fast: &mut Peer, slow: &mut Peer, channel: DataChannel, batch: u32, count: u32) {
     for number in 0..count {
         let transports = vec![TransportId(1), TransportId(2)];

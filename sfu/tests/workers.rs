@@ -223,7 +223,8 @@ fn nobody_takes_the_address_of_a_client_of_another_worker_by_a_check_of_their_ow
     assert!(server.counted("discards_total", "path_taken", 1) > 0, "no socket came to the wrong worker");
 }
 
-/// A valid check shows who sent it, not from where: it has no word about an address until a handshake went through there.
+/// A valid check shows who sent it, not from where: it has no word about an address until a handshake went through
+/// there.
 #[test]
 fn nobody_keeps_a_stranger_from_connecting_by_a_check_from_its_address() {
     for worker in [0, 1] {

@@ -1,5 +1,5 @@
-//! What a stranger sends before it is let in: a token, and a wish to join. Shared by the fuzz target `admission` and the
-//! test that replays its corpus.
+//! What a stranger sends before it is let in: a token, and a wish to join. Shared by the fuzz target `admission` and
+//! the test that replays its corpus.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

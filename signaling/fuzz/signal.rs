@@ -1,5 +1,5 @@
-//! What a participant sends over its socket, up to where a room takes it. Shared by the fuzz target `signal` and the test
-//! that replays its corpus.
+//! What a participant sends over its socket, up to where a room takes it. Shared by the fuzz target `signal` and the
+//! test that replays its corpus.
 
 use livekit_protocol as proto;
 use prost::Message as _;

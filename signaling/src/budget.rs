@@ -1,24 +1,24 @@
 //! How much one connection may ask of its room: a token bucket over what its messages cost.
 //!
-//! A connection whose budget is used up is not read until it has some again, so that TCP slows the client down. One that
-//! goes on like this without a pause is closed.
+//! A connection whose budget is used up is not read until it has some again, so that TCP slows the client down. One
+//! that goes on like this without a pause is closed.
 //!
-//! A message is paid for when it is read, and with it the fan-out of one change. What it made the room send to others beyond
-//! that ([`Fanout`]) is charged afterwards, since only the room knows.
+//! A message is paid for when it is read, and with it the fan-out of one change. What it made the room send to others
+//! beyond that ([`Fanout`]) is charged afterwards, since only the room knows.
 
 use std::time::{Duration, Instant};
 
 use livekit_protocol::signal_request::Message as Request;
 
-/// What a connection may ask for at once, in bytes. A client that joins a room of 1,000 tracks subscribes to each and sets
-/// each up: some 2,000 messages; one that resumes there sends all its lists.
+/// What a connection may ask for at once, in bytes. A client that joins a room of 1,000 tracks subscribes to each and
+/// sets each up: some 2,000 messages; one that resumes there sends all its lists.
 pub const BURST: i64 = 32 << 20;
 /// What it may ask for from then on, in bytes per second: ten offers of a hundred sections.
 pub const RATE: i64 = 4 << 20;
 /// What a message costs beside its bytes, since rooms send what one does to all their members.
 pub const MESSAGE_COST: usize = 8 << 10;
-/// What each message costs that goes to others because of one's own. They may be thousands: 240 changes at once, which is
-/// more than 64 tracks take to come up, and 30 a second from then on.
+/// What each message costs that goes to others because of one's own. They may be thousands: 240 changes at once, which
+/// is more than 64 tracks take to come up, and 30 a second from then on.
 pub const FANOUT_MESSAGE_COST: usize = 128 << 10;
 /// What each byte of such a message costs: 60 KiB of metadata are 4 changes a second.
 pub const FANOUT_BYTE_COST: usize = 16;

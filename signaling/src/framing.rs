@@ -100,8 +100,8 @@ impl Framing {
         Frame::Ping(Bytes::new())
     }
 
-    /// A WebSocket ping that asks for a receipt. It is answered once everything before it has been read (RFC 6455, section
-    /// 5.5.3), and its payload comes back with the answer.
+    /// A WebSocket ping that asks for a receipt. It is answered once everything before it has been read (RFC 6455,
+    /// section 5.5.3), and its payload comes back with the answer.
     pub fn ask_receipt(&mut self, offer: DescriptionId) -> Frame {
         self.receipt = Some(offer);
         Frame::Ping(Bytes::copy_from_slice(&offer.0.to_be_bytes()))

@@ -25,8 +25,8 @@ pub use error::{JoinError, NAME_BYTES_MAX};
 /// Whatever it is packed in, a join request may unpack into so many bytes. More have to be earned by bytes sent.
 const UNPACKED_BYTES_FREE: usize = 64 << 10;
 
-/// Most bytes that one packed byte may become above [`UNPACKED_BYTES_FREE`]. Offers of a hundred sections are packed 60 to
-/// 1; what is made for it, 1,000 to 1 (deflate's limit), which costs its sender nothing and us 2 ms.
+/// Most bytes that one packed byte may become above [`UNPACKED_BYTES_FREE`]. Offers of a hundred sections are packed 60
+/// to 1; what is made for it, 1,000 to 1 (deflate's limit), which costs its sender nothing and us 2 ms.
 const UNPACKED_BYTES_PER_PACKED: usize = 200;
 
 /// Most tracks that a join request announces. A participant publishes up to 64.

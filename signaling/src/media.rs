@@ -18,8 +18,8 @@ const EVENTS_MAX: usize = 4_096;
 /// Data messages that wait for the rooms: no worker hands over more than its part.
 const WORKER_DATA_MAX: usize = WORKERS_MAX * WORKER_DATA_MESSAGES_MAX;
 
-/// A channel for the workers' events. Give the closure to [`sfu::io::Workers::start`] (it is called on worker threads and
-/// never waits) and the receiver to [`crate::rooms::Rooms::start`].
+/// A channel for the workers' events. Give the closure to [`sfu::io::Workers::start`] (it is called on worker threads
+/// and never waits) and the receiver to [`crate::rooms::Rooms::start`].
 pub fn worker_events() -> (impl Fn(RoomId, Event) + Clone + Send + 'static, mpsc::Receiver<(RoomId, Event)>) {
     let (sender, receiver) = mpsc::channel(WORKER_EVENTS_MAX + WORKER_DATA_MAX);
     let on_event = move |room, event| {
@@ -108,7 +108,8 @@ async fn hand_over(rooms: &HashMap<RoomId, mpsc::Sender<Event>>, room: RoomId, e
     let _ = sender.send(event).await;
 }
 
-/// The worker for the next room: of those that run the one with the fewest transports, and one that stalls only if all do.
+/// The worker for the next room: of those that run the one with the fewest transports, and one that stalls only if all
+/// do.
 pub(crate) fn least_loaded(workers: &[WorkerHandle], now: Instant) -> Option<&WorkerHandle> {
     let running = workers.iter().filter(|worker| worker.is_running());
     running.min_by_key(|worker| (worker.stalled_for(now).is_some(), worker.load()))

@@ -126,10 +126,10 @@ impl Negotiation {
         }
     }
 
-    /// Shows a track: in a free section of the last offer (v1; the lowest of its kind), or in a reused or new one of our
-    /// next offer (v0). A released section is free once a description has said so: the client's answer (v0), or ours (v1).
-    /// For v1 the section may be sent in once the answer is out; for v0 wait for [`AnswerDiff::accepted`]. A track that is
-    /// shown keeps its section.
+    /// Shows a track: in a free section of the last offer (v1; the lowest of its kind), or in a reused or new one of
+    /// our next offer (v0). A released section is free once a description has said so: the client's answer (v0), or
+    /// ours (v1). For v1 the section may be sent in once the answer is out; for v0 wait for [`AnswerDiff::accepted`]. A
+    /// track that is shown keeps its section.
     ///
     /// # Errors
     /// [`BindError::NoFreeSection`]: the client has to offer more (v1), or the description is as large as it may be and
@@ -216,8 +216,8 @@ impl Negotiation {
     /// Takes the client's answer to our last offer. On an error nothing has changed.
     ///
     /// # Errors
-    /// As for [`Negotiation::read_offer`], but that the client may be DTLS server; also when no offer is outstanding, the
-    /// sections are not those of the offer, or the DTLS role is not that of the answer before.
+    /// As for [`Negotiation::read_offer`], but that the client may be DTLS server; also when no offer is outstanding,
+    /// the sections are not those of the offer, or the DTLS role is not that of the answer before.
     pub fn read_answer(&mut self, sdp: &str) -> Result<AnswerDiff, SdpError> {
         match &mut self.sections {
             Sections::OfferedByUs(sections) => {

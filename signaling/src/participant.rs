@@ -1,7 +1,7 @@
 //! A participant of a room: everything its session needs to go on elsewhere, as plain data.
 //!
-//! [`SessionState`] can be written down and read back (ARCHITECTURE.md, invariant 13). What is bound to this process, the
-//! connection and moments in time, stands beside it in [`Transient`].
+//! [`SessionState`] can be written down and read back (ARCHITECTURE.md, invariant 13). What is bound to this process,
+//! the connection and moments in time, stands beside it in [`Transient`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -28,8 +28,8 @@ pub const PENDING_TRACKS_MAX: usize = 20;
 pub const QUEUED_TRACKS_MAX: usize = 3;
 /// Tracks published by one participant.
 pub const PUBLICATIONS_MAX: usize = 64;
-/// Tracks published in one room, which every newcomer is sent the descriptions of, some 500 bytes each. A room of a thousand
-/// cameras and microphones has as many.
+/// Tracks published in one room, which every newcomer is sent the descriptions of, some 500 bytes each. A room of a
+/// thousand cameras and microphones has as many.
 pub const ROOM_TRACKS_MAX: usize = 2_000;
 /// Bytes that describe a track to others. A name of 256 bytes, four codecs of three layers each: a thousand.
 pub const TRACK_BYTES_MAX: usize = 4 << 10;
@@ -127,8 +127,8 @@ pub struct Transport {
     pub connected: bool,
     /// Closed by the worker, or by the client.
     pub ended: bool,
-    /// Ids of the last descriptions in either direction. What they say is in `negotiation`; their texts, 10 KB and more of a
-    /// browser, are not kept.
+    /// Ids of the last descriptions in either direction. What they say is in `negotiation`; their texts, 10 KB and more
+    /// of a browser, are not kept.
     pub last_offer: Option<DescriptionId>,
     pub last_answer: Option<DescriptionId>,
     /// v0 subscriber: our offer waits for its answer.

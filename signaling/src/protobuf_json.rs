@@ -7,9 +7,9 @@
 //! which is in `api`.
 //!
 //! `livekit.binpb` describes the messages. It is made of the `.proto` files in the crate `livekit-protocol`, in their
-//! directory, by `protoc --include_imports --descriptor_set_out=livekit.binpb livekit_room.proto
-//! livekit_rtc.proto livekit_agent_dispatch.proto`; a test compares messages of its own with the crate's code, so that it
-//! is made anew when that crate's version changes.
+//! directory, by `protoc --include_imports --descriptor_set_out=livekit.binpb livekit_room.proto livekit_rtc.proto
+//! livekit_agent_dispatch.proto`; a test compares messages of its own with the crate's code, so that it is made anew
+//! when that crate's version changes.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;

@@ -1,8 +1,9 @@
-//! What clients of particular SDKs, versions, browsers, devices and protocol versions need done otherwise: every rule and
-//! whom it concerns, as data.
+//! What clients of particular SDKs, versions, browsers, devices and protocol versions need done otherwise: every rule
+//! and whom it concerns, as data.
 //!
-//! The rules are those of livekit-server 1.13.5, which clients have come to rely on (docs/livekit.md 3.6, 3.11). The places
-//! that act ask [`Quirks::has`]. These of its rules need no quirk, as what they ask for is done for every client:
+//! The rules are those of livekit-server 1.13.5, which clients have come to rely on (docs/livekit.md 3.6, 3.11). The
+//! places that act ask [`Quirks::has`]. These of its rules need no quirk, as what they ask for is done for every
+//! client:
 //! - a JoinResponse has the room's sid, which clients before protocol 12 need in it;
 //! - a Leave names no regions, and says in `can_reconnect` what `action` says, so that clients before protocol 13
 //!   understand it (see [`crate::wire::leave`]);
@@ -19,7 +20,8 @@ use serde::{Deserialize, Serialize};
 /// One thing that is done otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quirk {
-    /// It cannot decode signal messages that are newer than itself: neither TrackSubscribed nor RequestResponse is sent.
+    /// It cannot decode signal messages that are newer than itself: neither TrackSubscribed nor RequestResponse is
+    /// sent.
     NoNewerMessages,
     /// Nor is RequestResponse where a request succeeded.
     NoOkResponse,
@@ -59,8 +61,8 @@ pub enum Quirk {
     NoCodecChange,
     /// The codec of a video that it publishes is known with the first packet, and so is the track shown.
     VideoShownByPacket,
-    /// What overtakes the answer that names it is lost to it, and with it the track (v1): media waits until the answer was
-    /// read.
+    /// What overtakes the answer that names it is lost to it, and with it the track (v1): media waits until the answer
+    /// was read.
     NoEarlyMedia,
 }
 
@@ -128,8 +130,9 @@ const RULES: &[(Quirk, Clients)] = &[
     // Pion gives a track the codec of its first packet.
     (Quirk::NoCodecChange, Clients { sdks: &[Sdk::Go, Sdk::Unknown], ..ANY }),
     (Quirk::VideoShownByPacket, Clients { sdks: &[Sdk::Go], ..ANY }),
-    // Pion looks into a stream that it does not know for the rids of simulcast, and takes it from the track that it later
-    // is. RFC 3264, section 5.1, would have it ready from its offer on; LiveKit's server loses the track there too.
+    // Pion looks into a stream that it does not know for the rids of simulcast, and takes it from the track that it
+    // later is. RFC 3264, section 5.1, would have it ready from its offer on; LiveKit's server loses the track there
+    // too.
     (Quirk::NoEarlyMedia, Clients { sdks: &[Sdk::Go], ..ANY }),
 ];
 

@@ -35,8 +35,8 @@ const LISTENER_EVENTS_MAX: usize = 4_096;
 const DIRECTORY_MAX: usize = 1_024;
 /// Attempts to reach a room, which may close in between and is made anew then.
 const JOIN_ATTEMPTS: usize = 5;
-/// Burst of joins and resumes of one token's identity in a room. Clients that lost their connection try ten times in half a
-/// minute.
+/// Burst of joins and resumes of one token's identity in a room. Clients that lost their connection try ten times in
+/// half a minute.
 pub const JOINS_BURST: u32 = 60;
 /// Time after which one more is granted.
 pub const JOINS_REFILL: Duration = Duration::from_secs(1);
@@ -312,8 +312,8 @@ impl Rooms {
         self.counters.stats()
     }
 
-    /// Refuses new joins, has everybody come back later (Leave `SERVER_SHUTDOWN` with action `RECONNECT`), and returns when
-    /// all are gone or `deadline` passed.
+    /// Refuses new joins, has everybody come back later (Leave `SERVER_SHUTDOWN` with action `RECONNECT`), and returns
+    /// when all are gone or `deadline` passed.
     pub async fn drain(&self, deadline: Duration) {
         self.draining.store(true, Ordering::Relaxed);
         let gone = async {

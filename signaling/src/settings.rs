@@ -37,7 +37,8 @@ pub struct RoomsConfig {
     pub auto_create: bool,
     /// 0 means unlimited.
     pub max_participants: u32,
-    /// Participants beyond which newcomers are one of an audience ([`crate::presence::Presence::Audience`]); 0 means never.
+    /// Participants beyond which newcomers are one of an audience ([`crate::presence::Presence::Audience`]); 0 means
+    /// never.
     pub audience_threshold: u32,
     /// How long a room waits for its first participant.
     pub empty_timeout: Duration,

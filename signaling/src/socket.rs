@@ -25,8 +25,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// Exchanges messages until either side ends, and says which. Sends WebSocket pings every 10 s; answering the client's
-    /// is left to the library.
+    /// Exchanges messages until either side ends, and says which. Sends WebSocket pings every 10 s; answering the
+    /// client's is left to the library.
     pub async fn run<S, E>(mut self, socket: S) -> SessionEnd
     where
         S: Stream<Item = Result<Frame, E>> + Sink<Frame>,

@@ -4,9 +4,9 @@
 //! makes tokens: the refreshed ones that a session hands to its client, and ready ones for people who try the server.
 //! A secret leaves this module inside a signature, or for another signer of the same process ([`Secret::bytes`]).
 //!
-//! Signatures and claims are `jsonwebtoken`'s work. Two fields of the header are read here first, because the library takes
-//! a header whose algorithm it does not know for malformed, and one whose `crit` is null for one without, which is not
-//! what callers are told. Times are judged by the clock of the caller, which the library does not take.
+//! Signatures and claims are `jsonwebtoken`'s work. Two fields of the header are read here first, because the library
+//! takes a header whose algorithm it does not know for malformed, and one whose `crit` is null for one without, which
+//! is not what callers are told. Times are judged by the clock of the caller, which the library does not take.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -186,7 +186,8 @@ impl VideoGrant {
                 || (source != proto::TrackSource::Unknown && self.can_publish_sources.contains(&source)))
     }
 
-    /// Whether a track of this kind may be of this source. Only where sources are listed: a video is no microphone then.
+    /// Whether a track of this kind may be of this source. Only where sources are listed: a video is no microphone
+    /// then.
     pub fn is_fitting(&self, source: proto::TrackSource, kind: proto::TrackType) -> bool {
         use proto::{TrackSource, TrackType};
         self.can_publish_sources.is_empty()
@@ -318,8 +319,8 @@ impl Keys {
     ///
     /// # Errors
     /// In this order: [`TokenError::Malformed`], [`TokenError::UnknownKey`], [`TokenError::Algorithm`],
-    /// [`TokenError::Extension`], [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`], [`TokenError::NotYetValid`],
-    /// [`TokenError::RoomConfig`].
+    /// [`TokenError::Extension`], [`TokenError::Signature`], [`TokenError::NoExpiry`], [`TokenError::Expired`],
+    /// [`TokenError::NotYetValid`], [`TokenError::RoomConfig`].
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenError> {
         let header: RawHeader = read_part(token, 0)?;
         let issuer: RawIssuer = read_part(token, 1)?;
@@ -476,8 +477,8 @@ pub struct JoinToken {
 }
 
 impl Signer {
-    /// A token for resuming and joining again: what `grants` say now, valid for [`REFRESHED_LIFE_MIN`] or as long as the
-    /// first token would have been.
+    /// A token for resuming and joining again: what `grants` say now, valid for [`REFRESHED_LIFE_MIN`] or as long as
+    /// the first token would have been.
     pub fn refresh(&self, grants: &Grants, now: SystemTime) -> String {
         let expires_at = grants.expires_at.max(now + REFRESHED_LIFE_MIN);
         self.sign(&SignedClaims {

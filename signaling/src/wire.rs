@@ -141,8 +141,8 @@ pub fn leave(reason: proto::DisconnectReason, action: proto::leave_request::Acti
     Response::Leave(proto::LeaveRequest { can_reconnect, reason: reason as i32, action: action as i32, regions: None })
 }
 
-/// Longest request that is sent back with its answer, in bytes. Clients know their requests by their numbers; longer ones of
-/// a client that reads nothing would fill its outbox.
+/// Longest request that is sent back with its answer, in bytes. Clients know their requests by their numbers; longer
+/// ones of a client that reads nothing would fill its outbox.
 pub const ECHO_BYTES_MAX: usize = 8 << 10;
 
 pub fn request_response(

@@ -1,9 +1,9 @@
 //! What a message would cost, measured on the wire before anything of it is decoded.
 //!
 //! An empty message that is repeated takes two bytes of a protobuf and some hundred of memory, and rooms work for every
-//! track that a request names. So each message is walked through first, by its descriptor and without an allocation, and
-//! refused if it has more elements than its kind may have, or would take more memory. Fields that the descriptors do not
-//! name cost nothing: the decoder passes over them. JSON is looked through in the same way before it is parsed.
+//! track that a request names. So each message is walked through first, by its descriptor and without an allocation,
+//! and refused if it has more elements than its kind may have, or would take more memory. Fields that the descriptors
+//! do not name cost nothing: the decoder passes over them. JSON is looked through in the same way before it is parsed.
 
 pub(crate) mod json;
 pub(crate) mod refused;
@@ -305,8 +305,8 @@ impl Shape {
     }
 }
 
-/// Bytes of the struct that `prost` makes of a message: the messages in it stand within, the largest of each oneof as well.
-/// `within`: the messages around it; one that holds itself is boxed.
+/// Bytes of the struct that `prost` makes of a message: the messages in it stand within, the largest of each oneof as
+/// well. `within`: the messages around it; one that holds itself is boxed.
 fn size_of_message(message: &MessageDescriptor, within: &mut Vec<MessageDescriptor>) -> usize {
     if within.contains(message) {
         return WORD;

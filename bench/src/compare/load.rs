@@ -115,8 +115,8 @@ impl Metrics {
 impl Load {
     /// Loads the contender's server, the process `pid`, from `core`.
     ///
-    /// A command of the contender's own stands for the load tester. In it `{url}`, `{pid}`, `{subscribers}`, `{seconds}`
-    /// and `{json}` are replaced; it writes its report, with the load tester's keys, to the last one.
+    /// A command of the contender's own stands for the load tester. In it `{url}`, `{pid}`, `{subscribers}`,
+    /// `{seconds}` and `{json}` are replaced; it writes its report, with the load tester's keys, to the last one.
     pub(super) fn run(&self, contender: &Contender, pid: u32, core: usize) -> anyhow::Result<Metrics> {
         let json = std::env::temp_dir().join(format!("bench-load-{}-{pid}.json", std::process::id()));
         let mut process = match &contender.load {

@@ -1,9 +1,9 @@
 //! The public keys of an identity service (RFC 7517), fetched and kept (stream API, section 2.2).
 //!
 //! Keys are fetched anew after ten minutes, in the background, and when a token names an unknown one, at most once a
-//! minute. While the service is away, or answers with something that is no key set, the keys of the last fetch go on; an
-//! empty set takes all of them back. Before the first fetch that succeeded nothing is
-//! known of any token that such a key may have signed ([`NeverFetched`]).
+//! minute. While the service is away, or answers with something that is no key set, the keys of the last fetch go on;
+//! an empty set takes all of them back. Before the first fetch that succeeded nothing is known of any token that such a
+//! key may have signed ([`NeverFetched`]).
 
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long calls wait for a fetch, from its beginning on, while there were never any keys: enough for a service that is
-/// well, and all that one which hangs costs a call.
+/// How long calls wait for a fetch, from its beginning on, while there were never any keys: enough for a service that
+/// is well, and all that one which hangs costs a call.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// Pause between two warnings that there are no keys.

@@ -1,9 +1,9 @@
 //! Socket.IO: the only file that names the library (stream API, 8.1 and 8.2).
 //!
 //! House rules, each for a property of the library: a namespace is opened by us when its stream starts, never by what a
-//! client asks for. Handlers are plain functions, run in order by the reader of their connection, that only put an event
-//! into the queue of its room. Deleting a namespace tells nobody, so its clients are disconnected before. A client joins
-//! the group that is broadcast to when it has got the state, so that nothing comes before that.
+//! client asks for. Handlers are plain functions, run in order by the reader of their connection, that only put an
+//! event into the queue of its room. Deleting a namespace tells nobody, so its clients are disconnected before. A
+//! client joins the group that is broadcast to when it has got the state, so that nothing comes before that.
 
 use std::borrow::Cow;
 use std::convert::Infallible;

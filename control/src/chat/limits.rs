@@ -23,10 +23,11 @@ pub struct Limits {
     pub unread: UnreadLimits,
     /// Of a packet from a client, in bytes; a longer one is refused.
     pub packet_bytes: usize,
-    /// Of what is read at all, in bytes, announced as `maxPayload`: a connection that sends more at once is closed. Far more
-    /// than a packet, so that who writes too much is told so. Beyond, nobody can be told: the library of a WebSocket stops
-    /// reading at the head of the frame, and that of Engine.IO passes nothing on any more before it says that the
-    /// connection is closed. Nor can it be had by a larger bound, as so much of each connection may be in memory.
+    /// Of what is read at all, in bytes, announced as `maxPayload`: a connection that sends more at once is closed. Far
+    /// more than a packet, so that who writes too much is told so. Beyond, nobody can be told: the library of a
+    /// WebSocket stops reading at the head of the frame, and that of Engine.IO passes nothing on any more before it
+    /// says that the connection is closed. Nor can it be had by a larger bound, as so much of each connection may be in
+    /// memory.
     pub frame_bytes: usize,
     pub message: Rate,
     pub reaction: Rate,

@@ -1,8 +1,8 @@
 //! What waits for the clients of the chat, weighed in bytes.
 //!
-//! The library bounds the packets that wait for a connection, not their bytes, and the answer to a client that joins has
-//! the history in it: thousands of times what was asked with. So it is given to a connection only while there is room for
-//! it: with the connection, its address, and all. Whoever finds none gets it when something was taken.
+//! The library bounds the packets that wait for a connection, not their bytes, and the answer to a client that joins
+//! has the history in it: thousands of times what was asked with. So it is given to a connection only while there is
+//! room for it: with the connection, its address, and all. Whoever finds none gets it when something was taken.
 //!
 //! What is in the socket counts as taken, of which the kernel holds little. What everybody in a room is told is not
 //! weighed: its bytes are shared.

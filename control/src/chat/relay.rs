@@ -1,7 +1,7 @@
 //! What nodes on one store tell each other of a chat: through the store, looked at several times a second.
 //!
-//! As long as there is no other node ([`Cluster`]), nothing is written or read. What each node writes is read by the times
-//! that it wrote: clocks of two machines are not compared.
+//! As long as there is no other node ([`Cluster`]), nothing is written or read. What each node writes is read by the
+//! times that it wrote: clocks of two machines are not compared.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

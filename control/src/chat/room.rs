@@ -253,8 +253,8 @@ impl Room {
         drafts.into_iter().map(number).collect()
     }
 
-    /// What the next number from the store must be above: whatever was seen here, also of nodes that numbered without the
-    /// store, or it would come too late to be shown.
+    /// What the next number from the store must be above: whatever was seen here, also of nodes that numbered without
+    /// the store, or it would come too late to be shown.
     pub fn last_number(&self) -> i64 {
         self.numbers.used().max(self.sequence.highest())
     }

@@ -363,7 +363,8 @@ impl RoomTask {
         let now = Now::new();
         let mut pending = Vec::new();
         let mut out = Vec::new();
-        // Places in the queue are free again when the answers are given, so that a client cannot run ahead of the store.
+        // Places in the queue are free again when the answers are given, so that a client cannot run ahead of the
+        // store.
         let mut slots = Vec::with_capacity(inputs.len());
         for input in inputs {
             let (client, what, reply, slot) = input.into_parts();

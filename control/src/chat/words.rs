@@ -27,8 +27,8 @@ const LINK_ENDINGS: [&str; 45] = [
     "cz", "gq", "hu", "jp", "kr", "kz", "nl", "pw", "tk", "ua", "ws",
 ];
 
-/// Top-level domains that are more often something else: endings of files, and words that begin sentences, whose domains
-/// are their owners' alone. They make a link only before a path or a port.
+/// Top-level domains that are more often something else: endings of files, and words that begin sentences, whose
+/// domains are their owners' alone. They make a link only before a path or a port.
 const PLAIN_ENDINGS: [&str; 25] = [
     "cab", "data", "map", "mov", "pub", "zip", "call", "got", "here", "how", "like", "man", "new", "now", "open",
     "pay", "play", "read", "save", "stop", "talk", "weather", "wow", "yes", "you",
@@ -83,8 +83,8 @@ fn is_shapeless(c: char) -> bool {
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// One emoji of Unicode's list (UTS #51, with and without variation selectors), or a single character that is one: a newer
-/// one too, or a skin tone. Sequences beyond the list have no end, and each of them would be counted by itself.
+/// One emoji of Unicode's list (UTS #51, with and without variation selectors), or a single character that is one: a
+/// newer one too, or a skin tone. Sequences beyond the list have no end, and each of them would be counted by itself.
 pub(crate) fn is_one_emoji(text: &str) -> bool {
     let mut characters = text.trim_end_matches(VARIATION_SELECTOR).chars();
     let is_single = match (characters.next(), characters.next()) {
@@ -117,14 +117,14 @@ fn is_emoji(grapheme: &str) -> bool {
     first.is_emoji_char() && grapheme.chars().all(|c| is_joiner(c) || (!c.is_ascii() && c.is_emoji_char()))
 }
 
-/// Whether there is what a reader or an app may take for a link: an address with its scheme, one that begins with `www.`,
-/// an IPv4 address, and a name with the ending of a top-level domain, whatever stands around it and whatever without a
-/// shape stands inside. The text is read as browsers read it: wide letters as plain ones (UTS #46).
+/// Whether there is what a reader or an app may take for a link: an address with its scheme, one that begins with
+/// `www.`, an IPv4 address, and a name with the ending of a top-level domain, whatever stands around it and whatever
+/// without a shape stands inside. The text is read as browsers read it: wide letters as plain ones (UTS #46).
 ///
-/// These still pass: what a person has to put together (`evil . com`, `evil dot com`, a letter of another script that looks
-/// the same in the ending); names of most countries that nothing follows (`evil.it`; a path or a port gives them away);
-/// endings that are written like the beginning of a sentence (`evil.World`) and [`PLAIN_ENDINGS`]; and, without a scheme,
-/// IPv6 addresses, numbers that stand for an address (`0x7f.1`) and names without a dot.
+/// These still pass: what a person has to put together (`evil . com`, `evil dot com`, a letter of another script that
+/// looks the same in the ending); names of most countries that nothing follows (`evil.it`; a path or a port gives them
+/// away); endings that are written like the beginning of a sentence (`evil.World`) and [`PLAIN_ENDINGS`]; and, without
+/// a scheme, IPv6 addresses, numbers that stand for an address (`0x7f.1`) and names without a dot.
 fn has_link(text: &str) -> bool {
     let text: String = text.chars().filter(|c| !is_shapeless(*c)).nfkc().filter(|c| !is_shapeless(*c)).collect();
     let text = text.replace('。', ".");

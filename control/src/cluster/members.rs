@@ -1,7 +1,7 @@
 //! Which other nodes use the same store, judged by what this one sees of them.
 //!
-//! Each says now and then, in the store and by its own clock, that it is there. Clocks of two machines are not compared: a
-//! node is there while its sign changes from look to look.
+//! Each says now and then, in the store and by its own clock, that it is there. Clocks of two machines are not
+//! compared: a node is there while its sign changes from look to look.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,8 @@ struct Known {
 }
 
 impl Members {
-    /// Takes in the signs of all other nodes. `now` is for the first look, which knows of no change: a node whose sign is
-    /// not old by our clock is then taken for one that is there, until the next looks show better.
+    /// Takes in the signs of all other nodes. `now` is for the first look, which knows of no change: a node whose sign
+    /// is not old by our clock is then taken for one that is there, until the next looks show better.
     pub fn look(&mut self, signs: Vec<NodeSign>, now: Timestamp) {
         let is_first = !std::mem::replace(&mut self.has_looked, true);
         let mut before = std::mem::take(&mut self.known);

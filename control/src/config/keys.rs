@@ -1,5 +1,5 @@
-//! The keys that a configuration may have, those of LiveKit's that have no effect here, and what a mistyped one was meant
-//! to be.
+//! The keys that a configuration may have, those of LiveKit's that have no effect here, and what a mistyped one was
+//! meant to be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -168,8 +168,8 @@ impl KnownKeys {
     }
 }
 
-/// Puts what stands at LiveKit's old places where it is read now. To be called before a stronger source is laid over the
-/// tree, so that this one does not win.
+/// Puts what stands at LiveKit's old places where it is read now. To be called before a stronger source is laid over
+/// the tree, so that this one does not win.
 pub(super) fn move_old(tree: &mut Mapping) {
     for (from, to) in livekit::MOVED {
         let moved = remove(tree, from);
@@ -179,8 +179,8 @@ pub(super) fn move_old(tree: &mut Mapping) {
     }
 }
 
-/// Whether a feature is switched off by this value, so that not having it changes nothing. LiveKit writes limits that do
-/// not hold as 0 or -1.
+/// Whether a feature is switched off by this value, so that not having it changes nothing. LiveKit writes limits that
+/// do not hold as 0 or -1.
 fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -85,8 +85,8 @@ impl From<Vec<Block>> for BlockList {
 refusals!(BlockRefusals = [USER, BODY, LIVE]
     NotOwner, NotFound, StreamNotFound, Conflict, CannotBlockOwner, CannotBlockAdmin);
 
-/// Keep a user from a stream. Takes effect at once. Of acts of moderation a user has 600 within an hour, an administrator
-/// any number.
+/// Keep a user from a stream. Takes effect at once. Of acts of moderation a user has 600 within an hour, an
+/// administrator any number.
 #[utoipa::path(
     put, path = "/api/live/{id}/blocks/{userId}", tag = "moderation", operation_id = "blockUser",
     security(("user" = [])),

@@ -1,7 +1,7 @@
 //! Who calls, and under which address we were called: the connection itself, or what proxies say of it.
 //!
-//! This is the only place that reads what proxies add: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, `X-Real-IP`, and
-//! `Forwarded` (RFC 7239). Anybody can write these headers. So they are believed only of the proxies that the
+//! This is the only place that reads what proxies add: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, `X-Real-IP`,
+//! and `Forwarded` (RFC 7239). Anybody can write these headers. So they are believed only of the proxies that the
 //! configuration names (`http.trusted_proxies`, by default those on this machine), hop by hop from the nearest one on.
 
 mod headers;
@@ -193,8 +193,8 @@ impl Proxies {
     }
 }
 
-/// Adds the address of the client, for the signalling, which does not know of proxies, and looks for proxies that are not
-/// set up. All requests pass here.
+/// Adds the address of the client, for the signalling, which does not know of proxies, and looks for proxies that are
+/// not set up. All requests pass here.
 pub async fn identify(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
     let peer = peer(request.extensions());
     proxies.advise(peer, request.headers(), request.version());
@@ -226,8 +226,8 @@ fn called(proto: Option<&str>, host: Option<&str>, port: Option<&str>) -> Option
 }
 
 /// What a Host header has: a host and perhaps a port, and nothing else (RFC 9110, section 7.2; RFC 3986, sections 3.2.2
-/// and 3.2.3). The parser of URIs is not as strict: it takes what follows a bracket, user information and ports that are
-/// none.
+/// and 3.2.3). The parser of URIs is not as strict: it takes what follows a bracket, user information and ports that
+/// are none.
 struct Authority {
     /// In lower case; an IPv6 address in brackets.
     host: String,

@@ -17,8 +17,8 @@ use crate::problem::{Code, Problem};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Bodies up to here come along with their head, and are gone with it. One that is longer and was refused unread ends its
-/// connection.
+/// Bodies up to here come along with their head, and are gone with it. One that is longer and was refused unread ends
+/// its connection.
 const UNREAD_BYTES_MAX: u64 = 8 * 1024;
 
 /// The outermost layer.

@@ -1,5 +1,5 @@
-//! Fields of bodies (stream API, section 3.3): each is read once, by its rule, into what it means. All that are wrong are
-//! named at once. How texts become titles, tags and URLs is in [`crate::text`].
+//! Fields of bodies (stream API, section 3.3): each is read once, by its rule, into what it means. All that are wrong
+//! are named at once. How texts become titles, tags and URLs is in [`crate::text`].
 
 use std::fmt;
 use std::time::Duration;

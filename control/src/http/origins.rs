@@ -1,10 +1,10 @@
 //! Which pages may call from elsewhere (`http.cors_origins`; stream API, section 1, rule 9): one list with one reading,
 //! for the API and its preflights and for the handshake of the chat.
 //!
-//! An entry is an origin as browsers write it, `https://app.example`; letters of either case, a slash at the end and the
-//! scheme's own port make no difference. `https://*.app.example` allows every name below `app.example`, but not that name
-//! itself. Apps in a web view have schemes of their own, such as `capacitor://localhost`. `*` allows any page, in
-//! development only, where pages of this machine may call in any case.
+//! An entry is an origin as browsers write it, `https://app.example`; letters of either case, a slash at the end and
+//! the scheme's own port make no difference. `https://*.app.example` allows every name below `app.example`, but not
+//! that name itself. Apps in a web view have schemes of their own, such as `capacitor://localhost`. `*` allows any
+//! page, in development only, where pages of this machine may call in any case.
 
 use std::sync::Arc;
 

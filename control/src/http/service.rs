@@ -1,4 +1,5 @@
-//! The server itself: what apps should know of it, whether it is up, tokens for trying it (stream API, sections 2.6, 11).
+//! The server itself: what apps should know of it, whether it is up, tokens for trying it (stream API, sections 2.6,
+//! 11).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,8 +128,8 @@ pub(super) struct DevTokenShape {
 
 refusals!(DevTokenRefusals = [BODY] NotFound, Forbidden);
 
-/// A token for whoever asks. In development only, and only under an address or `localhost`: a page of any other name may
-/// have had its name changed to lead here.
+/// A token for whoever asks. In development only, and only under an address or `localhost`: a page of any other name
+/// may have had its name changed to lead here.
 #[utoipa::path(
     post, path = "/api/dev/token", tag = "service", operation_id = "createDevToken",
     request_body(content = DevTokenBody),
@@ -190,17 +191,16 @@ fn store_state(away: Option<Duration>) -> Result<&'static str, Problem> {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     status: &'static str,
-    /// `available`, or `unavailable`: what is in memory is served, changes are refused with 503. After half a minute the
-    /// whole answer is 503.
+    /// `available`, or `unavailable`: what is in memory is served, changes are refused with 503. After half a minute
+    /// the whole answer is 503.
     store: &'static str,
 }
 
 refusals!(ReadyRefusals = [] StoreUnavailable, SfuUnavailable, ShuttingDown);
 
-/// Whether calls should come here: not before the store was read for the first time, not while the store is away for more
-/// than half a minute, not while one of the workers that carry media does not run or stands still for seconds, and not while
-/// the server stops. Streams
-/// and chats under way go on without their store.
+/// Whether calls should come here: not before the store was read for the first time, not while the store is away for
+/// more than half a minute, not while one of the workers that carry media does not run or stands still for seconds, and
+/// not while the server stops. Streams and chats under way go on without their store.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "getReadiness",
     responses((status = 200, description = "It serves", body = Readiness), ReadyRefusals)

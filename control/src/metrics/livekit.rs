@@ -1,7 +1,7 @@
 //! LiveKit's metrics by its names and with its meaning, so that dashboards made for it show this server as well.
 //!
-//! `direction` is that of the media: `incoming` from publishers, `outgoing` to subscribers; a NACK or a PLI counts with the
-//! stream that it is about. Countries are not known here, so the label is empty.
+//! `direction` is that of the media: `incoming` from publishers, `outgoing` to subscribers; a NACK or a PLI counts with
+//! the stream that it is about. Countries are not known here, so the label is empty.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

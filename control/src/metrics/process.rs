@@ -40,7 +40,8 @@ fn of_status(name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// User and system time of `/proc/self/stat` (proc_pid_stat(5)), fields 14 and 15. The name before them may hold spaces.
+/// User and system time of `/proc/self/stat` (proc_pid_stat(5)), fields 14 and 15. The name before them may hold
+/// spaces.
 fn cpu_time(stat: &str) -> Option<Duration> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();

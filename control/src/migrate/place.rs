@@ -85,8 +85,8 @@ impl Place {
         }
     }
 
-    /// Opens the store to read from, in which a server must have kept something, and none may be at work on it. A MongoDB
-    /// is left as it is.
+    /// Opens the store to read from, in which a server must have kept something, and none may be at work on it. A
+    /// MongoDB is left as it is.
     ///
     /// # Errors
     /// What the store says, or what is in the way.

@@ -190,7 +190,8 @@ impl Reconciler {
         if self.0.rooms.is_local() { self.0.cluster.lease_room(stream.id).await } else { Ok(()) }
     }
 
-    /// Whether another node had the room lately, in which case it is not ours to miss. One that we saw ourselves is gone.
+    /// Whether another node had the room lately, in which case it is not ours to miss. One that we saw ourselves is
+    /// gone.
     async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
         let was_here = self.0.agenda.found(stream.id).compared_at.is_some();
         if was_here || !self.0.rooms.is_local() {

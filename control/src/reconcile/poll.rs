@@ -115,7 +115,8 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    /// Reads changes at these times, in their order, as a store gives them; how many were seen, and the last page's size.
+    /// Reads changes at these times, in their order, as a store gives them; how many were seen, and the last page's
+    /// size.
     fn read(changes: &[i64], mut limit: usize) -> (usize, usize) {
         let mut since = at(0);
         loop {

@@ -22,8 +22,8 @@ pub(crate) fn room_name(owner: &UserId, at: Timestamp) -> String {
     format!("{PREFIX}{}_{}", owner_part(owner.as_str()), at.millis())
 }
 
-/// When a room was named, if it has a name like these: what follows the last `_` are 13 digits, which milliseconds since
-/// 1970 have from 2001 to 2286.
+/// When a room was named, if it has a name like these: what follows the last `_` are 13 digits, which milliseconds
+/// since 1970 have from 2001 to 2286.
 pub(crate) fn named_at(room: &str) -> Option<Timestamp> {
     let (owner, at) = room.strip_prefix(PREFIX)?.rsplit_once('_')?;
     let is_time = at.len() == 13 && at.bytes().all(|byte| byte.is_ascii_digit());

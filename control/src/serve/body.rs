@@ -1,5 +1,5 @@
-//! The body of a request, and whether it was read to its end: a connection with the rest of one cannot be used again, and
-//! the answer has to say so (RFC 9112, section 9.6).
+//! The body of a request, and whether it was read to its end: a connection with the rest of one cannot be used again,
+//! and the answer has to say so (RFC 9112, section 9.6).
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -49,8 +49,8 @@ pub struct Place {
 }
 
 impl Connections {
-    /// Admits a connection. Where there are too many, the one that has waited longest for a request makes room: its client
-    /// has had the time to send one.
+    /// Admits a connection. Where there are too many, the one that has waited longest for a request makes room: its
+    /// client has had the time to send one.
     ///
     /// # Errors
     /// [`Refused`]

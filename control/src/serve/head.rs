@@ -1,6 +1,7 @@
-//! The stream of a connection, watched while the head of a request arrives: nobody is known yet, so its time is short and
-//! its bytes are counted with those of all others. Once it is a WebSocket, its messages are watched
-//! ([`super::message`]), and a client that does not read is not read from: each of its pings would be answered into memory.
+//! The stream of a connection, watched while the head of a request arrives: nobody is known yet, so its time is short
+//! and its bytes are counted with those of all others. Once it is a WebSocket, its messages are watched
+//! ([`super::message`]), and a client that does not read is not read from: each of its pings would be answered into
+//! memory.
 
 use std::io;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Messages of WebSockets while they arrive. Each has a bound of its own, but a client can hold many of them half sent, for
-//! ever: so large ones have a time to come to their end, and a bound in bytes, of each address and of all together.
+//! Messages of WebSockets while they arrive. Each has a bound of its own, but a client can hold many of them half sent,
+//! for ever: so large ones have a time to come to their end, and a bound in bytes, of each address and of all together.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -126,7 +126,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Where a stream of WebSocket frames is (RFC 6455, section 5.2). Who sends frames that are none is ended by who reads them.
+/// Where a stream of WebSocket frames is (RFC 6455, section 5.2). Who sends frames that are none is ended by who reads
+/// them.
 #[derive(Debug, Default)]
 struct Frames {
     /// Of the frame's header, as far as it has come.

@@ -1,5 +1,5 @@
-//! The directory of the store, kept to one process at a time, and to the user whose process it is: what is made in it, and
-//! itself, is made here.
+//! The directory of the store, kept to one process at a time, and to the user whose process it is: what is made in it,
+//! and itself, is made here.
 //!
 //! Two would empty each other's queue of messages, and in the embedded store know nothing of each other's streams.
 //! Files of others in it are left alone.
@@ -61,7 +61,8 @@ pub(crate) fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// Makes sure that what is at `path`, if anything, is a regular file. Of anything else opening or reading may never end.
+/// Makes sure that what is at `path`, if anything, is a regular file. Of anything else opening or reading may never
+/// end.
 ///
 /// # Errors
 /// Says what it is and what to do.
@@ -88,9 +89,9 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
-/// Takes `files` in the directory from all other users, and the directory too if nothing else is in it: earlier versions
-/// made them for everybody to read. What is for a group was made so by somebody on purpose, and stays. A directory that
-/// somebody else made so stays as well, with a warning.
+/// Takes `files` in the directory from all other users, and the directory too if nothing else is in it: earlier
+/// versions made them for everybody to read. What is for a group was made so by somebody on purpose, and stays. A
+/// directory that somebody else made so stays as well, with a warning.
 pub(crate) fn tighten(directory: &Path, files: &[&str]) {
     let ours = || files.iter().copied().chain([LOCK]);
     let mut tightened: Vec<_> = ours().filter(|file| take_from_all(&directory.join(file), 0o600)).collect();

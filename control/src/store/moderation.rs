@@ -160,9 +160,9 @@ pub trait ModerationStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Report>>;
 
-    /// Without `note`, the note stays. `by` is kept while the report is resolved. A report that has this status and note
-    /// stays as it is, with its `updated_at`; so does one that is to be opened again while the reporter has another open
-    /// one for the same target.
+    /// Without `note`, the note stays. `by` is kept while the report is resolved. A report that has this status and
+    /// note stays as it is, with its `updated_at`; so does one that is to be opened again while the reporter has
+    /// another open one for the same target.
     async fn update_report(
         &self,
         id: &str,

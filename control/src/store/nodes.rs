@@ -12,7 +12,8 @@ use crate::clock::Timestamp;
 /// A node that said nothing for so long is gone.
 pub const NODE_GONE: Duration = Duration::from_secs(10);
 
-/// How far clocks of nodes are apart at most, so that each hears of the others at once. Beyond, it takes a moment longer.
+/// How far clocks of nodes are apart at most, so that each hears of the others at once. Beyond, it takes a moment
+/// longer.
 pub const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// How long notes between nodes are kept: far longer than a node that is alive waits before it reads them.

@@ -12,8 +12,8 @@ use super::chat::{ChatMessage, ChatSettings, Mute};
 use super::error::{Result, StoreError};
 use crate::clock::Timestamp;
 
-/// A stream's id, of the form of MongoDB's ObjectIds: seconds since 1970, five bytes of the process, a count. On the wire
-/// 24 lower-case hexadecimal digits.
+/// A stream's id, of the form of MongoDB's ObjectIds: seconds since 1970, five bytes of the process, a count. On the
+/// wire 24 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId([u8; 12]);
 
@@ -22,8 +22,8 @@ impl StreamId {
         Self::made_at(Timestamp::now())
     }
 
-    /// The seconds of a clock before 1970 or after 2106, which an id cannot hold, are clamped: what follows them is unique by
-    /// itself.
+    /// The seconds of a clock before 1970 or after 2106, which an id cannot hold, are clamped: what follows them is
+    /// unique by itself.
     fn made_at(now: Timestamp) -> Self {
         static PROCESS: LazyLock<[u8; 5]> = LazyLock::new(rand::random);
         static COUNT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(rand::random()));

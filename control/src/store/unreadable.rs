@@ -1,5 +1,5 @@
-//! Rows and documents of lists that cannot be read, damaged or written by somebody else. They are passed over, so that one
-//! of them hides no others and keeps no server from starting.
+//! Rows and documents of lists that cannot be read, damaged or written by somebody else. They are passed over, so that
+//! one of them hides no others and keeps no server from starting.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -71,7 +71,8 @@ impl Streams {
     /// # Errors
     /// `feature_disabled`, `banned`, `conflict`, `stream_not_found` or `not_startable` for a scheduled one,
     /// `rate_limited`, `start_cooldown`, `idempotency_key_reused`, `sfu_unavailable`, `store_unavailable`,
-    /// `invalid_parameter` if it is not known under which address the client called and the URL is to be made from that.
+    /// `invalid_parameter` if it is not known under which address the client called and the URL is to be made from
+    /// that.
     pub async fn start(&self, user: &User, request: StartRequest) -> Result<Started, Problem> {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;

@@ -20,8 +20,8 @@ pub const VIEWER_TOKEN_LIFE: Duration = Duration::from_secs(600);
 const IDENTITY_SUFFIX_CHARS: usize = 8;
 
 impl Streams {
-    /// The newest copy known: this node's, else the store's. A live one that another node has just started is known here
-    /// from then on, so that whoever is told of it finds its chat open.
+    /// The newest copy known: this node's, else the store's. A live one that another node has just started is known
+    /// here from then on, so that whoever is told of it finds its chat open.
     ///
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.
@@ -37,8 +37,8 @@ impl Streams {
     ///
     /// # Errors
     /// `feature_disabled`, `banned`, `stream_not_found`, `blocked`, `stream_ended`, `conflict` for one that was not
-    /// started, `stream_full`, `store_unavailable`, `invalid_parameter` if it is not known under which address the client
-    /// called and the URL is to be made from that.
+    /// started, `stream_full`, `store_unavailable`, `invalid_parameter` if it is not known under which address the
+    /// client called and the URL is to be made from that.
     pub async fn watch(&self, user: &User, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
         self.require_enabled()?;
         self.require_not_banned(&user.id)?;

@@ -1,7 +1,7 @@
 //! Queues that keep the order of one room and let different rooms go side by side.
 //!
-//! A room belongs to one desk, by hash. A desk sorts what comes by room, and works on its rooms at the same time, each in
-//! its order: a room whose media server does not answer keeps no other one waiting. What finds a full queue is not
+//! A room belongs to one desk, by hash. A desk sorts what comes by room, and works on its rooms at the same time, each
+//! in its order: a room whose media server does not answer keeps no other one waiting. What finds a full queue is not
 //! handled; reconciliation makes up for it.
 
 use std::collections::HashMap;
@@ -114,7 +114,8 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, viewers: Weak<Parts>, pl
     }
 }
 
-/// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room back.
+/// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room
+/// back.
 async fn work_on_room(viewers: Viewers, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
     let viewers = &viewers;
     let mut run = Vec::new();

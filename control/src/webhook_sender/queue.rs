@@ -6,8 +6,8 @@ use bytes::Bytes;
 use shared::id::RoomName;
 use tokio::time::Instant;
 
-/// Events that wait for one URL, and their bytes. Beyond either the room with the most bytes loses its oldest: the newest
-/// tell more of how things stand, and no room costs another its events.
+/// Events that wait for one URL, and their bytes. Beyond either the room with the most bytes loses its oldest: the
+/// newest tell more of how things stand, and no room costs another its events.
 pub(super) const WAITING_MAX: usize = 1_000;
 pub(super) const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What an event weighs beside its body.

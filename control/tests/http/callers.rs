@@ -60,7 +60,8 @@ pub async fn a_refused_token_comes_with_the_reason(store: SharedStore) {
     assert_eq!(world.get("/api/live/mine", "").await.json().get("reason"), None);
 }
 
-/// Rule 2: a good token is not refused because its key could not be fetched since the start, so that apps sign nobody out.
+/// Rule 2: a good token is not refused because its key could not be fetched since the start, so that apps sign nobody
+/// out.
 pub async fn without_keys_of_the_identity_service_a_call_is_to_be_repeated(store: SharedStore) {
     let nobody = format!("http://{}/keys", std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
     let world = World::with(store, |settings| {

@@ -239,7 +239,8 @@ pub async fn a_user_who_calls_too_often_is_told_to_wait(store: SharedStore) {
     world.get("/api/live/active", "").await.expect(200);
 }
 
-/// Rule 10: who is signed in has one bucket wherever the calls come from, and takes nothing from others at that address.
+/// Rule 10: who is signed in has one bucket wherever the calls come from, and takes nothing from others at that
+/// address.
 pub async fn users_and_addresses_have_buckets_of_their_own(store: SharedStore) {
     let world = World::with(store, |settings| {
         settings.http.calls_per_minute = 2;
@@ -359,8 +360,8 @@ pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
     assert_eq!(world.get("/readyz", "").await.expect(200), json!({ "status": "ready", "store": "available" }));
 }
 
-/// Sections 1.1 and 15: a node without its store asks to be left alone when its counts may be wrong for longer than half
-/// a minute.
+/// Sections 1.1 and 15: a node without its store asks to be left alone when its counts may be wrong for longer than
+/// half a minute.
 pub async fn a_store_that_is_away_for_half_a_minute_makes_the_server_unready(store: SharedStore) {
     let world = World::new(store).await;
     let away = |seconds| {

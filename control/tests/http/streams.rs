@@ -22,7 +22,8 @@ pub async fn a_start_says_how_to_publish(store: SharedStore) {
     assert!(world.rooms.has(room));
 }
 
-/// [S] Ids are as MongoDB makes them, whatever the store: 12 bytes in lower-case hex, which begin with the time in seconds.
+/// [S] Ids are as MongoDB makes them, whatever the store: 12 bytes in lower-case hex, which begin with the time in
+/// seconds.
 pub async fn a_stream_id_is_an_object_id(store: SharedStore) {
     let world = World::new(store).await;
     let before = Timestamp::now().millis() / 1000;

@@ -58,8 +58,8 @@ impl Files {
         (0..=path.len()).rev().map(|length| path[..length].to_vec()).find(|module| self.files.contains_key(module))
     }
 
-    /// Circles of three files or more, each of which names the next: of every line between two files, the shortest that it
-    /// closes. Two files that name each other are no circle, a module and its parts for example.
+    /// Circles of three files or more, each of which names the next: of every line between two files, the shortest that
+    /// it closes. Two files that name each other are no circle, a module and its parts for example.
     pub fn circles(&self) -> BTreeSet<String> {
         let lines = self.names.iter().flat_map(|(from, named)| named.iter().map(move |to| (from, to)));
         let circles = lines.filter_map(|(from, to)| self.way_back(from, to));

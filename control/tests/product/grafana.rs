@@ -1,5 +1,5 @@
-//! `deploy/grafana`: every metric that the dashboard and the alert rules name is served by the built binary, and so is every
-//! one that LiveKit's own dashboard asks for.
+//! `deploy/grafana`: every metric that the dashboard and the alert rules name is served by the built binary, and so is
+//! every one that LiveKit's own dashboard asks for.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 /// Where a rule comes from.
 const MARKS: [&str; 4] = ["[S]", "[C]", "[S→C]", "[D]"];
 
-/// Sections of the rules that no mutant breaks, in the order of the table: one says what a malformed id is answered with,
-/// which is what an unknown one is answered with; two say what is not written anywhere, and one what a library refuses.
+/// Sections of the rules that no mutant breaks, in the order of the table: one says what a malformed id is answered
+/// with, which is what an unknown one is answered with; two say what is not written anywhere, and one what a library
+/// refuses.
 const UNBROKEN: [&str; 4] = ["1, rule 4", "2.8", "3.2", "8.1.2"];
 
 /// One row of the table.

@@ -1,5 +1,5 @@
-//! Stops that something is in the way of: a database that hangs, a receiver of webhooks that never answers, a start that
-//! is not over.
+//! Stops that something is in the way of: a database that hangs, a receiver of webhooks that never answers, a start
+//! that is not over.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,6 @@
-//! The rules of streams as a model of a few lines, and random steps through both: whatever happens in whatever order, on
-//! whichever node and whenever, the product is as the model says (stream API, sections 1.3, 3 to 7). `SEED` names another
-//! walk.
+//! The rules of streams as a model of a few lines, and random steps through both: whatever happens in whatever order,
+//! on whichever node and whenever, the product is as the model says (stream API, sections 1.3, 3 to 7). `SEED` names
+//! another walk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

@@ -49,8 +49,8 @@ impl Keeper for Server {
     }
 }
 
-/// Fails if a part of `tests/clients` is not made from what is there now: a test with an old one would say nothing of the
-/// new. `mark` holds what it was made from.
+/// Fails if a part of `tests/clients` is not made from what is there now: a test with an old one would say nothing of
+/// the new. `mark` holds what it was made from.
 pub fn assert_made(part: &str, mark: &str, sources: &[&str]) {
     let read = |name: &str| std::fs::read(directory().join(name)).ok();
     let now: Option<Vec<u8>> =

@@ -1,4 +1,5 @@
-//! Those who must not notice an attack: rooms with a publisher, a viewer and somebody who pings, and newcomers at the door.
+//! Those who must not notice an attack: rooms with a publisher, a viewer and somebody who pings, and newcomers at the
+//! door.
 //!
 //! They live on a thread of their own and tell what they see as [`Observation`]s; who asks cuts these into phases.
 

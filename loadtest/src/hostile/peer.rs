@@ -1,4 +1,5 @@
-//! An attacker who joined: signalling, ICE, DTLS, SRTP and SCTP of one transport, each open to bytes that no client sends.
+//! An attacker who joined: signalling, ICE, DTLS, SRTP and SCTP of one transport, each open to bytes that no client
+//! sends.
 
 use std::io;
 use std::net::SocketAddr;

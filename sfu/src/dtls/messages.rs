@@ -1,5 +1,5 @@
-//! Handshake messages of a server, what it says and what it reads of the client's, and those that both sides say (RFC 5246
-//! section 7.4, RFC 8422, RFC 5764).
+//! Handshake messages of a server, what it says and what it reads of the client's, and those that both sides say (RFC
+//! 5246 section 7.4, RFC 8422, RFC 5764).
 
 use ring::agreement;
 
@@ -26,7 +26,8 @@ pub(super) const EXTENSION_EXTENDED_MASTER_SECRET: u16 = 23;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
 pub(super) const EXTENSION_RENEGOTIATION_INFO: u16 = 0xFF01;
 
-/// A cipher suite (RFC 5289), by the key of the server's certificate. Both encrypt with AES-128-GCM and hash with SHA-256.
+/// A cipher suite (RFC 5289), by the key of the server's certificate. Both encrypt with AES-128-GCM and hash with
+/// SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Suite {
     /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: ours as a server. Everything WebRTC has it (RFC 8827, section 6.5).

@@ -1,14 +1,14 @@
 //! Data messages between clients and rooms.
 //!
-//! What a room has been given and has not acknowledged ([`Command::DataTaken`]) is bounded for each client, each room and
-//! the whole worker. Reliable messages beyond that stay with the transport, whose receive window
-//! closes; lossy ones are dropped and counted. So a client that sends faster than its room takes waits, and neither fills
-//! the queues to the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by
-//! nearly as much as may wait, though fast enough to lose nothing.
+//! What a room has been given and has not acknowledged ([`Command::DataTaken`]) is bounded for each client, each room
+//! and the whole worker. Reliable messages beyond that stay with the transport, whose receive window closes; lossy ones
+//! are dropped and counted. So a client that sends faster than its room takes waits, and neither fills the queues to
+//! the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by nearly as much
+//! as may wait, though fast enough to lose nothing.
 //!
 //! What one client sends goes to all others of its room, who may be thousands. So each has a rate for the work that its
-//! messages make here ([`super::load::FanOut`]): beyond it reliable messages wait like those of a client whose room is slow, and lossy
-//! ones are dropped and counted.
+//! messages make here ([`super::load::FanOut`]): beyond it reliable messages wait like those of a client whose room is
+//! slow, and lossy ones are dropped and counted.
 //!
 //! [`FanOut`]: super::load::FanOut
 //! [`Command::DataTaken`]: crate::command::Command::DataTaken
@@ -27,8 +27,8 @@ use crate::key::TransportKey;
 use crate::parameters::DataChannel;
 use crate::run::{SendArena, Transmit};
 
-/// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds of
-/// the fastest client's, so that it does not wait for a room that takes it at once.
+/// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds
+/// of the fastest client's, so that it does not wait for a room that takes it at once.
 const CLIENT_MAX: Load = Load { messages: 256, bytes: 256 * 1024 };
 /// The same of all clients of a room.
 const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 * 1024 };
@@ -36,8 +36,8 @@ const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 
 const WORKER_MAX: Load = Load { messages: WORKER_DATA_MESSAGES_MAX / 2, bytes: 64 * 1024 * 1024 };
 /// Reliable messages that one client may give to its room before the next one has its turn.
 const MESSAGES_A_TURN: usize = 64;
-/// How often a client that waits for slower ones is looked after: little against the time that these take for what waits
-/// for them.
+/// How often a client that waits for slower ones is looked after: little against the time that these take for what
+/// waits for them.
 const BEHIND_CHECK: Duration = Duration::from_millis(50);
 /// Least time that a client waits that has made too much work.
 const FAN_OUT_PAUSE: Duration = Duration::from_millis(10);

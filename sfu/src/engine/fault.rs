@@ -1,7 +1,7 @@
 //! After a panic: the transport that was being served is closed, or, if there is none to close, all of them are.
 //!
-//! A panic is a bug, ours or a library's, and one client's bytes have led to it. Its transport goes, and with it what it
-//! publishes; everybody else's media goes on. The shell in [`crate::io`] catches the panic and asks for this.
+//! A panic is a bug, ours or a library's, and one client's bytes have led to it. Its transport goes, and with it what
+//! it publishes; everybody else's media goes on. The shell in [`crate::io`] catches the panic and asks for this.
 
 use std::time::Instant;
 

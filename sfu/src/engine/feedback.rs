@@ -260,8 +260,8 @@ impl Engine {
     }
 }
 
-/// Time since our sender report left, less the time for which the subscriber held it. Our reports are on the publisher's
-/// clock ([`crate::subscription::Subscription::sender_report`]), so this is measured on it too.
+/// Time since our sender report left, less the time for which the subscriber held it. Our reports are on the
+/// publisher's clock ([`crate::subscription::Subscription::sender_report`]), so this is measured on it too.
 fn round_trip_ms(now: Instant, (theirs, at): &(SenderReport, Instant), block: &ReportBlock) -> Option<f64> {
     if block.last_sr == 0 {
         return None;

@@ -24,8 +24,8 @@ const CATCH_UP_BURST: u64 = 48;
 /// Subscribers from which on it pays to wait for the rest of a frame.
 const AUDIENCE_WORTH_WAITING: usize = 24;
 
-/// Packets of one kind of media that are sent before a worker receives again: less than a millisecond's work. A frame to a
-/// thousand subscribers takes ten milliseconds, which neither audio nor other rooms should wait for.
+/// Packets of one kind of media that are sent before a worker receives again: less than a millisecond's work. A frame
+/// to a thousand subscribers takes ten milliseconds, which neither audio nor other rooms should wait for.
 const SLICE: u64 = 512;
 
 /// How long the beginning of a frame may wait for its end when many subscribers watch: one long run is cheaper than two
@@ -182,8 +182,8 @@ impl Engine {
     }
 }
 
-/// Lets the audience of a layer leave out what it would get too late, and start again with the next key frame, or with the
-/// next packet of audio. It sees no gap in the numbers, so that it does not ask for what was left out.
+/// Lets the audience of a layer leave out what it would get too late, and start again with the next key frame, or with
+/// the next packet of audio. It sees no gap in the numbers, so that it does not ask for what was left out.
 fn skip_pending(
     publication: &mut Publication,
     index: usize,
@@ -213,8 +213,8 @@ fn awaits_rest_of_frame(publication: &Publication) -> bool {
         && publication.layers.iter().any(LayerState::is_within_frame)
 }
 
-/// Shows the round of a layer to its subscribers, from the first on that has not had it, until so many packets have been
-/// sent in all. Returns how many have had it.
+/// Shows the round of a layer to its subscribers, from the first on that has not had it, until so many packets have
+/// been sent in all. Returns how many have had it.
 fn fan_out_round<T: Transmit>(
     publication: &Publication,
     index: usize,
@@ -242,8 +242,8 @@ fn fan_out_round<T: Transmit>(
     served
 }
 
-/// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: so it does
-/// not wait for the publisher, and the publisher does not make a key frame for each new subscription.
+/// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: so it
+/// does not wait for the publisher, and the publisher does not make a key frame for each new subscription.
 fn start_late<T: Transmit>(subscription: &mut Subscription, index: u8, layer: &LayerState, exits: &Exits<'_, T>) {
     if !subscription.may_start_late()
         || subscription.is_paused()

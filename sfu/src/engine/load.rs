@@ -14,8 +14,9 @@ pub const WORKER_DATA_MESSAGES_MAX: usize = 32_768;
 /// Reliable data that waits for the clients of one worker, in bytes: while there is more, only a MiB waits for each.
 const BACKLOG_MAX: usize = 256 * 1024 * 1024;
 
-/// Work that the messages of one client may make in a second: their bytes and [`MESSAGE_WORK`] for each, times the clients
-/// that they go to. Twelve thousand receivers of ten short messages a second each; some half of a worker's time.
+/// Work that the messages of one client may make in a second: their bytes and [`MESSAGE_WORK`] for each, times the
+/// clients that they go to. Twelve thousand receivers of ten short messages a second each; some half of a worker's
+/// time.
 const FAN_OUT_PER_SECOND: u64 = 128 << 20;
 /// So many seconds of it at once.
 const FAN_OUT_AT_ONCE: Duration = Duration::from_secs(2);
@@ -87,8 +88,8 @@ impl FanOut {
         self.receivers = self.receivers.max(receivers);
     }
 
-    /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many as
-    /// its own has: before any of that is known, to all who are here.
+    /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many
+    /// as its own has: before any of that is known, to all who are here.
     pub(super) fn waits_until(&self, now: Instant, all: usize, untaken: Load) -> Option<Instant> {
         let receivers = if self.receivers == 0 { all } else { self.receivers };
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, untaken);

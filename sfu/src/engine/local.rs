@@ -22,8 +22,8 @@ impl Engine {
         self.add_publication(id, Origin::Local(room), section);
     }
 
-    /// Takes one packet of a layer of such a publication: RTP in clear, or RTCP with sender reports about it. What cannot
-    /// be used is counted.
+    /// Takes one packet of a layer of such a publication: RTP in clear, or RTCP with sender reports about it. What
+    /// cannot be used is counted.
     pub fn feed(&mut self, now: Instant, publication: PublicationId, layer: u8, packet: &[u8]) {
         self.serving = None;
         if let Err(discard) = self.try_feed(now, publication, layer, packet) {
@@ -56,7 +56,8 @@ impl Engine {
         }
     }
 
-    /// Gives the packets of a publication to this process: see [`Engine::poll_local`]. Repeated, it replaces the section.
+    /// Gives the packets of a publication to this process: see [`Engine::poll_local`]. Repeated, it replaces the
+    /// section.
     pub fn subscribe_local(
         &mut self,
         now: Instant,

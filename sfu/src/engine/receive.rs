@@ -33,8 +33,8 @@ const RTP_BYTES_MAX: usize = 2048;
 const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 impl Engine {
-    /// Whether a transport of this worker is at this address for sure: it has had its DTLS handshake and goes on there. A
-    /// check alone tells who sent it, not from where.
+    /// Whether a transport of this worker is at this address for sure: it has had its DTLS handshake and goes on there.
+    /// A check alone tells who sent it, not from where.
     pub fn holds(&self, path: &Path) -> bool {
         self.paths.get(path).is_some_and(|key| self.transports[*key].downlink.is_at(path))
     }
@@ -110,8 +110,8 @@ impl Engine {
         received
     }
 
-    /// A connectivity check (RFC 8445, section 7.3), whose user fragment names the transport, or the answer to one of ours,
-    /// which comes from an address that is known.
+    /// A connectivity check (RFC 8445, section 7.3), whose user fragment names the transport, or the answer to one of
+    /// ours, which comes from an address that is known.
     fn receive_stun<T: Transmit>(
         &mut self,
         now: Instant,
@@ -157,8 +157,8 @@ impl Engine {
         outcome
     }
 
-    /// Whether another client is at this address. Datagrams tell clients apart by their address alone, so whoever joined
-    /// could silence any other one by a check of their own with a forged source.
+    /// Whether another client is at this address. Datagrams tell clients apart by their address alone, so whoever
+    /// joined could silence any other one by a check of their own with a forged source.
     fn is_taken(&self, now: Instant, path: &Path, key: TransportKey) -> bool {
         let Some(owner) = self.paths.get(path).filter(|owner| **owner != key) else { return false };
         let owner = &self.transports[*owner];

@@ -28,8 +28,8 @@ pub(super) struct PathCheck {
     pub transaction: TransactionId,
     /// Of ICE-CONTROLLED (RFC 8445, section 7.1.3).
     pub tie_breaker: u64,
-    /// Ours and the client's, as its last check from there had them. During an ICE restart each side may be a generation
-    /// behind, and the client refuses a check with others than those of its pair.
+    /// Ours and the client's, as its last check from there had them. During an ICE restart each side may be a
+    /// generation behind, and the client refuses a check with others than those of its pair.
     pub ufrags: (String, String),
     /// Bytes that may still go there.
     allowance: usize,

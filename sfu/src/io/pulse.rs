@@ -9,7 +9,8 @@ pub const STALL: Duration = Duration::from_millis(250);
 /// Written by a worker, read by other threads.
 pub(super) struct Pulse {
     start: Instant,
-    /// Milliseconds from the start to the beginning of the turn under way, and one; 0: the worker waits for something to do.
+    /// Milliseconds from the start to the beginning of the turn under way, and one; 0: the worker waits for something
+    /// to do.
     turn: AtomicU64,
 }
 

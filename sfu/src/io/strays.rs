@@ -1,9 +1,9 @@
 //! Where datagrams belong that the kernel gave to the wrong worker.
 //!
 //! The user fragment of a check names its worker; later datagrams from the same address belong to the same worker. An
-//! address and a user fragment can be forged, and a participant can forge a whole check from any address, but nobody can
-//! forge a handshake. So a worker that had a handshake at an address says so with each further check, and for as long as
-//! it does checks for other workers do not count there.
+//! address and a user fragment can be forged, and a participant can forge a whole check from any address, but nobody
+//! can forge a handshake. So a worker that had a handshake at an address says so with each further check, and for as
+//! long as it does checks for other workers do not count there.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -57,7 +57,8 @@ impl Strays {
             let shown = self.shown.get(&remote).map(|(worker, _)| worker);
             return Ok(shown.or_else(|| self.named.get(&remote)).copied().filter(|_| !settled));
         }
-        // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by it.
+        // A ufrag that names no worker is for the engine to refuse: the sender's other packets must not go astray by
+        // it.
         let Some(worker) = local_ufrag_of(datagram).and_then(worker_of).filter(|worker| usize::from(*worker) < workers)
         else {
             return Ok(None);

@@ -30,8 +30,8 @@ pub(super) const UNAUTHENTICATED_FRAMES_MAX: u32 = 32;
 /// Connections from one address (IPv6: one /64) that have not shown an authenticated check yet. Those that have are not
 /// counted: a whole office may be behind one address.
 pub(super) const UNAUTHENTICATED_PER_ADDRESS_MAX: u32 = 64;
-/// Connections with an authenticated check of one transport. A client uses one; those of a network that it has left stay
-/// for [`IDLE_MAX`], or until the transport is closed.
+/// Connections with an authenticated check of one transport. A client uses one; those of a network that it has left
+/// stay for [`IDLE_MAX`], or until the transport is closed.
 pub(super) const PER_TRANSPORT_MAX: usize = 8;
 /// Frames of one connection that a turn takes, so that it leaves time for the others.
 pub(super) const FRAMES_A_TURN: usize = 64;

@@ -409,7 +409,8 @@ impl Transmit for Outlet {
 
 /// Addresses of all interfaces that are up, link-local ones too.
 ///
-/// `if-addrs` tells which are running, not which are up: an interface that has no carrier yet at the start would be missed.
+/// `if-addrs` tells which are running, not which are up: an interface that has no carrier yet at the start would be
+/// missed.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the list is ours until it is freed below.

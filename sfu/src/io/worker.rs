@@ -144,7 +144,8 @@ impl Worker {
         }
     }
 
-    /// Takes in what has arrived, sends what follows from it, and does what is due. Returns when there is more to forward.
+    /// Takes in what has arrived, sends what follows from it, and does what is due. Returns when there is more to
+    /// forward.
     fn turn(&mut self, ready: &[u64], batch: &mut ReceiveBatch, on_event: &impl Fn(RoomId, Event)) -> Option<Instant> {
         let now = Instant::now();
         self.shared.pulse.begin(now);
@@ -513,8 +514,8 @@ impl Worker {
     }
 }
 
-/// Gives a datagram to the engine, and says how long it took unless it is media or a connectivity check, whose cost does
-/// not depend on what is in them: the clock is not read for these.
+/// Gives a datagram to the engine, and says how long it took unless it is media or a connectivity check, whose cost
+/// does not depend on what is in them: the clock is not read for these.
 fn receive_timed<T: Transmit>(
     engine: &mut Engine,
     now: Instant,

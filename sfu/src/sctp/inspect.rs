@@ -1,8 +1,8 @@
 //! Looks at an SCTP packet (RFC 9260, section 3) before `rtc-sctp` does, which trusts some lengths and numbers that the
 //! client writes.
 //!
-//! What a client may make us do is bounded here: how far ahead its numbers may run, how many requests it may leave open.
-//! Whatever is no business of a peer of ours is refused as well, so that less code is reached from outside.
+//! What a client may make us do is bounded here: how far ahead its numbers may run, how many requests it may leave
+//! open. Whatever is no business of a peer of ours is refused as well, so that less code is reached from outside.
 
 use std::time::Instant;
 
@@ -231,8 +231,8 @@ impl Inspector {
         fits
     }
 
-    /// Whether a number is within reach, ahead or behind. What is half of all numbers behind our acknowledgement is ahead
-    /// of it once the library has taken one more.
+    /// Whether a number is within reach, ahead or behind. What is half of all numbers behind our acknowledgement is
+    /// ahead of it once the library has taken one more.
     fn is_near(&self, tsn: u32) -> bool {
         let distance = |acknowledged: u32| (tsn.wrapping_sub(acknowledged)).cast_signed().unsigned_abs();
         self.acknowledged.is_some_and(|acknowledged| distance(acknowledged) <= TSN_AHEAD_MAX)

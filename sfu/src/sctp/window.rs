@@ -2,9 +2,10 @@
 //!
 //! `rtc-sctp` is read at once, so its acknowledgements offer all of its buffer. What waits here is taken off them on
 //! their way out: a client that sends faster than its messages are taken waits, and nothing of it is lost. A client may
-//! always have one packet on its way, however little is offered, and most send the next as soon as that is acknowledged.
-//! So what comes while the window is closed is parked, unacknowledged. It is taken in when half of the window is free,
-//! and acknowledged at once, which tells of the window; until then the client has neither lost it nor more to send.
+//! always have one packet on its way, however little is offered, and most send the next as soon as that is
+//! acknowledged. So what comes while the window is closed is parked, unacknowledged. It is taken in when half of the
+//! window is free, and acknowledged at once, which tells of the window; until then the client has neither lost it nor
+//! more to send.
 
 use std::collections::VecDeque;
 

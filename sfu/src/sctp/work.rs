@@ -14,11 +14,12 @@ const STEPS_PER_SECOND: u64 = 4_000_000;
 const STEPS_AT_ONCE: u64 = 2 * STEPS_PER_SECOND;
 /// What an answer takes: a packet of its own, sealed and sent.
 pub(super) const ANSWER: u64 = 1_000;
-/// Chunks that may wait for the rest of their message, for those before it, or for a number before theirs: more than fit
-/// into the receive window at sixteen bytes each.
+/// Chunks that may wait for the rest of their message, for those before it, or for a number before theirs: more than
+/// fit into the receive window at sixteen bytes each.
 const CHUNKS_HELD_MAX: u32 = 16_384;
-/// Holes in the numbers that have arrived, beyond which only what fills them is taken in: an acknowledgement, which names
-/// each, has to fit into one datagram (RFC 9260, section 3.3.4), also after one more packet of [`super::inspect`]'s.
+/// Holes in the numbers that have arrived, beyond which only what fills them is taken in: an acknowledgement, which
+/// names each, has to fit into one datagram (RFC 9260, section 3.3.4), also after one more packet of
+/// [`super::inspect`]'s.
 const GAPS_MAX: usize = 128;
 
 /// Steps that an association may still take.
@@ -90,8 +91,8 @@ impl Held {
         self.unread = self.unread.saturating_sub(u32::try_from(chunks).unwrap_or(u32::MAX));
     }
 
-    /// The library acknowledges what it has: `window` is what is free of the receive window, in bytes. No chunk has less
-    /// than a byte.
+    /// The library acknowledges what it has: `window` is what is free of the receive window, in bytes. No chunk has
+    /// less than a byte.
     pub(super) fn note_acknowledgement(&mut self, window: u32, gaps: impl Iterator<Item = (u16, u16)>) {
         self.unread = self.unread.min(RECEIVE_WINDOW.saturating_sub(window));
         self.gaps.clear();

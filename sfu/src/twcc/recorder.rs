@@ -188,8 +188,8 @@ impl TwccRecorder {
     }
 }
 
-/// Symbol of a packet that arrived at `ticks`, after one at `last`; appends its delta. `None` if the delta does not fit:
-/// the packet must start another feedback.
+/// Symbol of a packet that arrived at `ticks`, after one at `last`; appends its delta. `None` if the delta does not
+/// fit: the packet must start another feedback.
 fn push_delta(deltas: &mut Vec<u8>, last: u64, ticks: u64) -> Option<Symbol> {
     if ticks == NOT_RECEIVED {
         return Some(Symbol::NotReceived);

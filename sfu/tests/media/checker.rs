@@ -1,5 +1,5 @@
-//! Looks at all that clients are sent, as their own stacks would: by the rules of the RFCs, with other libraries than the
-//! engine's.
+//! Looks at all that clients are sent, as their own stacks would: by the rules of the RFCs, with other libraries than
+//! the engine's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ use super::Rtp;
 /// Sent ahead of what it is compared with at most, in units of the media clock: ten seconds of video.
 const CLOCK_AHEAD_MAX: i32 = 900_000;
 
-/// Packets of a publication that are kept to compare with: more than its layers' histories, from which the server sends.
+/// Packets of a publication that are kept to compare with: more than its layers' histories, from which the server
+/// sends.
 const PACKETS_MAX: usize = 2_048;
 
 /// The media and reports of one world.
@@ -304,8 +305,8 @@ impl Sent {
         self.origins.insert(number);
     }
 
-    /// Whether a packet has the payload of the publisher's: all of it, what comes before a trailer, or the primary block
-    /// of RED (RFC 2198), which is the last.
+    /// Whether a packet has the payload of the publisher's: all of it, what comes before a trailer, or the primary
+    /// block of RED (RFC 2198), which is the last.
     fn may_be(&self, packet: &Rtp, published: &Rtp, publication: &Publication) -> bool {
         let is_red = publication.codec_of(published) == Some(Codec::Red);
         let (sent, whole) = (&packet.payload, &published.payload);

@@ -215,8 +215,8 @@ pub fn send_section(ssrc: u32, codecs: Vec<PayloadCodec>) -> SendSection {
     }
 }
 
-/// A VP8 payload (RFC 7741): descriptor with a 15-bit picture id and TL0PICIDX, and the frame header's first byte. Every
-/// frame is of the base layer.
+/// A VP8 payload (RFC 7741): descriptor with a 15-bit picture id and TL0PICIDX, and the frame header's first byte.
+/// Every frame is of the base layer.
 pub fn vp8(keyframe: bool, first: bool, picture_id: u16, length: usize) -> Vec<u8> {
     let start = 0x80 | if first { 0x10 } else { 0 };
     let mut payload = vec![start, 0xc0, 0x80 | (picture_id >> 8) as u8, picture_id as u8, picture_id as u8];

@@ -128,8 +128,9 @@ impl ClientSection {
         self.extensions_read(|extension| extension.is_sent(kind, role))
     }
 
-    /// Extensions to agree on in a section that we send in: those of publishing too, because a Chromium offers its later
-    /// sections only what it was answered in earlier ones of the kind, and without the one of rids its simulcast fails.
+    /// Extensions to agree on in a section that we send in: those of publishing too, because a Chromium offers its
+    /// later sections only what it was answered in earlier ones of the kind, and without the one of rids its simulcast
+    /// fails.
     pub(crate) fn extensions_of_slot(&self, kind: MediaKind, role: Role) -> Vec<ExtensionId> {
         self.extensions_read(|extension| extension.is_sent(kind, role) || extension.is_received(kind, role))
     }

@@ -110,8 +110,8 @@ pub struct OutgoingTrack {
 /// Why a track was not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindError {
-    /// v1: no free recvonly section of this kind; ask with `media_sections_requirement`. v0: there are as many sections as
-    /// there may be.
+    /// v1: no free recvonly section of this kind; ask with `media_sections_requirement`. v0: there are as many sections
+    /// as there may be.
     NoFreeSection,
     CodecUnsupported,
 }

@@ -163,8 +163,8 @@ fn next_line<'a>(rest: &mut &'a str) -> Result<Option<&'a str>, SdpError> {
     Ok(None)
 }
 
-/// What stands before and after the first such ASCII byte. Lines are too short for the searchers of the standard library
-/// to be worth their preparation.
+/// What stands before and after the first such ASCII byte. Lines are too short for the searchers of the standard
+/// library to be worth their preparation.
 pub(super) fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
     let at = text.bytes().position(|other| other == byte)?;
     Some((&text[..at], &text[at + 1..]))

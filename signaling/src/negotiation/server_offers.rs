@@ -1,7 +1,7 @@
 //! Sections of a transport whose offers we make (v0 subscriber).
 //!
-//! Section 0 is the application; each track shown has one of the others, and leaves it to a later track of its kind once
-//! the client has answered that nothing is sent in it.
+//! Section 0 is the application; each track shown has one of the others, and leaves it to a later track of its kind
+//! once the client has answered that nothing is sent in it.
 
 use std::collections::HashMap;
 
@@ -55,8 +55,8 @@ struct Slot {
     bound: Option<Bound>,
     /// As the worker has it.
     accepted: Option<SendSection>,
-    /// An offer showed a track in it, and none has been answered since that did not. The client would not notice another
-    /// track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
+    /// An offer showed a track in it, and none has been answered since that did not. The client would not notice
+    /// another track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
     is_announced: bool,
     /// An offer has ever shown a track in it.
     is_used: bool,

@@ -1,13 +1,13 @@
 //! Viewers of a large room are not announced to each other.
 //!
-//! Updates from everybody to everybody cost messages and bytes by the square of a room's size. So in a room of more than
-//! `room.audience_threshold` participants a newcomer is one of the audience ([`Presence::Audience`]). Updates about it go,
-//! in batches, to those who publish, administer, or are agents or recorders ([`Interest::Everybody`]), and to those it
-//! sends data to, before the data. It is announced to everybody, once and for good, when it publishes, sends data to
-//! everybody, or is changed by the server API.
+//! Updates from everybody to everybody cost messages and bytes by the square of a room's size. So in a room of more
+//! than `room.audience_threshold` participants a newcomer is one of the audience ([`Presence::Audience`]). Updates
+//! about it go, in batches, to those who publish, administer, or are agents or recorders ([`Interest::Everybody`]), and
+//! to those it sends data to, before the data. It is announced to everybody, once and for good, when it publishes,
+//! sends data to everybody, or is changed by the server API.
 //!
-//! Those who joined while the room was small ([`Presence::Early`]) know each other ([`Interest::Early`]); the audience does
-//! not know them either. So what a newcomer of a large room is sent does not depend on the room's size.
+//! Those who joined while the room was small ([`Presence::Early`]) know each other ([`Interest::Early`]); the audience
+//! does not know them either. So what a newcomer of a large room is sent does not depend on the room's size.
 
 use livekit_protocol as proto;
 use shared::id::ParticipantSid;
@@ -32,8 +32,8 @@ impl Room {
         }
     }
 
-    /// About whom a newcomer with this presence is sent updates. In a room that is not large these are all who came while
-    /// it was not, also for one whose earlier session was announced.
+    /// About whom a newcomer with this presence is sent updates. In a room that is not large these are all who came
+    /// while it was not, also for one whose earlier session was announced.
     pub(super) fn interest_of_newcomer(&self, state: &SessionState, presence: Presence) -> Interest {
         if state.is_in_charge() {
             Interest::Everybody

@@ -1,8 +1,8 @@
 //! When updates about participants are sent, and to whom (docs/livekit.md 7.3).
 //!
 //! In a small room every update is sent at once. Else those about listeners are collected and sent every three seconds,
-//! the last of each identity; those about publishers are always sent at once. Updates about newcomers of a large room go
-//! to few, see [`super::audience`].
+//! the last of each identity; those about publishers are always sent at once. Updates about newcomers of a large room
+//! go to few, see [`super::audience`].
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::presence::{Interest, Presence};
 use crate::quirks::Quirk;
 use crate::wire;
 
-/// Participants of a small room. The reference lets updates about listeners always wait; sent at once in a large room, they
-/// cost two messages for each pair of participants.
+/// Participants of a small room. The reference lets updates about listeners always wait; sent at once in a large room,
+/// they cost two messages for each pair of participants.
 const FEW: usize = 10;
 /// Between collected updates.
 const BATCH_INTERVAL: Duration = Duration::from_secs(3);
@@ -68,8 +68,8 @@ impl Room {
         }
     }
 
-    /// Sends the others an update that somebody left; acquaintances at once, since one that comes back may have to be made
-    /// known to them again. Clients that know a rejoin by its new sid are sent none about the old one.
+    /// Sends the others an update that somebody left; acquaintances at once, since one that comes back may have to be
+    /// made known to them again. Clients that know a rejoin by its new sid are sent none about the old one.
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
@@ -108,8 +108,8 @@ impl Room {
         }
     }
 
-    /// Members of that interest who left or hid lately and have not come back, for a client that resumes: it may have missed
-    /// the update.
+    /// Members of that interest who left or hid lately and have not come back, for a client that resumes: it may have
+    /// missed the update.
     pub(super) fn departed(&self, interest: Interest) -> Vec<proto::ParticipantInfo> {
         let departed = self.updates.departed.iter().filter(|(presence, _)| interest.includes(*presence));
         let present = |info: &proto::ParticipantInfo| {

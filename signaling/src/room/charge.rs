@@ -1,7 +1,7 @@
 //! Who pays for fan-out ([`crate::budget`]).
 //!
-//! What a request or an event of a participant makes the room send to the others is charged to its connection, by what the
-//! average one of them was sent.
+//! What a request or an event of a participant makes the room send to the others is charged to its connection, by what
+//! the average one of them was sent.
 
 use shared::id::ParticipantSid;
 

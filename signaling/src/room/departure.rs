@@ -131,8 +131,9 @@ impl Room {
         self.end();
     }
 
-    /// Ends the room here because the server stops. Everybody is told to come back, and finds the room anew on the server
-    /// that is started next; so its members are reported to have left, and the room is not reported to have finished.
+    /// Ends the room here because the server stops. Everybody is told to come back, and finds the room anew on the
+    /// server that is started next; so its members are reported to have left, and the room is not reported to have
+    /// finished.
     pub fn suspend(&mut self, now: Now) {
         if self.closed {
             return;
@@ -176,8 +177,8 @@ impl Participant {
         context.out.command(Command::OpenTransport { transport: new, room: context.id, local, opener });
     }
 
-    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment for
-    /// it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
+    /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment
+    /// for it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
     fn lose(&mut self, now: Now, context: &mut Context, end: TransportEnd) {
         if self.transient.lost {
             return;

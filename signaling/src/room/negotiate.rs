@@ -25,8 +25,8 @@ const NEGOTIATION_DELAY: Duration = Duration::from_millis(10);
 const NEGOTIATION_INTERVAL: Duration = Duration::from_millis(150);
 /// An offer must be answered after this time (docs/livekit.md 3.10).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Media is sent after this time whether the client has said that it has read our answer or not: something on the way may
-/// keep pings from it.
+/// Media is sent after this time whether the client has said that it has read our answer or not: something on the way
+/// may keep pings from it.
 pub(crate) const RECEIPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests for sections in a row that brought none, until we stop asking.
 const REQUESTS_IN_VAIN_MAX: u32 = 3;
@@ -91,8 +91,8 @@ impl Room {
         }
     }
 
-    /// Puts waiting subscriptions into free sections: in v1 of the offer that is being answered, where they may be sent in
-    /// once the answer is out; in v0 of our next offer.
+    /// Puts waiting subscriptions into free sections: in v1 of the offer that is being answered, where they may be sent
+    /// in once the answer is out; in v0 of our next offer.
     pub(super) fn bind_waiting(&mut self, sid: &ParticipantSid) -> Vec<(TrackSid, SendSection)> {
         let Some(participant) = self.participants.get(sid) else { return Vec::new() };
         let mut bound = Vec::new();
@@ -224,8 +224,8 @@ impl Participant {
         }
     }
 
-    /// Of sections that were just answered those in which to send now. Of the others the client is to say when it has read
-    /// of them.
+    /// Of sections that were just answered those in which to send now. Of the others the client is to say when it has
+    /// read of them.
     pub(super) fn sections_to_send_in(
         &self,
         now: Now,

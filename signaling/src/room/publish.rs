@@ -134,7 +134,8 @@ impl Room {
         match publication.visible {
             true if changed => {
                 participant.note_change(context, &track);
-                // The first packets of a track's layers come together; another codec is told before the track is shown anew.
+                // The first packets of a track's layers come together; another codec is told before the track is shown
+                // anew.
                 match codec_changed {
                     true => self.announce(now, sid, Urgency::Now),
                     false => self.announce_soon(now, sid),

@@ -243,8 +243,8 @@ impl SessionState {
         self.grants.video.may_subscribe() && self.choices.get(track).copied().unwrap_or(self.auto_subscribe)
     }
 
-    /// Whether this publisher lets a subscriber have the track. `None`: the publisher is hidden, so that nobody could make
-    /// sense of its tracks.
+    /// Whether this publisher lets a subscriber have the track. `None`: the publisher is hidden, so that nobody could
+    /// make sense of its tracks.
     fn permits(&self, subscriber: &SessionState, track: &TrackSid) -> Option<bool> {
         let permits = || self.policy.permits(&subscriber.grants.identity, &subscriber.sid, track);
         (!self.is_hidden()).then(|| subscriber.is_recorder() || permits())

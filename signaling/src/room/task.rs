@@ -232,8 +232,8 @@ impl Pending {
     }
 }
 
-/// Messages by connection. However many they are, they take one place in an outbox, so that the first messages in a room of
-/// a thousand tracks do not fill it.
+/// Messages by connection. However many they are, they take one place in an outbox, so that the first messages in a
+/// room of a thousand tracks do not fill it.
 #[derive(Default)]
 struct Batch(HashMap<ConnectionId, Vec<Arc<Outgoing>>>);
 

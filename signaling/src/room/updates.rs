@@ -1,5 +1,5 @@
-//! Updates about participants that wait to be sent, and what is kept for those who resume. Who is sent which when is decided in
-//! `room/broadcast.rs`.
+//! Updates about participants that wait to be sent, and what is kept for those who resume. Who is sent which when is
+//! decided in `room/broadcast.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

@@ -8,8 +8,8 @@ pub const JSON_DEPTH_MAX: usize = 2 * DEPTH_MAX;
 /// Values of a JSON text. Parsed, one takes some hundred bytes.
 pub const JSON_VALUES_MAX: usize = 64 << 10;
 
-/// Looks through JSON (RFC 8259) for how many values it has and how deep they nest. Whether it is well-formed is left to
-/// the parser.
+/// Looks through JSON (RFC 8259) for how many values it has and how deep they nest. Whether it is well-formed is left
+/// to the parser.
 pub(crate) fn measure_json(json: &[u8]) -> Result<(), Refused> {
     let (mut values, mut depth, mut in_text) = (0, 0_usize, false);
     let mut bytes = json.iter();

@@ -1,4 +1,5 @@
-//! What participants send over a WebSocket and should not: it ends their connection, is counted, and nobody else notices.
+//! What participants send over a WebSocket and should not: it ends their connection, is counted, and nobody else
+//! notices.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A second, independent reading of descriptions, for tests: what the negotiation wrote is not judged by its own parser.
+//! A second, independent reading of descriptions, for tests: what the negotiation wrote is not judged by its own
+//! parser.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

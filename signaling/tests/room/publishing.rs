@@ -714,8 +714,8 @@ mod abandoned {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-        /// However often a track was published and given up, at whatever moment: published once more it is there, and nothing
-        /// waits for it.
+        /// However often a track was published and given up, at whatever moment: published once more it is there, and
+        /// nothing waits for it.
         #[test]
         fn a_track_can_always_be_published_again(
             simulcast: bool,

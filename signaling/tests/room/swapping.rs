@@ -1,7 +1,8 @@
 //! A viewer whose tracks change faster than their sections are negotiated (docs/livekit.md 5.4).
 //!
-//! A client announces a track when its section begins to be sent in. A section in which one track follows another without
-//! a description between them in which nothing is sent hides the second (WebRTC, section 4.4.1.6, `[[FiredDirection]]`).
+//! A client announces a track when its section begins to be sent in. A section in which one track follows another
+//! without a description between them in which nothing is sent hides the second (WebRTC, section 4.4.1.6,
+//! `[[FiredDirection]]`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -264,8 +265,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever is subscribed and unsubscribed when, each track that is shown at last was announced. A track has at most three
-    /// sections: as it was answered, as it is offered, and as it will be.
+    /// Whatever is subscribed and unsubscribed when, each track that is shown at last was announced. A track has at
+    /// most three sections: as it was answered, as it is offered, and as it will be.
     #[test]
     fn no_track_takes_the_section_of_another_unseen(v0: bool, steps in proptest::collection::vec(step(), 1..60)) {
         let mode = if v0 { Mode::V0 } else { Mode::V1 };

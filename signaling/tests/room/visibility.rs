@@ -17,7 +17,8 @@ use crate::deltas::{GHOST, Step, identity, microphone, publishing, step, take};
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, ms, s};
 
-/// How far updates about a participant go. A participant is told of the others whose updates go at least as far as to it.
+/// How far updates about a participant go. A participant is told of the others whose updates go at least as far as to
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
     /// To everybody.
@@ -405,8 +406,8 @@ fn believe(beliefs: &mut BTreeMap<String, String>, messages: &[Response]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// Everybody is told of those whom the rules say, and of nobody else; so with speakers and media. `stays`: who remains
-    /// of the others when the room becomes small, if it does.
+    /// Everybody is told of those whom the rules say, and of nobody else; so with speakers and media. `stays`: who
+    /// remains of the others when the room becomes small, if it does.
     #[test]
     fn clients_believe_what_is(
         threshold in prop_oneof![0..7u32, Just(6)],

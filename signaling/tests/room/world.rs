@@ -346,8 +346,8 @@ impl World {
     }
 }
 
-/// Nobody but itself is told of a hidden participant, in any message. That an earlier session of it left may be told: it
-/// may have been seen. So may be that it left when it was hidden.
+/// Nobody but itself is told of a hidden participant, in any message. That an earlier session of it left may be told:
+/// it may have been seen. So may be that it left when it was hidden.
 fn assert_keeps_hidden(hidden: &BTreeMap<String, Hidden>, to: Option<&String>, mut message: Response) {
     if let Response::Update(update) = &mut message {
         let was_never_seen = |sid: &str| hidden.values().any(|hidden| !hidden.was_seen && hidden.sid.as_str() == sid);

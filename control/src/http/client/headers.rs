@@ -31,8 +31,8 @@ pub(super) fn forwarded(headers: &HeaderMap) -> bool {
 
 /// The hops of a request, from the nearest on.
 ///
-/// A proxy that writes one of the two forms passes the other one on as the client sent it. So where both are there and do
-/// not tell of the same address, neither is believed.
+/// A proxy that writes one of the two forms passes the other one on as the client sent it. So where both are there and
+/// do not tell of the same address, neither is believed.
 pub(super) fn hops(headers: &HeaderMap) -> Vec<Hop> {
     let old = listed(headers);
     let Some(new) = elements(headers) else {

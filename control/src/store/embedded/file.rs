@@ -17,8 +17,8 @@ const HEADER: &[u8] = b"SQLite format 3\0";
 /// What SQLite puts beside a file, at the end of its name.
 const ENDS_BESIDE: [&str; 3] = ["-journal", "-wal", "-shm"];
 
-/// The byte that is locked: behind those that SQLite locks (its file format, section 1.2.14), which `flock` on a network
-/// file system would lock as well.
+/// The byte that is locked: behind those that SQLite locks (its file format, section 1.2.14), which `flock` on a
+/// network file system would lock as well.
 const LOCKED: libc::off_t = 0x4000_0000 + 1024;
 
 /// A file that is a database, or empty.

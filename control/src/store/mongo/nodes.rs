@@ -69,8 +69,8 @@ pub(super) type Nodes = HashMap<String, Timestamp>;
 
 /// Whether no node says any more that it is there. `look` gives what the nodes said last.
 ///
-/// Waits while one may be alive, which is for [`NODE_GONE`] if any said so lately, as far as clocks may be apart. Each node
-/// is compared with itself, since one that is gone may have had a clock that was ahead.
+/// Waits while one may be alive, which is for [`NODE_GONE`] if any said so lately, as far as clocks may be apart. Each
+/// node is compared with itself, since one that is gone may have had a clock that was ahead.
 pub(super) async fn falls_silent<F>(look: impl Fn() -> F) -> std::result::Result<bool, Fault>
 where
     F: Future<Output = std::result::Result<Nodes, Fault>>,

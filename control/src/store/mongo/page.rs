@@ -18,8 +18,8 @@ pub(super) fn after(field: &str, rising: bool, millis: i64, id: Bson) -> Documen
     doc! { "$or": [{ field: { beyond: time } }, { field: time, "_id": { beyond: id } }] }
 }
 
-/// Of documents that count as made with their id, sorted from the newest on: the lowest id that is not after the document
-/// with that time and id.
+/// Of documents that count as made with their id, sorted from the newest on: the lowest id that is not after the
+/// document with that time and id.
 pub(super) fn first_not_older(millis: i64, id: ObjectId) -> ObjectId {
     let (second, begun) = (millis.div_euclid(1000), millis.rem_euclid(1000) > 0);
     let made = id.timestamp().timestamp_millis() / 1000;

@@ -1,4 +1,5 @@
-//! A stream as a document of `livestreams`: the fields of the application's schema under their names, and ours beside them.
+//! A stream as a document of `livestreams`: the fields of the application's schema under their names, and ours beside
+//! them.
 //!
 //! Documents that another application wrote are read with defaults for what they lack. Who is blocked is said by
 //! `blockedUserIds`, which that application knows; `blocks` has the details.

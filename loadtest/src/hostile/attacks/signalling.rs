@@ -223,7 +223,8 @@ pub(in crate::hostile) async fn endless_frame(scene: &Scene<'_>) -> anyhow::Resu
         let path = format!("/rtc?access_token={token}&protocol=17&sdk=js&version=2.23.0");
         let answer = line.ask(upgrade(&scene.target, &path).as_bytes()).await?;
         scene.answered(answer.status);
-        // A binary frame with a mask of zeros: one that claims 2^60 bytes, or fragments of 64 KiB of which none is last.
+        // A binary frame with a mask of zeros: one that claims 2^60 bytes, or fragments of 64 KiB of which none is
+        // last.
         let (endless, body) = (turn % 2 == 0, vec![0; 64 << 10]);
         let mut head = vec![if endless { 0x82 } else { 0x02 }, 0xff];
         head.extend(if endless { 1_u64 << 60 } else { body.len() as u64 }.to_be_bytes());
