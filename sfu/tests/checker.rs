@@ -35,10 +35,14 @@ fn cameras() -> (World, [Rtp; 2]) {
         world.publish(PUBLISHER, publication, video_section(ssrc));
         world.subscribe(VIEWER, publication, publication, send_section(10 * ssrc, video_codecs()));
     }
-    let mut frame = Source::new(100).frame(true, 6);
-    frame.remove(2);
-    world.send(PUBLISHER, &frame);
-    world.send(PUBLISHER, &Source::new(300).frame(true, 6));
+    let mut frames = [100, 300].map(|ssrc| Source::new(ssrc).frame(true, 6));
+    frames[0].remove(2);
+    for frame in &frames {
+        world.send(PUBLISHER, frame);
+        // Others like the last one that the viewer has not got.
+        let last = frame.last().expect("a packet");
+        (1..=4).for_each(|ahead| world.checker.published(address(PUBLISHER), &moved(last, ahead)));
+    }
     let got = world.media(VIEWER);
     let last = |ssrc| got.iter().rfind(|packet| packet.ssrc == ssrc).expect("of both").clone();
     let last = [last(1_000), last(3_000)];
@@ -71,6 +75,30 @@ fn a_packet_that_comes_late_fills_a_gap() {
         let behind = verdict(&mut world, &moved(&last, late)).expect_err("behind all");
         assert!(behind.contains("fills no gap"), "{behind}");
     }
+}
+
+#[test]
+fn a_payload_of_vp8_is_the_publishers_but_for_picture_id_and_tl0picidx() {
+    let (mut world, [last, other]) = cameras();
+    // Descriptor, extension, picture id of two bytes, TL0PICIDX, and the payload proper.
+    for at in [0, 1, 5, 6, last.payload.len() - 1] {
+        let mut packet = moved(&last, 1);
+        packet.payload[at] ^= 0x20;
+        let changed = verdict(&mut world, &packet).expect_err("another payload");
+        assert!(changed.contains("no packet of its publisher's"), "{at}: {changed}");
+    }
+    let mut shorter = moved(&last, 1);
+    shorter.payload.pop();
+    for packet in [shorter, Rtp { payload: other.payload, ..moved(&last, 1) }] {
+        let changed = verdict(&mut world, &packet).expect_err("another payload");
+        assert!(changed.contains("no packet of its publisher's"), "{changed}");
+    }
+    let mut next = moved(&last, 1);
+    next.timestamp += 1;
+    let id = u16::from_be_bytes([next.payload[2], next.payload[3]]).wrapping_add(1) | 0x8000;
+    next.payload[2..4].copy_from_slice(&id.to_be_bytes());
+    next.payload[4] = next.payload[4].wrapping_add(1);
+    assert_eq!(verdict(&mut world, &next), Ok(()));
 }
 
 /// RFC 6464: by its subscriber's number, 9.

@@ -95,7 +95,9 @@ fn a_replayed_packet_is_refused() {
     let mut cipher =
         rtc_srtp::context::Context::new(&keys.receive_key, &keys.receive_salt, profile, None, None, provider.crypto())
             .expect("a context");
-    let sealed = cipher.encrypt_rtp(&source.frame(true, 1)[0].bytes()).expect("seals").to_vec();
+    let packet = source.frame(true, 1).remove(0);
+    let sealed = cipher.encrypt_rtp(&packet.bytes()).expect("seals").to_vec();
+    world.checker.published(address(1), &packet);
     for _ in 0..3 {
         world.arrive(1, sealed.clone());
     }

@@ -47,7 +47,13 @@ struct Publication {
     /// How many packets have come.
     count: u64,
     /// The newest of them.
-    packets: VecDeque<Rtp>,
+    packets: VecDeque<Original>,
+}
+
+/// A publisher's packet, and its payload without the numbers that subscribers get others of.
+struct Original {
+    packet: Rtp,
+    payload: Vec<u8>,
 }
 
 /// A stream to a subscriber.
@@ -58,7 +64,7 @@ struct Sent {
     /// Sequence numbers that were skipped, and packets that came behind their successors.
     skipped: u64,
     late: u64,
-    /// The publication's packets, by the order in which they came, that were sent with extensions of theirs.
+    /// The publication's packets, by the order in which they came, that were sent.
     origins: HashSet<u64>,
     packets: HashMap<u16, Rtp>,
     count: u32,
@@ -90,6 +96,8 @@ struct Published {
     /// Its last sender report.
     report: Option<(u64, Instant)>,
     publication: Option<PublicationId>,
+    /// Of its layer, where packets have told it.
+    rid: Option<Vec<u8>>,
 }
 
 impl Checker {
@@ -140,20 +148,53 @@ impl Checker {
 
     /// A publisher's packet that is about to arrive.
     pub fn published(&mut self, publisher: SocketAddr, packet: &Rtp) {
-        if let (Some(original), [high, low, payload @ ..]) =
-            (self.repeated.get(&packet.ssrc), packet.payload.as_slice())
-        {
-            let (ssrc, sequence) = (*original, u16::from_be_bytes([*high, *low]));
-            return self.published(publisher, &Rtp { ssrc, sequence, payload: payload.to_vec(), ..packet.clone() });
-        }
         let publication = self.publication_of(publisher, packet);
-        let stream = self.published.entry(packet.ssrc).or_default();
-        stream.publication = publication;
-        let skipped = stream.receive(packet.sequence);
-        if let Some(publication) = publication.and_then(|id| self.publications.get_mut(&id)) {
-            publication.skipped += skipped;
-            publication.receive(packet);
+        if self.is_repeat(publication, packet) {
+            let original = self.original_of(publication, packet);
+            if let (Some(ssrc), [high, low, payload @ ..]) = (original, packet.payload.as_slice()) {
+                let (sequence, payload) = (u16::from_be_bytes([*high, *low]), payload.to_vec());
+                self.receive(publication, &Rtp { ssrc, sequence, payload, ..packet.clone() });
+            }
+            return;
         }
+        self.receive(publication, packet);
+    }
+
+    fn receive(&mut self, id: Option<PublicationId>, packet: &Rtp) {
+        let publication = id.and_then(|id| self.publications.get_mut(&id));
+        let stream = self.published.entry(packet.ssrc).or_default();
+        stream.publication = id;
+        let skipped = stream.receive(packet.sequence);
+        let Some(publication) = publication else { return };
+        let rid = publication.section.extensions.rid.and_then(|id| packet.extension(id));
+        stream.rid = rid.map(<[u8]>::to_vec).or(stream.rid.take());
+        publication.skipped += skipped;
+        publication.receive(packet);
+    }
+
+    /// Whether a packet is one that is sent again (RFC 4588): by its SSRC, or by its payload type.
+    fn is_repeat(&self, publication: Option<PublicationId>, packet: &Rtp) -> bool {
+        let section = publication.and_then(|id| self.publications.get(&id)).map(|publication| &publication.section);
+        let is_rtx =
+            |section: &ReceiveSection| section.codecs.iter().any(|codec| codec.rtx == Some(packet.payload_type));
+        self.repeated.contains_key(&packet.ssrc) || section.is_some_and(is_rtx)
+    }
+
+    /// The SSRC of which a packet is sent again: the declared one, that of the layer which it names (RFC 8852, section
+    /// 4.3), or the only one.
+    fn original_of(&self, publication: Option<PublicationId>, packet: &Rtp) -> Option<u32> {
+        if let Some(declared) = self.repeated.get(&packet.ssrc) {
+            return Some(*declared);
+        }
+        let section = &self.publications.get(&publication?)?.section;
+        let ids = [section.extensions.repaired_rid, section.extensions.rid];
+        let named = ids.into_iter().flatten().find_map(|id| packet.extension(id));
+        let mut layers = self.published.iter().filter(|(_, stream)| stream.publication == publication);
+        let layer = match named {
+            Some(rid) => layers.find(|(_, stream)| stream.rid.as_deref() == Some(rid)),
+            None => layers.next().filter(|_| section.layers.len() == 1),
+        };
+        layer.map(|(ssrc, _)| *ssrc)
     }
 
     /// Of which publication a packet is: by its SSRC if that was declared, by its MID, by what others of its SSRC were,
@@ -281,8 +322,9 @@ impl Sent {
         ahead
     }
 
-    /// What the publisher says in its packet goes along where both have agreed upon it: the audio level (RFC 6464), and
-    /// the dependency descriptor (RTP Payload Format For AV1, appendix A) of codecs whose layers depend on each other.
+    /// Each packet has the payload of one of the publisher's, which is sent once. What that says in extensions goes
+    /// along where both have agreed upon it: the audio level (RFC 6464), and the dependency descriptor (RTP Payload
+    /// Format For AV1, appendix A) of codecs whose layers depend on each other.
     fn check_origin(&mut self, packet: &Rtp, codec: Codec, publication: &Publication) {
         let (theirs, ours) = (&publication.section.extensions, &self.section.extensions);
         let (theirs, ours) = match codec {
@@ -290,28 +332,32 @@ impl Sent {
             Codec::Opus | Codec::Red | Codec::Pcmu | Codec::Pcma => (theirs.audio_level, ours.audio_level),
             Codec::Vp8 | Codec::H264 { .. } | Codec::H265 => {
                 let descriptor = ours.dependency_descriptor.and_then(|id| packet.extension(id));
-                return assert_eq!(descriptor, None, "a switch of layers would leave it wrong");
+                assert_eq!(descriptor, None, "a switch of layers would leave it wrong");
+                (None, None)
             }
         };
-        let Some(ours) = ours else { return };
-        let first = publication.count - publication.packets.len() as u64;
-        let origin = (first..).zip(&publication.packets).find(|(number, published)| {
-            let said = theirs.and_then(|id| published.extension(id));
-            said == packet.extension(ours)
+        let payload = without_numbers(codec, &packet.payload);
+        // The newest first: mostly it is one of these.
+        let mut newest_first = (0..publication.count).rev().zip(publication.packets.iter().rev());
+        let origin = newest_first.find(|(number, original)| {
+            let said = theirs.and_then(|id| original.packet.extension(id));
+            ours.is_none_or(|id| said == packet.extension(id))
+                && original.packet.marker == packet.marker
+                && self.may_be(&payload, original, publication)
                 && !self.origins.contains(number)
-                && self.may_be(packet, published, publication)
         });
         let (number, _) = origin.unwrap_or_else(|| panic!("no packet of its publisher's is {packet:?}"));
         self.origins.insert(number);
     }
 
-    /// Whether a packet has the payload of the publisher's: all of it, what comes before a trailer, or the primary
-    /// block of RED (RFC 2198), which is the last.
-    fn may_be(&self, packet: &Rtp, published: &Rtp, publication: &Publication) -> bool {
-        let is_red = publication.codec_of(published) == Some(Codec::Red);
-        let (sent, whole) = (&packet.payload, &published.payload);
-        let is_part = (self.section.strips_trailers && whole.starts_with(sent)) || (is_red && whole.ends_with(sent));
-        published.marker == packet.marker && (whole == sent || is_part)
+    /// Whether a payload is the publisher's: all of it, what comes before a trailer, or the primary block of RED (RFC
+    /// 2198), which is the last.
+    fn may_be(&self, payload: &[u8], original: &Original, publication: &Publication) -> bool {
+        let is_red = || publication.codec_of(&original.packet) == Some(Codec::Red);
+        let whole = original.payload.as_slice();
+        whole == payload
+            || (self.section.strips_trailers && whole.starts_with(payload))
+            || (whole.ends_with(payload) && is_red())
     }
 
     /// RFC 8285; the absolute send time as libwebrtc's estimate wants it, with all video.
@@ -381,8 +427,12 @@ impl Publication {
     }
 
     fn receive(&mut self, packet: &Rtp) {
+        let payload = match self.codec_of(packet) {
+            Some(codec) => without_numbers(codec, &packet.payload),
+            None => packet.payload.clone(),
+        };
         self.count += 1;
-        self.packets.push_back(packet.clone());
+        self.packets.push_back(Original { packet: packet.clone(), payload });
         if self.packets.len() > PACKETS_MAX {
             self.packets.pop_front();
         }
@@ -420,6 +470,28 @@ impl Published {
         let delay = (now.duration_since(at).as_secs_f64() * 65_536.0) as u32;
         assert!(block.delay.abs_diff(delay) <= 1, "{} since the last sender report, not {delay}", block.delay);
     }
+}
+
+/// A payload without the numbers that a subscriber gets others of, for its stream to have no gaps: picture id and
+/// TL0PICIDX of VP8 (RFC 7741, section 4.2). Their places stay.
+fn without_numbers(codec: Codec, payload: &[u8]) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    if codec == Codec::Vp8
+        && let [first, extension, numbers @ ..] = payload.as_mut_slice()
+        && *first & 0x80 != 0
+    {
+        let id = match (*extension & 0x80, numbers.first_mut()) {
+            (0, _) | (_, None) => 0,
+            // The first bit tells that it has 15 bits.
+            (_, Some(byte)) => {
+                *byte &= 0x80;
+                if *byte == 0 { 1 } else { 2 }
+            }
+        };
+        let tl0 = usize::from(*extension & 0x40 != 0);
+        numbers.iter_mut().take(id + tl0).skip(1.min(id)).for_each(|byte| *byte = 0);
+    }
+    payload
 }
 
 /// Picture id and TL0PICIDX of a VP8 payload with a 15-bit picture id.

@@ -409,6 +409,11 @@ impl Source {
                 self.sequence = self.sequence.wrapping_add(1);
                 let mut extensions = vec![(1, b"0".to_vec())];
                 extensions.extend(self.rid.map(|rid| (2, rid.as_bytes().to_vec())));
+                let length = if n + 1 == packets { 400 } else { 1100 - n % 2 };
+                let mut payload = vp8(keyframe, n == 0, self.picture, length);
+                // No two packets have the same payload.
+                payload[6..10].copy_from_slice(&self.ssrc.to_be_bytes());
+                payload[10..12].copy_from_slice(&self.sequence.to_be_bytes());
                 Rtp {
                     payload_type: VIDEO,
                     marker: n + 1 == packets,
@@ -416,7 +421,7 @@ impl Source {
                     timestamp: self.timestamp,
                     ssrc: self.ssrc,
                     extensions,
-                    payload: vp8(keyframe, n == 0, self.picture, if n + 1 == packets { 400 } else { 1100 - n % 2 }),
+                    payload,
                 }
             })
             .collect()
