@@ -3,7 +3,9 @@
 mod media;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use media::checker::Checker;
 use media::*;
 use rtc_srtp::context::Context;
 use rtc_srtp::protection_profile::ProtectionProfile;
@@ -154,5 +156,23 @@ fn the_dependency_descriptor_goes_along_with_av1_and_not_with_vp8() {
             verdict(&mut world, &packet).is_ok()
         });
         assert_eq!((with, without), (is_sent, !is_sent), "{codec:?}");
+    }
+}
+
+#[test]
+fn a_report_lacks_what_is_on_its_way_only_where_there_is_a_network() {
+    for is_networked in [false, true] {
+        let mut world = World::new();
+        if is_networked {
+            world.checker = Checker::networked();
+        }
+        world.join(PUBLISHER);
+        world.publish(PUBLISHER, 1, video_section(100));
+        let frame = Source::new(100).frame(true, 4);
+        world.send(PUBLISHER, &[frame[0].clone(), frame[2].clone()]);
+        world.checker.published(address(PUBLISHER), &frame[3]);
+
+        let reported = catch_unwind(AssertUnwindSafe(|| world.pass(Duration::from_secs(2))));
+        assert_eq!(reported.is_ok(), is_networked);
     }
 }

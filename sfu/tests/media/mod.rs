@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
-mod checker;
+pub mod checker;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::disallowed_methods, reason = "tests have clocks and sockets of their own")]
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,8 @@ use sfu::command::*;
 use sfu::engine::EngineConfig;
 use sfu::io::{Config, UdpPorts, Workers};
 
-use crate::media::{ROOM, Rtp};
+use crate::media::checker::Checker;
+use crate::media::{ROOM, Rtp, address};
 use crate::support::{Client, answer_to, nomination, remote_credentials};
 
 /// Longest wait for anything that must happen: far more than it takes, for a machine with other work.
@@ -29,6 +32,8 @@ pub struct Server {
     workers: Option<Workers>,
     events: Receiver<Event>,
     seen: Vec<Event>,
+    /// Of all its peers. It knows each by its transport, wherever that is at the time.
+    checker: Rc<RefCell<Checker>>,
 }
 
 impl Server {
@@ -55,7 +60,7 @@ impl Server {
             drop(to.send(event));
         };
         let workers = Workers::start(config, on_event).unwrap();
-        Self { workers: Some(workers), events, seen: Vec::new() }
+        Self { workers: Some(workers), events, seen: Vec::new(), checker: Rc::new(RefCell::new(Checker::networked())) }
     }
 
     pub fn workers(&self) -> &Workers {
@@ -69,6 +74,16 @@ impl Server {
 
     /// Sends a command to the first worker.
     pub fn command(&self, command: Command) {
+        let mut checker = self.checker.borrow_mut();
+        match &command {
+            Command::Publish { publication, transport, section } => {
+                checker.publish(address(transport.0), *publication, section);
+            }
+            Command::Subscribe { publication, transport, section, .. } => {
+                checker.subscribe(address(transport.0), *publication, section);
+            }
+            _ => {}
+        }
         self.workers().handles()[0].try_send(command).unwrap();
     }
 
@@ -204,6 +219,9 @@ pub struct Peer {
     pub client: Client,
     pub local: IceCredentials,
     ciphers: Option<(Context, Context)>,
+    /// Looks at what comes, as who has this address.
+    checker: Rc<RefCell<Checker>>,
+    address: SocketAddr,
     /// Checks that were answered with success.
     answers: usize,
     /// RTP that came, in clear.
@@ -221,6 +239,8 @@ impl Peer {
     pub fn connect_over(server: &mut Server, transport: u64, link: Link) -> Self {
         let mut peer = Self::knock_over(server, transport, link);
         peer.run_until(|peer| peer.client.seen.dtls_connected);
+        let (_, from_server) = peer.ciphers();
+        peer.checker.borrow_mut().join(peer.address, from_server);
         peer.ciphers = Some(peer.ciphers());
         let wanted = TransportId(transport);
         assert!(
@@ -237,7 +257,8 @@ impl Peer {
     fn knock_over(server: &Server, transport: u64, link: Link) -> Self {
         let client = Client::real(transport);
         let local = server.open(transport, client.fingerprint);
-        let mut peer = Self { link, client, local, ciphers: None, answers: 0, media: Vec::new() };
+        let (checker, address) = (server.checker.clone(), address(transport));
+        let mut peer = Self { link, client, local, ciphers: None, checker, address, answers: 0, media: Vec::new() };
         peer.check();
         // The client's first flight waits for this.
         peer.client.progress(Instant::now());
@@ -270,6 +291,7 @@ impl Peer {
             self.link.send(&datagram);
         }
         let Some(datagram) = self.link.receive() else { return };
+        self.checker.borrow_mut().check(Instant::now(), self.address, &datagram);
         match datagram.first() {
             Some(20..=63) => self.client.receive(Instant::now(), &datagram),
             Some(128..=191) if !(192..224).contains(&datagram[1]) => {
@@ -299,6 +321,7 @@ impl Peer {
         for packet in packets {
             let (to_server, _) = self.ciphers.as_mut().expect("connected");
             let sealed = to_server.encrypt_rtp(&packet.bytes()).expect("seals");
+            self.checker.borrow_mut().published(self.address, packet);
             self.link.send(&sealed);
         }
     }
