@@ -1,9 +1,9 @@
 //! How much a transport keeps once it is connected.
 
+#[path = "support/allocations.rs"]
+mod allocations;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::mem;
 use std::time::Duration;
 
@@ -13,38 +13,11 @@ use sfu::ice;
 use sfu::transport::{Transport, TransportOutput};
 use support::{Client, LIBWEBRTC_PROFILES, World};
 
-struct Counting;
-
-thread_local! {
-    /// Bytes that this thread has allocated and not freed.
-    static LIVE: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: forwards to the system allocator; the counter is const-initialised and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.set(LIVE.get().wrapping_add(layout.size()));
-        // SAFETY: the caller's promise is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Bytes on the heap that go with the world's transport.
 fn heap_of_transport(world: &mut World) -> usize {
     let fresh =
         Transport::new(TransportId(2), ice::new_credentials(0), ChannelOpener::Client, &Certificate::generate(), 2);
-    let transport = mem::replace(&mut world.transport, fresh);
-    let before = LIVE.get();
-    drop(transport);
-    before - LIVE.get()
+    allocations::bytes_of(mem::replace(&mut world.transport, fresh))
 }
 
 /// Bytes on the heap before the handshake and after it.

@@ -1,45 +1,12 @@
 //! What a stream costs in memory once it flows: nothing for a packet, little for a viewer.
 
+#[path = "support/allocations.rs"]
+mod allocations;
 mod media;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 use media::*;
 use sfu::certificate::Certificate;
 use sfu::engine::{Engine, EngineConfig};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes that this thread has allocated and not freed.
-    static LIVE: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: forwards to the system allocator; the counters are const-initialised and allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        LIVE.set(LIVE.get().wrapping_add(layout.size()));
-        // SAFETY: the caller's promise is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get().wrapping_sub(layout.size()));
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        LIVE.set(LIVE.get().wrapping_add(size).wrapping_sub(layout.size()));
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A camera and a microphone with so many viewers.
 fn broadcast(viewers: u64) -> World {
@@ -84,13 +51,13 @@ fn a_forwarded_packet_allocates_nothing_in_steady_state() {
     let (mut warm, mut sent) = (0, 0);
     for (number, frame) in sealed_frames(60).iter_mut().enumerate() {
         if number == 30 {
-            (warm, sent) = (ALLOCATIONS.get(), world.engine.stats.rtp_sent);
+            (warm, sent) = (allocations::count(), world.engine.stats.rtp_sent);
         }
         forward(&mut world, frame);
     }
     let forwarded = world.engine.stats.rtp_sent - sent;
     assert_eq!(forwarded, 30 * 8 * 50);
-    assert_eq!(ALLOCATIONS.get() - warm, 0, "allocations while {forwarded} packets were forwarded");
+    assert_eq!(allocations::count() - warm, 0, "allocations while {forwarded} packets were forwarded");
 }
 
 /// Bytes that an engine holds when its history has been full for a while.
@@ -102,9 +69,7 @@ fn held(viewers: u64) -> usize {
     assert_eq!(world.engine.stats.rtp_sent, 150 * 8 * viewers);
     let fresh = Engine::new(Certificate::generate(), EngineConfig::default(), 1, world.now);
     let engine = std::mem::replace(&mut world.engine, fresh);
-    let before = LIVE.get();
-    drop(engine);
-    before - LIVE.get()
+    allocations::bytes_of(engine)
 }
 
 /// More than a viewer's keys, transport and two subscriptions take, and far less than the history of the 720p stream
