@@ -11,15 +11,6 @@ use sfu::command::IceCredentials;
 use sfu::demux::{Discard, PacketKind};
 use support::{check, raw_attribute};
 
-fn world() -> (World, Source) {
-    let mut world = World::new();
-    world.join(1);
-    world.publish(1, 1, video_section(100));
-    world.join(10);
-    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
-    (world, Source::new(100))
-}
-
 fn discarded(world: &World) -> u64 {
     Discard::ALL.iter().map(|reason| world.engine.stats.discards(*reason)).sum()
 }
@@ -29,7 +20,7 @@ proptest! {
     fn garbage_from_anywhere_is_dropped_and_counted(
         garbage in proptest::collection::vec((0u64..3, proptest::collection::vec(any::<u8>(), 0..200)), 1..40),
     ) {
-        let (mut world, mut source) = world();
+        let (mut world, mut source) = World::watched();
         for (client, bytes) in garbage {
             // A record of DTLS may be one to wait for, or one that says nothing; all else has nothing to be.
             let is_counted = client == 2 || PacketKind::of(&bytes) != Some(PacketKind::Dtls);
@@ -49,7 +40,7 @@ proptest! {
     fn authenticated_garbage_leaves_the_others_their_media(
         garbage in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..120)), 1..30),
     ) {
-        let (mut world, mut source) = world();
+        let (mut world, mut source) = World::watched();
         world.checker.garbage = true;
         for (n, (rtcp, bytes)) in garbage.into_iter().enumerate() {
             if rtcp {
@@ -70,7 +61,7 @@ proptest! {
 
 #[test]
 fn rtp_longer_than_any_link_takes_whole_is_not_decrypted() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 1));
     assert_eq!(world.media(10).len(), 1);
     for (payload, expected) in [(1_900, 1), (2_100, 0), (60_000, 0)] {
@@ -88,7 +79,7 @@ fn rtp_longer_than_any_link_takes_whole_is_not_decrypted() {
 
 #[test]
 fn a_replayed_packet_is_refused() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let keys = keys(1);
     let provider = rtc_crypto::default_provider().expect("a provider");
     let profile = rtc_srtp::protection_profile::ProtectionProfile::AeadAes128Gcm;
@@ -108,7 +99,7 @@ fn a_replayed_packet_is_refused() {
 
 #[test]
 fn a_stranger_gets_no_answer() {
-    let (mut world, _) = world();
+    let (mut world, _) = World::watched();
     world.arrive(77, vec![0x80; 100]);
     world.arrive(77, vec![22; 100]);
     world.arrive(77, vec![0; 20]);
@@ -120,7 +111,7 @@ fn a_stranger_gets_no_answer() {
 
 #[test]
 fn one_client_cannot_bind_streams_without_bound() {
-    let (mut world, _) = world();
+    let (mut world, _) = World::watched();
     for ssrc in 0..500 {
         let packet = Rtp {
             payload_type: VIDEO,
@@ -142,7 +133,7 @@ fn nomination(client: u64) -> Vec<u8> {
 
 #[test]
 fn nobody_takes_the_address_of_another_client_by_a_check_of_their_own() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.join(66);
     world.arrive(1, nomination(1));
     world.send(1, &source.frame(true, 3));
@@ -157,7 +148,7 @@ fn nobody_takes_the_address_of_another_client_by_a_check_of_their_own() {
 
 #[test]
 fn a_client_is_answered_so_many_checks_from_whatever_addresses() {
-    let (mut world, _) = world();
+    let (mut world, _) = World::watched();
     world.join(66);
     let forged = {
         let local = IceCredentials { ufrag: "00ufrag66".into(), password: "q".repeat(32) };
@@ -183,7 +174,7 @@ fn a_client_is_answered_so_many_checks_from_whatever_addresses() {
 
 #[test]
 fn an_address_that_a_client_has_left_is_the_next_ones() {
-    let (mut world, _) = world();
+    let (mut world, _) = World::watched();
     world.join(66);
     world.arrive(1, nomination(1));
     // The first one checks no more.

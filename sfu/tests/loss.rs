@@ -12,15 +12,6 @@ use sfu::demux::Discard;
 use sfu::rtcp::{Feedback, ReportBlock, SenderReport, parse, write_nack, write_receiver_report, write_sender_report};
 use shared::media::Codec;
 
-fn world() -> (World, Source) {
-    let mut world = World::new();
-    world.join(1);
-    world.publish(1, 1, video_section(100));
-    world.join(10);
-    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
-    (world, Source::new(100))
-}
-
 fn nack(world: &mut World, lost: &[u16]) {
     let mut packet = Vec::new();
     write_nack(&mut packet, 4, 1000, lost.iter().copied());
@@ -42,7 +33,7 @@ fn asked(world: &mut World) -> Vec<u16> {
 
 #[test]
 fn a_lost_packet_comes_again_as_a_retransmission_of_its_number() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 6));
     let got = world.media(10);
     nack(&mut world, &[got[2].sequence, got[4].sequence]);
@@ -58,7 +49,7 @@ fn a_lost_packet_comes_again_as_a_retransmission_of_its_number() {
 
 #[test]
 fn of_two_streams_that_a_client_gets_the_one_that_it_names_is_sent_again() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.publish(1, 2, ReceiveSection { mid: text("1"), ..video_section(300) });
     world.subscribe(10, 2, 2, send_section(2000, video_codecs()));
     let mut other = Source::new(300);
@@ -104,7 +95,7 @@ fn a_retransmission_has_the_dependency_descriptor_of_its_packet() {
 
 #[test]
 fn a_flood_of_nacks_is_not_amplified() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 6));
     let lost = world.media(10)[0].sequence;
     for _ in 0..5000 {
@@ -116,7 +107,7 @@ fn a_flood_of_nacks_is_not_amplified() {
 
 #[test]
 fn who_has_asked_for_too_much_is_answered_again_a_moment_later() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 6));
     let lost = world.media(10)[0].sequence;
     for _ in 0..1_000 {
@@ -131,7 +122,7 @@ fn who_has_asked_for_too_much_is_answered_again_a_moment_later() {
 /// At 2 Mbit/s that is two seconds: a round trip to the other side of the world, and several tries.
 #[test]
 fn what_was_lost_five_hundred_packets_ago_comes_again() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 2));
     let lost = world.media(10)[0].sequence;
     for _ in 0..166 {
@@ -144,7 +135,7 @@ fn what_was_lost_five_hundred_packets_ago_comes_again() {
 
 #[test]
 fn numbers_never_sent_are_not_answered() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 2));
     let got = world.media(10);
     nack(&mut world, &[got[1].sequence.wrapping_add(1), got[0].sequence.wrapping_sub(1)]);
@@ -153,7 +144,7 @@ fn numbers_never_sent_are_not_answered() {
 
 #[test]
 fn a_gap_is_asked_for_again_until_it_is_filled_and_the_late_packet_is_forwarded_in_its_place() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let frame = source.frame(true, 5);
     let (lost, rest): (Vec<Rtp>, Vec<Rtp>) =
         frame.into_iter().enumerate().fold(Default::default(), |mut all, (n, p)| {
@@ -185,7 +176,7 @@ fn a_gap_is_asked_for_again_until_it_is_filled_and_the_late_packet_is_forwarded_
 
 #[test]
 fn a_retransmission_of_what_was_never_sent_stops_nothing() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let frame = source.frame(true, 3);
     world.send(1, &frame);
     assert_eq!(world.media(10).len(), 3);
@@ -203,7 +194,7 @@ fn a_retransmission_of_what_was_never_sent_stops_nothing() {
 
 #[test]
 fn packets_that_others_overtook_are_counted_and_those_sent_again_are_not() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let mut frame = source.frame(true, 6);
     let lost = frame.remove(4);
     frame.swap(1, 2);
@@ -220,7 +211,7 @@ fn packets_that_others_overtook_are_counted_and_those_sent_again_are_not() {
 
 #[test]
 fn an_outage_asks_for_a_key_frame_instead_of_a_thousand_packets() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 2));
     world.pass(Duration::from_secs(1));
     world.received(1);
@@ -234,7 +225,7 @@ fn an_outage_asks_for_a_key_frame_instead_of_a_thousand_packets() {
 
 #[test]
 fn a_packet_twice_is_forwarded_once() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let frame = source.frame(true, 2);
     world.send(1, &frame);
     let mut payload = frame[0].sequence.to_be_bytes().to_vec();
@@ -245,7 +236,7 @@ fn a_packet_twice_is_forwarded_once() {
 
 #[test]
 fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let mut frame = source.frame(true, 8);
     for (n, packet) in frame.iter_mut().enumerate() {
         packet.extensions.push((4, (n as u16).to_be_bytes().to_vec()));
@@ -273,7 +264,7 @@ fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
 
 #[test]
 fn rtcp_of_another_stream_than_ours_does_nothing() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.join(11);
     world.send(1, &source.frame(true, 2));
     let got = world.media(10);
@@ -295,7 +286,7 @@ fn rtcp_of_another_stream_than_ours_does_nothing() {
 
 #[test]
 fn a_subscribers_report_tells_loss_jitter_and_round_trip() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 3));
     let mut packet = Vec::new();
     write_sender_report(&mut packet, &SenderReport { ssrc: 100, ntp: 7 << 32, rtp: 0, packets: 3, octets: 3000 }, &[]);
@@ -344,7 +335,7 @@ fn a_subscribers_report_tells_loss_jitter_and_round_trip() {
 
 #[test]
 fn what_publishers_lose_is_counted_with_their_jitter() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let frame = source.frame(true, 10);
     world.send(1, &frame[..4]);
     world.send(1, &frame[5..]);
@@ -359,7 +350,7 @@ fn what_publishers_lose_is_counted_with_their_jitter() {
 /// RFC 3550, section 6.4.1: a publisher finds its round trip by that.
 #[test]
 fn receiver_reports_tell_how_long_ago_the_last_sender_report_came() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.send(1, &source.frame(true, 3));
     let block = |world: &mut World, pause: u64| {
         world.received(1);
@@ -388,7 +379,7 @@ fn receiver_reports_tell_how_long_ago_the_last_sender_report_came() {
 
 #[test]
 fn a_sender_report_is_of_the_stream_that_it_names_alone() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.publish(1, 2, audio_section(200));
     world.send(1, &source.frame(true, 3));
     world.send(1, &[Rtp { payload_type: AUDIO, sequence: 5, ssrc: 200, payload: vec![1; 40], ..Rtp::default() }]);
@@ -419,7 +410,7 @@ fn a_sender_report_is_of_the_stream_that_it_names_alone() {
 /// What a publisher has not said to understand (RFC 4585, section 4.2), and what makes no sense, it is not asked for.
 #[test]
 fn a_publisher_is_asked_for_nothing_that_it_does_not_offer() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     world.publish(1, 2, audio_section(200));
     let word = |sequence| Rtp { payload_type: AUDIO, sequence, ssrc: 200, payload: vec![1; 40], ..Rtp::default() };
     world.send(1, &source.frame(true, 3));
@@ -510,7 +501,7 @@ const BURST: usize = 60;
 /// packet and the viewer's later, and once more each.
 #[test]
 fn sequence_numbers_of_both_directions_roll_over_under_loss_and_reordering() {
-    let (mut world, mut source) = world();
+    let (mut world, mut source) = World::watched();
     let (mut got, mut rollovers, mut asked_again) = (0, 0, 0);
     let mut last: Option<u16> = None;
     for frame in 0..1_150 {

@@ -244,6 +244,16 @@ impl World {
         }
     }
 
+    /// The camera of client 1 with SSRC 100, and client 10, which watches it as SSRC 1000.
+    pub fn watched() -> (Self, Source) {
+        let mut world = Self::new();
+        world.join(1);
+        world.publish(1, 1, video_section(100));
+        world.join(10);
+        world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+        (world, Source::new(100))
+    }
+
     pub fn command(&mut self, command: Command) {
         self.engine.handle(self.now, command, &mut self.out);
         self.settle();
