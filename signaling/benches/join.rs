@@ -2,14 +2,18 @@
 //!
 //! Hot loops. At a low rate of joins each part costs two or three times as much, for caches are cold.
 
+#[path = "../tests/support/joins.rs"]
+mod joins;
+
 use std::cell::RefCell;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use divan::Bencher;
+use joins::keys;
 use livekit_protocol as proto;
 use prost::Message as _;
 use sfu::command::{Candidate, CandidateProtocol, Event, Fingerprint, IceCredentials, RoomId};
@@ -17,8 +21,8 @@ use signaling::join::{self, ClientHints, Join, JoinInput, Mode, Parameters, Purp
 use signaling::negotiation::{LocalTransport, Negotiation, Role};
 use signaling::room::timer::Now;
 use signaling::room::{Host, Room, RoomEffect};
-use signaling::settings::{DEFAULT_CODECS, Limits, RoomSettings, RoomsConfig};
-use signaling::token::{Grants, Keys, Secret, VideoGrant};
+use signaling::settings::{DEFAULT_CODECS, RoomSettings, RoomsConfig};
+use signaling::token::{Grants, VideoGrant};
 
 /// What Chromium offers when it joins.
 const OFFER: &str = include_str!("../tests/data/v1-chromium-01-offer.sdp");
@@ -29,45 +33,13 @@ fn main() {
     divan::main();
 }
 
-fn keys() -> Keys {
-    Keys::new(vec![("devkey".to_owned(), Secret::new("a secret of at least thirty-two bytes"))]).unwrap()
-}
-
 fn grants(identity: &str) -> Grants {
     let video = VideoGrant { room_join: true, room: "room".into(), can_publish: Some(false), ..VideoGrant::default() };
-    Grants {
-        identity: identity.parse().unwrap(),
-        name: "A viewer".into(),
-        metadata: String::new(),
-        attributes: Default::default(),
-        kind: proto::participant_info::Kind::Standard,
-        kind_details: Vec::new(),
-        video,
-        room_preset: String::new(),
-        room_config: None,
-        expires_at: SystemTime::now() + Duration::from_secs(3_600),
-        not_before: None,
-        api_key: "devkey".into(),
-    }
+    Grants { name: "A viewer".into(), video, ..joins::grants(identity) }
 }
 
 fn config() -> RoomsConfig {
-    RoomsConfig {
-        auto_create: true,
-        max_participants: 0,
-        audience_threshold: 50,
-        empty_timeout: Duration::from_secs(300),
-        departure_timeout: Duration::from_secs(20),
-        enabled_codecs: DEFAULT_CODECS.map(str::to_owned).to_vec(),
-        enable_remote_unmute: false,
-        limits: Limits::default(),
-        region: String::new(),
-        node_id: "ND_bench".into(),
-        ice_servers: Vec::new(),
-        room_configurations: Default::default(),
-        signer: keys().signer(),
-        fingerprint: Fingerprint([7; 32]),
-    }
+    RoomsConfig::new("ND_bench".into(), keys().signer(), Fingerprint([7; 32]))
 }
 
 fn candidates() -> Vec<Candidate> {
@@ -87,18 +59,14 @@ fn client() -> proto::ClientInfo {
 }
 
 fn join_of(number: usize) -> Join {
+    let identity = format!("viewer {number}");
     Join {
-        mode: Mode::V1,
-        grants: grants(&format!("viewer {number}")),
-        bearer: format!("viewer {number}").parse().unwrap(),
+        grants: grants(&identity),
         client: client(),
         protocol_version: 16,
-        auto_subscribe: true,
         adaptive_stream: true,
-        reconnect: None,
-        add_tracks: Vec::new(),
         publisher_offer: Some(offer()),
-        sync_state: None,
+        ..joins::join(&identity, Mode::V1)
     }
 }
 

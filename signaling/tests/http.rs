@@ -6,9 +6,13 @@ mod api;
 mod hostile;
 #[path = "http/join.rs"]
 mod join;
+#[path = "support/joins.rs"]
+mod joins;
 #[path = "http/rooms.rs"]
 mod rooms;
 #[path = "http/server.rs"]
 mod server;
 #[path = "http/surface.rs"]
 mod surface;
+#[path = "support/workers.rs"]
+mod workers;

@@ -1,5 +1,7 @@
 //! Rooms in virtual time: inputs and moments go in, messages, commands, deltas and events come out. No sockets.
 
+#[path = "support/joins.rs"]
+mod joins;
 #[path = "room/world.rs"]
 mod world;
 

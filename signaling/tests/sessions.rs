@@ -1,12 +1,11 @@
 //! Sessions over a socket in memory, in rooms with real workers: what the room's own tests cannot see.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{Sink, Stream};
 use livekit_protocol as proto;
@@ -14,15 +13,19 @@ use prost::Message;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use sfu::certificate::Certificate;
-use sfu::io::{Config, UdpPorts, Workers};
+use sfu::io::Workers;
 use signaling::framing::Frame;
 use signaling::join::{Join, JoinError, Mode, Reconnect};
 use signaling::rooms::Rooms;
 use signaling::session::{Session, SessionEnd};
 use signaling::settings::RoomsConfig;
-use signaling::token::{Grants, Keys, Secret, VideoGrant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+#[path = "support/joins.rs"]
+mod joins;
+#[path = "support/workers.rs"]
+mod workers;
 
 #[path = "room/sdp.rs"]
 #[expect(dead_code, reason = "one offer is enough here")]
@@ -118,52 +121,16 @@ fn start() -> Server {
 }
 
 fn start_with(change: impl FnOnce(&mut RoomsConfig)) -> Server {
-    let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
     let certificate = Certificate::generate();
-    let mut config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
+    let mut config = RoomsConfig::new("ND_test".into(), joins::keys().signer(), certificate.fingerprint);
     change(&mut config);
-    let media = Config {
-        workers: 1,
-        bind: vec![[127, 0, 0, 1].into()],
-        advertise: vec![[127, 0, 0, 1].into()],
-        udp: UdpPorts::Single(0),
-        tcp_port: None,
-        certificate,
-        engine: sfu::engine::EngineConfig::default(),
-    };
     let (on_event, events) = signaling::media::worker_events();
-    let workers = Workers::start(media, on_event).unwrap();
+    let workers = Workers::start(workers::loopback(certificate), on_event).unwrap();
     Server { rooms: Rooms::start(config, workers.handles().to_vec(), events), _workers: workers }
 }
 
 fn join(identity: &str) -> Join {
-    let grants = Grants {
-        identity: identity.parse().unwrap(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: HashMap::new(),
-        kind: proto::participant_info::Kind::Standard,
-        kind_details: Vec::new(),
-        video: VideoGrant { room_join: true, room: "room".into(), ..VideoGrant::default() },
-        room_preset: String::new(),
-        room_config: None,
-        expires_at: SystemTime::now() + Duration::from_secs(600),
-        not_before: None,
-        api_key: "key".into(),
-    };
-    Join {
-        mode: Mode::V0,
-        bearer: grants.identity.clone(),
-        grants,
-        client: proto::ClientInfo::default(),
-        protocol_version: 17,
-        auto_subscribe: true,
-        adaptive_stream: false,
-        reconnect: None,
-        add_tracks: Vec::new(),
-        publisher_offer: None,
-        sync_state: None,
-    }
+    joins::join(identity, Mode::V0)
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! Messages that cost more than they look like: they are refused before the memory is spent.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::collections::HashMap;
+#[path = "../../sfu/tests/support/allocations.rs"]
+mod allocations;
+#[path = "support/joins.rs"]
+mod joins;
+
 use std::hint::black_box;
 use std::io::Write as _;
-use std::time::UNIX_EPOCH;
+use std::time::SystemTime;
 
+use allocations::memory_of;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use livekit_protocol as proto;
@@ -15,45 +18,9 @@ use proto::signal_request::Message as Request;
 use signaling::framing::{Frame, Framing, Incoming};
 use signaling::join::{self, ClientHints, Join, JoinError, JoinInput, Mode, Parameters, Purpose};
 use signaling::protobuf_json::Described;
-use signaling::token::{Claims, SipGrant, VideoGrant};
 use signaling::wire_bounds::{
     self, API, Bounds, DATA_PACKET, DESCRIPTION, JSON_VALUES_MAX, Refused, SIDS, SMALL, SYNC_STATE, Source,
 };
-
-struct Counting;
-
-thread_local! {
-    /// Bytes that this thread has allocated and not freed, and the most there were.
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-// SAFETY: forwards to the system allocator; the counters are const-initialised and allocate nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.set(LIVE.get() + layout.size().cast_signed());
-        PEAK.set(PEAK.get().max(LIVE.get()));
-        // SAFETY: the caller's promise is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.set(LIVE.get() - layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that a piece of work had beyond what there was, and those that it left.
-fn memory_of<T>(work: impl FnOnce() -> T) -> (T, usize, usize) {
-    let before = LIVE.get();
-    PEAK.set(before);
-    let done = work();
-    let (peak, left) = (PEAK.get() - before, LIVE.get() - before);
-    (done, peak.max(0).cast_unsigned(), left.max(0).cast_unsigned())
-}
 
 /// A field that holds `count` empty messages within others: the numbers of the fields, outermost first.
 fn empty_elements(path: &[u8], count: usize) -> Vec<u8> {
@@ -290,24 +257,6 @@ fn bodies_and_data_packets_of_many_elements_are_refused_before_memory_is_spent()
     assert!(read && peak < REFUSAL_BYTES_MAX, "{peak} bytes");
 }
 
-fn claims() -> Claims {
-    Claims {
-        api_key: "k".into(),
-        identity: "alice".into(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: HashMap::new(),
-        kind: proto::participant_info::Kind::Standard,
-        kind_details: Vec::new(),
-        video: Some(VideoGrant { room_join: true, room: "r".into(), ..VideoGrant::default() }),
-        sip: SipGrant::default(),
-        room_preset: String::new(),
-        room_config: None,
-        expires_at: UNIX_EPOCH,
-        not_before: None,
-    }
-}
-
 fn read_join(join_request: &[u8]) -> Result<Join, JoinError> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(join_request).unwrap();
@@ -315,7 +264,8 @@ fn read_join(join_request: &[u8]) -> Result<Join, JoinError> {
     let wrapped = proto::WrappedJoinRequest { compression, join_request: encoder.finish().unwrap() };
     let encoded = BASE64_URL_SAFE.encode(wrapped.encode_to_vec());
     let (parameters, hints) = (Parameters(vec![("join_request".into(), encoded)]), ClientHints::default());
-    let claims = claims();
+    let (keys, now) = (joins::keys(), SystemTime::now());
+    let claims = keys.verify(&keys.signer().refresh(&joins::grants("alice"), now), now).unwrap();
     let input = JoinInput {
         mode: Mode::V1,
         purpose: Purpose::Validate,

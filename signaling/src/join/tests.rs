@@ -448,33 +448,8 @@ fn each_browser_and_system_has_its_mark() {
 
 #[test]
 fn a_join_waits_in_as_much_memory_as_what_the_client_wrote() {
-    let grants = Grants {
-        identity: "alice".parse().unwrap(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: HashMap::new(),
-        kind: proto::participant_info::Kind::Standard,
-        kind_details: Vec::new(),
-        video: VideoGrant::default(),
-        room_preset: String::new(),
-        room_config: None,
-        expires_at: std::time::UNIX_EPOCH,
-        not_before: None,
-        api_key: String::new(),
-    };
-    let mut join = Join {
-        mode: Mode::V1,
-        bearer: grants.identity.clone(),
-        grants,
-        client: proto::ClientInfo::default(),
-        protocol_version: 17,
-        auto_subscribe: true,
-        adaptive_stream: false,
-        reconnect: None,
-        add_tracks: Vec::new(),
-        publisher_offer: None,
-        sync_state: None,
-    };
+    let mut join = v0(&claims(), &[]).unwrap();
+    join.grants.metadata.clear();
     assert_eq!(join.memory(), 0);
     join.publisher_offer = Some(proto::SessionDescription { sdp: "x".repeat(3_000), ..Default::default() });
     join.grants.metadata = "m".repeat(200);

@@ -7,16 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use sfu::certificate::Certificate;
-use sfu::io::{Config, UdpPorts, Workers};
+use sfu::io::Workers;
 use signaling::http::{Admit, Counters, Sizes, Surface};
 use signaling::rooms::Rooms;
 use signaling::settings::RoomsConfig;
-use signaling::token::{Keys, Secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub const KEY: &str = "key";
-pub const SECRET: &str = "a secret that is long enough for HMAC";
+use crate::joins::{KEY, SECRET, keys};
+use crate::workers::loopback;
 
 /// Serves until the test's runtime ends.
 pub struct Server {
@@ -36,13 +35,13 @@ impl Server {
     }
 
     pub async fn start_admitting(admit: Option<Admit>, change: impl FnOnce(&mut RoomsConfig)) -> Self {
-        let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
+        let keys = keys();
         let certificate = Certificate::generate();
         let mut config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
         change(&mut config);
         let auto_create = config.auto_create;
         let (on_event, events) = signaling::media::worker_events();
-        let workers = Workers::start(media_config(certificate), on_event).unwrap();
+        let workers = Workers::start(loopback(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let counters = Arc::new(Counters::default());
         let surface = Surface {
@@ -86,18 +85,6 @@ impl Server {
             headers.push(("Authorization", &authorization));
         }
         self.send(Request { method: "POST", path: &path, headers: &headers, body: body.to_string().as_bytes() }).await
-    }
-}
-
-fn media_config(certificate: Certificate) -> Config {
-    Config {
-        workers: 1,
-        bind: vec![[127, 0, 0, 1].into()],
-        advertise: vec![[127, 0, 0, 1].into()],
-        udp: UdpPorts::Single(0),
-        tcp_port: None,
-        certificate,
-        engine: sfu::engine::EngineConfig::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A room, a clock that only tests move, and what came out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,8 +22,8 @@ use signaling::room::timer::Now;
 use signaling::room::view::{RoomDelta, RoomView};
 use signaling::room::{Host, Room, RoomEffect};
 use signaling::settings::{RoomSettings, RoomsConfig};
-use signaling::token::{Grants, Keys, Secret, VideoGrant};
 
+pub use crate::joins::{grants, join, keys};
 use crate::sdp::{Offer, answer_to};
 
 pub const fn ms(count: u64) -> Duration {
@@ -369,41 +369,7 @@ pub struct Client {
 }
 
 pub fn config() -> RoomsConfig {
-    let keys = Keys::new([("key".to_owned(), Secret::new("a secret that is long enough for HMAC"))]).unwrap();
-    RoomsConfig::new("ND_test".into(), keys.signer(), Fingerprint([7; 32]))
-}
-
-pub fn grants(identity: &str) -> Grants {
-    Grants {
-        identity: identity.parse().unwrap(),
-        name: String::new(),
-        metadata: String::new(),
-        attributes: HashMap::new(),
-        kind: proto::participant_info::Kind::Standard,
-        kind_details: Vec::new(),
-        video: VideoGrant { room_join: true, room: "room".into(), ..VideoGrant::default() },
-        room_preset: String::new(),
-        room_config: None,
-        expires_at: SystemTime::UNIX_EPOCH + s(1_900_000_000),
-        not_before: None,
-        api_key: "key".into(),
-    }
-}
-
-pub fn join(identity: &str, mode: Mode) -> Join {
-    Join {
-        mode,
-        grants: grants(identity),
-        bearer: identity.parse().unwrap(),
-        client: proto::ClientInfo { client_protocol: 2, ..Default::default() },
-        protocol_version: 17,
-        auto_subscribe: true,
-        adaptive_stream: false,
-        reconnect: None,
-        add_tracks: Vec::new(),
-        publisher_offer: None,
-        sync_state: None,
-    }
+    RoomsConfig::new("ND_test".into(), keys().signer(), Fingerprint([7; 32]))
 }
 
 pub fn resume(identity: &str, mode: Mode, sid: &str) -> Join {
