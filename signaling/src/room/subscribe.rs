@@ -172,12 +172,20 @@ impl Room {
             return;
         }
         participant.state.policy = policy;
-        let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
-        for other in self.active() {
-            for track in &tracks {
-                self.reconcile_track(now, &other, track);
+        for track in participant.state.publications.keys().cloned().collect::<Vec<_>>() {
+            for other in self.concerned(&track) {
+                self.reconcile_track(now, &other, &track);
             }
         }
+    }
+
+    /// Whom a change of a track's policy concerns: who is ACTIVE, and who was shown or denied the track before that.
+    fn concerned(&self, track: &TrackSid) -> Vec<ParticipantSid> {
+        let is_concerned = |state: &SessionState| {
+            state.active || state.subscriptions.contains_key(track) || state.denied.contains(track)
+        };
+        let concerned = self.participants.iter().filter(|(_, participant)| is_concerned(&participant.state));
+        concerned.map(|(sid, _)| sid.clone()).collect()
     }
 
     pub(super) fn on_track_settings(&mut self, sid: &ParticipantSid, request: &proto::UpdateTrackSettings) {

@@ -42,6 +42,18 @@ fn alice_speaks(world: &mut World) -> (Client, String) {
     (alice, track)
 }
 
+fn permission(all_participants: bool) -> Request {
+    Request::SubscriptionPermission(proto::SubscriptionPermission { all_participants, ..Default::default() })
+}
+
+/// What is said of tracks that are permitted, or no longer.
+fn allowed(messages: &[Response]) -> Vec<bool> {
+    let updates = messages.iter().filter_map(|m| {
+        if let Response::SubscriptionPermissionUpdate(update) = m { Some(update.allowed) } else { None }
+    });
+    updates.collect()
+}
+
 fn subscribes(world: &World) -> usize {
     world.commands.iter().filter(|command| matches!(command, Command::Subscribe { .. })).count()
 }
@@ -380,23 +392,41 @@ fn a_publisher_can_forbid_and_permit() {
     world.pass(s(1));
     world.answer(&bob);
     world.forget();
-    let permission = |all| {
-        Request::SubscriptionPermission(proto::SubscriptionPermission { all_participants: all, ..Default::default() })
-    };
-    let allowed = |messages: Vec<Response>| -> Vec<bool> {
-        messages
-            .iter()
-            .filter_map(|m| {
-                if let Response::SubscriptionPermissionUpdate(update) = m { Some(update.allowed) } else { None }
-            })
-            .collect()
-    };
     world.request(&alice, permission(false));
-    assert_eq!(allowed(world.take(&bob)), [false]);
+    assert_eq!(allowed(&world.take(&bob)), [false]);
     assert!(world.session(&bob).subscriptions.is_empty());
     world.request(&alice, permission(true));
-    assert_eq!(allowed(world.take(&bob)), [true]);
+    assert_eq!(allowed(&world.take(&bob)), [true]);
     assert!(world.session(&bob).subscriptions.contains_key(track.as_str()));
+}
+
+#[test]
+fn who_is_still_connecting_loses_at_once_what_is_no_longer_permitted() {
+    for mode in [Mode::V0, Mode::V1] {
+        let mut world = World::new();
+        let (alice, track) = alice_speaks(&mut world);
+        let offer = (mode == Mode::V1).then(|| crate::world::offer(1, &Offer::v1()));
+        let bob = world.join(Join { publisher_offer: offer, ..join("bob", mode) });
+        world.answer(&bob);
+        world.pass(s(1));
+        world.answer(&bob);
+        assert!(subscribes(&world) == 1 && !world.session(&bob).active, "{mode:?}");
+        world.forget();
+
+        world.request(&alice, permission(false));
+        let unsubscribes = |command: &&Command| matches!(command, Command::Unsubscribe { .. });
+        assert_eq!(world.commands.iter().filter(unsubscribes).count(), 1, "{mode:?}");
+        assert_eq!(allowed(&world.take(&bob)), [false], "{mode:?}");
+        // What is published meanwhile is for those who are ACTIVE.
+        let more = Offer::default().application().audio("mic", 10).audio("second", 20);
+        world.publish_audio(&alice, "second", &more);
+        world.request(&alice, permission(true));
+        assert_eq!(allowed(&world.take(&bob)), [true], "{mode:?}");
+        let shown: Vec<_> = world.session(&bob).subscriptions.keys().map(ToString::to_string).collect();
+        assert_eq!(shown, [track], "{mode:?}");
+        world.connect(&bob);
+        assert_eq!(world.session(&bob).subscriptions.len(), 2, "{mode:?}");
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Rules {
     /// The tracks of `of`, and how loud it is.
     fn may_have(&self, who: &str, of: &str) -> bool {
         let (Some(whom), Some(other)) = (self.members.get(who), self.members.get(of)) else { return false };
-        who != of && whom.may_subscribe && !other.hidden && !(other.refuses && whom.connected)
+        who != of && whom.may_subscribe && !other.hidden && !other.refuses
     }
 
     fn join(&mut self, who: &str, hidden: bool) {
