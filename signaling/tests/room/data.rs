@@ -259,15 +259,21 @@ fn an_agent_alone_speaks_in_the_name_of_others() {
 }
 
 #[test]
+#[expect(deprecated, reason = "older clients read these fields of the user packet")]
 fn a_hidden_sender_has_no_identity() {
     let mut world = World::new();
     let mut request = join("ghost", Mode::V1);
     request.grants.video.hidden = true;
     let ghost = world.enter(request);
     world.enter_v1("bob");
-    send(&mut world, &ghost, DataChannel::Reliable, &user("boo", &[], 1));
+    let mut boo = user("boo", &[], 1);
+    boo.participant_identity = "mallory".into();
+    send(&mut world, &ghost, DataChannel::Reliable, &boo);
     let (.., packet) = sent(&mut world).remove(0);
-    assert!(packet.participant_identity.is_empty());
+    let Some(Value::User(user)) = packet.value else { panic!("no user packet") };
+    let sid = world.sid(&ghost);
+    assert_eq!((packet.participant_identity.as_str(), packet.participant_sid.as_str()), ("", sid.as_str()));
+    assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("", sid.as_str()));
 }
 
 #[test]

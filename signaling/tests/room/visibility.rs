@@ -41,7 +41,8 @@ struct Member {
     may_say: bool,
     /// It lets nobody subscribe.
     refuses: bool,
-    /// It has sent data, before which some were told of it.
+    /// It has sent data, before which some were told of it. Data of a hidden one has its sid (6.2), which this model
+    /// allows: nobody is told whose sid that is, and whoever looks it up in what was told finds nobody.
     has_said: bool,
     connected: bool,
     listening: bool,

@@ -114,7 +114,10 @@ impl World {
         for effect in self.room.take_effects() {
             assert!(!self.finished, "effect after the end: {effect:?}");
             match effect {
-                RoomEffect::Command(command) => self.commands.push(command),
+                RoomEffect::Command(command) => {
+                    self.assert_hides_sender(&command);
+                    self.commands.push(command);
+                }
                 RoomEffect::Send { to, message } => {
                     for connection in to {
                         assert!(!self.closed.contains(&connection), "message after close: {message:?}");
@@ -134,6 +137,18 @@ impl World {
                 RoomEffect::TrackRefused => self.tracks_refused += 1,
                 RoomEffect::Closed => self.finished = true,
             }
+        }
+    }
+
+    /// Data of a hidden sender does not have its identity. It has the sid (docs/livekit.md 6.2), which leads nobody to
+    /// the sender: no message names it ([`assert_keeps_hidden`]).
+    fn assert_hides_sender(&self, command: &Command) {
+        let Command::SendData { from: Some(from), payload, .. } = command else { return };
+        for identity in self.hidden.keys() {
+            let session = self.room.session(identity).into_iter();
+            let is_sender = session.flat_map(|session| session.transports()).any(|transport| transport.id == *from);
+            let names = payload.windows(identity.len()).any(|bytes| bytes == identity.as_bytes());
+            assert!(!is_sender || !names, "data of {identity}, who is hidden, has its name");
         }
     }
 
