@@ -103,6 +103,10 @@ impl Moderation {
         self.0.lifecycle.store()
     }
 
+    fn now(&self) -> Timestamp {
+        self.lifecycle().now()
+    }
+
     /// Learns from the log who administrators are. Call it once, when the store answers.
     ///
     /// # Errors
@@ -162,7 +166,7 @@ impl Moderation {
         let Act { action, stream, target, details } = act;
         let entry = AuditEntry {
             id: StreamId::generate().to_string(),
-            at: Timestamp::now(),
+            at: self.now(),
             actor: caller.user.id.clone(),
             action: action.to_owned(),
             stream_id: stream,

@@ -3,6 +3,8 @@
 //! A rule is a function of a fresh store; it serves the API on a port of its own and calls it as clients do. Its name
 //! says what must hold; its documentation begins with `[S]` where the product's description asks for it.
 
+#[path = "support/manual_clock.rs"]
+mod manual_clock;
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "outages are tested elsewhere")]
 mod mongo;

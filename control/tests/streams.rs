@@ -3,6 +3,8 @@
 //! A rule is a function of a fresh store, and its name says what must hold. The media server is a list of rooms that
 //! the test fills (`door.rs`), and time passes as the test says (`world.rs`).
 
+#[path = "support/manual_clock.rs"]
+mod manual_clock;
 #[path = "support/mongo.rs"]
 #[expect(dead_code, reason = "tests of outages of MongoDB itself are elsewhere")]
 mod mongo;

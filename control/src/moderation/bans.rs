@@ -27,7 +27,7 @@ impl Moderation {
         if caller.user.id == *user {
             return Err(Problem::new(Code::CannotBlockAdmin, "You cannot ban yourself."));
         }
-        let (by, at) = (caller.user.id.clone(), Timestamp::now());
+        let (by, at) = (caller.user.id.clone(), self.now());
         let ban = Ban { user_id: user.clone(), reason, until, by, at, lifted_at: None };
         self.lifecycle().store_held_first().await;
         let (ban, changed) = match self.write_ban(&ban).await {

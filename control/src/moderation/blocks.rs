@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::{Act, BLOCKS_MAX, Counters, Moderation};
-use crate::clock::Timestamp;
 use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::stream::{Block, StreamId, UserId};
@@ -35,7 +34,7 @@ impl Moderation {
         if !stream.blocks(user) {
             require_space(&stream.blocks, reason.as_deref())?;
         }
-        let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by: caller.user.id.clone(), reason };
+        let block = Block { user_id: user.clone(), blocked_at: self.now(), by: caller.user.id.clone(), reason };
         let outcome = match self.store().block(id, &block).await {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -102,7 +101,7 @@ impl Moderation {
             None => {
                 require_space(&list, reason.as_deref())?;
                 let by = owner.clone();
-                let block = Block { user_id: user.clone(), blocked_at: Timestamp::now(), by, reason };
+                let block = Block { user_id: user.clone(), blocked_at: self.now(), by, reason };
                 let changed = self.store().owner_block(owner, &block).await?;
                 (block, changed)
             }
@@ -167,6 +166,7 @@ fn require_space(list: &[Block], reason: Option<&str>) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     fn list(length: usize, reason: Option<&str>) -> Vec<Block> {
         let block = |n| Block {

@@ -36,7 +36,7 @@ impl Moderation {
     /// # Errors
     /// `rate_limited`, `stream_not_found`, `store_unavailable`.
     pub async fn report(&self, user: &User, id: StreamId, report: NewReport) -> Result<Filed, Problem> {
-        let now = Timestamp::now();
+        let now = self.now();
         let report = new_report(user, id, report, now);
         let limit = format!("reports:{}", user.id);
         if let Taken::Refused { until } = self.store().limit_take(&limit, REPORTS_MAX, WINDOW, now).await? {
@@ -97,7 +97,7 @@ impl Moderation {
         status: ReportStatus,
         note: Option<String>,
     ) -> Result<Report, Problem> {
-        let (by, now) = (&caller.user.id, Timestamp::now());
+        let (by, now) = (&caller.user.id, self.now());
         let reviewed = self.store().update_report(id, status, note.as_deref(), by, now).await;
         let Reviewed { report, changed } = reviewed.map_err(|error| match error {
             StoreError::NotFound => Problem::new(Code::NotFound, "There is no such report."),

@@ -8,6 +8,7 @@ use control::rooms::{RoomRole, Session};
 use control::store::SharedStore;
 use control::store::stream::Block;
 
+use crate::manual_clock::ManualClock;
 use crate::switched_store::Switched;
 
 fn path(id: &str, user: &str) -> String {
@@ -279,9 +280,10 @@ pub async fn reports_are_checked(store: SharedStore) {
         .refused(404, "stream_not_found");
 }
 
-/// Ten reports of a user within an hour; repeats cost nothing.
+/// Ten reports of a user within an hour; repeats cost nothing. Each is free again an hour later, and no sooner.
 pub async fn reports_of_a_user_are_limited(store: SharedStore) {
-    let world = World::new(store).await;
+    let clock = ManualClock::at(Timestamp::now());
+    let world = World::with(store, |settings| settings.clock = Some(clock.clone())).await;
     let id = world.start("u1").await;
     let about = async |n: u32| report(&world, &id, "u2", json!({ "reason": "spam", "userId": format!("x{n}") })).await;
     for n in 0..10 {
@@ -289,12 +291,20 @@ pub async fn reports_of_a_user_are_limited(store: SharedStore) {
         if n < 5 {
             about(n).await.expect(200);
         }
+        clock.advance(60);
     }
 
-    let refused = about(11).await;
-
-    refused.refused(429, "rate_limited");
-    assert!(refused.json()["retryAfterMs"].as_u64().unwrap() > 3_000_000);
+    // The first was ten minutes ago, and each other one a minute after the one before.
+    for (n, wait) in [(10, 3_000), (11, 60), (12, 60)] {
+        let refused = about(n).await;
+        refused.refused(429, "rate_limited");
+        assert_eq!(refused.retry_after_ms(), wait * 1000);
+        clock.advance(wait - 1);
+        about(n).await.refused(429, "rate_limited");
+        clock.advance(1);
+        about(n).await.expect(202);
+    }
+    report(&world, &id, "u3", json!({ "reason": "spam" })).await.expect(202);
 }
 
 /// A report that is open already is answered, however many the reporter has filed: its first answer may have got lost.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use control::auth::{Authenticator, DevTokens};
 use control::chat::Chat;
-use control::clock::Timestamp;
+use control::clock::{Clock, Timestamp};
 use control::cluster::Cluster;
 use control::config::{Hidden, product};
 use control::http::client::Proxies;
@@ -30,6 +30,8 @@ use serde_json::{Value, json};
 use sfu::io::WorkerHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::manual_clock::ManualClock;
 
 pub const SECRET: &str = "the secret of the users of these tests";
 pub const SFU_KEY: &str = "APItest";
@@ -126,6 +128,8 @@ pub struct Settings {
     pub http: product::Http,
     pub development: bool,
     pub workers: Vec<WorkerHandle>,
+    /// Of streams and moderation; the time of day if absent. Tokens are always read by the time of day.
+    pub clock: Option<ManualClock>,
 }
 
 pub struct World {
@@ -218,13 +222,14 @@ impl World {
     }
 
     async fn build(store: SharedStore, settings: Settings) -> Self {
-        let Settings { auth, live, http, development, workers } = settings;
+        let Settings { auth, live, http, development, workers, clock } = settings;
+        let clock = clock.map_or_else(|| Arc::new(Timestamp::now) as Clock, |clock| clock.clock());
         let rooms = Arc::new(Rooms::default());
         let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
         let (known, chat) = (Live::default(), Chat::default());
-        let cluster = Cluster::new("this one".to_owned(), Arc::clone(&store));
+        let cluster = Cluster::with_clock("this one".to_owned(), Arc::clone(&store), Arc::clone(&clock));
         let parts = Parts { config: live.clone(), store, live: known, rooms: door, chat, cluster };
-        let Services { lifecycle, streams, viewers, .. } = Services::new(parts);
+        let Services { lifecycle, streams, viewers, .. } = Services::with_clock(parts, clock);
         let dev = development.then(|| DevTokens::new(&auth));
         let keys = [(SFU_KEY.to_owned(), SFU_SECRET.to_owned())];
         let auth = Arc::new(Authenticator::new(&auth, &keys).unwrap());

@@ -1,7 +1,7 @@
 //! Streams with a clock, a store and a media server that a test holds in its hand.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use control::chat::Chat;
-use control::clock::{Clock, Timestamp};
+use control::clock::Timestamp;
 use control::cluster::Cluster;
 use control::config::product;
 use control::lifecycle::Lifecycle;
@@ -31,6 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::door::FakeDoor;
+use crate::manual_clock::ManualClock;
 use crate::switched_store::Switched;
 
 pub const KEY: &str = "key";
@@ -41,25 +42,6 @@ const BEGIN_MS: i64 = 1_767_225_600_000;
 
 /// Longest wait for something that happens by itself, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Time as the test says.
-#[derive(Clone)]
-pub struct ManualClock(Arc<AtomicI64>);
-
-impl ManualClock {
-    pub fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
-    }
-
-    pub fn advance(&self, seconds: u64) {
-        self.0.fetch_add(i64::try_from(seconds * 1000).unwrap(), Ordering::SeqCst);
-    }
-
-    /// As a clock that was ahead, and is set.
-    pub fn set_back(&self, seconds: u64) {
-        self.0.fetch_sub(i64::try_from(seconds * 1000).unwrap(), Ordering::SeqCst);
-    }
-}
 
 pub struct World {
     pub lifecycle: Lifecycle,
@@ -96,15 +78,12 @@ impl World {
 
     fn build(store: SharedStore, shared: bool, config: product::Live) -> Self {
         let store = Switched::new(store, shared);
-        let clock = ManualClock(Arc::new(AtomicI64::new(BEGIN_MS)));
+        let clock = ManualClock::at(Timestamp::from_millis(BEGIN_MS));
         Self::of(Arc::new(FakeDoor::default()), clock, store, config)
     }
 
     fn of(door: Arc<FakeDoor>, clock: ManualClock, store: Arc<Switched>, config: product::Live) -> Self {
-        let time: Clock = {
-            let clock = clock.clone();
-            Arc::new(move || clock.now())
-        };
+        let time = clock.clock();
         let parts = Parts {
             config: config.clone(),
             cluster: Cluster::with_clock(sid(), store.clone(), Arc::clone(&time)),
@@ -145,7 +124,7 @@ impl World {
 
     /// The same, with a clock that is so many seconds ahead.
     pub fn node_with_rooms_of_its_own_and_a_clock_ahead(&self, seconds: u64) -> Self {
-        let clock = ManualClock(Arc::new(AtomicI64::new(self.clock.now().millis())));
+        let clock = ManualClock::at(self.clock.now());
         clock.advance(seconds);
         self.with_rooms_of_its_own(clock)
     }
