@@ -122,6 +122,7 @@ macro_rules! every_rule {
                 a_second_stop_says_that_it_is_over
                 live_streams_are_listed_newest_first
                 the_list_is_filtered_and_sorted
+                the_list_goes_by_viewers_if_asked_to
                 a_list_that_did_not_change_is_not_sent_again
                 a_blocked_user_does_not_see_the_stream_listed
                 a_stream_does_not_tell_whom_it_blocks
@@ -130,6 +131,7 @@ macro_rules! every_rule {
                 the_token_of_a_viewer_may_not_publish
                 a_blocked_user_may_not_watch
                 what_is_over_is_not_watched
+                a_full_stream_is_not_watched_by_others
                 an_administrator_ends_any_stream
                 the_owner_edits_what_is_shown
                 null_clears_each_field
@@ -198,6 +200,7 @@ every_rule!(mongodb);
 rules! { in_memory:
     description {
                 every_route_is_described
+                all_paths_begin_with_api
                 the_description_is_whole
                 the_page_needs_nothing_from_elsewhere
     }

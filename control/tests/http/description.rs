@@ -58,6 +58,16 @@ pub async fn every_route_is_described(store: SharedStore) {
     }
 }
 
+/// Section 1, rule 1: but for what tells of the server itself.
+pub async fn all_paths_begin_with_api(store: SharedStore) {
+    let world = World::with(store, |settings| settings.development = true).await;
+    let description = description(&world).await;
+
+    let paths = description["paths"].as_object().unwrap().keys();
+    let others: Vec<_> = paths.filter(|path| !path.starts_with("/api/")).collect();
+    assert_eq!(others, ["/healthz", "/readyz"]);
+}
+
 /// Everything that is referred to is there, operations have names of their own, and codes exist.
 pub async fn the_description_is_whole(store: SharedStore) {
     let world = World::with(store, |settings| settings.development = true).await;

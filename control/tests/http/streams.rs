@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::webhooks::a_viewer_arrives;
 use super::world::{World, eventually, send, token};
 use control::clock::Timestamp;
 use control::store::SharedStore;
@@ -204,6 +205,41 @@ pub async fn the_list_is_filtered_and_sorted(store: SharedStore) {
     }
 }
 
+/// The most watched first, whatever began later, and so from page to page.
+pub async fn the_list_goes_by_viewers_if_asked_to(store: SharedStore) {
+    let world = World::new(store).await;
+    let mut started = Vec::new();
+    for (owner, viewers) in [("u1", 2), ("u2", 0), ("u3", 3), ("u4", 1)] {
+        let id = world.start(owner).await;
+        for n in 0..viewers {
+            a_viewer_arrives(&world, &id, &format!("v{n}")).await;
+        }
+        started.push(id);
+    }
+    let expected = [2, 0, 3, 1].map(|n| started[n].as_str());
+
+    for limit in 1..=4 {
+        let (mut seen, mut counts, mut cursor) = (Vec::new(), Vec::new(), String::new());
+        loop {
+            let path = format!("/api/live/active?sort=viewers&limit={limit}{cursor}");
+            let page = world.get(&path, "viewer").await.expect(200);
+            seen.extend(ids(&page).into_iter().map(str::to_owned));
+            counts.extend(page["streams"].as_array().unwrap().iter().map(|row| row["viewers"].clone()));
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!((&seen[..], &counts[..]), (&expected.map(str::to_owned)[..], &[3, 2, 1, 0].map(Value::from)[..]));
+    }
+    let newest_first = world.get("/api/live/active", "viewer").await.expect(200);
+    assert_eq!(ids(&newest_first), [3, 2, 1, 0].map(|n| started[n].as_str()));
+    eventually("the list of strangers is at most a second old", || async {
+        ids(&world.get("/api/live/active?sort=viewers", "").await.expect(200)) == expected
+    })
+    .await;
+}
+
 /// The list of strangers is cached by its tag.
 pub async fn a_list_that_did_not_change_is_not_sent_again(store: SharedStore) {
     let world = World::new(store).await;
@@ -233,22 +269,50 @@ pub async fn a_blocked_user_does_not_see_the_stream_listed(store: SharedStore) {
     assert_eq!(ids(&world.get("/api/live/active", "good").await.expect(200)), [id.as_str()]);
 }
 
-/// Who is blocked is in no public answer.
+/// Who is blocked is in no public answer, nor is why: not in those to strangers, to users and to the blocked one, not
+/// in lists, not before a stream and not after it. Of the owner's and the administrators' answers it is in the lists of
+/// blocks and the audit log alone.
 pub async fn a_stream_does_not_tell_whom_it_blocks(store: SharedStore) {
     let world = World::new(store).await;
-    let id = world.start("u1").await;
-    world.put(&format!("/api/live/{id}/blocks/nobody-sees-this"), "u1", Value::Null).await.expect(200);
-
-    for (path, user) in [
-        (format!("/api/live/{id}"), ""),
-        (format!("/api/live/{id}/watch"), "u2"),
-        ("/api/live/active".to_owned(), "u2"),
-        ("/api/live/mine".to_owned(), "u1"),
-    ] {
-        let answer = world.get(&path, user).await;
-        answer.expect(200);
-        assert!(!answer.text.contains("nobody-sees-this"), "{path}");
+    let (live, over) = (world.start("u1").await, world.start("u2").await);
+    let soon = world.schedule("u1", "public").await;
+    for (id, owner) in [(&live, "u1"), (&over, "u2"), (&soon, "u1")] {
+        let path = format!("/api/live/{id}/blocks/nobody-sees-this");
+        world.put(&path, owner, json!({ "reason": "nor-why" })).await.expect(200);
     }
+    let shown = async |method: &str, path: &str, user: &str, body: Value| {
+        let answer = world.call(method, path, user, body).await;
+        assert!((200..300).contains(&answer.status), "{method} {path} by {user:?}: {answer:?}");
+        let told = ["nobody-sees-this", "nor-why"].iter().any(|secret| answer.text.contains(secret));
+        assert!(!told, "{method} {path} by {user:?}: {}", answer.text);
+        answer
+    };
+
+    shown("POST", "/api/live/stop", "u2", json!({})).await;
+    eventually("the list of strangers is at most a second old", || async {
+        ids(&world.get("/api/live/active", "").await.expect(200)) == [live.as_str()]
+    })
+    .await;
+    for user in ["", "u3", "u1", "admin", "nobody-sees-this"] {
+        for list in ["active", "active?sort=viewers", "active?ownerId=u1", "scheduled"] {
+            let page = shown("GET", &format!("/api/live/{list}"), user, Value::Null).await.json();
+            let is_shown = user != "nobody-sees-this";
+            assert_eq!(ids(&page).len(), usize::from(is_shown), "{list} for {user:?}");
+        }
+        for id in [&live, &over, &soon] {
+            shown("GET", &format!("/api/live/{id}"), user, Value::Null).await;
+        }
+    }
+    shown("GET", &format!("/api/live/{live}/watch"), "u3", Value::Null).await;
+    shown("POST", &format!("/api/live/{live}/reports"), "u3", json!({ "reason": "spam" })).await;
+    shown("GET", "/api/live/mine", "u1", Value::Null).await;
+    shown("POST", "/api/live/start", "u1", json!({})).await;
+    shown("PATCH", &format!("/api/live/{live}"), "u1", json!({ "title": "T" })).await;
+    shown("GET", &format!("/api/live/{live}/analytics"), "u1", Value::Null).await;
+    let all = shown("GET", "/api/admin/streams", "admin", Value::Null).await.json();
+    assert!(all["streams"].as_array().unwrap().iter().all(|row| row["blockedUsers"] == 1), "{all}");
+    shown("POST", &format!("/api/live/{live}/end"), "admin", Value::Null).await;
+    shown("DELETE", &format!("/api/live/{soon}"), "u1", Value::Null).await;
 }
 
 /// A stream is read by anybody, also after its end.
@@ -292,6 +356,7 @@ pub async fn the_token_of_a_viewer_may_not_publish(store: SharedStore) {
 
     let token: Value = serde_json::from_str(answer["token"].as_str().unwrap()).unwrap();
     assert_eq!((&token["room"], &token["publish"], &token["data"]), (&answer["roomName"], &json!(false), &json!(true)));
+    assert_eq!(token["seconds"], 600);
     let identity = token["identity"].as_str().unwrap();
     assert!(identity.starts_with("u2:") && identity.len() == "u2:".len() + 8, "{identity}");
 }
@@ -315,6 +380,23 @@ pub async fn what_is_over_is_not_watched(store: SharedStore) {
     world.get("/api/live/000000000000000000000000/watch", "u2").await.refused(404, "stream_not_found");
     let scheduled = world.schedule("u1", "private").await;
     world.get(&format!("/api/live/{scheduled}/watch"), "u2").await.refused(404, "stream_not_found");
+}
+
+/// Who watches already takes no second place, and the owner takes none.
+pub async fn a_full_stream_is_not_watched_by_others(store: SharedStore) {
+    let world = World::with(store, |settings| settings.live.max_viewers = 2).await;
+    let id = world.start("u1").await;
+    let watch = async |user: &str| world.get(&format!("/api/live/{id}/watch"), user).await;
+    a_viewer_arrives(&world, &id, "v1").await;
+    watch("v2").await.expect(200);
+    a_viewer_arrives(&world, &id, "v2").await;
+
+    let refused = watch("v3").await;
+
+    refused.refused(409, "stream_full");
+    for user in ["v1", "v2", "u1"] {
+        watch(user).await.expect(200);
+    }
 }
 
 /// [S] An administrator ends any stream.

@@ -29,6 +29,25 @@ fn event(name: &str, room: &Value) -> String {
 
 const KIND: &str = "application/webhook+json";
 
+/// A viewer comes into the room of a stream, and the media server tells.
+pub async fn a_viewer_arrives(world: &World, stream: &str, user: &str) {
+    let id = stream.parse().unwrap();
+    let stream = world.lifecycle.store().stream(id).await.unwrap().unwrap();
+    let (sid, joined_at) = (format!("PA_{user}_{id}"), seconds_now().to_string());
+    let event = json!({
+        "event": "participant_joined",
+        "id": format!("EV_{sid}"),
+        "createdAt": joined_at,
+        "room": { "name": stream.room_name, "sid": stream.room_sid },
+        "participant": {
+            "sid": sid, "identity": format!("{user}:aaaaaaaa"), "state": "ACTIVE", "kind": "STANDARD",
+            "joinedAt": joined_at, "attributes": { "app.userId": user, "app.role": "viewer" },
+        },
+    });
+    let event = event.to_string();
+    tell(world, &event, &signature(&event, SFU_SECRET), KIND).await.expect(200);
+}
+
 /// [S] `room_finished` ends the stream.
 pub async fn a_finished_room_ends_its_stream(store: SharedStore) {
     let world = World::new(store).await;
