@@ -1,4 +1,4 @@
-//! The rules of the stream API over HTTP (sections 1 to 4, 7, 9 to 11), each against every store.
+//! The rules of the stream API over HTTP (sections 1 to 4, 7, 9 to 11, 14 and 15), each against every store.
 //!
 //! A rule is a function of a fresh store; it serves the API on a port of its own and calls it as clients do. Its name
 //! says what must hold; its documentation begins with `[S]` where the product's description asks for it.
@@ -30,6 +30,8 @@ mod http {
     pub mod feature;
     pub mod fields;
     pub mod moderation;
+    pub mod nodes;
+    pub mod outage;
     pub mod scheduled;
     pub mod streams;
     pub mod webhooks;
@@ -184,6 +186,14 @@ macro_rules! every_rule {
             analytics {
                 figures_are_for_owner_and_administrators
                 what_never_began_has_no_figures
+            }
+            nodes {
+                the_limit_of_reports_holds_on_all_nodes
+                the_limits_of_announcements_hold_on_all_nodes
+                all_other_limits_are_each_nodes_own
+            }
+            outage {
+                without_the_store_what_is_known_goes_on_and_what_has_to_be_written_waits
             }
             feature {
                 without_the_feature_live_routes_are_not_there

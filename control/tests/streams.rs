@@ -91,6 +91,7 @@ macro_rules! every_rule {
                 a_stream_that_is_replaced_asks_for_no_pause
                 an_end_holds_where_the_store_takes_nothing_and_is_stored_later
                 an_end_that_was_not_stored_is_by_the_same_call_again
+                what_the_store_does_not_take_holds_on_one_node_and_as_long_as_its_process_runs
                 a_replacement_that_failed_can_be_tried_again_at_once
                 a_stream_that_never_began_asks_for_no_pause
                 a_start_without_a_media_server_counts_for_nothing

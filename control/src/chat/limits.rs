@@ -195,7 +195,7 @@ mod tests {
         let seconds = [limits.connect_timeout, limits.ping_interval, limits.ping_timeout].map(|time| time.as_secs());
         assert_eq!(seconds, [10, 25, 20]);
         assert_eq!((limits.history, limits.history_max, limits.kept), (50, 200, 1_000));
-        assert_eq!((limits.block, limits.faults), (100, 50));
+        assert_eq!((limits.block, limits.faults, limits.queued), (100, 50, 20_000));
     }
 
     #[test]

@@ -458,6 +458,24 @@ mod tests {
         assert!(is_torn(b"{\"str\0\0\0") && is_torn(b"\0\0") && !is_torn(b"{\"s\": 1}"));
     }
 
+    #[test]
+    fn the_file_has_64_mib_at_most_and_its_name() {
+        let directory = Directory::new();
+        drop(directory.open());
+        let path = directory.0.join("chat-queue.jsonl");
+        let taken = b"{}\n".len() as u64;
+        // As long as that, and nothing of it written.
+        let length = (64 << 20) - taken;
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let mut file = File { file: std::fs::File::options().append(true).open(&path).unwrap(), bytes: length };
+
+        file.append(b"{}\n").unwrap();
+        assert!(file.append(b"\n").is_err());
+        assert_eq!(path.metadata().unwrap().len(), 64 << 20);
+        file.empty().unwrap();
+        file.append(b"{}\n").unwrap();
+    }
+
     #[tokio::test]
     async fn a_full_queue_takes_no_more() {
         let directory = Directory::new();

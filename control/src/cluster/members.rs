@@ -74,7 +74,11 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::LOOK_INTERVAL;
     use super::*;
+    use crate::store::NODE_GONE;
 
     const NOW: i64 = 1_000_000;
 
@@ -106,6 +110,17 @@ mod tests {
             assert!(nodes.all().any(|member| member.node == "n"));
             assert_eq!(look(&mut nodes, &[("n", apart + 20)]), ["n"], "it is back");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_sign_for_ten_seconds_is_gone() {
+        let mut nodes = Members::default();
+        let mut silent = Duration::ZERO;
+        while look(&mut nodes, &[("n", 0)]) == ["n"] {
+            silent += LOOK_INTERVAL;
+        }
+
+        assert_eq!((silent, NODE_GONE), (Duration::from_secs(10), Duration::from_secs(10)));
     }
 
     #[test]

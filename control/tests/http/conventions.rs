@@ -346,15 +346,21 @@ pub async fn a_server_that_starts_or_stops_says_so(store: SharedStore) {
         refused.refused(503, "store_unavailable");
         assert_eq!(refused.retry_after_ms(), 2_000);
     }
-    world.get("/healthz", "").await.expect(200);
+    assert_eq!(world.get("/healthz", "").await.expect(200), json!({ "status": "ok" }));
     world.get("/api/config", "").await.expect(200);
 
     world.phase.send_replace(Phase::Draining);
-    for refused in [world.post("/api/live/start", "u1", json!({})).await, world.get("/readyz", "").await] {
+    let soon = json!({ "title": "T", "scheduledFor": in_seconds(3600) });
+    for refused in [
+        world.post("/api/live/start", "u1", json!({})).await,
+        world.post("/api/live/scheduled", "u1", soon).await,
+        world.get("/readyz", "").await,
+    ] {
         refused.refused(503, "shutting_down");
         assert_eq!(refused.retry_after_ms(), 5_000);
     }
     world.get("/api/live/active", "").await.expect(200);
+    assert_eq!(world.get("/healthz", "").await.expect(200), json!({ "status": "ok" }));
 
     world.phase.send_replace(Phase::Serving);
     assert_eq!(world.get("/readyz", "").await.expect(200), json!({ "status": "ready", "store": "available" }));

@@ -14,9 +14,38 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::kept::Kept;
+use crate::media_server::MediaServer;
 use crate::mongo::MongoServer;
 use crate::product::{API_KEY, API_SECRET, Product, eventually, token};
 use crate::server::signal;
+use crate::socket::user;
+
+on_every_store! {
+    a_stop_in_order_ends_no_stream_and_the_next_process_goes_on_with_all
+}
+
+async fn a_stop_in_order_ends_no_stream_and_the_next_process_goes_on_with_all(kept: Kept) {
+    let media = MediaServer::start().await;
+    let mut product = kept.product("in-order", json!({ "sfu": media.config() })).await;
+    let started = product.go_live("ana").await;
+    let path = format!("/live/{}", started["streamId"].as_str().expect("it is told"));
+    let room = started["roomName"].as_str().expect("it is told");
+    media.owner_arrives(&product, room, "ana").await;
+    media.viewer_arrives(&product, room, "vera").await;
+    let before = product.get(&path, None).await.expect(200);
+    assert_eq!((&before["state"], &before["viewers"]), (&json!("live"), &json!(1)));
+
+    assert!(product.terminate().success());
+    product.start_again().await;
+
+    assert_eq!(product.get(&path, None).await.expect(200)["startedAt"], before["startedAt"]);
+    for field in ["state", "viewers", "roomName"] {
+        assert_eq!(product.get(&path, None).await.expect(200)[field], before[field], "{field}");
+    }
+    user(&product, room, &token("bob")).await;
+    assert!(media.has_room(room));
+}
 
 /// Calls that are answered after one that the database keeps waiting was sent.
 const CALLS_AFTER: usize = 20;

@@ -613,6 +613,25 @@ pub async fn an_end_that_was_not_stored_is_by_the_same_call_again(store: SharedS
     assert_eq!(*world.lifecycle.live().stream(stream.id).unwrap(), stored);
 }
 
+/// A process that ends before it could store an end forgets it, and so does nobody else know of it.
+pub async fn what_the_store_does_not_take_holds_on_one_node_and_as_long_as_its_process_runs(store: SharedStore) {
+    let world = World::new(store);
+    let other = world.node();
+    let stream = world.live("ana").await;
+    world.store.set_full(true);
+    assert_eq!(code(world.streams.stop(&user("ana"), Some(stream.id)).await), Code::StoreUnavailable);
+
+    assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
+    assert!(other.streams.watch(&user("bo"), stream.id, None).await.is_ok());
+
+    drop(world);
+    other.store.set_full(false);
+    let next = other.node();
+    next.reconciler.recover().await.unwrap();
+    assert!(next.stored(stream.id).await.is_live());
+    assert!(next.streams.watch(&user("bo"), stream.id, None).await.is_ok());
+}
+
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy)]
 enum Fault {

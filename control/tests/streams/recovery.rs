@@ -387,6 +387,11 @@ pub async fn what_one_node_changes_another_sees(store: SharedStore) {
     eventually("it knows the block", async || known().is_some_and(|stream| stream.blocks(&id("bo")))).await;
     world.streams.stop(&user("ana"), None).await.unwrap();
     eventually("it knows the end", async || known().is_some_and(|stream| !stream.is_live())).await;
+    let is_banned = || other.lifecycle.live().ban(&id("cy"), world.clock.now()).is_some();
+    world.lifecycle.store().set_ban(&crate::life::ban(&world, "cy")).await.unwrap();
+    eventually("it knows the ban", async || is_banned()).await;
+    world.lifecycle.store().lift_ban(&id("cy"), world.clock.now()).await.unwrap();
+    eventually("it knows that the ban is lifted", async || !is_banned()).await;
 
     shutdown.cancel();
     running.await.unwrap();
