@@ -422,6 +422,18 @@ mod tests {
         upkeep.await.unwrap();
     }
 
+    #[test]
+    fn in_development_nothing_is_kept_unless_it_is_said_where() {
+        let directory = |development, path: &str| {
+            let store = settings::Store { path: path.into(), ..settings::Store::default() };
+            own_directory(&Config { development, store, ..Config::default() })
+        };
+
+        assert_eq!(directory(true, ""), None);
+        assert_eq!(directory(true, "here"), Some("here".into()));
+        assert_eq!(directory(false, ""), Some(embedded::DIRECTORY.into()));
+    }
+
     #[tokio::test]
     async fn sockets_connect_only_while_the_namespaces_of_all_streams_are_open() {
         let (phase, phases) = watch::channel(Phase::Starting);

@@ -338,6 +338,23 @@ async fn a_store_that_does_not_answer_holds_the_chat_up_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_connection_that_was_refused_twenty_times_no_token_is_looked_at_any_more() {
+    let server = Server::start(Options::default()).await;
+    let (_, namespace) = room(&server).await;
+    for (refusals, answer) in [(19, "chat:state"), (20, "server_busy")] {
+        let mut raw = Raw::connect(server.address).await.unwrap();
+        for n in 0..refusals {
+            raw.enter(&namespace, "ana:bad").await;
+            assert_eq!(raw.text().await.unwrap(), format!(r#"44{namespace},{{"message":"unauthenticated"}}"#), "{n}");
+        }
+        raw.enter(&namespace, "ana").await;
+        let told = [raw.text().await.unwrap(), if refusals < 20 { raw.text().await.unwrap() } else { String::new() }];
+        assert!(told.concat().contains(answer), "{told:?}");
+    }
+    Raw::join(server.address, &namespace, "ana").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_hears_a_message_that_is_not_kept_yet() {
     let limits = Limits { store_patience: PATIENCE, ..Limits::default() };
     let server = Server::start(Options { limits, ..Options::default() }).await;

@@ -189,6 +189,8 @@ const cases = {
     const [guest, ana] = [await join(namespace), await join(namespace, "ana")];
     assert.equal(guest.state.you.role, "guest");
     assert.equal(guest.state.you.canWrite, false);
+    const queried = await join(namespace, undefined, { query: { token: "ana" } });
+    assert.equal(queried.state.you.role, "guest");
     await say(ana, "hello");
     assert.equal((await next(guest, "chat:message")).text, "hello");
     assert.equal((await say(guest, "hi")).error.code, "unauthenticated");

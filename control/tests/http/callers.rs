@@ -1,9 +1,12 @@
 //! Section 2: who is calling.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::world::{SFU_KEY, SFU_SECRET, World, eventually, in_seconds, seconds_now, send, sign, sign_with};
+use control::clock::Timestamp;
 use control::store::SharedStore;
 
 async fn mine(world: &World, token: &str) -> super::world::Answer {
@@ -177,9 +180,14 @@ pub async fn in_development_anybody_gets_a_token(store: SharedStore) {
     let world = World::with(store.clone(), |settings| settings.development = true).await;
     let get = async |body: Value| world.post("/api/dev/token", "", body).await;
 
+    let before = seconds_now();
     let answer = get(json!({ "userId": "dev", "role": "admin", "name": "Dev" })).await.expect(200);
     let token = answer["token"].as_str().unwrap();
-    assert!(answer["expiresAt"].is_string());
+    let expires_at = Timestamp::parse(answer["expiresAt"].as_str().unwrap()).unwrap().millis() / 1000;
+    assert!((before + 3600..=seconds_now() + 3600).contains(&expires_at), "for an hour from {before}: {answer}");
+    let body = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(body).unwrap()).unwrap();
+    assert_eq!((&claims["sub"], &claims["name"], &claims["exp"]), (&json!("dev"), &json!("Dev"), &json!(expires_at)));
     send(world.request("GET", "/api/admin/streams").bearer_auth(token)).await.expect(200);
     assert_eq!(get(json!({ "userId": "" })).await.wrong_fields(), ["userId"]);
     get(json!({ "userId": "u", "role": "root" })).await.refused(400, "malformed_body");

@@ -80,10 +80,14 @@ async fn development_tokens_and_anonymous_writing_are_for_development() {
     let started = development.post("/live/start", made["token"].as_str().expect("it is told"), json!({})).await;
     assert_eq!(started.status, 201);
     assert!(made["expiresAt"].is_string());
+    let room = started.body["roomName"].as_str().expect("it is told").to_owned();
+    let guest = Socket::connect(&development, &room, Value::Null).await.expect("guests may write");
+    assert_eq!(guest.ask("chat:message", json!({ "text": "hello" })).await.expect("it is answered")["ok"], true);
 
     let production = started_in_production("production").await;
     let refused = production.call(Method::POST, "/dev/token", None, Some(json!({ "userId": "ana" }))).await;
     refused.refused(404, "not_found");
+    assert_eq!(production.get("/config", None).await.expect(200)["features"]["goLive"], true, "nothing says no");
     let room = production.go_live("ana").await["roomName"].as_str().expect("it is told").to_owned();
     let guest = Socket::connect(&production, &room, Value::Null).await.expect("guests may read");
     let refused = guest.ask("chat:message", json!({ "text": "hello" })).await.expect("it is answered");
@@ -111,6 +115,9 @@ async fn dangerous_settings_are_refused_with_a_word_what_to_do() {
     let refused = production("short-secret", json!({})).with(&short).refusal().await;
     assert!(refused.contains("JWT_SECRET"), "{refused}");
     assert!(!refused.contains(API_SECRET));
+    let unclear = [("FEATURE_GO_LIVE", "flase")];
+    let refused = production("unclear-flag", json!({})).with(&unclear).refusal().await;
+    assert!(refused.contains("FEATURE_GO_LIVE") && refused.contains("true or false"), "{refused}");
 }
 
 /// [C] Two processes would empty each other's queue of messages that wait for the store.
