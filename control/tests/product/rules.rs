@@ -129,14 +129,38 @@ fn every_rule_of_the_product_description_has_a_test() {
     assert!(bare.is_empty(), "no tests: {bare:#?}");
 }
 
-#[test]
-fn every_section_of_the_contract_is_in_the_table() {
-    let rows = rows();
-    for section in 1..=13 {
-        let prefix = format!("{section}.");
-        let covered = rows.iter().any(|row| row.section == section.to_string() || row.section.starts_with(&prefix));
-        assert!(covered, "section {section} has no row");
+/// Numbers of the sections and rules of the page: of its headings, and of list items and rows of tables that begin with
+/// one. Those of section 1 are cited as `1, rule 4`.
+fn numbers_of_the_contract() -> Vec<String> {
+    let page = fs::read_to_string(repository().join("docs/stream-api.md")).expect("the page is there");
+    let leading = |text: &str| -> String { text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect() };
+    let (mut numbers, mut section) = (Vec::new(), String::new());
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("##") {
+            section = leading(heading.trim_start_matches(['#', ' '])).trim_end_matches('.').to_owned();
+            numbers.push(section.clone());
+        } else if let Some(rule) = line.strip_prefix("- **").or_else(|| line.strip_prefix("| ")).map(leading) {
+            numbers.extend(Some(rule).filter(|rule| rule.starts_with(&format!("{section}."))));
+        } else if let Some((rule, _)) = line.split_once(". **").filter(|_| section == "1") {
+            numbers.push(format!("1, rule {rule}"));
+        }
     }
+    // Words, and the table of routes.
+    numbers.retain(|number| !["", "0"].contains(&number.as_str()));
+    numbers
+}
+
+#[test]
+fn every_section_and_rule_of_the_contract_is_in_the_table() {
+    let (rows, numbers) = (rows(), numbers_of_the_contract());
+    assert!(numbers.len() > 100 && numbers.last().is_some_and(|last| last == "15.4"), "{numbers:?}");
+    let within = |row: &Row, number: &str| {
+        row.section.strip_prefix(number).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ',']))
+    };
+    let bare: Vec<_> = numbers.iter().filter(|number| !rows.iter().any(|row| within(row, number))).collect();
+    assert!(bare.is_empty(), "no row: {bare:?}");
+    let unknown: Vec<_> = rows.iter().map(|row| &row.section).filter(|section| !numbers.contains(section)).collect();
+    assert!(unknown.is_empty(), "no such rule: {unknown:?}");
 }
 
 #[test]
