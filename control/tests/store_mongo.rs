@@ -1,6 +1,8 @@
 //! What the store on MongoDB does beyond the rules of all stores (`store.rs`): databases of applications that were
 //! there before, outages, and several processes on one database.
 
+#[path = "store/fixture.rs"]
+mod fixture;
 #[path = "support/mongo.rs"]
 mod mongo;
 #[path = "support/ports.rs"]
@@ -9,19 +11,19 @@ mod ports;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::clock::Timestamp;
 use control::store::chat::Mute;
-use control::store::moderation::{AuditEntry, Ban};
+use control::store::moderation::AuditEntry;
 use control::store::mongo::Mongo;
 use control::store::presence::Presence;
 use control::store::stream::{
     Block, Edit, EndReason, Outcome, OwnerProfile, PageEnd, StartScheduled, Stream, StreamFilter, StreamId,
-    StreamOrder, StreamState, Transition, UserId,
+    StreamOrder, StreamState, Transition,
 };
 use control::store::{
     ChatStore as _, CreateError, LEASE, ModerationStore as _, NodeStore as _, PresenceStore as _, RequestStore as _,
     Store as _, StoreError, StreamStore as _, Taken, unreadable,
 };
+use fixture::{at, audit_entry, ban, block, user};
 use futures_util::TryStreamExt;
 use mongo::{MongoServer, fresh_database, shared_uri};
 use mongodb::bson::oid::ObjectId;
@@ -44,31 +46,16 @@ async fn raw(uri: &str, database: &str) -> Database {
     Client::with_uri_str(uri).await.expect("it is a URI").database(database)
 }
 
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(1_767_225_600_000 + millis)
-}
-
 fn date(millis: i64) -> DateTime {
     DateTime::from_millis(at(millis).millis())
 }
 
-fn user(id: &str) -> UserId {
-    id.parse().expect("a user id")
-}
-
 fn starting(owner: &str, room: &str) -> Stream {
-    Stream { room_name: room.to_owned(), started_at: Some(at(0)), rev: 0, ..Stream::new(user(owner), at(0)) }
+    Stream { room_name: room.to_owned(), ..fixture::starting(owner) }
 }
 
 fn session(sid: &str, of: &str) -> Presence {
-    Presence {
-        sid: sid.to_owned(),
-        identity: format!("{of}:{sid}"),
-        user_id: user(of),
-        counts: true,
-        joined_at: at(1),
-        left_at: None,
-    }
+    fixture::session(sid, of, at(1))
 }
 
 fn live() -> StreamFilter {
@@ -298,25 +285,11 @@ async fn documents_that_cannot_be_read_hide_no_others_and_cut_no_page_short() {
     let by = user("admin");
     for number in 1..=3 {
         let of = format!("user-{number}");
-        let joined = Presence { joined_at: at(number), ..session(&format!("PA_{number}"), &of) };
+        let joined = fixture::session(&format!("PA_{number}"), &of, at(number));
         store.presence_join(streams[0].id, &joined).await.unwrap();
-        let (user_id, at) = (user(&of), at(number));
-        let ban =
-            Ban { user_id: user_id.clone(), reason: "spam".into(), until: None, by: by.clone(), at, lifted_at: None };
-        store.set_ban(&ban).await.unwrap();
-        let block = Block { user_id: user_id.clone(), blocked_at: at, by: by.clone(), reason: None };
-        store.owner_block(&by, &block).await.unwrap();
-        let entry = AuditEntry {
-            id: format!("{number:024}"),
-            at,
-            actor: user_id,
-            action: "user.ban".into(),
-            stream_id: None,
-            target: None,
-            details: serde_json::Value::Null,
-            request_id: None,
-        };
-        store.append_audit(&entry).await.unwrap();
+        store.set_ban(&ban(&of, at(number))).await.unwrap();
+        store.owner_block(&by, &block(&of, at(number))).await.unwrap();
+        store.append_audit(&AuditEntry { actor: user(&of), ..audit_entry(at(number)) }).await.unwrap();
     }
     let database = raw(&uri, &name).await;
     let damage = async |collection: &str, which: Document, field: &str| {
@@ -673,14 +646,7 @@ async fn what_was_acknowledged_outlives_a_kill_of_the_database() {
         tokio::spawn(async move {
             for number in 0.. {
                 let stream = starting(&format!("owner-{number}"), &format!("live_{number}"));
-                let ban = Ban {
-                    user_id: stream.owner_id.clone(),
-                    reason: "spam".into(),
-                    until: None,
-                    by: user("admin"),
-                    at: at(number),
-                    lifted_at: None,
-                };
+                let ban = ban(&format!("owner-{number}"), at(number));
                 let written = store.create(&stream).await.is_ok() && store.set_ban(&ban).await.is_ok();
                 if !written || acknowledged.send((stream.id, stream.owner_id)).is_err() {
                     break;

@@ -135,15 +135,7 @@ pub(super) async fn streams(
 }
 
 fn state(name: &str) -> Option<StreamState> {
-    const ALL: [StreamState; 6] = [
-        StreamState::Scheduled,
-        StreamState::Starting,
-        StreamState::Live,
-        StreamState::Reconnecting,
-        StreamState::Ended,
-        StreamState::Cancelled,
-    ];
-    ALL.into_iter().find(|state| state.name() == name)
+    StreamState::ALL.into_iter().find(|state| state.name() == name)
 }
 
 /// One line of the audit log.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use livekit_protocol as proto;
 use shared::rate::Buckets;
 use signaling::event::RoomEvent;
 use signaling::http::Admit;
@@ -60,13 +59,7 @@ impl RoomDoor for Builtin {
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {
-        let times = self.signer.times();
-        let request = proto::CreateRoomRequest {
-            name: room.to_owned(),
-            empty_timeout: u32::try_from(times.empty.as_secs()).unwrap_or(u32::MAX),
-            departure_timeout: u32::try_from(times.departure.as_secs()).unwrap_or(u32::MAX),
-            ..proto::CreateRoomRequest::default()
-        };
+        let request = self.signer.times().request(room);
         Ok(self.rooms.create_room(request).await?.sid)
     }
 
@@ -182,6 +175,7 @@ fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), JoinError> 
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use livekit_protocol as proto;
     use signaling::token::VideoGrant;
 
     use super::*;

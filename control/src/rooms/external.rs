@@ -131,13 +131,7 @@ impl RoomDoor for External {
     }
 
     async fn create(&self, room: &str) -> Result<String, RoomsError> {
-        let times = self.signer.times();
-        let request = proto::CreateRoomRequest {
-            name: room.to_owned(),
-            empty_timeout: u32::try_from(times.empty.as_secs()).unwrap_or(u32::MAX),
-            departure_timeout: u32::try_from(times.departure.as_secs()).unwrap_or(u32::MAX),
-            ..proto::CreateRoomRequest::default()
-        };
+        let request = self.signer.times().request(room);
         Ok(self.call::<proto::Room>("CreateRoom", None, &request).await?.sid)
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use livekit_protocol as proto;
 use serde::Serialize;
 use signaling::token::VideoGrant;
 
@@ -31,6 +32,17 @@ impl RoomTimes {
     pub fn of(config: &crate::config::product::Live) -> Self {
         let after = |seconds: u32| Duration::from_secs(seconds.into()) + Self::MARGIN;
         Self { empty: after(config.start_timeout), departure: after(config.reconnect_window) }
+    }
+
+    /// What makes a room that stays so long.
+    pub(super) fn request(self, room: &str) -> proto::CreateRoomRequest {
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        proto::CreateRoomRequest {
+            name: room.to_owned(),
+            empty_timeout: seconds(self.empty),
+            departure_timeout: seconds(self.departure),
+            ..proto::CreateRoomRequest::default()
+        }
     }
 }
 

@@ -59,18 +59,7 @@ async fn a_row_that_cannot_be_read_hides_no_others_and_cuts_no_page_short() {
         store.owner_block(&by, &block(&name, at(number))).await.unwrap();
         store.chat_append(&[message(stream, number, &name)]).await.unwrap();
         store.file_report(&report(stream, &name, at(number))).await.unwrap();
-        let (id, actor) = (format!("{number:024}"), user(&name));
-        let entry = AuditEntry {
-            id,
-            at: at(number),
-            actor,
-            action: "user.ban".into(),
-            stream_id: None,
-            target: None,
-            details: serde_json::Value::Null,
-            request_id: None,
-        };
-        store.append_audit(&entry).await.unwrap();
+        store.append_audit(&AuditEntry { actor: user(&name), ..audit_entry(at(number)) }).await.unwrap();
     }
     let before = unreadable::passed_over();
     let raw = rusqlite::Connection::open(folder.file()).unwrap();

@@ -1,11 +1,12 @@
 //! Records to write, and tasks that write them at the same time.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use control::clock::Timestamp;
 use control::store::SharedStore;
 use control::store::chat::{ChatMessage, ChatRole, StoredMessage};
-use control::store::moderation::{Ban, Report, ReportReason, ReportStatus};
+use control::store::moderation::{AuditEntry, Ban, Report, ReportReason, ReportStatus};
 use control::store::presence::Presence;
 use control::store::stream::{Block, EndReason, Stream, StreamId, StreamState, Transition, UserId};
 
@@ -109,6 +110,20 @@ pub fn message(stream: &Stream, seq: i64, by: &str) -> StoredMessage {
 
 pub fn ban(of: &str, when: Timestamp) -> Ban {
     Ban { user_id: user(of), reason: "spam".to_owned(), until: None, by: user("admin"), at: when, lifted_at: None }
+}
+
+/// A line of the audit log about a ban. Later ones have higher ids.
+pub fn audit_entry(when: Timestamp) -> AuditEntry {
+    AuditEntry {
+        id: object_id(),
+        at: when,
+        actor: user("admin"),
+        action: "user.ban".to_owned(),
+        stream_id: None,
+        target: None,
+        details: serde_json::Value::Null,
+        request_id: None,
+    }
 }
 
 pub fn report(stream: &Stream, by: &str, when: Timestamp) -> Report {

@@ -193,16 +193,7 @@ pub async fn reports_are_listed_newest_first_by_pages(store: SharedStore) {
 }
 
 fn entry(on: Option<StreamId>, when: i64) -> AuditEntry {
-    AuditEntry {
-        id: object_id(),
-        at: at(when),
-        actor: user("admin"),
-        action: "stream.end".to_owned(),
-        stream_id: on,
-        target: None,
-        details: serde_json::Value::Null,
-        request_id: None,
-    }
+    AuditEntry { stream_id: on, ..audit_entry(at(when)) }
 }
 
 pub async fn every_field_of_an_audit_entry_is_kept(store: SharedStore) {

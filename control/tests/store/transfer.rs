@@ -50,14 +50,10 @@ pub async fn fill(store: &SharedStore) {
     store.lift_ban(&user("a"), at(70)).await.unwrap();
     for when in 0..4 {
         let entry = AuditEntry {
-            id: object_id(),
-            at: at(when),
-            actor: user("admin"),
-            action: "user.ban".to_owned(),
             stream_id: (when == 2).then_some(live.id),
             target: Some("v1".to_owned()),
             details: serde_json::json!({"n": when}),
-            request_id: None,
+            ..audit_entry(at(when))
         };
         store.append_audit(&entry).await.unwrap();
     }
