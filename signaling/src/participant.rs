@@ -34,7 +34,7 @@ pub const ROOM_TRACKS_MAX: usize = 2_000;
 /// Bytes that describe a track to others. A name of 256 bytes, four codecs of three layers each: a thousand.
 pub const TRACK_BYTES_MAX: usize = 4 << 10;
 /// Participants that one of an audience may send data to before it is announced to everybody.
-pub const ACQUAINTED_MAX: usize = 64;
+pub const ANNOUNCED_TO_MAX: usize = 64;
 /// Explicit wishes (subscribe, settings) that are remembered for one participant.
 pub const WISHES_MAX: usize = 4_096;
 
@@ -75,8 +75,8 @@ pub struct SessionState {
     /// Wanted tracks whose publisher does not permit it, as the client knows.
     pub denied: BTreeSet<TrackSid>,
     pub interest: Interest,
-    /// While it is not announced: those who know it all the same.
-    pub acquainted: BTreeSet<ParticipantSid>,
+    /// Before it is announced to everybody: those whom it has been announced to beside their interest.
+    pub announced_to: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.
     pub last_reliable: u32,
     pub active: bool,

@@ -61,9 +61,9 @@ pub const REJOIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Between reports of connection quality (docs/livekit.md 7.11).
 pub const QUALITY_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the transports of somebody who was told to leave stay open. A client that loses its data channels before it
-/// has read the Leave takes them for broken; one that has read it closes them itself.
-pub const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// How long the transports of a participant stay open after it was sent a Leave. A client that loses its data channels
+/// before it has read the Leave takes them for broken; one that has read it closes them itself.
+pub const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// A room.
 pub struct Room {

@@ -141,11 +141,11 @@ impl Room {
         sid: &'a ParticipantSid,
         interest: Interest,
     ) -> impl Iterator<Item = &'a proto::ParticipantInfo> {
-        let is_acquainted = |other: &ParticipantSid| {
-            self.participants.get(other).is_some_and(|other| other.state.acquainted.contains(sid))
+        let is_announced_to = |other: &ParticipantSid| {
+            self.participants.get(other).is_some_and(|other| other.state.announced_to.contains(sid))
         };
         let is_visible = move |other: &ParticipantSid, member: &Member| {
-            member.is_visible_to(interest) || (!member.hidden && is_acquainted(other))
+            member.is_visible_to(interest) || (!member.hidden && is_announced_to(other))
         };
         let members = self.context.view.members.iter();
         members.filter(move |(other, member)| *other == sid || is_visible(other, member)).map(|(_, m)| &m.info)
@@ -294,7 +294,7 @@ impl Context {
             policy: SubscriptionPolicy::default(),
             denied: Default::default(),
             interest: Interest::Announced,
-            acquainted: Default::default(),
+            announced_to: Default::default(),
             last_reliable: 0,
             active: false,
         }

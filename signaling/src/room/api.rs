@@ -74,7 +74,7 @@ impl Room {
         if let Some(permission) = request.permission {
             self.change_permission(now, &sid, &permission);
         }
-        self.introduce_to_all(now, &sid);
+        self.announce_to_all(now, &sid);
         self.participant(&request.identity)
     }
 

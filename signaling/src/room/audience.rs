@@ -17,7 +17,7 @@ use super::timer::Now;
 use super::updates::Urgency;
 use super::view::Change;
 use crate::id::ConnectionId;
-use crate::participant::{ACQUAINTED_MAX, SessionState};
+use crate::participant::{ANNOUNCED_TO_MAX, SessionState};
 use crate::presence::{Interest, Presence};
 use crate::wire;
 
@@ -50,13 +50,13 @@ impl Room {
         threshold > 0 && self.participants.len() >= threshold
     }
 
-    /// Makes a participant one that everybody knows. The caller sends the update.
-    fn introduce(&mut self, sid: &ParticipantSid) {
+    /// Notes that a participant is announced to everybody. The caller sends the update.
+    fn mark_announced(&mut self, sid: &ParticipantSid) {
         self.context.change(Change::Presence { sid: sid.clone(), presence: Presence::Announced });
-        self.with(sid, |participant, _| participant.state.acquainted.clear());
+        self.with(sid, |participant, _| participant.state.announced_to.clear());
     }
 
-    /// Whether a participant that is not hidden is unknown to some.
+    /// Whether a participant is not hidden, and has not been announced to everybody.
     fn is_unknown_to_some(&self, sid: &ParticipantSid) -> bool {
         let Some(member) = self.context.view.member(sid).filter(|member| !member.hidden) else { return false };
         match member.presence {
@@ -66,58 +66,59 @@ impl Room {
         }
     }
 
-    /// Makes a sender known to those its data goes to. `to`: everybody if `None`.
-    pub(super) fn introduce_sender(&mut self, now: Now, sid: &ParticipantSid, to: Option<&[ParticipantSid]>) {
+    /// Announces a sender to those its data goes to: `to`, or everybody.
+    pub(super) fn announce_sender(&mut self, now: Now, sid: &ParticipantSid, to: Option<&[ParticipantSid]>) {
         if !self.is_unknown_to_some(sid) {
             return;
         }
         match to {
-            Some(addressees) => self.acquaint(now, sid, addressees),
-            None => self.introduce_to_all(now, sid),
+            Some(addressees) => self.announce_to(now, sid, addressees),
+            None => self.announce_to_all(now, sid),
         }
     }
 
-    /// Makes a publisher known to everybody, and everybody known to it. The caller announces it.
-    pub(super) fn introduce_publisher(&mut self, sid: &ParticipantSid) {
+    /// Notes that a publisher is announced to everybody, and announces everybody to it. The caller sends the update
+    /// about the publisher.
+    pub(super) fn mark_publisher_announced(&mut self, sid: &ParticipantSid) {
         if self.context.view.member(sid).is_some_and(|member| member.presence != Presence::Announced) {
-            self.introduce(sid);
+            self.mark_announced(sid);
         }
         self.widen_interest(sid);
     }
 
-    /// Announces a participant to everybody, if some do not know it.
-    pub(super) fn introduce_to_all(&mut self, now: Now, sid: &ParticipantSid) {
+    /// Announces a participant to everybody, unless that was done before.
+    pub(super) fn announce_to_all(&mut self, now: Now, sid: &ParticipantSid) {
         if self.is_unknown_to_some(sid) {
-            self.introduce(sid);
+            self.mark_announced(sid);
             self.announce(now, sid, Urgency::Now);
         }
     }
 
-    /// Sends an update about a participant to those of `others` who do not know it.
-    fn acquaint(&mut self, now: Now, sid: &ParticipantSid, others: &[ParticipantSid]) {
+    /// Announces a participant to those of `others` who have been sent no update about it.
+    fn announce_to(&mut self, now: Now, sid: &ParticipantSid, others: &[ParticipantSid]) {
         let (Some(member), Some(participant)) = (self.context.view.member(sid), self.participants.get(sid)) else {
             return;
         };
-        let acquainted = &participant.state.acquainted;
+        let announced_to = &participant.state.announced_to;
         let is_new = |other: &ParticipantSid| {
-            // One of the audience is known to nobody until its batch is sent.
-            let is_told = member.presence == Presence::Early
+            // Updates about an audience are sent in batches, and this one's may not have been sent yet.
+            let is_sent = member.presence == Presence::Early
                 && self.participants.get(other).is_some_and(|other| other.state.interest.includes(Presence::Early));
-            other != sid && !is_told && !acquainted.contains(other)
+            other != sid && !is_sent && !announced_to.contains(other)
         };
         let new: Vec<_> = others.iter().filter(|other| is_new(other)).cloned().collect();
-        if acquainted.len() + new.len() > ACQUAINTED_MAX {
-            self.introduce_to_all(now, sid);
+        if announced_to.len() + new.len() > ANNOUNCED_TO_MAX {
+            self.announce_to_all(now, sid);
             return;
         }
         let update = wire::update(vec![member.info.clone()]);
         let connections = new.iter().filter_map(|other| self.connection_of(other)).collect();
         self.context.out.send_all(connections, update);
-        self.with(sid, |participant, _| participant.state.acquainted.extend(new));
+        self.with(sid, |participant, _| participant.state.announced_to.extend(new));
     }
 
-    pub(super) fn acquaintances(&self, state: &SessionState) -> Vec<ConnectionId> {
-        state.acquainted.iter().filter_map(|sid| self.connection_of(sid)).collect()
+    pub(super) fn connections_announced_to(&self, state: &SessionState) -> Vec<ConnectionId> {
+        state.announced_to.iter().filter_map(|sid| self.connection_of(sid)).collect()
     }
 
     /// Sends a participant updates about everybody from now on, first about members that it was sent none about.
@@ -135,8 +136,8 @@ impl Room {
         self.send_updates(connection.as_slice(), infos);
     }
 
-    /// Makes all known to each other in a room that has become small again: half the threshold.
-    pub(super) fn introduce_the_rest(&mut self) {
+    /// Announces all to each other in a room that has become small again: half the threshold.
+    pub(super) fn announce_audience_if_small(&mut self) {
         if self.participants.len() > self.context.config.audience_threshold as usize / 2 {
             return;
         }

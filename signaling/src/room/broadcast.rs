@@ -43,7 +43,7 @@ impl Room {
             return;
         }
         let identity = participant.state.grants.identity.clone();
-        let mut to = self.acquaintances(&participant.state);
+        let mut to = self.connections_announced_to(&participant.state);
         to.extend(own);
         self.updates.due.remove(sid);
         self.updates.supersede(presence, &identity);
@@ -68,13 +68,14 @@ impl Room {
         }
     }
 
-    /// Sends the others an update that somebody left; acquaintances at once, since one that comes back may have to be
-    /// made known to them again. Clients that know a rejoin by its new sid are sent none about the old one.
+    /// Sends the others an update that somebody left; at once to those it was announced to one by one, since one that
+    /// comes back may have to be announced to them again. Clients that know a rejoin by its new sid are sent none about
+    /// the old one.
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
         self.updates.remember_departure(presence, &info);
-        let mut to = self.acquaintances(state);
+        let mut to = self.connections_announced_to(state);
         if comes_back {
             let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
             to.extend(self.connections_where(|state| state.interest.includes(presence) && is_old(state)));
@@ -94,11 +95,11 @@ impl Room {
         };
         let presence = member.presence;
         let info = proto::ParticipantInfo { state: State::Disconnected as i32, ..member.info.clone() };
-        let acquainted = std::mem::take(&mut participant.state.acquainted);
+        let announced_to = std::mem::take(&mut participant.state.announced_to);
         let own = participant.transient.connection;
         let tracks: Vec<_> = participant.state.publications.keys().cloned().collect();
         let mut to = self.connections_where(|state| state.interest.includes(presence));
-        to.extend(acquainted.iter().filter_map(|other| self.connection_of(other)));
+        to.extend(announced_to.iter().filter_map(|other| self.connection_of(other)));
         to.retain(|connection| Some(*connection) != own);
         self.updates.remember_departure(presence, &info);
         self.updates.batch(presence).remove(info.identity.as_str());

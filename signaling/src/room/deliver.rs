@@ -71,7 +71,7 @@ impl Room {
         let sender = from.map(|(sid, _)| sid);
         let addressees = self.addressees(destinations, destination_sids);
         if let Some(sender) = sender {
-            self.introduce_sender(now, sender, addressees.as_deref());
+            self.announce_sender(now, sender, addressees.as_deref());
         }
         let transports: Vec<_> = match &addressees {
             Some(sids) => sids.iter().filter_map(|sid| self.receiver(sid, sender, reliable)).collect(),
@@ -130,7 +130,7 @@ impl Room {
             }
         }
         for sender in senders {
-            self.introduce_sender(now, &sender, Some(std::slice::from_ref(sid)));
+            self.announce_sender(now, &sender, Some(std::slice::from_ref(sid)));
         }
     }
 

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::effects::RoomEffect;
 use super::timer::{Now, Timer};
 use super::view::{Change, Member};
-use super::{FAREWELL_TIME, REJOIN_TIMEOUT, Room};
+use super::{LEAVE_TIME, REJOIN_TIMEOUT, Room};
 use crate::event::RoomHappening;
 use crate::id::ConnectionId;
 use crate::participant::{Participant, SessionState};
@@ -53,9 +53,10 @@ impl Room {
         }
     }
 
-    /// Ends a participant. `farewell`: what a Leave on its socket says; without one the socket is just closed.
-    pub(super) fn remove(&mut self, now: Now, sid: &ParticipantSid, reason: Reason, farewell: Option<Action>) {
-        self.remove_session(now, sid, reason, farewell, false);
+    /// Ends a participant. `leave`: the action of the Leave that is sent to it; without one its socket is closed and
+    /// nothing is sent.
+    pub(super) fn remove(&mut self, now: Now, sid: &ParticipantSid, reason: Reason, leave: Option<Action>) {
+        self.remove_session(now, sid, reason, leave, false);
     }
 
     /// `comes_back`: the others see the participant in a new session at once.
@@ -64,17 +65,17 @@ impl Room {
         now: Now,
         sid: &ParticipantSid,
         reason: Reason,
-        farewell: Option<Action>,
+        leave: Option<Action>,
         comes_back: bool,
     ) {
         let Some(mut participant) = self.participants.remove(sid) else { return };
-        if let Some(action) = farewell {
+        if let Some(action) = leave {
             participant.send(&mut self.context, wire::leave(reason, action));
         }
         participant.detach(&mut self.context);
         self.end_tracks(now, &mut participant);
         let context = &mut self.context;
-        let after = if farewell.is_some() { FAREWELL_TIME } else { Duration::ZERO };
+        let after = if leave.is_some() { LEAVE_TIME } else { Duration::ZERO };
         for transport in participant.state.transports() {
             context.transports.remove(&transport.id);
             context.out.command(Command::CloseTransport { transport: transport.id, after });
@@ -84,8 +85,8 @@ impl Room {
         context.change(Change::State { sid: sid.clone(), state: State::Disconnected });
         let Some(member) = context.view.member(sid).cloned() else { return };
         context.change(Change::Left { sid: sid.clone() });
-        self.farewell(now, &participant.state, member, reason, comes_back);
-        self.introduce_the_rest();
+        self.report_departure(now, &participant.state, member, reason, comes_back);
+        self.announce_audience_if_small();
         self.stop_recording(now);
         self.counts_changed(now);
         if self.context.view.independent() == 0 {
@@ -94,8 +95,15 @@ impl Room {
         }
     }
 
-    /// Tells everybody that a participant is gone.
-    fn farewell(&mut self, now: Now, state: &SessionState, mut member: Member, reason: Reason, comes_back: bool) {
+    /// Reports that a participant is gone: as an event, and to the others.
+    fn report_departure(
+        &mut self,
+        now: Now,
+        state: &SessionState,
+        mut member: Member,
+        reason: Reason,
+        comes_back: bool,
+    ) {
         member.info.disconnect_reason = reason as i32;
         let room = self.context.view.room.clone();
         let participant = member.info.clone();
@@ -147,9 +155,9 @@ impl Room {
         self.end();
     }
 
-    fn remove_everybody(&mut self, now: Now, reason: Reason, farewell: Option<Action>) {
+    fn remove_everybody(&mut self, now: Now, reason: Reason, leave: Option<Action>) {
         for sid in self.participants.keys().cloned().collect::<Vec<_>>() {
-            self.remove(now, &sid, reason, farewell);
+            self.remove(now, &sid, reason, leave);
         }
     }
 

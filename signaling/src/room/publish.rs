@@ -96,7 +96,7 @@ impl Room {
         if infos.is_empty() {
             return;
         }
-        self.introduce_publisher(sid);
+        self.mark_publisher_announced(sid);
         self.announce(now, sid, Urgency::Now);
         for info in infos {
             self.context.emit_track(now, sid, info, true);

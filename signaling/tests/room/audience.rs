@@ -243,7 +243,8 @@ fn who_is_spoken_to_knows_the_speaker_until_it_leaves() {
 fn who_speaks_to_many_is_announced() {
     let Stage { mut world, early, .. } = stage();
     let bob = view(&mut world, "bob");
-    let crowd: Vec<String> = (0..=signaling::participant::ACQUAINTED_MAX).map(|number| format!("v{number}")).collect();
+    let crowd: Vec<String> =
+        (0..=signaling::participant::ANNOUNCED_TO_MAX).map(|number| format!("v{number}")).collect();
     for identity in &crowd {
         view(&mut world, identity);
     }

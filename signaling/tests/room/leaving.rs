@@ -9,7 +9,7 @@ use proto::simulate_scenario::Scenario;
 use sfu::command::{Command, Event, TransportEnd};
 use signaling::event::RoomHappening;
 use signaling::join::{Join, Mode};
-use signaling::room::FAREWELL_TIME;
+use signaling::room::LEAVE_TIME;
 
 use crate::sdp::Offer;
 use crate::world::{Client, World, join, leaves, names, s, updates};
@@ -70,7 +70,7 @@ fn who_is_told_to_leave_has_time_to_read_it_before_its_transports_close() {
         let alice = world.enter_v0("alice");
         end(&mut world);
         assert_eq!(leaves(&world.take(&alice)).len(), 1, "{name}");
-        assert_eq!(closed_after(&world), [FAREWELL_TIME; 2], "{name}");
+        assert_eq!(closed_after(&world), [LEAVE_TIME; 2], "{name}");
     }
 }
 

@@ -104,7 +104,7 @@ impl Rules {
     }
 
     /// It is made known to all, if there are any who were not told of it.
-    fn introduce(&mut self, who: &str) {
+    fn announce(&mut self, who: &str) {
         let Some(known) = self.members.get(who).filter(|member| !member.hidden).map(|member| member.known) else {
             return;
         };
@@ -134,13 +134,13 @@ impl Rules {
                     member.refuses = *refuses;
                 }
             }),
-            Step::Rename(who, _) => self.introduce(&identity(*who)),
+            Step::Rename(who, _) => self.announce(&identity(*who)),
             Step::Forbid(who, allowed) => self.permit(&identity(*who), *allowed, false, *who == GHOST && *allowed),
             Step::Hide(who, hidden) => self.permit(&identity(*who), true, true, *hidden),
             Step::Say(who) => {
                 if self.members.get(&identity(*who)).is_some_and(|member| member.may_say) {
                     self.change(&identity(*who), |member| member.has_said = true);
-                    self.introduce(&identity(*who));
+                    self.announce(&identity(*who));
                 }
             }
             Step::Leave(_) | Step::Publish(_) | Step::Unpublish(_) | Step::Mute(..) | Step::Speak(_) => {}
@@ -152,7 +152,7 @@ impl Rules {
         self.change(who, |member| {
             (member.may_subscribe, member.may_say, member.hidden) = (may_subscribe, may_say, hidden);
         });
-        self.introduce(who);
+        self.announce(who);
     }
 
     /// Who is in the room, and in which session, is the room's to say.
