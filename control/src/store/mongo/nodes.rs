@@ -180,6 +180,8 @@ impl NodeStore for Mongo {
                 "until": if_granted(date(now.plus(DAY)).into(), "$until"),
                 "expiresAt": if_granted(expires_at(now, DAY).into(), "$expiresAt"),
             } },
+            // The answer is read from `node` and `epoch`.
+            doc! { "$unset": "granted" },
         ];
         let key = lease_key(stream);
         for _ in 0..TRIES_MAX {
