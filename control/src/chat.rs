@@ -28,6 +28,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::access::Access;
+use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::config::product::{self, GuestAccess};
 use crate::http::client::Proxies;
@@ -112,9 +114,9 @@ impl Chat {
         let door = Door::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters), outboxes);
         let admission = Admission {
             verify,
+            access: Access::new(live.clone(), enabled, Arc::new(Timestamp::now)),
             live,
             guest,
-            enabled,
             per_user: limits.sockets_per_user,
             per_connection: limits.namespaces_per_connection,
             users: Quotas::default(),

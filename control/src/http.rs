@@ -52,6 +52,7 @@ use utoipa_axum::routes;
 pub(crate) use admission::starting;
 pub use counters::{Answers, Counters};
 
+use crate::access::Access;
 use crate::auth::{Authenticator, DevTokens};
 use crate::config::product;
 use crate::lifecycle::Lifecycle;
@@ -80,6 +81,7 @@ pub enum Phase {
 
 /// What the API is made of.
 pub struct Api {
+    pub access: Access,
     pub lifecycle: Lifecycle,
     pub streams: Streams,
     pub moderation: Moderation,
@@ -224,10 +226,10 @@ fn dev_routes(front: &Front) -> OpenApiRouter<Arc<Front>> {
 }
 
 async fn nothing_here(axum::extract::State(front): axum::extract::State<Arc<Front>>, uri: axum::http::Uri) -> Problem {
-    if !front.live.enabled && uri.path().starts_with("/api/live/") {
-        return admission::feature_disabled();
+    match front.access.feature() {
+        Err(denied) if uri.path().starts_with("/api/live/") => denied.into(),
+        Ok(_) | Err(_) => Problem::new(Code::NotFound, "There is nothing at this address."),
     }
-    Problem::new(Code::NotFound, "There is nothing at this address.")
 }
 
 /// Which pages may call (stream API, section 1, rule 9). `None`: this server's own only.

@@ -1,5 +1,6 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
+pub mod access;
 mod agenda;
 pub mod analytics;
 pub mod app;

@@ -107,6 +107,7 @@ impl Product {
         let store_health = StoreHealth::default();
         let counters = Arc::new(http::Counters::default());
         let api = Api {
+            access: services.access.clone(),
             lifecycle: lifecycle.clone(),
             streams: services.streams.clone(),
             moderation: moderation.clone(),

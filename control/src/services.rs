@@ -8,6 +8,7 @@ use signaling::event::RoomEvent;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::agenda::Agenda;
 use crate::chat::Chat;
 use crate::clock::{Clock, Timestamp};
@@ -37,6 +38,7 @@ pub struct Parts {
 
 /// All of them.
 pub struct Services {
+    pub access: Access,
     pub lifecycle: Lifecycle,
     pub streams: Streams,
     pub viewers: Viewers,
@@ -55,6 +57,7 @@ impl Services {
     /// As [`Services::new`], at times that a test chooses.
     pub fn with_clock(parts: Parts, clock: Clock) -> Self {
         let Parts { config, store, live, rooms, chat, cluster } = parts;
+        let access = Access::new(live.clone(), config.enabled, Arc::clone(&clock));
         let (events, agenda) = (rooms.events(), Agenda::default());
         let interval = config.reconcile_interval();
         let lifecycle = Lifecycle::new((store, live), (Arc::clone(&rooms), chat), agenda.clone(), interval, clock);
@@ -62,7 +65,7 @@ impl Services {
         let viewers = Viewers::new(lifecycle.clone(), Arc::clone(&rooms), agenda.clone(), config.max_viewers);
         let below = (lifecycle.clone(), streams.clone(), viewers.clone());
         let reconciler = Reconciler::new(config, below, rooms, agenda, cluster.clone());
-        Self { lifecycle, streams, viewers, reconciler, cluster, events }
+        Self { access, lifecycle, streams, viewers, reconciler, cluster, events }
     }
 
     /// Takes in what happens in the rooms of this process, keeps streams true and looks for other nodes, until

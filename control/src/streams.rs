@@ -170,20 +170,6 @@ impl Streams {
         self.0.lifecycle.now()
     }
 
-    fn require_enabled(&self) -> Result<(), Problem> {
-        match self.0.config.enabled {
-            true => Ok(()),
-            false => Err(Problem::new(Code::FeatureDisabled, "Live streaming is switched off on this server.")),
-        }
-    }
-
-    fn require_not_banned(&self, user: &UserId) -> Result<(), Problem> {
-        match self.0.live.ban(user, self.now()) {
-            None => Ok(()),
-            Some(_) => Err(Problem::new(Code::Banned, "You are banned from this service.")),
-        }
-    }
-
     /// What an app connects to.
     fn url(&self, called: Option<&str>) -> Result<String, Problem> {
         let unnamed = || {

@@ -7,6 +7,7 @@ mod server;
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::access::{Access, Admitted};
 use control::clock::Timestamp;
 use control::config::product;
 use control::lifecycle::Lifecycle;
@@ -16,7 +17,7 @@ use control::rooms::{RoomDoor, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenR
 use control::services::Services;
 use control::store::stream::{Block, EndReason, Stream, StreamState, UserId};
 use control::streams::{StartRequest, Streams};
-use control::user::{Role, User};
+use control::user::{Caller, Role, User};
 use futures_util::future::join_all;
 use server::{KEY, Phone, SECRET, Server, eventually};
 use signaling::token::{Keys, Secret};
@@ -244,6 +245,7 @@ fn user(name: &str) -> User {
 
 struct Stage {
     server: Server,
+    access: Access,
     lifecycle: Lifecycle,
     streams: Streams,
     shutdown: CancellationToken,
@@ -257,17 +259,24 @@ impl Stage {
     async fn set_with(config: product::Live) -> Self {
         let server = Server::start_with(config).await;
         let services = server.services();
-        let Services { lifecycle, streams, reconciler, .. } = &services;
+        let Services { access, lifecycle, streams, reconciler, .. } = &services;
+        let access = access.clone();
         let (lifecycle, streams, reconciler) = (lifecycle.clone(), streams.clone(), reconciler.clone());
         let shutdown = CancellationToken::new();
         tokio::spawn(services.run(shutdown.clone()));
         eventually("it is ready", async || reconciler.is_recovered()).await;
-        Self { server, lifecycle, streams, shutdown }
+        Self { server, access, lifecycle, streams, shutdown }
+    }
+
+    /// As a request of this user is let in.
+    fn admit(&self, name: &str) -> Admitted {
+        let caller = Caller { user: user(name), request_id: String::new() };
+        self.access.admit(self.access.feature().unwrap(), caller).unwrap()
     }
 
     /// Started, connected and publishing.
     async fn go_live(&self, owner: &str) -> (Arc<Stream>, Phone) {
-        let started = self.streams.start(&user(owner), StartRequest::default()).await.unwrap();
+        let started = self.streams.start(&self.admit(owner), StartRequest::default()).await.unwrap();
         let phone = self.server.join(&started.token).await.unwrap();
         phone.publish().await;
         self.until(&started.stream, |stream| stream.state == StreamState::Live).await;
@@ -275,7 +284,7 @@ impl Stage {
     }
 
     async fn watch(&self, stream: &Stream, name: &str) -> Phone {
-        let watching = self.streams.watch(&user(name), stream.id, None).await.unwrap();
+        let watching = self.streams.watch(&self.admit(name), stream.id, None).await.unwrap();
         self.server.join(&watching.token).await.unwrap()
     }
 
@@ -318,7 +327,7 @@ async fn an_owner_may_leave_and_come_back() {
     owner.leave().await;
     stage.until(&stream, |stream| stream.state == StreamState::Reconnecting).await;
 
-    let resumed = stage.streams.start(&user("ana"), StartRequest::default()).await.unwrap();
+    let resumed = stage.streams.start(&stage.admit("ana"), StartRequest::default()).await.unwrap();
     let _owner = stage.server.join(&resumed.token).await.unwrap();
 
     assert!(resumed.resumed);
@@ -329,7 +338,7 @@ async fn an_owner_may_leave_and_come_back() {
 async fn a_blocked_user_is_put_out_and_not_let_in_again() {
     let stage = Stage::set().await;
     let (stream, _owner) = stage.go_live("ana").await;
-    let token = stage.streams.watch(&user("bo"), stream.id, None).await.unwrap().token;
+    let token = stage.streams.watch(&stage.admit("bo"), stream.id, None).await.unwrap().token;
     let phone = stage.server.join(&token).await.unwrap();
     let block = Block { user_id: user_id("bo"), blocked_at: Timestamp::now(), by: user_id("ana"), reason: None };
     let outcome = stage.lifecycle.store().block(stream.id, &block).await.unwrap();
@@ -338,7 +347,7 @@ async fn a_blocked_user_is_put_out_and_not_let_in_again() {
     eventually("the phone was put out", async || phone.end_reason().is_some()).await;
 
     assert_eq!(stage.server.refused(&token).await, (403, "you can't watch this stream".into()));
-    let other = stage.streams.watch(&user("cy"), stream.id, None).await.unwrap().token;
+    let other = stage.streams.watch(&stage.admit("cy"), stream.id, None).await.unwrap().token;
     stage.server.join(&other).await.unwrap().leave().await;
 }
 
@@ -346,7 +355,7 @@ async fn a_blocked_user_is_put_out_and_not_let_in_again() {
 async fn of_viewers_with_tokens_as_many_come_in_as_there_are_places() {
     let stage = Stage::set_with(product::Live { max_viewers: 2, ..product::Live::default() }).await;
     let (stream, _owner) = stage.go_live("ana").await;
-    let token = async |name: &str| stage.streams.watch(&user(name), stream.id, None).await.unwrap().token;
+    let token = async |name: &str| stage.streams.watch(&stage.admit(name), stream.id, None).await.unwrap().token;
     let mut tokens = Vec::new();
     for name in ["u1", "u2", "u3", "u4", "u5", "u6"] {
         tokens.push(token(name).await);
@@ -382,7 +391,7 @@ async fn a_join_that_comes_to_nothing_holds_a_place_for_a_moment_and_leaves_no_r
     let (stream, _owner) = stage.go_live("ana").await;
     let mut tokens = Vec::new();
     for name in ["bo", "cy", "dan"] {
-        tokens.push(stage.streams.watch(&user(name), stream.id, None).await.unwrap().token);
+        tokens.push(stage.streams.watch(&stage.admit(name), stream.id, None).await.unwrap().token);
     }
     let [bo, cy, dan] = tokens.as_slice() else { unreachable!() };
 
@@ -409,7 +418,7 @@ async fn a_join_that_comes_to_nothing_holds_a_place_for_a_moment_and_leaves_no_r
 async fn the_end_puts_everybody_out_and_lets_nobody_in() {
     let stage = Stage::set().await;
     let (stream, owner) = stage.go_live("ana").await;
-    let token = stage.streams.watch(&user("bo"), stream.id, None).await.unwrap().token;
+    let token = stage.streams.watch(&stage.admit("bo"), stream.id, None).await.unwrap().token;
     let phone = stage.server.join(&token).await.unwrap();
 
     stage.streams.stop(&user("ana"), None).await.unwrap();

@@ -6,13 +6,14 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use crate::access::{Access, Admitted, Denied};
 use crate::auth::AuthError;
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
 use crate::live::Live;
 use crate::store::chat::ChatRole;
 use crate::store::stream::{Stream, StreamId, UserId};
-use crate::user::User;
+use crate::user::{Caller, User};
 
 use super::refusal::ConnectRefusal;
 use super::room::Member;
@@ -36,6 +37,15 @@ impl From<ConnectRefusal> for NotAdmitted {
     }
 }
 
+impl From<Denied> for ConnectRefusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::FeatureDisabled => Self::FeatureDisabled,
+            Denied::Banned => Self::Banned,
+        }
+    }
+}
+
 impl From<AuthError> for NotAdmitted {
     fn from(error: AuthError) -> Self {
         let code = match error {
@@ -50,10 +60,9 @@ impl From<AuthError> for NotAdmitted {
 
 pub(crate) struct Admission {
     pub verify: Verify,
+    pub access: Access,
     pub live: Live,
     pub guest: GuestAccess,
-    /// New viewers are accepted.
-    pub enabled: bool,
     pub per_user: u32,
     pub per_connection: u32,
     /// Sockets of a user in a room.
@@ -63,7 +72,7 @@ pub(crate) struct Admission {
 }
 
 /// A member, and what it takes up until it leaves.
-pub(crate) struct Admitted {
+pub(crate) struct Seat {
     pub member: Member,
     pub places: Vec<Place>,
 }
@@ -71,15 +80,8 @@ pub(crate) struct Admitted {
 impl Admission {
     /// # Errors
     /// [`NotAdmitted`]
-    pub async fn admit(
-        &self,
-        stream: StreamId,
-        connection: &str,
-        token: Option<String>,
-    ) -> Result<Admitted, NotAdmitted> {
-        if !self.enabled {
-            return Err(ConnectRefusal::FeatureDisabled.into());
-        }
+    pub async fn admit(&self, stream: StreamId, connection: &str, token: Option<String>) -> Result<Seat, NotAdmitted> {
+        let feature = self.access.feature().map_err(ConnectRefusal::from)?;
         // Before the token, whose check costs more.
         let place = self.connections.enter(connection.to_owned(), self.per_connection);
         let of_connection = place.ok_or(ConnectRefusal::TooManyConnections)?;
@@ -87,20 +89,19 @@ impl Admission {
             return Ok(self.admit_guest(stream, of_connection)?);
         };
         let user = (self.verify)(token, Timestamp::now()).await?;
-        if self.is_banned(&user.id) {
-            return Err(ConnectRefusal::Banned.into());
-        }
+        let caller = Caller { user, request_id: String::new() };
+        let admitted = self.access.admit(feature, caller).map_err(ConnectRefusal::from)?;
         // After the wait, so that what happened meanwhile counts.
         let stream = self.live_stream(stream)?;
-        if stream.blocks(&user.id) {
+        if stream.blocks(&admitted.user.id) {
             return Err(ConnectRefusal::Blocked.into());
         }
-        let of_user = self.users.enter((stream.id, user.id.clone()), self.per_user);
+        let of_user = self.users.enter((stream.id, admitted.user.id.clone()), self.per_user);
         let of_user = of_user.ok_or(ConnectRefusal::TooManyConnections)?;
-        Ok(Admitted { member: member(user, &stream), places: vec![of_connection, of_user] })
+        Ok(Seat { member: member(admitted, &stream), places: vec![of_connection, of_user] })
     }
 
-    fn admit_guest(&self, stream: StreamId, place: Place) -> Result<Admitted, ConnectRefusal> {
+    fn admit_guest(&self, stream: StreamId, place: Place) -> Result<Seat, ConnectRefusal> {
         let may_write = match self.guest {
             GuestAccess::Off => return Err(ConnectRefusal::Unauthenticated),
             GuestAccess::Read => false,
@@ -111,11 +112,12 @@ impl Admission {
         // everybody sees who wrote.
         let user = format!("guest-{}", ulid::Ulid::generate()).parse().map_err(|_| ConnectRefusal::ServerBusy)?;
         let member = Member { user, role: ChatRole::Guest, name: "Guest".into(), may_write, expires_at: None };
-        Ok(Admitted { member, places: vec![place] })
+        Ok(Seat { member, places: vec![place] })
     }
 
+    /// For clients that were admitted before.
     pub fn is_banned(&self, user: &UserId) -> bool {
-        self.live.ban(user, Timestamp::now()).is_some()
+        self.access.is_banned(user)
     }
 
     fn live_stream(&self, id: StreamId) -> Result<Arc<Stream>, ConnectRefusal> {
@@ -123,7 +125,8 @@ impl Admission {
     }
 }
 
-fn member(user: User, stream: &Stream) -> Member {
+fn member(admitted: Admitted, stream: &Stream) -> Member {
+    let user = admitted.into_caller().user;
     let role = if user.id == stream.owner_id {
         ChatRole::Owner
     } else if user.is_admin() {
@@ -220,7 +223,8 @@ mod tests {
             })
         });
         let (users, connections) = (Quotas::default(), Quotas::default());
-        (Admission { verify, live, guest, enabled: true, per_user: 5, per_connection: 20, users, connections }, id)
+        let access = Access::new(live.clone(), true, Arc::new(Timestamp::now));
+        (Admission { verify, access, live, guest, per_user: 5, per_connection: 20, users, connections }, id)
     }
 
     async fn refusal(admission: &Admission, stream: StreamId, token: Option<&str>) -> Option<ConnectRefusal> {
@@ -243,7 +247,8 @@ mod tests {
         }
         let unknown = refusal(&admission, StreamId::generate(), Some("ana")).await;
         assert_eq!(unknown, Some(ConnectRefusal::StreamNotLive));
-        let disabled = Admission { enabled: false, ..admission };
+        let access = Access::new(admission.live.clone(), false, Arc::new(Timestamp::now));
+        let disabled = Admission { access, ..admission };
         assert_eq!(refusal(&disabled, id, Some("ana")).await, Some(ConnectRefusal::FeatureDisabled));
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::access::{Admitted, Denied};
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
 use crate::live::Live;
@@ -54,19 +55,19 @@ pub struct HistoryPage {
 }
 
 impl ChatModeration {
-    /// A page of messages, for whoever may read the chat. `user`: absent for guests.
+    /// A page of messages, for whoever may read the chat. `admitted`: absent for guests.
     ///
     /// # Errors
-    /// `stream_not_found`, `unauthenticated`, `blocked`, `banned`, `store_unavailable`
+    /// `stream_not_found`, `unauthenticated`, `blocked`, `store_unavailable`
     pub async fn history(
         &self,
-        user: Option<&User>,
+        admitted: Option<&Admitted>,
         stream: StreamId,
         range: ChatRange,
         limit: usize,
     ) -> Result<HistoryPage, Problem> {
         let stream = self.stream(stream).await?;
-        self.may_read(user, &stream)?;
+        self.may_read(admitted, &stream)?;
         let mut messages = self.store.chat_messages(stream.id, range, limit.saturating_add(1)).await?;
         let has_more = messages.len() > limit;
         match range {
@@ -78,36 +79,31 @@ impl ChatModeration {
         Ok(HistoryPage { messages, has_more })
     }
 
-    fn may_read(&self, user: Option<&User>, stream: &Stream) -> Result<(), Problem> {
-        match user {
+    fn may_read(&self, admitted: Option<&Admitted>, stream: &Stream) -> Result<(), Problem> {
+        match admitted {
             None if self.guest == GuestAccess::Off => {
                 Err(Problem::new(Code::Unauthenticated, "Sign in to read this chat."))
             }
             None => Ok(()),
-            Some(user) => self.check(user, stream),
+            Some(admitted) => refuse_blocked(admitted, stream),
         }
     }
 
-    /// Neither banned nor blocked.
-    fn check(&self, user: &User, stream: &Stream) -> Result<(), Problem> {
-        if self.live.ban(&user.id, Timestamp::now()).is_some() {
-            return Err(Problem::new(Code::Banned, "Your account may not use this service."));
-        }
-        if stream.blocks(&user.id) {
-            return Err(Problem::new(Code::Blocked, "You can't read this chat."));
-        }
-        Ok(())
-    }
-
-    /// Hides a message from clients: its author's, or anybody's for owner and administrators.
+    /// Hides a message from clients: its author's, or anybody's for owner and administrators, who may be banned.
     ///
     /// # Errors
     /// `stream_not_found`, `not_found`, `forbidden`, `banned`, `store_unavailable`
-    pub async fn delete(&self, caller: &Caller, stream: StreamId, message: &str) -> Result<(), Problem> {
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        standing: Result<Admitted, Denied>,
+        stream: StreamId,
+        message: &str,
+    ) -> Result<(), Problem> {
         let stream = self.stream(stream).await?;
         let StoredMessage { message, .. } = self.message(&stream, message).await?;
         if message.user_id == caller.user.id {
-            self.check(&caller.user, &stream)?;
+            refuse_blocked(&standing?, &stream)?;
         } else if !moderates(&caller.user, &stream) {
             return Err(Problem::new(Code::Forbidden, "Only its author, the owner and administrators may delete it."));
         }
@@ -124,7 +120,7 @@ impl ChatModeration {
     /// `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`
     pub async fn change_settings(
         &self,
-        caller: &Caller,
+        caller: &Admitted,
         stream: StreamId,
         change: &SettingsChange,
     ) -> Result<ChatSettings, Problem> {
@@ -143,7 +139,7 @@ impl ChatModeration {
     /// `store_unavailable`
     pub async fn mute(
         &self,
-        caller: &Caller,
+        caller: &Admitted,
         stream: StreamId,
         user: &UserId,
         length: Duration,
@@ -179,7 +175,7 @@ impl ChatModeration {
 
     /// # Errors
     /// `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`
-    pub async fn unmute(&self, caller: &Caller, stream: StreamId, user: &UserId) -> Result<(), Problem> {
+    pub async fn unmute(&self, caller: &Admitted, stream: StreamId, user: &UserId) -> Result<(), Problem> {
         let stream = self.moderated(caller, stream).await?;
         let outcome = self.store.unmute(stream.id, user, Timestamp::now()).await?;
         self.done(caller, outcome, "chat.unmute", Some(user), serde_json::Value::Null).await
@@ -189,7 +185,7 @@ impl ChatModeration {
     ///
     /// # Errors
     /// `stream_not_found`, `not_found`, `not_owner`, `stream_ended`, `store_unavailable`
-    pub async fn pin(&self, caller: &Caller, stream: StreamId, message: &str) -> Result<ChatMessage, Problem> {
+    pub async fn pin(&self, caller: &Admitted, stream: StreamId, message: &str) -> Result<ChatMessage, Problem> {
         let stream = self.moderated(caller, stream).await?;
         let StoredMessage { message, hidden_by, .. } = self.message(&stream, message).await?;
         if hidden_by.is_some() {
@@ -203,7 +199,7 @@ impl ChatModeration {
 
     /// # Errors
     /// `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`
-    pub async fn unpin(&self, caller: &Caller, stream: StreamId) -> Result<(), Problem> {
+    pub async fn unpin(&self, caller: &Admitted, stream: StreamId) -> Result<(), Problem> {
         let stream = self.moderated(caller, stream).await?;
         let outcome = self.store.pin(stream.id, None, Timestamp::now()).await?;
         self.done(caller, outcome, "chat.unpin", None, serde_json::Value::Null).await
@@ -292,6 +288,13 @@ impl ChatModeration {
         };
         entry.log(Some(&stream.room_name));
         Ok(self.store.append_audit(&entry).await?)
+    }
+}
+
+fn refuse_blocked(admitted: &Admitted, stream: &Stream) -> Result<(), Problem> {
+    match stream.blocks(&admitted.user.id) {
+        true => Err(Problem::new(Code::Blocked, "You can't read this chat.")),
+        false => Ok(()),
     }
 }
 

@@ -33,16 +33,12 @@ pub(super) async fn identify(
     let span = super::call_span(&parts, caller.address, user);
     let refused = if let Identity::Refused(error) = &identity { Some(*error) } else { None };
     let path = parts.uri.path().to_owned();
-    let mut ban = None;
     match &identity {
-        Identity::User(user) => {
-            front.limits.call_of_user(&user.id)?;
-            ban = front.lifecycle.live().ban(&user.id, now);
-        }
+        Identity::User(user) => front.limits.call_of_user(&user.id)?,
         Identity::Guest | Identity::Refused(_) => front.limits.call_of_client(client)?,
     }
     let called = caller.called;
-    parts.extensions.insert(Call { identity, ban, client, called, development: front.development });
+    parts.extensions.insert(Call { identity, client, called, development: front.development });
     async {
         let answer = next.run(Request::from_parts(parts, body)).await;
         log_unauthenticated(&front, &path, refused, &answer);
@@ -130,17 +126,17 @@ pub(crate) fn starting() -> Problem {
     Problem::new(Code::StoreUnavailable, "The server is starting; try again in a moment.").retry_after(STORE_RETRY)
 }
 
-/// Answers for the whole product while its flag is off (stream API, section 11).
+/// Answers for the whole product while its flag is off (stream API, section 11), and leaves with the request what
+/// [`super::caller`] admits its user with.
 pub(super) async fn check_feature(
     State(front): State<Arc<Front>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if front.live.enabled { Ok(next.run(request).await) } else { Err(feature_disabled()) }
-}
-
-pub(super) fn feature_disabled() -> Problem {
-    Problem::new(Code::FeatureDisabled, "Live streams are switched off here.")
+    let feature = front.access.feature()?;
+    request.extensions_mut().insert(feature);
+    request.extensions_mut().insert(front.access.clone());
+    Ok(next.run(request).await)
 }
 
 #[cfg(test)]

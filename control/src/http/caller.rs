@@ -1,7 +1,8 @@
 //! Who calls, as handlers ask for it.
 //!
 //! The admission layer ([`super::admission`]) verifies the token once and leaves a [`Call`] with the request. Handlers
-//! say by the type of their argument what they need: [`SignedIn`], [`Member`], [`Admin`] or [`MaybeUser`].
+//! say by the type of their argument what they need: [`SignedIn`], [`Member`], [`Admin`], [`MaybeUser`],
+//! [`MaybeMember`], [`Standing`] or [`FeatureEnabled`].
 
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::client::ClientKey;
+use crate::access::{Access, Admitted, Denied, FeatureEnabled};
 use crate::auth::{AuthError, KEYS_RETRY};
 use crate::problem::{Code, Problem};
-use crate::store::moderation::Ban;
 use crate::user::{Caller, User};
 
 /// What the token of a call said.
@@ -27,8 +28,6 @@ pub enum Identity {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub identity: Identity,
-    /// That holds for the user now.
-    pub ban: Option<Ban>,
     pub client: ClientKey,
     /// Scheme and authority under which the client called.
     pub called: Option<String>,
@@ -44,10 +43,7 @@ impl Call {
     /// # Errors
     /// [`Code::Internal`] if the route has no admission layer: a mistake of ours.
     pub fn of(parts: &Parts) -> Result<&Call, Problem> {
-        parts.extensions.get::<Call>().ok_or_else(|| {
-            tracing::error!(uri = %parts.uri.path(), "a route without admission");
-            Problem::new(Code::Internal, "Something went wrong here.")
-        })
+        layered(parts)
     }
 
     fn user(&self) -> Result<&Arc<User>, Problem> {
@@ -60,6 +56,17 @@ impl Call {
             Identity::Refused(error) => Err(refusal(*error)),
         }
     }
+}
+
+/// What a layer of the route left with the request.
+///
+/// # Errors
+/// [`Code::Internal`] if the route does not have that layer: a mistake of ours.
+fn layered<T: Send + Sync + 'static>(parts: &Parts) -> Result<&T, Problem> {
+    parts.extensions.get::<T>().ok_or_else(|| {
+        tracing::error!(uri = %parts.uri.path(), missing = std::any::type_name::<T>(), "a route without its layer");
+        Problem::new(Code::Internal, "Something went wrong here.")
+    })
 }
 
 /// What a client is told about its token.
@@ -85,7 +92,15 @@ pub struct SignedIn(pub Caller);
 
 /// Somebody with a valid token who is not banned.
 #[derive(Debug, Clone)]
-pub struct Member(pub Caller);
+pub struct Member(pub Admitted);
+
+/// Anybody who is not banned, but a token that is there must be valid.
+#[derive(Debug, Clone)]
+pub struct MaybeMember(pub Option<Admitted>);
+
+/// Whether somebody with a valid token is banned, where that matters in some cases only.
+#[derive(Debug, Clone)]
+pub struct Standing(pub Result<Admitted, Denied>);
 
 /// An administrator.
 #[derive(Debug, Clone)]
@@ -105,6 +120,13 @@ fn caller(parts: &Parts) -> Result<Caller, Problem> {
     Ok(Caller { user, request_id })
 }
 
+/// # Errors
+/// As [`layered`]: the route is none of those that end with the feature flag.
+fn admit(parts: &Parts, caller: Caller) -> Result<Result<Admitted, Denied>, Problem> {
+    let (access, feature) = (layered::<Access>(parts)?, *layered::<FeatureEnabled>(parts)?);
+    Ok(access.admit(feature, caller))
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Problem;
 
@@ -117,11 +139,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Member {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let caller = caller(parts)?;
-        if Call::of(parts)?.ban.is_some() {
-            return Err(Problem::new(Code::Banned, "You are banned from this service."));
+        Ok(Self(admit(parts, caller(parts)?)??))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MaybeMember {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        match Call::of(parts)?.identity {
+            Identity::Guest => Ok(Self(None)),
+            Identity::User(_) | Identity::Refused(_) => Ok(Self(Some(admit(parts, caller(parts)?)??))),
         }
-        Ok(Self(caller))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Standing {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        admit(parts, caller(parts)?).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for FeatureEnabled {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        layered(parts).copied()
     }
 }
 

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::Body;
-use super::caller::{MaybeUser, Member, SignedIn};
+use super::caller::{MaybeMember, Member, SignedIn, Standing};
 use super::fields::{Fields, Reader};
 use super::page::Query;
 use super::path::{LastParam, StreamPath, UserPath};
@@ -106,7 +106,7 @@ refusals!(HistoryRefusals = [USER, LIVE] InvalidParameter, Blocked, Banned, Stre
 )]
 async fn history(
     State(chats): Chats,
-    MaybeUser(user): MaybeUser,
+    MaybeMember(admitted): MaybeMember,
     StreamPath(id): StreamPath,
     query: Query,
 ) -> Result<Json<MessagePage>, Problem> {
@@ -122,7 +122,7 @@ async fn history(
     let limit = query.read("limit", "must be 1 to 100", |text| {
         text.parse::<usize>().ok().filter(|limit| (1..=MESSAGES_MAX).contains(limit))
     })?;
-    let page = chats.history(user.as_deref(), id, range, limit.unwrap_or(MESSAGES)).await?;
+    let page = chats.history(admitted.as_ref(), id, range, limit.unwrap_or(MESSAGES)).await?;
     let HistoryPage { messages, has_more } = page;
     Ok(Json(MessagePage { messages: messages.into_iter().map(MessageShape::from).collect(), has_more }))
 }
@@ -139,10 +139,11 @@ refusals!(DeleteRefusals = [USER, LIVE] Forbidden, Blocked, Banned, StreamNotFou
 async fn delete(
     State(chats): Chats,
     SignedIn(caller): SignedIn,
+    Standing(standing): Standing,
     StreamPath(id): StreamPath,
     LastParam(message): LastParam,
 ) -> Result<StatusCode, Problem> {
-    chats.delete(&caller, id, &message).await?;
+    chats.delete(&caller, standing, id, &message).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -222,11 +223,11 @@ refusals!(SettingsRefusals = [USER, BODY, LIVE] NotOwner, Banned, StreamNotFound
 )]
 async fn settings(
     State(chats): Chats,
-    Member(caller): Member,
+    Member(admitted): Member,
     StreamPath(id): StreamPath,
     Body(change): Body<SettingsBody>,
 ) -> Result<Json<SettingsShape>, Problem> {
-    Ok(Json(chats.change_settings(&caller, id, &change).await?.into()))
+    Ok(Json(chats.change_settings(&admitted, id, &change).await?.into()))
 }
 
 /// How long somebody may not write.
@@ -271,12 +272,12 @@ refusals!(MuteRefusals = [USER, BODY, LIVE]
 )]
 async fn mute(
     State(chats): Chats,
-    Member(caller): Member,
+    Member(admitted): Member,
     StreamPath(id): StreamPath,
     UserPath(user): UserPath,
     Body((length, hides)): Body<MuteBody>,
 ) -> Result<Json<MutedShape>, Problem> {
-    let until = chats.mute(&caller, id, &user, length, hides).await?;
+    let until = chats.mute(&admitted, id, &user, length, hides).await?;
     Ok(Json(MutedShape { until }))
 }
 
@@ -291,11 +292,11 @@ refusals!(UnmuteRefusals = [USER, LIVE] NotOwner, Banned, StreamNotFound, NotFou
 )]
 async fn unmute(
     State(chats): Chats,
-    Member(caller): Member,
+    Member(admitted): Member,
     StreamPath(id): StreamPath,
     UserPath(user): UserPath,
 ) -> Result<StatusCode, Problem> {
-    chats.unmute(&caller, id, &user).await?;
+    chats.unmute(&admitted, id, &user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -326,11 +327,11 @@ refusals!(PinRefusals = [USER, BODY, LIVE] NotOwner, Banned, StreamNotFound, Not
 )]
 async fn pin(
     State(chats): Chats,
-    Member(caller): Member,
+    Member(admitted): Member,
     StreamPath(id): StreamPath,
     Body(message): Body<PinBody>,
 ) -> Result<Json<MessageShape>, Problem> {
-    Ok(Json(chats.pin(&caller, id, &message).await?.into()))
+    Ok(Json(chats.pin(&admitted, id, &message).await?.into()))
 }
 
 refusals!(UnpinRefusals = [USER, LIVE] NotOwner, Banned, StreamNotFound, StreamEnded);
@@ -341,8 +342,12 @@ refusals!(UnpinRefusals = [USER, LIVE] NotOwner, Banned, StreamNotFound, StreamE
     params(("id" = String, Path)),
     responses((status = 204, description = "There is none"), UnpinRefusals)
 )]
-async fn unpin(State(chats): Chats, Member(caller): Member, StreamPath(id): StreamPath) -> Result<StatusCode, Problem> {
-    chats.unpin(&caller, id).await?;
+async fn unpin(
+    State(chats): Chats,
+    Member(admitted): Member,
+    StreamPath(id): StreamPath,
+) -> Result<StatusCode, Problem> {
+    chats.unpin(&admitted, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -101,16 +101,16 @@ refusals!(ReportRefusals = [USER, BODY, LIVE] Banned, StreamNotFound);
 )]
 pub(super) async fn file(
     State(front): State<Arc<Front>>,
-    Member(caller): Member,
+    Member(admitted): Member,
     StreamPath(id): StreamPath,
     Body(report): Body<ReportBody>,
 ) -> Result<(StatusCode, Json<ReportFiled>), Problem> {
     let stream = front.streams.stream(id).await?;
-    if !may_see(&stream, Some(&caller.user)) {
+    if !may_see(&stream, Some(&admitted.user)) {
         return Err(Problem::stream_not_found());
     }
     let moderation = front.moderation.clone();
-    let filed = to_the_end(async move { moderation.report(&caller.user, id, report).await }).await?;
+    let filed = to_the_end(async move { moderation.report(&admitted, id, report).await }).await?;
     let status = if filed.repeated { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(ReportFiled { report_id: filed.id })))
 }

@@ -17,6 +17,7 @@ use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{StreamPage, StreamShape, VisibilityNames};
 use super::streams::idempotency_key;
+use crate::access::FeatureEnabled;
 use crate::clock::Timestamp;
 use crate::problem::Problem;
 use crate::refusals;
@@ -87,7 +88,7 @@ refusals!(ScheduleRefusals = [USER, BODY, LIVE] InvalidParameter, Banned, Confli
 )]
 pub(super) async fn schedule(
     State(front): State<Arc<Front>>,
-    Member(caller): Member,
+    Member(admitted): Member,
     headers: HeaderMap,
     Repeatable { body, digest, refusal }: Repeatable<ScheduleBody>,
 ) -> Result<(StatusCode, Json<StreamShape>), Problem> {
@@ -109,7 +110,7 @@ pub(super) async fn schedule(
         body_digest: digest,
         refusal,
     };
-    let stream = front.streams.schedule(&caller.user, request).await?;
+    let stream = front.streams.schedule(&admitted, request).await?;
     Ok((StatusCode::CREATED, Json(StreamShape::from(&*stream))))
 }
 
@@ -160,9 +161,10 @@ refusals!(CancelRefusals = [USER, LIVE] NotOwner, StreamNotFound, Conflict);
 )]
 pub(super) async fn cancel(
     State(front): State<Arc<Front>>,
+    feature: FeatureEnabled,
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
 ) -> Result<StatusCode, Problem> {
-    front.streams.cancel(&caller.user, id).await?;
+    front.streams.cancel(feature, &caller.user, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -15,6 +15,7 @@ use super::page::Query;
 use super::path::StreamPath;
 use super::shape::{EndedShape, OwnerShape, StateNames, StreamPage, StreamShape};
 use super::{Front, to_the_end};
+use crate::access::FeatureEnabled;
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::refusals;
@@ -114,7 +115,7 @@ refusals!(StartRefusals = [USER, BODY, LIVE]
 )]
 pub(super) async fn start(
     State(front): State<Arc<Front>>,
-    Member(caller): Member,
+    Member(admitted): Member,
     Called(called): Called,
     headers: HeaderMap,
     body: Repeatable<StartBody>,
@@ -123,7 +124,7 @@ pub(super) async fn start(
     front.refuse_when_draining()?;
     let idempotency_key = idempotency_key(&headers)?;
     let request = StartRequest { title, tags, cover_url, stream_id, on_conflict, idempotency_key, body_digest, called };
-    let started = front.streams.start(&caller.user, request).await?;
+    let started = front.streams.start(&admitted, request).await?;
     let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
     let answer = StartedShape {
         stream_id: started.stream.id,
@@ -272,15 +273,15 @@ refusals!(WatchRefusals = [USER, LIVE]
 )]
 pub(super) async fn watch(
     State(front): State<Arc<Front>>,
-    Member(caller): Member,
+    Member(admitted): Member,
     Called(called): Called,
     StreamPath(id): StreamPath,
 ) -> Result<Json<WatchingShape>, Problem> {
-    if caller.user.is_admin() {
-        let (moderation, caller) = (front.moderation.clone(), caller.clone());
+    if admitted.user.is_admin() {
+        let (moderation, caller) = (front.moderation.clone(), admitted.clone());
         to_the_end(async move { moderation.spare_admin(&caller, id).await }).await?;
     }
-    let watching = front.streams.watch(&caller.user, id, called.as_deref()).await?;
+    let watching = front.streams.watch(&admitted, id, called.as_deref()).await?;
     let stream = &watching.stream;
     Ok(Json(WatchingShape {
         stream_id: stream.id,
@@ -372,11 +373,12 @@ refusals!(EditRefusals = [USER, BODY, LIVE] NotOwner, StreamNotFound, Conflict, 
 )]
 pub(super) async fn edit(
     State(front): State<Arc<Front>>,
+    feature: FeatureEnabled,
     SignedIn(caller): SignedIn,
     StreamPath(id): StreamPath,
     Body(edit): Body<EditBody>,
 ) -> Result<Json<StreamShape>, Problem> {
-    let stream = front.streams.edit(&caller.user, id, edit).await?;
+    let stream = front.streams.edit(feature, &caller.user, id, edit).await?;
     Ok(Json(StreamShape::from(&*stream)))
 }
 

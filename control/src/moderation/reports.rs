@@ -6,6 +6,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::{Act, Counters, Moderation};
+use crate::access::Admitted;
 use crate::clock::Timestamp;
 use crate::problem::{Code, Problem};
 use crate::store::moderation::{Filed, Report, ReportReason, ReportStatus, Reviewed};
@@ -35,8 +36,8 @@ impl Moderation {
     ///
     /// # Errors
     /// `rate_limited`, `stream_not_found`, `store_unavailable`.
-    pub async fn report(&self, user: &User, id: StreamId, report: NewReport) -> Result<Filed, Problem> {
-        let now = self.now();
+    pub async fn report(&self, admitted: &Admitted, id: StreamId, report: NewReport) -> Result<Filed, Problem> {
+        let (user, now) = (&admitted.user, self.now());
         let report = new_report(user, id, report, now);
         let limit = format!("reports:{}", user.id);
         if let Taken::Refused { until } = self.store().limit_take(&limit, REPORTS_MAX, WINDOW, now).await? {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::once::{Once, Turn};
 use super::{SCHEDULED_MAX, START_LATE, ScheduleRequest, Streams};
+use crate::access::{Admitted, FeatureEnabled};
 use crate::clock::Timestamp;
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
@@ -28,12 +29,10 @@ impl Streams {
     /// Plans a stream.
     ///
     /// # Errors
-    /// `feature_disabled`, `banned`, `conflict` when too many are planned, `rate_limited` when too many were within a
-    /// day, `idempotency_key_reused`, `store_unavailable`.
-    pub async fn schedule(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
-        self.require_enabled()?;
-        self.require_not_banned(&user.id)?;
-        let (streams, user) = (self.clone(), user.clone());
+    /// `conflict` when too many are planned, `rate_limited` when too many were within a day,
+    /// `idempotency_key_reused`, `store_unavailable`.
+    pub async fn schedule(&self, admitted: &Admitted, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
+        let (streams, user) = (self.clone(), admitted.user.clone());
         self.lifecycle().to_the_end(async move { streams.schedule_once(user, request).await }).await
     }
 
@@ -92,8 +91,7 @@ impl Streams {
     ///
     /// # Errors
     /// `stream_not_found`, `not_owner`, `conflict` once it was started, `store_unavailable`.
-    pub async fn cancel(&self, user: &User, id: StreamId) -> Result<Arc<Stream>, Problem> {
-        self.require_enabled()?;
+    pub async fn cancel(&self, _: FeatureEnabled, user: &User, id: StreamId) -> Result<Arc<Stream>, Problem> {
         let (streams, user) = (self.clone(), user.clone());
         self.lifecycle()
             .to_the_end(async move {
@@ -125,9 +123,8 @@ impl Streams {
     /// Changes what is shown of a stream of the caller's.
     ///
     /// # Errors
-    /// `feature_disabled`, `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`.
-    pub async fn edit(&self, user: &User, id: StreamId, edit: Edit) -> Result<Arc<Stream>, Problem> {
-        self.require_enabled()?;
+    /// `stream_not_found`, `not_owner`, `stream_ended`, `store_unavailable`.
+    pub async fn edit(&self, _: FeatureEnabled, user: &User, id: StreamId, edit: Edit) -> Result<Arc<Stream>, Problem> {
         let (streams, user) = (self.clone(), user.clone());
         self.lifecycle()
             .to_the_end(async move {

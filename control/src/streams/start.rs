@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::once::{Once, Turn};
 use super::schedule::blank;
 use super::{OnConflict, START_EARLY, START_LATE, StartRequest, Started, Streams, sfu_unavailable};
+use crate::access::{Admitted, Denied};
 use crate::clock::Timestamp;
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
@@ -69,24 +70,25 @@ impl Streams {
     /// Starts a stream, or gives the caller the live one back.
     ///
     /// # Errors
-    /// `feature_disabled`, `banned`, `conflict`, `stream_not_found` or `not_startable` for a scheduled one,
-    /// `rate_limited`, `start_cooldown`, `idempotency_key_reused`, `sfu_unavailable`, `store_unavailable`,
+    /// `banned` by another node, `conflict`, `stream_not_found` or `not_startable` for a scheduled one, `rate_limited`,
+    /// `start_cooldown`, `idempotency_key_reused`, `sfu_unavailable`, `store_unavailable`,
     /// `invalid_parameter` if it is not known under which address the client called and the URL is to be made from
     /// that.
-    pub async fn start(&self, user: &User, request: StartRequest) -> Result<Started, Problem> {
-        self.require_enabled()?;
-        self.require_not_banned(&user.id)?;
+    pub async fn start(&self, admitted: &Admitted, request: StartRequest) -> Result<Started, Problem> {
         // Before anything is written.
         let url = self.url(request.called.as_deref())?;
-        let (streams, user) = (self.clone(), user.clone());
+        let (streams, user) = (self.clone(), admitted.user.clone());
         self.lifecycle().to_the_end(async move { streams.start_once(user, request, url).await }).await
     }
 
     async fn start_once(&self, user: User, mut request: StartRequest, url: String) -> Result<Started, Problem> {
-        // Another node's ban may not have been seen here yet.
+        // A ban that another node wrote may not be known here yet.
         if let Some(ban) = self.0.store.ban(&user.id).await? {
+            let holds = ban.holds(self.now());
             self.lifecycle().observe_ban(ban);
-            self.require_not_banned(&user.id)?;
+            if holds {
+                return Err(Denied::Banned.into());
+            }
         }
         let key = request.idempotency_key.take();
         match Once::open::<StartAnswer>(&self.0.store, &user.id, "start", (key, &request.body_digest), self.now())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::{Streams, Watching};
+use crate::access::Admitted;
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::rooms::{RoomRole, TokenRequest};
@@ -36,12 +37,11 @@ impl Streams {
     /// A token to watch with.
     ///
     /// # Errors
-    /// `feature_disabled`, `banned`, `stream_not_found`, `blocked`, `stream_ended`, `conflict` for one that was not
-    /// started, `stream_full`, `store_unavailable`, `invalid_parameter` if it is not known under which address the
-    /// client called and the URL is to be made from that.
-    pub async fn watch(&self, user: &User, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
-        self.require_enabled()?;
-        self.require_not_banned(&user.id)?;
+    /// `stream_not_found`, `blocked`, `stream_ended`, `conflict` for one that was not started, `stream_full`,
+    /// `store_unavailable`, `invalid_parameter` if it is not known under which address the client called and the URL is
+    /// to be made from that.
+    pub async fn watch(&self, admitted: &Admitted, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
+        let user = &admitted.user;
         let stream = self.stream(id).await?;
         self.require_watchable(&stream, user)?;
         self.require_place(&stream, user).await?;

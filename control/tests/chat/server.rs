@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use control::access::Access;
 use control::auth::{AuthError, Reason};
 use control::chat::{Chat, ChatModeration, Limits, Parts, SettingsChange, Verify};
 use control::clock::Timestamp;
@@ -73,6 +74,7 @@ pub struct Server {
 
 /// What stands behind the chat.
 pub struct World {
+    access: Access,
     pub chat: Chat,
     pub live: Live,
     pub store: SharedStore,
@@ -118,8 +120,10 @@ impl Server {
         let moderation =
             ChatModeration { chat: chat_of, store: Arc::clone(&store), live: live_of, observe, guest: options.guest };
         let api: Router = control::http::chat::routes(moderation.clone()).split_for_parts().0;
-        let world = Arc::new(World { chat: chat.clone(), live, store, away, moderation });
-        let router = chat.router().merge(api.layer(from_fn(identify))).merge(orders(Arc::clone(&world)));
+        let access = Access::new(live.clone(), true, Arc::new(Timestamp::now));
+        let world = Arc::new(World { access: access.clone(), chat: chat.clone(), live, store, away, moderation });
+        let router =
+            chat.router().merge(api.layer(from_fn_with_state(access, identify))).merge(orders(Arc::clone(&world)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let settings = Settings { unread_max: options.unread_max, ..Settings::default() };
@@ -148,7 +152,7 @@ fn verify() -> Verify {
 }
 
 /// As the layers of the API do, with the tokens of tests.
-async fn identify(mut request: Request, next: Next) -> Response {
+async fn identify(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     let token = request.headers().get("authorization").and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let identity = match token.map(str::to_owned) {
         None => Identity::Guest,
@@ -158,7 +162,9 @@ async fn identify(mut request: Request, next: Next) -> Response {
         },
     };
     let client = ClientKey::from(IpAddr::from(Ipv4Addr::LOCALHOST));
-    request.extensions_mut().insert(Call { identity, ban: None, client, called: None, development: false });
+    request.extensions_mut().insert(Call { identity, client, called: None, development: false });
+    request.extensions_mut().insert(access.feature().unwrap());
+    request.extensions_mut().insert(access);
     request.extensions_mut().insert(RequestId("request-1".into()));
     next.run(request).await
 }
@@ -238,6 +244,8 @@ pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Prob
     let admin = body["admin"].as_bool().unwrap_or(false);
     let caller = Caller { user: user_named(by, admin, Timestamp::now()), request_id: "request-1".into() };
     let moderation = &world.moderation;
+    let standing = world.access.admit(world.access.feature()?, caller.clone());
+    let admitted = standing.clone();
     Ok(match what {
         "live" => {
             let stream = world.go_live(text("owner")).await;
@@ -291,17 +299,17 @@ pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Prob
                 emoji_only: body["emojiOnly"].as_bool(),
                 filter: serde_json::from_value(body["filter"].clone()).ok(),
             };
-            serde_json::to_value(moderation.change_settings(&caller, id(), &change).await?).unwrap()
+            serde_json::to_value(moderation.change_settings(&admitted?, id(), &change).await?).unwrap()
         }
         "mute" => {
             let length = Duration::from_secs(body["seconds"].as_u64().unwrap_or(10));
             let clear = body["deleteMessages"].as_bool().unwrap_or(false);
-            json!({ "until": moderation.mute(&caller, id(), &user(), length, clear).await? })
+            json!({ "until": moderation.mute(&admitted?, id(), &user(), length, clear).await? })
         }
-        "unmute" => json!(moderation.unmute(&caller, id(), &user()).await?),
-        "pin" => serde_json::to_value(moderation.pin(&caller, id(), text("messageId")).await?).unwrap(),
-        "unpin" => json!(moderation.unpin(&caller, id()).await?),
-        "delete" => json!(moderation.delete(&caller, id(), text("messageId")).await?),
+        "unmute" => json!(moderation.unmute(&admitted?, id(), &user()).await?),
+        "pin" => serde_json::to_value(moderation.pin(&admitted?, id(), text("messageId")).await?).unwrap(),
+        "unpin" => json!(moderation.unpin(&admitted?, id()).await?),
+        "delete" => json!(moderation.delete(&caller, standing, id(), text("messageId")).await?),
         other => panic!("no test order {other}"),
     })
 }

@@ -229,7 +229,7 @@ impl World {
         let (known, chat) = (Live::default(), Chat::default());
         let cluster = Cluster::with_clock("this one".to_owned(), Arc::clone(&store), Arc::clone(&clock));
         let parts = Parts { config: live.clone(), store, live: known, rooms: door, chat, cluster };
-        let Services { lifecycle, streams, viewers, .. } = Services::with_clock(parts, clock);
+        let Services { access, lifecycle, streams, viewers, .. } = Services::with_clock(parts, clock);
         let dev = development.then(|| DevTokens::new(&auth));
         let keys = [(SFU_KEY.to_owned(), SFU_SECRET.to_owned())];
         let auth = Arc::new(Authenticator::new(&auth, &keys).unwrap());
@@ -238,6 +238,7 @@ impl World {
         let counters = Arc::new(Counters::default());
         let store_health = StoreHealth::default();
         let api = Api {
+            access,
             lifecycle: lifecycle.clone(),
             streams,
             moderation: moderation.clone(),

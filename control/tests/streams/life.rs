@@ -66,7 +66,7 @@ pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedS
         ..StartRequest::default()
     };
 
-    let started = world.streams.start(&user("ana"), request).await.unwrap();
+    let started = world.start_as(&user("ana"), request).await.unwrap();
 
     let stream = &started.stream;
     assert_eq!((stream.state, stream.is_live(), stream.title.as_deref()), (StreamState::Starting, true, Some("Hi")));
@@ -104,7 +104,7 @@ pub async fn what_is_resumed_stays_as_it_was_and_costs_no_start(store: SharedSto
         on_conflict,
         ..StartRequest::default()
     };
-    let start = async |title, on_conflict| world.streams.start(&user("ana"), titled(title, on_conflict)).await;
+    let start = async |title, on_conflict| world.start_as(&user("ana"), titled(title, on_conflict)).await;
     let first = start("first", OnConflict::Resume).await.unwrap().stream;
 
     for _ in 0..3 {
@@ -169,7 +169,7 @@ pub async fn a_user_starts_five_streams_an_hour(store: SharedStore) {
     }
     assert!(world.try_start("bo").await.is_ok());
     let root = User { role: Role::Admin, ..user("ana") };
-    assert!(world.streams.start(&root, StartRequest::default()).await.is_ok());
+    assert!(world.start_as(&root, StartRequest::default()).await.is_ok());
     world.streams.stop(&user("ana"), None).await.unwrap();
     world.clock.advance(3600 - 5 * 60);
     assert!(world.try_start("ana").await.is_ok());
@@ -231,7 +231,7 @@ pub async fn a_stream_that_is_replaced_asks_for_no_pause(store: SharedStore) {
     world.live("ana").await;
     world.streams.stop(&user("ana"), None).await.unwrap();
     let root = User { role: Role::Admin, ..user("ana") };
-    world.streams.start(&root, StartRequest::default()).await.unwrap();
+    world.start_as(&root, StartRequest::default()).await.unwrap();
 
     // Without a live stream the first one's end would ask for a pause.
     assert!(world.try_start_on("ana", OnConflict::Replace).await.unwrap().created);
@@ -282,23 +282,23 @@ pub async fn a_start_without_a_media_server_counts_for_nothing(store: SharedStor
 
 pub async fn a_start_with_a_known_key_answers_as_the_first(store: SharedStore) {
     let world = World::new(store);
-    let first = world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap();
+    let first = world.start_as(&user("ana"), keyed("k", "body")).await.unwrap();
     world.clock.advance(5);
-    let second = world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap();
+    let second = world.start_as(&user("ana"), keyed("k", "body")).await.unwrap();
 
     assert_eq!((second.stream.id, second.created, second.resumed), (first.stream.id, true, false));
     assert!(second.token_expires_at > first.token_expires_at);
-    assert_eq!(code(world.streams.start(&user("ana"), keyed("k", "another body")).await), Code::IdempotencyKeyReused);
-    assert!(world.streams.start(&user("bo"), keyed("k", "another body")).await.is_ok());
+    assert_eq!(code(world.start_as(&user("ana"), keyed("k", "another body")).await), Code::IdempotencyKeyReused);
+    assert!(world.start_as(&user("bo"), keyed("k", "another body")).await.is_ok());
 }
 
 pub async fn the_key_of_a_start_that_failed_can_be_used_again(store: SharedStore) {
     let world = World::new(store);
     world.door.set_away(true);
-    assert_eq!(code(world.streams.start(&user("ana"), keyed("k", "body")).await), Code::SfuUnavailable);
+    assert_eq!(code(world.start_as(&user("ana"), keyed("k", "body")).await), Code::SfuUnavailable);
     world.door.set_away(false);
 
-    assert!(world.streams.start(&user("ana"), keyed("k", "body")).await.unwrap().created);
+    assert!(world.start_as(&user("ana"), keyed("k", "body")).await.unwrap().created);
 }
 
 pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
@@ -309,15 +309,15 @@ pub async fn the_owners_own_list_is_copied_at_each_start(store: SharedStore) {
     let stream = world.start("ana").await;
 
     assert!(stream.blocks(&id("bo")));
-    assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::Blocked);
+    assert_eq!(code(world.watch_as(&user("bo"), stream.id, None).await), Code::Blocked);
     // Also one that was planned before.
     world.streams.stop(&user("ana"), None).await.unwrap();
-    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 20)).await.unwrap();
+    let planned_stream = world.schedule_as(&user("ana"), planned(&world, 20)).await.unwrap();
     let later = Block { user_id: id("cy"), ..block };
     world.lifecycle.store().owner_block(&id("ana"), &later).await.unwrap();
     world.clock.advance(60);
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
-    let started = world.streams.start(&user("ana"), start).await.unwrap().stream;
+    let started = world.start_as(&user("ana"), start).await.unwrap().stream;
     assert!(started.blocks(&id("bo")) && started.blocks(&id("cy")));
 }
 
@@ -333,12 +333,12 @@ pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedS
     assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::Banned));
     eventually("the sessions are out", async || world.door.identities(&other.room_name) == ["bo"]).await;
     assert_eq!(code(world.try_start("ana").await), Code::Banned);
-    assert_eq!(code(world.streams.watch(&user("ana"), other.id, None).await), Code::Banned);
-    assert_eq!(code(world.streams.schedule(&user("ana"), planned(&world, 60)).await), Code::Banned);
+    assert_eq!(code(world.watch_as(&user("ana"), other.id, None).await), Code::Banned);
+    assert_eq!(code(world.schedule_as(&user("ana"), planned(&world, 60)).await), Code::Banned);
     let lifted = Ban { lifted_at: Some(world.clock.now()), ..ban };
     world.lifecycle.store().lift_ban(&id("ana"), world.clock.now()).await.unwrap();
     world.lifecycle.observe_ban(lifted);
-    assert!(world.streams.watch(&user("ana"), other.id, None).await.is_ok());
+    assert!(world.watch_as(&user("ana"), other.id, None).await.is_ok());
 }
 
 pub async fn a_ban_holds_until_its_time(store: SharedStore) {
@@ -349,10 +349,10 @@ pub async fn a_ban_holds_until_its_time(store: SharedStore) {
     world.lifecycle.observe_ban(ban);
 
     world.clock.advance(59);
-    assert_eq!(code(world.streams.watch(&user("ana"), stream.id, None).await), Code::Banned);
+    assert_eq!(code(world.watch_as(&user("ana"), stream.id, None).await), Code::Banned);
     assert_eq!(code(world.try_start("ana").await), Code::Banned);
     world.clock.advance(1);
-    assert!(world.streams.watch(&user("ana"), stream.id, None).await.is_ok());
+    assert!(world.watch_as(&user("ana"), stream.id, None).await.is_ok());
     assert!(world.try_start("ana").await.unwrap().created);
 }
 
@@ -363,9 +363,9 @@ pub async fn with_the_flag_off_nothing_starts_and_all_can_be_ended(store: Shared
     off.reconciler.recover().await.unwrap();
 
     assert_eq!(code(off.try_start("bo").await), Code::FeatureDisabled);
-    assert_eq!(code(off.streams.watch(&user("bo"), stream.id, None).await), Code::FeatureDisabled);
-    assert_eq!(code(off.streams.schedule(&user("bo"), planned(&off, 60)).await), Code::FeatureDisabled);
-    assert_eq!(code(off.streams.edit(&user("ana"), stream.id, Edit::default()).await), Code::FeatureDisabled);
+    assert_eq!(code(off.watch_as(&user("bo"), stream.id, None).await), Code::FeatureDisabled);
+    assert_eq!(code(off.schedule_as(&user("bo"), planned(&off, 60)).await), Code::FeatureDisabled);
+    assert_eq!(code(off.edit_as(&user("ana"), stream.id, Edit::default()).await), Code::FeatureDisabled);
     assert!(!off.streams.stop(&user("ana"), None).await.unwrap().already_ended);
 }
 
@@ -546,7 +546,7 @@ pub async fn an_administrator_ends_a_stream_in_any_live_state(store: SharedStore
         assert_eq!(again.stream.ended_at, ended.stream.ended_at);
         assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::EndedByAdmin), "{state:?}");
     }
-    let scheduled = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    let scheduled = world.schedule_as(&user("ana"), planned(&world, 60)).await.unwrap();
     assert_eq!(code(world.streams.end(&admin("root"), scheduled.id).await), Code::Conflict);
 }
 
@@ -577,7 +577,7 @@ pub async fn an_end_holds_where_the_store_takes_nothing_and_is_stored_later(stor
         eventually("its room is gone", async || !world.door.has(&stream.room_name)).await;
         let known = world.lifecycle.live().stream(stream.id).unwrap();
         assert_eq!((known.is_live(), known.end_reason, known.viewers), (false, Some(EndReason::Stopped), 0));
-        assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
+        assert_eq!(code(world.watch_as(&user("bo"), stream.id, None).await), Code::StreamEnded);
         assert_eq!(code(world.try_start("ana").await), Code::StoreUnavailable, "it is not resumed");
         world.pass(60).await;
         assert_eq!(world.lifecycle.live().live_count(), 0);
@@ -621,15 +621,15 @@ pub async fn what_the_store_does_not_take_holds_on_one_node_and_as_long_as_its_p
     world.store.set_full(true);
     assert_eq!(code(world.streams.stop(&user("ana"), Some(stream.id)).await), Code::StoreUnavailable);
 
-    assert_eq!(code(world.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
-    assert!(other.streams.watch(&user("bo"), stream.id, None).await.is_ok());
+    assert_eq!(code(world.watch_as(&user("bo"), stream.id, None).await), Code::StreamEnded);
+    assert!(other.watch_as(&user("bo"), stream.id, None).await.is_ok());
 
     drop(world);
     other.store.set_full(false);
     let next = other.node();
     next.reconciler.recover().await.unwrap();
     assert!(next.stored(stream.id).await.is_live());
-    assert!(next.streams.watch(&user("bo"), stream.id, None).await.is_ok());
+    assert!(next.watch_as(&user("bo"), stream.id, None).await.is_ok());
 }
 
 /// What is wrong with a store.
@@ -654,15 +654,15 @@ pub async fn a_viewers_token_lets_one_user_in_on_several_devices(store: SharedSt
     let world = World::with(store, product::Live { viewer_data: false, ..product::Live::default() });
     let stream = world.live("ana").await;
 
-    let first = world.streams.watch(&user("bo"), stream.id, Some("http://here")).await.unwrap();
-    let second = world.streams.watch(&user("bo"), stream.id, None).await.unwrap();
+    let first = world.watch_as(&user("bo"), stream.id, Some("http://here")).await.unwrap();
+    let second = world.watch_as(&user("bo"), stream.id, None).await.unwrap();
 
     assert!(first.token.starts_with("bo:"), "{}", first.token);
     assert!(first.token.ends_with("as viewer, publishes false, sends data false"), "{}", first.token);
     assert_ne!(first.token, second.token);
     assert_eq!(first.token_expires_at, world.clock.now().plus(Duration::from_secs(600)));
     assert_eq!(first.url, "http://here");
-    assert!(world.streams.watch(&user("ana"), stream.id, None).await.is_ok());
+    assert!(world.watch_as(&user("ana"), stream.id, None).await.is_ok());
     assert_eq!(world.viewers(&stream).await, 0);
 }
 
@@ -671,31 +671,31 @@ pub async fn who_may_not_watch_is_told_why(store: SharedStore) {
     let stream = world.live("ana").await;
     world.enter(&stream, &world.viewer("cy")).await;
     world.block(&stream, "bo").await;
-    let watch = async |name: &str| code(world.streams.watch(&user(name), stream.id, None).await);
+    let watch = async |name: &str| code(world.watch_as(&user(name), stream.id, None).await);
 
     assert_eq!(watch("bo").await, Code::Blocked);
     assert_eq!(watch("dan").await, Code::StreamFull);
-    assert!(world.streams.watch(&user("cy"), stream.id, None).await.is_ok(), "who is counted takes no other place");
+    assert!(world.watch_as(&user("cy"), stream.id, None).await.is_ok(), "who is counted takes no other place");
     world.store.set_away(true);
     assert_eq!(watch("cy").await, Code::StreamFull, "nobody can tell");
     world.store.set_away(false);
     world.streams.stop(&user("ana"), None).await.unwrap();
     assert_eq!(watch("dan").await, Code::StreamEnded);
     let unknown = control::store::stream::StreamId::generate();
-    assert_eq!(code(world.streams.watch(&user("dan"), unknown, None).await), Code::StreamNotFound);
+    assert_eq!(code(world.watch_as(&user("dan"), unknown, None).await), Code::StreamNotFound);
 }
 
 pub async fn who_watches_a_stream_of_another_node_finds_it_known_here(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;
     let next = world.node();
-    next.streams.watch(&user("bo"), stream.id, None).await.unwrap();
+    next.watch_as(&user("bo"), stream.id, None).await.unwrap();
 
     // And with it its chat, without waiting for the next look at what others changed.
     assert_eq!(next.lifecycle.live().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
     world.streams.stop(&user("ana"), None).await.unwrap();
     let late = world.node();
-    assert_eq!(code(late.streams.watch(&user("bo"), stream.id, None).await), Code::StreamEnded);
+    assert_eq!(code(late.watch_as(&user("bo"), stream.id, None).await), Code::StreamEnded);
     assert!(late.lifecycle.live().stream(stream.id).is_none(), "those that are over are not collected");
 }
 
@@ -719,25 +719,25 @@ pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
 
 pub async fn a_planned_stream_starts_from_half_an_hour_before(store: SharedStore) {
     let world = World::new(store);
-    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    let planned_stream = world.schedule_as(&user("ana"), planned(&world, 60)).await.unwrap();
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
     assert_eq!((planned_stream.state, planned_stream.is_live()), (StreamState::Scheduled, false));
 
     world.clock.advance(30 * 60 - 1);
-    let early = world.streams.start(&user("ana"), start.clone()).await.unwrap_err();
+    let early = world.start_as(&user("ana"), start.clone()).await.unwrap_err();
     assert_eq!(early.code, Code::NotStartable);
     let (time, from) = (planned_stream.scheduled_for.unwrap().to_string(), "from 30 minutes before");
     assert!(early.detail.contains(&time) && early.detail.contains(from), "{}", early.detail);
     world.clock.advance(1);
-    assert_eq!(code(world.streams.start(&user("bo"), start.clone()).await), Code::StreamNotFound);
-    let started = world.streams.start(&user("ana"), start.clone()).await.unwrap();
+    assert_eq!(code(world.start_as(&user("bo"), start.clone()).await), Code::StreamNotFound);
+    let started = world.start_as(&user("ana"), start.clone()).await.unwrap();
 
     assert_eq!((started.stream.id, started.stream.state), (planned_stream.id, StreamState::Starting));
     assert_eq!(started.stream.title.as_deref(), Some("Soon"));
     assert!(started.created && world.door.has(&started.stream.room_name));
-    assert_eq!(code(world.streams.cancel(&user("ana"), planned_stream.id).await), Code::Conflict);
+    assert_eq!(code(world.cancel_as(&user("ana"), planned_stream.id).await), Code::Conflict);
     world.streams.stop(&user("ana"), None).await.unwrap();
-    assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+    assert_eq!(code(world.start_as(&user("ana"), start).await), Code::NotStartable);
 }
 
 /// What the start does not name stays.
@@ -770,12 +770,12 @@ pub async fn a_planned_stream_is_shown_as_planned_and_then_as_its_start_says(sto
 
     for (number, (start, expected)) in starts.into_iter().enumerate() {
         let owner = user(&format!("owner-{number}"));
-        let id = world.streams.schedule(&owner, planned.clone()).await.unwrap().id;
+        let id = world.schedule_as(&owner, planned.clone()).await.unwrap().id;
         let stored = world.stored(id).await;
         assert_eq!((shown(&stored), stored.visibility), (as_planned.clone(), Visibility::Private));
         assert_eq!((stored.scheduled_for, &stored.owner_profile), (Some(planned.scheduled_for), &owner.profile()));
 
-        let started = world.streams.start(&owner, StartRequest { stream_id: Some(id), ..start }).await.unwrap();
+        let started = world.start_as(&owner, StartRequest { stream_id: Some(id), ..start }).await.unwrap();
         assert_eq!((shown(&started.stream), shown(&world.stored(id).await)), (expected.clone(), expected));
     }
 }
@@ -783,7 +783,7 @@ pub async fn a_planned_stream_is_shown_as_planned_and_then_as_its_start_says(sto
 /// Each user once, blocked since the first of them.
 pub async fn blocks_of_a_planned_stream_and_of_the_owners_list_hold_together(store: SharedStore) {
     let world = World::new(store);
-    let planned_stream = world.streams.schedule(&user("ana"), planned(&world, 20)).await.unwrap();
+    let planned_stream = world.schedule_as(&user("ana"), planned(&world, 20)).await.unwrap();
     let (first, owner) = (world.clock.now(), id("ana"));
     let block =
         |name: &str| Block { user_id: id(name), blocked_at: world.clock.now(), by: owner.clone(), reason: None };
@@ -796,7 +796,7 @@ pub async fn blocks_of_a_planned_stream_and_of_the_owners_list_hold_together(sto
     let later = world.clock.now();
 
     let start = StartRequest { stream_id: Some(planned_stream.id), ..StartRequest::default() };
-    world.streams.start(&user("ana"), start).await.unwrap();
+    world.start_as(&user("ana"), start).await.unwrap();
 
     let stored = world.stored(planned_stream.id).await;
     let blocks: Vec<_> = stored.blocks.iter().map(|block| (block.user_id.as_str(), block.blocked_at)).collect();
@@ -808,10 +808,10 @@ pub async fn blocks_of_a_planned_stream_and_of_the_owners_list_hold_together(sto
 
 pub async fn a_planned_stream_starts_until_two_hours_after(store: SharedStore) {
     let world = World::new(store);
-    let plan = async |owner: &str| world.streams.schedule(&user(owner), planned(&world, 60)).await.unwrap().id;
+    let plan = async |owner: &str| world.schedule_as(&user(owner), planned(&world, 60)).await.unwrap().id;
     let (in_time, late) = (plan("ana").await, plan("bo").await);
     let start = async |owner: &str, id| {
-        world.streams.start(&user(owner), StartRequest { stream_id: Some(id), ..StartRequest::default() }).await
+        world.start_as(&user(owner), StartRequest { stream_id: Some(id), ..StartRequest::default() }).await
     };
 
     world.clock.advance(3 * 3600 - 1);
@@ -822,28 +822,28 @@ pub async fn a_planned_stream_starts_until_two_hours_after(store: SharedStore) {
 
 pub async fn a_planned_stream_is_cancelled_by_its_owner_or_by_time(store: SharedStore) {
     let world = World::new(store);
-    let first = world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+    let first = world.schedule_as(&user("ana"), planned(&world, 60)).await.unwrap();
     let hidden = ScheduleRequest { visibility: Visibility::Private, ..planned(&world, 60) };
-    let second = world.streams.schedule(&user("ana"), hidden).await.unwrap();
+    let second = world.schedule_as(&user("ana"), hidden).await.unwrap();
 
-    assert_eq!(code(world.streams.cancel(&user("bo"), first.id).await), Code::NotOwner);
-    assert_eq!(code(world.streams.cancel(&user("bo"), second.id).await), Code::StreamNotFound);
+    assert_eq!(code(world.cancel_as(&user("bo"), first.id).await), Code::NotOwner);
+    assert_eq!(code(world.cancel_as(&user("bo"), second.id).await), Code::StreamNotFound);
     for _ in 0..2 {
-        assert_eq!(world.streams.cancel(&user("ana"), first.id).await.unwrap().state, StreamState::Cancelled);
+        assert_eq!(world.cancel_as(&user("ana"), first.id).await.unwrap().state, StreamState::Cancelled);
     }
     let start = StartRequest { stream_id: Some(second.id), ..StartRequest::default() };
     world.clock.advance(3 * 3600);
-    assert_eq!(code(world.streams.start(&user("ana"), start).await), Code::NotStartable);
+    assert_eq!(code(world.start_as(&user("ana"), start).await), Code::NotStartable);
 }
 
 pub async fn a_user_plans_at_most_twenty_streams(store: SharedStore) {
     let world = World::new(store);
     for _ in 0..20 {
-        world.streams.schedule(&user("ana"), planned(&world, 60)).await.unwrap();
+        world.schedule_as(&user("ana"), planned(&world, 60)).await.unwrap();
     }
 
-    assert_eq!(code(world.streams.schedule(&user("ana"), planned(&world, 60)).await), Code::Conflict);
-    assert!(world.streams.schedule(&user("bo"), planned(&world, 60)).await.is_ok());
+    assert_eq!(code(world.schedule_as(&user("ana"), planned(&world, 60)).await), Code::Conflict);
+    assert!(world.schedule_as(&user("bo"), planned(&world, 60)).await.is_ok());
 }
 
 pub async fn what_is_shown_is_changed_by_the_owner_until_the_end(store: SharedStore) {
@@ -851,11 +851,11 @@ pub async fn what_is_shown_is_changed_by_the_owner_until_the_end(store: SharedSt
     let stream = world.live("ana").await;
     let edit = Edit { title: Some(Some("New".into())), ..Edit::default() };
 
-    assert_eq!(code(world.streams.edit(&user("bo"), stream.id, edit.clone()).await), Code::NotOwner);
-    let edited: Arc<_> = world.streams.edit(&user("ana"), stream.id, edit.clone()).await.unwrap();
+    assert_eq!(code(world.edit_as(&user("bo"), stream.id, edit.clone()).await), Code::NotOwner);
+    let edited: Arc<_> = world.edit_as(&user("ana"), stream.id, edit.clone()).await.unwrap();
     assert_eq!(edited.title.as_deref(), Some("New"));
     assert_eq!(world.lifecycle.live().stream(stream.id).unwrap().title.as_deref(), Some("New"));
     world.streams.stop(&user("ana"), None).await.unwrap();
 
-    assert_eq!(code(world.streams.edit(&user("ana"), stream.id, edit).await), Code::StreamEnded);
+    assert_eq!(code(world.edit_as(&user("ana"), stream.id, edit).await), Code::StreamEnded);
 }

@@ -261,7 +261,7 @@ impl Walk {
             ..StartRequest::default()
         };
         self.nodes[node].door.set_away(without_media);
-        let started = self.nodes[node].streams.start(&user(owner), request).await;
+        let started = self.nodes[node].start_as(&user(owner), request).await;
         self.nodes[node].door.set_away(false);
 
         if self.model.banned.contains(owner) {
@@ -362,7 +362,7 @@ impl Walk {
         let Some(at) = self.any_stream() else { return };
         let (who, node) = (self.one_of(&USERS), self.node());
         self.note(format!("{who} asks to watch {at}"));
-        let watching = self.nodes[node].streams.watch(&user(who), self.model.streams[at].stream.id, None).await;
+        let watching = self.nodes[node].watch_as(&user(who), self.model.streams[at].stream.id, None).await;
         let known = &self.model.streams[at];
         let is_counted = known.owner == who || known.inside.iter().any(|inside| inside.user == who);
         let why = [

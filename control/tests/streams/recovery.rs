@@ -101,7 +101,7 @@ pub async fn bans_of_an_earlier_process_hold(store: SharedStore) {
     let next = world.node();
     next.reconciler.recover().await.unwrap();
 
-    assert_eq!(code(next.streams.watch(&user("bo"), stream.id, None).await), Code::Banned);
+    assert_eq!(code(next.watch_as(&user("bo"), stream.id, None).await), Code::Banned);
 }
 
 pub async fn a_room_that_stays_missing_ends_its_stream_when_the_owner_has_had_the_time_to_come_back(
@@ -242,10 +242,10 @@ pub async fn planned_streams_that_nobody_started_are_cancelled(store: SharedStor
     let mut late = Vec::new();
     for owner in 0..6 {
         for _ in 0..20 {
-            late.push(world.streams.schedule(&user(&format!("owner-{owner}")), request(3600)).await.unwrap());
+            late.push(world.schedule_as(&user(&format!("owner-{owner}")), request(3600)).await.unwrap());
         }
     }
-    let soon = world.streams.schedule(&user("ana"), request(3601)).await.unwrap();
+    let soon = world.schedule_as(&user("ana"), request(3601)).await.unwrap();
     let ended = world.live("bo").await;
     world.streams.stop(&user("bo"), None).await.unwrap();
     world.clock.advance(3 * 3600);
@@ -273,7 +273,7 @@ pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: Share
     world.store.set_away(true);
 
     assert_eq!(code(world.try_start("dan").await), Code::StoreUnavailable);
-    assert!(world.streams.watch(&user("eva"), stream.id, None).await.is_ok());
+    assert!(world.watch_as(&user("eva"), stream.id, None).await.is_ok());
     assert!(world.streams.stream(stream.id).await.is_ok());
     world.door.take_out(&stream.room_name, &viewer.sid);
     let told = world.send(&world.event("participant_left", &stream, Some(&viewer))).await.unwrap_err();

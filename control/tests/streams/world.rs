@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use control::access::{Access, Admitted};
 use control::chat::Chat;
 use control::clock::Timestamp;
 use control::cluster::Cluster;
@@ -19,8 +20,8 @@ use control::reconcile::Reconciler;
 use control::rooms::{RoomRole, Session};
 use control::services::{Parts, Services};
 use control::store::SharedStore;
-use control::store::stream::{Block, Stream, StreamId, StreamState, UserId};
-use control::streams::{OnConflict, StartRequest, Started, Streams};
+use control::store::stream::{Block, Edit, Stream, StreamId, StreamState, UserId};
+use control::streams::{OnConflict, ScheduleRequest, StartRequest, Started, Streams, Watching};
 use control::user::{Caller, Role, User};
 use control::viewers::Handled;
 use control::webhooks::{WebhookKeys, Webhooks};
@@ -44,6 +45,7 @@ const BEGIN_MS: i64 = 1_767_225_600_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct World {
+    pub access: Access,
     pub lifecycle: Lifecycle,
     pub streams: Streams,
     pub reconciler: Reconciler,
@@ -94,6 +96,7 @@ impl World {
         };
         let services = Services::with_clock(parts, time);
         Self {
+            access: services.access.clone(),
             lifecycle: services.lifecycle.clone(),
             streams: services.streams.clone(),
             reconciler: services.reconciler.clone(),
@@ -146,11 +149,37 @@ impl World {
     }
 
     pub async fn try_start(&self, owner: &str) -> Result<Started, Problem> {
-        self.streams.start(&user(owner), StartRequest::default()).await
+        self.start_as(&user(owner), StartRequest::default()).await
     }
 
     pub async fn try_start_on(&self, owner: &str, on_conflict: OnConflict) -> Result<Started, Problem> {
-        self.streams.start(&user(owner), StartRequest { on_conflict, ..StartRequest::default() }).await
+        self.start_as(&user(owner), StartRequest { on_conflict, ..StartRequest::default() }).await
+    }
+
+    /// As a request of this user is let in.
+    pub fn admit(&self, user: &User) -> Result<Admitted, Problem> {
+        let caller = Caller { user: user.clone(), request_id: "request-1".into() };
+        Ok(self.access.admit(self.access.feature()?, caller)?)
+    }
+
+    pub async fn start_as(&self, user: &User, request: StartRequest) -> Result<Started, Problem> {
+        self.streams.start(&self.admit(user)?, request).await
+    }
+
+    pub async fn watch_as(&self, user: &User, id: StreamId, called: Option<&str>) -> Result<Watching, Problem> {
+        self.streams.watch(&self.admit(user)?, id, called).await
+    }
+
+    pub async fn schedule_as(&self, user: &User, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
+        self.streams.schedule(&self.admit(user)?, request).await
+    }
+
+    pub async fn edit_as(&self, user: &User, id: StreamId, edit: Edit) -> Result<Arc<Stream>, Problem> {
+        self.streams.edit(self.access.feature()?, user, id, edit).await
+    }
+
+    pub async fn cancel_as(&self, user: &User, id: StreamId) -> Result<Arc<Stream>, Problem> {
+        self.streams.cancel(self.access.feature()?, user, id).await
     }
 
     /// Started, the owner inside and publishing.
