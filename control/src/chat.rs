@@ -4,8 +4,8 @@
 //! stream, of which it hears by [`Chat::observe`].
 
 mod admission;
+mod connections;
 mod counters;
-mod door;
 mod gateway;
 mod limits;
 mod moderation;
@@ -48,7 +48,7 @@ pub use refusal::{ConnectRefusal, RefusalCode};
 pub(crate) use spool::FILE_NAME as QUEUE_FILE;
 
 use admission::{Admission, Quotas};
-use door::Door;
+use connections::ConnectionGuard;
 use gateway::{Gateway, RoomInputs};
 use outbox::Outboxes;
 use relay::Relay;
@@ -84,7 +84,7 @@ pub struct Chat(Option<Arc<Inner>>);
 
 struct Inner {
     shared: Arc<Shared>,
-    door: Door,
+    connections: ConnectionGuard,
     origins: Origins,
     rooms: Rooms,
     /// Ends with this value.
@@ -111,7 +111,8 @@ impl Chat {
         let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
         let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
         let outboxes = Outboxes::new(limits.unread.clone(), Arc::clone(&counters));
-        let door = Door::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters), outboxes);
+        let connections =
+            ConnectionGuard::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters), outboxes);
         let admission = Admission {
             verify,
             access: Access::new(live.clone(), enabled, Arc::new(Timestamp::now)),
@@ -133,13 +134,13 @@ impl Chat {
         let gateway = Gateway::new(Arc::clone(&limits), Arc::clone(&counters), admission);
         let emoji = config.reactions.into();
         let shared = Shared { gateway, store, spool, relay, limits, emoji, persist: config.persist, counters };
-        Ok(Self(Some(Arc::new(Inner { shared: Arc::new(shared), door, origins, rooms, _tasks: tasks }))))
+        Ok(Self(Some(Arc::new(Inner { shared: Arc::new(shared), connections, origins, rooms, _tasks: tasks }))))
     }
 
     /// Serves `/socket.io/`.
     pub fn router(&self) -> Router {
         match &self.0 {
-            Some(inner) => inner.shared.gateway.router(inner.door.clone(), &inner.origins),
+            Some(inner) => inner.shared.gateway.router(inner.connections.clone(), &inner.origins),
             None => Router::new(),
         }
     }

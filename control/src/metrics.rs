@@ -1,7 +1,7 @@
 //! Prometheus' text format (version 0.0.4), summed from snapshots when somebody asks. LiveKit's names where the number
 //! is LiveKit's, `onair_` before the rest.
 
-mod door;
+mod guard;
 mod livekit;
 mod process;
 mod product;
@@ -29,7 +29,7 @@ use tracing::warn;
 use crate::config::Prometheus;
 use crate::http::client::Proxies;
 use crate::{serve, webhook_sender};
-use door::Door;
+use guard::ScrapeGuard;
 
 /// Where the numbers come from.
 #[derive(Clone)]
@@ -274,12 +274,12 @@ pub fn beside_the_api(sources: Sources, settings: &Prometheus, proxies: Proxies,
 
 /// Metrics at any path, as LiveKit has them.
 pub fn router(sources: Sources, settings: &Prometheus, proxies: Proxies) -> Router {
-    let door = Door::new(settings, proxies, Arc::clone(&sources.refusals));
-    Router::new().fallback(answer).with_state((sources, Arc::new(door)))
+    let guard = ScrapeGuard::new(settings, proxies, Arc::clone(&sources.refusals));
+    Router::new().fallback(answer).with_state((sources, Arc::new(guard)))
 }
 
-async fn answer(State((sources, door)): State<(Sources, Arc<Door>)>, request: Request) -> Response {
-    if let Err(refused) = door.admit(&request.into_parts().0, Instant::now()) {
+async fn answer(State((sources, guard)): State<(Sources, Arc<ScrapeGuard>)>, request: Request) -> Response {
+    if let Err(refused) = guard.admit(&request.into_parts().0, Instant::now()) {
         return refused.into_response();
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render(&sources)).into_response()

@@ -35,8 +35,8 @@ pub struct Counters {
     pub relayed: AtomicU64,
     /// Messages of other nodes that came too late to be shown in order.
     pub relayed_late: AtomicU64,
-    /// Requests refused before a connection was made: origin or number.
-    pub refused_at_door: AtomicU64,
+    /// Requests refused before there was a connection, for their origin or since there are too many connections.
+    pub refused_connections: AtomicU64,
     refused: [AtomicU64; RefusalCode::ALL.len()],
     pub(crate) unauthenticated_log: LogLimit,
     /// Of messages that the store, or the queue in front of it, did not take.

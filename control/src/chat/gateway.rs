@@ -35,8 +35,8 @@ use crate::store::chat::ChatRole;
 use crate::store::stream::{StreamId, UserId};
 
 use super::admission::{Admission, NotAdmitted, Place};
+use super::connections::{ConnectionGuard, Pass, check_connection};
 use super::counters::{Counters, add, subtract};
-use super::door::{Door, Pass, guard};
 use super::limits::{Faults, Limits};
 use super::outbox::Outbox;
 use super::refusal::{ConnectRefusal, Refusal};
@@ -149,13 +149,13 @@ impl Gateway {
 
     /// Serves the path of Socket.IO. `origins`: of pages that may call from elsewhere.
     /// To be called once.
-    pub fn router(&self, door: Door, origins: &Origins) -> Router {
+    pub fn router(&self, connections: ConnectionGuard, origins: &Origins) -> Router {
         // Made once: every service that the layer makes has sessions of its own.
         let service = self.layer.layer(Router::new());
         Router::new()
             .route_service(PATH, service.clone())
             .route_service(&format!("{PATH}/"), service)
-            .route_layer(axum::middleware::from_fn_with_state(door, guard))
+            .route_layer(axum::middleware::from_fn_with_state(connections, check_connection))
             .route_layer(cors(origins))
     }
 

@@ -90,7 +90,7 @@ fn chat(page: &mut Page<'_>, sources: &Sources) {
     by_name(page, "onair_chat_refused_total", "Events that were refused.", "code", &refused);
     let closed = [
         ("faults", &chat.closed_for_faults),
-        ("door", &chat.refused_at_door),
+        ("connection", &chat.refused_connections),
         ("unread", &chat.closed_unread),
         ("unread_post", &chat.unread_posts),
     ];
@@ -255,7 +255,7 @@ mod tests {
         let chat = &sources.chat;
         set(&[&chat.connections, &chat.sockets, &chat.rooms, &chat.queued, &chat.messages, &chat.reactions], 1);
         set(&[&chat.relayed, &chat.deliveries_lost, &chat.reactions_dropped, &chat.queue_lost], 7);
-        set(&[&chat.relayed_late, &chat.closed_for_faults, &chat.refused_at_door, &chat.closed_unread], 11);
+        set(&[&chat.relayed_late, &chat.closed_for_faults, &chat.refused_connections, &chat.closed_unread], 11);
         set(&[&chat.unread_posts, &chat.states_held], 15);
         for took in [Duration::from_millis(250), Duration::from_millis(750)] {
             sources.http.answered(&Method::GET, "/api/live/{id}", StatusCode::OK, took);
@@ -279,7 +279,7 @@ mod tests {
                 ("onair_chat_lost_total", "reason=\"store_refused\"", 10),
                 ("onair_chat_lost_total", "reason=\"relayed_late\"", 11),
                 ("onair_chat_turned_away_total", "reason=\"faults\"", 12),
-                ("onair_chat_turned_away_total", "reason=\"door\"", 13),
+                ("onair_chat_turned_away_total", "reason=\"connection\"", 13),
                 ("onair_chat_turned_away_total", "reason=\"unread\"", 14),
                 ("onair_chat_turned_away_total", "reason=\"unread_post\"", 15),
                 ("onair_chat_states_held_total", "reason=\"unread\"", 16),

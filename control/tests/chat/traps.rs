@@ -97,7 +97,7 @@ async fn a_thousand_sockets_of_one_address_are_bounded() {
 
     assert_eq!((joined.len(), told.len(), shut_out), (200, 16, 784));
     let counters = server.world.chat.counters();
-    assert_eq!(counter(&counters.refused_at_door), 784);
+    assert_eq!(counter(&counters.refused_connections), 784);
     let refused = counters.not_connected().find(|(code, _)| *code == ConnectRefusal::TooManyConnections.name());
     assert_eq!(refused, Some(("too_many_connections", 16)));
     drop((joined, told));

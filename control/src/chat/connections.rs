@@ -1,7 +1,7 @@
-//! The door of the Socket.IO path: what is checked before a connection exists, and how many there are.
+//! Connections of Engine.IO: how many there are, and what is checked before there is one more.
 //!
-//! A client over a limit is let in to be told so (`too_many_connections` is a message of the protocol inside); what
-//! comes beyond that again gets an HTTP status.
+//! The first few connections over a limit are accepted, so that their clients can be refused by a message of Socket.IO
+//! (`too_many_connections`). Further ones are refused with an HTTP status.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,8 +26,8 @@ use crate::serve::{Delivered, Delivery};
 /// Refused tokens of one connection.
 const REFUSALS_MAX: u32 = 20;
 
-/// Of those over a limit, so many are let in to be told.
-const TOLD_MAX: u32 = 16;
+/// Connections over a limit that are accepted, so that their clients are sent `too_many_connections`.
+const OVER_MAX: u32 = 16;
 
 /// WebSockets that one polling connection may ask for at the same time: one, and another try.
 const UPGRADES_PER_CONNECTION_MAX: u32 = 2;
@@ -38,8 +38,9 @@ const SID_BYTES_MAX: usize = 64;
 /// Longest answer in which a polling connection is told its id; the library's have a hundred.
 const OPEN_BYTES_MAX: usize = 4096;
 
+/// Admits connections, and counts them. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Door(Arc<Inner>);
+pub(crate) struct ConnectionGuard(Arc<Inner>);
 
 struct Inner {
     origins: Origins,
@@ -55,7 +56,7 @@ struct Inner {
     counters: Arc<Counters>,
 }
 
-/// A WebSocket of a connection that began by polling, until the last copy is gone: with the WebSocket.
+/// The place of a WebSocket whose connection began by polling. The request of the WebSocket keeps it while that is open.
 #[derive(Clone)]
 struct Upgrade(#[expect(dead_code, reason = "held, not read")] Arc<[Place; 2]>);
 
@@ -65,12 +66,12 @@ struct Count {
     of_address: HashMap<ClientKey, u32>,
 }
 
-/// A connection, counted until the last copy is gone. It travels with the request that opened the connection.
+/// The place of a connection. The request that opened the connection keeps it while that exists.
 #[derive(Clone)]
 pub(crate) struct Pass(Arc<PassInner>);
 
 struct PassInner {
-    door: Door,
+    guard: ConnectionGuard,
     address: IpAddr,
     over: bool,
     outbox: Arc<Outbox>,
@@ -103,7 +104,7 @@ impl Pass {
     }
 }
 
-impl Door {
+impl ConnectionGuard {
     pub fn new(
         origins: Origins,
         max: u32,
@@ -144,7 +145,7 @@ impl Door {
         let per_address = self.per_address();
         let mut count = self.0.count.lock().expect("no one panics with this lock");
         let here = count.of_address.get(&key).copied().unwrap_or(0);
-        let beyond = |count: u32, max: u32| count >= max.saturating_add(TOLD_MAX);
+        let beyond = |count: u32, max: u32| count >= max.saturating_add(OVER_MAX);
         if beyond(count.all, self.0.max) || beyond(here, per_address) {
             return None;
         }
@@ -153,13 +154,13 @@ impl Door {
         count.of_address.insert(key, here + 1);
         add(&self.0.counters.connections, 1);
         let outbox = self.0.outboxes.open(key);
-        Some(Pass(Arc::new(PassInner { door: self.clone(), address, over, outbox, refusals: AtomicU32::new(0) })))
+        Some(Pass(Arc::new(PassInner { guard: self.clone(), address, over, outbox, refusals: AtomicU32::new(0) })))
     }
 }
 
 impl Drop for PassInner {
     fn drop(&mut self) {
-        let mut count = self.door.0.count.lock().expect("no one panics with this lock");
+        let mut count = self.guard.0.count.lock().expect("no one panics with this lock");
         count.all = count.all.saturating_sub(1);
         let key = ClientKey::from(self.address);
         match count.of_address.get_mut(&key) {
@@ -168,32 +169,36 @@ impl Drop for PassInner {
                 count.of_address.remove(&key);
             }
         }
-        subtract(&self.door.0.counters.connections, 1);
+        subtract(&self.guard.0.counters.connections, 1);
     }
 }
 
 /// Layer in front of the Socket.IO service.
-pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn check_connection(
+    State(guard): State<ConnectionGuard>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    let client = door.0.proxies.client_of(peer, request.headers());
-    if !door.0.origins.admit(request.headers(), client.called.as_deref()) {
-        add(&door.0.counters.refused_at_door, 1);
+    let client = guard.0.proxies.client_of(peer, request.headers());
+    if !guard.0.origins.admit(request.headers(), client.called.as_deref()) {
+        add(&guard.0.counters.refused_connections, 1);
         return (StatusCode::FORBIDDEN, "This origin may not connect; add it to http.cors_origins.").into_response();
     }
     let is_upgrade = request.headers().contains_key(UPGRADE);
     let is_post = request.method() == Method::POST;
     let (mut opened, mut outbox) = (None, None);
     let admitted = match connection_id(&request) {
-        None => door.enter(client.address).map(|pass| {
+        None => guard.enter(client.address).map(|pass| {
             outbox = Some(pass.outbox());
             opened = outbox.clone().filter(|_| !is_upgrade);
             request.extensions_mut().insert(pass);
         }),
         Some(sid) => {
-            outbox = door.0.outboxes.find(sid);
+            outbox = guard.0.outboxes.find(sid);
             if is_upgrade {
-                let upgrade = door.upgrade(sid, client.address);
+                let upgrade = guard.upgrade(sid, client.address);
                 upgrade.map(|upgrade| drop(request.extensions_mut().insert(upgrade)))
             } else {
                 Some(())
@@ -201,7 +206,7 @@ pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: 
         }
     };
     if admitted.is_none() {
-        add(&door.0.counters.refused_at_door, 1);
+        add(&guard.0.counters.refused_connections, 1);
         return (StatusCode::TOO_MANY_REQUESTS, "too_many_connections").into_response();
     }
     if is_post
@@ -211,24 +216,24 @@ pub(crate) async fn guard(State(door): State<Door>, mut request: Request, next: 
         return (StatusCode::TOO_MANY_REQUESTS, "Fetch what waits for you.").into_response();
     }
     if let Some(delivery) = request.extensions().get::<Delivery>() {
-        // What a post is answered with is nothing that waited.
-        let hearer = outbox.filter(|_| !is_post).map(|outbox| outbox as Arc<dyn Delivered>);
-        delivery.report_to(hearer.as_ref().map(Arc::downgrade));
+        // The answer to a post carries nothing that waited in the outbox.
+        let receiver = outbox.filter(|_| !is_post).map(|outbox| outbox as Arc<dyn Delivered>);
+        delivery.report_to(receiver.as_ref().map(Arc::downgrade));
     }
     let answer = next.run(request).await;
     match opened {
-        Some(outbox) => named(answer, &door.0.outboxes, &outbox).await,
+        Some(outbox) => named(answer, &guard.0.outboxes, &outbox).await,
         None => answer,
     }
 }
 
-/// Of a body, in bytes, as far as it is told.
+/// Length of a body in bytes; without a `Content-Length` the largest.
 fn length(headers: &HeaderMap) -> u64 {
-    let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    told.unwrap_or(u64::MAX)
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    announced.unwrap_or(u64::MAX)
 }
 
-/// Notes the id that a polling connection is given, by which its next requests are known.
+/// Notes the id that a polling connection is given: it is in each of its further requests.
 async fn named(answer: Response, outboxes: &Outboxes, outbox: &Arc<Outbox>) -> Response {
     #[derive(serde::Deserialize)]
     struct Open {
@@ -254,30 +259,30 @@ fn connection_id(request: &Request) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn door(max: u32, max_per_address: u32) -> Door {
+    fn connection_guard(max: u32, max_per_address: u32) -> ConnectionGuard {
         let outboxes = Outboxes::new(Default::default(), Arc::default());
-        Door::new(Origins::default(), max, max_per_address, Proxies::default(), Arc::default(), outboxes)
+        ConnectionGuard::new(Origins::default(), max, max_per_address, Proxies::default(), Arc::default(), outboxes)
     }
 
     #[test]
     fn connections_of_one_address_are_counted_until_they_end() {
-        let door = door(1000, 2);
+        let guard = connection_guard(1000, 2);
         let [one, other]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
-        let passes: Vec<_> = (0..2).map(|_| door.enter(one).unwrap()).collect();
+        let passes: Vec<_> = (0..2).map(|_| guard.enter(one).unwrap()).collect();
 
         assert!(passes.iter().all(|pass| !pass.is_over()));
-        assert!(door.enter(one).unwrap().is_over());
-        assert!(!door.enter(other).unwrap().is_over());
+        assert!(guard.enter(one).unwrap().is_over());
+        assert!(!guard.enter(other).unwrap().is_over());
         drop(passes);
-        assert!(!door.enter(one).unwrap().is_over());
-        assert!(door.0.count.lock().unwrap().of_address.is_empty());
+        assert!(!guard.enter(one).unwrap().is_over());
+        assert!(guard.0.count.lock().unwrap().of_address.is_empty());
     }
 
     #[test]
-    fn few_of_those_over_a_limit_are_told_and_the_rest_refused() {
-        let door = door(10, 0);
+    fn a_few_connections_over_a_limit_are_accepted_and_the_rest_refused() {
+        let guard = connection_guard(10, 0);
         let address = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
-        let passes: Vec<_> = (0..1000).filter_map(|n| door.enter(address(n))).collect();
+        let passes: Vec<_> = (0..1000).filter_map(|n| guard.enter(address(n))).collect();
 
         assert_eq!(passes.len(), 26);
         assert_eq!(passes.iter().filter(|pass| pass.is_over()).count(), 16);
@@ -285,17 +290,17 @@ mod tests {
 
     #[test]
     fn a_polling_connection_has_few_websockets_and_so_has_an_address() {
-        let door = door(1000, 3);
+        let guard = connection_guard(1000, 3);
         let [one, other]: [IpAddr; 2] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().unwrap());
-        let first: Vec<_> = (0..3).filter_map(|_| door.upgrade("a", one)).collect();
+        let first: Vec<_> = (0..3).filter_map(|_| guard.upgrade("a", one)).collect();
         assert_eq!(first.len(), 2);
-        let _more = door.upgrade("b", one).unwrap();
-        assert!(door.upgrade("c", one).is_none());
-        assert!(door.upgrade("c", other).is_some());
-        assert!(door.upgrade(&"x".repeat(65), other).is_none());
+        let _more = guard.upgrade("b", one).unwrap();
+        assert!(guard.upgrade("c", one).is_none());
+        assert!(guard.upgrade("c", other).is_some());
+        assert!(guard.upgrade(&"x".repeat(65), other).is_none());
 
         drop(first);
-        assert!(door.upgrade("c", one).is_some());
+        assert!(guard.upgrade("c", one).is_some());
     }
 
     #[tokio::test]
@@ -310,7 +315,7 @@ mod tests {
         };
         let router = axum::Router::new()
             .route("/socket.io/", axum::routing::get(handler))
-            .layer(axum::middleware::from_fn_with_state(door(1000, 100), guard));
+            .layer(axum::middleware::from_fn_with_state(connection_guard(1000, 100), check_connection));
         let upgrade = async || {
             let uri = "/socket.io/?EIO=4&transport=websocket&sid=AAAAAAAAAAAAAAAA";
             let request = Request::get(uri).header("upgrade", "websocket").body(Body::empty()).unwrap();
@@ -324,9 +329,9 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_address() {
-        let door = door(1000, 1);
-        let is_over = |text: &str| door.enter(text.parse().unwrap()).unwrap().is_over();
-        let _pass = door.enter("2001:db8:1:2::1".parse().unwrap()).unwrap();
+        let guard = connection_guard(1000, 1);
+        let is_over = |text: &str| guard.enter(text.parse().unwrap()).unwrap().is_over();
+        let _pass = guard.enter("2001:db8:1:2::1".parse().unwrap()).unwrap();
 
         assert!(is_over("2001:db8:1:2:ffff::9"));
         assert!(!is_over("2001:db8:1:3::1"));

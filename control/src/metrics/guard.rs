@@ -1,4 +1,4 @@
-//! Who may read the metrics: whoever has the password, where there is one.
+//! Access to the metrics: for everybody, or with a password if one is configured.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ const GUESS_EVERY: Duration = Duration::from_secs(3);
 /// Addresses whose guesses are counted apart.
 const ADDRESSES_MAX: usize = 10_000;
 
-pub(super) struct Door {
+/// Checks the password of those who scrape the metrics.
+pub(super) struct ScrapeGuard {
     /// `user:password` in base64.
     expected: Option<String>,
     proxies: Proxies,
@@ -40,7 +41,7 @@ pub(super) enum Refused {
     TooOften(Duration),
 }
 
-impl Door {
+impl ScrapeGuard {
     pub(super) fn new(settings: &Prometheus, proxies: Proxies, refusals: Arc<LogLimit>) -> Self {
         let expected = (!settings.username.is_empty())
             .then(|| BASE64_STANDARD.encode(format!("{}:{}", settings.username, settings.password.0)));
@@ -102,10 +103,10 @@ mod tests {
     use super::*;
     use crate::config::Hidden;
 
-    fn door() -> Door {
+    fn with_password() -> ScrapeGuard {
         let settings =
             Prometheus { username: "scraper".into(), password: Hidden("pass".into()), ..Prometheus::default() };
-        Door::new(&settings, Proxies::default(), Arc::default())
+        ScrapeGuard::new(&settings, Proxies::default(), Arc::default())
     }
 
     fn from(peer: &str, password: &str) -> Parts {
@@ -120,25 +121,25 @@ mod tests {
 
     #[test]
     fn only_the_right_password_opens_the_metrics() {
-        let (door, now) = (door(), Instant::now());
-        assert_eq!(door.admit(&from("192.0.2.1:9", "scraper:pass"), now), Ok(()));
+        let (guard, now) = (with_password(), Instant::now());
+        assert_eq!(guard.admit(&from("192.0.2.1:9", "scraper:pass"), now), Ok(()));
         for wrong in ["", "scraper:pasS", "scraper:passing", "scraper:pas"] {
-            assert_eq!(door.admit(&from("192.0.2.1:9", wrong), now), Err(Refused::Unauthorized), "{wrong}");
+            assert_eq!(guard.admit(&from("192.0.2.1:9", wrong), now), Err(Refused::Unauthorized), "{wrong}");
         }
-        let open = Door::new(&Prometheus::default(), Proxies::default(), Arc::default());
+        let open = ScrapeGuard::new(&Prometheus::default(), Proxies::default(), Arc::default());
         assert_eq!(open.admit(&from("192.0.2.1:9", ""), now), Ok(()));
     }
 
     #[test]
     fn after_too_many_wrong_passwords_an_address_waits_and_no_other() {
-        let (door, now) = (door(), Instant::now());
+        let (guard, now) = (with_password(), Instant::now());
         for _ in 0..GUESSES {
-            assert_eq!(door.admit(&from("192.0.2.1:9", "scraper:guess"), now), Err(Refused::Unauthorized));
+            assert_eq!(guard.admit(&from("192.0.2.1:9", "scraper:guess"), now), Err(Refused::Unauthorized));
         }
         for password in ["scraper:guess", "scraper:pass"] {
-            assert_eq!(door.admit(&from("192.0.2.1:9", password), now), Err(Refused::TooOften(GUESS_EVERY)));
+            assert_eq!(guard.admit(&from("192.0.2.1:9", password), now), Err(Refused::TooOften(GUESS_EVERY)));
         }
-        assert_eq!(door.admit(&from("192.0.2.2:9", "scraper:pass"), now), Ok(()));
-        assert_eq!(door.admit(&from("192.0.2.1:9", "scraper:pass"), now + GUESS_EVERY), Ok(()));
+        assert_eq!(guard.admit(&from("192.0.2.2:9", "scraper:pass"), now), Ok(()));
+        assert_eq!(guard.admit(&from("192.0.2.1:9", "scraper:pass"), now + GUESS_EVERY), Ok(()));
     }
 }
