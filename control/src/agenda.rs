@@ -25,7 +25,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 struct Entry {
     due: Timestamp,
-    /// At a desk.
+    /// Its comparison is queued or being made.
     under_way: bool,
     /// Asked for while one was under way.
     again: bool,
@@ -123,7 +123,7 @@ impl Agenda {
         })
     }
 
-    /// False: it is at a desk already.
+    /// False: the check of this stream's deadline is queued or being made already.
     pub(crate) fn begin_deadline(&self, id: StreamId) -> bool {
         self.plan(|plan| plan.deadlines.insert(id))
     }

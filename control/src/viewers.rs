@@ -1,10 +1,11 @@
 //! Who is in the rooms of streams, counted exactly (stream API, sections 5.3 and 6).
 //!
-//! Presence, not arithmetic: a record a session, so that an event may come twice, late, or in the wrong order. Events
-//! come from webhooks or from this process's own rooms, and take the same way: [`Viewers::send`] or [`Viewers::apply`],
-//! the room's desk, `Viewers::handle`. An event that is not handled leaves its stream to [`crate::reconcile`].
+//! Viewers are not counted up and down: each session has a record, and the number follows from the open records. So an
+//! event may come twice, late, or in the wrong order. Events of webhooks and of this process's own rooms take the same
+//! way: [`Viewers::apply`] or [`Viewers::send`], the room's queue, `Viewers::handle`. What an event that is not handled
+//! would have changed, [`crate::reconcile`] finds by comparing the stream with its room.
 
-mod desk;
+mod queues;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -27,9 +28,9 @@ use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
 use crate::store::{SharedStore, StoreError};
 
-use desk::{Desks, Job};
+use queues::{Job, Queues};
 
-/// What counts viewers. Cheap to clone.
+/// Counts viewers. Cheap to clone.
 #[derive(Clone)]
 pub struct Viewers(Arc<Parts>);
 
@@ -39,28 +40,28 @@ struct Parts {
     live: Live,
     rooms: Arc<dyn RoomDoor>,
     agenda: Agenda,
-    desks: Desks,
+    queues: Queues,
     /// Of a stream; 0: no cap.
     max_viewers: u32,
 }
 
 impl Viewers {
-    /// Must be called inside a tokio runtime. Its desks work until the last handle is gone.
+    /// Must be called inside a tokio runtime. The tasks of its queues run until the last handle is dropped.
     pub(crate) fn new(lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>, agenda: Agenda, max_viewers: u32) -> Self {
         let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
-        let (desks, queues) = Desks::new();
-        let viewers = Arc::new(Parts { lifecycle, store, live, rooms, agenda, desks, max_viewers });
-        queues.serve(&viewers);
+        let (queues, receivers) = Queues::new();
+        let viewers = Arc::new(Parts { lifecycle, store, live, rooms, agenda, queues, max_viewers });
+        receivers.serve(&viewers);
         Self(viewers)
     }
 
-    /// Has something done between the events of a room, in their order. Never waits. False: too much waits already.
+    /// Queues work behind the events of a room that came before. Never waits. False: the queue is full.
     #[must_use]
     pub(crate) fn in_order(&self, room: &str, work: impl Future<Output = ()> + Send + 'static) -> bool {
-        self.0.desks.hand_in(room, Job::Work(Box::pin(work)))
+        self.0.queues.push(room, Job::Work(Box::pin(work)))
     }
 
-    /// Hands in what happened in a room of this process. Never waits.
+    /// Queues an event of a room of this process. Never waits.
     pub(crate) fn send(&self, event: Event) {
         if !is_ours(&event) {
             return;
@@ -71,13 +72,13 @@ impl Viewers {
         {
             self.0.live.places().hear(&stream, &event, Instant::now());
         }
-        if !self.0.desks.hand_in(&room, Job::Event { event: Box::new(event), reply: None }) {
+        if !self.0.queues.push(&room, Job::Event { event: Box::new(event), reply: None }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
         }
     }
 
-    /// Hands in what a webhook says, and waits until it is in the store.
+    /// Queues the event of a webhook, and waits until it is in the store.
     pub(crate) async fn apply(&self, event: Event) -> Handled {
         if !is_ours(&event) {
             Counters::add(&self.counters().events_not_ours);
@@ -85,7 +86,7 @@ impl Viewers {
         }
         let room = event.room.clone();
         let (reply, handled) = oneshot::channel();
-        if !self.0.desks.hand_in(&room, Job::Event { event: Box::new(event), reply: Some(reply) }) {
+        if !self.0.queues.push(&room, Job::Event { event: Box::new(event), reply: Some(reply) }) {
             Counters::add(&self.counters().events_deferred);
             self.missed(&room);
             return Handled::Deferred;
@@ -93,8 +94,8 @@ impl Viewers {
         handled.await.unwrap_or(Handled::Deferred)
     }
 
-    /// Takes in what happens in the rooms of this process until `shutdown`. When events are missed, every stream is
-    /// compared.
+    /// Receives the events of rooms of this process until `shutdown`. When some are lost, every stream is compared with
+    /// its room.
     pub(crate) async fn listen(&self, mut events: broadcast::Receiver<RoomEvent>, shutdown: CancellationToken) {
         loop {
             let event = events.recv();
@@ -123,7 +124,7 @@ impl Viewers {
         self.0.lifecycle.counters()
     }
 
-    /// Something about this room was not handled.
+    /// An event of this room was not handled: its stream is compared with the room soon.
     fn missed(&self, room: &str) {
         if let Some(stream) = self.0.live.of_room(room) {
             self.0.agenda.soon(stream.id, self.now());

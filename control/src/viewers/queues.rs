@@ -1,8 +1,8 @@
-//! Queues that keep the order of one room and let different rooms go side by side.
+//! Queues of jobs: those of one room are run in their order, those of different rooms concurrently.
 //!
-//! A room belongs to one desk, by hash. A desk sorts what comes by room, and works on its rooms at the same time, each
-//! in its order: a room whose media server does not answer keeps no other one waiting. What finds a full queue is not
-//! handled; reconciliation makes up for it.
+//! Each room belongs to one of a few queues, by the hash of its name. The task of a queue sorts its jobs by room and
+//! runs one after the other in each room, so that a media server which does not answer about one room delays no other
+//! room. A job that finds its queue full is dropped; reconciliation makes up for it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,52 +17,52 @@ use super::{Handled, Parts, Viewers};
 use crate::lifecycle::Counters;
 use crate::rooms::event::Event;
 
-/// Side by side on several cores.
-const DESKS: usize = 16;
+/// Queues, each with a task of its own: enough to use several cores.
+const QUEUES: usize = 16;
 
-/// What may wait at one desk before it is sorted, and again as much after.
+/// Jobs that wait in one queue before they are sorted by room, and again as many after.
 const WAITING_MAX: usize = 4_096;
 
-/// What a desk takes up at once.
-const TAKEN_MAX: usize = 256;
+/// Jobs that a task takes from its queue at once.
+const BATCH_MAX: usize = 256;
 
-/// Comings and goings of viewers that are with the store at the same time, of all desks: enough to keep the connections
-/// to a database busy. An operation's time runs while it waits for a connection, so that a large audience which comes
-/// at once would make a store that is slow look like one that is away.
+/// Joins and departures of viewers that are written to the store at the same time, from all queues: enough to keep the
+/// connections to a database busy. The time limit of an operation also runs while it waits for a connection, so that
+/// without this bound a large audience which joins at once would make a slow store look like one that is away.
 const COUNTED_AT_ONCE: usize = 64;
 
-/// What is to be done for one room.
+/// One piece of work for one room.
 pub(super) enum Job {
     Event {
         event: Box<Event>,
         reply: Option<oneshot::Sender<Handled>>,
     },
-    /// Whatever else is done in the order of the room's events.
+    /// Any other work that keeps its place among the events of the room.
     Work(BoxFuture<'static, ()>),
 }
 
-/// Where jobs are handed in.
-pub(super) struct Desks(Vec<mpsc::Sender<(String, Job)>>);
+/// The sending ends of all queues.
+pub(super) struct Queues(Vec<mpsc::Sender<(String, Job)>>);
 
-/// The other ends, until they are served.
-pub(super) struct DeskQueues(Vec<mpsc::Receiver<(String, Job)>>);
+/// The receiving ends, until their tasks are started.
+pub(super) struct QueueReceivers(Vec<mpsc::Receiver<(String, Job)>>);
 
-impl Desks {
-    pub(super) fn new() -> (Self, DeskQueues) {
-        let (senders, receivers) = (0..DESKS).map(|_| mpsc::channel(WAITING_MAX)).unzip();
-        (Self(senders), DeskQueues(receivers))
+impl Queues {
+    pub(super) fn new() -> (Self, QueueReceivers) {
+        let (senders, receivers) = (0..QUEUES).map(|_| mpsc::channel(WAITING_MAX)).unzip();
+        (Self(senders), QueueReceivers(receivers))
     }
 
-    /// Never waits. False: too many wait already.
+    /// Never waits. False: the queue of the room is full.
     #[must_use]
-    pub(super) fn hand_in(&self, room: &str, job: Job) -> bool {
+    pub(super) fn push(&self, room: &str, job: Job) -> bool {
         let hash = room.bytes().fold(5381_usize, |hash, byte| hash.wrapping_mul(33) ^ usize::from(byte));
-        self.0[hash % DESKS].try_send((room.to_owned(), job)).is_ok()
+        self.0[hash % QUEUES].try_send((room.to_owned(), job)).is_ok()
     }
 }
 
-impl DeskQueues {
-    /// Works until the last handle of `viewers` is gone.
+impl QueueReceivers {
+    /// Starts the tasks, which run until the last handle of `viewers` is dropped.
     pub(super) fn serve(self, viewers: &Arc<Parts>) {
         let places = Arc::new(Semaphore::new(COUNTED_AT_ONCE));
         for queue in self.0 {
@@ -73,19 +73,19 @@ impl DeskQueues {
 
 async fn work(mut queue: mpsc::Receiver<(String, Job)>, viewers: Weak<Parts>, places: Arc<Semaphore>) {
     let places = &*places;
-    let mut taken = Vec::with_capacity(TAKEN_MAX);
-    // What waits for each room that is worked on.
+    let mut taken = Vec::with_capacity(BATCH_MAX);
+    // Jobs that came for a room while others of it are being run, for each room of which any are.
     let mut waiting: HashMap<String, Vec<Job>> = HashMap::new();
     let mut waiting_count = 0;
-    let mut at_work = FuturesUnordered::new();
+    let mut processing = FuturesUnordered::new();
     loop {
         tokio::select! {
-            count = queue.recv_many(&mut taken, TAKEN_MAX), if waiting_count < WAITING_MAX => {
+            count = queue.recv_many(&mut taken, BATCH_MAX), if waiting_count < WAITING_MAX => {
                 if count == 0 {
                     return;
                 }
             }
-            Some(room) = at_work.next() => {
+            Some(room) = processing.next() => {
                 if waiting.get(&room).is_some_and(Vec::is_empty) {
                     waiting.remove(&room);
                     continue;
@@ -93,7 +93,7 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, viewers: Weak<Parts>, pl
                 let jobs = waiting.get_mut(&room).map(std::mem::take).unwrap_or_default();
                 waiting_count -= jobs.len();
                 let Some(viewers) = viewers.upgrade().map(Viewers) else { return };
-                at_work.push(work_on_room(viewers, room, jobs, places));
+                processing.push(process_room(viewers, room, jobs, places));
             }
         }
         let mut fresh: HashMap<String, Vec<Job>> = HashMap::new();
@@ -109,25 +109,25 @@ async fn work(mut queue: mpsc::Receiver<(String, Job)>, viewers: Weak<Parts>, pl
         for (room, jobs) in fresh {
             let Some(viewers) = viewers.upgrade().map(Viewers) else { return };
             waiting.insert(room.clone(), Vec::new());
-            at_work.push(work_on_room(viewers, room, jobs, places));
+            processing.push(process_room(viewers, room, jobs, places));
         }
     }
 }
 
-/// In order; but comings and goings of viewers commute, so a run of them goes to the store together. Gives the room
-/// back.
-async fn work_on_room(viewers: Viewers, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
+/// Runs the jobs of a room in their order. Joins and departures of viewers commute, so consecutive ones are run
+/// concurrently. Returns the room.
+async fn process_room(viewers: Viewers, room: String, jobs: Vec<Job>, places: &Semaphore) -> String {
     let viewers = &viewers;
     let mut run = Vec::new();
     for job in jobs {
         if let Job::Event { event, .. } = &job
             && viewers.commutes(event)
         {
-            run.push(do_job(viewers, job));
+            run.push(run_job(viewers, job));
             continue;
         }
         finish_run(&mut run, places).await;
-        do_job(viewers, job).await;
+        run_job(viewers, job).await;
     }
     finish_run(&mut run, places).await;
     room
@@ -141,7 +141,7 @@ async fn finish_run(run: &mut Vec<impl Future<Output = ()>>, places: &Semaphore)
     .await;
 }
 
-async fn do_job(viewers: &Viewers, job: Job) {
+async fn run_job(viewers: &Viewers, job: Job) {
     match job {
         Job::Event { event, reply } => {
             let handled = viewers.handle(&event).await;
