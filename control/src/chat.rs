@@ -1,7 +1,7 @@
 //! Chat beside a stream, over Socket.IO (stream API, section 8).
 //!
-//! Every live stream has a room: a [task] around a [state machine](room). It opens, changes and closes with the
-//! stream, of which it hears by [`Chat::observe`].
+//! Every live stream has a room: a [task] around a [state machine](room). [`Chat::observe`] is called with each change
+//! of a stream, and opens, updates or closes its room.
 
 mod admission;
 mod connections;
@@ -55,10 +55,10 @@ use relay::Relay;
 use spool::Spool;
 use task::{Channels, Order, RoomTask, Shared};
 
-/// Orders that wait for one room.
+/// Requests of this process that wait for one room.
 const ORDERS_MAX: usize = 1024;
 
-/// What the chat is made of.
+/// What the chat needs.
 pub struct Parts {
     pub config: product::Chat,
     /// Outside development `Write` is refused by the configuration.
@@ -72,7 +72,7 @@ pub struct Parts {
     pub live: Live,
     pub verify: Verify,
     pub proxies: Proxies,
-    /// Where messages wait for the store when it is away. Absent: in memory.
+    /// Where messages that wait for the store are kept while it is away. Absent: in memory.
     pub directory: Option<PathBuf>,
     /// On the same store.
     pub cluster: Cluster,
@@ -93,11 +93,11 @@ struct Inner {
 
 type Rooms = Arc<RwLock<HashMap<StreamId, Handle>>>;
 
-/// A room's way in.
+/// The channels into a room.
 struct Handle {
     stream: watch::Sender<Arc<Stream>>,
     orders: mpsc::Sender<Order>,
-    /// Closed when the room is.
+    /// The sender is dropped when the room is closed.
     closed: watch::Receiver<()>,
 }
 
@@ -168,20 +168,20 @@ impl Chat {
         }
     }
 
-    /// Ends when the chat of that stream is closed on this node: everybody told and disconnected.
+    /// Waits until the chat of that stream is closed on this node and all clients are disconnected.
     pub async fn closed(&self, stream: StreamId) {
         let closed = self.0.as_ref().and_then(|inner| {
             let rooms = inner.rooms.read().expect("no one panics with this lock");
             rooms.get(&stream).map(|room| room.closed.clone())
         });
         if let Some(mut closed) = closed {
-            // Nothing is ever sent: it ends with the room.
+            // Nothing is ever sent: this fails when the room is closed.
             while closed.changed().await.is_ok() {}
         }
     }
 
-    /// Drops all sockets of a user who is banned.
-    pub fn drop_user(&self, user: &UserId) {
+    /// Disconnects all sockets of a user who was banned.
+    pub fn disconnect_user(&self, user: &UserId) {
         let Some(inner) = &self.0 else {
             return;
         };
@@ -194,12 +194,12 @@ impl Chat {
         }
     }
 
-    /// Tells clients that a message is gone.
+    /// Sends clients the event that a message was deleted.
     pub async fn deleted(&self, stream: StreamId, id: String, seq: i64) {
         self.order(stream, Order::Deleted { id, seq }).await;
     }
 
-    /// Tells clients that all messages of a user are gone.
+    /// Sends clients the event that all messages of a user were deleted.
     pub async fn cleared(&self, stream: StreamId, user: UserId) {
         self.order(stream, Order::Cleared { user }).await;
     }
@@ -210,7 +210,7 @@ impl Chat {
         }
     }
 
-    /// Ends all connections and tasks of rooms; streams go on. Clients come back by themselves.
+    /// Ends all connections and the tasks of all rooms, while streams go on. Clients reconnect by themselves.
     pub async fn shut_down(&self) {
         let Some(inner) = &self.0 else {
             return;
@@ -220,7 +220,7 @@ impl Chat {
             let rooms = inner.rooms.read().expect("no one panics with this lock");
             rooms.iter().map(|(id, room)| (*id, room.orders.clone())).collect()
         };
-        // Side by side, since each may wait for the store.
+        // Concurrently, since each may wait for the store.
         let closing = closing.into_iter().map(async |(id, orders)| {
             if orders.send(Order::Stop).await.is_ok() {
                 self.closed(id).await;
@@ -260,7 +260,7 @@ async fn send_order(rooms: &Rooms, stream: StreamId, order: Order) {
     }
 }
 
-/// Brings notes of other nodes to their rooms.
+/// Passes notes of other nodes to their rooms.
 async fn relay_in(mut notes: mpsc::Receiver<(StreamId, ChatNote)>, rooms: Rooms) {
     while let Some((stream, note)) = notes.recv().await {
         send_order(&rooms, stream, Order::Note(note)).await;

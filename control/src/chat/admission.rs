@@ -25,9 +25,9 @@ pub type Verify =
 /// Why somebody may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotAdmitted {
-    /// What the client is told.
+    /// What the client is sent.
     pub code: ConnectRefusal,
-    /// What is wrong with the token, if it is that.
+    /// Why the token was refused, if it was.
     pub token: Option<AuthError>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Admission {
     pub connections: Quotas<String>,
 }
 
-/// A member, and what it takes up until it leaves.
+/// A member, and the places that it takes until it leaves.
 pub(crate) struct Seat {
     pub member: Member,
     pub places: Vec<Place>,
@@ -91,7 +91,7 @@ impl Admission {
         let user = (self.verify)(token, Timestamp::now()).await?;
         let caller = Caller { user, request_id: String::new() };
         let admitted = self.access.admit(feature, caller).map_err(ConnectRefusal::from)?;
-        // After the wait, so that what happened meanwhile counts.
+        // After the token was verified, which waits: the stream may have ended meanwhile, or the user been blocked.
         let stream = self.live_stream(stream)?;
         if stream.blocks(&admitted.user.id) {
             return Err(ConnectRefusal::Blocked.into());
@@ -108,8 +108,8 @@ impl Admission {
             GuestAccess::Write => true,
         };
         self.live_stream(stream)?;
-        // Nothing of the connection's own id, which is all that somebody needs to take a polling connection over, while
-        // everybody sees who wrote.
+        // Not derived from the connection's id: everybody sees the author of a message, and with the id of a polling
+        // connection anybody could take it over.
         let user = format!("guest-{}", ulid::Ulid::generate()).parse().map_err(|_| ConnectRefusal::ServerBusy)?;
         let member = Member { user, role: ChatRole::Guest, name: "Guest".into(), may_write, expires_at: None };
         Ok(Seat { member, places: vec![place] })
@@ -138,10 +138,10 @@ fn member(admitted: Admitted, stream: &Stream) -> Member {
     Member { user: user.id, role, name, may_write: true, expires_at: Some(user.expires_at) }
 }
 
-/// How many there are of each key.
+/// Counts by key, each with a bound.
 pub(crate) struct Quotas<K>(Arc<Mutex<HashMap<K, u32>>>);
 
-/// One that is counted, until it is dropped.
+/// One unit of a count, which is given back when this is dropped.
 pub(crate) struct Place(Option<Box<dyn FnOnce() + Send + Sync>>);
 
 impl<K> Default for Quotas<K> {

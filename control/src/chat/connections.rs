@@ -35,7 +35,7 @@ const UPGRADES_PER_CONNECTION_MAX: u32 = 2;
 /// Longest connection id, in bytes; the library's have 16.
 const SID_BYTES_MAX: usize = 64;
 
-/// Longest answer in which a polling connection is told its id; the library's have a hundred.
+/// Longest answer that gives a polling connection its id, in bytes; the library's have a hundred.
 const OPEN_BYTES_MAX: usize = 4096;
 
 /// Admits connections, and counts them. Cheap to clone.
@@ -56,7 +56,8 @@ struct Inner {
     counters: Arc<Counters>,
 }
 
-/// The place of a WebSocket whose connection began by polling. The request of the WebSocket keeps it while that is open.
+/// The place of a WebSocket whose connection began by polling. The request of the WebSocket keeps it while that is
+/// open.
 #[derive(Clone)]
 struct Upgrade(#[expect(dead_code, reason = "held, not read")] Arc<[Place; 2]>);
 

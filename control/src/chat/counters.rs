@@ -1,4 +1,4 @@
-//! What the chat counts, for metrics.
+//! Counters of the chat, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use shared::log_limit::LogLimit;
 
 use super::refusal::{ConnectRefusal, RefusalCode};
 
-/// Counts of this process since its start; those of connections, sockets, rooms and waiting messages are of now.
+/// Counts since the start of the process. Connections, sockets, rooms and waiting messages are current numbers.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Engine.IO connections.
@@ -22,9 +22,10 @@ pub struct Counters {
     pub deliveries_lost: AtomicU64,
     /// Sockets closed for too many refused or malformed events.
     pub closed_for_faults: AtomicU64,
-    /// States of rooms that had to wait, since their client or others of its kind had not read enough.
+    /// States of rooms that were delayed, since too many bytes waited for the client or for others.
     pub states_held: AtomicU64,
-    /// Requests of polling connections refused, and connections closed, since what waited for them was not read.
+    /// Requests of polling connections that were refused, and connections that were closed, since their clients did not
+    /// read what waited for them.
     pub unread_posts: AtomicU64,
     pub closed_unread: AtomicU64,
     /// Messages that wait for the store.

@@ -1,9 +1,12 @@
 //! Socket.IO: the only file that names the library (stream API, 8.1 and 8.2).
 //!
-//! House rules, each for a property of the library: a namespace is opened by us when its stream starts, never by what a
-//! client asks for. Handlers are plain functions, run in order by the reader of their connection, that only put an
-//! event into the queue of its room. Deleting a namespace tells nobody, so its clients are disconnected before. A
-//! client joins the group that is broadcast to when it has got the state, so that nothing comes before that.
+//! What the library requires of this file:
+//!
+//! - A namespace is opened when its stream starts, never because a client asks for it.
+//! - Handlers are synchronous. The reader of a connection runs them in order, and they only put an event into the queue
+//!   of its room.
+//! - The library sends nothing when a namespace is deleted, so all clients are disconnected before.
+//! - A client joins the group that is broadcast to after it has been sent the state, so that no event precedes that.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -46,11 +49,11 @@ use super::wire::{Auth, Done, Event, MessageIn, Refused};
 /// Where connections are made.
 const PATH: &str = "/socket.io";
 
-/// The group of clients that have got the state of their room.
+/// The group of clients that have been sent the state of their room.
 const AUDIENCE: &str = "audience";
 
-/// Parts of a large audience. What is sent together is sent part by part, so that a client's writer finds all of it and
-/// writes once: the kernel charges for a write, not for its bytes.
+/// Parts of a large audience. Events that are sent together are sent to one part after the other: all of them are
+/// queued for a client before its writer runs, which then writes once. A write costs more than its bytes.
 const PARTS: u64 = 64;
 
 /// Longest wait for connections to end.
@@ -69,13 +72,13 @@ pub(crate) struct Gateway {
 /// What clients of a room send into it.
 pub(crate) struct RoomInputs {
     pub stream: StreamId,
-    /// One of each kind for each socket, which are counted: unbounded by itself.
+    /// Unbounded, but each socket sends one of each kind, and the number of sockets is bounded.
     pub arrivals: mpsc::UnboundedSender<Arrival>,
     pub inputs: mpsc::Sender<Input>,
 }
 
 pub(crate) enum Arrival {
-    /// With the last message that the client has from before.
+    /// With the number of the last message that the client has, if it comes back.
     Joined(Client, Option<i64>),
     Left(SocketKey),
 }
@@ -112,7 +115,7 @@ struct ClientState {
     /// Events in the queue of the room.
     waiting: AtomicU32,
     faults: Mutex<Faults>,
-    /// Dismissed: nothing more is taken from it.
+    /// We disconnected it: nothing more is accepted from it.
     gone: AtomicBool,
     places: Mutex<Vec<Place>>,
     /// Of its connection.
@@ -121,10 +124,10 @@ struct ClientState {
     counters: Arc<Counters>,
 }
 
-/// The way of an answer to one event.
+/// Where the answer to one event is sent, if the client asked for one.
 pub(crate) struct Reply(Option<AckSender>);
 
-/// A place in the queue of the room, free again when this is dropped.
+/// A slot in the queue of the room, free again when this is dropped.
 pub(crate) struct QueueSlot(Arc<ClientState>);
 
 impl Gateway {
@@ -171,7 +174,7 @@ impl Gateway {
             }
         };
         let joined = move |socket: SocketRef, TryData(auth): TryData<Auth>| {
-            inputs.welcome(socket, auth.ok().and_then(|auth| auth.last_seq));
+            inputs.on_connect(socket, auth.ok().and_then(|auth| auth.last_seq));
             ready(())
         };
         self.io.ns(path.to_owned(), joined.with(admit));
@@ -208,7 +211,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// What the client is told.
+    /// The code that the client is sent; logs a refused token.
     fn refused(&self, socket: &SocketRef, stream: StreamId, refused: NotAdmitted) -> ConnectRefusal {
         let NotAdmitted { code, token } = refused;
         self.counters.count_not_connected(code);
@@ -232,7 +235,7 @@ impl Gateway {
         self.send_to(path, AUDIENCE.into(), event).await;
     }
 
-    /// The same for several events and a large audience. Others get a turn in between.
+    /// Sends several events to a large audience, and yields to other tasks between its parts.
     pub async fn broadcast_together(&self, path: &str, events: &[Event]) {
         for part in 0..PARTS {
             for event in events {
@@ -248,7 +251,7 @@ impl Gateway {
         };
         match namespace.within(group).emit(event.name(), event).await {
             Ok(()) => {}
-            // Clients that read too slowly lose it; all others have it.
+            // Clients that read too slowly lose the event; all others are sent it.
             Err(BroadcastError::Socket(lost)) => add(&self.counters.deliveries_lost, lost.len() as u64),
             Err(error) => debug!(%error, event = event.name(), "not sent"),
         }
@@ -259,12 +262,12 @@ impl Gateway {
         if let Some(namespace) = self.io.of(path)
             && let Err(error) = namespace.disconnect().await
         {
-            debug!(%error, "clients that read too slowly were not told that the room is closed");
+            debug!(%error, "clients that read too slowly were not sent that the room is closed");
         }
         self.io.delete_ns(path);
     }
 
-    /// Ends all connections. Those that read too slowly even for that are left to the end of the process.
+    /// Ends all connections, except those whose clients read too slowly for it: they end with the process.
     pub async fn shut(&self) {
         let _ = tokio::time::timeout(SHUT_MAX, self.io.close()).await;
     }
@@ -280,8 +283,8 @@ fn cors(origins: &Origins) -> CorsLayer {
 }
 
 impl RoomInputs {
-    /// A client is connected.
-    fn welcome(self: &Arc<Self>, socket: SocketRef, last_seq: Option<i64>) {
+    /// A client has connected.
+    fn on_connect(self: &Arc<Self>, socket: SocketRef, last_seq: Option<i64>) {
         let Some(state) = socket.extensions.get::<Arc<ClientState>>() else {
             let _ = socket.disconnect();
             return;
@@ -290,11 +293,11 @@ impl RoomInputs {
         let client = Client { socket: socket.clone(), state };
         self.listen(&socket);
         if self.arrivals.send(Arrival::Joined(client.clone(), last_seq)).is_err() {
-            client.dismiss();
+            client.disconnect();
         }
-        // It may have gone before there was a handler for that.
+        // It may have disconnected before the handler of that was set.
         if !socket.connected() {
-            self.farewell(&client);
+            self.on_disconnect(&client);
         }
     }
 
@@ -317,13 +320,13 @@ impl RoomInputs {
         let room = Arc::clone(self);
         socket.on_disconnect(move |socket: SocketRef| {
             if let Some(state) = socket.extensions.get::<Arc<ClientState>>() {
-                room.farewell(&Client { socket, state });
+                room.on_disconnect(&Client { socket, state });
             }
             ready(())
         });
     }
 
-    /// Beyond what may wait, reactions are dropped without a word.
+    /// Reactions that find no free slot are dropped and answered as if they were counted.
     fn take_reaction(&self, sent: Sent<String>) {
         let Some(state) = sent.socket.extensions.get::<Arc<ClientState>>() else {
             return;
@@ -363,13 +366,13 @@ impl RoomInputs {
         }
     }
 
-    fn farewell(&self, client: &Client) {
+    fn on_disconnect(&self, client: &Client) {
         let state = &client.state;
         if std::mem::take(&mut *state.places.lock().expect("no one panics with this lock")).is_empty() {
             return;
         }
         subtract(&state.counters.sockets, 1);
-        // The room is closed otherwise, and knows nobody any more.
+        // This fails only if the room is closed, and then it has no members any more.
         let _ = self.arrivals.send(Arrival::Left(state.key));
     }
 }
@@ -389,7 +392,7 @@ impl Client {
         (before < self.state.limits.waiting_per_socket).then_some(slot)
     }
 
-    /// Sends a long event that only this client gets. False: it has to read first, or others have to.
+    /// Sends a long event to this client alone. False: too much waits for it or for others, and nothing is sent.
     pub fn send_long(&self, event: &Event, bytes: u64) -> bool {
         let Some(outbox) = &self.state.outbox else {
             self.send(event);
@@ -413,12 +416,12 @@ impl Client {
         self.state.member.role == ChatRole::Guest
     }
 
-    /// From now on it gets what everybody gets.
+    /// From now on the client is sent what is broadcast.
     pub fn enter_audience(&self) {
         self.socket.join(vec![AUDIENCE.into(), part_name(self.state.key.0 % PARTS)]);
     }
 
-    /// False: it is lost.
+    /// False: the client reads too slowly, and the event is lost.
     pub fn send(&self, event: &Event) -> bool {
         let sent = self.socket.emit(event.name(), event).is_ok();
         if !sent {
@@ -436,7 +439,7 @@ impl Client {
         }
     }
 
-    /// Answers that it was not; closes the socket when that happens too often.
+    /// Answers that an event was refused, and closes the socket when that happens too often.
     pub fn refuse(&self, reply: Reply, refusal: &Refusal) {
         let state = &self.state;
         if state.gone.load(Ordering::Relaxed) {
@@ -453,12 +456,12 @@ impl Client {
         if faults.add(state.limits.faults, Instant::now()) {
             drop(faults);
             add(&state.counters.closed_for_faults, 1);
-            self.dismiss();
+            self.disconnect();
         }
     }
 
-    /// Disconnects it. False: it reads too slowly even for that, and has to be told again.
-    pub fn dismiss(&self) -> bool {
+    /// Disconnects the client. False: it reads too slowly for that, and the caller has to try again.
+    pub fn disconnect(&self) -> bool {
         self.state.gone.store(true, Ordering::Relaxed);
         self.socket.leave_all();
         self.socket.clone().disconnect().is_ok()
@@ -471,7 +474,7 @@ impl Drop for QueueSlot {
     }
 }
 
-/// An event as it arrived. Without `data`: it has another shape, or is too large to be looked at.
+/// An event as it arrived. `data` is absent if it is malformed or too large.
 struct Sent<T> {
     socket: SocketRef,
     data: Option<T>,

@@ -1,12 +1,12 @@
-//! Bounds of the chat, and the small clocks that hold them.
+//! Limits of the chat, and the counters that enforce them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::outbox::UnreadLimits;
 
-/// All numbers of the chat that are no settings. The defaults are the contract's (stream API, section 8); tests and
-/// measurements take others.
+/// All limits of the chat that are not settings. The defaults are the contract's (stream API, section 8); tests and
+/// benchmarks use others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Sockets of one user in one room.
@@ -21,23 +21,23 @@ pub struct Limits {
     pub unsent_packets: usize,
     /// The same in bytes.
     pub unread: UnreadLimits,
-    /// Of a packet from a client, in bytes; a longer one is refused.
+    /// Longest packet of a client, in bytes; a longer one is refused.
     pub packet_bytes: usize,
-    /// Of what is read at all, in bytes, announced as `maxPayload`: a connection that sends more at once is closed. Far
-    /// more than a packet, so that who writes too much is told so. Beyond, nobody can be told: the library of a
-    /// WebSocket stops reading at the head of the frame, and that of Engine.IO passes nothing on any more before it
-    /// says that the connection is closed. Nor can it be had by a larger bound, as so much of each connection may be in
+    /// Longest frame that is read at all, in bytes, announced as `maxPayload`: a connection that sends a longer one is
+    /// closed. It is far longer than a packet, so that a packet which is too long can be answered. Beyond this bound
+    /// there is no answer: the WebSocket library stops reading at the head of the frame, and Engine.IO's reports
+    /// nothing but that the connection is closed. The bound is not higher, since each connection may take that much
     /// memory.
     pub frame_bytes: usize,
     pub message: Rate,
     pub reaction: Rate,
-    /// Of all messages of a room.
+    /// Rate of all messages of a room.
     pub room: Rate,
-    /// Of reactions that are passed on one by one.
+    /// Rate of reactions that are sent as single events.
     pub singles: Rate,
     /// How long the same text of the same user is refused.
     pub duplicate_window: Duration,
-    /// Refused or malformed events of a socket within a minute, at which it is closed.
+    /// Refused or malformed events within a minute after which a socket is closed.
     pub faults: usize,
     /// Messages in `chat:state` for a newcomer.
     pub history: usize,
@@ -46,8 +46,8 @@ pub struct Limits {
     pub reaction_window: Duration,
     /// Different emoji that are counted in one room: all of Unicode's list.
     pub emoji_kinds: usize,
-    /// Different emoji whose counts an event tells: the most frequent ones.
-    pub emoji_told: usize,
+    /// Kinds of emoji whose counts an event contains: the most frequent ones.
+    pub emoji_sent: usize,
     pub viewers_interval: Duration,
     /// Numbers taken from the store at once.
     pub block: u32,
@@ -70,7 +70,7 @@ impl Default for Limits {
         Self {
             sockets_per_user: 5,
             namespaces_per_connection: 20,
-            // What may be sent at once, and what the rates allow while the room waits for the store.
+            // The burst, and what the rates allow while the room waits for the store.
             waiting_per_socket: 64,
             waiting_per_room: 4096,
             unsent_packets: 256,
@@ -87,7 +87,7 @@ impl Default for Limits {
             history_max: 200,
             reaction_window: Duration::from_millis(500),
             emoji_kinds: 8_000,
-            emoji_told: 50,
+            emoji_sent: 50,
             viewers_interval: Duration::from_secs(2),
             block: 100,
             hold: Duration::from_millis(500),
@@ -101,7 +101,7 @@ impl Default for Limits {
     }
 }
 
-/// So many events a second, after a burst.
+/// A token bucket: a burst, and then so many events a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     pub interval: Duration,

@@ -1,7 +1,8 @@
-//! Moderation of a chat over HTTP (stream API, 8.5): one place for rights and the audit log.
+//! Moderation of a chat over HTTP (stream API, 8.5): who may do what, and its entry in the audit log.
 //!
-//! Every act is written to the store first. What of it stands in the stream's document (settings, mutes, the pinned
-//! message) reaches clients by the change of the document, on every node alike; the rest is told to the rooms here.
+//! Every act is written to the store first. Settings, mutes and the pinned message are in the stream's document, from
+//! whose change every node derives what clients are sent; deletions are passed to the room of this node, which passes
+//! them on to other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,10 @@ use crate::user::{Caller, User};
 
 use super::Chat;
 
-/// Users who are muted in one chat at a time: a stream is read and written as a whole.
+/// Most users who are muted in one chat at a time: a stream's document is read and written as a whole.
 const MUTES_MAX: usize = 1_000;
 
-/// Hands a stream that was written to whoever watches streams.
+/// Called with each stream that was written.
 pub type Observe = Arc<dyn Fn(Stream) + Send + Sync>;
 
 /// What owners and administrators do in chats. Cheap to clone.
@@ -205,14 +206,14 @@ impl ChatModeration {
         self.done(caller, outcome, "chat.unpin", None, serde_json::Value::Null).await
     }
 
-    /// What is hidden must not stay above the chat.
+    /// Unpins the pinned message if it was hidden.
     async fn unpin_if(
         &self,
         caller: &Caller,
         stream: &Stream,
         hidden: impl FnOnce(&ChatMessage) -> bool,
     ) -> Result<(), Problem> {
-        // The newest copy: a pin of a moment ago counts.
+        // In the newest copy, which may have been pinned a moment ago.
         let newest = self.live.stream(stream.id);
         let pinned = newest.as_ref().map_or(&stream.pinned, |newest| &newest.pinned).as_ref();
         if !pinned.is_some_and(hidden) {
@@ -250,7 +251,7 @@ impl ChatModeration {
         self.store.chat_message(stream.id, id).await?.ok_or_else(no_message)
     }
 
-    /// Shows a changed stream to this node, and notes the act.
+    /// Passes a changed stream on, and writes the act to the audit log.
     async fn done(
         &self,
         caller: &Caller,

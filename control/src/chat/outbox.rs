@@ -1,11 +1,12 @@
-//! What waits for the clients of the chat, weighed in bytes.
+//! Bounds of what waits to be sent to clients of the chat, in bytes.
 //!
-//! The library bounds the packets that wait for a connection, not their bytes, and the answer to a client that joins
-//! has the history in it: thousands of times what was asked with. So it is given to a connection only while there is
-//! room for it: with the connection, its address, and all. Whoever finds none gets it when something was taken.
+//! The library bounds the number of packets that wait for a connection, but not their bytes. The state that a client is
+//! sent when it joins contains the history, so that it is thousands of times longer than the request. So a state is
+//! sent only while the bytes that wait for the connection, for its address and for all connections are below their
+//! bounds; else later, when some have been delivered.
 //!
-//! What is in the socket counts as taken, of which the kernel holds little. What everybody in a room is told is not
-//! weighed: its bytes are shared.
+//! Bytes that were written to the socket count as delivered: the kernel holds few of them. Broadcasts are not counted,
+//! since all clients of a room share their bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -25,10 +26,10 @@ pub struct UnreadLimits {
     /// For all connections, in bytes, when a guest asks; the rest is for those with a token.
     pub of_guests: u64,
     pub of_all: u64,
-    /// How long something may wait for a client until it is one that does not read.
+    /// How long bytes may wait for a client before its connection is closed.
     pub time: Duration,
-    /// What a polling connection may post, in bytes, until it has fetched something: the library answers to some of it
-    /// with what was sent.
+    /// What a polling connection may post, in bytes, before it fetches something: the library's answers to some packets
+    /// contain the packet.
     pub posted: u64,
 }
 
@@ -63,7 +64,7 @@ struct Sums {
     known: HashMap<String, Weak<Outbox>>,
 }
 
-/// What waits for one connection of Engine.IO, whatever it is carried by.
+/// What waits for one connection of Engine.IO, over either transport.
 pub(crate) struct Outbox {
     outboxes: Outboxes,
     address: ClientKey,
@@ -73,10 +74,10 @@ pub(crate) struct Outbox {
 
 struct Waiting {
     bytes: u64,
-    /// Of these, what waited already at `since`.
+    /// Of these, the bytes that waited already at `since`.
     due: u64,
     since: Instant,
-    /// By polling, since something was taken.
+    /// Bytes posted by polling since something was fetched.
     posted: u64,
 }
 
@@ -90,7 +91,7 @@ impl Outboxes {
         Arc::new(Outbox { outboxes: self.clone(), address, waiting, id: OnceLock::new() })
     }
 
-    /// Lets later requests of a connection find its outbox.
+    /// Sets the id by which later requests of the connection find its outbox.
     pub fn name(&self, outbox: &Arc<Outbox>, id: String) {
         if outbox.id.set(id.clone()).is_ok() {
             self.sums().known.insert(id, Arc::downgrade(outbox));
@@ -119,7 +120,7 @@ impl Sums {
 }
 
 impl Outbox {
-    /// Counts bytes that are about to wait. False: there is no room for them.
+    /// Counts bytes that are about to be sent. False: there is no room for them.
     pub fn offer(&self, bytes: u64, is_guest: bool, now: Instant) -> bool {
         let mut waiting = self.waiting();
         let mut sums = self.outboxes.sums();
@@ -135,7 +136,7 @@ impl Outbox {
         true
     }
 
-    /// Takes back an offer of bytes that do not wait after all.
+    /// Takes back an offer of bytes that are not sent after all.
     pub fn withdraw(&self, bytes: u64) {
         let mut waiting = self.waiting();
         let bytes = bytes.min(waiting.bytes);
@@ -158,7 +159,7 @@ impl Outbox {
         fits(waiting, limits.of_connection) && fits(here, limits.of_address) && fits(sums.all, of_all)
     }
 
-    /// Counts a body that a polling connection sends. False: it has sent much, and fetched nothing.
+    /// Counts a body that a polling connection posts. False: it has posted too much since it fetched something.
     pub fn admits_post(&self, bytes: u64, now: Instant) -> bool {
         let limits = &self.outboxes.0.limits;
         let mut waiting = self.waiting();

@@ -1,7 +1,8 @@
-//! What nodes on one store tell each other of a chat: through the store, looked at several times a second.
+//! Notes about chats between nodes on one store: written to the store, from where the other nodes poll them several
+//! times a second.
 //!
-//! As long as there is no other node ([`Cluster`]), nothing is written or read. What each node writes is read by the
-//! times that it wrote: clocks of two machines are not compared.
+//! While there is no other node ([`Cluster`]), nothing is written or read. A reader remembers for each node up to which
+//! time, by that node's own clock, it has read: clocks of two machines are not compared.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,20 +18,20 @@ use crate::store::chat::{ChatNote, Relayed};
 use crate::store::stream::StreamId;
 use crate::store::{NodeSign, SharedStore, StoreError};
 
-/// Between two looks for notes of others.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two polls for notes of other nodes.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How far back each look goes: writes take their time.
+/// How far back each poll goes before what was read last: a write may be seen later than one of a later time.
 const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Notes read at once.
 const PAGE: usize = 1000;
 
-/// Notes written at once, which have one time: fewer than are read, or a look would never get beyond that time.
+/// Notes written at once, which have one time: fewer than are read at once, or a poll would never get beyond that time.
 const WRITTEN: usize = PAGE / 2;
 
-/// Notes waiting to be written, also while the store is away. When full they are dropped: other nodes' clients find the
-/// messages in the history.
+/// Notes that wait to be written, also while the store is away. Further ones are dropped: clients of other nodes find
+/// the messages in the history.
 const UNWRITTEN_MAX: usize = 10_000;
 
 /// Handle; cheap to clone.
@@ -46,7 +47,7 @@ pub(crate) struct RelayTask {
     members: watch::Receiver<Arc<[Member]>>,
     store: SharedStore,
     unwritten: mpsc::Receiver<(StreamId, ChatNote)>,
-    /// Taken from there, and kept until the store has them.
+    /// Taken from `unwritten`, and kept until the store has them.
     outbox: VecDeque<Relayed>,
     /// Notes of one time are read in the order of their ids.
     ids: ulid::Generator,
@@ -78,13 +79,13 @@ impl Relay {
         self.cluster.is_alone()
     }
 
-    /// Whether a node came lately, which may not have been told everything.
+    /// Whether a node joined lately: notes that were published before it was seen may have been missed.
     pub fn has_newcomer(&self) -> bool {
         self.cluster.has_newcomer()
     }
 
-    /// Tells other nodes, if there are any.
-    pub fn tell(&self, stream: StreamId, notes: impl IntoIterator<Item = ChatNote>) {
+    /// Sends notes to the other nodes, if there are any. Never waits.
+    pub fn publish(&self, stream: StreamId, notes: impl IntoIterator<Item = ChatNote>) {
         if self.is_alone() {
             return;
         }
@@ -97,56 +98,57 @@ impl Relay {
 }
 
 impl RelayTask {
-    /// Runs for ever; `inlet` gets each note of others once. A store of one process needs none of it.
+    /// Runs for ever, and sends each note of other nodes to `inlet` once. Returns at once if no other process can use
+    /// the store.
     pub async fn run(mut self, inlet: mpsc::Sender<(StreamId, ChatNote)>) {
         if !self.store.is_shared() {
             return;
         }
-        let mut told = Vec::new();
-        // Not a sleep of each turn, which notes that follow each other closely would cut short for ever.
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut fresh = Vec::new();
+        // A sleep in each turn would start anew with every note, and never end while notes keep coming.
+        let mut polls = tokio::time::interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                count = self.unwritten.recv_many(&mut told, PAGE) => {
+                count = self.unwritten.recv_many(&mut fresh, PAGE) => {
                     if count == 0 {
                         return;
                     }
-                    // What could not be written before is tried again with the next look, not with every note.
+                    // What could not be written before is tried again with the next poll, not with every note.
                     let is_first = self.outbox.is_empty();
-                    self.take_up(&mut told);
+                    self.enqueue(&mut fresh);
                     if is_first {
                         self.write().await;
                     }
                 }
-                _ = looks.tick() => {
+                _ = polls.tick() => {
                     self.write().await;
                     self.note_members();
                     if !self.cluster.is_alone() {
-                        self.look(&inlet).await;
+                        self.poll(&inlet).await;
                     }
                 }
             }
         }
     }
 
-    /// Notes of a node are read from the sign on by which it was first seen.
+    /// Updates which nodes are read, each from the time of the sign of life by which it was first seen.
     fn note_members(&mut self) {
         let members = self.members.borrow_and_update();
         let known: HashSet<&str> = members.iter().map(|member| member.node.as_str()).collect();
         self.read.retain(|node, _| known.contains(node.as_str()));
         for Member { node, at, .. } in members.iter().filter(|member| member.is_alive) {
             let read = self.read.entry(node.clone()).or_insert(*at);
-            // Its clock was ahead: what it notes now comes before what was read.
+            // Its clock was ahead and was set back: its new notes have earlier times than those that were read.
             if read.is_far_ahead(*at) {
                 *read = *at;
             }
         }
     }
 
-    fn take_up(&mut self, told: &mut Vec<(StreamId, ChatNote)>) {
+    fn enqueue(&mut self, fresh: &mut Vec<(StreamId, ChatNote)>) {
         let at = Timestamp::now();
-        for (stream_id, note) in told.drain(..) {
+        for (stream_id, note) in fresh.drain(..) {
             if self.outbox.len() >= UNWRITTEN_MAX {
                 debug!("a note for other nodes is dropped: the store is away");
                 continue;
@@ -157,52 +159,52 @@ impl RelayTask {
         }
     }
 
-    /// Writes what waits, as far as the store takes it. Under the same id it may be written twice.
+    /// Writes the notes that wait, until the store fails. A note may be written twice, with the same id.
     async fn write(&mut self) {
         while !self.outbox.is_empty() {
             let count = self.outbox.len().min(WRITTEN);
-            // Others look for what is new now.
+            // Not the time at which a note was made: others may have read beyond that.
             let at = Timestamp::now().max(self.written_at.plus(Duration::from_millis(1)));
             self.written_at = at;
             let notes: Vec<_> = self.outbox.iter().take(count).map(|note| Relayed { at, ..note.clone() }).collect();
             match self.store.relay(&notes).await {
                 Ok(()) => {}
                 Err(cause @ StoreError::Unavailable(_)) => {
-                    return debug!(%cause, notes = self.outbox.len(), "other nodes are told later");
+                    return debug!(%cause, notes = self.outbox.len(), "notes for other nodes wait for the store");
                 }
                 Err(cause @ (StoreError::NotFound | StoreError::Failed(_))) => {
-                    debug!(%cause, notes = count, "other nodes were not told");
+                    debug!(%cause, notes = count, "notes for other nodes are given up");
                 }
             }
             self.outbox.drain(..count);
         }
     }
 
-    async fn look(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
+    async fn poll(&mut self, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
         let alive =
             |node: &str| self.read.get(node).map(|at| NodeSign { node: node.to_owned(), at: at.minus(OVERLAP) });
         let members = Arc::clone(&self.members.borrow());
         let alive = members.iter().filter(|member| member.is_alive).filter_map(|member| alive(&member.node));
         let since: Vec<_> = alive.collect();
         match self.store.relayed_since(&since, PAGE).await {
-            Ok(notes) if notes.len() < PAGE => self.hand_on(notes, inlet).await,
-            Ok(_) => self.look_at_each(&since, inlet).await,
-            Err(cause) => debug!(%cause, "cannot look for notes of other nodes"),
+            Ok(notes) if notes.len() < PAGE => self.deliver(notes, inlet).await,
+            Ok(_) => self.poll_each(&since, inlet).await,
+            Err(cause) => debug!(%cause, "cannot poll notes of other nodes"),
         }
     }
 
-    /// What several nodes wrote at one time may be more than is read at once; what one of them wrote is not.
-    async fn look_at_each(&mut self, since: &[NodeSign], inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
+    /// Notes of one time from several nodes may be more than are read at once; those of one node are not.
+    async fn poll_each(&mut self, since: &[NodeSign], inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
         for sign in since {
             match self.store.relayed_since(std::slice::from_ref(sign), PAGE).await {
-                Ok(notes) => self.hand_on(notes, inlet).await,
-                Err(cause) => debug!(%cause, "cannot look for notes of another node"),
+                Ok(notes) => self.deliver(notes, inlet).await,
+                Err(cause) => debug!(%cause, "cannot poll notes of another node"),
             }
         }
     }
 
-    async fn hand_on(&mut self, notes: Vec<Relayed>, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
-        // A full page is followed by the next from where it ended, else the same would be read for ever.
+    async fn deliver(&mut self, notes: Vec<Relayed>, inlet: &mpsc::Sender<(StreamId, ChatNote)>) {
+        // After a full page the next poll starts where it ended, without overlap, or it would read the same page again.
         let is_full = notes.len() == PAGE;
         for note in &notes {
             if let Some(read) = self.read.get_mut(&note.node) {
@@ -217,7 +219,7 @@ impl RelayTask {
     }
 }
 
-/// Ids of notes that were delivered lately: looks overlap.
+/// Ids of notes that were delivered lately: polls overlap.
 #[derive(Default)]
 struct Seen {
     ids: HashSet<String>,
@@ -261,12 +263,12 @@ mod tests {
         }
         let users: Vec<UserId> = (0..2 * PAGE + PAGE / 2).map(|n| format!("u{n}").parse().unwrap()).collect();
         let stream = StreamId::generate();
-        one.take_up(&mut users.iter().map(|user| (stream, ChatNote::Cleared { user_id: user.clone() })).collect());
+        one.enqueue(&mut users.iter().map(|user| (stream, ChatNote::Cleared { user_id: user.clone() })).collect());
         one.write().await;
 
         let (inlet, mut notes) = mpsc::channel(UNWRITTEN_MAX);
         for _ in 0..10 {
-            other.look(&inlet).await;
+            other.poll(&inlet).await;
         }
         drop(inlet);
         let mut heard = Vec::new();

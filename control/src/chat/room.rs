@@ -1,7 +1,8 @@
-//! The chat of one live stream: who may say what, in which order, and who is told of what (stream API, section 8).
+//! The chat of one live stream: who may write, in which order messages are sent, and which events clients are sent
+//! (stream API, section 8).
 //!
-//! A state machine: what happens and the time go in, events for clients come out. The [task](super::task) around it has
-//! the sockets, the store and the clock.
+//! A state machine: inputs and the time go in, events for clients come out. The [task](super::task) around it has the
+//! sockets, the store and the clock.
 
 pub(crate) mod authors;
 pub(crate) mod history;
@@ -29,14 +30,15 @@ use numbers::Numbers;
 use reactions::Reactions;
 use sequence::Sequence;
 
-/// Of a `clientId`, in characters.
+/// Longest `clientId`, in characters.
 const CLIENT_ID_MAX: usize = 36;
 
-/// Of a message's id: a ULID.
+/// Length of a message's id, a ULID, in bytes.
 const MESSAGE_ID_LENGTH: usize = 26;
 
-/// What nodes that number messages without the store leave between them: more than can wait for the store. Which
-/// multiple of it one takes is left to chance, since they cannot agree; no number comes near 2^53.
+/// Without the store, nodes that number messages cannot agree who uses which numbers. So each skips a random multiple
+/// of [`LEAP`], from 1 to [`LEAPS`], which is more than the messages that can wait for the store. No number comes near
+/// 2^53, up to which JavaScript counts exactly.
 const LEAP: i64 = 100_000;
 const LEAPS: i64 = 100_000;
 
@@ -69,14 +71,14 @@ impl Now {
     }
 }
 
-/// What is to be done.
+/// An effect that the task carries out.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Out {
     All(Event),
     One(SocketKey, Event),
-    /// Tell the client, then disconnect it.
-    Dismiss(SocketKey, Option<Event>),
-    /// Tell everybody, disconnect them, and close the room.
+    /// Send the client the event, if there is one, and disconnect it.
+    Disconnect(SocketKey, Option<Event>),
+    /// Send everybody the event, disconnect all, and close the room.
     Close(Event),
 }
 
@@ -97,12 +99,12 @@ pub(crate) struct Room {
     authors: Authors,
     all_messages: Bucket,
     reactions: Reactions,
-    told_viewers: Told,
+    viewers_sent: ViewersSent,
 }
 
-/// When the number of viewers was told, and whether it has changed since.
+/// The number of viewers as clients were sent it last, and when.
 #[derive(Debug, Default)]
-struct Told {
+struct ViewersSent {
     at: Option<Instant>,
     viewers: u32,
     peak: u32,
@@ -110,7 +112,7 @@ struct Told {
 
 impl Room {
     pub fn new(stream: Arc<Stream>, limits: Arc<Limits>, emoji: Arc<[String]>) -> Self {
-        let told_viewers = Told { at: None, viewers: stream.viewers, peak: stream.peak_viewers };
+        let viewers_sent = ViewersSent { at: None, viewers: stream.viewers, peak: stream.peak_viewers };
         Self {
             history: History::new(limits.history_max),
             stream,
@@ -122,17 +124,18 @@ impl Room {
             authors: Authors::default(),
             all_messages: Bucket::default(),
             reactions: Reactions::default(),
-            told_viewers,
+            viewers_sent,
         }
     }
 
-    /// No earlier message is kept: whoever was here before may lack some, which nobody can find out.
+    /// Starts without messages, since none are kept. A client that was here before is told of a gap, as it may have
+    /// missed some.
     pub fn load_nothing(&mut self, totals: ChatTotals) {
         self.history.forget_up_to(totals.last_seq);
         self.reactions.load(totals.reactions);
     }
 
-    /// Takes over what the store has from before.
+    /// Starts with what the store has.
     pub fn load(&mut self, totals: ChatTotals, messages: Vec<ChatMessage>) {
         let complete = messages.len() < self.limits.history_max;
         let last = messages.last().map_or(0, |message| message.seq);
@@ -148,10 +151,11 @@ impl Room {
 
     // ---- members
 
-    /// A client is here; what it is told first. `last_seq`: the last message it has from before.
+    /// A client has joined. Returns the state that it is sent first. `last_seq`: the number of the last message that it
+    /// has, if it comes back.
     pub fn on_join(&mut self, key: SocketKey, member: Member, last_seq: Option<i64>, now: Now) -> Out {
         if self.stream.blocks(&member.user) {
-            return Out::Dismiss(key, Some(Event::Blocked {}));
+            return Out::Disconnect(key, Some(Event::Blocked {}));
         }
         let recent = self.history.recent(last_seq, self.limits.history);
         let state = State {
@@ -188,14 +192,14 @@ impl Room {
         self.members.iter().filter(|(_, member)| &member.user == user).map(|(key, _)| *key).collect()
     }
 
-    /// Disconnects a user who may use nothing of the service any more.
+    /// Disconnects a user who was banned.
     pub fn on_ban(&mut self, user: &UserId) -> Vec<Out> {
-        self.sockets_of(user).into_iter().map(|key| Out::Dismiss(key, None)).collect()
+        self.sockets_of(user).into_iter().map(|key| Out::Disconnect(key, None)).collect()
     }
 
     // ---- messages
 
-    /// Whether a message may be sent.
+    /// Accepts a message, or says why not.
     pub fn on_message(&mut self, member: &Member, message: MessageIn, now: Now) -> Result<Draft, Refusal> {
         self.may_write(member, now)?;
         check_references(&message)?;
@@ -244,8 +248,8 @@ impl Room {
         Ok(())
     }
 
-    /// Gives accepted messages their numbers. `None`: there are none, since the store was never reached. `alone`: no
-    /// other node numbers messages of this room.
+    /// Gives accepted messages their numbers. `None`: the store was never reached, so no numbers are known to be free.
+    /// `alone`: no other node numbers messages of this room.
     pub fn number(&mut self, drafts: Vec<Draft>, alone: bool) -> Option<Vec<Arc<ChatMessage>>> {
         let leap = || if alone { 0 } else { rand::rng().random_range(1..=LEAPS) * LEAP };
         self.numbers.go_on_alone(drafts.len(), self.sequence.highest(), leap);
@@ -253,18 +257,18 @@ impl Room {
         drafts.into_iter().map(number).collect()
     }
 
-    /// What the next number from the store must be above: whatever was seen here, also of nodes that numbered without
-    /// the store, or it would come too late to be shown.
+    /// The highest number that was seen here, also from nodes that numbered without the store. The store must give
+    /// higher ones: a message with a lower number would come too late to be shown.
     pub fn last_number(&self) -> i64 {
         self.numbers.used().max(self.sequence.highest())
     }
 
-    /// A message that was accepted can be sent no more: its author may try again.
+    /// A message that was accepted could not be kept, and is not sent: its author may try again.
     pub fn on_unsent(&mut self, author: &Member) {
         self.authors.unsent(&author.user);
     }
 
-    /// Messages of this node that are kept now. `alone`: no other node numbers messages of this room.
+    /// Messages of this node that are stored by now. `alone`: no other node numbers messages of this room.
     pub fn on_sent(&mut self, messages: &[Arc<ChatMessage>], alone: bool, now: Now) -> Vec<Out> {
         if alone {
             let mut out = self.released(now);
@@ -275,14 +279,14 @@ impl Room {
             return out;
         }
         for message in messages {
-            self.take_in(Arc::clone(message), now);
+            self.insert(Arc::clone(message), now);
         }
         self.released(now)
     }
 
-    /// Puts a message into the order of all nodes' messages. False: it is too late to be shown, and is found in the
-    /// history alone, by those who ask for what they lack.
-    fn take_in(&mut self, message: Arc<ChatMessage>, now: Now) -> bool {
+    /// Puts a message into the order of all nodes' messages. False: one with a higher number was sent before, so that
+    /// it is added to the history alone, for clients that ask for what they missed.
+    fn insert(&mut self, message: Arc<ChatMessage>, now: Now) -> bool {
         let fresh = self.sequence.push(Arc::clone(&message), now.at);
         if !fresh && !self.sequence.is_waiting(message.seq) {
             self.history.add_late(message);
@@ -305,10 +309,10 @@ impl Room {
 
     // ---- reactions
 
-    /// `Ok(None)`: counted, and not passed on by itself.
+    /// `Ok(None)`: it is counted, but not sent as an event of its own.
     ///
     /// # Errors
-    /// `None` beyond the user's limit: dropped without a word.
+    /// `None`: beyond the user's limit, and dropped without an answer.
     pub fn on_reaction(&mut self, member: &Member, emoji: &str, now: Now) -> Result<Option<Out>, Option<Refusal>> {
         self.may_write(member, now)?;
         let allowed = match &*self.emoji {
@@ -341,11 +345,11 @@ impl Room {
         Out::All(Event::Cleared { user_id })
     }
 
-    /// What another node tells. `Err`: a message that came too late to be shown in order.
+    /// A note of another node. `Err`: a message that came too late to be shown in order.
     pub fn on_note(&mut self, note: ChatNote, now: Now) -> Result<Vec<Out>, ()> {
         match note {
             ChatNote::Message { message } => {
-                let fresh = self.take_in(Arc::new(message), now);
+                let fresh = self.insert(Arc::new(message), now);
                 let out = self.released(now);
                 if fresh { Ok(out) } else { Err(()) }
             }
@@ -358,9 +362,9 @@ impl Room {
         }
     }
 
-    /// Takes in the newest messages of the store, some of which may not have been sent to anybody here. Those that are
-    /// too late to be shown in order are found in the history alone.
-    pub fn catch_up(&mut self, stored: Vec<ChatMessage>, now: Now) -> Vec<Out> {
+    /// Adds the newest messages of the store, of which clients here may not have been sent all. Those that are too late
+    /// to be shown in order are added to the history alone.
+    pub fn backfill(&mut self, stored: Vec<ChatMessage>, now: Now) -> Vec<Out> {
         let mut late = Vec::new();
         for message in stored {
             let message = Arc::new(message);
@@ -382,8 +386,8 @@ impl Room {
             return vec![Out::Close(Event::Ended { end_reason: after.end_reason, ended_at: after.ended_at })];
         }
         let mut out = Vec::new();
-        self.dismiss_blocked(&before, &mut out);
-        self.tell_muted(&before, now, &mut out);
+        self.disconnect_blocked(&before, &mut out);
+        self.send_mutes(&before, now, &mut out);
         if before.chat_settings != after.chat_settings {
             out.push(Out::All(Event::Settings(after.chat_settings.clone())));
         }
@@ -401,14 +405,14 @@ impl Room {
         out
     }
 
-    fn dismiss_blocked(&self, before: &Stream, out: &mut Vec<Out>) {
+    fn disconnect_blocked(&self, before: &Stream, out: &mut Vec<Out>) {
         for block in self.stream.blocks.iter().filter(|block| !before.blocks(&block.user_id)) {
             let sockets = self.sockets_of(&block.user_id);
-            out.extend(sockets.into_iter().map(|key| Out::Dismiss(key, Some(Event::Blocked {}))));
+            out.extend(sockets.into_iter().map(|key| Out::Disconnect(key, Some(Event::Blocked {}))));
         }
     }
 
-    fn tell_muted(&self, before: &Stream, now: Now, out: &mut Vec<Out>) {
+    fn send_mutes(&self, before: &Stream, now: Now, out: &mut Vec<Out>) {
         let until = |stream: &Stream, user: &UserId| {
             let mute = stream.mutes.iter().find(|mute| &mute.user_id == user)?;
             Some(mute.until).filter(|until| *until > now.wall)
@@ -426,26 +430,26 @@ impl Room {
 
     /// The number of viewers, if it has changed and it is time.
     fn viewers(&mut self, now: Now) -> Option<Out> {
-        if !self.has_news_of_viewers() || self.viewers_due().is_some_and(|due| due > now.at) {
+        if !self.viewers_changed() || self.viewers_due().is_some_and(|due| due > now.at) {
             return None;
         }
         let (viewers, peak) = (self.stream.viewers, self.stream.peak_viewers);
-        self.told_viewers = Told { at: Some(now.at), viewers, peak };
+        self.viewers_sent = ViewersSent { at: Some(now.at), viewers, peak };
         Some(Out::All(Event::Viewers { viewers, peak_viewers: peak }))
     }
 
-    fn has_news_of_viewers(&self) -> bool {
-        (self.told_viewers.viewers, self.told_viewers.peak) != (self.stream.viewers, self.stream.peak_viewers)
+    fn viewers_changed(&self) -> bool {
+        (self.viewers_sent.viewers, self.viewers_sent.peak) != (self.stream.viewers, self.stream.peak_viewers)
     }
 
-    /// When the number of viewers may be told next; a change before the first time is sent at once.
+    /// When the number of viewers may be sent next. `None`: at once, as none was sent before.
     fn viewers_due(&self) -> Option<Instant> {
-        self.told_viewers.at.map(|at| at + self.limits.viewers_interval)
+        self.viewers_sent.at.map(|at| at + self.limits.viewers_interval)
     }
 
     /// When [`Room::on_time`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let viewers = self.viewers_due().filter(|_| self.has_news_of_viewers());
+        let viewers = self.viewers_due().filter(|_| self.viewers_changed());
         let deadlines = [self.reactions.due(), viewers, self.sequence.deadline(self.limits.hold)];
         deadlines.into_iter().flatten().min()
     }

@@ -1,8 +1,8 @@
 //! Messages that wait for the store while it is away.
 //!
-//! They are sent to clients already, so they must not be lost: they stand in a file, one JSON document a line, synced
-//! before anybody sees them. Appending to the store may be repeated, so a line that was stored and not yet removed does
-//! no harm, and the file is only ever emptied as a whole.
+//! Clients have been sent them, so they must not be lost: they are in a file, one JSON document a line, which is synced
+//! before the messages are sent. Storing a message twice changes nothing, so that lines which are stored already may
+//! stay, and the file is only emptied as a whole.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write as _};
@@ -23,10 +23,10 @@ use super::counters::{Counters, add, subtract};
 /// In the directory of the store.
 pub(crate) const FILE_NAME: &str = "chat-queue.jsonl";
 
-/// Longest file; its start may be lines that were stored since.
+/// Longest file, in bytes, including lines that are stored by now.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Messages given to the store at once.
+/// Messages stored with one write.
 const BATCH: usize = 200;
 
 /// Pause between two tries.
@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Longest wait for the store in one try.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// No more can wait: the queue is full, or the disk does not take it.
+/// The queue is full, or the file cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
@@ -44,7 +44,7 @@ pub(crate) struct Full;
 pub(crate) struct Spool {
     max: usize,
     waiting: Mutex<VecDeque<StoredMessage>>,
-    /// Absent: in memory alone.
+    /// Absent: the queue is in memory alone.
     file: Arc<tokio::sync::Mutex<Option<File>>>,
     changed: Notify,
     counters: Arc<Counters>,
@@ -57,7 +57,7 @@ struct File {
 }
 
 impl Spool {
-    /// Takes over what a file in `directory` has from before.
+    /// Opens the queue, with the messages that its file in `directory` has from an earlier process.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -82,12 +82,12 @@ impl Spool {
         self.waiting.lock().expect("no one panics with this lock")
     }
 
-    /// Whether the store is known to be away.
+    /// Whether messages wait, which they do only while the store is away.
     pub fn is_waiting(&self) -> bool {
         !self.waiting().is_empty()
     }
 
-    /// The highest number of a stream that waits.
+    /// The highest number of a message of this stream that waits.
     pub fn last_seq(&self, stream: StreamId) -> i64 {
         self.waiting()
             .iter()
@@ -97,14 +97,14 @@ impl Spool {
             .unwrap_or(0)
     }
 
-    /// What waits of a stream.
+    /// The messages of a stream that wait.
     pub fn of_stream(&self, stream: StreamId) -> Vec<ChatMessage> {
         let waiting = self.waiting();
         let of_stream = waiting.iter().filter(|stored| stored.stream_id == stream && stored.hidden_by.is_none());
         of_stream.map(|stored| stored.message.clone()).collect()
     }
 
-    /// Keeps messages; when it returns they outlive the process.
+    /// Adds messages. Once it has returned they outlive the process.
     pub async fn push(&self, messages: Vec<StoredMessage>) -> Result<(), Full> {
         let mut file = Arc::clone(&self.file).lock_owned().await;
         if self.waiting().len() + messages.len() > self.max {
@@ -127,7 +127,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Brings what waits to the store, for ever.
+    /// Moves messages to the store, for ever.
     pub async fn run(self: Arc<Self>, store: SharedStore) {
         let mut was_away = false;
         loop {
@@ -157,7 +157,7 @@ impl Spool {
         }
     }
 
-    /// Empties the file if nothing waits any more.
+    /// Empties the file if no message waits any more.
     async fn empty_file(&self) {
         let mut file = Arc::clone(&self.file).lock_owned().await;
         if self.is_waiting() {
@@ -171,7 +171,7 @@ impl Spool {
     }
 }
 
-/// Gives a batch to the store; what it can never take is given up, so that the rest goes on.
+/// Stores a batch. A message that the store refuses for good is given up, so that it does not hold up the rest.
 async fn deliver(store: &SharedStore, batch: &[StoredMessage], counters: &Counters) -> Result<(), StoreError> {
     match append(store, batch).await {
         Ok(()) => return Ok(()),
@@ -190,7 +190,7 @@ async fn deliver(store: &SharedStore, batch: &[StoredMessage], counters: &Counte
     Ok(())
 }
 
-/// A number may have been taken by another node meanwhile: the message is kept under another one.
+/// Stores a message whose number another node has used meanwhile, under a new number.
 async fn renumber(
     store: &SharedStore,
     stored: &StoredMessage,
@@ -223,7 +223,7 @@ async fn append(store: &SharedStore, messages: &[StoredMessage]) -> Result<(), S
         let last = messages.iter().map(|stored| stored.message.seq).max().unwrap_or(0);
         let append = async {
             store.chat_append(&messages).await?;
-            // Numbers given out without the store: it must not give them out again.
+            // These numbers were given out without the store, which must not give them out again.
             store.chat_reserve(stream, 1, last).await.map(|_| ())
         };
         match tokio::time::timeout(PATIENCE, append).await {
@@ -250,8 +250,8 @@ fn not_ours(path: &Path) -> io::Error {
 /// How every line begins.
 const LINE_START: &[u8] = br#"{"streamId":""#;
 
-/// Whether a line that cannot be read may be the torn end of a write of ours; after a crash of the machine, parts that
-/// never reached the disk are zeros.
+/// Whether a line that cannot be read may be from a write of ours that was cut short. After a crash of the machine,
+/// parts that never reached the disk are zeros.
 fn is_torn(line: &[u8]) -> bool {
     let written = line.split(|byte| *byte == 0).next().unwrap_or_default();
     let common = written.len().min(LINE_START.len());
@@ -259,8 +259,8 @@ fn is_torn(line: &[u8]) -> bool {
 }
 
 impl File {
-    /// Lines that cannot be read are the torn end of a write that nobody relied on. A file of somebody else is left as
-    /// it is, and an error.
+    /// A line that was cut short is skipped: its message was never sent. A file that is not ours is an error, and is
+    /// left as it is.
     fn open(path: &PathBuf) -> io::Result<(Self, VecDeque<StoredMessage>)> {
         let mut waiting = VecDeque::new();
         let (mut unread, mut is_whole) = (0, true);
@@ -295,14 +295,14 @@ impl File {
         if self.bytes + lines.len() as u64 > FILE_BYTES_MAX {
             return Err(io::Error::other("the file is as long as it may be"));
         }
-        // What a write left that failed half-way would take the next line with it.
+        // A write that failed half-way left part of a line, with which the next line would be joined.
         if self.file.metadata()?.len() != self.bytes {
             self.file.set_len(self.bytes)?;
         }
         let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
         match &written {
             Ok(()) => self.bytes += lines.len() as u64,
-            // Nobody is told that it was taken. Should this fail, the next call does it.
+            // Removes what was written of lines that are refused. If this fails, the next call does it.
             Err(_) => drop(self.file.set_len(self.bytes)),
         }
         written

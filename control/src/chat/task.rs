@@ -1,7 +1,7 @@
-//! The task of one room: takes what clients send, keeps it in the store, and tells everybody.
+//! The task of one room: receives what clients send, stores it, and broadcasts it.
 //!
-//! Messages that arrived together are kept with one write and sent after it. While the store is away they go to the
-//! [queue on disk](super::spool) instead.
+//! Messages that arrived together are stored with one write and broadcast after it. While the store is away they go to
+//! the [queue on disk](super::spool) instead.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use super::room::{Draft, Now, Out, Room, SocketKey};
 use super::spool::Spool;
 use super::wire::{Accepted, Done, Event};
 
-/// Events taken from the queue at once.
+/// Events read from a queue at once.
 const TURN: usize = 256;
 
 /// [`UPKEEP`] of a new room, and while nodes do not all know of each other yet.
 const UPKEEP_AT_FIRST: Duration = Duration::from_millis(500);
 
-/// In a room of so many clients what is broadcast is collected for a moment and sent together.
+/// Clients from which on a room is large: its broadcasts are collected for [`COLLECT`] and sent together.
 const LARGE: usize = 200;
 
-/// Shortest time between two broadcasts to a large room. A lively chat costs a third that way, and nobody notices the
+/// Shortest time between two broadcasts to a large room. With it a busy chat costs a third, and nobody notices the
 /// delay.
 const COLLECT: Duration = Duration::from_millis(100);
 
-/// How often the state of a room is tried again for clients whose connections had no room for it.
-const GREET_AGAIN: Duration = Duration::from_millis(200);
+/// How often it is tried again to send the state of the room to clients whose outboxes had no room for it.
+const STATE_RETRY: Duration = Duration::from_millis(200);
 
-/// How long the store is left alone after it failed.
+/// Time after a failure of the store in which it is not asked again.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// How often what need not be kept at once is kept: sums of reactions, and the bound of messages kept.
+/// How often is done what need not be done at once: storing sums of reactions, trimming the messages that are kept.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What rooms have in common.
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     pub counters: Arc<Counters>,
 }
 
-/// What this process asks of a room.
+/// A request of this process to a room.
 #[derive(Debug)]
 pub(crate) enum Order {
     Deleted {
@@ -91,12 +91,12 @@ pub(crate) struct RoomTask {
     path: String,
     room: Room,
     clients: HashMap<SocketKey, Client>,
-    /// Clients that are to be disconnected and read too slowly even for that.
+    /// Clients whose disconnection did not fit into their full queues: it is tried again.
     leaving: Vec<Client>,
-    /// Clients whose state waits until they, or others, have read, and when it is tried again.
+    /// Clients that could not be sent the state of the room yet, and when it is tried again.
     newcomers: Vec<Newcomer>,
-    greet_at: Instant,
-    /// What the store has from before is here.
+    retry_states_at: Instant,
+    /// Totals and messages of the store have been read.
     loaded: bool,
     upkeep_at: Instant,
     /// Messages sent since the store was trimmed.
@@ -141,7 +141,7 @@ impl RoomTask {
             clients: HashMap::new(),
             leaving: Vec::new(),
             newcomers: Vec::new(),
-            greet_at: Instant::now(),
+            retry_states_at: Instant::now(),
             loaded: false,
             upkeep_at: Instant::now() + UPKEEP_AT_FIRST,
             untrimmed: 0,
@@ -151,19 +151,19 @@ impl RoomTask {
         }
     }
 
-    /// Runs until the stream is over and everybody was told.
+    /// Runs until the stream is over and all clients are disconnected.
     pub async fn run(mut self, mut channels: Channels) {
         add(&self.shared.counters.rooms, 1);
         debug!(stream = %self.id, "chat opened");
         self.load().await;
         while self.step(&mut channels).await == Flow::Continue {}
-        self.tell_reactions();
+        self.relay_reactions();
         self.keep_reactions().await;
         self.trim();
         channels.arrivals.close();
         while let Ok(arrival) = channels.arrivals.try_recv() {
             if let Arrival::Joined(client, _) = arrival {
-                client.dismiss();
+                client.disconnect();
             }
         }
         subtract(&self.shared.counters.rooms, 1);
@@ -200,14 +200,14 @@ impl RoomTask {
         }
         let out = self.room.on_time(Now::new());
         if out.iter().any(|out| matches!(out, Out::All(Event::Reactions { .. }))) {
-            self.tell_reactions();
+            self.relay_reactions();
         }
         if Instant::now() >= self.upkeep_at {
             self.upkeep().await;
         }
         let course = self.carry_out(out).await;
-        if !self.newcomers.is_empty() && Instant::now() >= self.greet_at {
-            self.greet_waiting().await;
+        if !self.newcomers.is_empty() && Instant::now() >= self.retry_states_at {
+            self.retry_states().await;
         }
         if Instant::now() >= self.send_at {
             self.send_collected().await;
@@ -215,11 +215,11 @@ impl RoomTask {
         course
     }
 
-    /// When there is something to do although nothing happened.
+    /// When the task wakes up without an input.
     fn wake_at(&self) -> Instant {
         let send_at = (!self.collected.is_empty()).then_some(self.send_at);
-        let greet_at = (!self.newcomers.is_empty()).then_some(self.greet_at);
-        let deadlines = [self.room.deadline(), send_at, greet_at, Some(self.upkeep_at)];
+        let retry_states_at = (!self.newcomers.is_empty()).then_some(self.retry_states_at);
+        let deadlines = [self.room.deadline(), send_at, retry_states_at, Some(self.upkeep_at)];
         deadlines.into_iter().flatten().min().unwrap_or(self.upkeep_at)
     }
 
@@ -237,7 +237,7 @@ impl RoomTask {
     async fn load(&mut self) {
         let store = &self.shared.store;
         let newest = self.shared.limits.history_max;
-        // First, so that what is stored meanwhile is found in the store.
+        // Before the store is read: what is stored meanwhile would be in neither otherwise.
         let waiting = self.shared.spool.of_stream(self.id);
         let load = async {
             let totals = store.chat_totals(self.id).await?;
@@ -247,7 +247,7 @@ impl RoomTask {
             };
             Ok((totals, messages))
         };
-        match self.patiently(load).await {
+        match self.with_timeout(load).await {
             Ok((totals, stored)) => {
                 match stored {
                     Some(stored) => self.room.load(totals, with_waiting(stored, waiting)),
@@ -259,22 +259,22 @@ impl RoomTask {
         }
     }
 
-    /// Shows messages of other nodes that came without a note: they and this one did not know of each other yet.
-    async fn catch_up(&mut self) {
+    /// Sends messages of other nodes for which there was no note, since the nodes did not know of each other yet.
+    async fn backfill(&mut self) {
         let newest = self.shared.limits.history_max;
-        let stored = self.patiently(self.shared.store.chat_messages(self.id, ChatRange::Newest, newest)).await;
+        let stored = self.with_timeout(self.shared.store.chat_messages(self.id, ChatRange::Newest, newest)).await;
         if let Ok(stored) = stored {
-            let out = self.room.catch_up(stored, Now::new());
+            let out = self.room.backfill(stored, Now::new());
             self.carry_out(out).await;
         }
     }
 
-    /// Whether asking the store now would only hold the room up.
+    /// Whether the store failed a moment ago, so that asking it would only delay the room.
     fn is_store_away(&self) -> bool {
         self.shared.spool.is_waiting() || self.away_until.is_some_and(|until| until > Instant::now())
     }
 
-    async fn patiently<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let patience = self.shared.limits.store_patience;
         let late = || StoreError::Unavailable(format!("no answer within {patience:?}"));
         tokio::time::timeout(patience, work).await.unwrap_or_else(|_| Err(late()))
@@ -283,13 +283,13 @@ impl RoomTask {
     // ---- members
 
     async fn admit(&mut self, arrivals: Vec<Arrival>) -> Flow {
-        // Newcomers find it in the history, and must not get it again.
+        // It is in the history that newcomers are sent, who must not be sent it twice.
         self.send_collected().await;
         for arrival in arrivals {
             match arrival {
                 Arrival::Joined(client, last_seq) => {
                     self.clients.insert(client.key(), client.clone());
-                    self.greet(Newcomer { client, last_seq, bytes: 0 }).await;
+                    self.send_state(Newcomer { client, last_seq, bytes: 0 }).await;
                 }
                 Arrival::Left(key) => {
                     self.clients.remove(&key);
@@ -302,13 +302,13 @@ impl RoomTask {
         Flow::Continue
     }
 
-    /// Gives a newcomer the state of the room, or has it wait until there is room for that.
-    async fn greet(&mut self, newcomer: Newcomer) {
+    /// Sends a newcomer the state of the room, at once or when its outbox has room for that.
+    async fn send_state(&mut self, newcomer: Newcomer) {
         let Newcomer { client, last_seq, bytes: before } = newcomer;
         let (key, member) = (client.key(), client.member().clone());
-        // A ban that came after the admission, when the room did not know the client yet.
+        // A ban between the client's admission and now did not disconnect it, as the room did not know it yet.
         if self.shared.gateway.is_banned(&member.user) {
-            return self.dismiss(key, None);
+            return self.disconnect(key, None);
         }
         match self.room.on_join(key, member, last_seq, Now::new()) {
             Out::One(_, state) => {
@@ -319,10 +319,10 @@ impl RoomTask {
                 if before == 0 {
                     add(&self.shared.counters.states_held, 1);
                 }
-                // Until then it is sent nothing else.
+                // Until it has the state it is sent nothing else.
                 self.room.on_leave(key);
                 self.newcomers.push(Newcomer { client, last_seq, bytes });
-                self.greet_at = Instant::now() + GREET_AGAIN;
+                self.retry_states_at = Instant::now() + STATE_RETRY;
             }
             other => {
                 self.carry_out(vec![other]).await;
@@ -330,21 +330,21 @@ impl RoomTask {
         }
     }
 
-    async fn greet_waiting(&mut self) {
-        self.greet_at = Instant::now() + GREET_AGAIN;
-        // Newcomers find it in the history, and must not get it again.
+    async fn retry_states(&mut self) {
+        self.retry_states_at = Instant::now() + STATE_RETRY;
+        // It is in the history that newcomers are sent, who must not be sent it twice.
         self.send_collected().await;
         for newcomer in std::mem::take(&mut self.newcomers) {
-            // First by the length that the state had before, since making it anew costs much.
+            // Tested with the length that the state had before, since making it anew costs much.
             if newcomer.client.has_room(newcomer.bytes) {
-                self.greet(newcomer).await;
+                self.send_state(newcomer).await;
             } else {
                 self.newcomers.push(newcomer);
             }
         }
     }
 
-    fn dismiss(&mut self, key: SocketKey, event: Option<&Event>) {
+    fn disconnect(&mut self, key: SocketKey, event: Option<&Event>) {
         let Some(client) = self.clients.remove(&key) else {
             return;
         };
@@ -352,7 +352,7 @@ impl RoomTask {
         if let Some(event) = event {
             client.send(event);
         }
-        if !client.dismiss() {
+        if !client.disconnect() {
             self.leaving.push(client);
         }
     }
@@ -363,8 +363,7 @@ impl RoomTask {
         let now = Now::new();
         let mut pending = Vec::new();
         let mut out = Vec::new();
-        // Places in the queue are free again when the answers are given, so that a client cannot run ahead of the
-        // store.
+        // Held until the answers are given, so that a client has no more events under way than its queue has slots.
         let mut slots = Vec::with_capacity(inputs.len());
         for input in inputs {
             let (client, what, reply, slot) = input.into_parts();
@@ -394,7 +393,7 @@ impl RoomTask {
         self.carry_out(out).await;
     }
 
-    /// Numbers messages, keeps them, answers their senders. Returns what is to be broadcast.
+    /// Numbers and stores messages, and answers their senders. Returns what is to be broadcast.
     async fn send(&mut self, pending: Vec<Pending>) -> Vec<Out> {
         let alone = self.shared.relay.is_alone();
         self.reserve(pending.len(), alone).await;
@@ -422,7 +421,7 @@ impl RoomTask {
         }
         if !alone {
             let notes = kept.iter().map(|message| ChatNote::Message { message: ChatMessage::clone(message) });
-            self.shared.relay.tell(self.id, notes);
+            self.shared.relay.publish(self.id, notes);
         }
         self.room.on_sent(&kept, alone, Now::new())
     }
@@ -441,7 +440,7 @@ impl RoomTask {
         if self.is_store_away() && self.room.numbers.is_known() {
             return;
         }
-        let reserved = self.patiently(self.shared.store.chat_reserve(self.id, count, above)).await;
+        let reserved = self.with_timeout(self.shared.store.chat_reserve(self.id, count, above)).await;
         match reserved {
             Ok(first) => self.room.numbers.reserved(first, count),
             Err(cause) => {
@@ -463,11 +462,12 @@ impl RoomTask {
         };
         let stored: Vec<_> = messages.iter().map(stored).collect();
         let spool = &self.shared.spool;
-        // Numbers that the store did not give out go to the queue, which tells the store of them until it knows.
+        // Messages whose numbers the store did not give out go to the queue, which makes the numbers known to the
+        // store.
         if !spool.is_waiting() && !self.room.numbers.is_on_its_own() {
-            match self.patiently(self.shared.store.chat_append(&stored)).await {
+            match self.with_timeout(self.shared.store.chat_append(&stored)).await {
                 Ok(()) => return true,
-                // Also after `Failed`: the queue tells what can never be stored.
+                // Also after `Failed`: the queue finds out what can never be stored.
                 Err(cause) => {
                     if let Some(left_out) = self.shared.counters.not_kept_log.admit(Instant::now()) {
                         warn!(stream = %self.id, %cause, left_out, "chat messages go to the queue on disk");
@@ -483,11 +483,11 @@ impl RoomTask {
     async fn apply(&mut self, order: Order) -> Flow {
         let out = match order {
             Order::Deleted { id, seq } => {
-                self.shared.relay.tell(self.id, [ChatNote::Deleted { id: id.clone(), seq }]);
+                self.shared.relay.publish(self.id, [ChatNote::Deleted { id: id.clone(), seq }]);
                 vec![self.room.on_deleted(id, seq)]
             }
             Order::Cleared { user } => {
-                self.shared.relay.tell(self.id, [ChatNote::Cleared { user_id: user.clone() }]);
+                self.shared.relay.publish(self.id, [ChatNote::Cleared { user_id: user.clone() }]);
                 vec![self.room.on_cleared(user)]
             }
             Order::Banned { user } => self.room.on_ban(&user),
@@ -504,7 +504,7 @@ impl RoomTask {
     async fn carry_out(&mut self, out: Vec<Out>) -> Flow {
         for out in out {
             match out {
-                // What follows must not overtake what waits.
+                // An event must not overtake those that were collected.
                 Out::All(event) if self.clients.len() >= LARGE || !self.collected.is_empty() => {
                     self.collected.push(event);
                 }
@@ -514,7 +514,7 @@ impl RoomTask {
                         client.send(&event);
                     }
                 }
-                Out::Dismiss(key, event) => self.dismiss(key, event.as_ref()),
+                Out::Disconnect(key, event) => self.disconnect(key, event.as_ref()),
                 Out::Close(event) => {
                     info!(stream = %self.id, sockets = self.clients.len(), "chat ends with its stream");
                     self.send_collected().await;
@@ -532,7 +532,7 @@ impl RoomTask {
     async fn upkeep(&mut self) {
         let has_newcomer = self.shared.relay.has_newcomer();
         self.upkeep_at = Instant::now() + if has_newcomer { UPKEEP_AT_FIRST } else { UPKEEP };
-        self.leaving.retain(|client| !client.dismiss());
+        self.leaving.retain(|client| !client.disconnect());
         if self.is_store_away() {
             return;
         }
@@ -540,7 +540,7 @@ impl RoomTask {
             self.load().await;
         }
         if has_newcomer {
-            self.catch_up().await;
+            self.backfill().await;
         }
         self.keep_reactions().await;
         if self.untrimmed >= self.shared.limits.kept / 2 {
@@ -548,11 +548,11 @@ impl RoomTask {
         }
     }
 
-    /// To other nodes.
-    fn tell_reactions(&mut self) {
-        let untold = self.room.reactions().take_untold();
-        if !untold.is_empty() {
-            self.shared.relay.tell(self.id, [ChatNote::Reactions { counts: untold }]);
+    /// Sends the reactions counted here to other nodes.
+    fn relay_reactions(&mut self) {
+        let unrelayed = self.room.reactions().take_unrelayed();
+        if !unrelayed.is_empty() {
+            self.shared.relay.publish(self.id, [ChatNote::Reactions { counts: unrelayed }]);
         }
     }
 
@@ -561,14 +561,14 @@ impl RoomTask {
         if unsaved.is_empty() || !self.shared.persist {
             return;
         }
-        let kept = self.patiently(self.shared.store.chat_add_reactions(self.id, &unsaved)).await;
+        let kept = self.with_timeout(self.shared.store.chat_add_reactions(self.id, &unsaved)).await;
         if let Err(cause) = kept {
             debug!(stream = %self.id, %cause, "reactions wait for the store");
             self.room.reactions().put_back(unsaved);
         }
     }
 
-    /// Keeps the newest messages alone, beside the work of the room.
+    /// Removes all but the newest messages from the store, without waiting for it.
     fn trim(&mut self) {
         if std::mem::take(&mut self.untrimmed) == 0 || !self.shared.persist {
             return;
@@ -582,7 +582,7 @@ impl RoomTask {
     }
 }
 
-/// Adds to messages of the store those that are on their way to it.
+/// Messages of the store and those that wait to be stored, in the order of their numbers.
 fn with_waiting(mut stored: Vec<ChatMessage>, waiting: Vec<ChatMessage>) -> Vec<ChatMessage> {
     let known: HashSet<String> = stored.iter().map(|message| message.id.clone()).collect();
     stored.extend(waiting.into_iter().filter(|message| !known.contains(&message.id)));

@@ -17,8 +17,8 @@ use super::refusal::Refusal;
 pub(crate) struct Auth {
     #[serde(default)]
     pub token: Option<String>,
-    /// The last message that a returning client has. Where that is no number, the client gets what newcomers get:
-    /// nobody is kept out for it, least of all as if the token were at fault.
+    /// The number of the last message that a returning client has. Anything that is no number is ignored, so that the
+    /// client is treated as a newcomer: a refusal would look like one of its token.
     #[serde(default, deserialize_with = "number")]
     pub last_seq: Option<i64>,
 }
@@ -43,7 +43,7 @@ pub(crate) struct MessageIn {
     pub reply_to: Option<String>,
 }
 
-/// The good acknowledgement of a message.
+/// The acknowledgement of an accepted message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Accepted<'a> {
@@ -53,13 +53,13 @@ pub(crate) struct Accepted<'a> {
     pub sent_at: Timestamp,
 }
 
-/// The good acknowledgement of a reaction.
+/// The acknowledgement of an accepted reaction.
 #[derive(Debug, Serialize)]
 pub(crate) struct Done {
     pub ok: bool,
 }
 
-/// The bad acknowledgement.
+/// The acknowledgement of a refused event.
 #[derive(Debug, Serialize)]
 pub(crate) struct Refused<'a> {
     pub ok: bool,
@@ -119,7 +119,7 @@ pub(crate) enum Event {
     },
     Pinned(Option<ChatMessage>),
     Settings(ChatSettings),
-    /// Without a time: no longer.
+    /// Without a time: the mute was lifted.
     Muted {
         #[serde(skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,

@@ -122,7 +122,7 @@ impl Lifecycle {
         if !self.0.live.observe_ban(ban) || !holds {
             return;
         }
-        self.0.chat.drop_user(&user);
+        self.0.chat.disconnect_user(&user);
         let lifecycle = self.clone();
         self.spawn(async move {
             if let Err(problem) = lifecycle.end_for_ban(&user).await {

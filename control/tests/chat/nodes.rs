@@ -146,7 +146,7 @@ async fn the_end_reaches_the_other_node_with_the_stream(store: SharedStore) {
     assert_eq!(ben.event("stream:ended").await.unwrap()["endReason"], "stopped");
     pair.nodes[1].world.chat.closed(pair.stream.id).await;
     let ana: UserId = "ana".parse().unwrap();
-    pair.nodes[1].world.chat.drop_user(&ana);
+    pair.nodes[1].world.chat.disconnect_user(&ana);
 }
 
 async fn a_node_that_is_written_on_all_the_time_hears_of_the_other(store: SharedStore) {

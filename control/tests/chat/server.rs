@@ -270,7 +270,7 @@ pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Prob
                 at,
                 lifted_at: None,
             });
-            world.chat.drop_user(&user());
+            world.chat.disconnect_user(&user());
             Value::Null
         }
         "viewers" => {

@@ -1,4 +1,4 @@
-//! What each user did lately in a room, over all the user's sockets: for limits.
+//! The limits of each user in a room, over all the user's sockets.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,7 +8,7 @@ use crate::chat::limits::{Bucket, Limits};
 use crate::chat::refusal::{Refusal, RefusalCode};
 use crate::store::stream::UserId;
 
-/// Longest time for which anything about a user is remembered: the longest slow mode.
+/// How long a user is remembered after the last event: as long as the longest slow mode.
 const MEMORY: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ struct Author {
 }
 
 impl Authors {
-    /// Whether the user may send this text now; [`Authors::sent`] if it is.
+    /// Whether the user may send this text now. If it is sent, [`Authors::sent`] notes that.
     ///
     /// `slow_mode`: shortest time between two messages.
     pub fn may_write(
@@ -76,7 +76,7 @@ impl Authors {
         self.authors.entry(user.clone()).or_default().reactions.take(limits.reaction, now).is_ok()
     }
 
-    /// Forgets those of whom nothing needs to be known any more, so that the map is bounded by the recent events.
+    /// Forgets users whom no limit concerns any more, so that the map is bounded by the recent events.
     fn prune(&mut self, now: Instant) {
         if self.pruned_at.is_some_and(|at| now.duration_since(at) < MEMORY) {
             return;

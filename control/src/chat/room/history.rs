@@ -11,16 +11,16 @@ use crate::store::stream::UserId;
 pub(crate) struct History {
     messages: VecDeque<Arc<ChatMessage>>,
     max: usize,
-    /// The highest number that is not here any more; 0: all there ever were.
+    /// The highest number of a message that is not here any more; 0: all messages are here.
     forgotten: i64,
     last: i64,
 }
 
-/// What a client is given when it comes.
+/// The messages that a client is sent when it joins.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Recent {
     pub messages: Vec<Arc<ChatMessage>>,
-    /// There were more than these.
+    /// The client has missed messages that are not among these.
     pub gap: bool,
 }
 
@@ -29,7 +29,7 @@ impl History {
         Self { messages: VecDeque::new(), max, forgotten: 0, last: 0 }
     }
 
-    /// What the store kept from before: the newest, rising; `complete` unless there may be more.
+    /// Adds the newest messages of the store, in rising order. `complete`: the store has no earlier ones.
     pub fn load(&mut self, stored: Vec<ChatMessage>, complete: bool) {
         if !complete && let Some(first) = stored.first() {
             self.forgotten = self.forgotten.max(first.seq - 1);
@@ -45,7 +45,7 @@ impl History {
         }
     }
 
-    /// There may have been messages with numbers up to this, and they are not here.
+    /// Notes that messages with numbers up to this may be missing.
     pub fn forget_up_to(&mut self, seq: i64) {
         self.forgotten = self.forgotten.max(seq);
     }
@@ -61,7 +61,7 @@ impl History {
         }
     }
 
-    /// A message that was never shown, or a repeat of one.
+    /// Adds a message that came too late to be shown, unless it is here already.
     pub fn add_late(&mut self, message: Arc<ChatMessage>) {
         let is_known = self.messages.binary_search_by_key(&message.seq, |known| known.seq).is_ok();
         if !is_known && message.seq > self.forgotten {
@@ -76,7 +76,7 @@ impl History {
             None => self.messages.len().saturating_sub(newcomers),
         };
         let messages = self.messages.range(from..).cloned().collect();
-        // Numbers begin at 1: who has less than nothing has nothing.
+        // Numbers begin at 1: a client that claims less has no message.
         Recent { messages, gap: after.is_some_and(|after| after.max(0) < self.forgotten) }
     }
 

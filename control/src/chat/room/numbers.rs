@@ -1,23 +1,23 @@
-//! Numbers of messages: reserved from the store, used up here.
+//! Numbers of messages: reserved in the store in blocks, and given out here.
 
 /// What is reserved and not yet used.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
-    /// The next one, once the store was asked for the first time.
+    /// The next number, once the store has given a block.
     next: Option<i64>,
-    /// The first one beyond the reserved.
+    /// The end of the reserved block, exclusive.
     end: i64,
     /// Numbers are given out without the store.
     is_on_its_own: bool,
 }
 
 impl Numbers {
-    /// How many must be reserved before `count` can be given out.
+    /// Whether a block must be reserved before `count` numbers can be given out.
     pub fn missing(&self, count: usize) -> bool {
         self.next.is_none_or(|next| self.end.saturating_sub(next) < i64::try_from(count).unwrap_or(i64::MAX))
     }
 
-    /// Whether the store was ever asked.
+    /// Whether the store has ever given a block.
     pub fn is_known(&self) -> bool {
         self.next.is_some()
     }
@@ -32,7 +32,7 @@ impl Numbers {
         self.next.map_or(0, |next| next - 1)
     }
 
-    /// A run of numbers that the store reserved. What was left of the last one is skipped, so that numbers rise.
+    /// Adds a block that the store reserved. What is left of the one before is skipped, so that numbers rise.
     pub fn reserved(&mut self, first: i64, count: u32) {
         let (next, end) = (self.next.unwrap_or(0), first.saturating_add(count.into()));
         if self.end == first && next > 0 {
@@ -44,9 +44,9 @@ impl Numbers {
         self.is_on_its_own = false;
     }
 
-    /// Goes on without the store if fewer than `count` are left: above `seen`, the highest number of any node, or what
-    /// gets a number now would come too late to be shown; and further up by `leap`, once, away from the numbers that
-    /// other nodes give out meanwhile.
+    /// Gives out numbers without the store if fewer than `count` are left. They are above `seen`, the highest number of
+    /// any node, or their messages would come too late to be shown, and once they skip `leap` numbers, so that they
+    /// differ from those that other nodes give out meanwhile.
     pub fn go_on_alone(&mut self, count: usize, seen: i64, leap: impl FnOnce() -> i64) {
         let Some(next) = self.next.filter(|_| self.missing(count) && !self.is_on_its_own) else {
             return;
@@ -55,8 +55,8 @@ impl Numbers {
         self.next = Some(next.max(seen.saturating_add(1)).saturating_add(leap()));
     }
 
-    /// The next number. Beyond the reserved ones it is provisional: the store is away, and will be told later. `None`
-    /// as long as the store was never asked: it may hold numbers from before.
+    /// The next number. One that is not reserved is made known to the store when it is back. `None`: the store was
+    /// never reached, so that a number may have been used before.
     pub fn take(&mut self) -> Option<i64> {
         let number = self.next?;
         self.next = Some(number.saturating_add(1));
@@ -64,7 +64,8 @@ impl Numbers {
         Some(number)
     }
 
-    /// Others number as well: what is left must not be used, since theirs are above it.
+    /// Drops the rest of the block: other nodes have reserved numbers above it, so that its messages would come too
+    /// late.
     pub fn drop_rest(&mut self) {
         self.end = self.next.unwrap_or(0);
     }

@@ -1,4 +1,4 @@
-//! Reactions: counted, summed up twice a second, and a sample of them passed on one by one.
+//! Reactions: counted, broadcast as sums twice a second, and a sample of them as single events.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,28 +17,28 @@ pub(crate) struct Reactions {
     due: Option<Instant>,
     /// Not yet in the store.
     unsaved: Counts,
-    /// Not yet told to other nodes.
-    untold: Counts,
+    /// Not yet sent to other nodes.
+    unrelayed: Counts,
     singles: Bucket,
 }
 
 impl Reactions {
-    /// Sums of the store, from before.
+    /// Adds the totals of the store.
     pub fn load(&mut self, totals: Counts) {
         merge(&mut self.totals, totals);
     }
 
-    /// Counts one. True: pass it on by itself, also one of more kinds than are counted, or whoever sends enough kinds
-    /// would silence all others.
+    /// Counts one. True: it is also sent as a single event. That holds for kinds beyond those that are counted as well,
+    /// or whoever sends that many kinds first would keep all others out.
     pub fn add(&mut self, emoji: &str, limits: &Limits, now: Instant) -> bool {
         if self.count(emoji, 1, limits, now) {
             increase(&mut self.unsaved, emoji, 1);
-            increase(&mut self.untold, emoji, 1);
+            increase(&mut self.unrelayed, emoji, 1);
         }
         self.singles.take(limits.singles, now).is_ok()
     }
 
-    /// Those that another node counted, and saved.
+    /// Adds what another node counted. It also stores them.
     pub fn add_of_others(&mut self, counts: &Counts, limits: &Limits, now: Instant) {
         for (emoji, count) in counts {
             self.count(emoji, *count, limits, now);
@@ -59,11 +59,12 @@ impl Reactions {
         self.due
     }
 
-    /// What came since the last call, once it is time, and the totals of that and of the most frequent ones.
+    /// What was counted since the last call, and the totals of these and of the most frequent kinds. `None`: it is not
+    /// time yet.
     pub fn take_window(&mut self, limits: &Limits, now: Instant) -> Option<(Counts, Counts)> {
         self.due.filter(|due| *due <= now)?;
         self.due = None;
-        let counts = most_frequent(&std::mem::take(&mut self.window), limits.emoji_told);
+        let counts = most_frequent(&std::mem::take(&mut self.window), limits.emoji_sent);
         let mut totals = self.totals(limits);
         for emoji in counts.keys() {
             if let Some(total) = self.totals.get(emoji) {
@@ -73,22 +74,22 @@ impl Reactions {
         Some((counts, totals))
     }
 
-    /// Of the most frequent ones: everybody in the room is sent them.
+    /// Totals of the most frequent kinds, which is what clients are sent.
     pub fn totals(&self, limits: &Limits) -> Counts {
-        most_frequent(&self.totals, limits.emoji_told)
+        most_frequent(&self.totals, limits.emoji_sent)
     }
 
     pub fn take_unsaved(&mut self) -> Counts {
         std::mem::take(&mut self.unsaved)
     }
 
-    /// The store did not take them.
+    /// Gives back what the store did not take.
     pub fn put_back(&mut self, unsaved: Counts) {
         merge(&mut self.unsaved, unsaved);
     }
 
-    pub fn take_untold(&mut self) -> Counts {
-        std::mem::take(&mut self.untold)
+    pub fn take_unrelayed(&mut self) -> Counts {
+        std::mem::take(&mut self.unrelayed)
     }
 }
 
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn of_many_kinds_the_most_frequent_are_told_and_those_that_came() {
-        let (limits, start) = (Limits { emoji_told: 2, ..Limits::default() }, Instant::now());
+        let (limits, start) = (Limits { emoji_sent: 2, ..Limits::default() }, Instant::now());
         let mut reactions = Reactions::default();
         reactions.load([("🔥".to_owned(), 5), ("👏".to_owned(), 3), ("😀".to_owned(), 1), ("🎉".to_owned(), 2)].into());
         for emoji in ["🎉", "❤️", "❤️", "👀", "🎉"] {

@@ -1,7 +1,7 @@
-//! Puts the messages of several nodes into one order.
+//! Puts the messages of several nodes into the order of their numbers.
 //!
-//! A message goes out when the one before it did. If that one is missing, it waits a moment, since the other node's may
-//! be on its way; then the gap is taken for a number that was never used.
+//! A message is released after the one before it. If that one is missing, the message waits a moment, since the missing
+//! one may be on its way from another node; after that its number is taken for one that was never used.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::store::chat::ChatMessage;
 
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
-    /// The highest number that went out.
+    /// The highest number that was released.
     last: i64,
     waiting: BTreeMap<i64, (Instant, Arc<ChatMessage>)>,
 }
 
 impl Sequence {
-    /// Messages waiting at most; beyond, the first of them go out.
+    /// Most messages that wait; beyond, the first ones are released.
     const WAITING_MAX: usize = 2000;
 
-    /// Numbers up to this went out before.
+    /// Notes that messages up to this number were released before.
     pub fn start_at(&mut self, last: i64) {
         self.last = self.last.max(last);
     }
 
-    /// Takes a message in. False: it is too late, or here already.
+    /// Adds a message. False: a higher number was released before, or it is here already.
     pub fn push(&mut self, message: Arc<ChatMessage>, now: Instant) -> bool {
         if message.seq <= self.last || self.waiting.contains_key(&message.seq) {
             return false;
@@ -39,12 +39,12 @@ impl Sequence {
         self.waiting.last_key_value().map_or(self.last, |(&seq, _)| seq.max(self.last))
     }
 
-    /// Whether a message of that number is here and goes out later.
+    /// Whether a message of that number waits to be released.
     pub fn is_waiting(&self, seq: i64) -> bool {
         self.waiting.contains_key(&seq)
     }
 
-    /// The next message that may go out, `hold` being the longest wait for a gap.
+    /// The next message to release. `hold`: the longest wait for a missing one.
     pub fn next(&mut self, hold: Duration, now: Instant) -> Option<Arc<ChatMessage>> {
         let (&number, (at, _)) = self.waiting.first_key_value()?;
         let ready = number == self.last + 1 || *at + hold <= now || self.waiting.len() > Self::WAITING_MAX;
@@ -55,7 +55,7 @@ impl Sequence {
         self.waiting.pop_first().map(|(_, (_, message))| message)
     }
 
-    /// When the next message goes out although one before it is missing.
+    /// When the next message is released although one before it is missing.
     pub fn deadline(&self, hold: Duration) -> Option<Instant> {
         self.waiting.first_key_value().map(|(_, (at, _))| *at + hold)
     }

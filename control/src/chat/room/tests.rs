@@ -170,17 +170,17 @@ fn a_lifted_mute_is_told_as_well() {
 }
 
 #[test]
-fn a_blocked_user_is_told_and_dismissed_on_all_sockets() {
+fn a_block_is_sent_to_all_sockets_of_the_user_which_are_disconnected() {
     let mut world = World::new();
     world.join(1, "ana");
     world.join(2, "ana");
     world.join(3, "ben");
 
     let mut out = world.change(0, |stream| stream.blocks.push(block("ana")));
-    out.sort_by_key(|out| matches!(out, Out::Dismiss(SocketKey(2), _)));
-    assert_eq!(out, [1, 2].map(|key| Out::Dismiss(SocketKey(key), Some(Event::Blocked {}))));
+    out.sort_by_key(|out| matches!(out, Out::Disconnect(SocketKey(2), _)));
+    assert_eq!(out, [1, 2].map(|key| Out::Disconnect(SocketKey(key), Some(Event::Blocked {}))));
     assert_eq!(world.write("ana", "hi", 0), Err(RefusalCode::Blocked));
-    assert_eq!(world.join(4, "ana"), Out::Dismiss(SocketKey(4), Some(Event::Blocked {})));
+    assert_eq!(world.join(4, "ana"), Out::Disconnect(SocketKey(4), Some(Event::Blocked {})));
 }
 
 #[test]
