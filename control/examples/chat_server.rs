@@ -10,16 +10,16 @@ use control::cluster::Cluster;
 use control::config::product::{self, GuestAccess};
 use control::http::client::Proxies;
 use control::http::origins::Origins;
-use control::live::Live;
 use control::store::SharedStore;
 use control::store::embedded::Embedded;
 use control::store::stream::{Stream, StreamState};
+use control::stream_cache::StreamCache;
 use control::user::{Role, User};
 use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let live = Live::default();
+    let cache = StreamCache::default();
     let store: SharedStore = Arc::new(Embedded::in_memory().map_err(std::io::Error::other)?);
     let parts = Parts {
         config: product::Chat { max_connections_per_ip: 0, ..product::Chat::default() },
@@ -29,13 +29,13 @@ async fn main() -> std::io::Result<()> {
         limits: Limits::default(),
         cluster: Cluster::new("bench".into(), Arc::clone(&store)),
         store,
-        live: live.clone(),
+        cache: cache.clone(),
         verify: Arc::new(|token, now| Box::pin(async move { user(&token, now) })),
         proxies: Proxies::default(),
         directory: None,
     };
     let chat = Chat::start(parts)?;
-    let _ = live.observe(stream(), |change| chat.observe(change));
+    let _ = cache.observe(stream(), |change| chat.observe(change));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     println!("{}", listener.local_addr()?);
     match control::serve::serve(listener, chat.router(), control::serve::Settings::default()).await {}

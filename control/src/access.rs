@@ -27,15 +27,15 @@
 use std::ops::Deref;
 
 use crate::clock::Clock;
-use crate::live::Live;
 use crate::problem::{Code, Problem};
 use crate::store::stream::UserId;
+use crate::stream_cache::StreamCache;
 use crate::user::Caller;
 
 /// Looks at the flag and at bans. Cheap to clone.
 #[derive(Clone)]
 pub struct Access {
-    live: Live,
+    cache: StreamCache,
     enabled: bool,
     clock: Clock,
 }
@@ -57,8 +57,8 @@ pub enum Denied {
 
 impl Access {
     /// `enabled`: the feature flag, `FEATURE_GO_LIVE`.
-    pub fn new(live: Live, enabled: bool, clock: Clock) -> Self {
-        Self { live, enabled, clock }
+    pub fn new(cache: StreamCache, enabled: bool, clock: Clock) -> Self {
+        Self { cache, enabled, clock }
     }
 
     /// # Errors
@@ -81,7 +81,7 @@ impl Access {
 
     /// Whether a ban of this user is known to this node and holds now.
     pub(crate) fn is_banned(&self, user: &UserId) -> bool {
-        self.live.ban(user, (self.clock)()).is_some()
+        self.cache.ban(user, (self.clock)()).is_some()
     }
 }
 

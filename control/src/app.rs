@@ -28,8 +28,8 @@ use crate::config::product::SfuMode;
 use crate::config::{Config, PortRange};
 use crate::heap;
 use crate::http::client::{self, Proxies};
-use crate::live::Live;
 use crate::product::Product;
+use crate::stream_cache::StreamCache;
 use crate::webhook_sender::WebhookSender;
 use crate::{event_log, metrics, serve};
 
@@ -104,17 +104,17 @@ impl App {
         let rooms = Rooms::start(rooms_config, workers.handles().to_vec(), events);
         let secret = config.secret(&config.webhook.api_key).map(|secret| secret.bytes().to_vec()).unwrap_or_default();
         let webhooks = WebhookSender::start(&config.webhook, &secret, || rooms.events())?;
-        let live = Live::default();
-        tokio::spawn(event_log::run(rooms.events(), live.clone()));
+        let cache = StreamCache::default();
+        tokio::spawn(event_log::run(rooms.events(), cache.clone()));
         let proxies = Proxies::new(&config.http.trusted_proxies)?;
         let product = match config.sfu.mode {
             SfuMode::Only => None,
             SfuMode::Builtin | SfuMode::External => {
-                Some(Product::start(&config, &proxies, &rooms, live.clone(), node_id.as_ref()).await?)
+                Some(Product::start(&config, &proxies, &rooms, cache.clone(), node_id.as_ref()).await?)
             }
         };
         let (product, product_routes) = product.unzip();
-        let admit = product.as_ref().map(|product| product.admission(live));
+        let admit = product.as_ref().map(|product| product.admission(cache));
         let counters = Arc::new(Counters::default());
         let surface = Surface {
             keys: keys.clone(),

@@ -34,10 +34,10 @@ use crate::cluster::Cluster;
 use crate::config::product::{self, GuestAccess};
 use crate::http::client::Proxies;
 use crate::http::origins::Origins;
-use crate::live::{Change, Live};
 use crate::store::SharedStore;
 use crate::store::chat::ChatNote;
 use crate::store::stream::{Stream, StreamId, UserId};
+use crate::stream_cache::{Change, StreamCache};
 
 pub use admission::Verify;
 pub use counters::Counters;
@@ -69,7 +69,7 @@ pub struct Parts {
     pub origins: Origins,
     pub limits: Limits,
     pub store: SharedStore,
-    pub live: Live,
+    pub cache: StreamCache,
     pub verify: Verify,
     pub proxies: Proxies,
     /// Where messages that wait for the store are kept while it is away. Absent: in memory.
@@ -107,7 +107,8 @@ impl Chat {
     /// # Errors
     /// The queue in `directory` cannot be opened.
     pub fn start(parts: Parts) -> std::io::Result<Self> {
-        let Parts { config, guest, enabled, origins, limits, store, live, verify, proxies, directory, cluster } = parts;
+        let Parts { config, guest, enabled, origins, limits, store, cache, verify, proxies, directory, cluster } =
+            parts;
         let (counters, limits) = (Arc::new(Counters::default()), Arc::new(limits));
         let (max, per_address) = (config.max_connections, config.max_connections_per_ip);
         let outboxes = Outboxes::new(limits.unread.clone(), Arc::clone(&counters));
@@ -115,8 +116,8 @@ impl Chat {
             ConnectionGuard::new(origins.clone(), max, per_address, proxies, Arc::clone(&counters), outboxes);
         let admission = Admission {
             verify,
-            access: Access::new(live.clone(), enabled, Arc::new(Timestamp::now)),
-            live,
+            access: Access::new(cache.clone(), enabled, Arc::new(Timestamp::now)),
+            cache,
             guest,
             per_user: limits.sockets_per_user,
             per_connection: limits.namespaces_per_connection,

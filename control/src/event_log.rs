@@ -11,22 +11,22 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::field::display;
 use tracing::{debug, info, warn};
 
-use crate::live::Live;
+use crate::stream_cache::StreamCache;
 
-/// Logs until the rooms are gone. `live` knows whose rooms they are.
-pub async fn run(mut events: broadcast::Receiver<RoomEvent>, live: Live) {
+/// Logs until the rooms are gone. `cache` knows whose rooms they are.
+pub async fn run(mut events: broadcast::Receiver<RoomEvent>, cache: StreamCache) {
     loop {
         match events.recv().await {
-            Ok(event) => log(&event, &live),
+            Ok(event) => log(&event, &cache),
             Err(RecvError::Lagged(count)) => warn!(count, "events of rooms came too fast to be logged"),
             Err(RecvError::Closed) => return,
         }
     }
 }
 
-fn log(event: &RoomEvent, live: &Live) {
+fn log(event: &RoomEvent, cache: &StreamCache) {
     let room = event.room.as_str();
-    let stream = live.of_room(room).map(|stream| display(stream.id));
+    let stream = cache.of_room(room).map(|stream| display(stream.id));
     match &event.what {
         RoomHappening::RoomStarted { .. } => info!(room, room_sid = %event.room_sid, stream, "room started"),
         RoomHappening::RoomFinished { .. } => info!(room, room_sid = %event.room_sid, stream, "room finished"),

@@ -19,11 +19,11 @@ use tracing::Instrument as _;
 use crate::agenda::Agenda;
 use crate::chat::Chat;
 use crate::clock::{Clock, Timestamp};
-use crate::live::Live;
 use crate::problem::{Code, Problem};
 use crate::rooms::RoomDoor;
 use crate::store::stream::{Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
+use crate::stream_cache::StreamCache;
 
 pub use counters::{Counters, END_REASONS};
 
@@ -33,7 +33,7 @@ pub struct Lifecycle(Arc<Parts>);
 
 struct Parts {
     store: SharedStore,
-    live: Live,
+    cache: StreamCache,
     rooms: Arc<dyn RoomDoor>,
     chat: Chat,
     agenda: Agenda,
@@ -49,7 +49,7 @@ struct Parts {
 impl Lifecycle {
     /// A new live stream is compared with its room after `reconcile_interval`.
     pub(crate) fn new(
-        (store, live): (SharedStore, Live),
+        (store, cache): (SharedStore, StreamCache),
         (rooms, chat): (Arc<dyn RoomDoor>, Chat),
         agenda: Agenda,
         reconcile_interval: Duration,
@@ -57,7 +57,7 @@ impl Lifecycle {
     ) -> Self {
         Self(Arc::new(Parts {
             store,
-            live,
+            cache,
             rooms,
             chat,
             agenda,
@@ -73,8 +73,8 @@ impl Lifecycle {
         &self.0.store
     }
 
-    pub fn live(&self) -> &Live {
-        &self.0.live
+    pub fn cache(&self) -> &StreamCache {
+        &self.0.cache
     }
 
     pub fn counters(&self) -> &Counters {
@@ -89,7 +89,7 @@ impl Lifecycle {
     pub(crate) async fn newest(&self, id: StreamId) -> Result<Option<Stream>, StoreError> {
         match self.0.store.stream(id).await {
             Err(error @ StoreError::Unavailable(_)) => {
-                self.0.live.stream(id).map(|known| Some(Stream::clone(&known))).ok_or(error)
+                self.0.cache.stream(id).map(|known| Some(Stream::clone(&known))).ok_or(error)
             }
             other => other,
         }
@@ -99,14 +99,14 @@ impl Lifecycle {
     pub(crate) async fn newest_live_of(&self, owner: &UserId) -> Result<Option<Stream>, StoreError> {
         match self.0.store.live_stream_of(owner).await {
             Err(error @ StoreError::Unavailable(_)) => {
-                self.0.live.of_owner(owner).map(|known| Some(Stream::clone(&known))).ok_or(error)
+                self.0.cache.of_owner(owner).map(|known| Some(Stream::clone(&known))).ok_or(error)
             }
             other => other,
         }
     }
 
     pub(crate) async fn stream_of_room(&self, room: &str) -> Result<Option<Arc<Stream>>, StoreError> {
-        if let Some(stream) = self.0.live.of_room(room) {
+        if let Some(stream) = self.0.cache.of_room(room) {
             return Ok(Some(stream));
         }
         Ok(self.0.store.stream_of_room(room).await?.map(|stream| self.observe(stream)))

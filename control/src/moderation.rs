@@ -174,7 +174,7 @@ impl Moderation {
             details,
             request_id: Some(caller.request_id.clone()),
         };
-        let room = stream.and_then(|id| self.lifecycle().live().stream(id)).map(|stream| stream.room_name.clone());
+        let room = stream.and_then(|id| self.lifecycle().cache().stream(id)).map(|stream| stream.room_name.clone());
         entry.log(room.as_deref());
         entry
     }

@@ -29,7 +29,6 @@ use crate::http::client::Proxies;
 use crate::http::origins::Origins;
 use crate::http::{self, Api, Phase};
 use crate::lifecycle::Lifecycle;
-use crate::live::Live;
 use crate::moderation::Moderation;
 use crate::problem::Problem;
 use crate::reconcile::Reconciler;
@@ -42,6 +41,7 @@ use crate::store::embedded::{self, Durability, Embedded};
 use crate::store::mongo::Mongo;
 use crate::store::{SharedStore, StoreError};
 use crate::store_watch::{self, StoreHealth};
+use crate::stream_cache::StreamCache;
 use crate::webhooks::{WebhookKeys, Webhooks};
 
 /// How long a start waits for MongoDB.
@@ -68,8 +68,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// Opens the store and starts all parts; with the routes to serve. `live` is what the door of the rooms looks into
-    /// ([`crate::rooms::builtin::admission`]).
+    /// Opens the store and starts all parts; with the routes to serve. Joins of
+    /// rooms look into the same `cache` ([`crate::rooms::builtin::admission`]).
     ///
     /// # Errors
     /// Says what is in the way and what to do.
@@ -77,7 +77,7 @@ impl Product {
         config: &Config,
         proxies: &Proxies,
         rooms: &Rooms,
-        live: Live,
+        cache: StreamCache,
         node: &str,
     ) -> anyhow::Result<(Self, Router)> {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
@@ -89,14 +89,14 @@ impl Product {
         let door = door(config, rooms)?;
         let origins = Origins::new(&config.http.cors_origins, config.development)?;
         let cluster = Cluster::new(node.to_owned(), Arc::clone(&store));
-        let chat = start_chat(config, (&origins, proxies), &store, &live, &auth, &cluster)?;
+        let chat = start_chat(config, (&origins, proxies), &store, &cache, &auth, &cluster)?;
         tighten(config);
         // Rooms of another server are told of, not asked about: `Viewers` sees to those.
         let max_viewers = if door.is_local() { config.live.max_viewers } else { 0 };
         let services = Services::new(services::Parts {
             config: config.live.clone(),
             store: Arc::clone(&store),
-            live: live.clone(),
+            cache: cache.clone(),
             rooms: door,
             chat: chat.clone(),
             cluster,
@@ -129,7 +129,7 @@ impl Product {
         let chat_routes = http::chat::routes(ChatModeration {
             chat: chat.clone(),
             store: Arc::clone(&store),
-            live,
+            cache,
             observe: Arc::new(move |stream| {
                 observing.observe(stream);
             }),
@@ -162,9 +162,9 @@ impl Product {
     }
 
     /// Who may join rooms of this process.
-    pub fn admission(&self, live: Live) -> Admit {
+    pub fn admission(&self, cache: StreamCache) -> Admit {
         let reconciler = self.reconciler.clone();
-        admission(live, self.max_viewers, move || reconciler.is_recovered(), Timestamp::now)
+        admission(cache, self.max_viewers, move || reconciler.is_recovered(), Timestamp::now)
     }
 
     /// Where its numbers are.
@@ -366,7 +366,7 @@ fn start_chat(
     config: &Config,
     (origins, proxies): (&Origins, &Proxies),
     store: &SharedStore,
-    live: &Live,
+    cache: &StreamCache,
     auth: &Arc<Authenticator>,
     cluster: &Cluster,
 ) -> anyhow::Result<Chat> {
@@ -383,7 +383,7 @@ fn start_chat(
         origins: origins.clone(),
         limits: chat::Limits::default(),
         store: Arc::clone(store),
-        live: live.clone(),
+        cache: cache.clone(),
         verify,
         proxies: proxies.clone(),
         directory: directory.clone(),

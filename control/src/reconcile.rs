@@ -21,10 +21,10 @@ use crate::clock::Timestamp;
 use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::{Counters, Lifecycle};
-use crate::live::Live;
 use crate::rooms::name::PREFIX;
 use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::{SharedStore, StoreError};
+use crate::stream_cache::StreamCache;
 use crate::streams::Streams;
 use crate::viewers::Viewers;
 
@@ -50,7 +50,7 @@ struct Parts {
     streams: Streams,
     viewers: Viewers,
     store: SharedStore,
-    live: Live,
+    cache: StreamCache,
     rooms: Arc<dyn RoomDoor>,
     agenda: Agenda,
     cluster: Cluster,
@@ -66,14 +66,14 @@ impl Reconciler {
         agenda: Agenda,
         cluster: Cluster,
     ) -> Self {
-        let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
+        let (store, cache) = (SharedStore::clone(lifecycle.store()), lifecycle.cache().clone());
         Self(Arc::new(Parts {
             config,
             lifecycle,
             streams,
             viewers,
             store,
-            live,
+            cache,
             rooms,
             agenda,
             cluster,
@@ -128,7 +128,7 @@ impl Reconciler {
             since_forgotten += TICK;
             if since_forgotten >= FORGET_INTERVAL {
                 since_forgotten = Duration::ZERO;
-                self.0.live.forget_old(self.now());
+                self.0.cache.forget_old(self.now());
             }
         }
     }
@@ -143,7 +143,7 @@ impl Reconciler {
     /// `done` gives each job somebody to tell.
     fn hand_in_due_ends(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
         let (now, agenda) = (self.now(), &self.0.agenda);
-        for stream in self.0.live.all() {
+        for stream in self.0.cache.all() {
             if self.due_end(&stream, now).is_some() && agenda.begin_deadline(stream.id) {
                 let (reconciler, id, done) = (self.clone(), stream.id, done());
                 let check = async move {
@@ -162,7 +162,7 @@ impl Reconciler {
         // No pause is longer than an interval with its jitter, or than those after failures.
         let latest = now.plus(Timestamp::AHEAD_MAX.max(self.0.config.reconcile_interval() * 2));
         for id in agenda.take_due(now, latest) {
-            let Some(stream) = self.0.live.stream(id) else {
+            let Some(stream) = self.0.cache.stream(id) else {
                 agenda.forget(id);
                 continue;
             };
@@ -200,7 +200,7 @@ impl Reconciler {
     /// Deletes rooms of streams that are over. Rooms of nobody's stream are not ours.
     async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
         let rooms = self.0.rooms.list(&[]).await.map_err(StrayError::Rooms)?;
-        let live: HashSet<String> = self.0.live.all().iter().map(|stream| stream.room_name.clone()).collect();
+        let live: HashSet<String> = self.0.cache.all().iter().map(|stream| stream.room_name.clone()).collect();
         let strays = rooms.iter().filter(|room| room.name.starts_with(PREFIX) && !live.contains(&room.name));
         for room in strays.take(STRAY_ROOMS_MAX) {
             let stream = match self.0.lifecycle.stream_of_room(&room.name).await {

@@ -15,10 +15,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::Lifecycle;
-use crate::live::Live;
 use crate::reconcile::Reconciler;
 use crate::rooms::RoomDoor;
 use crate::store::SharedStore;
+use crate::stream_cache::StreamCache;
 use crate::streams::Streams;
 use crate::viewers::Viewers;
 
@@ -29,7 +29,7 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Parts {
     pub config: product::Live,
     pub store: SharedStore,
-    pub live: Live,
+    pub cache: StreamCache,
     pub rooms: Arc<dyn RoomDoor>,
     pub chat: Chat,
     /// On the same store.
@@ -56,11 +56,11 @@ impl Services {
 
     /// As [`Services::new`], at times that a test chooses.
     pub fn with_clock(parts: Parts, clock: Clock) -> Self {
-        let Parts { config, store, live, rooms, chat, cluster } = parts;
-        let access = Access::new(live.clone(), config.enabled, Arc::clone(&clock));
+        let Parts { config, store, cache, rooms, chat, cluster } = parts;
+        let access = Access::new(cache.clone(), config.enabled, Arc::clone(&clock));
         let (events, agenda) = (rooms.events(), Agenda::default());
         let interval = config.reconcile_interval();
-        let lifecycle = Lifecycle::new((store, live), (Arc::clone(&rooms), chat), agenda.clone(), interval, clock);
+        let lifecycle = Lifecycle::new((store, cache), (Arc::clone(&rooms), chat), agenda.clone(), interval, clock);
         let streams = Streams::new(config.clone(), lifecycle.clone(), Arc::clone(&rooms));
         let viewers = Viewers::new(lifecycle.clone(), Arc::clone(&rooms), agenda.clone(), config.max_viewers);
         let below = (lifecycle.clone(), streams.clone(), viewers.clone());

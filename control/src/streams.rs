@@ -16,12 +16,12 @@ use crate::clock::Timestamp;
 use crate::config::product;
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::transition::Ended;
-use crate::live::Live;
 use crate::problem::{Code, Problem};
 use crate::rooms::{RoomDoor, RoomsError};
 use crate::store::SharedStore;
 use crate::store::chat::ChatSettings;
 use crate::store::stream::{EndReason, Stream, StreamId, UserId, Visibility};
+use crate::stream_cache::StreamCache;
 use crate::text::{CoverUrl, Tags, Title};
 use crate::user::{Caller, User};
 
@@ -106,7 +106,7 @@ struct Parts {
     config: product::Live,
     lifecycle: Lifecycle,
     store: SharedStore,
-    live: Live,
+    cache: StreamCache,
     rooms: Arc<dyn RoomDoor>,
     /// Makes starts of one owner wait for each other in this process; the store decides between processes.
     owners: Vec<tokio::sync::Mutex<()>>,
@@ -114,9 +114,9 @@ struct Parts {
 
 impl Streams {
     pub(crate) fn new(config: product::Live, lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>) -> Self {
-        let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
+        let (store, cache) = (SharedStore::clone(lifecycle.store()), lifecycle.cache().clone());
         let owners = (0..OWNER_LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
-        Self(Arc::new(Parts { config, lifecycle, store, live, rooms, owners }))
+        Self(Arc::new(Parts { config, lifecycle, store, cache, rooms, owners }))
     }
 
     /// Stops the caller's stream; without an id, the live one.

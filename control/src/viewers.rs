@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use crate::agenda::Agenda;
 use crate::clock::Timestamp;
 use crate::lifecycle::{Counters, Lifecycle};
-use crate::live::Live;
 use crate::rooms::event::{Event, EventKind};
 use crate::rooms::name::PREFIX;
 use crate::rooms::{RoomDoor, RoomsError, Session, is_owners, presence_of};
 use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
 use crate::store::{SharedStore, StoreError};
+use crate::stream_cache::StreamCache;
 
 use queues::{Job, Queues};
 
@@ -37,7 +37,7 @@ pub struct Viewers(Arc<Parts>);
 struct Parts {
     lifecycle: Lifecycle,
     store: SharedStore,
-    live: Live,
+    cache: StreamCache,
     rooms: Arc<dyn RoomDoor>,
     agenda: Agenda,
     queues: Queues,
@@ -48,9 +48,9 @@ struct Parts {
 impl Viewers {
     /// Must be called inside a tokio runtime. The tasks of its queues run until the last handle is dropped.
     pub(crate) fn new(lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>, agenda: Agenda, max_viewers: u32) -> Self {
-        let (store, live) = (SharedStore::clone(lifecycle.store()), lifecycle.live().clone());
+        let (store, cache) = (SharedStore::clone(lifecycle.store()), lifecycle.cache().clone());
         let (queues, receivers) = Queues::new();
-        let viewers = Arc::new(Parts { lifecycle, store, live, rooms, agenda, queues, max_viewers });
+        let viewers = Arc::new(Parts { lifecycle, store, cache, rooms, agenda, queues, max_viewers });
         receivers.serve(&viewers);
         Self(viewers)
     }
@@ -68,9 +68,9 @@ impl Viewers {
         }
         let room = event.room.clone();
         if self.0.max_viewers > 0
-            && let Some(stream) = self.0.live.of_room(&room).filter(|stream| stream.is_live())
+            && let Some(stream) = self.0.cache.of_room(&room).filter(|stream| stream.is_live())
         {
-            self.0.live.places().hear(&stream, &event, Instant::now());
+            self.0.cache.places().hear(&stream, &event, Instant::now());
         }
         if !self.0.queues.push(&room, Job::Event { event: Box::new(event), reply: None }) {
             Counters::add(&self.counters().events_deferred);
@@ -108,7 +108,7 @@ impl Viewers {
                 Ok(event) => self.send(event.into()),
                 Err(broadcast::error::RecvError::Lagged(count)) => {
                     tracing::warn!(count, "events of rooms were missed; all streams are compared with their rooms");
-                    self.0.live.places().doubt_all();
+                    self.0.cache.places().doubt_all();
                     self.0.agenda.all_soon(self.now());
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -126,7 +126,7 @@ impl Viewers {
 
     /// An event of this room was not handled: its stream is compared with the room soon.
     fn missed(&self, room: &str) {
-        if let Some(stream) = self.0.live.of_room(room) {
+        if let Some(stream) = self.0.cache.of_room(room) {
             self.0.agenda.soon(stream.id, self.now());
         }
     }
@@ -141,7 +141,7 @@ impl Viewers {
             | EventKind::TrackUnpublished
             | EventKind::Other => return false,
         };
-        self.0.live.of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
+        self.0.cache.of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
     }
 
     /// Applies one event. Any number of times gives the same.
@@ -306,7 +306,7 @@ impl Viewers {
     }
 
     fn is_unwanted(&self, stream: &Stream, user: &UserId) -> bool {
-        stream.blocks(user) || self.0.live.ban(user, self.now()).is_some()
+        stream.blocks(user) || self.0.cache.ban(user, self.now()).is_some()
     }
 
     /// Puts blocked and banned users out of a room.

@@ -235,7 +235,7 @@ impl Webhooks {
         complete_times(&mut event, self.lifecycle.now());
         let (room, name) = (event.room.clone(), event.kind.name());
         let participant = event.kind.participant().map(str::to_owned);
-        let stream = self.lifecycle.live().of_room(&room).map(|stream| tracing::field::display(stream.id));
+        let stream = self.lifecycle.cache().of_room(&room).map(|stream| tracing::field::display(stream.id));
         let handled = self.viewers.apply(event).await;
         tracing::info!(event = name, room, stream, participant, result = handled.name(), "webhook received");
         match handled {

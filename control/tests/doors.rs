@@ -289,7 +289,7 @@ impl Stage {
     }
 
     async fn until(&self, stream: &Stream, holds: impl Fn(&Stream) -> bool) {
-        let known = || self.lifecycle.live().stream(stream.id).expect("it is known");
+        let known = || self.lifecycle.cache().stream(stream.id).expect("it is known");
         eventually("the stream is as expected", async || holds(&known())).await;
         let stored = self.lifecycle.store().stream(stream.id).await.unwrap().unwrap();
         assert!(holds(&stored), "{stored:?}");

@@ -10,9 +10,9 @@ use crate::access::{Access, Admitted, Denied};
 use crate::auth::AuthError;
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
-use crate::live::Live;
 use crate::store::chat::ChatRole;
 use crate::store::stream::{Stream, StreamId, UserId};
+use crate::stream_cache::StreamCache;
 use crate::user::{Caller, User};
 
 use super::refusal::ConnectRefusal;
@@ -61,7 +61,7 @@ impl From<AuthError> for NotAdmitted {
 pub(crate) struct Admission {
     pub verify: Verify,
     pub access: Access,
-    pub live: Live,
+    pub cache: StreamCache,
     pub guest: GuestAccess,
     pub per_user: u32,
     pub per_connection: u32,
@@ -121,7 +121,7 @@ impl Admission {
     }
 
     fn live_stream(&self, id: StreamId) -> Result<Arc<Stream>, ConnectRefusal> {
-        self.live.stream(id).filter(|stream| stream.is_live()).ok_or(ConnectRefusal::StreamNotLive)
+        self.cache.stream(id).filter(|stream| stream.is_live()).ok_or(ConnectRefusal::StreamNotLive)
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     use crate::user::Role;
 
     fn admission(guest: GuestAccess) -> (Admission, StreamId) {
-        let live = Live::default();
+        let cache = StreamCache::default();
         let mut stream = live_stream();
         let at = Timestamp::from_millis(1);
         let by: UserId = "owner".parse().unwrap();
@@ -202,8 +202,8 @@ mod tests {
             reason: None,
         });
         let id = stream.id;
-        live.observe(stream, |_| ()).unwrap();
-        live.observe_ban(Ban {
+        cache.observe(stream, |_| ()).unwrap();
+        cache.observe_ban(Ban {
             user_id: "banned".parse().unwrap(),
             reason: String::new(),
             until: None,
@@ -223,8 +223,8 @@ mod tests {
             })
         });
         let (users, connections) = (Quotas::default(), Quotas::default());
-        let access = Access::new(live.clone(), true, Arc::new(Timestamp::now));
-        (Admission { verify, access, live, guest, per_user: 5, per_connection: 20, users, connections }, id)
+        let access = Access::new(cache.clone(), true, Arc::new(Timestamp::now));
+        (Admission { verify, access, cache, guest, per_user: 5, per_connection: 20, users, connections }, id)
     }
 
     async fn refusal(admission: &Admission, stream: StreamId, token: Option<&str>) -> Option<ConnectRefusal> {
@@ -247,7 +247,7 @@ mod tests {
         }
         let unknown = refusal(&admission, StreamId::generate(), Some("ana")).await;
         assert_eq!(unknown, Some(ConnectRefusal::StreamNotLive));
-        let access = Access::new(admission.live.clone(), false, Arc::new(Timestamp::now));
+        let access = Access::new(admission.cache.clone(), false, Arc::new(Timestamp::now));
         let disabled = Admission { access, ..admission };
         assert_eq!(refusal(&disabled, id, Some("ana")).await, Some(ConnectRefusal::FeatureDisabled));
     }

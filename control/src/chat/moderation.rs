@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::access::{Admitted, Denied};
 use crate::clock::Timestamp;
 use crate::config::product::GuestAccess;
-use crate::live::Live;
 use crate::problem::{Code, Problem};
 use crate::store::SharedStore;
 use crate::store::chat::{ChatMessage, ChatRange, ChatSettings, Mute, StoredMessage, WordFilter};
 use crate::store::moderation::AuditEntry;
 use crate::store::stream::{Outcome, Stream, StreamId, StreamState, UserId};
+use crate::stream_cache::StreamCache;
 use crate::user::{Caller, User};
 
 use super::Chat;
@@ -31,7 +31,7 @@ pub type Observe = Arc<dyn Fn(Stream) + Send + Sync>;
 pub struct ChatModeration {
     pub chat: Chat,
     pub store: SharedStore,
-    pub live: Live,
+    pub cache: StreamCache,
     pub observe: Observe,
     pub guest: GuestAccess,
 }
@@ -214,7 +214,7 @@ impl ChatModeration {
         hidden: impl FnOnce(&ChatMessage) -> bool,
     ) -> Result<(), Problem> {
         // In the newest copy, which may have been pinned a moment ago.
-        let newest = self.live.stream(stream.id);
+        let newest = self.cache.stream(stream.id);
         let pinned = newest.as_ref().map_or(&stream.pinned, |newest| &newest.pinned).as_ref();
         if !pinned.is_some_and(hidden) {
             return Ok(());
@@ -224,7 +224,7 @@ impl ChatModeration {
     }
 
     async fn stream(&self, id: StreamId) -> Result<Arc<Stream>, Problem> {
-        let stream = match self.live.stream(id) {
+        let stream = match self.cache.stream(id) {
             Some(stream) => stream,
             None => Arc::new(self.store.stream(id).await?.ok_or_else(Problem::stream_not_found)?),
         };

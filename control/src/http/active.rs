@@ -20,10 +20,10 @@ use super::Front;
 use super::caller::MaybeUser;
 use super::page::{Page, Query};
 use super::shape::{StreamPage, StreamShape};
-use crate::live::Live;
 use crate::problem::Problem;
 use crate::refusals;
 use crate::store::stream::{PageEnd, Stream, UserId};
+use crate::stream_cache::StreamCache;
 use crate::text;
 use crate::user::User;
 
@@ -148,7 +148,7 @@ fn knows(headers: &HeaderMap, tag: &[u8]) -> bool {
 /// All live streams at one moment, and the answers made of them.
 struct Snapshot {
     made: Instant,
-    /// Of [`Live`].
+    /// Of [`StreamCache`].
     version: u64,
     streams: Vec<Arc<Stream>>,
     rendered: Mutex<HashMap<String, Rendered>>,
@@ -159,9 +159,9 @@ struct Snapshot {
 pub(super) struct Snapshots(RwLock<Option<Arc<Snapshot>>>);
 
 impl Snapshots {
-    fn newest(&self, live: &Live, now: Instant) -> Arc<Snapshot> {
+    fn newest(&self, cache: &StreamCache, now: Instant) -> Arc<Snapshot> {
         let fresh = |snapshot: &&Arc<Snapshot>| {
-            now.saturating_duration_since(snapshot.made) < SNAPSHOT_AGE_MAX || snapshot.version == live.version()
+            now.saturating_duration_since(snapshot.made) < SNAPSHOT_AGE_MAX || snapshot.version == cache.version()
         };
         if let Some(snapshot) = self.0.read().expect("no one panics with this lock").as_ref().filter(fresh) {
             return Arc::clone(snapshot);
@@ -172,8 +172,8 @@ impl Snapshots {
             return Arc::clone(snapshot);
         }
         // First the version: what changes in between makes the snapshot older than it is, not newer.
-        let version = live.version();
-        let snapshot = Snapshot { made: now, version, streams: live.all(), rendered: Mutex::default() };
+        let version = cache.version();
+        let snapshot = Snapshot { made: now, version, streams: cache.all(), rendered: Mutex::default() };
         Arc::clone(newest.insert(Arc::new(snapshot)))
     }
 }
@@ -219,11 +219,11 @@ pub(super) async fn active(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
     let query = query.as_deref().unwrap_or_default();
-    let live = front.lifecycle.live();
+    let cache = front.lifecycle.cache();
     let Some(user) = user else {
-        return Ok(front.snapshots.newest(live, Instant::now()).render(query)?.answer(&headers));
+        return Ok(front.snapshots.newest(cache, Instant::now()).render(query)?.answer(&headers));
     };
-    let page = Wanted::read(&Query::parse(query))?.page_of(&live.all(), Some(&user));
+    let page = Wanted::read(&Query::parse(query))?.page_of(&cache.all(), Some(&user));
     let fixed = [(header::CACHE_CONTROL, PRIVATE), (header::VARY, HeaderValue::from_static("authorization"))];
     Ok((fixed, axum::Json(page)).into_response())
 }
@@ -266,10 +266,10 @@ mod tests {
 
     #[test]
     fn a_list_for_strangers_is_at_most_a_second_old() {
-        let (live, snapshots, start) = (Live::default(), Snapshots::default(), Instant::now());
-        let count = |millis| snapshots.newest(&live, start + Duration::from_millis(millis)).streams.len();
+        let (cache, snapshots, start) = (StreamCache::default(), Snapshots::default(), Instant::now());
+        let count = |millis| snapshots.newest(&cache, start + Duration::from_millis(millis)).streams.len();
         assert_eq!(count(0), 0);
-        live.observe(live_stream(1), |_| ()).unwrap();
+        cache.observe(live_stream(1), |_| ()).unwrap();
 
         assert_eq!(count(999), 0);
         assert_eq!(count(1_000), 1);
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn whatever_strangers_ask_for_little_is_kept() {
-        let fresh = || Snapshots::default().newest(&Live::default(), Instant::now());
+        let fresh = || Snapshots::default().newest(&StreamCache::default(), Instant::now());
         let kept = |snapshot: &Snapshot| snapshot.rendered.lock().unwrap().len();
         let (many, long) = (fresh(), fresh());
         for number in 0..RENDERED_MAX + 10 {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::{Counters, Lifecycle};
-use crate::live::Change;
 use crate::rooms::RoomsError;
 use crate::store::moderation::Ban;
 use crate::store::stream::{Stream, StreamId, UserId};
+use crate::stream_cache::Change;
 
 /// How long the room of a stream that ended waits for the chat to close, so that sockets hear of the end first.
 const CHAT_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ impl Lifecycle {
     /// Returns the newest copy known.
     pub fn observe(&self, stream: Stream) -> Arc<Stream> {
         let chat = &self.0.chat;
-        let change = self.0.live.observe(stream, |change| {
+        let change = self.0.cache.observe(stream, |change| {
             chat.observe(change);
             change.clone()
         });
@@ -40,7 +40,7 @@ impl Lifecycle {
         let stream = &change.after;
         if change.was_live() && !stream.is_live() {
             self.0.agenda.forget(stream.id);
-            self.0.live.places().forget(&stream.room_name);
+            self.0.cache.places().forget(&stream.room_name);
             self.close_room_later(stream);
         }
         if stream.is_live() {
@@ -119,7 +119,7 @@ impl Lifecycle {
     /// Takes in a ban that was set, lifted or read. News drop the user's sockets and sessions and end their stream.
     pub fn observe_ban(&self, ban: Ban) {
         let (user, holds) = (ban.user_id.clone(), ban.holds(self.now()));
-        if !self.0.live.observe_ban(ban) || !holds {
+        if !self.0.cache.observe_ban(ban) || !holds {
             return;
         }
         self.0.chat.disconnect_user(&user);
@@ -135,7 +135,7 @@ impl Lifecycle {
 
     async fn remove_everywhere(&self, user: &UserId) {
         let users = HashSet::from([user.clone()]);
-        stream::iter(self.0.live.all())
+        stream::iter(self.0.cache.all())
             .for_each_concurrent(ROOMS_AT_ONCE, |stream| {
                 let users = &users;
                 async move { self.remove_users(&stream, users).await }

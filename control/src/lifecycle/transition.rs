@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::Lifecycle;
 use super::unstored::Unstored;
-use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
 use crate::store::stream::{EndReason, Outcome, Stream, StreamId, StreamState, Transition, UserId};
+use crate::stream_cache::Decision;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
@@ -52,7 +52,7 @@ impl Lifecycle {
             self.observe(stream);
             return Err(Problem::new(Code::Conflict, "This stream has not started; cancel it with DELETE instead."));
         }
-        let (id, held) = (stream.id, self.0.live.held_end(stream.id));
+        let (id, held) = (stream.id, self.0.cache.held_end(stream.id));
         let was_held = held.is_some();
         let end = held.unwrap_or_else(|| self.end_now(&StreamState::LIVE, reason, None));
         match self.store_end(id, &end).await {
@@ -65,7 +65,7 @@ impl Lifecycle {
             Err(error) => {
                 self.observe(stream);
                 let unstored = self.hold(Decision::End(id, end), error)?;
-                let stream = self.0.live.stream(id).ok_or_else(Problem::stream_not_found)?;
+                let stream = self.0.cache.stream(id).ok_or_else(Problem::stream_not_found)?;
                 Ok(Ended { stream, already_ended: was_held, unstored: Some(unstored) })
             }
         }
@@ -84,7 +84,7 @@ impl Lifecycle {
         room_sid: Option<String>,
     ) -> Result<Outcome, StoreError> {
         // What somebody decided earlier is the reason.
-        let held = self.0.live.held_end(id);
+        let held = self.0.cache.held_end(id);
         self.store_end(id, &held.unwrap_or_else(|| self.end_now(from, reason, room_sid))).await
     }
 

@@ -3,11 +3,11 @@
 //! whoever decided says that they are not stored.
 
 use super::Lifecycle;
-use crate::live::{Decision, Hold};
 use crate::problem::Problem;
 use crate::store::StoreError;
 use crate::store::moderation::Ban;
 use crate::store::stream::{StreamId, UserId};
+use crate::stream_cache::{Decision, Hold};
 
 /// A decision that holds and is not stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,7 @@ impl Lifecycle {
             return Err(error.into());
         }
         let chat = &self.0.chat;
-        let held = self.0.live.hold(decision.clone(), |change| {
+        let held = self.0.cache.hold(decision.clone(), |change| {
             chat.observe(change);
             change.clone()
         });
@@ -57,11 +57,11 @@ impl Lifecycle {
     /// # Errors
     /// The store still takes nothing.
     pub(crate) async fn store_held(&self) -> Result<(), StoreError> {
-        if self.0.live.held_count() == 0 {
+        if self.0.cache.held_count() == 0 {
             return Ok(());
         }
         let _turn = self.0.storing_held.lock().await;
-        for decision in self.0.live.held() {
+        for decision in self.0.cache.held() {
             match self.store_one(&decision).await {
                 Ok(()) => tracing::info!(?decision, "a decision that was held is stored"),
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
@@ -69,7 +69,7 @@ impl Lifecycle {
                     tracing::error!(%error, ?decision, "a decision that was held is given up");
                 }
             }
-            self.0.live.release(&decision);
+            self.0.cache.release(&decision);
         }
         Ok(())
     }
@@ -93,7 +93,7 @@ impl Lifecycle {
         let was_stored = outcome.changed();
         self.observe(outcome.into_stream());
         let chat = &self.0.chat;
-        let was_held = self.0.live.release_block(id, user, |change| chat.observe(change)).is_some();
+        let was_held = self.0.cache.release_block(id, user, |change| chat.observe(change)).is_some();
         Ok(was_stored || was_held)
     }
 
@@ -103,8 +103,8 @@ impl Lifecycle {
         let now = self.now();
         let was_stored = self.0.store.lift_ban(user, now).await?;
         let stored = self.0.store.ban(user).await?;
-        let was_held = self.0.live.release_ban(user);
-        let known = self.0.live.ban(user, now);
+        let was_held = self.0.cache.release_ban(user);
+        let known = self.0.cache.ban(user, now);
         // Of one that was never stored nothing comes of the store.
         let lifted = stored.or_else(|| known.map(|ban| Ban { lifted_at: Some(now), ..ban }));
         if let Some(ban) = lifted {
@@ -116,7 +116,7 @@ impl Lifecycle {
     /// Tries again what is held, beside other work. Called every second.
     pub(crate) fn try_held_again(&self) {
         let now = self.now();
-        if self.0.live.held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()
+        if self.0.cache.held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()
         {
             return;
         }

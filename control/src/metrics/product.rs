@@ -21,13 +21,13 @@ fn streams(page: &mut Page<'_>, sources: &Sources) {
     let help = "Looks at the store, one a second, that found it away or unable to write.";
     let failures = sources.store_health.failures();
     page.metric("onair_store_failures_total", help, MetricType::COUNTER, &[(&[], failures)]);
-    let live = sources.lifecycle.live();
+    let cache = sources.lifecycle.cache();
     let help = "Times that a list passed a row or document over that cannot be read; the log names it.";
     page.metric("onair_store_unreadable_total", help, MetricType::COUNTER, &[(&[], unreadable::passed_over())]);
     let help = "Ends, blocks and bans that hold here although the store did not take them yet.";
-    page.metric("onair_decisions_unstored", help, MetricType::GAUGE, &[(&[], live.held_count() as u64)]);
-    page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], live.live_count() as u64)]);
-    page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], live.viewers())]);
+    page.metric("onair_decisions_unstored", help, MetricType::GAUGE, &[(&[], cache.held_count() as u64)]);
+    page.metric("onair_streams_live", "Live streams.", MetricType::GAUGE, &[(&[], cache.live_count() as u64)]);
+    page.metric("onair_stream_viewers", "Viewers of all live streams.", MetricType::GAUGE, &[(&[], cache.viewers())]);
     let counters = sources.lifecycle.counters();
     let begun = [
         ("started", &counters.started),
@@ -152,7 +152,6 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::cluster::Cluster;
     use crate::config::product;
-    use crate::live::Live;
     use crate::moderation::Moderation;
     use crate::problem::Code;
     use crate::rooms::external::External;
@@ -161,6 +160,7 @@ mod tests {
     use crate::store::embedded::Embedded;
     use crate::store::stream::{EndReason, Stream, StreamState};
     use crate::store::{SharedStore, StoreError};
+    use crate::stream_cache::StreamCache;
 
     fn sources() -> Sources {
         let config = product::Live::default();
@@ -170,7 +170,7 @@ mod tests {
             config,
             cluster: Cluster::new("ND_x".into(), Arc::clone(&store)),
             store,
-            live: Live::default(),
+            cache: StreamCache::default(),
             rooms: Arc::new(External::new("http://127.0.0.1:9", None, signer).unwrap()),
             chat: Chat::default(),
         });
@@ -190,7 +190,7 @@ mod tests {
         for (owner, viewers) in [("ana", 3), ("bo", 4)] {
             let at = Timestamp::default();
             let stream = Stream { state: StreamState::Live, viewers, ..Stream::new(owner.parse().unwrap(), at) };
-            sources.lifecycle.live().observe(stream, |_| ()).unwrap();
+            sources.lifecycle.cache().observe(stream, |_| ()).unwrap();
         }
         let counters = sources.lifecycle.counters();
         set(&[&counters.started, &counters.resumed, &counters.scheduled, &counters.cancelled], 11);

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{Act, Counters, Moderation};
 use crate::clock::Timestamp;
-use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::StoreError;
 use crate::store::moderation::Ban;
 use crate::store::stream::UserId;
+use crate::stream_cache::Decision;
 use crate::user::Caller;
 
 impl Moderation {

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Act, BLOCKS_MAX, Counters, Moderation};
-use crate::live::Decision;
 use crate::problem::{Code, Problem};
 use crate::store::stream::{Block, StreamId, UserId};
+use crate::stream_cache::Decision;
 use crate::user::{Caller, User};
 
 /// Bytes of all reasons in one list. A stream is read and written as a whole: each viewer who comes would pay for

@@ -52,7 +52,7 @@ impl Reconciler {
     /// Compares a live stream with its room, and says when it is due again.
     pub(super) async fn reconcile(&self, id: StreamId) {
         let agenda = &self.0.agenda;
-        let Some(stream) = self.0.live.stream(id).filter(|stream| stream.is_live()) else {
+        let Some(stream) = self.0.cache.stream(id).filter(|stream| stream.is_live()) else {
             agenda.forget(id);
             return;
         };
@@ -123,7 +123,7 @@ impl Reconciler {
         let owner_is_young = gone_young.iter().any(|presence| presence.identity == stream.owner_id.as_str());
         self.correct_state(stream, &active, owner_is_young).await?;
         self.0.viewers.remove_unwanted(stream, sessions);
-        self.0.live.places().correct(stream, sessions, Instant::now());
+        self.0.cache.places().correct(stream, sessions, Instant::now());
         self.0.agenda.note(stream.id, Found { compared_at: Some(now), ..Found::default() });
         match gone_young.is_empty() && new_young.is_empty() {
             true => Ok(jittered(self.0.config.reconcile_interval())),
@@ -165,7 +165,7 @@ impl Reconciler {
         active: &[&Session],
         owner_is_young: bool,
     ) -> Result<(), StoreError> {
-        let state = self.0.live.stream(stream.id).map_or(stream.state, |stream| stream.state);
+        let state = self.0.cache.stream(stream.id).map_or(stream.state, |stream| stream.state);
         let owner = active.iter().find(|session| is_owners(stream, session));
         let to = match (state, owner) {
             (StreamState::Starting, Some(owner)) if owner.publishes => StreamState::Live,

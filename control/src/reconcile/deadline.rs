@@ -26,7 +26,7 @@ impl Reconciler {
             false => stream.state_since,
         };
         let waited = |seconds: u32| over(since, seconds);
-        if self.0.live.ban(&stream.owner_id, now).is_some() {
+        if self.0.cache.ban(&stream.owner_id, now).is_some() {
             return Some(DueEnd { from: &StreamState::LIVE, reason: EndReason::Banned });
         }
         let started_at = stream.started_at.unwrap_or(stream.created_at);

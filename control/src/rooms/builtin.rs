@@ -19,9 +19,9 @@ use super::{
     session_of, session_to_be, user_of,
 };
 use crate::clock::Timestamp;
-use crate::live::Live;
 use crate::store::presence::Presence;
 use crate::store::stream::Stream;
+use crate::stream_cache::StreamCache;
 
 /// How long a stream that another node started may not be known here: changes are looked for twice a second, and clocks
 /// differ.
@@ -117,7 +117,7 @@ pub(super) fn websocket_url(url: &str) -> String {
 /// is over. All other rooms are admitted, such as those of an app that makes tokens by itself. A user who joined too
 /// often waits ([`USER_JOINS_BURST`]), and one who would be the first beyond `max_viewers` (0: no bound) is refused.
 pub fn admission(
-    live: Live,
+    cache: StreamCache,
     max_viewers: u32,
     known: impl Fn() -> bool + Send + Sync + 'static,
     now: impl Fn() -> Timestamp + Send + Sync + 'static,
@@ -127,8 +127,8 @@ pub fn admission(
         if grants.video.room.starts_with(PREFIX) && !known() {
             return Err(JoinError::NotYet("the server is starting: try again in a moment".into()));
         }
-        admit(&live, now(), grants)?;
-        let Some(stream) = live.of_room(&grants.video.room) else { return Ok(()) };
+        admit(&cache, now(), grants)?;
+        let Some(stream) = cache.of_room(&grants.video.room) else { return Ok(()) };
         if let Some(user) = user_of(grants.identity.as_str(), &grants.attributes) {
             joins
                 .lock()
@@ -136,22 +136,22 @@ pub fn admission(
                 .take(user, Instant::now())
                 .map_err(|_| JoinError::NotYet("you have joined streams too often: try again in a moment".into()))?;
         }
-        take_place(&live, &stream, max_viewers, presence_of(&stream, &session_to_be(grants, now())))
+        take_place(&cache, &stream, max_viewers, presence_of(&stream, &session_to_be(grants, now())))
     })
 }
 
 /// Who is no viewer takes no place. Last of all, so that nobody takes one who is refused.
-fn take_place(live: &Live, stream: &Stream, max: u32, viewer: Presence) -> Result<(), JoinError> {
-    match max == 0 || !viewer.counts || live.places().take(stream, viewer.user_id, max, Instant::now()) {
+fn take_place(cache: &StreamCache, stream: &Stream, max: u32, viewer: Presence) -> Result<(), JoinError> {
+    match max == 0 || !viewer.counts || cache.places().take(stream, viewer.user_id, max, Instant::now()) {
         true => Ok(()),
         false => Err(JoinError::Forbidden("this stream has no free place: try again later".into())),
     }
 }
 
-fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), JoinError> {
+fn admit(cache: &StreamCache, now: Timestamp, grants: &Grants) -> Result<(), JoinError> {
     let never = |reason: &'static str| Err(JoinError::Forbidden(reason.into()));
     let room = grants.video.room.as_str();
-    let Some(stream) = live.of_room(room) else {
+    let Some(stream) = cache.of_room(room) else {
         let is_ours = grants.attributes.get(ROLE_ATTRIBUTE).is_some_and(|role| RoomRole::named(role).is_some());
         return match named_at(room).filter(|_| is_ours) {
             None => Ok(()),
@@ -165,7 +165,7 @@ fn admit(live: &Live, now: Timestamp, grants: &Grants) -> Result<(), JoinError> 
         return never("this stream is over");
     }
     match user_of(grants.identity.as_str(), &grants.attributes) {
-        Some(user) if live.ban(&user, now).is_some() => never("you are banned from this service"),
+        Some(user) if cache.ban(&user, now).is_some() => never("you are banned from this service"),
         Some(user) if stream.blocks(&user) => never("you can't watch this stream"),
         Some(_) | None => Ok(()),
     }
@@ -204,7 +204,7 @@ mod tests {
         let known = Arc::new(AtomicBool::new(false));
         let admit = {
             let known = Arc::clone(&known);
-            admission(Live::default(), 0, move || known.load(Ordering::Relaxed), Timestamp::now)
+            admission(StreamCache::default(), 0, move || known.load(Ordering::Relaxed), Timestamp::now)
         };
 
         assert!(matches!(admit(&grants("live_ben_1767323045678")), Err(JoinError::NotYet(_))));
@@ -215,18 +215,18 @@ mod tests {
 
     #[test]
     fn who_is_banned_or_blocked_stays_outside_with_any_token() {
-        let (live, now) = (Live::default(), Timestamp::now());
+        let (cache, now) = (StreamCache::default(), Timestamp::now());
         let ben: UserId = "ben".parse().unwrap();
         let block = Block { user_id: "cy".parse().unwrap(), blocked_at: now, by: ben.clone(), reason: None };
         let stream = Stream { room_name: "live_ben_1".into(), blocks: vec![block], ..Stream::new(ben.clone(), now) };
-        live.observe(stream, |_| ()).unwrap();
+        cache.observe(stream, |_| ()).unwrap();
         let ban = |user: &str, lifted_at| {
             let user_id = user.parse().unwrap();
             Ban { user_id, reason: "spam".into(), until: None, by: ben.clone(), at: now, lifted_at }
         };
-        live.observe_ban(ban("bad", None));
-        live.observe_ban(ban("better", Some(now)));
-        let admit = admission(live, 0, || true, Timestamp::now);
+        cache.observe_ban(ban("bad", None));
+        cache.observe_ban(ban("better", Some(now)));
+        let admit = admission(cache, 0, || true, Timestamp::now);
         let of = |identity: &str, room: &str| admit(&Grants { identity: identity.parse().unwrap(), ..grants(room) });
 
         for refused in ["bad", "bad:1", "cy", "cy:1"] {
@@ -241,10 +241,10 @@ mod tests {
 
     #[test]
     fn a_user_joins_streams_so_often_under_whatever_identities() {
-        let live = Live::default();
+        let cache = StreamCache::default();
         let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
-        live.observe(stream, |_| ()).unwrap();
-        let admit = admission(live, 0, || true, Timestamp::now);
+        cache.observe(stream, |_| ()).unwrap();
+        let admit = admission(cache, 0, || true, Timestamp::now);
         let of = |user: &str, room: &str, number: usize| {
             let identity = format!("{user}:{number}").parse().unwrap();
             admit(&Grants { identity, ..grants(room) })
@@ -259,10 +259,10 @@ mod tests {
 
     #[test]
     fn only_one_viewer_too_many_stays_outside() {
-        let live = Live::default();
+        let cache = StreamCache::default();
         let stream = Stream { room_name: "live_ben_1".into(), ..Stream::new("ben".parse().unwrap(), Timestamp::now()) };
-        live.observe(stream, |_| ()).unwrap();
-        let admit = admission(live, 1, || true, Timestamp::now);
+        cache.observe(stream, |_| ()).unwrap();
+        let admit = admission(cache, 1, || true, Timestamp::now);
         let viewer = |user: &str| Grants {
             identity: format!("{user}:1").parse().unwrap(),
             attributes: [(ROLE_ATTRIBUTE.to_owned(), RoomRole::Viewer.name().to_owned())].into(),
@@ -290,8 +290,9 @@ mod tests {
     #[test]
     fn a_token_of_ours_for_a_room_without_a_stream_opens_nothing_and_at_first_only_for_a_moment() {
         let started = Timestamp::from_millis(1_767_323_045_678);
-        let admit =
-            |room: &str, later: u64| admit(&Live::default(), started.plus(Duration::from_millis(later)), &grants(room));
+        let admit = |room: &str, later: u64| {
+            admit(&StreamCache::default(), started.plus(Duration::from_millis(later)), &grants(room))
+        };
 
         assert!(matches!(admit("live_ben_1767323045678", 500), Err(JoinError::NotYet(_))), "another node's");
         assert!(matches!(admit("live_ben_1767323045678", 10_000), Err(JoinError::Forbidden(_))));
@@ -300,7 +301,11 @@ mod tests {
         }
         let mut of_an_app = grants("live_ben_1767323045678");
         of_an_app.attributes.clear();
-        assert_eq!(super::admit(&Live::default(), started, &of_an_app), Ok(()), "an app's own room of such a name");
+        assert_eq!(
+            super::admit(&StreamCache::default(), started, &of_an_app),
+            Ok(()),
+            "an app's own room of such a name"
+        );
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Streams {
         let live = self.0.store.live_stream_of(&user.id).await?;
         if let Some(live) = &live {
             // It is over, which the store did not take.
-            if self.0.live.held_end(live.id).is_some() {
+            if self.0.cache.held_end(live.id).is_some() {
                 self.lifecycle().store_held().await?;
                 return Ok(Attempt::Lost);
             }

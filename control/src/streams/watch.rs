@@ -27,7 +27,7 @@ impl Streams {
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.
     pub async fn stream(&self, id: StreamId) -> Result<Arc<Stream>, Problem> {
-        if let Some(stream) = self.0.live.stream(id) {
+        if let Some(stream) = self.0.cache.stream(id) {
             return Ok(stream);
         }
         let stream = self.0.store.stream(id).await?.ok_or_else(Problem::stream_not_found)?;

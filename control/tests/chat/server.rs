@@ -19,13 +19,13 @@ use control::config::product::{self, GuestAccess};
 use control::http::caller::{Call, Identity, RequestId};
 use control::http::client::{ClientKey, Proxies};
 use control::http::origins::Origins;
-use control::live::Live;
 use control::problem::Problem;
 use control::serve::{Settings, serve};
 use control::store::SharedStore;
 use control::store::embedded::Embedded;
 use control::store::moderation::Ban;
 use control::store::stream::*;
+use control::stream_cache::StreamCache;
 use control::user::{Caller, Role, User};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -76,7 +76,7 @@ pub struct Server {
 pub struct World {
     access: Access,
     pub chat: Chat,
-    pub live: Live,
+    pub cache: StreamCache,
     pub store: SharedStore,
     pub away: Arc<Switched>,
     moderation: ChatModeration,
@@ -94,7 +94,7 @@ impl Server {
         let shared = options.shared || inner.is_shared();
         let away = Switched::new(inner, shared);
         let store: SharedStore = away.clone();
-        let live = Live::default();
+        let cache = StreamCache::default();
         let cluster = Cluster::new(StreamId::generate().to_string(), Arc::clone(&store));
         let parts = Parts {
             config: options.config,
@@ -103,7 +103,7 @@ impl Server {
             origins: options.origins,
             limits: options.limits,
             store: Arc::clone(&store),
-            live: live.clone(),
+            cache: cache.clone(),
             verify: verify(),
             proxies: Proxies::default(),
             directory: options.directory,
@@ -111,17 +111,17 @@ impl Server {
         };
         let chat = Chat::start(parts).unwrap();
         let observe = {
-            let (chat, live) = (chat.clone(), live.clone());
+            let (chat, cache) = (chat.clone(), cache.clone());
             Arc::new(move |stream| {
-                let _ = live.observe(stream, |change| chat.observe(change));
+                let _ = cache.observe(stream, |change| chat.observe(change));
             })
         };
-        let (chat_of, live_of) = (chat.clone(), live.clone());
+        let (chat_of, cache_of) = (chat.clone(), cache.clone());
         let moderation =
-            ChatModeration { chat: chat_of, store: Arc::clone(&store), live: live_of, observe, guest: options.guest };
+            ChatModeration { chat: chat_of, store: Arc::clone(&store), cache: cache_of, observe, guest: options.guest };
         let api: Router = control::http::chat::routes(moderation.clone()).split_for_parts().0;
-        let access = Access::new(live.clone(), true, Arc::new(Timestamp::now));
-        let world = Arc::new(World { access: access.clone(), chat: chat.clone(), live, store, away, moderation });
+        let access = Access::new(cache.clone(), true, Arc::new(Timestamp::now));
+        let world = Arc::new(World { access: access.clone(), chat: chat.clone(), cache, store, away, moderation });
         let router =
             chat.router().merge(api.layer(from_fn_with_state(access, identify))).merge(orders(Arc::clone(&world)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -186,7 +186,7 @@ pub fn stream_of(owner: &str, room_name: &str) -> Stream {
 
 impl World {
     pub fn observe(&self, stream: Stream) {
-        let _ = self.live.observe(stream, |change| self.chat.observe(change));
+        let _ = self.cache.observe(stream, |change| self.chat.observe(change));
     }
 
     /// A new live stream.
@@ -212,7 +212,7 @@ impl World {
 
     /// Changes the copy in memory alone, as if another node had written.
     fn touch(&self, id: StreamId, change: impl FnOnce(&mut Stream)) {
-        let mut stream = Stream::clone(&self.live.stream(id).unwrap());
+        let mut stream = Stream::clone(&self.cache.stream(id).unwrap());
         stream.rev += 1;
         change(&mut stream);
         self.observe(stream);
@@ -262,7 +262,7 @@ pub async fn obey(world: &World, what: &str, body: &Value) -> Result<Value, Prob
         }
         "ban" => {
             let (by, at) = (caller.user.id, Timestamp::now());
-            world.live.observe_ban(Ban {
+            world.cache.observe_ban(Ban {
                 user_id: user(),
                 reason: String::new(),
                 until: None,

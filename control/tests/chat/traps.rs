@@ -200,13 +200,13 @@ async fn the_media_of_a_stream_ends_after_its_chat() {
     let server = Server::start(Options { store: Some(Arc::clone(&store)), limits, ..Options::default() }).await;
     let (stream, namespace) = room(&server).await;
     let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
-    let World { chat, live, away, .. } = &*server.world;
+    let World { chat, cache, away, .. } = &*server.world;
     let door = Arc::new(Door { chat: chat.clone(), open_at_deletion: Mutex::default() });
     let Services { streams, .. } = Services::new(Parts {
         config: product::Live::default(),
         cluster: Cluster::new("this one".to_owned(), Arc::clone(&store)),
         store,
-        live: live.clone(),
+        cache: cache.clone(),
         rooms: Arc::clone(&door) as _,
         chat: chat.clone(),
     });

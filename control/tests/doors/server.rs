@@ -8,12 +8,12 @@ use control::chat::Chat;
 use control::clock::Timestamp;
 use control::cluster::Cluster;
 use control::config::product;
-use control::live::Live;
 use control::rooms::builtin::{Builtin, admission};
 use control::rooms::{RoomTimes, TokenSigner};
 use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store::embedded::Embedded;
+use control::stream_cache::StreamCache;
 use loadtest::client::{Client, ClientOptions, TrackSpec};
 use loadtest::dtls::{Identity, SrtpProfile};
 use loadtest::media::{MediaOptions, MediaThread};
@@ -40,7 +40,7 @@ pub struct Server {
     address: SocketAddr,
     pub rooms: Rooms,
     /// What its door knows of streams.
-    live: Live,
+    cache: StreamCache,
     config: product::Live,
     media: MediaThread,
     identity: Identity,
@@ -59,12 +59,12 @@ impl Server {
         let (on_event, events) = signaling::media::worker_events();
         let workers = Workers::start(media_config(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
-        let live = Live::default();
+        let cache = StreamCache::default();
         let surface = Surface {
             keys,
             rooms: rooms.clone(),
             auto_create: true,
-            admit: Some(admission(live.clone(), live_config.max_viewers, || true, Timestamp::now)),
+            admit: Some(admission(cache.clone(), live_config.max_viewers, || true, Timestamp::now)),
             bodies: Arc::default(),
             sizes: Sizes::default(),
             counters: Arc::new(Counters::default()),
@@ -75,7 +75,7 @@ impl Server {
         tokio::spawn(async move { axum::serve(listener, service).await });
         let media = MediaThread::spawn("phones", MediaOptions::default()).unwrap();
         let identity = Identity::generate(&[SrtpProfile::Aes128Gcm]).unwrap();
-        Self { address, rooms, live, config: live_config, media, identity, _workers: workers }
+        Self { address, rooms, cache, config: live_config, media, identity, _workers: workers }
     }
 
     pub fn url(&self) -> String {
@@ -91,7 +91,7 @@ impl Server {
             config,
             cluster: Cluster::new("this one".to_owned(), Arc::clone(&store)),
             store,
-            live: self.live.clone(),
+            cache: self.cache.clone(),
             rooms: Arc::new(Builtin::new(self.rooms.clone(), signer, Some(self.url()))),
             chat: Chat::default(),
         })

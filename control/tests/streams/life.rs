@@ -77,7 +77,7 @@ pub async fn a_start_makes_a_stream_a_room_and_a_publishers_token(store: SharedS
     assert_eq!(started.token, format!("ana in {} as publisher, publishes true, sends data true", stream.room_name));
     assert_eq!(started.token_expires_at, world.clock.now().plus(Duration::from_secs(3600)));
     assert!(started.created && !started.resumed);
-    assert_eq!(world.lifecycle.live().of_room(&stream.room_name).unwrap().id, stream.id);
+    assert_eq!(world.lifecycle.cache().of_room(&stream.room_name).unwrap().id, stream.id);
 }
 
 pub async fn who_is_live_resumes_is_rejected_or_replaces(store: SharedStore) {
@@ -575,12 +575,12 @@ pub async fn an_end_holds_where_the_store_takes_nothing_and_is_stored_later(stor
         }
 
         eventually("its room is gone", async || !world.door.has(&stream.room_name)).await;
-        let known = world.lifecycle.live().stream(stream.id).unwrap();
+        let known = world.lifecycle.cache().stream(stream.id).unwrap();
         assert_eq!((known.is_live(), known.end_reason, known.viewers), (false, Some(EndReason::Stopped), 0));
         assert_eq!(code(world.watch_as(&user("bo"), stream.id, None).await), Code::StreamEnded);
         assert_eq!(code(world.try_start("ana").await), Code::StoreUnavailable, "it is not resumed");
         world.pass(60).await;
-        assert_eq!(world.lifecycle.live().live_count(), 0);
+        assert_eq!(world.lifecycle.cache().live_count(), 0);
 
         fault.set(&world, false);
         eventually("it is stored", async || {
@@ -610,7 +610,7 @@ pub async fn an_end_that_was_not_stored_is_by_the_same_call_again(store: SharedS
     assert_eq!((ended.already_ended, ended.unstored), (true, None));
     let stored = world.stored(stream.id).await;
     assert_eq!(stored.end_reason, Some(EndReason::EndedByAdmin));
-    assert_eq!(*world.lifecycle.live().stream(stream.id).unwrap(), stored);
+    assert_eq!(*world.lifecycle.cache().stream(stream.id).unwrap(), stored);
 }
 
 /// A process that ends before it could store an end forgets it, and so does nobody else know of it.
@@ -692,11 +692,11 @@ pub async fn who_watches_a_stream_of_another_node_finds_it_known_here(store: Sha
     next.watch_as(&user("bo"), stream.id, None).await.unwrap();
 
     // And with it its chat, without waiting for the next look at what others changed.
-    assert_eq!(next.lifecycle.live().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
+    assert_eq!(next.lifecycle.cache().of_room(&stream.room_name).map(|known| known.id), Some(stream.id));
     world.streams.stop(&user("ana"), None).await.unwrap();
     let late = world.node();
     assert_eq!(code(late.watch_as(&user("bo"), stream.id, None).await), Code::StreamEnded);
-    assert!(late.lifecycle.live().stream(stream.id).is_none(), "those that are over are not collected");
+    assert!(late.lifecycle.cache().stream(stream.id).is_none(), "those that are over are not collected");
 }
 
 pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
@@ -854,7 +854,7 @@ pub async fn what_is_shown_is_changed_by_the_owner_until_the_end(store: SharedSt
     assert_eq!(code(world.edit_as(&user("bo"), stream.id, edit.clone()).await), Code::NotOwner);
     let edited: Arc<_> = world.edit_as(&user("ana"), stream.id, edit.clone()).await.unwrap();
     assert_eq!(edited.title.as_deref(), Some("New"));
-    assert_eq!(world.lifecycle.live().stream(stream.id).unwrap().title.as_deref(), Some("New"));
+    assert_eq!(world.lifecycle.cache().stream(stream.id).unwrap().title.as_deref(), Some("New"));
     world.streams.stop(&user("ana"), None).await.unwrap();
 
     assert_eq!(code(world.edit_as(&user("ana"), stream.id, edit).await), Code::StreamEnded);

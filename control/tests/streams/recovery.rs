@@ -39,7 +39,7 @@ async fn records_that_cannot_be_read_keep_no_server_from_starting() {
     next.reconciler.recover().await.unwrap();
 
     assert!(next.reconciler.is_recovered());
-    let live: Vec<_> = next.lifecycle.live().all().iter().map(|stream| stream.id).collect();
+    let live: Vec<_> = next.lifecycle.cache().all().iter().map(|stream| stream.id).collect();
     assert_eq!(live, [ana.id]);
     assert_eq!(code(next.try_start("fay").await), Code::Banned);
     world.door.take_out(&ana.room_name, &before.sid);
@@ -66,7 +66,7 @@ pub async fn the_next_process_takes_over_and_corrects_what_it_missed(store: Shar
     next.reconciler.recover().await.unwrap();
 
     assert!(next.reconciler.is_recovered());
-    assert_eq!(next.lifecycle.live().live_count(), 2);
+    assert_eq!(next.lifecycle.cache().live_count(), 2);
     // The first comparison is over; it leaves sessions alone that are new.
     assert_eq!(next.viewers(&stream).await, 2);
     next.compare().await;
@@ -281,10 +281,10 @@ pub async fn without_the_store_streams_go_on_and_all_is_made_up_for(store: Share
     world.door.put_in(&stream.room_name, world.viewer("eva"));
     world.door.put_in(&stream.room_name, world.viewer("fay"));
     world.pass(600).await;
-    assert_eq!(world.lifecycle.live().live_count(), 2);
+    assert_eq!(world.lifecycle.cache().live_count(), 2);
     world.store.set_away(false);
 
-    let live = || world.lifecycle.live();
+    let live = || world.lifecycle.cache();
     eventually("what was missed is made up for", async || {
         world.pass(1).await;
         live().stream(stream.id).is_some_and(|stream| stream.viewers == 2)
@@ -362,7 +362,7 @@ pub async fn what_a_node_changed_whose_clock_was_ahead_hides_no_later_change(sto
     let shutdown = CancellationToken::new();
     let running = other.run(&shutdown);
     eventually("the other node is ready", async || other.reconciler.is_recovered()).await;
-    let known = |id| other.lifecycle.live().stream(id);
+    let known = |id| other.lifecycle.cache().stream(id);
     let first = ahead.start("bo").await;
     eventually("it knows the stream of tomorrow", async || known(first.id).is_some()).await;
 
@@ -381,13 +381,13 @@ pub async fn what_one_node_changes_another_sees(store: SharedStore) {
     eventually("the other node is ready", async || other.reconciler.is_recovered()).await;
 
     let stream = world.live("ana").await;
-    let known = || other.lifecycle.live().stream(stream.id);
+    let known = || other.lifecycle.cache().stream(stream.id);
     eventually("it knows the stream", async || known().is_some_and(|stream| stream.is_live())).await;
     world.block(&stream, "bo").await;
     eventually("it knows the block", async || known().is_some_and(|stream| stream.blocks(&id("bo")))).await;
     world.streams.stop(&user("ana"), None).await.unwrap();
     eventually("it knows the end", async || known().is_some_and(|stream| !stream.is_live())).await;
-    let is_banned = || other.lifecycle.live().ban(&id("cy"), world.clock.now()).is_some();
+    let is_banned = || other.lifecycle.cache().ban(&id("cy"), world.clock.now()).is_some();
     world.lifecycle.store().set_ban(&crate::life::ban(&world, "cy")).await.unwrap();
     eventually("it knows the ban", async || is_banned()).await;
     world.lifecycle.store().lift_ban(&id("cy"), world.clock.now()).await.unwrap();

@@ -14,13 +14,13 @@ use control::clock::Timestamp;
 use control::cluster::Cluster;
 use control::config::product;
 use control::lifecycle::Lifecycle;
-use control::live::Live;
 use control::problem::{Code, Problem};
 use control::reconcile::Reconciler;
 use control::rooms::{RoomRole, Session};
 use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store::stream::{Block, Edit, Stream, StreamId, StreamState, UserId};
+use control::stream_cache::StreamCache;
 use control::streams::{OnConflict, ScheduleRequest, StartRequest, Started, Streams, Watching};
 use control::user::{Caller, Role, User};
 use control::viewers::Handled;
@@ -90,7 +90,7 @@ impl World {
             config: config.clone(),
             cluster: Cluster::with_clock(sid(), store.clone(), Arc::clone(&time)),
             store: store.clone(),
-            live: Live::default(),
+            cache: StreamCache::default(),
             rooms: door.clone(),
             chat: Chat::default(),
         };
@@ -298,7 +298,7 @@ impl World {
         let counters = self.lifecycle.counters();
         let done =
             || counters.reconciliations.load(Ordering::SeqCst) + counters.reconciliations_failed.load(Ordering::SeqCst);
-        let wanted = done() + u64::try_from(self.lifecycle.live().live_count()).unwrap();
+        let wanted = done() + u64::try_from(self.lifecycle.cache().live_count()).unwrap();
         self.clock.advance(40);
         self.reconciler.tick();
         eventually("all streams are compared", async || done() >= wanted).await;

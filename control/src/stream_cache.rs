@@ -1,11 +1,11 @@
-//! What this node knows of streams and bans: the copy in memory that answers reads, admits joins and finds a room's
-//! stream, also while the store is away.
+//! What this node knows of streams and bans: a copy in memory, by which reads are answered, joins admitted and rooms
+//! matched with their streams, also while the store is away.
 //!
-//! Every stream that is read from or written to the store passes [`Live::observe`], which keeps the newest copy by its
-//! `rev`. What follows from a change (chat, rooms) is derived from the two copies, on every node alike: the node that
-//! wrote it, and those that saw it when they looked for changes. So an effect needs no message between nodes.
+//! Every stream that is read from or written to the store passes [`StreamCache::observe`], which keeps the newest copy
+//! by its `rev`. What follows from a change (chat, rooms) is derived from the two copies, on every node alike: the node
+//! that wrote it, and those that saw it when they looked for changes. So an effect needs no message between nodes.
 //!
-//! What people decided and the store did not take holds here as well ([`Live::hold`]), on this node alone.
+//! What people decided and the store did not take holds here as well ([`StreamCache::hold`]), on this node alone.
 
 mod held;
 
@@ -49,9 +49,9 @@ pub(crate) enum Hold<T> {
     Not,
 }
 
-/// Cheap to clone.
+/// The newest copy of each stream, and bans. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Live {
+pub struct StreamCache {
     known: Arc<RwLock<Known>>,
     places: Places,
 }
@@ -72,7 +72,7 @@ struct Known {
     version: u64,
 }
 
-impl Live {
+impl StreamCache {
     /// Takes a copy over if it is newer than the known one, and calls `then` with the change before any other change
     /// can be seen. `then` must not call back here.
     ///
@@ -90,7 +90,7 @@ impl Live {
     }
 
     /// Has a decision hold that the store did not take: over a live stream that is known here, or everywhere. Calls
-    /// `then` with the change as [`Live::observe`] does.
+    /// `then` with the change as [`StreamCache::observe`] does.
     pub(crate) fn hold<T>(&self, decision: Decision, then: impl FnOnce(&Change) -> T) -> Hold<T> {
         let mut known = self.known.write().expect("no one panics with this lock");
         let before = match &decision {
@@ -283,36 +283,36 @@ mod tests {
     /// The poll reads each change several times.
     #[test]
     fn a_stream_that_ended_is_known_for_ten_minutes() {
-        let live = Live::default();
+        let cache = StreamCache::default();
         let (ended, on_air) = (stream("ana", StreamState::Ended, 100), stream("bo", StreamState::Live, 0));
         for stream in [&ended, &on_air] {
-            assert!(live.observe(stream.clone(), |_| ()).is_ok());
+            assert!(cache.observe(stream.clone(), |_| ()).is_ok());
         }
 
-        live.forget_old(at(700));
-        assert!(live.observe(ended.clone(), |_| ()).is_err(), "it is known");
-        assert!(live.stream(ended.id).is_some() && live.of_room(&ended.room_name).is_some());
-        live.forget_old(at(701));
-        assert!(live.stream(ended.id).is_none() && live.of_room(&ended.room_name).is_none());
-        live.forget_old(at(1_000_000));
-        assert!(live.of_room(&on_air.room_name).is_some(), "it is live");
+        cache.forget_old(at(700));
+        assert!(cache.observe(ended.clone(), |_| ()).is_err(), "it is known");
+        assert!(cache.stream(ended.id).is_some() && cache.of_room(&ended.room_name).is_some());
+        cache.forget_old(at(701));
+        assert!(cache.stream(ended.id).is_none() && cache.of_room(&ended.room_name).is_none());
+        cache.forget_old(at(1_000_000));
+        assert!(cache.of_room(&on_air.room_name).is_some(), "it is live");
     }
 
     #[test]
     fn a_ban_that_holds_is_not_forgotten_and_a_lifted_one_is_no_news_for_ten_minutes() {
-        let live = Live::default();
+        let cache = StreamCache::default();
         let (for_ever, over) = (ban("ana"), Ban { until: Some(at(100)), ..ban("bo") });
         let lifted = Ban { lifted_at: Some(at(100)), ..ban("cy") };
         for ban in [&for_ever, &over, &lifted] {
-            assert!(live.observe_ban(ban.clone()));
+            assert!(cache.observe_ban(ban.clone()));
         }
 
-        live.forget_old(at(99));
-        assert!(!live.observe_ban(over.clone()), "it holds");
-        live.forget_old(at(700));
-        assert!(!live.observe_ban(lifted.clone()));
-        live.forget_old(at(701));
-        assert!(live.ban(&for_ever.user_id, at(701)).is_some());
-        assert!(live.observe_ban(lifted) && live.observe_ban(over), "nothing is kept of them");
+        cache.forget_old(at(99));
+        assert!(!cache.observe_ban(over.clone()), "it holds");
+        cache.forget_old(at(700));
+        assert!(!cache.observe_ban(lifted.clone()));
+        cache.forget_old(at(701));
+        assert!(cache.ban(&for_ever.user_id, at(701)).is_some());
+        assert!(cache.observe_ban(lifted) && cache.observe_ban(over), "nothing is kept of them");
     }
 }
