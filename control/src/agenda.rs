@@ -1,4 +1,4 @@
-//! When each live stream is compared with its room next, and what the last comparisons found.
+//! When each live stream is compared with its room next, and the results of the last comparisons.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::stream::StreamId;
 
-/// How long the store is left alone after it failed, so that thousands of events do not wait for it one by one.
+/// Time after a failure of the store in which it is not asked again, so that thousands of events do not wait for it one
+/// after the other.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known between two comparisons of one stream.
@@ -27,10 +28,10 @@ struct Entry {
     due: Timestamp,
     /// Its comparison is queued or being made.
     under_way: bool,
-    /// Asked for while one was under way.
+    /// Another comparison was asked for while one was under way.
     again: bool,
     found: Found,
-    /// Its state is since a time far ahead of the clock: that time, and when it was seen.
+    /// If its state is said to hold since a time far ahead of the clock: that time, and when it was first seen.
     ahead: Option<(Timestamp, Timestamp)>,
 }
 
@@ -50,7 +51,7 @@ impl Agenda {
         change(&mut self.0.lock().expect("no one panics with this lock"))
     }
 
-    /// A live stream, unless it is known.
+    /// Adds a live stream, unless it is here already.
     pub(crate) fn add(&self, id: StreamId, due: Timestamp) {
         self.plan(|plan| {
             let entry = Entry { due, under_way: false, again: false, found: Found::default(), ahead: None };
@@ -62,7 +63,7 @@ impl Agenda {
         self.plan(|plan| plan.entries.remove(&id));
     }
 
-    /// Something was missed.
+    /// Makes the next comparison due now, since an event was missed.
     pub(crate) fn soon(&self, id: StreamId, now: Timestamp) {
         self.plan(|plan| {
             if let Some(entry) = plan.entries.get_mut(&id) {
@@ -75,8 +76,8 @@ impl Agenda {
         self.plan(|plan| plan.entries.values_mut().for_each(|entry| entry.hasten(now)));
     }
 
-    /// Those that are due, as nothing is later than `latest` unless the clock was set back; each is under way until
-    /// [`Agenda::again`].
+    /// The streams whose comparison is due; each is under way until [`Agenda::again`]. One that is due later than
+    /// `latest` is due as well, since the clock was set back.
     pub(crate) fn take_due(&self, now: Timestamp, latest: Timestamp) -> Vec<StreamId> {
         self.plan(|plan| {
             let is_due = |entry: &Entry| !entry.under_way && (entry.due <= now || entry.due > latest);
@@ -89,7 +90,7 @@ impl Agenda {
         })
     }
 
-    /// No longer under way; next at `due`, or at once if that was asked for meanwhile.
+    /// Ends a comparison. The next one is due at `due`, or at once if it was asked for meanwhile.
     pub(crate) fn again(&self, id: StreamId, due: Timestamp) {
         self.plan(|plan| {
             if let Some(entry) = plan.entries.get_mut(&id) {
@@ -113,8 +114,8 @@ impl Agenda {
         });
     }
 
-    /// When it was first seen that the stream's state is since a time that is far ahead: it was noted by a clock that
-    /// was, or this one was set back.
+    /// When it was first seen that the stream's state is said to hold since `since`, a time far ahead of the clock: it
+    /// was noted by a clock that was ahead, or this one was set back.
     pub(crate) fn seen_ahead(&self, id: StreamId, since: Timestamp, now: Timestamp) -> Timestamp {
         self.plan(|plan| {
             let Some(entry) = plan.entries.get_mut(&id) else { return now };
@@ -159,7 +160,7 @@ impl Agenda {
 }
 
 impl Entry {
-    /// While one is under way it may have read what changes now.
+    /// A comparison that is under way may have read the state before what was missed, so another one follows it.
     fn hasten(&mut self, now: Timestamp) {
         self.due = self.due.min(now);
         self.again |= self.under_way;

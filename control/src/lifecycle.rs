@@ -1,8 +1,8 @@
 //! Changes of streams, and what follows from each (stream API, section 3).
 //!
-//! Every change is one conditional write to the store; whoever loses a race answers from what it finds. Effects on chat
-//! and rooms are derived from the change in [`Lifecycle::observe`], on every node alike. What the store refused to keep
-//! is in `unstored`.
+//! Every change is one conditional write to the store. A request that loses a race answers with the state that the
+//! other one left. Effects on chat and rooms are derived from the change in [`Lifecycle::observe`], in the same way on
+//! every node. Decisions that the store did not take are in `unstored`.
 
 mod counters;
 mod effects;
@@ -27,7 +27,7 @@ use crate::stream_cache::StreamCache;
 
 pub use counters::{Counters, END_REASONS};
 
-/// What carries out changes of streams. Cheap to clone.
+/// Changes streams, and carries out what follows. Cheap to clone.
 #[derive(Clone)]
 pub struct Lifecycle(Arc<Parts>);
 
@@ -40,9 +40,9 @@ struct Parts {
     counters: Counters,
     clock: Clock,
     reconcile_interval: Duration,
-    /// Effects and requests under way: they are carried out though nobody waits for them.
+    /// Effects and requests that are being carried out, also after their clients have disconnected.
     tasks: TaskTracker,
-    /// Held by whoever stores decisions that the store refused before.
+    /// Locked while decisions that the store refused before are stored.
     storing_held: tokio::sync::Mutex<()>,
 }
 
@@ -85,7 +85,7 @@ impl Lifecycle {
         (self.0.clock)()
     }
 
-    /// A stream as the store has it; while the store is away, as it is known here.
+    /// A stream as it is in the store or, while the store is away, in the cache.
     pub(crate) async fn newest(&self, id: StreamId) -> Result<Option<Stream>, StoreError> {
         match self.0.store.stream(id).await {
             Err(error @ StoreError::Unavailable(_)) => {
@@ -112,7 +112,7 @@ impl Lifecycle {
         Ok(self.0.store.stream_of_room(room).await?.map(|stream| self.observe(stream)))
     }
 
-    /// Carries a request out to its end, also when its client goes away half-way.
+    /// Carries a request out to its end, also if its client disconnects meanwhile.
     pub(crate) async fn to_the_end<T: Send + 'static>(
         &self,
         request: impl Future<Output = Result<T, Problem>> + Send + 'static,
@@ -124,12 +124,12 @@ impl Lifecycle {
         })
     }
 
-    /// Carries an effect out though nobody waits for it.
+    /// Carries an effect out without waiting for it.
     pub(crate) fn spawn(&self, effect: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(effect);
     }
 
-    /// Waits until requests and effects that are under way are carried out.
+    /// Waits until all requests and effects are carried out.
     pub(crate) async fn settle(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;

@@ -1,7 +1,8 @@
-//! What keeps streams true whatever was missed (stream API, sections 3.1 and 6, rules 6 to 8): streams of an earlier
-//! process are taken over, live ones compared with their rooms, time-outs kept, and other nodes' changes seen.
+//! Corrects streams whatever events were missed (stream API, sections 3.1 and 6, rules 6 to 8): takes over the streams
+//! of an earlier process, compares live streams with their rooms, enforces time-outs, and reads the changes of other
+//! nodes.
 //!
-//! [`Reconciler::run`] drives all of it. Every loop outlives the store: what fails is tried again.
+//! [`Reconciler::run`] drives all of it. Its loops go on while the store is away: what fails is tried again.
 
 mod compare;
 mod deadline;
@@ -28,19 +29,19 @@ use crate::stream_cache::StreamCache;
 use crate::streams::Streams;
 use crate::viewers::Viewers;
 
-/// How often time-outs and due comparisons are looked for.
+/// How often due time-outs and comparisons are started.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often memory is cleared of streams that ended long ago.
+/// How often streams that ended long ago are removed from the cache.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Rooms without a live stream that are looked up in one round.
+/// Rooms without a live stream that are examined in one round.
 const STRAY_ROOMS_MAX: usize = 1_000;
 
-/// How long the end of a stream may take to delete its room by itself.
+/// How long after its end the room of a stream is left to [`Lifecycle`], which deletes it by itself.
 const ROOM_DELETION_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What keeps streams true. Cheap to clone.
+/// Compares streams with their rooms and corrects them. Cheap to clone.
 #[derive(Clone)]
 pub struct Reconciler(Arc<Parts>);
 
@@ -54,7 +55,7 @@ struct Parts {
     rooms: Arc<dyn RoomDoor>,
     agenda: Agenda,
     cluster: Cluster,
-    /// When the streams of an earlier process were read.
+    /// When the recovery began, once it has succeeded.
     recovered: OnceLock<Timestamp>,
 }
 
@@ -81,8 +82,8 @@ impl Reconciler {
         }))
     }
 
-    /// Recovers, unless that was done, and keeps streams true until `shutdown`. Streams go on without it, but nothing
-    /// ends by time-out and nothing that was missed is made up for.
+    /// Recovers, unless that was done, and then corrects streams until `shutdown`. Without it streams go on, but none
+    /// ends by time-out and no missed event is made up for.
     pub async fn run(self, shutdown: CancellationToken) {
         let recovered_then_kept = async {
             if !self.recover_at_last(&shutdown).await {
@@ -90,7 +91,7 @@ impl Reconciler {
             }
             tokio::join!(self.keep_time(&shutdown), self.keep_tidy(&shutdown), self.poll(&shutdown));
         };
-        // Dropped half-way, as by a crash: the next process makes it up.
+        // Cancelled at any point, as by a crash: the next process makes up for it.
         shutdown.run_until_cancelled(recovered_then_kept).await;
     }
 
@@ -107,7 +108,7 @@ impl Reconciler {
         self.0.lifecycle.counters()
     }
 
-    /// False: shut down before it worked.
+    /// False: it was shut down before it succeeded.
     async fn recover_at_last(&self, shutdown: &CancellationToken) -> bool {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
         while !self.is_recovered() {
@@ -133,22 +134,23 @@ impl Reconciler {
         }
     }
 
-    /// Hands in what is due now. [`Reconciler::run`] calls it every second; tests at times of their choice.
+    /// Queues the ends and comparisons that are due now. [`Reconciler::run`] calls it every second; tests call it at
+    /// times of their choice.
     pub fn tick(&self) {
-        self.hand_in_due_ends(|| None);
-        self.hand_in_due_comparisons(|| None);
+        self.queue_due_ends(|| None);
+        self.queue_due_comparisons(|| None);
         self.0.lifecycle.try_held_again();
     }
 
-    /// `done` gives each job somebody to tell.
-    fn hand_in_due_ends(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
+    /// `done` gives each job a channel to report that it is done.
+    fn queue_due_ends(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
         let (now, agenda) = (self.now(), &self.0.agenda);
         for stream in self.0.cache.all() {
             if self.due_end(&stream, now).is_some() && agenda.begin_deadline(stream.id) {
                 let (reconciler, id, done) = (self.clone(), stream.id, done());
                 let check = async move {
                     reconciler.check_deadline(id).await;
-                    say(done);
+                    report(done);
                 };
                 if !self.0.viewers.in_order(&stream.room_name, check) {
                     agenda.end_deadline(id);
@@ -157,9 +159,9 @@ impl Reconciler {
         }
     }
 
-    fn hand_in_due_comparisons(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
+    fn queue_due_comparisons(&self, mut done: impl FnMut() -> Option<oneshot::Sender<()>>) {
         let (now, agenda) = (self.now(), &self.0.agenda);
-        // No pause is longer than an interval with its jitter, or than those after failures.
+        // Longer than any pause between comparisons: the interval with its jitter, and the pauses after failures.
         let latest = now.plus(Timestamp::AHEAD_MAX.max(self.0.config.reconcile_interval() * 2));
         for id in agenda.take_due(now, latest) {
             let Some(stream) = self.0.cache.stream(id) else {
@@ -169,7 +171,7 @@ impl Reconciler {
             let (reconciler, done) = (self.clone(), done());
             let comparison = async move {
                 reconciler.reconcile(id).await;
-                say(done);
+                report(done);
             };
             if !self.0.viewers.in_order(&stream.room_name, comparison) {
                 agenda.again(id, now);
@@ -183,7 +185,7 @@ impl Reconciler {
             if self.0.store.is_shared()
                 && let Err(error) = self.read_live().await
             {
-                // What other nodes started and the poll did not see, because clocks differ.
+                // For streams of other nodes that the poll missed, as clocks differ.
                 tracing::warn!(%error, "live streams are read anew later");
             }
             if let Err(error) = self.0.streams.expire_scheduled().await {
@@ -197,7 +199,7 @@ impl Reconciler {
         }
     }
 
-    /// Deletes rooms of streams that are over. Rooms of nobody's stream are not ours.
+    /// Deletes rooms of streams that are over. Rooms that belong to no stream are not ours, and stay.
     async fn delete_stray_rooms(&self) -> Result<(), StrayError> {
         let rooms = self.0.rooms.list(&[]).await.map_err(StrayError::Rooms)?;
         let live: HashSet<String> = self.0.cache.all().iter().map(|stream| stream.room_name.clone()).collect();
@@ -206,7 +208,7 @@ impl Reconciler {
             let stream = match self.0.lifecycle.stream_of_room(&room.name).await {
                 Ok(Some(stream)) => stream,
                 Ok(None) => continue,
-                // One that cannot be read keeps no other room.
+                // A stream that cannot be read does not keep other rooms from being deleted.
                 Err(error @ (StoreError::Failed(_) | StoreError::NotFound)) => {
                     tracing::error!(%error, room = room.name, "a room stays, since its stream cannot be read");
                     continue;
@@ -227,21 +229,21 @@ impl Reconciler {
     }
 }
 
-/// Whoever asked may have gone.
-fn say(done: Option<oneshot::Sender<()>>) {
+/// Reports that a job is done; the receiver may be gone.
+fn report(done: Option<oneshot::Sender<()>>) {
     if let Some(done) = done {
         let _ = done.send(());
     }
 }
 
-/// Why rooms were not looked through.
+/// Why stray rooms were not deleted.
 #[derive(Debug)]
 enum StrayError {
     Rooms(RoomsError),
     Store(StoreError),
 }
 
-/// False: shut down meanwhile.
+/// False: shut down before it was over.
 async fn pause(duration: Duration, shutdown: &CancellationToken) -> bool {
     tokio::select! {
         () = tokio::time::sleep(duration) => true,
@@ -249,7 +251,7 @@ async fn pause(duration: Duration, shutdown: &CancellationToken) -> bool {
     }
 }
 
-/// Between three quarters and five quarters of it, so that nodes do not go in step.
+/// Randomly between three quarters and five quarters of `duration`, so that nodes do not run in step.
 fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(rand::rng().random_range(0.75..1.25))
 }

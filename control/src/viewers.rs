@@ -131,7 +131,7 @@ impl Viewers {
         }
     }
 
-    /// Whether the order among such events does not matter: sessions of others than the owner.
+    /// Whether the order of this event among others of its kind does not matter, which holds for sessions of viewers.
     fn commutes(&self, event: &Event) -> bool {
         let session = match &event.kind {
             EventKind::Joined(session) | EventKind::Left(session) | EventKind::Aborted(session) => session,
@@ -144,7 +144,7 @@ impl Viewers {
         self.0.cache.of_room(&event.room).is_some_and(|stream| !is_owners(&stream, session))
     }
 
-    /// Applies one event. Any number of times gives the same.
+    /// Handles one event. Handling it again changes nothing.
     async fn handle(&self, event: &Event) -> Handled {
         if self.0.agenda.store_is_away(self.now()) {
             self.missed(&event.room);
@@ -181,7 +181,7 @@ impl Viewers {
         let id = stream.id;
         match &event.kind {
             EventKind::RoomStarted if !stream.is_live() => {
-                // Made anew by somebody's old token.
+                // It was made by a join with an old token.
                 self.0.lifecycle.close_room_later(stream);
                 Ok(())
             }
@@ -197,18 +197,18 @@ impl Viewers {
             }
             EventKind::Joined(session) => self.joined(stream, session).await,
             EventKind::Left(session) => self.left(stream, session, self.end_of(session, event.at)).await,
-            // It never was ACTIVE: there is no record to close, and whoever tries to join again and again leaves none
-            // behind. Its place is free ([`Viewers::send`]).
+            // The session never was ACTIVE, so that it has no record. Its place was freed in [`Viewers::send`].
             EventKind::Aborted(_) => Ok(()),
             EventKind::TrackPublished(publisher) if publisher.identity == stream.owner_id.as_str() => {
-                // Not from `Reconnecting`: this event may be a late one, and an owner who is back has joined again.
+                // Not from `Reconnecting`: an owner who is back has joined again, and this event may be from before.
                 self.0.lifecycle.turn(id, &[StreamState::Starting], StreamState::Live).await.map(drop)
             }
             EventKind::TrackPublished(_) | EventKind::TrackUnpublished | EventKind::Other => Ok(()),
         }
     }
 
-    /// Of two rooms of one name the one that exists counts: a late event of an older one must not displace it.
+    /// Notes the sid of the stream's room. If another one is noted, the room that exists counts, as this event may be a
+    /// late one of an older room.
     async fn note_room(&self, stream: &Stream, room_sid: &str) -> Result<(), StoreError> {
         let mut sid = room_sid.to_owned();
         if stream.room_sid.as_deref().is_some_and(|noted| noted != room_sid) {
@@ -236,7 +236,7 @@ impl Viewers {
         let change = self.0.store.presence_join(stream.id, &presence).await?;
         let stream = self.0.lifecycle.observe(change.stream);
         if is_owners(&stream, session) {
-            // A repeat may come after the leave.
+            // A repeated event may come after the session has left.
             let is_open = change.changed || {
                 let open = self.0.store.presence_open(stream.id).await?;
                 open.iter().any(|open| open.sid == presence.sid)
@@ -292,7 +292,7 @@ impl Viewers {
         Ok(())
     }
 
-    /// Spares the store a write that could change nothing, unless this node's copy may be old.
+    /// Changes the state, unless the stream is over, which saves a write that would change nothing.
     async fn turn_if(&self, stream: &Stream, from: &[StreamState], to: StreamState) -> Result<(), StoreError> {
         if !stream.is_live() {
             return Ok(());
@@ -300,7 +300,8 @@ impl Viewers {
         self.0.lifecycle.turn(stream.id, from, to).await.map(drop)
     }
 
-    /// Senders' clocks differ from ours and may count in whole seconds.
+    /// When a session ended: not before it began, and not in the future. Clocks of senders differ from ours, and some
+    /// count whole seconds.
     fn end_of(&self, session: &Session, at: Timestamp) -> Timestamp {
         at.max(session.joined_at).min(self.now().max(session.joined_at))
     }
@@ -309,7 +310,7 @@ impl Viewers {
         stream.blocks(user) || self.0.cache.ban(user, self.now()).is_some()
     }
 
-    /// Puts blocked and banned users out of a room.
+    /// Removes blocked and banned users from a room.
     pub(crate) fn remove_unwanted(&self, stream: &Arc<Stream>, sessions: &[Session]) {
         let unwanted: HashSet<&str> = sessions
             .iter()
@@ -321,7 +322,7 @@ impl Viewers {
         }
     }
 
-    /// Whether the room of a session exists, and who is in it. `None`: it does not.
+    /// The sid of a stream's room and the sessions in it. `None`: there is no such room.
     pub(crate) async fn sessions_in(&self, stream: &Stream) -> Result<Option<(String, Vec<Session>)>, RoomsError> {
         let rooms = self.0.rooms.list(std::slice::from_ref(&stream.room_name)).await?;
         let Some(room) = rooms.into_iter().find(|room| room.name == stream.room_name) else {
@@ -335,8 +336,8 @@ fn is_ours(event: &Event) -> bool {
     event.room.starts_with(PREFIX) && event.kind != EventKind::Other
 }
 
-/// The identities of users beyond `max` who came with `session` or after it. A further session of a user who was there
-/// before makes nobody one too many.
+/// The identities of users beyond `max` who joined with `session` or after it. Further sessions of a user who joined
+/// before are not counted.
 fn excess_of(open: &mut [Presence], session: &Presence, max: usize) -> Vec<String> {
     open.sort_by(|a, b| (a.joined_at, &a.sid).cmp(&(b.joined_at, &b.sid)));
     let mut seen = HashSet::new();

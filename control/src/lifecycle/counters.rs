@@ -6,7 +6,7 @@ use shared::log_limit::LogLimit;
 
 use crate::store::stream::EndReason;
 
-/// Since the process started.
+/// Counts since the start of the process.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub started: AtomicU64,
@@ -18,9 +18,9 @@ pub struct Counters {
     /// Events of rooms, from webhooks or from this process.
     pub events_applied: AtomicU64,
     pub events_repeated: AtomicU64,
-    /// Of rooms or kinds that have nothing to do with streams.
+    /// Events that concern no stream, by their room or kind.
     pub events_not_ours: AtomicU64,
-    /// Not handled: the store was away, or too many waited. Reconciliation makes up for them.
+    /// Events that were not handled, since the store was away or the queue full. Reconciliation makes up for them.
     pub events_deferred: AtomicU64,
     /// Webhooks with a bad signature.
     pub webhooks_refused: AtomicU64,
@@ -29,7 +29,7 @@ pub struct Counters {
     pub webhooks_malformed: AtomicU64,
     pub reconciliations: AtomicU64,
     pub reconciliations_failed: AtomicU64,
-    /// Sessions whose record was opened or closed, and states that were corrected.
+    /// Records of sessions that a comparison opened or closed, and states that it corrected.
     pub reconciled_differences: AtomicU64,
     pub sessions_removed: AtomicU64,
     pub rooms_deleted: AtomicU64,

@@ -1,4 +1,5 @@
-//! What follows from a change, on every node alike: chat in the order of the changes, and rooms after it.
+//! What follows from a change, in the same way on every node: first for the chat, in the order of the changes, and then
+//! for rooms.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use crate::store::moderation::Ban;
 use crate::store::stream::{Stream, StreamId, UserId};
 use crate::stream_cache::Change;
 
-/// How long the room of a stream that ended waits for the chat to close, so that sockets hear of the end first.
+/// Longest wait for the chat of a stream that ended to close before the room is deleted, so that clients of the chat
+/// are sent the end first.
 const CHAT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Rooms that are searched for one user at the same time.
 const ROOMS_AT_ONCE: usize = 8;
 
 impl Lifecycle {
-    /// Takes in a copy of a stream that was read or written, and sees to what follows. Older copies change nothing.
-    /// Returns the newest copy known.
+    /// Adds a copy of a stream that was read or written to the cache, and carries out what follows from the change. A
+    /// copy that is not newer changes nothing. Returns the newest copy known.
     pub fn observe(&self, stream: Stream) -> Arc<Stream> {
         let chat = &self.0.chat;
         let change = self.0.cache.observe(stream, |change| {
@@ -57,7 +59,7 @@ impl Lifecycle {
         }
     }
 
-    /// Deletes the room of a stream that ended, once all sockets were told. Does not wait for it.
+    /// Deletes the room of a stream that ended, after its chat has closed. Does not wait for it.
     pub(crate) fn close_room_later(&self, stream: &Stream) {
         let (lifecycle, id, room) = (self.clone(), stream.id, stream.room_name.clone());
         self.spawn(async move { lifecycle.close_room(id, &room).await });
@@ -73,12 +75,12 @@ impl Lifecycle {
         match self.0.rooms.delete(room).await {
             Ok(()) => Counters::add(&self.0.counters.rooms_deleted),
             Err(RoomsError::NotFound) => {}
-            // The reconciler finds it later.
+            // The reconciler deletes it later.
             Err(error) => tracing::info!(stream = %id, %error, "the room of an ended stream stays for now"),
         }
     }
 
-    /// Puts all sessions of these users out of a stream's room.
+    /// Removes all sessions of these users from a stream's room.
     async fn remove_users(&self, stream: &Stream, users: &HashSet<UserId>) {
         let sessions = match self.0.rooms.sessions(&stream.room_name).await {
             Ok(sessions) => sessions,
@@ -95,7 +97,7 @@ impl Lifecycle {
         }
     }
 
-    /// Puts sessions out of a stream's room. Does not wait for it.
+    /// Removes sessions from a stream's room. Does not wait for it.
     pub(crate) fn remove_later(&self, stream: Arc<Stream>, identities: Vec<String>) {
         let lifecycle = self.clone();
         self.spawn(async move {
@@ -116,7 +118,8 @@ impl Lifecycle {
         }
     }
 
-    /// Takes in a ban that was set, lifted or read. News drop the user's sockets and sessions and end their stream.
+    /// Adds a ban that was set, lifted or read to the cache. One that is new and holds ends the user's stream,
+    /// disconnects the user's sockets of chats and removes the user's sessions from rooms.
     pub fn observe_ban(&self, ban: Ban) {
         let (user, holds) = (ban.user_id.clone(), ban.holds(self.now()));
         if !self.0.cache.observe_ban(ban) || !holds {
@@ -126,7 +129,7 @@ impl Lifecycle {
         let lifecycle = self.clone();
         self.spawn(async move {
             if let Err(problem) = lifecycle.end_for_ban(&user).await {
-                // The clock of deadlines looks for banned owners as well.
+                // It is tried again: a banned owner is one of the deadlines (`reconcile::deadline`).
                 tracing::warn!(%problem, "the stream of a banned user goes on for now");
             }
             lifecycle.remove_everywhere(&user).await;

@@ -1,7 +1,7 @@
-//! Changes of a stream's state, its end among them. Each is one conditional write; whoever comes second is told of the
-//! first end.
+//! Changes of a stream's state, its end among them. Each is one conditional write. Of two ends the first one counts,
+//! and is the answer to both.
 //!
-//! An end that somebody decided takes effect here even if the store does not take it ([`Lifecycle::hold`]).
+//! An end by a user takes effect on this node even if the store does not take it ([`Lifecycle::hold`]).
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::stream_cache::Decision;
 pub struct Ended {
     pub stream: Arc<Stream>,
     pub already_ended: bool,
-    /// It ended here, and the store did not take it.
+    /// The stream ended on this node alone, as the store did not take the end.
     pub unstored: Option<Unstored>,
 }
 
 impl Ended {
     /// # Errors
-    /// Why it is not stored.
+    /// The end is not stored; says why.
     pub(crate) fn stored(self) -> Result<Self, Problem> {
         match self.unstored {
             None => Ok(self),
@@ -43,7 +43,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Ends a stream because somebody decided so.
+    /// Ends a stream by a decision of a user or an administrator.
     ///
     /// # Errors
     /// `conflict` for one that was not started, `store_unavailable`.
@@ -58,7 +58,7 @@ impl Lifecycle {
         match self.store_end(id, &end).await {
             Ok(outcome) => {
                 let already_ended = was_held || !outcome.changed();
-                // The end itself, not a later copy of it, is the answer.
+                // The answer is the copy with the end, not a later one.
                 let stream = self.observe(outcome.into_stream());
                 Ok(Ended { stream, already_ended, unstored: None })
             }
@@ -75,7 +75,7 @@ impl Lifecycle {
         Transition { from: from.to_vec(), to: StreamState::Ended, at: self.now(), end_reason: Some(reason), room_sid }
     }
 
-    /// Ends a stream that is in one of these states, and if given only the one whose room has this `sid`.
+    /// Ends a stream if it is in one of these states and, if `room_sid` is given, has that room.
     pub(crate) async fn finish(
         &self,
         id: StreamId,
@@ -83,7 +83,7 @@ impl Lifecycle {
         reason: EndReason,
         room_sid: Option<String>,
     ) -> Result<Outcome, StoreError> {
-        // What somebody decided earlier is the reason.
+        // An end by a user that is not stored yet was first, and its reason counts.
         let held = self.0.cache.held_end(id);
         self.store_end(id, &held.unwrap_or_else(|| self.end_now(from, reason, room_sid))).await
     }
@@ -102,7 +102,7 @@ impl Lifecycle {
         Ok(outcome)
     }
 
-    /// Changes the state of a live stream to another live one, and says whether it did.
+    /// Changes the state of a stream to another live one, if it is in one of `from`. Returns whether it did.
     pub(crate) async fn turn(&self, id: StreamId, from: &[StreamState], to: StreamState) -> Result<bool, StoreError> {
         let transition = Transition { from: from.to_vec(), to, at: self.now(), end_reason: None, room_sid: None };
         let outcome = self.0.store.transition(id, &transition).await?;

@@ -1,6 +1,6 @@
-//! Decisions that hold here although the store did not take them: a stream can be stopped and a user removed also on a
-//! full disk. They are stored as soon as the store takes them. A process that ends before loses them, so the answer to
-//! whoever decided says that they are not stored.
+//! Decisions that hold on this node although the store did not take them, so that a stream can be stopped and a user
+//! removed also while the disk is full. They are stored as soon as the store takes them. They are lost if the process
+//! ends before, so the answer to the caller says that they are not stored.
 
 use super::Lifecycle;
 use crate::problem::Problem;
@@ -9,19 +9,19 @@ use crate::store::moderation::Ban;
 use crate::store::stream::{StreamId, UserId};
 use crate::stream_cache::{Decision, Hold};
 
-/// A decision that holds and is not stored.
+/// A decision that holds on this node and is not stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unstored {
-    /// False: it was decided before.
+    /// False: the same decision was held before.
     pub is_new: bool,
     pub problem: Problem,
 }
 
 impl Lifecycle {
-    /// Has a decision hold here that the store refused with `error`, and sees to what follows.
+    /// Holds a decision on this node that the store refused with `error`, and carries out what follows.
     ///
     /// # Errors
-    /// It cannot hold: it concerns no live stream, or too many are held. What the store said.
+    /// `error`, if the decision concerns no live stream or too many are held.
     pub(crate) fn hold(&self, decision: Decision, error: StoreError) -> Result<Unstored, Problem> {
         if matches!(error, StoreError::NotFound) {
             return Err(error.into());
@@ -48,14 +48,17 @@ impl Lifecycle {
         Ok(Unstored { is_new, problem: Problem { detail: detail(&decision).into(), ..error.into() } })
     }
 
-    /// Stores what is held, before what a caller asks for now. That may work though this does not.
+    /// Tries to store the decisions that are held, before a caller's own. A failure is ignored, as the caller's may be
+    /// stored all the same.
     pub(crate) async fn store_held_first(&self) {
-        // It is logged where it is decided, and the call runs into it itself.
+        // Logged when the decision was made, and the caller's own write fails for the same reason.
         let _ = self.store_held().await;
     }
 
+    /// Stores the decisions that are held.
+    ///
     /// # Errors
-    /// The store still takes nothing.
+    /// The store is still away.
     pub(crate) async fn store_held(&self) -> Result<(), StoreError> {
         if self.0.cache.held_count() == 0 {
             return Ok(());
@@ -86,7 +89,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes a block back, also one that is held.
+    /// Lifts a block, also one that is held. False: there was none.
     pub(crate) async fn unblock(&self, id: StreamId, user: &UserId) -> Result<bool, StoreError> {
         let _turn = self.0.storing_held.lock().await;
         let outcome = self.0.store.unblock(id, user, self.now()).await?;
@@ -105,7 +108,7 @@ impl Lifecycle {
         let stored = self.0.store.ban(user).await?;
         let was_held = self.0.cache.release_ban(user);
         let known = self.0.cache.ban(user, now);
-        // Of one that was never stored nothing comes of the store.
+        // The store knows nothing of a ban that was never stored.
         let lifted = stored.or_else(|| known.map(|ban| Ban { lifted_at: Some(now), ..ban }));
         if let Some(ban) = lifted {
             self.observe_ban(ban);
@@ -113,7 +116,7 @@ impl Lifecycle {
         Ok(was_stored || was_held)
     }
 
-    /// Tries again what is held, beside other work. Called every second.
+    /// Tries to store the decisions that are held, in a task of its own. Called every second.
     pub(crate) fn try_held_again(&self) {
         let now = self.now();
         if self.0.cache.held_count() == 0 || self.0.agenda.store_is_away(now) || self.0.storing_held.try_lock().is_err()

@@ -1,4 +1,4 @@
-//! One live stream compared with its room: records of sessions, its state, who should not be inside.
+//! Compares a live stream with its room, and corrects the records of sessions, the state, and who is inside.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use crate::store::StoreError;
 use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState};
 
-/// A session younger than this is left alone: its event may still be on the way.
+/// A session younger than this is not corrected: its event may still be on the way.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// A room that is missing for so long ends its stream.
+/// How long a room may be missing before its stream ends.
 const MISSING_MAX: Duration = Duration::from_secs(30);
 
-/// When a media server that did not answer is asked again.
+/// Pause after which a media server that did not answer is asked again.
 const SFU_RETRY: Duration = Duration::from_secs(5);
 
-/// When a store that did not answer is asked again.
+/// Pause after which a store that did not answer is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(3);
 
-/// A media server that did not answer so often is away.
+/// Failures in a row after which a media server counts as away.
 const SFU_FAILURES_MAX: u32 = 2;
 
-/// Records that are written side by side.
+/// Records that are written concurrently.
 const WRITES_AT_ONCE: usize = 32;
 
-/// When a room that may be another process's is looked for again: processes that ended are known by then.
+/// Pause before a room that another process may host is looked for again. By then it is known whether that process has
+/// ended.
 const ELSEWHERE_RETRY: Duration = Duration::from_secs(8);
 
 /// Why a comparison did not work.
@@ -49,7 +50,7 @@ impl From<StoreError> for NotCompared {
 }
 
 impl Reconciler {
-    /// Compares a live stream with its room, and says when it is due again.
+    /// Compares a live stream with its room, and schedules the next comparison.
     pub(super) async fn reconcile(&self, id: StreamId) {
         let agenda = &self.0.agenda;
         let Some(stream) = self.0.cache.stream(id).filter(|stream| stream.is_live()) else {
@@ -75,14 +76,15 @@ impl Reconciler {
         Counters::add(counter);
     }
 
-    /// When to compare again.
+    /// Returns the pause before the next comparison.
     async fn compare(&self, stream: &Arc<Stream>) -> Result<Duration, NotCompared> {
-        // Records first: what they have and the room has not is gone, rather than not yet there.
+        // Records are read before the room: a session that has a record and is not in the room has left, as it cannot
+        // be one that is still to join.
         let open = self.0.store.presence_open(stream.id).await?;
         if self.0.store.is_shared()
             && let Some(newest) = self.0.store.stream(stream.id).await?
         {
-            // A change may have escaped the poll: clocks of nodes differ.
+            // The poll may have missed a change, as clocks of nodes differ.
             self.0.lifecycle.observe(newest);
         }
         match self.0.viewers.sessions_in(stream).await.map_err(NotCompared::Rooms)? {
@@ -131,9 +133,9 @@ impl Reconciler {
         }
     }
 
-    /// Closes the records of sessions that are gone, at the last time they were seen.
+    /// Closes the records of sessions that have left, at the time at which they were last seen.
     async fn close(&self, stream: &Stream, gone: &[&Presence], found: Found) -> Result<(), StoreError> {
-        // Before the first comparison of this process, the stream's last change is the last sign of it.
+        // Without an earlier comparison by this process, they were last seen when the stream last changed.
         let seen_at = found.compared_at.unwrap_or(stream.updated_at).min(self.now());
         stream::iter(gone.iter().copied())
             .map(Ok)
@@ -185,13 +187,13 @@ impl Reconciler {
         }
     }
 
-    /// Says to other nodes that the room is here, if rooms of streams are each node's own.
+    /// Renews this node's lease of the room, if each node has its own rooms.
     async fn lease_room(&self, stream: &Stream) -> Result<(), StoreError> {
         if self.0.rooms.is_local() { self.0.cluster.lease_room(stream.id).await } else { Ok(()) }
     }
 
-    /// Whether another node had the room lately, in which case it is not ours to miss. One that we saw ourselves is
-    /// gone.
+    /// Whether another node hosts the room, so that it is not missing. A room that this node had seen before was its
+    /// own, and is gone.
     async fn is_hosted_elsewhere(&self, stream: &Stream) -> Result<bool, StoreError> {
         let was_here = self.0.agenda.found(stream.id).compared_at.is_some();
         if was_here || !self.0.rooms.is_local() {
@@ -200,7 +202,7 @@ impl Reconciler {
         self.0.cluster.is_hosted_elsewhere(stream.id).await
     }
 
-    /// When to look again.
+    /// Returns the pause before the next comparison.
     async fn room_missing(&self, stream: &Arc<Stream>, open: &[Presence]) -> Result<Duration, StoreError> {
         if self.is_hosted_elsewhere(stream).await? {
             return Ok(ELSEWHERE_RETRY.min(self.0.config.reconcile_interval()));
@@ -226,13 +228,14 @@ impl Reconciler {
         self.0.agenda.found(id).missing_since.is_some_and(|since| since.plus(MISSING_MAX) <= self.now())
     }
 
-    /// A media server that began anew knows no rooms: owners have the same time to come back as after any loss (stream
-    /// API, section 6, rule 7).
+    /// How long a room may be missing. A media server that was restarted has no rooms, and owners have as long to come
+    /// back as after any other loss (stream API, section 6, rule 7).
     fn patience_with_missing_rooms(&self) -> Duration {
         MISSING_MAX.max(Duration::from_secs(self.0.config.reconnect_window.into()))
     }
 
-    /// When to ask again. The owner's window begins once it is clear that the server is away.
+    /// Returns the pause before the next comparison. The time that the owner has to come back begins once the media
+    /// server counts as away.
     async fn sfu_failed(&self, stream: &Stream, error: &RoomsError) -> Duration {
         let agenda = &self.0.agenda;
         let found = agenda.found(stream.id);
@@ -251,7 +254,7 @@ impl Reconciler {
     }
 }
 
-/// Whether the event of its coming or going may be on its way.
+/// Whether the event of its join or departure may still be on the way.
 fn is_young(joined_at: Timestamp, now: Timestamp) -> bool {
     joined_at.plus(YOUNG) > now && !joined_at.is_far_ahead(now)
 }

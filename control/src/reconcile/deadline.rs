@@ -1,4 +1,5 @@
-//! Ends by time: a start that never came to anything, an owner who is gone, a stream that is too long, a banned owner.
+//! Ends by time-out: streams that never became live, whose owner is lost, or that are too long. Also streams of banned
+//! owners.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ impl Reconciler {
     pub(super) fn due_end(&self, stream: &Stream, now: Timestamp) -> Option<DueEnd> {
         let config = &self.0.config;
         let over = |since: Timestamp, seconds: u32| since.plus(Duration::from_secs(seconds.into())) <= now;
-        // What a clock noted that was ahead counts from when that is seen: it would wait until then, or not at all.
+        // A time far ahead was noted by a clock that was wrong. The time-out then runs from when this was first seen.
         let since = match stream.state_since.is_far_ahead(now) {
             true => self.0.agenda.seen_ahead(stream.id, stream.state_since, now),
             false => stream.state_since,
@@ -49,7 +50,7 @@ impl Reconciler {
         }
     }
 
-    /// Ends a stream whose time is over, unless the store or the room knows better.
+    /// Ends a stream whose time-out has passed, unless the store or the room shows that the owner is there.
     pub(super) async fn check_deadline(&self, id: StreamId) {
         let agenda = &self.0.agenda;
         if !agenda.store_is_away(self.now())
@@ -78,12 +79,12 @@ impl Reconciler {
                         return self.0.lifecycle.turn(id, due.from, StreamState::Live).await.map(drop);
                     }
                 }
-                // Not the room that closes by itself when its owner's time is over.
+                // A room that has been missing for long was lost. One that closed by itself has just gone.
                 Ok(None) if due.reason == EndReason::PublisherTimeout && self.has_long_missed_room(id) => {
                     due.reason = EndReason::ServerLost;
                 }
                 Ok(None) => {}
-                // Nobody can say whether the owner is back.
+                // It cannot be known whether the owner is back.
                 Err(_) if due.reason == EndReason::PublisherTimeout => due.reason = EndReason::ServerLost,
                 Err(_) => {}
             }

@@ -1,4 +1,4 @@
-//! What other nodes changed in a store that is shared.
+//! Reads the changes of other nodes from a shared store.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{Backoff, Reconciler, pause};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 
-/// How often a shared store is asked.
+/// Time between two polls of a shared store.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How far back each question reaches: clocks of nodes differ, and a write takes a moment to be seen.
+/// How far back each poll reaches: clocks of nodes differ, and a write takes a moment to be seen.
 const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Streams in one answer.
@@ -20,10 +20,10 @@ const STREAMS_PAGE: usize = 1_000;
 /// Bans in one answer.
 pub(super) const BANS_PAGE: usize = 1_000;
 
-/// Largest answer; more changes than that at one time are read at the next.
+/// Largest page. If more changes than that have one time, the rest is read with the next poll.
 const PAGE_MAX: usize = 64_000;
 
-/// Up to when changes were seen.
+/// Times up to which changes were read.
 struct Seen {
     streams: Timestamp,
     bans: Timestamp,
@@ -55,14 +55,15 @@ impl Reconciler {
     async fn poll_once(&self, seen: &mut Seen) -> Result<(), StoreError> {
         let streams = self.read_streams_since(seen.streams.minus(OVERLAP)).await?.max(seen.streams);
         let bans = self.read_bans_since(seen.bans.minus(OVERLAP), BANS_PAGE).await?.max(seen.bans);
-        // Changes by right clocks come before one of a clock that was ahead, which is read again meanwhile.
+        // Never beyond now: a change by a clock that was ahead would hide later changes by clocks that are right. It is
+        // read again until its time has come.
         let now = self.now();
         let at_most_now = |at: Timestamp| if at.is_far_ahead(now) { now } else { at };
         *seen = Seen { streams: at_most_now(streams), bans: at_most_now(bans) };
         Ok(())
     }
 
-    /// The time of the last change.
+    /// Returns the time of the last change.
     async fn read_streams_since(&self, mut since: Timestamp) -> Result<Timestamp, StoreError> {
         let mut limit = STREAMS_PAGE;
         loop {
@@ -78,7 +79,7 @@ impl Reconciler {
         }
     }
 
-    /// The time of the last change.
+    /// Returns the time of the last change.
     pub(super) async fn read_bans_since(
         &self,
         mut since: Timestamp,
@@ -99,7 +100,7 @@ impl Reconciler {
     }
 }
 
-/// Whether there is more to read. More changes of one moment than a page holds need a larger page.
+/// Whether there is more to read. Enlarges the page if all changes on it have one time, since it would be read again.
 fn next_page(full: bool, since: Timestamp, last: Timestamp, limit: &mut usize) -> bool {
     if full && last <= since {
         *limit *= 4;

@@ -1,4 +1,4 @@
-//! Taking over the streams of an earlier process, before requests are served.
+//! Takes over the streams of an earlier process, before requests are served.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::problem::Problem;
 use crate::store::StoreError;
 use crate::store::stream::{PageEnd, StreamFilter, StreamOrder, StreamState};
 
-/// Streams that are read in one go.
+/// Streams that are read at once.
 const PAGE: usize = 500;
 
-/// How long the first comparisons may keep the server from serving. A media server that is away is asked again later.
+/// Longest time that the first comparisons may delay serving. A media server that is away is asked again later.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(10);
 
 impl Reconciler {
@@ -26,7 +26,7 @@ impl Reconciler {
     /// `store_unavailable`: try again.
     pub async fn recover(&self) -> Result<(), Problem> {
         let begun = self.now();
-        // Rooms that are missed before the next look may be those of others.
+        // Before rooms are compared: a room that is missing here may be another node's.
         self.0.cluster.look_at_first().await?;
         self.read_bans_since(Timestamp::default(), BANS_PAGE).await?;
         let count = self.read_live().await?;
@@ -40,7 +40,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Observes all live streams of the store; how many.
+    /// Observes all live streams of the store, and returns their number.
     pub(super) async fn read_live(&self) -> Result<usize, StoreError> {
         let filter = StreamFilter { states: StreamState::LIVE.to_vec(), ..StreamFilter::default() };
         let mut after: Option<PageEnd> = None;
@@ -61,15 +61,15 @@ impl Reconciler {
 
     async fn first_round(&self) {
         self.0.agenda.all_soon(self.now());
-        wait_for(|done| self.hand_in_due_comparisons(done)).await;
-        wait_for(|done| self.hand_in_due_ends(done)).await;
+        wait_for(|done| self.queue_due_comparisons(done)).await;
+        wait_for(|done| self.queue_due_ends(done)).await;
     }
 }
 
-/// Waits until all jobs that are handed in are done.
-async fn wait_for(hand_in: impl FnOnce(&mut dyn FnMut() -> Option<oneshot::Sender<()>>)) {
+/// Waits until all jobs that `queue` adds are done.
+async fn wait_for(queue: impl FnOnce(&mut dyn FnMut() -> Option<oneshot::Sender<()>>)) {
     let mut waiting = Vec::new();
-    hand_in(&mut || {
+    queue(&mut || {
         let (done, is_done) = oneshot::channel();
         waiting.push(is_done);
         Some(done)
