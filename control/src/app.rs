@@ -409,6 +409,7 @@ fn no_such_address(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::Unsupported)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn listen_error(address: SocketAddr, setting: &str, error: &std::io::Error) -> anyhow::Error {
     let (ip, port) = (address.ip(), address.port());
     match error.kind() {
@@ -471,6 +472,7 @@ fn outgoing_address() -> Option<IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn media_error(config: &Config, error: &std::io::Error) -> anyhow::Error {
     let PortRange { first, last } = config.udp_ports();
     match error.kind() {

@@ -1,5 +1,7 @@
 //! The product, and the binary: arguments, configuration, what runs and how it stops.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod access;
 mod agenda;
 pub mod analytics;

@@ -179,6 +179,7 @@ impl Visit for Read {
 }
 
 /// `message name=value name="a text with spaces"`.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn write_text(writer: &mut impl fmt::Write, fields: &[(&'static str, Value)]) -> fmt::Result {
     for (index, (name, value)) in fields.iter().enumerate() {
         if index > 0 {

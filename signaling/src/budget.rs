@@ -125,6 +125,7 @@ fn time_for(cost: u64) -> Duration {
 }
 
 /// What a message costs beside itself, for the fan-out of the change that it usually makes.
+#[expect(deprecated, reason = "`UpdateLayers` is still sent")]
 pub fn fanout_cost(request: &Request) -> usize {
     match request {
         Request::UpdateMetadata(_) => FANOUT_MESSAGE_COST + request.encoded_len() * FANOUT_BYTE_COST,
@@ -132,7 +133,11 @@ pub fn fanout_cost(request: &Request) -> usize {
         Request::Offer(_) | Request::AddTrack(_) | Request::Mute(_) => FANOUT_MESSAGE_COST,
         Request::UpdateAudioTrack(_) | Request::UpdateVideoTrack(_) => FANOUT_MESSAGE_COST,
         Request::SubscriptionPermission(_) => FANOUT_MESSAGE_COST,
-        _ => 0,
+        Request::Answer(_) | Request::Trickle(_) | Request::Subscription(_) | Request::TrackSetting(_) => 0,
+        Request::Leave(_) | Request::UpdateLayers(_) | Request::SyncState(_) | Request::Simulate(_) => 0,
+        Request::Ping(_) | Request::PingReq(_) => 0,
+        Request::PublishDataTrackRequest(_) | Request::UnpublishDataTrackRequest(_) => 0,
+        Request::UpdateDataSubscription(_) | Request::StoreDataBlobRequest(_) | Request::GetDataBlobRequest(_) => 0,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A LiveKit server: tokens, rooms, participants, server APIs.
 
-#![warn(unreachable_pub)]
+#![warn(unreachable_pub, clippy::wildcard_enum_match_arm)]
 
 mod api;
 pub mod bodies;

@@ -201,6 +201,7 @@ fn normalize_one(value: &mut Value, kind: &Kind) -> Result<(), ReadError> {
 }
 
 /// The integer that a value spells.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn integer(value: &Value, range: RangeInclusive<i128>) -> Result<Number, ReadError> {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -325,6 +325,7 @@ fn size_of_message(message: &MessageDescriptor, within: &mut Vec<MessageDescript
     of_fields + of_oneofs
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn size_of_field(field: &FieldDescriptor, within: &mut Vec<MessageDescriptor>) -> usize {
     match field.kind() {
         _ if field.is_map() => MAP,
@@ -334,6 +335,7 @@ fn size_of_field(field: &FieldDescriptor, within: &mut Vec<MessageDescriptor>) -
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn size_of_value(kind: &Kind, within: &mut Vec<MessageDescriptor>) -> usize {
     match kind {
         Kind::Message(message) => size_of_message(message, within),

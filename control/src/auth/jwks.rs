@@ -266,6 +266,7 @@ fn rsa_bits(jwk: &Jwk) -> Option<usize> {
     Some((modulus.len() - first) * 8 - zeros)
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn key(jwk: Jwk) -> Option<Key> {
     if matches!(&jwk.common.public_key_use, Some(use_) if *use_ != PublicKeyUse::Signature) {
         return None;

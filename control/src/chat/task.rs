@@ -324,7 +324,7 @@ impl RoomTask {
                 self.newcomers.push(Newcomer { client, last_seq, bytes });
                 self.retry_states_at = Instant::now() + STATE_RETRY;
             }
-            other => {
+            other @ (Out::All(_) | Out::Disconnect(..) | Out::Close(_)) => {
                 self.carry_out(vec![other]).await;
             }
         }

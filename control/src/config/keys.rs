@@ -41,6 +41,7 @@ impl KnownKeys {
         known
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn add(&mut self, prefix: &str, tree: &Mapping) {
         for (key, value) in tree {
             let path = joined(prefix, key.as_str().unwrap_or_default());
@@ -67,6 +68,7 @@ impl KnownKeys {
     }
 
     /// What the text of a variable or a flag means for a key. What makes no sense there is refused by its type later.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     pub(super) fn value_of(&self, path: &str, text: &str) -> Value {
         let as_text = || Value::String(text.to_owned());
         let as_yaml = || serde_yaml_ng::from_str(text).unwrap_or_else(|_| as_text());
@@ -110,6 +112,7 @@ impl KnownKeys {
         self.check_section("", tree, strict, remarks);
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn check_section(&self, prefix: &str, tree: &mut Mapping, strict: bool, remarks: &mut Remarks) {
         let mut taken_out = Vec::new();
         for (key, value) in tree.iter_mut() {

@@ -98,6 +98,7 @@ pub enum Flag {
     Value,
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 pub(super) fn parse_tree(yaml: &str) -> anyhow::Result<Mapping> {
     match serde_yaml_ng::from_str(yaml).context("the configuration is not YAML")? {
         Value::Mapping(tree) => Ok(tree),
@@ -128,6 +129,7 @@ fn read_tree(tree: &Mapping, remarks: &mut Remarks) -> Option<Config> {
 }
 
 /// All values with their paths. Maps with keys of the operator's are values.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn leaves(prefix: &str, tree: &Mapping) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for (key, value) in tree {

@@ -21,6 +21,7 @@ impl Serialize for KeyPairs {
 
 impl<'de> Deserialize<'de> for KeyPairs {
     /// Errors quote nothing, since all of it may be a secret.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let pair = |(name, secret): (Value, Value)| match (scalar_text(&name), scalar_text(&secret)) {
             (Some(name), Some(secret)) => Ok((name, Secret::new(&secret))),

@@ -164,7 +164,7 @@ impl Watched {
         }
         match written {
             Poll::Ready(Ok(bytes)) if !self.delivery.note(bytes) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            written => written,
+            written @ (Poll::Ready(_) | Poll::Pending) => written,
         }
     }
 

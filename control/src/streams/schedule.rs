@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::lifecycle::Counters;
 use crate::problem::{Code, Problem};
 use crate::store::stream::{Edit, Stream, StreamFilter, StreamId, StreamOrder, StreamState, Transition};
-use crate::store::{StoreError, Taken};
+use crate::store::{CreateError, StoreError, Taken};
 use crate::user::User;
 
 /// Streams that one user schedules within [`SCHEDULES_WINDOW`]: those that were called off stay in the store.
@@ -80,8 +80,10 @@ impl Streams {
             ..blank(user, now)
         };
         self.0.store.create(&stream).await.map_err(|error| match error {
-            crate::store::CreateError::Store(error) => Problem::from(error),
-            other => Problem::from(StoreError::Failed(other.to_string())),
+            CreateError::Store(error) => Problem::from(error),
+            other @ (CreateError::OwnerAlreadyLive | CreateError::RoomTaken | CreateError::NotScheduled(_)) => {
+                Problem::from(StoreError::Failed(other.to_string()))
+            }
         })?;
         Counters::add(&self.lifecycle().counters().scheduled);
         Ok(self.lifecycle().observe(stream))
@@ -99,7 +101,13 @@ impl Streams {
                 let stream = streams.cancel_scheduled(id).await?;
                 match stream.state {
                     StreamState::Cancelled => Ok(stream),
-                    _ => Err(Problem::new(Code::Conflict, "This stream was started; stop it instead.")),
+                    StreamState::Scheduled
+                    | StreamState::Starting
+                    | StreamState::Live
+                    | StreamState::Reconnecting
+                    | StreamState::Ended => {
+                        Err(Problem::new(Code::Conflict, "This stream was started; stop it instead."))
+                    }
                 }
             })
             .await

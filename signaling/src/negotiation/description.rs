@@ -354,7 +354,9 @@ fn direction_of(section: &Section<'_>, sdp: &Sdp<'_>) -> Direction {
         Name::Sendonly => Some(Direction::Sendonly),
         Name::Recvonly => Some(Direction::Recvonly),
         Name::Inactive => Some(Direction::Inactive),
-        _ => None,
+        Name::BundleOnly | Name::Extmap | Name::ExtmapAllowMixed | Name::Fingerprint | Name::Fmtp | Name::Group => None,
+        Name::IcePwd | Name::IceUfrag | Name::Mid | Name::Msid | Name::Rid | Name::RtcpFb | Name::RtcpMux => None,
+        Name::Rtpmap | Name::Setup | Name::Simulcast | Name::Ssrc | Name::SsrcGroup => None,
     };
     let own = section.attributes.iter().find_map(read);
     own.or_else(|| sdp.attributes.iter().find_map(read)).unwrap_or(Direction::Sendrecv)

@@ -177,6 +177,7 @@ fn random(message: &MessageDescriptor, rng: &mut StdRng, depth: usize) -> Dynami
     made
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn random_key(kind: &Kind, rng: &mut StdRng) -> MapKey {
     match kind {
         Kind::String => MapKey::String(random_text(rng)),
@@ -244,6 +245,7 @@ fn respell(value: &mut Value, message: &MessageDescriptor, rng: &mut StdRng) {
     *fields = respelled;
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 fn respell_one(value: &mut Value, kind: &Kind, rng: &mut StdRng) {
     match kind {
         Kind::Message(message) => respell(value, message, rng),

@@ -67,6 +67,7 @@ impl Room {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn on_leave(&mut self, now: Now, sid: &ParticipantSid, request: &proto::LeaveRequest) {
         let reason = match request.reason() {
             reason

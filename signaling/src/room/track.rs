@@ -137,9 +137,10 @@ fn codec_info(
     let mut layers = if codec.layers.is_empty() { request.layers.clone() } else { codec.layers.clone() };
     layers.truncate(sfu::command::LAYERS_MAX);
     layers.sort_by_key(|layer| layer.quality);
-    let mode = match codec.video_layer_mode() {
-        proto::video_layer::Mode::Unused if request.r#type() == proto::TrackType::Video => default_mode(&mime_type),
-        mode => mode,
+    let is_unset = codec.video_layer_mode() == proto::video_layer::Mode::Unused;
+    let mode = match is_unset && request.r#type() == proto::TrackType::Video {
+        true => default_mode(&mime_type),
+        false => codec.video_layer_mode(),
     };
     proto::SimulcastCodecInfo {
         mime_type,

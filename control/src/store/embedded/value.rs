@@ -119,6 +119,7 @@ impl From<serde_json::Error> for StoreError {
 }
 
 /// The columns of the unique index that a write ran into, as SQLite lists them.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 pub fn violated(error: &rusqlite::Error) -> Option<&str> {
     match error {
         rusqlite::Error::SqliteFailure(failure, Some(text))

@@ -43,6 +43,7 @@ impl From<Error> for Fault {
 
 impl Fault {
     /// The unique index in the way, if one is.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     pub(super) fn duplicate(&self) -> Option<&str> {
         let Self::Driver(error) = self else { return None };
         match error.kind.as_ref() {
@@ -65,6 +66,7 @@ impl Fault {
     }
 
     /// The server's code of the error, if it is one of the server.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     pub(super) fn code(&self) -> Option<i32> {
         let Self::Driver(error) = self else { return None };
         match error.kind.as_ref() {
@@ -75,6 +77,7 @@ impl Fault {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn is_passing(&self) -> bool {
         let Self::Driver(error) = self else { return true };
         match error.kind.as_ref() {

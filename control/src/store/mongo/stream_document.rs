@@ -201,6 +201,7 @@ pub(super) fn time(document: &Document, name: &str) -> Option<Timestamp> {
 }
 
 /// A number, in any of the types that drivers write numbers with.
+#[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
 pub(super) fn integer(value: &Bson) -> Option<i64> {
     match value {
         Bson::Int32(number) => Some(i64::from(*number)),
