@@ -728,7 +728,8 @@ async fn a_server_that_is_no_replica_set_will_do() {
 /// They note that they see a room, and ask who does, as units of a limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_of_an_earlier_version_and_this_one_hear_of_each_others_rooms() {
-    let store = connect(&shared_uri(), &fresh_database()).await;
+    let (uri, name) = (shared_uri(), fresh_database());
+    let store = connect(&uri, &name).await;
     let (ours, theirs) = (StreamId::generate(), StreamId::generate());
     let key = |stream: StreamId| format!("host:{stream}");
 
@@ -740,6 +741,9 @@ async fn nodes_of_an_earlier_version_and_this_one_hear_of_each_others_rooms() {
     assert_eq!(store.room_lease(theirs, at(4)).await.unwrap().unwrap().renewed_at, at(3), "it was seen there as well");
 
     store.lease_room(ours, "n1", at(0)).await.unwrap();
+    let leases = raw(&uri, &name).await.collection::<Document>("onair_limits");
+    let lease = leases.find_one(doc! { "_id": key(ours) }).await.unwrap().expect("it is stored");
+    assert!(!lease.contains_key("granted"), "{lease}");
     let look = async |when| store.limit_take(&key(ours), 1, LEASE, at(when)).await.unwrap();
     assert!(matches!(look(119_999).await, Taken::Refused { .. }));
     assert_eq!(look(120_000).await, Taken::Granted);
