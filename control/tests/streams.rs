@@ -100,6 +100,7 @@ macro_rules! every_rule {
                 the_owners_own_list_is_copied_at_each_start
                 a_banned_user_neither_starts_nor_watches_nor_goes_on
                 a_ban_holds_until_its_time
+                a_ban_that_another_node_wrote_refuses_a_start_before_it_is_known_here
                 with_the_flag_off_nothing_starts_and_all_can_be_ended
                 the_owners_first_track_makes_a_stream_live
                 an_owner_who_is_back_within_the_window_is_live_again

@@ -341,6 +341,19 @@ pub async fn a_banned_user_neither_starts_nor_watches_nor_goes_on(store: SharedS
     assert!(world.watch_as(&user("ana"), other.id, None).await.is_ok());
 }
 
+pub async fn a_ban_that_another_node_wrote_refuses_a_start_before_it_is_known_here(store: SharedStore) {
+    let world = World::new(store);
+    let until = Some(world.clock.now().plus(Duration::from_secs(1)));
+    world.lifecycle.store().set_ban(&ban(&world, "ana")).await.unwrap();
+    world.lifecycle.store().set_ban(&Ban { until, ..ban(&world, "bo") }).await.unwrap();
+    world.clock.advance(1);
+    assert!(world.admit(&user("ana")).is_ok(), "this node does not know the ban");
+
+    assert_eq!(code(world.try_start("ana").await), Code::Banned);
+    assert_eq!(code(world.admit(&user("ana"))), Code::Banned);
+    assert!(world.try_start("bo").await.unwrap().created, "this ban is over");
+}
+
 pub async fn a_ban_holds_until_its_time(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("bo").await;
