@@ -288,6 +288,43 @@ fn a_paused_subscription_goes_on_with_a_key_frame_that_is_asked_for() {
     assert_eq!(world.media(10).len(), 2);
 }
 
+/// RFC 3550, section 5.1: a player plays what follows that much later, and keeps sound and picture in step by it.
+#[test]
+fn after_a_pause_the_timestamps_have_gone_on_by_its_length_in_ticks_of_each_clock() {
+    let mut world = World::new();
+    world.join(PUBLISHER);
+    world.publish(PUBLISHER, 1, video_section(100));
+    world.publish(PUBLISHER, 2, audio_section(200));
+    world.join(10);
+    world.subscribe(10, 1, 1, send_section(1000, video_codecs()));
+    world.subscribe(10, 2, 2, SendSection { rtx_ssrc: None, ..send_section(3000, audio_codecs()) });
+    let mut source = Source::new(100);
+    let mut both = |world: &mut World, sequence| {
+        let audio = Rtp {
+            payload_type: AUDIO,
+            sequence,
+            timestamp: u32::from(sequence) * 960,
+            ssrc: 200,
+            payload: vec![1; 40],
+            ..Rtp::default()
+        };
+        world.send(PUBLISHER, &[source.frame(true, 1), vec![audio]].concat());
+        let got = world.media(10);
+        [VIDEO, AUDIO].map(|kind| got.iter().find(|packet| packet.payload_type == kind).expect("both").timestamp)
+    };
+    let before = both(&mut world, 1);
+    for paused in [true, false] {
+        for subscription in [SubscriptionId(1), SubscriptionId(2)] {
+            world.command(Command::SetSubscription { subscription, paused, layer_max: u8::MAX });
+        }
+        if paused {
+            world.pass(Duration::from_secs(2));
+        }
+    }
+    let after = both(&mut world, 2);
+    assert_eq!([0, 1].map(|kind: usize| after[kind].wrapping_sub(before[kind])), [180_000, 96_000]);
+}
+
 /// RFC 4585, section 6.3.1, and RFC 5104, section 4.3.1.
 #[test]
 fn a_subscribers_picture_loss_becomes_a_request_to_the_publisher() {
