@@ -67,6 +67,25 @@ fn the_highest_layer_that_flows_is_forwarded_and_a_switch_leaves_no_seam() {
     assert_eq!(world.media(10).len(), 3);
 }
 
+/// A subscriber asks a round trip after the loss, when it may get another layer already.
+#[test]
+fn what_was_lost_before_a_switch_comes_again_from_the_layer_that_it_was_of() {
+    let (mut world, mut sources) = world();
+    let mut got = Vec::new();
+    for source in &mut sources {
+        world.send(1, &source.frame(true, 3));
+        got.extend(world.media(10));
+    }
+    assert_eq!(got.len(), 9, "each layer took over");
+    let mut request = Vec::new();
+    sfu::rtcp::write_nack(&mut request, 4, 1000, [1, 4, 7].map(|at: usize| got[at].sequence).into_iter());
+    world.send_rtcp(10, &request);
+    let again = world.media(10);
+    let payloads = [1, 4, 7].map(|at: usize| [&got[at].sequence.to_be_bytes()[..], &got[at].payload].concat());
+    assert_eq!(again.iter().map(|packet| &packet.payload).collect::<Vec<_>>(), payloads.iter().collect::<Vec<_>>());
+    assert!(again.iter().zip([1, 4, 7]).all(|(packet, at)| packet.timestamp == got[at].timestamp));
+}
+
 #[test]
 fn when_the_highest_layer_stops_the_next_one_takes_over_at_its_key_frame() {
     let (mut world, mut sources) = world();
