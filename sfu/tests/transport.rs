@@ -151,6 +151,20 @@ fn an_idle_transport_wakes_for_consent_alone() {
     assert_eq!(end(&world), Some(TransportEnd::ConsentLost));
 }
 
+/// libnice checks no more once a path is nominated, and who neither publishes nor watches sends nothing but data.
+#[test]
+fn data_is_consent() {
+    let mut world = World::connected(ChannelOpener::Client, 1);
+    world.checks_from = None;
+    for _ in 0..2 * CONSENT_LOST.as_secs() {
+        world.client.send(world.now, 2, b"still here");
+        world.run_for(SECOND);
+    }
+    assert_eq!(end(&world), None);
+    world.run_for(CONSENT_LOST + SECOND);
+    assert_eq!(end(&world), Some(TransportEnd::ConsentLost));
+}
+
 #[test]
 fn close_notify_ends_the_transport_and_closing_sends_one() {
     let mut world = World::connected(ChannelOpener::Client, 1);
