@@ -91,6 +91,11 @@ fn numbered(number: u32, length: usize) -> Vec<u8> {
 impl World {
     /// Clients with open channels, and a room that takes so many messages in a millisecond.
     fn new(members: usize, pace: usize) -> Self {
+        Self::in_rooms(members, pace, |_| ROOM)
+    }
+
+    /// The same, each client in a room of its own choice.
+    fn in_rooms(members: usize, pace: usize, room: impl Fn(usize) -> RoomId) -> Self {
         let certificate = Certificate::generate();
         let config = EngineConfig { datachannel_slow_threshold: THRESHOLD, ..EngineConfig::default() };
         let clients: Vec<Client> = (0..members).map(|member| Client::robust(member as u64)).collect();
@@ -109,7 +114,8 @@ impl World {
         };
         for (member, mut client) in clients.into_iter().enumerate() {
             let (transport, local, opener) = (transport(member), ice::new_credentials(0), ChannelOpener::Client);
-            world.command(Command::OpenTransport { transport, room: ROOM, local: local.clone(), opener });
+            let room = room(member);
+            world.command(Command::OpenTransport { transport, room, local: local.clone(), opener });
             let (fingerprint, role) = (client.fingerprint, DtlsRole::Server);
             world.command(Command::SetFingerprint { transport, fingerprint, role });
             client.progress(now);
@@ -357,7 +363,7 @@ fn lossy_messages_beyond_what_a_room_takes_are_dropped_and_counted_and_reliable_
 }
 
 #[test]
-fn what_a_closed_room_had_not_taken_takes_nothing_from_others() {
+fn late_news_of_a_closed_room_change_nothing() {
     let mut world = World::new(1, 0);
     world.send(0, RELIABLE, 0..1_000, 1_000);
     world.run_for(SECOND);
@@ -368,6 +374,27 @@ fn what_a_closed_room_had_not_taken_takes_nothing_from_others() {
     world.command(Command::DataTaken { room: ROOM, transport, channel, messages: 9_000, bytes: 1 << 40 });
     world.run_for(SECOND);
     assert_eq!(world.engine.transports(), 0);
+}
+
+/// A worker has 16,384 messages at a time that its rooms have not taken, and 256 of one client.
+#[test]
+fn what_closed_rooms_had_not_taken_takes_nothing_from_others() {
+    const CLOSED: usize = 65;
+    let room = |member: usize| RoomId(1_000 + member as u64);
+    let mut world = World::in_rooms(CLOSED + 1, 0, room);
+    for member in 0..CLOSED {
+        world.send(member, RELIABLE, 0..300, 4);
+    }
+    world.run_for(SECOND);
+    assert!(world.backlog() > 16_000, "{}", world.backlog());
+    for member in 0..CLOSED {
+        world.command(Command::CloseRoom { room: room(member) });
+    }
+    assert_eq!(world.engine.transports(), 1);
+    world.events.clear();
+    world.send(CLOSED, RELIABLE, 0..100, 4);
+    world.run_for(SECOND);
+    assert_eq!(world.backlog(), 100);
 }
 
 #[test]
