@@ -223,6 +223,26 @@ fn an_outage_asks_for_a_key_frame_instead_of_a_thousand_packets() {
     assert_eq!(world.engine.stats.nacks_sent, 0);
 }
 
+/// What lacks a packet for good stays broken until the next key frame, which may be minutes away.
+#[test]
+fn what_is_asked_for_in_vain_is_given_up_for_a_key_frame() {
+    let (mut world, mut source) = World::watched();
+    world.send(1, &source.frame(true, 2));
+    world.pass(Duration::from_secs(1));
+    world.received(1);
+    let mut frame = source.frame(false, 3);
+    let lost = frame.remove(1).sequence;
+    world.send(1, &frame);
+    world.pass(Duration::from_millis(500));
+    let control = world.received(1).1;
+    assert!(plis(&control).is_empty(), "it may still come");
+    world.pass(Duration::from_millis(500));
+    let control = world.received(1).1;
+    assert_eq!(plis(&control), [100]);
+    world.pass(Duration::from_secs(2));
+    assert!(!asked(&mut world).contains(&lost));
+}
+
 #[test]
 fn a_packet_twice_is_forwarded_once() {
     let (mut world, mut source) = World::watched();
