@@ -5,9 +5,10 @@ use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::simulate_scenario::Scenario;
 use sfu::command::{Event, ReceiveStats};
+use signaling::join::Mode;
 
 use crate::sdp::Offer;
-use crate::world::{Client, World, s};
+use crate::world::{Client, World, resume, s};
 
 fn speakers(messages: &[Response]) -> Vec<(f32, bool)> {
     messages
@@ -217,4 +218,24 @@ fn quality_is_told_when_it_changes() {
     assert_eq!(told(world.take(&bob)), [proto::ConnectionQuality::Poor]);
     let poor = world.scores.iter().filter(|score| score.quality == proto::ConnectionQuality::Poor).count();
     assert_eq!((poor, world.scores.len()), (1, 3), "of all participants, for metrics: {:?}", world.scores);
+}
+
+/// Its SDK may have been started anew, or have missed a message while it was away.
+#[test]
+fn who_resumes_is_told_all_qualities_again() {
+    let mut world = World::new();
+    let (_, bob, ..) = conversation(&mut world);
+    let told = |messages: Vec<Response>| -> usize {
+        let updates = messages.into_iter();
+        let updates = updates
+            .filter_map(|m| if let Response::ConnectionQuality(update) = m { Some(update.updates) } else { None });
+        updates.flatten().count()
+    };
+    world.pass(s(5));
+    assert_eq!(told(world.take(&bob)), 2);
+    let again = world.join(resume("bob", Mode::V1, ""));
+    world.pass(s(5));
+    assert_eq!(told(world.take(&again)), 2, "its own and that of whom it hears");
+    world.pass(s(5));
+    assert_eq!(told(world.take(&again)), 0);
 }
