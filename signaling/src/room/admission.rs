@@ -136,7 +136,7 @@ impl Room {
     }
 
     /// Everybody whom `sid`, with this interest, sees, itself included.
-    fn visible_to<'a>(
+    pub(super) fn visible_to<'a>(
         &'a self,
         sid: &'a ParticipantSid,
         interest: Interest,
@@ -223,7 +223,7 @@ impl Room {
         }
         let mut everybody = Vec::new();
         if !quirks.has(Quirk::NoDeparturesOnResume) {
-            everybody.extend(self.departed(interest));
+            everybody.extend(self.departed(sid, interest));
         }
         everybody.extend(self.visible_to(sid, interest).cloned());
         self.with(sid, |participant, context| {

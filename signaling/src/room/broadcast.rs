@@ -4,6 +4,7 @@
 //! the last of each identity; those about publishers are always sent at once. Updates about newcomers of a large room
 //! go to few, see [`super::audience`].
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use livekit_protocol as proto;
@@ -12,7 +13,7 @@ use shared::id::{ParticipantIdentity, ParticipantSid};
 
 use super::Room;
 use super::timer::{Now, Timer};
-use super::updates::{Urgency, names_another};
+use super::updates::{Departed, Urgency, names_another};
 use super::view::{Change, Member};
 use crate::id::ConnectionId;
 use crate::participant::SessionState;
@@ -74,7 +75,7 @@ impl Room {
     pub(super) fn announce_departure(&mut self, now: Now, state: &SessionState, gone: Member, comes_back: bool) {
         let identity = state.grants.identity.clone();
         let (info, presence) = (gone.info, gone.presence);
-        self.updates.remember_departure(presence, &info);
+        self.updates.remember_departure(presence, state.announced_to.clone(), &info);
         let mut to = self.connections_announced_to(state);
         if comes_back {
             let is_old = |state: &SessionState| state.quirks.has(Quirk::UnawareOfRejoins);
@@ -101,7 +102,7 @@ impl Room {
         let mut to = self.connections_where(|state| state.interest.includes(presence));
         to.extend(announced_to.iter().filter_map(|other| self.connection_of(other)));
         to.retain(|connection| Some(*connection) != own);
-        self.updates.remember_departure(presence, &info);
+        self.updates.remember_departure(presence, announced_to, &info);
         self.updates.batch(presence).remove(info.identity.as_str());
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
         for track in tracks {
@@ -109,15 +110,13 @@ impl Room {
         }
     }
 
-    /// Members of that interest who left or hid lately and have not come back, for a client that resumes: it may have
-    /// missed the update.
-    pub(super) fn departed(&self, interest: Interest) -> Vec<proto::ParticipantInfo> {
-        let departed = self.updates.departed.iter().filter(|(presence, _)| interest.includes(*presence));
-        let present = |info: &proto::ParticipantInfo| {
-            self.context.view.member(self.context.identities.get(info.identity.as_str())?)
-        };
-        let is_gone = |info: &&proto::ParticipantInfo| present(info).is_none_or(|member| member.hidden);
-        departed.map(|(_, info)| info).filter(is_gone).cloned().collect()
+    /// Members whom a participant with this interest knew and who left or hid lately, for its client that resumes: it
+    /// may have missed the update. Those who have come back are not among them, unless they are strangers to it now.
+    pub(super) fn departed(&self, sid: &ParticipantSid, interest: Interest) -> Vec<proto::ParticipantInfo> {
+        let seen: HashSet<&str> = self.visible_to(sid, interest).map(|info| info.identity.as_str()).collect();
+        let was_known = |gone: &&Departed| interest.includes(gone.presence) || gone.announced_to.contains(sid);
+        let known = self.updates.departed.iter().filter(was_known).map(|gone| &gone.info);
+        known.filter(|info| !seen.contains(info.identity.as_str())).cloned().collect()
     }
 
     fn may_wait(&self, presence: Presence, info: &proto::ParticipantInfo) -> bool {

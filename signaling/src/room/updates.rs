@@ -1,7 +1,7 @@
 //! Updates about participants that wait to be sent, and what is kept for those who resume. Who is sent which when is
 //! decided in `room/broadcast.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use livekit_protocol as proto;
@@ -27,11 +27,21 @@ pub(super) struct PendingUpdates {
     announced: Batch,
     early: Batch,
     audience: Batch,
-    /// The last who left, in order, as they are described to those who resume.
-    pub(super) departed: VecDeque<(Presence, proto::ParticipantInfo)>,
+    /// The last who left, in order.
+    pub(super) departed: VecDeque<Departed>,
     pub(super) counts_at: Option<Instant>,
     /// Participants whose state is sent once all that has happened by now was handled, and since when.
     pub(super) due: BTreeMap<ParticipantSid, Now>,
+}
+
+/// One who left.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) presence: Presence,
+    /// Those that it was announced to beside those whose interest includes its presence.
+    pub(super) announced_to: BTreeSet<ParticipantSid>,
+    /// As it is described to those who resume.
+    pub(super) info: proto::ParticipantInfo,
 }
 
 pub(super) type Batch = BTreeMap<ParticipantIdentity, proto::ParticipantInfo>;
@@ -46,11 +56,16 @@ impl PendingUpdates {
         }
     }
 
-    pub(super) fn remember_departure(&mut self, presence: Presence, info: &proto::ParticipantInfo) {
+    pub(super) fn remember_departure(
+        &mut self,
+        presence: Presence,
+        announced_to: BTreeSet<ParticipantSid>,
+        info: &proto::ParticipantInfo,
+    ) {
         if self.departed.len() == DEPARTED_MAX {
             self.departed.pop_front();
         }
-        let departed = proto::ParticipantInfo {
+        let info = proto::ParticipantInfo {
             sid: info.sid.clone(),
             identity: info.identity.clone(),
             state: info.state,
@@ -58,7 +73,7 @@ impl PendingUpdates {
             disconnect_reason: info.disconnect_reason,
             ..Default::default()
         };
-        self.departed.push_back((presence, departed));
+        self.departed.push_back(Departed { presence, announced_to, info });
     }
 
     /// Forgets updates that wait for fewer participants than are sent one now.

@@ -1,11 +1,13 @@
 //! Resuming on a new socket (docs/livekit.md 3.8).
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::leave_request::Action;
+use proto::participant_info::State;
 use proto::signal_request::Message as Request;
 use proto::signal_response::Message as Response;
 use proto::simulate_scenario::Scenario;
-use sfu::command::{Command, Event, TransportEnd};
+use sfu::command::{Command, DataChannel, Event, TransportEnd};
 use signaling::join::{Join, Mode};
 
 use crate::sdp::Offer;
@@ -143,6 +145,38 @@ fn who_left_while_a_client_was_away_is_told_by_name_reason_and_version() {
         ..Default::default()
     };
     assert_eq!(gone, [expected]);
+}
+
+/// In a large room one of the audience is known by what it says, to everybody or to a few, until it leaves; when it
+/// comes back it is a stranger again.
+#[test]
+fn one_whom_a_client_knew_by_its_data_and_who_left_meanwhile_is_told_to_be_gone() {
+    for (to, comes_back) in [("", false), ("", true), ("bob", false), ("bob", true)] {
+        let mut world = World::with(|config, _| config.audience_threshold = 1);
+        world.enter_v1("alice");
+        let [bob, carol] = ["bob", "carol"].map(|identity| world.enter_v1(identity));
+        let sid = world.sid(&carol).to_string();
+        let packet = proto::DataPacket {
+            destination_identities: Some(to.to_owned()).filter(|to| !to.is_empty()).into_iter().collect(),
+            value: Some(proto::data_packet::Value::User(proto::UserPacket::default())),
+            ..Default::default()
+        };
+        let (channel, payload) = (DataChannel::Reliable, packet.encode_to_vec().into());
+        world.event(Event::Data { transport: world.session(&carol).publisher.id, channel, payload });
+        assert_eq!(updates(&world.take(&bob))[0].sid, sid, "she is made known");
+
+        world.lose_socket(&bob);
+        world.request(&carol, Request::Leave(proto::LeaveRequest::default()));
+        // So late that what she said is not said again to who comes.
+        world.pass(s(10));
+        if comes_back {
+            world.enter_v1("carol");
+        }
+        let again = world.join(resume("bob", Mode::V1, ""));
+        let told = updates(&world.take(&again)).into_iter().filter(|info| info.identity == "carol");
+        let told: Vec<_> = told.map(|info| (info.sid.clone(), info.state())).collect();
+        assert_eq!(told, [(sid, State::Disconnected)], "to {to:?}, comes back: {comes_back}");
+    }
 }
 
 /// LiveKit remembers as many.
