@@ -26,8 +26,8 @@ pub struct AudioConfig {
     pub active_level: u8,
     /// Share of an interval that must be speech, in percent.
     pub min_percentile: u8,
-    /// Audio that a level is made of, and how often [`AudioLevel::update`] is to be called. Zero: there are no
-    /// speakers.
+    /// How much audio one level is measured over, and how often [`AudioLevel::update`] is to be called. Zero: no
+    /// speakers are detected.
     pub update_interval: Duration,
     /// Intervals that the exponential average is smoothed over; 0 means none.
     pub smooth_intervals: u32,

@@ -117,9 +117,8 @@ pub enum Command {
     },
 
     /// One message to many transports. A transport whose channel is not open yet keeps reliable messages, bounded.
-    /// `from`: whose message it was; that client waits where one of these is behind.
     SendData {
-        /// Who waits if one of the receivers is behind; `None` for a message of the server's.
+        /// The sender, who waits if one of the receivers is behind; `None` for a message of the server's.
         from: Option<TransportId>,
         /// The receivers.
         transports: Vec<TransportId>,
@@ -129,8 +128,8 @@ pub enum Command {
         payload: Bytes,
     },
 
-    /// The room has done with messages that [`Event::Data`] brought, and what follows from them is ordered: so much
-    /// more may come.
+    /// The room has handled messages that [`Event::Data`] brought, and the commands that follow from them have been
+    /// sent: as many more may come.
     DataTaken {
         /// The room.
         room: RoomId,

@@ -8,7 +8,7 @@
 //! renegotiated.
 //!
 //! Every certificate is accepted whose key signed the handshake; that it is the one named in the SDP is for
-//! [`crate::transport`] to check. So is the patience with a peer that never finishes: flights are repeated for ever.
+//! [`crate::transport`] to check. It also gives up a peer that never finishes: here flights are repeated for ever.
 
 mod alert;
 mod client;

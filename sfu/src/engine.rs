@@ -62,8 +62,7 @@ pub use crate::snapshot::TransportState;
 use crate::stats::{ByKind, Stats};
 use crate::subscription::Subscription;
 
-/// After its last check a client has its address for so long: consent is renewed every 4 to 6 s (RFC 7675, section
-/// 5.1).
+/// How long after its last check a client keeps its address: consent is renewed every 4 to 6 s (RFC 7675, section 5.1).
 pub(crate) const PATH_TAKEN: Duration = Duration::from_secs(6);
 
 /// What an operator may set of the media path.

@@ -65,13 +65,14 @@ pub fn is_response(datagram: &[u8]) -> bool {
 /// Checks of a client at once: more than it has pairs of candidates, each of which it tries a few times in a second.
 const CHECKS_AT_ONCE: u32 = 256;
 
-/// The time for one of those that follow. Full agents pace theirs by 20 to 50 ms (RFC 8445, section 14.2).
+/// How long it takes after them until one more is answered. Full agents pace theirs by 20 to 50 ms (RFC 8445, section
+/// 14.2).
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How many checks of a client are taken, from whatever addresses: each may be a new path to know.
+/// Limits the checks of a client that are answered, from whatever addresses: each may bring a new path to keep.
 #[derive(Debug, Default)]
 struct Checks {
-    /// When as many as at first may come at once again.
+    /// When [`CHECKS_AT_ONCE`] may come at once again.
     full_at: Option<Instant>,
 }
 

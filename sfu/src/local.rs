@@ -12,8 +12,8 @@ use crate::id::{PublicationId, SubscriptionId};
 use crate::stats::Stats;
 use crate::subscription::Subscription;
 
-/// Outputs that wait to be taken, at most: a turn gives each kind of media some 500 packets. What is more is lost to
-/// who takes them, and counted as overrun.
+/// Outputs that wait to be taken, at most: a turn gives each kind of media some 500 packets. Further ones are dropped,
+/// and counted as overrun.
 pub const LOCAL_OUTPUTS_MAX: usize = 4_096;
 
 /// What an engine gives to its own process.

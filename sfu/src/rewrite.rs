@@ -16,8 +16,8 @@ use crate::history::PacketInfo;
 /// Segments that a NACK can still reach. A subscriber asks within a second; switches are rarer.
 const SEGMENTS_MAX: usize = 4;
 
-/// Source numbers before the newest packet left out among which it is known which were: as many as a layer's history
-/// holds, so that nothing older could be sent.
+/// For how many source numbers before the newest packet left out it is remembered which of them were left out: as many
+/// as a layer's history holds, since nothing older can be sent.
 const WINDOW: u64 = 512;
 const WINDOW_WORDS: usize = WINDOW as usize / 64;
 
@@ -184,8 +184,8 @@ impl Omitted {
         count
     }
 
-    /// The packet, of those from `first` on that are known, that was sent under this number. `number_of` a packet and
-    /// how many behind it were left out grows with the packet.
+    /// The packet that was sent under this number, of those from `first` on that are remembered. `number_of` gives the
+    /// number of a packet behind which so many were left out; it must grow with the packet.
     fn find(&self, first: u64, sent: u64, number_of: impl Fn(u64, u64) -> u64) -> Option<u64> {
         let number = |source| number_of(source, self.count_behind(source));
         let (mut low, mut high) = (first.max(self.end.saturating_sub(WINDOW)), self.end);

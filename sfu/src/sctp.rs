@@ -71,8 +71,7 @@ const RELIABLE_BUFFER_MIN: usize = 1024 * 1024;
 const RELIABLE_BUFFER_MAX: usize = 16 * 1024 * 1024;
 /// Reliable bytes that wait for a client below the threshold: two messages of the longest kind.
 const SLOW_BUFFER_MAX: usize = 128 * 1024;
-/// How much may still come for a client when those who send to it are told to wait, in bytes: twice what a room may
-/// have of them.
+/// Bytes that may still come for a client after its senders were told to wait: twice what a room may have of them.
 const BEHIND_MARGIN: usize = 2 * 1024 * 1024;
 /// Above this many unacknowledged bytes a lossy message is dropped, unless the client is known to take them within
 /// [`LOSSY_LATENCY_MAX`]: late is as good as lost. LiveKit's figure.
@@ -580,7 +579,8 @@ impl Sctp {
         Ok(())
     }
 
-    /// Whether so much waits for a client that is fast enough that it would lose some of what is on its way to it.
+    /// Whether so much waits for the client, although it is fast enough, that it would lose some of what is still on
+    /// its way.
     pub(crate) fn is_behind(&mut self, now: Instant, spare: usize) -> bool {
         if self.slow_threshold_bps == 0 || self.backlog.bytes() <= reliable_buffer(spare).saturating_sub(BEHIND_MARGIN)
         {

@@ -218,8 +218,8 @@ impl Subscription {
         self.playout.layer().unwrap_or(self.wanted).spatial
     }
 
-    /// Lets it aim at a layer, and at how much of it. Another layer than the one that it gets it will get from a packet
-    /// on that it can start with.
+    /// Lets it aim at a layer, and at how much of it. It switches to another layer at the next packet with which it can
+    /// start there.
     pub fn aim(&mut self, wanted: LayerId) {
         self.wanted = wanted;
         if let Playout::CatchingUp { layer, .. } | Playout::Live { layer, .. } = &mut self.playout
@@ -252,7 +252,7 @@ impl Subscription {
         matches!(self.playout, Playout::Waiting | Playout::CatchingUp { .. })
     }
 
-    /// The packets of a layer that it gets: none, all, or from the one on that it starts with or switches at.
+    /// The packets of a layer that it gets: none, all, or those from the packet on with which it starts or switches.
     pub fn share<'a, 'p>(
         &mut self,
         now: Instant,
@@ -294,14 +294,14 @@ impl Subscription {
         self.playout = Playout::CatchingUp { layer: self.wanted, next: keyframe.sequence };
     }
 
-    /// It has caught up as far as before the packet with this number of the source.
+    /// It has been sent what came before the packet with this number of the source.
     pub fn caught_up_to(&mut self, next: u64) {
         if let Playout::CatchingUp { layer, .. } = self.playout {
             self.playout = Playout::CatchingUp { layer, next };
         }
     }
 
-    /// It has caught up: it has had, or will not get, the packets that had arrived until now, which are so many.
+    /// It has caught up: of the packets that have arrived until now, `arrivals` in all, nothing more is sent to it.
     pub fn go_live(&mut self, arrivals: u64) {
         if let Some(layer) = self.playout.layer() {
             self.playout = Playout::Live { layer, after_arrival: arrivals };

@@ -1,4 +1,4 @@
-//! One client's transport: ICE-lite, DTLS and data channels behind one door.
+//! One client's transport: ICE-lite, DTLS and data channels behind one interface.
 //!
 //! Sans IO: datagrams and time go in, datagrams and [`TransportOutput`]s come out. The engine owns one per client,
 //! finds it by address or ufrag, and gives it DTLS only from addresses that have passed a check. SRTP is not here: its
@@ -320,8 +320,8 @@ impl Transport {
         self.sctp.backlog_bytes()
     }
 
-    /// Whether those who send to this client should wait: it takes reliable messages at the threshold's pace or faster,
-    /// if there is a threshold, and nearly as much as may wait for it does. `spare` as in [`Self::send_data_within`].
+    /// Whether those who send to this client should wait: there is a threshold, the client takes reliable messages at
+    /// that pace or faster, and nearly as much waits for it as may. `spare` as in [`Self::send_data_within`].
     pub fn is_behind(&mut self, now: Instant, spare: usize) -> bool {
         self.sctp.is_behind(now, spare)
     }

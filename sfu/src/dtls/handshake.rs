@@ -45,7 +45,7 @@ impl Due {
         }
     }
 
-    /// Whether the peer, saying this again, shows that it has not seen our flight.
+    /// Whether the peer, by repeating this message, shows that it has not received our flight.
     fn asks_for_repetition(&self, kind: Kind) -> bool {
         match self {
             // The rest of the client's flight is what we wait for.

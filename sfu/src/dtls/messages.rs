@@ -30,7 +30,8 @@ pub(super) const EXTENSION_RENEGOTIATION_INFO: u16 = 0xFF01;
 /// SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Suite {
-    /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: ours as a server. Everything WebRTC has it (RFC 8827, section 6.5).
+    /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: ours as a server. Every implementation of WebRTC has it (RFC 8827,
+    /// section 6.5).
     Ecdsa,
     /// TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, for servers with an RSA key.
     Rsa,
@@ -124,8 +125,8 @@ impl ClientHello {
             return Err(Alert::HandshakeFailure);
         }
         let extensions = Extensions::parse(hello.extensions)?;
-        // Everything WebRTC has these; without the extended master secret the keys would not be bound to the
-        // certificates (RFC 7627).
+        // Every implementation of WebRTC has these; without the extended master secret the keys would not be bound to
+        // the certificates (RFC 7627).
         if !extensions.has_extended_master_secret || !extensions.verifies_ecdsa {
             return Err(Alert::HandshakeFailure);
         }

@@ -6,7 +6,8 @@ use shared::media::MediaKind;
 
 use crate::key::PublicationKey;
 
-/// A queue for each kind of media. A publication is in it once at most. Keys of those that are no more are met in turn.
+/// A queue for each kind of media. A publication is in it once at most. The key of a publication that was removed stays
+/// in its queue until its turn.
 #[derive(Default)]
 pub(super) struct Backlog {
     audio: VecDeque<PublicationKey>,

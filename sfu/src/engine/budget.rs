@@ -1,8 +1,9 @@
 //! What a transport's packets may cost its worker, whatever is in them, in time.
 //!
-//! Each bound on what a client sends is of something that somebody has thought of. This one is of what nobody has: the
-//! time that a worker takes for DTLS, with SCTP inside of it, and RTCP. A packet of media costs the same whatever is in
-//! it, and is not measured. The engine has no clock: the shell in [`crate::io`] says how long a datagram took.
+//! The other bounds on what a client sends are each of one thing that somebody has thought of. This one also bounds
+//! what nobody has thought of, by the time that a worker takes for DTLS, with SCTP inside of it, and RTCP. A packet of
+//! media costs the same whatever is in it, and is not measured. The engine has no clock: the shell in [`crate::io`]
+//! says how long a datagram took.
 
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 //! What a room has been given and has not acknowledged ([`Command::DataTaken`]) is bounded for each client, each room
 //! and the whole worker. Reliable messages beyond that stay with the transport, whose receive window closes; lossy ones
 //! are dropped and counted. So a client that sends faster than its room takes waits, and neither fills the queues to
-//! the rooms nor keeps others from them. It waits as well while a client that it sends to is behind by nearly as much
-//! as may wait, though fast enough to lose nothing.
+//! the rooms nor keeps others from them. It also waits while a client that it sends to, though fast enough to lose
+//! nothing, has nearly as much waiting as it may have.
 //!
 //! What one client sends goes to all others of its room, who may be thousands. So each has a rate for the work that its
 //! messages make here ([`super::load::FanOut`]): beyond it reliable messages wait like those of a client whose room is
@@ -27,8 +27,9 @@ use crate::key::TransportKey;
 use crate::parameters::DataChannel;
 use crate::run::{SendArena, Transmit};
 
-/// What a room may have of one client and not have taken, of each kind of data, and a message more. Some milliseconds
-/// of the fastest client's, so that it does not wait for a room that takes it at once.
+/// What a room may have been given of one client and not have taken yet, of each kind of data; the last message may go
+/// beyond that. The fastest client sends as much in some milliseconds, so that it does not wait for a room that takes
+/// messages at once.
 const CLIENT_MAX: Load = Load { messages: 256, bytes: 256 * 1024 };
 /// The same of all clients of a room.
 const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 * 1024 };
@@ -36,12 +37,12 @@ const ROOM_MAX: Load = Load { messages: ROOM_DATA_MESSAGES_MAX / 2, bytes: 1024 
 const WORKER_MAX: Load = Load { messages: WORKER_DATA_MESSAGES_MAX / 2, bytes: 64 * 1024 * 1024 };
 /// Reliable messages that one client may give to its room before the next one has its turn.
 const MESSAGES_A_TURN: usize = 64;
-/// How often a client that waits for slower ones is looked after: little against the time that these take for what
-/// waits for them.
+/// How often it is checked whether a sender still has to wait for slower receivers: a short time beside the one that
+/// these need for what waits for them.
 const BEHIND_CHECK: Duration = Duration::from_millis(50);
 /// Least time that a client waits that has made too much work.
 const FAN_OUT_PAUSE: Duration = Duration::from_millis(10);
-/// Clients whose being behind one sender waits for at a time; later ones are found when it goes on.
+/// Slow receivers for which one sender waits at a time; it finds any others when it goes on.
 const BEHIND_MAX: usize = 16;
 
 impl Engine {
@@ -107,7 +108,8 @@ impl Engine {
         }
     }
 
-    /// Gives as much as may be of what a client that ends has left, and drops the rest: nobody would ask for it again.
+    /// Gives the room what a transport that ends has left, as far as the bounds allow, and drops the rest: nobody would
+    /// ask for it again.
     pub(super) fn on_last_data(&mut self, now: Instant, key: TransportKey) {
         while let Some(payload) = self.transports[key].transport.take_reliable(now) {
             if self.may_give(key, DataChannel::Reliable) {
@@ -134,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// What a room that is no more has not taken, it never will.
+    /// Forgets what a room that no longer exists had not taken.
     pub(super) fn forget_data_of(&mut self, room: RoomId) {
         let Some(Loads { reliable, lossy }) = self.data.rooms.remove(&room) else { return };
         self.data.all.reliable.remove(reliable);
@@ -155,7 +157,8 @@ impl Engine {
         while self.serve_each(now, out) {}
     }
 
-    /// Gives each who waits its turn; whether anybody had one. Who had none stays before those who had.
+    /// Gives each client that waits its turn, and returns whether any could use it. Those that could not stay ahead of
+    /// those that could.
     fn serve_each<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) -> bool {
         let mut waiting = std::mem::take(&mut self.data.waiting);
         let mut served = VecDeque::new();

@@ -26,7 +26,7 @@ const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 const LAYER_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What would be longer comes of a clock that was set, or of a report that was made up.
+/// Anything longer comes from a clock that was set, or from a made-up report.
 const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
 
 impl Engine {

@@ -88,8 +88,9 @@ impl FanOut {
         self.receivers = self.receivers.max(receivers);
     }
 
-    /// Until when there is so much of it that the client has to wait, if what is on the way to the room goes to as many
-    /// as its own has: before any of that is known, to all who are here.
+    /// Until when the client has to wait because its messages make too much work; `None`: it need not. What its room
+    /// has not taken yet (`untaken`) is expected to go to as many clients as its earlier messages did or, while there
+    /// were none, to `all` who are here.
     pub(super) fn waits_until(&self, now: Instant, all: usize, untaken: Load) -> Option<Instant> {
         let receivers = if self.receivers == 0 { all } else { self.receivers };
         let paid_at = self.paid_at.map_or(now, |at| at.max(now)) + time_of(receivers, untaken);

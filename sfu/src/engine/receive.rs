@@ -25,8 +25,8 @@ use crate::section::{Mid, Rid, Ssrc};
 
 /// Addresses from which one transport may have been checked.
 const PATHS_MAX: usize = 16;
-/// Longest RTP packet in bytes, as encrypted: senders keep to the MTU of their link. A longer one costs its worker, the
-/// histories and each subscriber as much as dozens do that count as one.
+/// Longest RTP packet in bytes, as encrypted: senders keep to the MTU of their link. A longer one would count as one
+/// packet, and cost its worker, the histories and each subscriber as much as dozens.
 const RTP_BYTES_MAX: usize = 2048;
 
 /// Time between two lines of the log that say that a budget is spent.
@@ -55,7 +55,8 @@ impl Engine {
         }
     }
 
-    /// The datagram that was received last took so long: its transport pays. To be called for DTLS and RTCP.
+    /// Charges the transport of the datagram that was received last for the time that it took. To be called for DTLS
+    /// and RTCP.
     pub fn charge(&mut self, now: Instant, cost: Duration) {
         self.stats.control_micros += u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
         let Some(Serving { key, stage }) = self.serving else { return };

@@ -1,4 +1,4 @@
-//! Transports: opened, connected, ended, and what each input made one want.
+//! Transports: opened, connected, ended, and what follows from each of their inputs.
 
 use std::cmp::Reverse;
 use std::time::Instant;

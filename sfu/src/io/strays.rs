@@ -19,9 +19,9 @@ const STRAYS_MAX: usize = 65_536;
 /// What one worker knows of addresses of others.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
-    /// Remote address to worker, by what a client that is connected there has shown, and when.
+    /// Worker by remote address, as a client that is connected there has shown, and when it last did.
     shown: HashMap<SocketAddr, (u8, Instant)>,
-    /// The same by the user fragment of the newest check alone.
+    /// Worker by remote address, as the user fragment of the newest check from there says, without proof.
     named: HashMap<SocketAddr, u8>,
 }
 
@@ -53,7 +53,7 @@ impl Strays {
         }
         // An answer to a check of ours names nobody either.
         if PacketKind::of(datagram) != Some(PacketKind::Stun) || is_response(datagram) {
-            // What a client that is connected has settled, a forged check for another worker must not divert.
+            // A forged check for another worker must not divert datagrams from the address of a connected client.
             let shown = self.shown.get(&remote).map(|(worker, _)| worker);
             return Ok(shown.or_else(|| self.named.get(&remote)).copied().filter(|_| !settled));
         }
