@@ -17,8 +17,8 @@ pub const BURST: i64 = 32 << 20;
 pub const RATE: i64 = 4 << 20;
 /// What a message costs beside its bytes, since rooms send what one does to all their members.
 pub const MESSAGE_COST: usize = 8 << 10;
-/// What each message costs that goes to others because of one's own. They may be thousands: 240 changes at once, which
-/// is more than 64 tracks take to come up, and 30 a second from then on.
+/// What a message costs that one participant causes to the others, however many they are. It allows 240 changes at
+/// once, more than 64 tracks take to come up, and 30 a second from then on.
 pub const FANOUT_MESSAGE_COST: usize = 128 << 10;
 /// What each byte of such a message costs: 60 KiB of metadata are 4 changes a second.
 pub const FANOUT_BYTE_COST: usize = 16;
@@ -91,15 +91,15 @@ impl Fanout {
         self.bytes = self.bytes.saturating_add(others.saturating_mul(bytes));
     }
 
-    /// What they cost, by what the average one of so many others was sent: the size of the room is not charged.
+    /// Their cost, by what each of so many others was sent on average: nobody is charged for the size of the room.
     pub fn cost(self, others: usize) -> usize {
         let messages = self.messages.saturating_mul(FANOUT_MESSAGE_COST);
         messages.saturating_add(self.bytes.saturating_mul(FANOUT_BYTE_COST)) / others.max(1)
     }
 }
 
-/// Fan-out that a participant has caused and time has not paid for yet. It outlives the connection: the next one
-/// would begin with a whole budget.
+/// Cost of fan-out that a participant has caused and that its rate has not paid for yet. It outlives the connection,
+/// since the next one begins with a whole budget.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Debt {
     /// When all is paid for.

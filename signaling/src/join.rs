@@ -48,7 +48,7 @@ pub struct Join {
     /// `video.room` names the room, 1 to 256 bytes. The metadata and attributes of the request are already laid
     /// over those of the token.
     pub grants: Grants,
-    /// Whom the token names; the session is somebody else beside it where it only publishes (`publish`).
+    /// The identity in the token. A session that only publishes (`publish`) has another one of its own.
     pub bearer: ParticipantIdentity,
     pub client: proto::ClientInfo,
     /// Version of the signalling protocol that the client speaks; 0 when it did not say. May be newer than ours.

@@ -20,7 +20,8 @@ pub const OUTBOX_BYTES_MAX: usize = 32 << 20;
 pub enum Outbound {
     /// In order; what one input to the room caused.
     Messages(Vec<Arc<Outgoing>>),
-    /// Have the client say when it has read what came before, the answer to this offer of its.
+    /// Ask the client to say when it has read what came before, which ends with the answer to this offer of the
+    /// client's.
     AskReceipt(DescriptionId),
     /// Close the socket after what came before.
     Close,

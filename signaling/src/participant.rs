@@ -72,10 +72,11 @@ pub struct SessionState {
     pub choices: BTreeMap<TrackSid, bool>,
     pub settings: BTreeMap<TrackSid, TrackSettings>,
     pub policy: SubscriptionPolicy,
-    /// Wanted tracks whose publisher does not permit it, as the client knows.
+    /// Wanted tracks that their publisher does not permit, as the client was told.
     pub denied: BTreeSet<TrackSid>,
     pub interest: Interest,
-    /// Before it is announced to everybody: those whom it has been announced to beside their interest.
+    /// While it is not announced to everybody: those to whom it was announced although their interest does not include
+    /// it.
     pub announced_to: BTreeSet<ParticipantSid>,
     /// Highest sequence of its reliable data packets.
     pub last_reliable: u32,

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 pub enum Presence {
     /// Everybody.
     Announced,
-    /// Those who joined while the room was small as well, those who publish or administer, and those it sent data to.
-    /// It joined while the room was small, and only listens.
+    /// Those who, like the member, joined while the room was small, those who publish or administer, and those whom the
+    /// member sent data to. The member only listens.
     Early,
-    /// Only those who publish or administer, and those it sent data to. It is one of a large audience.
+    /// Only those who publish or administer, and those whom the member sent data to. The member is one of a large
+    /// audience.
     Audience,
 }
 

@@ -57,7 +57,7 @@ impl Session {
         Self { unsent, room, framing: Framing::default(), budget: Budget::new(Instant::now()), counted }
     }
 
-    /// A connection with one message, closed after it: the answer to a resume that cannot be.
+    /// A connection with one message, closed after it: the answer to a resume that is not possible.
     pub(crate) fn of_one_message(message: Response, counted: CountedSession) -> Self {
         let (outbox, unsent) = outbox();
         for outbound in [Outbound::Messages(vec![Arc::new(Outgoing::new(message))]), Outbound::Close] {

@@ -47,8 +47,8 @@ enum Use {
         /// As the worker has it.
         section: SendSection,
     },
-    /// Was bound, and the client has not been answered since that nothing is sent in it: it would not notice another
-    /// track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
+    /// It was bound, and no answer since has told the client that nothing is sent in it. Until then the client would
+    /// not notice another track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
     Released,
     /// Answered inactive since it was bound.
     Freed,

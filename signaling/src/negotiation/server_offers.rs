@@ -35,7 +35,7 @@ pub(super) struct ServerOffers {
     pub is_due: bool,
     refused_codecs: Vec<Codec>,
     refused_extensions: Vec<ExtensionId>,
-    /// A section that showed a track is left to no other one while there is room for more sections.
+    /// A section that showed a track is not reused for another one while there is room for more sections.
     avoids_reuse: bool,
     client: Option<Client>,
 }
@@ -55,8 +55,8 @@ struct Slot {
     bound: Option<Bound>,
     /// As the worker has it.
     accepted: Option<SendSection>,
-    /// An offer showed a track in it, and none has been answered since that did not. The client would not notice
-    /// another track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
+    /// An offer showed a track in it, and no later offer that shows none has been answered yet. Until then the client
+    /// would not notice another track (WebRTC, section 4.4.1.6: `[[FiredDirection]]`).
     is_announced: bool,
     /// An offer has ever shown a track in it.
     is_used: bool,
@@ -120,7 +120,8 @@ impl ServerOffers {
         self.send_section(index).ok_or(BindError::CodecUnsupported)
     }
 
-    /// A section that nothing is known to be sent in, else a new one. `None`: there are as many as there may be.
+    /// A section of which the client knows that nothing is sent in it, else a new one. `None`: there are as many as
+    /// there may be.
     fn free_section(&mut self, kind: MediaKind) -> Option<usize> {
         let may_grow = self.sections.len() + 1 < SECTIONS_MAX;
         let is_free = |slot: &Slot| slot.is_free_for(kind) && !(slot.is_used && self.avoids_reuse && may_grow);

@@ -30,7 +30,7 @@ use crate::settings::exceeds;
 use crate::wire::{self, Others, Outgoing};
 
 impl Room {
-    /// Admits or resumes. A resume that cannot be is answered on the returned connection by a Leave.
+    /// Admits or resumes. A resume that is not possible is answered by a Leave on the returned connection.
     pub fn join(&mut self, now: Now, join: Join) -> Result<ConnectionId, JoinError> {
         if self.closed {
             return Err(JoinError::Unavailable);

@@ -58,7 +58,7 @@ impl Room {
         self.context.out.send_all(each_once(to), wire::update(vec![info]));
     }
 
-    /// Has a participant's changes announced when the others that come with them are known too.
+    /// Announces the changes of a participant once the other changes that come with them are known.
     pub(super) fn announce_soon(&mut self, now: Now, sid: &ParticipantSid) {
         self.updates.due.entry(sid.clone()).or_insert(now);
     }
@@ -131,7 +131,8 @@ impl Room {
         self.context.timers.set_if_unset(Timer::Batch, now.at + BATCH_INTERVAL);
     }
 
-    /// Updates about members that more know come first: one that left as announced may have come back as audience.
+    /// Sends the updates that wait, first those that go to more members: who left as announced may have come back as
+    /// one of the audience.
     pub(super) fn flush_batch(&mut self) {
         for presence in [Presence::Announced, Presence::Early, Presence::Audience] {
             let batch = std::mem::take(self.updates.batch(presence));

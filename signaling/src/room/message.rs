@@ -77,7 +77,7 @@ impl Room {
         self.remove(now, sid, reason, Some(Action::Disconnect));
     }
 
-    /// After a resume: what the client believes must be so, else it has to start over.
+    /// After a resume: a client that believes to publish a track that is not known here has to start over.
     pub(super) fn on_sync_state(&mut self, now: Now, sid: &ParticipantSid, state: proto::SyncState) {
         let Some(participant) = self.participants.get(sid) else { return };
         let known = |track: &str| {

@@ -212,7 +212,7 @@ impl Participant {
         Ok(())
     }
 
-    /// v1: whether sections are still lacking, or nothing waits any more.
+    /// v1: asks for more sections later if subscriptions still wait for one, and otherwise no more.
     fn after_answer(&mut self, now: Now, context: &mut Context) {
         if self.state.mode != Mode::V1 {
             return;
@@ -224,8 +224,8 @@ impl Participant {
         }
     }
 
-    /// Of sections that were just answered those in which to send now. Of the others the client is to say when it has
-    /// read of them.
+    /// Returns, of the sections that were just answered, those in which to send now. For the others the client is asked
+    /// to say when it has read the answer.
     pub(super) fn sections_to_send_in(
         &self,
         now: Now,

@@ -327,8 +327,9 @@ impl Context {
 }
 
 impl Participant {
-    /// A client that announces a cid again has given up the earlier requests for it. One that became a track that sends
-    /// ends with the client's next offer; of the others the client says nothing more. Returns a track that is to end.
+    /// A client that announces a cid again has given up its earlier requests with it. Those without a track are
+    /// dropped. A track that others do not see yet is returned, to be ended, as the client says nothing more of it; one
+    /// that they see ends with the client's next offer.
     fn drop_abandoned(&mut self, request: &proto::AddTrackRequest) -> Option<TrackSid> {
         if !request.sid.is_empty() {
             return None;
@@ -476,7 +477,7 @@ impl Participant {
         }
     }
 
-    /// A track that was announced while there was room for it gets its section when there is none.
+    /// Refuses a track that was announced before the room was full, and gets its section now that it is.
     fn refuse_announced(&self, context: &mut Context, pending: PendingTrack) {
         context.out.push(RoomEffect::TrackRefused);
         let echo = Some(Request::AddTrack(pending.request));
@@ -614,8 +615,9 @@ fn is_named(request: &proto::AddTrackRequest, track_id: &str) -> bool {
         && (request.cid == track_id || request.simulcast_codecs.iter().any(|codec| codec.cid == track_id))
 }
 
-/// By name. Some browsers have other names in their SDP, and so has libwebrtc for a track that is published again: then
-/// the first of its kind, those last that earlier offers did not have, since the client may have given them up.
+/// The announced track of a section, by its name. Some browsers have other names in their SDP, and so has libwebrtc for
+/// a track that is published again: then the first of its kind. Those that were missing in earlier offers come last,
+/// since the client may have given them up.
 fn find_pending(pending: &[PendingTrack], section: &SendingSection) -> Option<usize> {
     let of_its_kind = || {
         let all = pending.iter().enumerate();

@@ -76,7 +76,8 @@ impl PendingUpdates {
         self.departed.push_back(Departed { presence, announced_to, info });
     }
 
-    /// Forgets updates that wait for fewer participants than are sent one now.
+    /// An update about a participant with this presence is sent now: forgets those that wait and would go to fewer
+    /// members.
     pub(super) fn supersede(&mut self, presence: Presence, identity: &ParticipantIdentity) {
         let narrower: &[Presence] = match presence {
             Presence::Announced => &[Presence::Early, Presence::Audience],
@@ -89,8 +90,8 @@ impl PendingUpdates {
     }
 }
 
-/// Whether an earlier session of the same participant waits in a batch. It must not be passed over in silence: clients
-/// may know it.
+/// Whether an update about an earlier session of the same participant waits in a batch. It must be sent, since clients
+/// may know that session.
 pub(super) fn names_another(batch: &Batch, info: &proto::ParticipantInfo) -> bool {
     batch.get(info.identity.as_str()).is_some_and(|waiting| waiting.sid != info.sid)
 }
