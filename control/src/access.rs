@@ -3,8 +3,7 @@
 //!
 //! Both are looked at once a request, by whoever lets it in, and only here. What is let in carries the proof,
 //! [`FeatureEnabled`] or [`Admitted`]; [`Streams`], [`Moderation`] and [`ChatModeration`] take it as an argument, so
-//! that
-//! a request that nobody looked at does not compile. The proofs are made
+//! that a request that nobody looked at does not compile. The proofs are made
 //!
 //! - for HTTP by the layer of the routes that end with the flag (`http::admission::check_feature`) and by the
 //!   extractors [`Member`] and [`MaybeMember`] of their handlers;

@@ -31,7 +31,7 @@ struct Entry {
     /// Another comparison was asked for while one was under way.
     again: bool,
     found: Found,
-    /// If its state is said to hold since a time far ahead of the clock: that time, and when it was first seen.
+    /// If the time since which its state holds is far ahead of the clock: that time, and when it was first seen.
     ahead: Option<(Timestamp, Timestamp)>,
 }
 
@@ -114,8 +114,8 @@ impl Agenda {
         });
     }
 
-    /// When it was first seen that the stream's state is said to hold since `since`, a time far ahead of the clock: it
-    /// was noted by a clock that was ahead, or this one was set back.
+    /// When `since`, from which time on the stream's state holds, was first seen to be far ahead of the clock: the
+    /// clock that noted it was ahead, or this one was set back.
     pub(crate) fn seen_ahead(&self, id: StreamId, since: Timestamp, now: Timestamp) -> Timestamp {
         self.plan(|plan| {
             let Some(entry) = plan.entries.get_mut(&id) else { return now };

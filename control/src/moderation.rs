@@ -8,9 +8,9 @@
 //! ([`Lifecycle::hold`]).
 //!
 //! That somebody is an administrator stands in tokens only. Administrators whom this process has not seen yet are known
-//! from the log, as far as [`Moderation::recall_admins`] looks back; a block of any other one is refused from its
-//! holder's next call on. One who was blocked before is shown the stream all the same, and taken off its list by
-//! watching it.
+//! from the log, as far as [`Moderation::recall_admins`] looks back; any other one can be blocked until their next
+//! call. An administrator who was blocked before that can watch the stream all the same, and is then taken off its list
+//! of blocked users.
 
 mod bans;
 mod blocks;

@@ -1,7 +1,7 @@
 //! Who has a place among the viewers of a stream whose room is in this process (`live.max_viewers`).
 //!
-//! A join is admitted before its session is in the room, and recorded after that: of joins at the same time, the number
-//! of viewers would let all take the last place. So a user takes a place when admitted, under one lock, and keeps it
+//! A join is admitted before its session is in the room and recorded: by the number of viewers alone, several joins at
+//! the same time would all be given the last place. So a user takes a place when admitted, under one lock, and keeps it
 //! until no session of the user is left. Where a stream's room is in several processes, each knows of its own viewers
 //! only.
 

@@ -68,8 +68,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// Opens the store and starts all parts; with the routes to serve. Joins of
-    /// rooms look into the same `cache` ([`crate::rooms::builtin::admission`]).
+    /// Opens the store and starts all parts. Returns the routes to serve as well. Joins of rooms look into the same
+    /// `cache` ([`crate::rooms::builtin::admission`]).
     ///
     /// # Errors
     /// Says what is in the way and what to do.
@@ -178,8 +178,8 @@ impl Product {
         }
     }
 
-    /// Refuses what is new from this call on. What it gives lets go of streams and chats without ending them, for at
-    /// most `patience`: whoever starts next takes them over.
+    /// Refuses new requests from this call on. The returned future lets go of streams and chats without ending them,
+    /// and takes at most `patience`; the process that starts next takes them over.
     pub fn stop(self, patience: Duration) -> impl Future<Output = ()> {
         self.phase.send_replace(Phase::Draining);
         // Before rooms are closed, so that their end is not taken for the end of the streams.
@@ -228,7 +228,7 @@ async fn while_serving(
     }
 }
 
-/// Serves once the streams of an earlier process are taken over, and keeps them true until `shutdown`.
+/// Serves once the streams of an earlier process are taken over, and corrects streams until `shutdown`.
 async fn run(services: Services, moderation: Moderation, phase: watch::Sender<Phase>, shutdown: CancellationToken) {
     let reconciler = services.reconciler.clone();
     let keeping = services.run(shutdown.clone());
@@ -339,7 +339,7 @@ fn users(config: &Config) -> anyhow::Result<(Arc<Authenticator>, Option<DevToken
     Ok((authenticator, config.development.then(|| DevTokens::new(&auth))))
 }
 
-/// The door to the rooms of streams.
+/// Access to the rooms of streams.
 fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
     let times = RoomTimes::of(&config.live);
     let (key, secret) =

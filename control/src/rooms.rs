@@ -41,7 +41,7 @@ pub trait RoomDoor: Send + Sync + 'static {
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp);
 
     /// What an app connects to, `ws://…` or `wss://…`. `called` is the scheme and authority under which the client
-    /// called us (`http://host:port`). `None`: it takes these, and they are not known.
+    /// called us (`http://host:port`). `None`: the URL is to be made from `called`, which is absent.
     fn url(&self, called: Option<&str>) -> Option<String>;
 
     /// Returns the `sid`. An existing room is as good.

@@ -1,4 +1,4 @@
-//! The services of the product that live streams consist of, and who stands on whom: requests ([`Streams`]) and the
+//! The services of the product that live streams consist of, and which depends on which: requests ([`Streams`]) and the
 //! counting of viewers ([`Viewers`]) on changes and their effects ([`Lifecycle`]); the [`Reconciler`] on all of them.
 
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Services {
         Self { access, lifecycle, streams, viewers, reconciler, cluster, events }
     }
 
-    /// Takes in what happens in the rooms of this process, keeps streams true and looks for other nodes, until
+    /// Takes in what happens in the rooms of this process, corrects streams and looks for other nodes, until
     /// `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { lifecycle, viewers, reconciler, cluster, events, .. } = self;

@@ -131,13 +131,13 @@ impl StreamCache {
         self.read(|known| known.held.end_of(id).cloned())
     }
 
-    /// It is stored, and whatever comes of the store from now on says so.
+    /// The decision is stored: copies that the store gives from now on have it.
     pub(crate) fn release(&self, decision: &Decision) {
         self.known.write().expect("no one panics with this lock").held.remove(decision);
     }
 
-    /// Somebody takes a block back. If it was not stored, no newer copy of the stream says so: it goes from the known
-    /// one.
+    /// A block is taken back. If it was held, it is removed from the known copy of the stream too: as it was never
+    /// stored, no newer copy would say that it is gone.
     pub(crate) fn release_block<T>(&self, id: StreamId, user: &UserId, then: impl FnOnce(&Change) -> T) -> Option<T> {
         let mut known = self.known.write().expect("no one panics with this lock");
         if !known.held.remove_block(id, user) {
@@ -151,7 +151,7 @@ impl StreamCache {
         Some(then(&change))
     }
 
-    /// The same of a ban, which goes on as any that is known here. False: it was not held.
+    /// Removes a ban from those that are held; as one that is known here it stays. False: it was not held.
     pub(crate) fn release_ban(&self, user: &UserId) -> bool {
         self.known.write().expect("no one panics with this lock").held.remove_ban(user)
     }

@@ -254,10 +254,8 @@ impl Viewers {
     }
 
     /// Removes users from the room who are beyond `max_viewers` because of this session. Rooms of this process admit
-    /// nobody without a place ([`Places`]); those of another server admit everybody who has a token, and say so
-    /// afterwards.
-    ///
-    /// [`Places`]: crate::places::Places
+    /// nobody without a place ([`crate::places::Places`]); those of another server admit everybody who has a token, and
+    /// say so afterwards.
     ///
     /// Who came first stays, by the server's clock, whichever of two events is handled first: the one that is handled
     /// last finds both records, and also removes those who came later than its own session.

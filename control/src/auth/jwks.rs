@@ -31,8 +31,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long calls wait for a fetch, from its beginning on, while there were never any keys: enough for a service that
-/// is well, and all that one which hangs costs a call.
+/// How long after the beginning of a fetch calls wait for it, as long as none ever succeeded: enough for a service that
+/// works, and the most that one which hangs delays a call.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// Pause between two warnings that there are no keys.

@@ -283,7 +283,7 @@ impl RoomTask {
     // ---- members
 
     async fn admit(&mut self, arrivals: Vec<Arrival>) -> Flow {
-        // It is in the history that newcomers are sent, who must not be sent it twice.
+        // Newcomers are sent the history, which has the collected messages: they must not be sent them twice.
         self.send_collected().await;
         for arrival in arrivals {
             match arrival {
@@ -332,7 +332,7 @@ impl RoomTask {
 
     async fn retry_states(&mut self) {
         self.retry_states_at = Instant::now() + STATE_RETRY;
-        // It is in the history that newcomers are sent, who must not be sent it twice.
+        // Newcomers are sent the history, which has the collected messages: they must not be sent them twice.
         self.send_collected().await;
         for newcomer in std::mem::take(&mut self.newcomers) {
             // Tested with the length that the state had before, since making it anew costs much.

@@ -171,7 +171,7 @@ impl Snapshots {
         if let Some(snapshot) = newest.as_ref().filter(fresh) {
             return Arc::clone(snapshot);
         }
-        // First the version: what changes in between makes the snapshot older than it is, not newer.
+        // The version is read first: after a change in between, the snapshot counts as older than it is, not as newer.
         let version = cache.version();
         let snapshot = Snapshot { made: now, version, streams: cache.all(), rendered: Mutex::default() };
         Arc::clone(newest.insert(Arc::new(snapshot)))

@@ -75,11 +75,11 @@ fn log_unauthenticated(front: &Front, path: &str, refused: Option<AuthError>, an
     }
 }
 
-/// After too many tokens from there that were refused, a further one costs one verification at most: whoever else is
-/// behind that address goes on.
+/// Who calls. After too many refused tokens from an address, each further one costs one verification at most, so that
+/// others behind that address can go on.
 ///
 /// # Errors
-/// Too many tokens from there were refused, and so is this one.
+/// Too many tokens from the address were refused, and so is this one.
 async fn identity(front: &Front, parts: &Parts, client: ClientKey, now: Timestamp) -> Result<Identity, Problem> {
     let Some(value) = parts.headers.get(AUTHORIZATION) else {
         return Ok(Identity::Guest);

@@ -38,7 +38,7 @@ pub(super) struct Repeatable<T: Fields> {
 }
 
 impl<T: Fields> Repeatable<T> {
-    /// What is read, and the digest, of a body that keeps the rules.
+    /// What was read of a body that keeps the rules, and its digest.
     ///
     /// # Errors
     /// It does not.

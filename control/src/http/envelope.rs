@@ -17,8 +17,8 @@ use crate::problem::{Code, Problem};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Bodies up to here come along with their head, and are gone with it. One that is longer and was refused unread ends
-/// its connection.
+/// Bodies of up to so many bytes arrive with the head of their request. A longer one that was refused unread ends its
+/// connection.
 const UNREAD_BYTES_MAX: u64 = 8 * 1024;
 
 /// The outermost layer.
@@ -36,7 +36,7 @@ pub(super) async fn wrap(State(counters): State<Arc<Counters>>, mut request: Req
         debug!(%problem, request_id = &*id, "refused");
         replace_body(&mut response, &problem, &id);
         if is_long {
-            // Said in time, so that the client does not send its next call there.
+            // So that the client does not send its next call on this connection.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }

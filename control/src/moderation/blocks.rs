@@ -64,8 +64,8 @@ impl Moderation {
         self.log_about(caller, "user.unblock", id, user, Value::Null, changed).await
     }
 
-    /// Takes an administrator off the list, who came onto it while nobody knew that it is one. So no other door keeps
-    /// the administrator out either.
+    /// Takes an administrator off the list who was blocked before it was known here that this user is one. From then on
+    /// the room and the chat admit the administrator too.
     ///
     /// # Errors
     /// `stream_not_found`, `store_unavailable`.

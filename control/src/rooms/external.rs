@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// How much of an error's text goes to the log.
 const ERROR_BYTES_MAX: usize = 500;
 
-/// A door to the rooms of another server.
+/// Access to the rooms of another server.
 pub struct External {
     client: reqwest::Client,
     /// `http://…` or `https://…`, without a slash at the end.

@@ -38,7 +38,7 @@ pub struct Progress {
     bytes: AtomicUsize,
     /// Read after the end of the head: its body, and whatever follows.
     beyond: AtomicUsize,
-    /// Of the next head, read along with the last request, and not counted yet.
+    /// Bytes of the next head that were read along with the last request, and are not counted yet.
     early: AtomicUsize,
 }
 
@@ -52,7 +52,7 @@ impl Progress {
     pub fn head_is_read(&self) {
         let early = self.early.swap(0, Ordering::Relaxed);
         if early > 0 {
-            // It came along with the last one. How much of it is another one's is not known.
+            // These bytes came along with the last request. How many of them follow the head is not known.
             self.beyond.store(early, Ordering::Relaxed);
         }
         self.state.store(REQUEST, Ordering::Relaxed);
@@ -78,7 +78,7 @@ pub trait Delivered: Send + Sync {
     fn delivered(&self, bytes: usize) -> bool;
 }
 
-/// Who hears how much is written to the client of a connection: whoever its last request was for. It is among the
+/// Who is told how much is written to the client of a connection: whoever took its last request. It is among the
 /// extensions of each request.
 #[derive(Clone, Default)]
 pub struct Delivery(Arc<Mutex<Option<Weak<dyn Delivered>>>>);

@@ -47,8 +47,8 @@ impl Mongo {
         self.database.collection(collection)
     }
 
-    /// Makes an empty document that a write did not find. Several may find it missing at the same moment; upserts that
-    /// give the document back are not answered alike then by all servers.
+    /// Makes an empty document that a write did not find. Not by an upsert that returns the document: when several find
+    /// it missing at the same moment, servers do not all answer that alike.
     async fn make_missing(&self, collection: &str, id: Bson) -> Result<()> {
         match fault::run(self.of(collection).insert_one(doc! { "_id": id })).await {
             Ok(_) => Ok(()),

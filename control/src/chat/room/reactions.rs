@@ -28,8 +28,8 @@ impl Reactions {
         merge(&mut self.totals, totals);
     }
 
-    /// Counts one. True: it is also sent as a single event. That holds for kinds beyond those that are counted as well,
-    /// or whoever sends that many kinds first would keep all others out.
+    /// Counts a reaction. True: it is also sent as a single event, even if its kind is beyond those that are counted.
+    /// Otherwise whoever sends that many kinds first would keep all other kinds out.
     pub fn add(&mut self, emoji: &str, limits: &Limits, now: Instant) -> bool {
         if self.count(emoji, 1, limits, now) {
             increase(&mut self.unsaved, emoji, 1);

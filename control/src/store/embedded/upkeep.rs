@@ -1,4 +1,4 @@
-//! Whether it works, what is over, and moving to another store.
+//! Whether the store works, removal of what is past its time, and transfer to another store.
 
 use std::time::{Duration, Instant};
 

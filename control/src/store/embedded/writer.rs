@@ -150,8 +150,8 @@ fn work(connection: &Connection, mut waiting: mpsc::Receiver<Task>) {
     }
 }
 
-/// Whoever waits hears it at once, instead of waiting as long for the next failure. Who comes when the first has heard
-/// of it may have more luck.
+/// Refuses all jobs that wait along with the first, so that none waits as long for a failure of its own. Jobs that come
+/// later are tried.
 fn refuse(first: Job, waiting: &mut mpsc::Receiver<Task>, reason: &StoreError) {
     let mut refused = vec![Task::Write(first)];
     refused.extend(std::iter::from_fn(|| waiting.try_recv().ok()).take(WAITING_MAX));

@@ -211,7 +211,7 @@ impl Mongo {
         Ok(found.as_ref().map(KeptTotals::read).unwrap_or_default())
     }
 
-    /// Puts messages up to a number into the totals, from which moment on they are not counted themselves.
+    /// Adds the messages up to a number to the kept totals. From then on they are not counted among the stored ones.
     async fn count_as_removed(&self, id: StreamId, up_to: i64) -> Result<()> {
         for _ in 0..TRIES_MAX {
             let before = self.kept_totals(id).await?.trimmed_to;

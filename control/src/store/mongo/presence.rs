@@ -187,7 +187,7 @@ mod tests {
         Counts { viewers, unique: viewers }
     }
 
-    /// What is written by somebody who counts these numbers, one after the other, and the last of them ever after.
+    /// What is written by one who counts these numbers in turn, and from then on the last of them.
     async fn writes_of_one_who_counts(numbers: &[i64]) -> Vec<i64> {
         let (counted, written) = (Cell::new(0), RefCell::new(Vec::new()));
         let count = || {
