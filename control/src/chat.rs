@@ -74,7 +74,7 @@ pub struct Parts {
     pub proxies: Proxies,
     /// Where messages that wait for the store are kept while it is away. Absent: in memory.
     pub directory: Option<PathBuf>,
-    /// On the same store.
+    /// The nodes on the same store.
     pub cluster: Cluster,
 }
 
@@ -146,7 +146,7 @@ impl Chat {
         }
     }
 
-    /// What is counted.
+    /// What the chat counts, for metrics.
     pub fn counters(&self) -> Arc<Counters> {
         self.0.as_ref().map_or_else(Arc::default, |inner| Arc::clone(&inner.shared.counters))
     }

@@ -117,7 +117,7 @@ pub async fn command(store: &product::Store, from: Option<Place>, to: Option<Pla
     Ok(())
 }
 
-/// Beside the database whose file we have, the source's if both have one.
+/// The file of the bookmark: beside the file of the source, else of the target, if one of them is a file.
 fn bookmark_file(from: &Place, to: &Place) -> PathBuf {
     let beside = |file: &Path| file.with_file_name(BOOKMARK);
     match (from, to) {

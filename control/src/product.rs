@@ -302,7 +302,7 @@ fn own_directory(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// Of what is opened by now, and so is known to be ours.
+/// Takes the files of the store from other users. They are open by now, and so known to be ours.
 fn tighten(config: &Config) {
     let Some(directory) = own_directory(config) else { return };
     let mut files = vec![chat::QUEUE_FILE];

@@ -32,7 +32,7 @@ pub struct Parts {
     pub cache: StreamCache,
     pub rooms: Arc<dyn RoomDoor>,
     pub chat: Chat,
-    /// On the same store.
+    /// The nodes on the same store.
     pub cluster: Cluster,
 }
 

@@ -97,7 +97,7 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Instant, TransportKey)>>,
     clock: MediaClock,
     events: VecDeque<(RoomId, Event)>,
-    /// ICE-TCP connections that were of transports which are no more.
+    /// ICE-TCP connections that no transport uses any more.
     unused_connections: Vec<u32>,
     /// The transport that is being served: a panic closes it.
     serving: Option<Serving>,

@@ -52,7 +52,7 @@ pub enum ChannelOpener {
     Server,
 }
 
-/// Why a transport is no more.
+/// Why a transport ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TransportEnd {
     /// Nothing authentic from the client for [`CONSENT_LOST`] (cf. RFC 7675).

@@ -37,7 +37,7 @@ impl Message {
 
 /// Sends what an arena holds. The shell implements it with `sendmmsg`; tests collect.
 pub trait Transmit {
-    /// Sends these messages, whose bytes these are.
+    /// Sends these messages, which are parts of `bytes`.
     fn transmit(&mut self, bytes: &[u8], messages: &[Message]);
 }
 

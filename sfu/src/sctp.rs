@@ -76,7 +76,7 @@ const BEHIND_MARGIN: usize = 2 * 1024 * 1024;
 /// Above this many unacknowledged bytes a lossy message is dropped, unless the client is known to take them within
 /// [`LOSSY_LATENCY_MAX`]: late is as good as lost. LiveKit's figure.
 const LOSSY_BUFFER_MIN: usize = 8 * 1024;
-/// The same of a client that is as fast as may be.
+/// The same bound for the fastest clients.
 const LOSSY_BUFFER_MAX: usize = 1024 * 1024;
 /// How late a lossy message may be.
 const LOSSY_LATENCY_MAX: Duration = Duration::from_millis(200);
@@ -122,7 +122,7 @@ enum Sending {
 /// SCTP and data channels of one transport.
 pub(crate) struct Sctp {
     opener: ChannelOpener,
-    /// Whose stream ids are ours to take.
+    /// Which stream ids our channels take follows from it.
     role: DtlsRole,
     /// When we send INIT if the client has not.
     initiate_at: Option<Instant>,

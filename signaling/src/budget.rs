@@ -112,14 +112,14 @@ impl Debt {
         self.paid_at = Some(from + time_for(cost as u64));
     }
 
-    /// What is left of it.
+    /// What is not paid for yet.
     pub fn cost(&self, now: Instant) -> usize {
         let time = self.paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         usize::try_from(time.as_micros().saturating_mul(RATE.cast_unsigned().into()) / 1_000_000).unwrap_or(usize::MAX)
     }
 }
 
-/// How long it takes to gain so much.
+/// How long the rate takes to pay for so much.
 fn time_for(cost: u64) -> Duration {
     Duration::from_micros(cost.saturating_mul(1_000_000) / RATE.cast_unsigned())
 }

@@ -52,7 +52,7 @@ pub struct Negotiation {
     sections: Sections,
 }
 
-/// By who offers.
+/// Sections, by which side makes the offers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Sections {
     OfferedByClient(ClientOffers),

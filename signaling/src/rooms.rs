@@ -158,7 +158,7 @@ impl Rooms {
         joins.take(who, now().at).map_err(JoinError::TooOften)
     }
 
-    /// `None`: a resume in a room that is no more.
+    /// `None`: a resume in a room that no longer exists.
     async fn room_for(&self, name: &RoomName, join: &Join) -> Result<Option<RoomHandle>, JoinError> {
         if let Some(room) = self.find(name).await {
             return Ok(Some(room));

@@ -131,7 +131,7 @@ impl Jwks {
             Err(NeverFetched) => FIRST_WAIT,
         };
         if let Some(fetch) = self.fetch_if_due(now) {
-            // Out of patience: what is known until now counts.
+            // After that time the keys count that are known by then.
             let _ = tokio::time::timeout_at(fetch.begun + patience, fetch.wait()).await;
         }
         self.look_up(id, now).map(|(found, _)| found)

@@ -114,7 +114,7 @@ impl Rate {
         Self { interval: Duration::from_secs(1) / per_second, burst }
     }
 
-    /// How long a full bucket stands for.
+    /// How long an empty bucket takes to become full.
     fn depth(self) -> Duration {
         self.interval * self.burst
     }

@@ -33,7 +33,7 @@ pub struct External {
     signer: TokenSigner,
 }
 
-/// What such a door cannot be made of.
+/// Why the rooms of another server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ExternalError {
     #[error("sfu.url (LIVEKIT_URL) must be the address of the media server, such as wss://sfu.example, not {0:?}")]

@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// The room has done with so much.
+    /// The room has handled so much of what it was given.
     pub(super) fn on_data_taken(&mut self, room: RoomId, transport: TransportId, channel: DataChannel, taken: Load) {
         if let Some(key) = self.transport_keys.get(&transport) {
             self.transports[*key].data.untaken.of(channel).remove(taken);
@@ -144,7 +144,7 @@ impl Engine {
         self.data.taken = true;
     }
 
-    /// Lets those who wait go on, in turn, as far as they may.
+    /// Reads on from the clients that wait, in turn, as far as the bounds allow.
     pub(super) fn serve_waiting<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         let due = self.data.check.is_some_and(|at| at <= now);
         if !due && !self.data.taken {

@@ -32,7 +32,7 @@ pub(super) struct Hosted {
     pub(super) subscriptions: Vec<SubscriptionKey>,
     /// When its timer was last set for.
     pub(super) scheduled: Option<Instant>,
-    /// When it is closed. Its room knows it no more.
+    /// When it is closed, if its room has given it up already.
     pub(super) closes_at: Option<Instant>,
     /// Its part of [`super::load::DataFlow::backlog`].
     pub(super) data_backlog: usize,

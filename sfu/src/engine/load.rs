@@ -18,7 +18,7 @@ const BACKLOG_MAX: usize = 256 * 1024 * 1024;
 /// clients that they go to. Twelve thousand receivers of ten short messages a second each; some half of a worker's
 /// time.
 const FAN_OUT_PER_SECOND: u64 = 128 << 20;
-/// So many seconds of it at once.
+/// How much of it may be made at once, as time at that rate.
 const FAN_OUT_AT_ONCE: Duration = Duration::from_secs(2);
 /// What a message costs beside its bytes: a packet of SCTP and DTLS, and a system call's part.
 const MESSAGE_WORK: usize = 1 << 10;

@@ -129,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// A transport uses a path no more.
+    /// A transport no longer uses a path.
     pub(super) fn forget_path(&mut self, key: TransportKey, path: Path) {
         if self.paths.get(&path) == Some(&key) {
             self.paths.remove(&path);

@@ -44,7 +44,7 @@ impl Steps {
             self.left = (self.left + more).min(STEPS_AT_ONCE);
             self.filled = Some(now);
         }
-        // What is more than there can ever be goes when the bucket is full.
+        // A packet that needs more steps than the bucket holds is taken when the bucket is full.
         let granted = self.left >= steps.min(STEPS_AT_ONCE);
         if granted {
             self.left = self.left.saturating_sub(steps);

@@ -186,7 +186,8 @@ impl Participant {
     }
 
     /// Media is gone, and the worker has forgotten the transport: the client is asked to join anew, and has a moment
-    /// for it in which it is not missed. One that closed its side itself is about to say so, or to join anew.
+    /// for it before the others are told that it left. One that closed its side itself is about to leave, or to join
+    /// anew.
     fn lose(&mut self, now: Now, context: &mut Context, end: TransportEnd) {
         if self.transient.lost {
             return;

@@ -37,7 +37,7 @@ pub enum RoomEffect {
     TrackRefused,
     /// How good the connections of all its participants are, every so often.
     Quality(Vec<Score>),
-    /// The room is no more; no effect follows.
+    /// The room is closed; no effect follows.
     Closed,
 }
 

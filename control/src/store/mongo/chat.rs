@@ -274,7 +274,7 @@ impl Mongo {
         Ok(users)
     }
 
-    /// Makes the totals of a stream what they are elsewhere.
+    /// Replaces the totals of a stream by those of another store.
     pub(super) async fn replace_totals(&self, id: StreamId, totals: &ChatTotals, chatters: &[UserId]) -> Result<()> {
         let old = self.of(CHATTERS);
         run(old.delete_many(doc! { "streamId": id })).await?;
