@@ -114,6 +114,28 @@ macro_rules! every_rule {
 every_rule!(embedded);
 every_rule!(mongodb);
 
+/// By itself, or with all of its author's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_hidden_stays_above_no_chat() {
+    for order in ["delete", "mute"] {
+        let server = Server::start(Options::default()).await;
+        let stream = server.world.go_live("owner").await;
+        let namespace = format!("/live:{}", stream.room_name);
+        let mut ana = Raw::join(server.address, &namespace, "ana").await.unwrap();
+        ana.emit(&namespace, "chat:message", &serde_json::json!({ "text": "rude" })).await;
+        let message = ana.event("chat:message").await.unwrap()["id"].clone();
+        let body = serde_json::json!({
+            "streamId": stream.id, "messageId": message, "userId": "ana", "seconds": 60, "deleteMessages": true,
+        });
+        obey(&server.world, "pin", &body).await.unwrap();
+        assert_eq!(ana.event("chat:pinned").await.unwrap()["id"], message);
+
+        obey(&server.world, order, &body).await.unwrap();
+        assert_eq!(ana.event("chat:pinned").await, Ok(serde_json::Value::Null), "{order}");
+        assert_eq!(server.world.store.stream(stream.id).await.unwrap().unwrap().pinned, None, "{order}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moderation_is_in_the_audit_log() {
     is_in_the_audit_log(crate::stores::embedded().await).await;
