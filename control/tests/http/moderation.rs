@@ -1,12 +1,15 @@
 //! Section 7: blocks, reports, and the audit log.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::world::{Answer, World, eventually, send, token};
 use control::clock::Timestamp;
 use control::rooms::{RoomRole, Session};
 use control::store::SharedStore;
-use control::store::stream::Block;
+use control::store::moderation::AuditEntry;
+use control::store::stream::{Block, StreamId};
 
 use crate::manual_clock::ManualClock;
 use crate::switched_store::Switched;
@@ -83,6 +86,20 @@ pub async fn administrators_are_recalled_from_the_log(store: SharedStore) {
     let before = World::new(store.clone()).await;
     let first = before.start("u1").await;
     before.post(&format!("/api/live/{first}/end"), "admin-3", json!({})).await.expect(200);
+    // More lines since than are read at once.
+    for number in 0..450 {
+        let entry = AuditEntry {
+            id: StreamId::generate().to_string(),
+            at: Timestamp::now().plus(Duration::from_secs(number)),
+            actor: "u1".parse().unwrap(),
+            action: "chat.delete".into(),
+            stream_id: None,
+            target: None,
+            details: Value::Null,
+            request_id: None,
+        };
+        store.append_audit(&entry).await.unwrap();
+    }
 
     let world = World::new(store).await;
     world.moderation.recall_admins().await.unwrap();
