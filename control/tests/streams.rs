@@ -54,6 +54,7 @@ macro_rules! every_rule {
                 a_leave_before_its_join_leaves_nobody
                 one_user_on_two_devices_is_one_viewer
                 a_join_that_never_completed_is_no_viewer
+                what_a_sender_says_no_time_of_happened_when_it_was_told
                 only_people_who_watch_are_counted
                 a_leave_that_got_lost_is_made_up_for
                 a_leave_that_got_lost_is_made_up_for_after_a_clock_was_ahead
@@ -117,6 +118,7 @@ macro_rules! every_rule {
                 who_may_not_watch_is_told_why
                 who_watches_a_stream_of_another_node_finds_it_known_here
                 a_block_puts_all_sessions_of_the_user_out
+                a_block_that_the_media_server_did_not_take_is_tried_again_at_once
                 a_planned_stream_starts_from_half_an_hour_before
                 a_planned_stream_is_shown_as_planned_and_then_as_its_start_says
                 blocks_of_a_planned_stream_and_of_the_owners_list_hold_together
@@ -138,6 +140,7 @@ macro_rules! every_rule {
                 a_media_server_that_stays_away_ends_its_streams
                 an_owner_whose_events_got_lost_is_not_timed_out
                 an_owner_who_is_there_is_live_by_comparison_only_if_something_is_published
+                an_owner_who_came_and_sent_nothing_never_began
                 an_owner_whose_leave_got_lost_is_waited_for
                 rooms_of_streams_that_are_over_are_deleted_and_those_of_others_are_not
                 planned_streams_that_nobody_started_are_cancelled

@@ -77,6 +77,31 @@ pub async fn a_join_that_never_completed_is_no_viewer(store: SharedStore) {
     assert!(records.iter().all(|record| record.identity == "ana"), "it leaves no record: {records:?}");
 }
 
+/// A media server's proxy, or an old one, may leave times out; how long somebody watched is reckoned from them.
+pub async fn what_a_sender_says_no_time_of_happened_when_it_was_told(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.live("ana").await;
+    let viewer = world.viewer("bo");
+    world.door.put_in(&stream.room_name, viewer.clone());
+    let tell = async |event: &str| {
+        let mut event = world.event(event, &stream, Some(&viewer));
+        event.as_object_mut().unwrap().remove("createdAt");
+        for time in ["joinedAt", "joinedAtMs"] {
+            event["participant"].as_object_mut().unwrap().remove(time);
+        }
+        world.send(&event).await.unwrap();
+    };
+    world.clock.advance(10);
+    let came = world.clock.now();
+    tell("participant_joined").await;
+    world.clock.advance(25);
+    tell("participant_left").await;
+
+    let records = world.lifecycle.store().presence_all(stream.id, 100).await.unwrap();
+    let record = records.iter().find(|record| record.sid == viewer.sid).unwrap();
+    assert_eq!((record.joined_at, record.left_at), (came, Some(came.plus(Duration::from_secs(25)))));
+}
+
 pub async fn only_people_who_watch_are_counted(store: SharedStore) {
     let world = World::new(store);
     let stream = world.live("ana").await;

@@ -16,6 +16,8 @@ pub struct FakeDoor {
     rooms: Mutex<BTreeMap<String, Room>>,
     sids: AtomicU32,
     away: AtomicBool,
+    /// Whether it answers, and removes nobody.
+    refusing: AtomicBool,
     /// Whether the rooms are those of another server, which every process asks.
     elsewhere: AtomicBool,
     events: Events,
@@ -41,6 +43,10 @@ struct Room {
 impl FakeDoor {
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    pub fn set_refusing(&self, refusing: bool) {
+        self.refusing.store(refusing, Ordering::SeqCst);
     }
 
     pub fn set_elsewhere(&self) {
@@ -160,6 +166,9 @@ impl RoomDoor for FakeDoor {
 
     async fn remove(&self, room: &str, identity: &str) -> Result<(), RoomsError> {
         self.there()?;
+        if self.refusing.load(Ordering::SeqCst) {
+            return Err(RoomsError::Unavailable("the test lets it remove nobody".into()));
+        }
         let removed = self.rooms(|rooms| {
             let sessions = rooms.get_mut(room).map(|room| &mut room.sessions)?;
             let before = sessions.len();

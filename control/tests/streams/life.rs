@@ -1,6 +1,7 @@
 //! From start to end (stream API, sections 3, 4, 7, 9 and 11).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control::config::product;
@@ -12,6 +13,7 @@ use control::streams::{OnConflict, ScheduleRequest, StartRequest};
 use control::text::{CoverUrl, Schemes, Tags, Title};
 use control::user::{Role, User};
 
+use crate::door::FakeDoor;
 use crate::world::{World, admin, both, code, eventually, id, user};
 
 fn title(text: &str) -> Title {
@@ -726,6 +728,35 @@ pub async fn a_block_puts_all_sessions_of_the_user_out(store: SharedStore) {
         inside.len() == 2 && !inside.iter().any(|identity| identity.starts_with("bo:"))
     })
     .await;
+}
+
+/// Not only by the next comparison of its turn, which is half a minute away.
+pub async fn a_block_that_the_media_server_did_not_take_is_tried_again_at_once(store: SharedStore) {
+    type Set = fn(&FakeDoor, bool);
+    for (owner, outage) in [("ana", FakeDoor::set_away as Set), ("eve", FakeDoor::set_refusing)] {
+        let world = World::new(store.clone());
+        let stream = world.live(owner).await;
+        world.enter(&stream, &world.viewer("bo")).await;
+        let counters = world.lifecycle.counters();
+        let compared =
+            || counters.reconciliations.load(Ordering::SeqCst) + counters.reconciliations_failed.load(Ordering::SeqCst);
+        outage(&world.door, true);
+        world.block(&stream, "bo").await;
+
+        // No time passes.
+        let before = compared();
+        eventually("the room is asked for", async || {
+            world.reconciler.tick();
+            compared() > before
+        })
+        .await;
+        outage(&world.door, false);
+        world.compare().await;
+        eventually("the blocked user is out", async || {
+            world.door.identities(&stream.room_name) == [stream.owner_id.to_string()]
+        })
+        .await;
+    }
 }
 
 // ---- planned ones

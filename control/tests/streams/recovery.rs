@@ -191,6 +191,18 @@ pub async fn an_owner_whose_events_got_lost_is_not_timed_out(store: SharedStore)
     eventually("the stream is live", async || world.state(&stream).await == StreamState::Live).await;
 }
 
+pub async fn an_owner_who_came_and_sent_nothing_never_began(store: SharedStore) {
+    let world = World::new(store);
+    let stream = world.start("ana").await;
+    world.door.put_in(&stream.room_name, Session { publishes: false, ..world.publisher("ana") });
+
+    world.clock.advance(60);
+    world.reconciler.tick();
+
+    eventually("the stream is over", async || world.state(&stream).await == StreamState::Ended).await;
+    assert_eq!(world.stored(stream.id).await.end_reason, Some(EndReason::NeverStarted));
+}
+
 pub async fn an_owner_whose_leave_got_lost_is_waited_for(store: SharedStore) {
     let world = World::new(store);
     let stream = world.start("ana").await;
