@@ -89,8 +89,11 @@ fn route_user(user: &[u8], routing: &Routing<'_>) -> Option<Vec<u8>> {
             _ => out.extend_from_slice(part.raw),
         }
     }
-    put_text(&mut out, field::USER_SID, routing.sid);
-    put_text(&mut out, field::USER_IDENTITY, routing.identity);
+    // Clients drop a user packet whose sid or identity they do not know, and take one that names nobody.
+    if !routing.identity.is_empty() {
+        put_text(&mut out, field::USER_SID, routing.sid);
+        put_text(&mut out, field::USER_IDENTITY, routing.identity);
+    }
     for destination in routing.destinations {
         put_text(&mut out, field::USER_DESTINATIONS, destination);
     }

@@ -273,7 +273,7 @@ fn a_hidden_sender_has_no_identity() {
     let Some(Value::User(user)) = packet.value else { panic!("no user packet") };
     let sid = world.sid(&ghost);
     assert_eq!((packet.participant_identity.as_str(), packet.participant_sid.as_str()), ("", sid.as_str()));
-    assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("", sid.as_str()));
+    assert_eq!((user.participant_identity.as_str(), user.participant_sid.as_str()), ("", ""));
 }
 
 #[test]
