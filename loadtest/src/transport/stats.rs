@@ -78,7 +78,7 @@ pub struct TransportStats {
     /// Dropped by the kernel because the socket buffer was full.
     pub kernel_drops: u64,
     pub datagrams: u64,
-    /// Received, but thrown away because of [`Loss::down`].
+    /// Received, but thrown away because of [`super::Loss::down`].
     pub lost_on_purpose: u64,
 }
 
