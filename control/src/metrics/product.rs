@@ -90,7 +90,7 @@ fn chat(page: &mut Page<'_>, sources: &Sources) {
     by_name(page, "onair_chat_refused_total", "Events that were refused.", "code", &refused);
     let closed = [
         ("faults", &chat.closed_for_faults),
-        ("connection", &chat.refused_connections),
+        ("door", &chat.refused_connections),
         ("unread", &chat.closed_unread),
         ("unread_post", &chat.unread_posts),
     ];
@@ -279,7 +279,7 @@ mod tests {
                 ("onair_chat_lost_total", "reason=\"store_refused\"", 10),
                 ("onair_chat_lost_total", "reason=\"relayed_late\"", 11),
                 ("onair_chat_turned_away_total", "reason=\"faults\"", 12),
-                ("onair_chat_turned_away_total", "reason=\"connection\"", 13),
+                ("onair_chat_turned_away_total", "reason=\"door\"", 13),
                 ("onair_chat_turned_away_total", "reason=\"unread\"", 14),
                 ("onair_chat_turned_away_total", "reason=\"unread_post\"", 15),
                 ("onair_chat_states_held_total", "reason=\"unread\"", 16),

@@ -1,5 +1,8 @@
 //! A media server in this process, on loopback, and phones that connect to it.
 
+#[path = "../../../signaling/tests/support/workers.rs"]
+mod workers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +22,7 @@ use loadtest::dtls::{Identity, SrtpProfile};
 use loadtest::media::{MediaOptions, MediaThread};
 use loadtest::sender::Source;
 use sfu::certificate::Certificate;
-use sfu::io::{Config, UdpPorts, Workers};
+use sfu::io::Workers;
 use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::Rooms;
 use signaling::settings::RoomsConfig;
@@ -57,7 +60,7 @@ impl Server {
         let certificate = Certificate::generate();
         let config = RoomsConfig::new("ND_test".into(), keys.signer(), certificate.fingerprint);
         let (on_event, events) = signaling::media::worker_events();
-        let workers = Workers::start(media_config(certificate), on_event).unwrap();
+        let workers = Workers::start(workers::loopback(certificate), on_event).unwrap();
         let rooms = Rooms::start(config, workers.handles().to_vec(), events);
         let cache = StreamCache::default();
         let surface = Surface {
@@ -165,17 +168,5 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     while !holds().await {
         assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-fn media_config(certificate: Certificate) -> Config {
-    Config {
-        workers: 1,
-        bind: vec![[127, 0, 0, 1].into()],
-        advertise: vec![[127, 0, 0, 1].into()],
-        udp: UdpPorts::Single(0),
-        tcp_port: None,
-        certificate,
-        engine: sfu::engine::EngineConfig::default(),
     }
 }

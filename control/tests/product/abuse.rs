@@ -334,7 +334,7 @@ async fn a_thousand_sockets_of_one_address_do_not_get_in() {
     let inside = tried.iter().filter(|socket| socket.is_ok()).count();
 
     assert_eq!(inside, 50);
-    assert!(product.metric("onair_chat_turned_away_total", "connection").await >= 900.0, "the others are counted");
+    assert!(product.metric("onair_chat_turned_away_total", "door").await >= 900.0, "the others are counted");
     drop(tried);
     eventually("there is room again", async || Socket::connect(&product, &room, Value::Null).await.ok()).await;
 }
