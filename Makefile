@@ -8,7 +8,7 @@ CARGO ?= cargo
 ARGS ?=
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help run test test-clients test-build check mutants setup bench loadtest web docs clean
+.PHONY: help run test test-crates test-wait test-rest test-clients test-build check mutants setup bench loadtest web docs clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,21 @@ run: web ## Build the server and run it in dev mode
 
 test: setup ## Pass every test, real clients included
 	$(CARGO) test --workspace --no-fail-fast
+
+# Test binaries of onair: those that wait for stores and time-outs run beside all others; the last need clients or load.
+WAIT := http hostile store store_mongo streams
+LATER := clients load product stacks versions
+REST := $(filter-out $(WAIT) $(LATER),$(basename $(notdir $(wildcard control/tests/*.rs))))
+
+test-crates: setup test-build ## Pass the crates' own tests alone, in three minutes
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-wait test-rest
+
+test-wait:
+	RUST_TEST_THREADS=3 $(CARGO) test -p onair $(addprefix --test ,$(WAIT)) --no-fail-fast
+
+test-rest:
+	RUST_TEST_THREADS=3 $(CARGO) test -p onair-shared -p onair-sfu -p onair-signaling --lib --tests --no-fail-fast
+	RUST_TEST_THREADS=3 $(CARGO) test -p onair --lib $(addprefix --test ,$(REST)) --no-fail-fast
 
 test-clients: setup ## Pass every client and version of years past, and write docs/clients.md
 	control/tests/clients/versions/setup

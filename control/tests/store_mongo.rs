@@ -612,16 +612,16 @@ async fn a_database_that_is_away_is_an_error_in_time_and_works_once_it_is_back()
 }
 
 async fn assert_unavailable(store: &Mongo, stream: &Stream) {
+    let bobs = starting("bob", "live_bob_1");
     let in_time = async {
-        let write = store.set_flagged(stream.id, at(1)).await;
-        assert!(matches!(write, Err(StoreError::Unavailable(_))), "{write:?}");
-        let read = store.stream(stream.id).await;
-        assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
-        assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
-        let another = store.create(&starting("bob", "live_bob_1")).await;
-        assert!(matches!(another, Err(CreateError::Store(StoreError::Unavailable(_)))), "{another:?}");
+        tokio::join!(store.set_flagged(stream.id, at(1)), store.stream(stream.id), store.ping(), store.create(&bobs))
     };
-    tokio::time::timeout(FAILURE_MAX, in_time).await.expect("operations give up in time");
+    let (write, read, ping, create) =
+        tokio::time::timeout(FAILURE_MAX, in_time).await.expect("operations give up in time");
+    assert!(matches!(write, Err(StoreError::Unavailable(_))), "{write:?}");
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(matches!(ping, Err(StoreError::Unavailable(_))), "{ping:?}");
+    assert!(matches!(create, Err(CreateError::Store(StoreError::Unavailable(_)))), "{create:?}");
 }
 
 async fn assert_works_again(store: &Mongo, stream: &Stream) {

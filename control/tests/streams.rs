@@ -77,7 +77,6 @@ macro_rules! every_rule {
                 a_banned_user_who_comes_in_is_put_out
                 events_that_were_handled_make_room_for_others
                 events_beyond_those_that_may_wait_are_turned_away
-                a_room_that_does_not_answer_keeps_no_other_one_waiting
             }
             life {
                 a_start_makes_a_stream_a_room_and_a_publishers_token
@@ -157,3 +156,11 @@ macro_rules! every_rule {
 }
 
 every_rule! { embedded mongodb }
+
+/// What happens in this process alone, whatever the store is.
+mod in_process {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_room_that_does_not_answer_keeps_no_other_one_waiting() {
+        crate::counting::a_room_that_does_not_answer_keeps_no_other_one_waiting(crate::stores::embedded().await).await;
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,16 +24,21 @@ use crate::mongo::{fresh_database, shared_uri};
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// The server of all tests here, for a store finds a database by its name alone.
+async fn uri() -> String {
+    static URI: OnceLock<String> = OnceLock::new();
+    let uri = tokio::task::spawn_blocking(|| URI.get_or_init(shared_uri).clone());
+    uri.await.expect("there is a server")
+}
+
 /// A database of its own, and its name.
 async fn fresh() -> (Database, String) {
-    let uri = tokio::task::spawn_blocking(shared_uri).await.expect("there is a server");
     let name = fresh_database();
-    (application::database(&uri, &name).await, name)
+    (application::database(&uri().await, &name).await, name)
 }
 
 async fn try_connect(name: &str) -> Result<SharedStore> {
-    let uri = tokio::task::spawn_blocking(shared_uri).await.expect("there is a server");
-    Ok(Arc::new(Mongo::connect(&uri, Some(name), CONNECT_MAX).await?))
+    Ok(Arc::new(Mongo::connect(&uri().await, Some(name), CONNECT_MAX).await?))
 }
 
 async fn connect(name: &str) -> SharedStore {

@@ -421,7 +421,7 @@ pub async fn a_thousand_events_in_any_order_end_at_the_true_number(store: Shared
         streams.push(world.live(&format!("owner-{owner}")).await);
     }
     let (mut events, mut inside) = (Vec::new(), HashMap::<usize, HashSet<String>>::new());
-    for _ in 0..500 {
+    for _ in 0..330 {
         let (index, name) = (rng.random_range(0..streams.len()), format!("user-{}", rng.random_range(0..20)));
         let session = world.viewer(&name);
         let stays = rng.random_bool(0.3);

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,17 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// What the server says when it listens, before its address.
 const LISTENS: &str = "listening on 127.0.0.1:";
 
-/// The URI of a server that all tests of this process share.
+/// Servers that the tests of a process share, as each has work for one core.
+const SHARED: usize = 2;
+
+/// The URI of a server that other tests of this process use too. Each call may name another one.
 pub fn shared_uri() -> String {
-    static SERVER: OnceLock<MongoServer> = OnceLock::new();
-    std::env::var(URI_VARIABLE).unwrap_or_else(|_| SERVER.get_or_init(MongoServer::start).uri())
+    static SERVERS: [OnceLock<MongoServer>; SHARED] = [const { OnceLock::new() }; SHARED];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    std::env::var(URI_VARIABLE).unwrap_or_else(|_| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) % SHARED;
+        SERVERS[next].get_or_init(MongoServer::start).uri()
+    })
 }
 
 /// A name that no other test gives to its database.
