@@ -37,6 +37,14 @@ pub struct Wire {
     pub discard: bool,
 }
 
+impl Wire {
+    /// What left since the last call, for worlds without a [`Checker`].
+    pub fn take(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.unchecked.clear();
+        std::mem::take(&mut self.datagrams)
+    }
+}
+
 impl Transmit for Wire {
     fn transmit(&mut self, bytes: &[u8], messages: &[Message]) {
         self.messages += messages.len();
@@ -61,16 +69,27 @@ pub struct World {
     pub checker: Checker,
 }
 
-struct Ciphers {
-    to_server: Context,
-    from_server: Context,
+/// The two directions of a client.
+pub struct Ciphers {
+    pub to_server: Context,
+    pub from_server: Context,
+}
+
+impl Ciphers {
+    pub fn new(client: u64) -> Self {
+        let keys = keys(client);
+        Self {
+            to_server: context(&keys.receive_key, &keys.receive_salt),
+            from_server: context(&keys.send_key, &keys.send_salt),
+        }
+    }
 }
 
 pub fn address(client: u64) -> SocketAddr {
     SocketAddr::from(([10, 0, (client >> 8) as u8, client as u8], 5000))
 }
 
-fn path(client: u64) -> Path {
+pub fn path(client: u64) -> Path {
     Path { remote: address(client), via: Via::Udp(0) }
 }
 
@@ -270,12 +289,8 @@ impl World {
     pub fn connect(&mut self, client: u64) {
         let keys = keys(client);
         self.engine.establish(TransportId(client), path(client), &keys);
-        let ciphers = Ciphers {
-            to_server: context(&keys.receive_key, &keys.receive_salt),
-            from_server: context(&keys.send_key, &keys.send_salt),
-        };
         self.checker.join(address(client), context(&keys.send_key, &keys.send_salt));
-        self.clients.insert(address(client), ciphers);
+        self.clients.insert(address(client), Ciphers::new(client));
     }
 
     pub fn publish(&mut self, client: u64, publication: u64, section: ReceiveSection) {
