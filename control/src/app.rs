@@ -20,6 +20,7 @@ use signaling::http::{Counters, Sizes, Surface};
 use signaling::rooms::Rooms;
 use signaling::settings::{Limits, RoomsConfig};
 use signaling::token::{JoinToken, Keys, SECRET_BYTES_ADVISED, Secret};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
@@ -107,12 +108,19 @@ impl App {
         let cache = StreamCache::default();
         tokio::spawn(event_log::run(rooms.events(), cache.clone()));
         let proxies = Proxies::new(&config.http.trusted_proxies)?;
+        let front = serve::Settings {
+            per_address: config.http.max_connections_per_ip,
+            proxies: proxies.clone(),
+            ..serve::Settings::default()
+        };
+        let meanwhile = answer_meanwhile(&listeners, &front)?;
         let product = match config.sfu.mode {
             SfuMode::Only => None,
             SfuMode::Builtin | SfuMode::External => {
                 Some(Product::start(&config, &proxies, &rooms, cache.clone(), node_id.as_ref()).await?)
             }
         };
+        drop(meanwhile);
         let (product, product_routes) = product.unzip();
         let admit = product.as_ref().map(|product| product.admission(cache));
         let counters = Arc::new(Counters::default());
@@ -132,18 +140,12 @@ impl App {
             node_id: node_id.to_string(),
             began: SystemTime::now(),
             refusals: Arc::default(),
-            serving: Arc::default(),
+            serving: Arc::clone(&front.counters),
             rooms: rooms.clone(),
             workers: Arc::clone(&workers),
             surface: counters,
             webhooks: webhooks.counters(),
             product: product.as_ref().map(Product::sources),
-        };
-        let front = serve::Settings {
-            per_address: config.http.max_connections_per_ip,
-            proxies: proxies.clone(),
-            counters: Arc::clone(&sources.serving),
-            ..serve::Settings::default()
         };
         let mut servers = JoinSet::new();
         servers.spawn(heap::keep_small());
@@ -356,8 +358,8 @@ fn refuse_weak(keys: &Keys, config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(anyhow!(
-        "the secret of an API key has at least {SECRET_BYTES_ADVISED} bytes, so that nobody finds it by trying; shorter is \
-         that of {}. Make another pair with `onair generate-keys` and set it as keys in the configuration file or as \
+        "the secret of an API key needs {SECRET_BYTES_ADVISED} bytes or more, so that nobody finds it by trying: that of {} \
+         is shorter. Make another pair with `onair generate-keys` and set it as keys in the configuration file or as \
          LIVEKIT_KEYS; to only try the server, start it with --dev",
         weak.join(", ")
     ))
@@ -436,6 +438,25 @@ fn serve(
         servers.spawn(serve::serve(listener, router.clone(), settings.clone()));
     }
     Ok(addresses)
+}
+
+/// How long a start may take until requests are told of it; those of most starts wait for so long without noticing.
+const START_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Answers on these listeners, until it is dropped, that the server is starting: a database that is away is awaited.
+fn answer_meanwhile(listeners: &[TcpListener], settings: &serve::Settings) -> anyhow::Result<JoinSet<Infallible>> {
+    let router = Router::new().fallback(async || crate::http::starting());
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let same = SockRef::from(listener).try_clone().context("cannot share a listener")?;
+        let same = TcpListener::from_std(same.into()).context("cannot share a listener")?;
+        let (router, settings) = (router.clone(), settings.clone());
+        servers.spawn(async move {
+            tokio::time::sleep(START_PATIENCE).await;
+            serve::serve(same, router, settings).await
+        });
+    }
+    Ok(servers)
 }
 
 fn media_config(config: &Config, certificate: Certificate) -> sfu::io::Config {

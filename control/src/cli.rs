@@ -12,6 +12,7 @@ use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subc
 use rand::RngExt as _;
 use signaling::token::JoinToken;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::{self, App, Stopped};
@@ -239,16 +240,24 @@ fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
         match descriptors::raise_limit() {
-            Ok((from, to)) => info!(from, to, "open files that this process may have"),
+            Ok((_, limit)) => info!(limit, "open files that this process may have"),
             Err(error) => warn!(%error, "the limit of open files stays as it is"),
         }
         let (stop, stop_now) = signals::listen()?;
         let mut stop = std::pin::pin!(stop);
         // What hangs in there, such as a file system that does not answer, holds up no signal.
-        let start = move || Handle::current().block_on(App::start(loaded.config));
+        let stopping = CancellationToken::new();
+        let is_stopping = stopping.clone();
+        let start = move || Handle::current().block_on(is_stopping.run_until_cancelled(App::start(loaded.config)));
+        let mut starting = tokio::task::spawn_blocking(start);
         let app = tokio::select! {
-            app = tokio::task::spawn_blocking(start) => app.context("the start panicked")??,
-            () = &mut stop => return Ok(Stopped::Drained),
+            app = &mut starting => app.context("the start panicked")?.context("it was not stopped")??,
+            () = &mut stop => {
+                stopping.cancel();
+                // Else its timers would outlive the runtime, which is a panic.
+                let _ = tokio::time::timeout(LAST_PATIENCE, starting).await;
+                return Ok(Stopped::Drained);
+            }
         };
         app.log_listening();
         if !json {

@@ -83,6 +83,9 @@ impl Product {
         if config.development && !config.bind_addresses.iter().all(std::net::IpAddr::is_loopback) {
             warn!("development mode beyond this machine: whoever reaches it can make tokens for any user");
         }
+        if !config.live.enabled {
+            info!("live streams are switched off (FEATURE_GO_LIVE): none starts and none is listed");
+        }
         let claim = own_directory(config).as_deref().map(claim).transpose()?;
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
@@ -270,7 +273,10 @@ async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {
     let settings::Store { mongodb_uri, database, full_sync, .. } = &config.store;
     if !mongodb_uri.0.is_empty() {
         let database = (!database.is_empty()).then_some(database.as_str());
-        let store = Mongo::connect(&mongodb_uri.0, database, STORE_PATIENCE).await.map_err(of_store)?;
+        let store = Mongo::connect(&mongodb_uri.0, database, STORE_PATIENCE).await.map_err(|error| {
+            let text = text_of(error);
+            anyhow::anyhow!("{text}. Its URI is store.mongodb_uri (MONGODB_URI)")
+        })?;
         info!("everything is kept in MongoDB");
         return Ok(Arc::new(store));
     }
@@ -286,11 +292,14 @@ async fn open_store(config: &Config) -> anyhow::Result<SharedStore> {
 }
 
 fn of_store(error: StoreError) -> anyhow::Error {
-    let text = match error {
+    anyhow::anyhow!("{}. Correct store.path (--store.path)", text_of(error))
+}
+
+fn text_of(error: StoreError) -> String {
+    match error {
         StoreError::NotFound => "the store was not found".to_owned(),
         StoreError::Unavailable(text) | StoreError::Failed(text) => text,
-    };
-    anyhow::anyhow!("{text}. Correct store.path (--store.path) or store.mongodb_uri (MONGODB_URI)")
+    }
 }
 
 /// Where files are; `None` in development, unless told.

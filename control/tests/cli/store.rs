@@ -136,6 +136,39 @@ fn a_signal_ends_a_start_that_hangs() {
 }
 
 #[test]
+fn a_start_that_waits_for_its_database_answers_so_and_ends_when_told_to() {
+    let (port, yaml) = free_ports();
+    let nobody = format!("mongodb://127.0.0.1:{}/", ports::free());
+    let mut command = onair(&["--dev", "--config-body", &yaml, "--store.mongodb_uri", &nobody]);
+    let mut server = Running::spawn(&mut command, Stdio::piped());
+    until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), |listens| *listens);
+
+    let answer = get(port, "/healthz");
+    server.signal("INT");
+
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("is starting"), "{answer}");
+    let (code, said) = end(&mut server.process);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("asked to stop") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_database_that_is_away_is_named_with_its_setting_in_one_line() {
+    let (_, yaml) = free_ports();
+    let nobody = format!("mongodb://127.0.0.1:{}/", ports::free());
+    let mut refused = Running::spawn(
+        &mut onair(&["--dev", "--config-body", &yaml, "--log_level", "error", "--store.mongodb_uri", &nobody]),
+        Stdio::piped(),
+    );
+
+    let (code, said) = end(&mut refused.process);
+
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("refused") && said.contains("MONGODB_URI") && !said.contains("store.path"), "{said}");
+    assert!(!said.contains("Topology"), "{said}");
+}
+
+#[test]
 fn a_directory_that_stays_open_to_others_is_pointed_out() {
     let folder = Folder::new("open");
     let store = folder.store("store");

@@ -91,9 +91,9 @@ async fn wait_for(database: &Database, hosts: &str, time: Duration) -> Result<()
             )));
         }
         if begin.elapsed() + TRY_EVERY > time {
-            let error = StoreError::from(fault);
+            let why = fault.brief();
             return Err(StoreError::Unavailable(format!(
-                "MongoDB at {hosts} did not answer within {time:?} ({error}). Start it, correct its URI, or leave the \
+                "MongoDB at {hosts} did not answer within {time:?} ({why}). Start it, correct its URI, or leave the \
                  URI out to use the embedded store"
             )));
         }

@@ -77,6 +77,14 @@ impl Fault {
         }
     }
 
+    /// In a few words: the driver adds all that it knows of each server.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Driver(error) => without_topology(&error.kind.to_string()),
+            Self::Late(time) => format!("no answer within {time:?}"),
+        }
+    }
+
     #[allow(clippy::wildcard_enum_match_arm, reason = "an enum of a library, which may grow")]
     fn is_passing(&self) -> bool {
         let Self::Driver(error) = self else { return true };
@@ -99,6 +107,16 @@ impl Fault {
 fn index_in(message: &str) -> &str {
     let after = message.split_once("index: ").map_or("", |(_, after)| after);
     after.split_whitespace().next().unwrap_or_default()
+}
+
+/// The driver's text of a server that it does not find, with the first server's reason in place of its description.
+fn without_topology(text: &str) -> String {
+    let Some((what, topology)) = text.split_once(" Topology: ") else { return text.to_owned() };
+    let reason = topology.split_once("Error: Kind: ").and_then(|(_, after)| after.split(", labels").next());
+    match reason {
+        Some(reason) => format!("{} {reason}", what.trim_end_matches('.').to_owned() + ":"),
+        None => what.trim_end_matches('.').to_owned(),
+    }
 }
 
 impl From<Fault> for StoreError {
