@@ -118,7 +118,7 @@ fn read_tree(tree: &Mapping, remarks: &mut Remarks) -> Option<Config> {
         let mut alone = Mapping::new();
         set(&mut alone, &path, value);
         if let Err(error) = serde_yaml_ng::from_value::<Config>(Value::Mapping(alone)) {
-            remarks.refuse(format!("{path}: {error}"));
+            remarks.refuse(format!("{path}: {}", in_numbers(&error.to_string())));
             found = true;
         }
     }
@@ -126,6 +126,16 @@ fn read_tree(tree: &Mapping, remarks: &mut Remarks) -> Option<Config> {
         remarks.refuse(format!("the configuration is not valid: {error}"));
     }
     None
+}
+
+/// A message of the parser with the numbers that it takes in place of their type.
+fn in_numbers(message: &str) -> String {
+    let types = [("u8", "0 to 255"), ("u16", "0 to 65535"), ("u32", "0 to 4294967295")];
+    let named = types.into_iter().find_map(|(name, range)| {
+        let before = message.strip_suffix(&format!("expected {name}"))?;
+        Some(format!("{before}expected a number from {range}"))
+    });
+    named.unwrap_or_else(|| message.to_owned())
 }
 
 /// All values with their paths. Maps with keys of the operator's are values.

@@ -317,6 +317,12 @@ fn what_is_to_be_off_and_is_not_off_here_is_told() {
 }
 
 #[test]
+fn a_number_out_of_range_is_told_the_range() {
+    let error = error_of("port: 99999");
+    assert!(error.contains("port: ") && error.contains("`99999`, expected a number from 0 to 65535"), "{error}");
+}
+
+#[test]
 fn secrets_may_be_digits_and_are_in_no_error() {
     for yaml in ["prometheus: {password: 1234567}", "auth: {jwt_secret: 12345678901234567}", "keys: {1: 2}"] {
         let told = load_yaml(yaml).err().map(|error| error.to_string()).unwrap_or_default();
