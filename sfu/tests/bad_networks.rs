@@ -6,6 +6,7 @@ mod media;
 mod network;
 
 use network::gates::{self, Outcome};
+use network::plot;
 
 /// Those that are run unless `SEED` names another.
 const SEEDS: [u64; 2] = [1, 2];
@@ -19,7 +20,10 @@ fn seeds() -> Vec<u64> {
 
 fn run(gate: fn(u64) -> Outcome) -> Vec<Outcome> {
     let outcomes: Vec<Outcome> = seeds().into_iter().map(gate).collect();
-    outcomes.iter().for_each(|outcome| println!("{outcome}"));
+    for outcome in &outcomes {
+        println!("{outcome}");
+        plot::write(outcome);
+    }
     outcomes
 }
 

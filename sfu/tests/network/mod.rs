@@ -13,6 +13,7 @@ pub mod link;
 pub mod nack;
 pub mod pacer;
 pub mod picture;
+pub mod plot;
 pub mod publisher;
 pub mod rate;
 pub mod reception;

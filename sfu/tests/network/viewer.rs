@@ -124,6 +124,13 @@ impl Viewer {
         &self.decoder.errors
     }
 
+    /// What a packet of the video is of, that is not sent again.
+    pub fn picture_of(&self, packet: &Rtp) -> Option<Picture> {
+        Some(packet)
+            .filter(|packet| packet.ssrc == self.streams.video)
+            .and_then(|packet| Picture::read(packet.payload.get(6..)?))
+    }
+
     /// A media packet, of so many bytes on the wire.
     pub fn on_rtp(&mut self, now: Duration, packet: &Rtp, bytes: usize) {
         self.note_arrival(now, packet, bytes);

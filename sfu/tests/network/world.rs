@@ -8,6 +8,7 @@ use std::time::Duration;
 use sfu::command::{Command, PublicationId};
 
 use super::link::{Fate, Link, LinkConfig};
+use super::picture::Picture;
 use super::publisher::{AUDIO_INTERVAL, Publisher};
 use super::server::{Clear, Server};
 use super::viewer::{TICK, Viewer};
@@ -29,7 +30,8 @@ enum Happening {
     PublisherTick,
     ViewerTick(usize),
     AtServer(u64, Vec<u8>),
-    AtClient(u64, Vec<u8>),
+    /// In clear, with its bytes as it was sealed.
+    AtClient(u64, Clear, usize),
 }
 
 struct Entry {
@@ -70,6 +72,8 @@ pub struct Seat {
     client: u64,
     access: Access,
     pub viewer: Viewer,
+    /// Pictures of the packets that the server sent it, repeats left out.
+    pub sent: Vec<(Duration, Picture)>,
 }
 
 /// One publisher, and viewers.
@@ -128,7 +132,7 @@ impl World {
         let client = 10 + self.seats.len() as u64;
         self.server.join(self.now, client);
         let streams = self.server.subscribe(self.now, client, CAMERA, MICROPHONE);
-        self.seats.push(Seat { client, access, viewer: Viewer::new(self.now, streams) });
+        self.seats.push(Seat { client, access, viewer: Viewer::new(self.now, streams), sent: Vec::new() });
         self.plan(self.now, Happening::ViewerTick(self.seats.len() - 1));
         self.seats.len() - 1
     }
@@ -153,8 +157,7 @@ impl World {
                 self.happen(entry.what);
             }
             for (client, datagram) in self.server.turn(self.now) {
-                let access = self.access(client);
-                self.carry(access.down, Happening::AtClient(client, datagram));
+                self.send_to(client, &datagram);
             }
         }
         self.now = until;
@@ -170,22 +173,33 @@ impl World {
         self.queue.push(Reverse(Entry { at, order: self.planned, what }));
     }
 
-    fn access(&self, client: u64) -> Access {
-        let seat = self.seats.iter().find(|seat| seat.client == client);
-        seat.map_or(self.publisher_access, |seat| seat.access)
+    /// A datagram of the server's.
+    fn send_to(&mut self, client: u64, datagram: &[u8]) {
+        let clear = self.server.open(client, datagram);
+        let seat = self.seats.iter_mut().find(|seat| seat.client == client);
+        let link = seat.as_ref().map_or(self.publisher_access, |seat| seat.access).down;
+        if let (Some(seat), Clear::Rtp(packet)) = (seat, &clear) {
+            let picture = seat.viewer.picture_of(packet);
+            seat.sent.extend(picture.map(|picture| (self.now, picture)));
+        }
+        self.carry(link, client, datagram, Happening::AtClient(client, clear, datagram.len()));
+    }
+
+    /// A datagram of a client's.
+    fn send_to_server(&mut self, link: usize, client: u64, datagram: Vec<u8>) {
+        let what = Happening::AtServer(client, datagram.clone());
+        self.carry(link, client, &datagram, what);
     }
 
     /// Puts a datagram on a link, and plans its arrival.
-    fn carry(&mut self, link: usize, what: Happening) {
-        let (Happening::AtServer(client, datagram) | Happening::AtClient(client, datagram)) = &what else { return };
+    fn carry(&mut self, link: usize, client: u64, datagram: &[u8], what: Happening) {
         let mut hasher = DefaultHasher::new();
         hasher.write_u128(self.now.as_nanos());
-        hasher.write_u64(*client);
+        hasher.write_u64(client);
         hasher.write_usize(link);
         hasher.write(datagram);
         self.trace.push(hasher.finish());
-        let fate = self.links[link].send(self.now, datagram.len() + HEADERS);
-        if let Fate::Arrives(at) = fate {
+        if let Fate::Arrives(at) = self.links[link].send(self.now, datagram.len() + HEADERS) {
             self.plan(at, what);
         }
     }
@@ -206,7 +220,7 @@ impl World {
             Happening::PublisherTick => {
                 if let Some(report) = self.publisher.reports(self.now) {
                     let sealed = self.server.seal_rtcp(PUBLISHER, &report);
-                    self.carry(self.publisher_access.up, Happening::AtServer(PUBLISHER, sealed));
+                    self.send_to_server(self.publisher_access.up, PUBLISHER, sealed);
                 }
                 self.plan(self.now + TICK, Happening::PublisherTick);
             }
@@ -216,27 +230,26 @@ impl World {
                 self.plan(self.now + TICK, Happening::ViewerTick(seat));
             }
             Happening::AtServer(client, datagram) => self.server.receive(self.now, client, datagram),
-            Happening::AtClient(client, datagram) => self.arrive(client, &datagram),
+            Happening::AtClient(client, clear, bytes) => self.arrive(client, &clear, bytes + HEADERS),
         }
     }
 
     fn leave(&mut self, mut packet: Rtp) {
         self.publisher.number(&mut packet);
         let sealed = self.server.seal_rtp(PUBLISHER, &packet);
-        self.carry(self.publisher_access.up, Happening::AtServer(PUBLISHER, sealed));
+        self.send_to_server(self.publisher_access.up, PUBLISHER, sealed);
     }
 
-    fn arrive(&mut self, client: u64, datagram: &[u8]) {
-        let clear = self.server.open(client, datagram);
+    fn arrive(&mut self, client: u64, clear: &Clear, bytes: usize) {
         let seat = self.seats.iter().position(|seat| seat.client == client);
         match (seat, clear) {
             (Some(seat), Clear::Rtp(packet)) => {
-                self.seats[seat].viewer.on_rtp(self.now, &packet, datagram.len() + HEADERS);
+                self.seats[seat].viewer.on_rtp(self.now, packet, bytes);
                 self.send_rtcp_of(seat);
             }
-            (Some(seat), Clear::Rtcp(packet)) => self.seats[seat].viewer.on_rtcp(self.now, &packet),
+            (Some(seat), Clear::Rtcp(packet)) => self.seats[seat].viewer.on_rtcp(self.now, packet),
             (None, Clear::Rtcp(packet)) => {
-                let leaving = self.publisher.on_rtcp(self.now, &packet);
+                let leaving = self.publisher.on_rtcp(self.now, packet);
                 leaving.into_iter().for_each(|(at, packet)| self.plan(at, Happening::Leave(packet)));
             }
             (None, Clear::Rtp(packet)) => panic!("media to a publisher: {packet:?}"),
@@ -244,11 +257,11 @@ impl World {
     }
 
     fn send_rtcp_of(&mut self, seat: usize) {
-        let Seat { client, access, viewer } = &mut self.seats[seat];
+        let Seat { client, access, viewer, .. } = &mut self.seats[seat];
         let (client, up) = (*client, access.up);
         for packet in viewer.take_rtcp() {
             let sealed = self.server.seal_rtcp(client, &packet);
-            self.carry(up, Happening::AtServer(client, sealed));
+            self.send_to_server(up, client, sealed);
         }
     }
 }
