@@ -36,6 +36,8 @@ pub struct Frame {
     pub complete_at: Duration,
     /// All its packets are of one picture.
     pub is_sound: bool,
+    /// One of its packets had to be sent again.
+    pub is_repeated: bool,
 }
 
 struct Part {
@@ -45,6 +47,7 @@ struct Part {
     numbers: Numbers,
     picture: Picture,
     bytes: usize,
+    is_repeat: bool,
 }
 
 pub struct Assembly {
@@ -75,8 +78,10 @@ impl Assembly {
         self.sequence.unwrap(packet.sequence.into())
     }
 
-    pub fn insert(&mut self, now: Duration, sequence: i64, packet: &Rtp) -> Assembled {
-        let Some(part) = Part::of(packet).filter(|_| sequence >= self.cleared_to) else { return Assembled::Incomplete };
+    pub fn insert(&mut self, now: Duration, sequence: i64, packet: &Rtp, is_repeat: bool) -> Assembled {
+        let Some(part) = Part::of(packet, is_repeat).filter(|_| sequence >= self.cleared_to) else {
+            return Assembled::Incomplete;
+        };
         if self.parts.len() >= PACKETS_MAX {
             self.parts.clear();
             return Assembled::Overflow;
@@ -101,6 +106,7 @@ impl Assembly {
             last_sequence: last,
             bytes: parts.iter().map(|part| part.bytes).sum(),
             complete_at: now,
+            is_repeated: parts.iter().any(|part| part.is_repeat),
             is_sound: parts.iter().all(|part| part.picture.id == start.picture.id),
         })
     }
@@ -113,7 +119,7 @@ impl Assembly {
 }
 
 impl Part {
-    fn of(packet: &Rtp) -> Option<Self> {
+    fn of(packet: &Rtp, is_repeat: bool) -> Option<Self> {
         let mut descriptor = Vp8Packet::default();
         let payload = descriptor.depacketize(&Bytes::copy_from_slice(&packet.payload)).ok()?;
         Some(Self {
@@ -128,6 +134,7 @@ impl Part {
             },
             picture: Picture::read(&payload)?,
             bytes: packet.payload.len(),
+            is_repeat,
         })
     }
 }

@@ -78,31 +78,47 @@ impl Decoder {
         }
     }
 
-    /// Takes a frame, and shows what can be decoded then.
-    pub fn insert(&mut self, now: Duration, frame: Referring) -> Vec<Shown> {
-        // A frame that is late is passed over.
+    /// Takes a frame, unless it is too late.
+    pub fn insert(&mut self, frame: Referring) {
         if self.last.is_some_and(|last| frame.id <= last) {
-            return Vec::new();
+            return;
         }
         self.waiting.insert(frame.id, frame);
         if self.waiting.len() > WAITING_MAX {
             self.waiting.clear();
         }
-        let mut shown = Vec::new();
-        while let Some(id) = self.next_decodable() {
-            let frame = self.waiting.remove(&id).expect("it waits");
-            self.waiting = self.waiting.split_off(&id);
-            shown.push(self.decode(now, &frame));
-        }
-        shown
     }
 
-    fn next_decodable(&self) -> Option<i64> {
-        let is_decodable = |frame: &Referring| frame.references.iter().all(|id| self.decoded.contains(id));
-        self.waiting.values().find(|frame| is_decodable(frame)).map(|frame| frame.id)
+    /// The first frame that could be decoded now.
+    pub fn next_decodable(&self) -> Option<&Frame> {
+        self.decodable().next().map(|frame| &frame.frame)
     }
 
-    fn decode(&mut self, now: Duration, Referring { id, frame, .. }: &Referring) -> Shown {
+    /// Whether there is another one after it.
+    pub fn has_later_one(&self) -> bool {
+        self.decodable().nth(1).is_some()
+    }
+
+    fn decodable(&self) -> impl Iterator<Item = &Referring> {
+        self.waiting.values().filter(|frame| frame.references.iter().all(|id| self.decoded.contains(id)))
+    }
+
+    /// Passes the next decodable frame over.
+    pub fn skip(&mut self) {
+        self.take_next();
+    }
+
+    fn take_next(&mut self) -> Option<Referring> {
+        let id = self.decodable().next()?.id;
+        let frame = self.waiting.remove(&id)?;
+        self.waiting = self.waiting.split_off(&id);
+        self.last = Some(id);
+        Some(frame)
+    }
+
+    /// Decodes the next decodable frame. What is older will not be any more.
+    pub fn decode(&mut self, now: Duration) -> Option<(Shown, Frame)> {
+        let Referring { id, frame, .. } = self.take_next()?;
         let picture = &frame.picture;
         if !frame.is_sound {
             self.errors.push((now, DecoderError::Mixed));
@@ -113,10 +129,9 @@ impl Decoder {
         for (buffer, _) in self.buffers.iter_mut().zip(picture.writes).filter(|(_, writes)| *writes) {
             *buffer = Some(picture.id);
         }
-        self.last = Some(*id);
-        self.decoded.insert(*id);
+        self.decoded.insert(id);
         self.decoded = self.decoded.split_off(&(id - DECODED_MAX));
-        Shown {
+        let shown = Shown {
             at: now,
             delay: now.saturating_sub(picture.captured),
             layer: picture.layer,
@@ -125,7 +140,8 @@ impl Decoder {
             is_key: picture.is_key,
             bytes: frame.bytes,
             last_sequence: frame.last_sequence,
-        }
+        };
+        Some((shown, frame))
     }
 }
 

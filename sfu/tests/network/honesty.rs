@@ -87,9 +87,18 @@ fn view(stream: &[Sent]) -> Viewer {
             viewer.on_tick(tick);
             tick += TICK;
         }
+        show_until(&mut viewer, sent.at);
         viewer.on_rtp(sent.at, &Rtp { ssrc: STREAMS.video, ..sent.packet.clone() }, 1_200);
     }
+    // What waits for its time is shown after the end.
+    show_until(&mut viewer, END * 2);
     viewer
+}
+
+fn show_until(viewer: &mut Viewer, end: Duration) {
+    while let Some(due) = viewer.next_show().filter(|due| *due <= end) {
+        viewer.show(due);
+    }
 }
 
 fn errors(viewer: &Viewer) -> Vec<DecoderError> {

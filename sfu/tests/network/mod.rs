@@ -9,10 +9,12 @@ pub mod decoder;
 pub mod gates;
 #[cfg(test)]
 mod honesty;
+pub mod jitter;
 pub mod link;
 pub mod nack;
 pub mod pacer;
 pub mod picture;
+pub mod playout;
 pub mod plot;
 pub mod publisher;
 pub mod rate;

@@ -91,9 +91,9 @@ impl Panel {
     fn curve(&mut self, color: &str, name: &str, values: &[f64]) {
         self.name(color, name);
         let mut path = String::new();
-        for (bin, value) in (0..).zip(values) {
+        for (bin, value) in (0..).zip(values).filter(|(_, value)| value.is_finite()) {
             let (x, y) = (self.x(BIN * bin), self.y(*value));
-            let _ = write!(path, "{}{x:.1} {y:.1}", if bin == 0 { 'M' } else { 'L' });
+            let _ = write!(path, "{}{x:.1} {y:.1}", if path.is_empty() { 'M' } else { 'L' });
         }
         let _ = writeln!(self.svg, r#"<path d="{path}" stroke="{color}" stroke-width="1.5" fill="none"/>"#);
     }
@@ -194,7 +194,9 @@ fn rates(outcome: &Outcome) -> Panel {
     let mut panel = Panel::new(0, "Rates of the viewer's downlink", end, max, "Mbit/s", &marks);
     panel.curve("#e08214", "sent", &sent);
     panel.curve("#1b7837", "received", &received);
-    panel.curve("#000", "capacity of the link", &capacity);
+    let is_above = capacity.iter().all(|rate| *rate > max);
+    let name = if is_above { "capacity (above this)" } else { "capacity of the link" };
+    panel.curve("#000", name, if is_above { &[] } else { &capacity });
     panel
 }
 

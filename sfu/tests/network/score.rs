@@ -64,7 +64,7 @@ pub struct Freeze {
 /// Intervals between frames that are much longer than those before; the last one may last until the end of the run.
 pub fn freezes(shown: &[Shown], end: Duration) -> Vec<Freeze> {
     let times: Vec<Duration> = shown.iter().map(|frame| frame.at).chain([end]).collect();
-    let intervals: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let intervals: Vec<Duration> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     let mut freezes = Vec::new();
     for (index, length) in intervals.iter().enumerate() {
         let recent = &intervals[(index + 1).saturating_sub(INTERVALS)..=index];

@@ -1,7 +1,6 @@
 //! A participant who watches one camera and hears its microphone, by the rules of libwebrtc's receiver.
 //!
-//! Not modelled: the jitter buffer, so a frame is shown as soon as it can be decoded, and one that comes later than its
-//! successor is passed over; concealment of audio.
+//! Not modelled: the time that decoding takes, audio's jitter buffer and concealment.
 
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::assembly::{Assembled, Assembly};
 use super::decoder::{Decoder, DecoderError, Shown};
 use super::nack::NackList;
 use super::picture::Picture;
+use super::playout::Playout;
 use super::reception::Reception;
 use super::references::References;
 use super::remb::Remb;
@@ -29,6 +29,9 @@ const NEXT_FRAME_WAIT: Duration = Duration::from_secs(3);
 const ACTIVE: Duration = Duration::from_secs(5);
 /// While a key frame is being received none is asked for.
 const RECEIVING_KEYFRAME: Duration = Duration::from_millis(200);
+
+/// A frame is late from then on (libwebrtc, `kMaxAllowedFrameDelay`).
+const LATE: Duration = Duration::from_millis(5);
 
 const SSRC: u32 = 77;
 
@@ -58,6 +61,7 @@ pub struct Viewer {
     assembly: Assembly,
     references: References,
     pub decoder: Decoder,
+    playout: Playout,
     nacks: NackList,
     video: Reception,
     audio: Reception,
@@ -89,6 +93,7 @@ impl Viewer {
             assembly: Assembly::default(),
             references: References::default(),
             decoder: Decoder::default(),
+            playout: Playout::default(),
             nacks: NackList::default(),
             video: Reception::new(streams.video, 90_000),
             audio: Reception::new(streams.audio, 48_000),
@@ -181,15 +186,31 @@ impl Viewer {
         if Picture::read(packet.payload.get(6..).unwrap_or(&[])).is_some_and(|picture| picture.is_key) {
             self.last_key_packet = Some(now);
         }
-        match self.assembly.insert(now, sequence, packet) {
+        match self.assembly.insert(now, sequence, packet, is_repeat) {
             Assembled::Incomplete => {}
             Assembled::Overflow => self.ask_for_keyframe(now),
             Assembled::Frame(frame) => {
                 self.decoder.check_order(now, &frame);
-                for referring in self.references.insert(frame) {
-                    let shown = self.decoder.insert(now, referring);
-                    shown.into_iter().for_each(|shown| self.on_shown(now, shown));
-                }
+                self.playout.on_frame(&frame);
+                self.references.insert(frame).into_iter().for_each(|frame| self.decoder.insert(frame));
+                self.show(now);
+            }
+        }
+    }
+
+    /// When [`Viewer::show`] is due, if nothing else comes.
+    pub fn next_show(&mut self) -> Option<Duration> {
+        self.decoder.next_decodable().map(|frame| self.playout.due(frame.timestamp))
+    }
+
+    /// Shows the frames whose time has come. One that is late is passed over if another can be shown instead.
+    pub fn show(&mut self, now: Duration) {
+        while let Some(due) = self.next_show().filter(|due| *due <= now) {
+            if now >= due + LATE && self.decoder.has_later_one() {
+                self.decoder.skip();
+            } else if let Some((shown, frame)) = self.decoder.decode(now) {
+                self.playout.on_shown(now, &frame);
+                self.on_shown(now, shown);
             }
         }
     }

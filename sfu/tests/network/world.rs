@@ -29,6 +29,7 @@ enum Happening {
     /// The publisher looks for reports that are due.
     PublisherTick,
     ViewerTick(usize),
+    Show(usize),
     AtServer(u64, Vec<u8>),
     /// In clear, with its bytes as it was sealed.
     AtClient(u64, Clear, usize),
@@ -74,6 +75,8 @@ pub struct Seat {
     pub viewer: Viewer,
     /// Pictures of the packets that the server sent it, repeats left out.
     pub sent: Vec<(Duration, Picture)>,
+    /// When it looks for frames to show next.
+    shows_at: Option<Duration>,
 }
 
 /// One publisher, and viewers.
@@ -132,7 +135,13 @@ impl World {
         let client = 10 + self.seats.len() as u64;
         self.server.join(self.now, client);
         let streams = self.server.subscribe(self.now, client, CAMERA, MICROPHONE);
-        self.seats.push(Seat { client, access, viewer: Viewer::new(self.now, streams), sent: Vec::new() });
+        self.seats.push(Seat {
+            client,
+            access,
+            viewer: Viewer::new(self.now, streams),
+            sent: Vec::new(),
+            shows_at: None,
+        });
         self.plan(self.now, Happening::ViewerTick(self.seats.len() - 1));
         self.seats.len() - 1
     }
@@ -226,12 +235,26 @@ impl World {
             }
             Happening::ViewerTick(seat) => {
                 self.seats[seat].viewer.on_tick(self.now);
+                self.plan_show(seat);
                 self.send_rtcp_of(seat);
                 self.plan(self.now + TICK, Happening::ViewerTick(seat));
+            }
+            Happening::Show(seat) => {
+                self.seats[seat].shows_at = None;
+                self.seats[seat].viewer.show(self.now);
+                self.plan_show(seat);
             }
             Happening::AtServer(client, datagram) => self.server.receive(self.now, client, datagram),
             Happening::AtClient(client, clear, bytes) => self.arrive(client, &clear, bytes + HEADERS),
         }
+    }
+
+    /// Plans when a viewer shows its next frame, as far as that is known.
+    fn plan_show(&mut self, seat: usize) {
+        let Seat { viewer, shows_at, .. } = &mut self.seats[seat];
+        let Some(at) = viewer.next_show().filter(|at| shows_at.is_none_or(|planned| *at < planned)) else { return };
+        *shows_at = Some(at);
+        self.plan(at, Happening::Show(seat));
     }
 
     fn leave(&mut self, mut packet: Rtp) {
@@ -245,6 +268,7 @@ impl World {
         match (seat, clear) {
             (Some(seat), Clear::Rtp(packet)) => {
                 self.seats[seat].viewer.on_rtp(self.now, packet, bytes);
+                self.plan_show(seat);
                 self.send_rtcp_of(seat);
             }
             (Some(seat), Clear::Rtcp(packet)) => self.seats[seat].viewer.on_rtcp(self.now, packet),
