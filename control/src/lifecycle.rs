@@ -20,7 +20,7 @@ use crate::agenda::Agenda;
 use crate::chat::Chat;
 use crate::clock::{Clock, Timestamp};
 use crate::problem::{Code, Problem};
-use crate::rooms::RoomDoor;
+use crate::rooms::RoomBackend;
 use crate::store::stream::{Stream, StreamId, UserId};
 use crate::store::{SharedStore, StoreError};
 use crate::stream_cache::StreamCache;
@@ -34,7 +34,7 @@ pub struct Lifecycle(Arc<Parts>);
 struct Parts {
     store: SharedStore,
     cache: StreamCache,
-    rooms: Arc<dyn RoomDoor>,
+    rooms: Arc<dyn RoomBackend>,
     chat: Chat,
     agenda: Agenda,
     counters: Counters,
@@ -50,7 +50,7 @@ impl Lifecycle {
     /// A new live stream is compared with its room after `reconcile_interval`.
     pub(crate) fn new(
         (store, cache): (SharedStore, StreamCache),
-        (rooms, chat): (Arc<dyn RoomDoor>, Chat),
+        (rooms, chat): (Arc<dyn RoomBackend>, Chat),
         agenda: Agenda,
         reconcile_interval: Duration,
         clock: Clock,

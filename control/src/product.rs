@@ -34,7 +34,7 @@ use crate::problem::Problem;
 use crate::reconcile::Reconciler;
 use crate::rooms::builtin::{Builtin, admission};
 use crate::rooms::external::External;
-use crate::rooms::{RoomDoor, RoomTimes, TokenSigner};
+use crate::rooms::{RoomBackend, RoomTimes, TokenSigner};
 use crate::services::{self, Services};
 use crate::store::directory::{self, Claim, ClaimError};
 use crate::store::embedded::{self, Durability, Embedded};
@@ -89,18 +89,18 @@ impl Product {
         let claim = own_directory(config).as_deref().map(claim).transpose()?;
         let store = open_store(config).await?;
         let (auth, dev) = users(config)?;
-        let door = door(config, rooms)?;
+        let backend = room_backend(config, rooms)?;
         let origins = Origins::new(&config.http.cors_origins, config.development)?;
         let cluster = Cluster::new(node.to_owned(), Arc::clone(&store));
         let chat = start_chat(config, (&origins, proxies), &store, &cache, &auth, &cluster)?;
         tighten(config);
         // Rooms of another server are told of, not asked about: `Viewers` sees to those.
-        let max_viewers = if door.is_local() { config.live.max_viewers } else { 0 };
+        let max_viewers = if backend.is_local() { config.live.max_viewers } else { 0 };
         let services = Services::new(services::Parts {
             config: config.live.clone(),
             store: Arc::clone(&store),
             cache: cache.clone(),
-            rooms: door,
+            rooms: backend,
             chat: chat.clone(),
             cluster,
         });
@@ -349,7 +349,7 @@ fn users(config: &Config) -> anyhow::Result<(Arc<Authenticator>, Option<DevToken
 }
 
 /// Access to the rooms of streams.
-fn door(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomDoor>> {
+fn room_backend(config: &Config, rooms: &Rooms) -> anyhow::Result<Arc<dyn RoomBackend>> {
     let times = RoomTimes::of(&config.live);
     let (key, secret) =
         config.key_of_streams().context("streams need an API key: set keys, or sfu.api_key and sfu.api_secret")?;

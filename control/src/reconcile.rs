@@ -23,7 +23,7 @@ use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::{Counters, Lifecycle};
 use crate::rooms::name::PREFIX;
-use crate::rooms::{RoomDoor, RoomsError};
+use crate::rooms::{RoomBackend, RoomsError};
 use crate::store::{SharedStore, StoreError};
 use crate::stream_cache::StreamCache;
 use crate::streams::Streams;
@@ -52,7 +52,7 @@ struct Parts {
     viewers: Viewers,
     store: SharedStore,
     cache: StreamCache,
-    rooms: Arc<dyn RoomDoor>,
+    rooms: Arc<dyn RoomBackend>,
     agenda: Agenda,
     cluster: Cluster,
     /// When the recovery began, once it has succeeded.
@@ -63,7 +63,7 @@ impl Reconciler {
     pub(crate) fn new(
         config: product::Live,
         (lifecycle, streams, viewers): (Lifecycle, Streams, Viewers),
-        rooms: Arc<dyn RoomDoor>,
+        rooms: Arc<dyn RoomBackend>,
         agenda: Agenda,
         cluster: Cluster,
     ) -> Self {

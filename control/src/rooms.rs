@@ -36,7 +36,7 @@ pub enum RoomsError {
 
 /// What streams need of a media server.
 #[async_trait]
-pub trait RoomDoor: Send + Sync + 'static {
+pub trait RoomBackend: Send + Sync + 'static {
     /// Signs a token with the SFU's key; when it expires.
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp);
 

@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::config::product;
 use crate::lifecycle::Lifecycle;
 use crate::reconcile::Reconciler;
-use crate::rooms::RoomDoor;
+use crate::rooms::RoomBackend;
 use crate::store::SharedStore;
 use crate::stream_cache::StreamCache;
 use crate::streams::Streams;
@@ -30,7 +30,7 @@ pub struct Parts {
     pub config: product::Live,
     pub store: SharedStore,
     pub cache: StreamCache,
-    pub rooms: Arc<dyn RoomDoor>,
+    pub rooms: Arc<dyn RoomBackend>,
     pub chat: Chat,
     /// The nodes on the same store.
     pub cluster: Cluster,

@@ -1,6 +1,6 @@
 //! What people do with streams: start, watch, stop, end, plan (stream API, sections 3, 4, 9).
 //!
-//! Starting is in `start`, watching in `watch`, what is planned in `schedule`. Changes and what follows from them are
+//! Starting is in `start`, watching in `watch`, scheduling in `schedule`. Changes and what follows from them are
 //! [`crate::lifecycle`]'s; who is in a stream's room is [`crate::viewers`]', and what keeps all of it true is
 //! [`crate::reconcile`].
 
@@ -17,7 +17,7 @@ use crate::config::product;
 use crate::lifecycle::Lifecycle;
 use crate::lifecycle::transition::Ended;
 use crate::problem::{Code, Problem};
-use crate::rooms::{RoomDoor, RoomsError};
+use crate::rooms::{RoomBackend, RoomsError};
 use crate::store::SharedStore;
 use crate::store::chat::ChatSettings;
 use crate::store::stream::{EndReason, Stream, StreamId, UserId, Visibility};
@@ -107,13 +107,13 @@ struct Parts {
     lifecycle: Lifecycle,
     store: SharedStore,
     cache: StreamCache,
-    rooms: Arc<dyn RoomDoor>,
+    rooms: Arc<dyn RoomBackend>,
     /// Makes starts of one owner wait for each other in this process; the store decides between processes.
     owners: Vec<tokio::sync::Mutex<()>>,
 }
 
 impl Streams {
-    pub(crate) fn new(config: product::Live, lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>) -> Self {
+    pub(crate) fn new(config: product::Live, lifecycle: Lifecycle, rooms: Arc<dyn RoomBackend>) -> Self {
         let (store, cache) = (SharedStore::clone(lifecycle.store()), lifecycle.cache().clone());
         let owners = (0..OWNER_LOCKS).map(|_| tokio::sync::Mutex::default()).collect();
         Self(Arc::new(Parts { config, lifecycle, store, cache, rooms, owners }))

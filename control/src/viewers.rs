@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::lifecycle::{Counters, Lifecycle};
 use crate::rooms::event::{Event, EventKind};
 use crate::rooms::name::PREFIX;
-use crate::rooms::{RoomDoor, RoomsError, Session, is_owners, presence_of};
+use crate::rooms::{RoomBackend, RoomsError, Session, is_owners, presence_of};
 use crate::store::presence::Presence;
 use crate::store::stream::{EndReason, Stream, StreamId, StreamState, UserId};
 use crate::store::{SharedStore, StoreError};
@@ -38,7 +38,7 @@ struct Parts {
     lifecycle: Lifecycle,
     store: SharedStore,
     cache: StreamCache,
-    rooms: Arc<dyn RoomDoor>,
+    rooms: Arc<dyn RoomBackend>,
     agenda: Agenda,
     queues: Queues,
     /// Of a stream; 0: no cap.
@@ -47,7 +47,7 @@ struct Parts {
 
 impl Viewers {
     /// Must be called inside a tokio runtime. The tasks of its queues run until the last handle is dropped.
-    pub(crate) fn new(lifecycle: Lifecycle, rooms: Arc<dyn RoomDoor>, agenda: Agenda, max_viewers: u32) -> Self {
+    pub(crate) fn new(lifecycle: Lifecycle, rooms: Arc<dyn RoomBackend>, agenda: Agenda, max_viewers: u32) -> Self {
         let (store, cache) = (SharedStore::clone(lifecycle.store()), lifecycle.cache().clone());
         let (queues, receivers) = Queues::new();
         let viewers = Arc::new(Parts { lifecycle, store, cache, rooms, agenda, queues, max_viewers });

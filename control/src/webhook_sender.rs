@@ -1,6 +1,6 @@
 //! Tells other servers what happens in this server's rooms, as LiveKit's webhooks do (docs/livekit.md 9).
 //!
-//! Each URL has a courier: a task that takes every [`RoomEvent`], keeps those of one room in order, tries again for
+//! Each URL has a delivery task, which takes every [`RoomEvent`], keeps those of one room in order, tries again for
 //! [`PATIENCE`], and holds at most [`queue::WAITING_MAX`] events of [`queue::WAITING_BYTES_MAX`]. What an event looks
 //! like is in [`message`], which one goes next in [`queue`].
 
@@ -68,16 +68,16 @@ pub struct Counters {
     pub pending: AtomicU64,
 }
 
-/// The running couriers. Dropped, they stop at once.
+/// The running delivery tasks. Dropped, they stop at once.
 pub struct WebhookSender {
-    couriers: JoinSet<()>,
+    deliveries: JoinSet<()>,
     counters: Arc<Counters>,
     finishing: CancellationToken,
 }
 
 impl WebhookSender {
-    /// Starts a courier for each URL; without URLs it does nothing. `secret` belongs to `config.api_key`, `listen`
-    /// gives each courier its receiver ([`signaling::rooms::Rooms::events`]). Must be called inside a tokio runtime.
+    /// Starts a delivery task for each URL; without URLs it does nothing. `secret` belongs to `config.api_key`, and
+    /// `listen` gives each task its receiver ([`signaling::rooms::Rooms::events`]). Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// Says which URL is none, or why nothing can be sent from this machine.
@@ -88,9 +88,9 @@ impl WebhookSender {
     ) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let finishing = CancellationToken::new();
-        let mut couriers = JoinSet::new();
+        let mut deliveries = JoinSet::new();
         if config.urls.is_empty() {
-            return Ok(Self { couriers, counters, finishing });
+            return Ok(Self { deliveries, counters, finishing });
         }
         if config.api_key.is_empty() {
             bail!("webhook.urls are set without webhook.api_key: name the key of `keys` that signs the events");
@@ -104,9 +104,9 @@ impl WebhookSender {
             info!(host, "webhooks are sent");
             let sender =
                 Sender { url, host, http: http.clone(), signer: Arc::clone(&signer), counters: Arc::clone(&counters) };
-            couriers.spawn(run(Arc::new(sender), listen(), finishing.clone()));
+            deliveries.spawn(run(Arc::new(sender), listen(), finishing.clone()));
         }
-        Ok(Self { couriers, counters, finishing })
+        Ok(Self { deliveries, counters, finishing })
     }
 
     pub fn counters(&self) -> Arc<Counters> {
@@ -116,7 +116,7 @@ impl WebhookSender {
     /// Sends what has happened until now, at most for `patience`; to be called when the rooms are closed.
     pub async fn finish(mut self, patience: Duration) {
         self.finishing.cancel();
-        let all = async { while self.couriers.join_next().await.is_some() {} };
+        let all = async { while self.deliveries.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, all).await.is_err() {
             let pending = self.counters.pending.load(Ordering::Relaxed);
             warn!(pending, "webhooks are left unsent: their receivers do not answer");
@@ -133,7 +133,7 @@ fn destination(text: &str) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-/// A courier: listens, queues, and delivers several rooms' events at once.
+/// A delivery task: listens, queues, and delivers several rooms' events at once.
 async fn run(sender: Arc<Sender>, mut events: broadcast::Receiver<RoomEvent>, finishing: CancellationToken) {
     let mut queue = Queue::default();
     let mut under_way = JoinSet::new();

@@ -13,7 +13,7 @@ use control::config::product;
 use control::lifecycle::Lifecycle;
 use control::rooms::builtin::Builtin;
 use control::rooms::external::External;
-use control::rooms::{RoomDoor, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenRequest, TokenSigner};
+use control::rooms::{RoomBackend, RoomInfo, RoomRole, RoomTimes, RoomsError, TokenRequest, TokenSigner};
 use control::services::Services;
 use control::store::stream::{Block, EndReason, Stream, StreamState, UserId};
 use control::streams::{StartRequest, Streams};
@@ -75,7 +75,7 @@ both_doors! {
     a_token_says_what_was_asked_and_no_more
 }
 
-async fn a_room_is_made_listed_and_deleted(door: &dyn RoomDoor, _server: &Server) {
+async fn a_room_is_made_listed_and_deleted(door: &dyn RoomBackend, _server: &Server) {
     let (room, other) = ("live_ana_1", "live_bo_1");
     let sid = door.create(room).await.unwrap();
     door.create(other).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_room_is_made_listed_and_deleted(door: &dyn RoomDoor, _server: &Server
     assert_eq!(door.remove(room, "ana").await, Err(RoomsError::NotFound));
 }
 
-async fn a_room_stays_longer_than_its_stream_waits(door: &dyn RoomDoor, server: &Server) {
+async fn a_room_stays_longer_than_its_stream_waits(door: &dyn RoomBackend, server: &Server) {
     let live = product::Live::default();
     door.create("live_ana_1").await.unwrap();
     // And one that a join makes, after a restart of the media server.
@@ -107,7 +107,7 @@ async fn a_room_stays_longer_than_its_stream_waits(door: &dyn RoomDoor, server: 
     phone.leave().await;
 }
 
-async fn whoever_is_inside_is_listed_and_removed(door: &dyn RoomDoor, server: &Server) {
+async fn whoever_is_inside_is_listed_and_removed(door: &dyn RoomBackend, server: &Server) {
     let room = "live_ana_1";
     door.create(room).await.unwrap();
     let (token, _) = door.token(&viewer_token(room, "auth0:bo"), Timestamp::now());
@@ -129,7 +129,7 @@ async fn whoever_is_inside_is_listed_and_removed(door: &dyn RoomDoor, server: &S
     assert_eq!(door.remove(room, &session.identity).await, Err(RoomsError::NotFound));
 }
 
-async fn a_token_says_what_was_asked_and_no_more(door: &dyn RoomDoor, _server: &Server) {
+async fn a_token_says_what_was_asked_and_no_more(door: &dyn RoomBackend, _server: &Server) {
     let keys = Keys::new([(KEY.to_owned(), Secret::new(SECRET))]).unwrap();
     let now = Timestamp::now();
 

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use super::name::{PREFIX, named_at};
 use super::{
-    ROLE_ATTRIBUTE, RoomDoor, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, presence_of,
+    ROLE_ATTRIBUTE, RoomBackend, RoomInfo, RoomRole, RoomsError, Session, TokenRequest, TokenSigner, presence_of,
     session_of, session_to_be, user_of,
 };
 use crate::clock::Timestamp;
@@ -49,7 +49,7 @@ impl Builtin {
 }
 
 #[async_trait]
-impl RoomDoor for Builtin {
+impl RoomBackend for Builtin {
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
         self.signer.join(request, now)
     }

@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use url::Url;
 
 use super::builtin::websocket_url;
-use super::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of};
+use super::{RoomBackend, RoomInfo, RoomsError, Session, TokenRequest, TokenSigner, session_of};
 use crate::clock::Timestamp;
 use crate::outbound::{self, OutboundError, with_causes};
 
@@ -121,7 +121,7 @@ fn api_url(url: &str) -> Option<String> {
 }
 
 #[async_trait]
-impl RoomDoor for External {
+impl RoomBackend for External {
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
         self.signer.join(request, now)
     }

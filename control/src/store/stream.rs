@@ -320,8 +320,8 @@ impl Stream {
 
     /// Whether the stream exists for a user at all.
     pub fn is_visible_to(&self, user: Option<&UserId>) -> bool {
-        let is_planned = matches!(self.state, StreamState::Scheduled | StreamState::Cancelled);
-        !is_planned || self.visibility == Visibility::Public || user == Some(&self.owner_id)
+        let never_began = matches!(self.state, StreamState::Scheduled | StreamState::Cancelled);
+        !never_began || self.visibility == Visibility::Public || user == Some(&self.owner_id)
     }
 
     pub fn blocks(&self, user: &UserId) -> bool {

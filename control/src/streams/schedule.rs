@@ -1,4 +1,4 @@
-//! Streams that are planned, and changes of what is shown (stream API, sections 4.7 and 9).
+//! Scheduled streams, and changes of what is shown (stream API, sections 4.7 and 9).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ impl Streams {
     /// Plans a stream.
     ///
     /// # Errors
-    /// `conflict` when too many are planned, `rate_limited` when too many were within a day,
+    /// `conflict` when too many are scheduled, `rate_limited` when too many were within a day,
     /// `idempotency_key_reused`, `store_unavailable`.
     pub async fn schedule(&self, admitted: &Admitted, request: ScheduleRequest) -> Result<Arc<Stream>, Problem> {
         let (streams, user) = (self.clone(), admitted.user.clone());
@@ -89,7 +89,7 @@ impl Streams {
         Ok(self.lifecycle().observe(stream))
     }
 
-    /// Cancels a planned stream of the caller's. Twice is as good as once.
+    /// Cancels a scheduled stream of the caller's. Twice is as good as once.
     ///
     /// # Errors
     /// `stream_not_found`, `not_owner`, `conflict` once it was started, `store_unavailable`.
@@ -147,7 +147,7 @@ impl Streams {
             .await
     }
 
-    /// Cancels planned streams whose time is long past.
+    /// Cancels scheduled streams whose time is long past.
     pub(crate) async fn expire_scheduled(&self) -> Result<(), StoreError> {
         let filter = StreamFilter { states: vec![StreamState::Scheduled], ..StreamFilter::default() };
         loop {

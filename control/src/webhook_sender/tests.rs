@@ -1,4 +1,4 @@
-//! Couriers and receivers that take events, refuse them, or are away.
+//! Delivery tasks and receivers that take events, refuse them, or are away.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -156,7 +156,7 @@ async fn events_that_nobody_had_the_time_to_hear_are_counted_and_the_newest_told
     let sender = sender(&[&url], &events);
     let counters = sender.counters();
 
-    // The courier runs on this thread, and has no turn before `finish`.
+    // The delivery task runs on this thread, and has no turn before `finish`.
     for event in [started("a"), finished("a"), started("b"), started("c"), finished("c")] {
         events.send(event).unwrap();
     }

@@ -9,7 +9,7 @@ use control::chat::{Chat, ConnectRefusal, Limits, Rate, UnreadLimits};
 use control::clock::Timestamp;
 use control::cluster::Cluster;
 use control::config::product;
-use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use control::rooms::{RoomBackend, RoomInfo, RoomsError, Session, TokenRequest};
 use control::services::{Parts, Services};
 use control::store::SharedStore;
 use control::store::chat::ChatRange;
@@ -162,7 +162,7 @@ struct Door {
 }
 
 #[async_trait]
-impl RoomDoor for Door {
+impl RoomBackend for Door {
     fn token(&self, _: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
         (String::new(), now)
     }

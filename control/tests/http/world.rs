@@ -17,7 +17,7 @@ use control::http::origins::Origins;
 use control::http::{Api, Counters, Phase};
 use control::lifecycle::Lifecycle;
 use control::moderation::Moderation;
-use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use control::rooms::{RoomBackend, RoomInfo, RoomsError, Session, TokenRequest};
 use control::serve::{self, serve};
 use control::services::{Parts, Services};
 use control::store::SharedStore;
@@ -76,7 +76,7 @@ impl Rooms {
 }
 
 #[async_trait]
-impl RoomDoor for Rooms {
+impl RoomBackend for Rooms {
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
         let text = json!({
             "room": request.room, "identity": request.identity, "user": request.user,
@@ -225,7 +225,7 @@ impl World {
         let Settings { auth, live, http, development, workers, clock } = settings;
         let clock = clock.map_or_else(|| Arc::new(Timestamp::now) as Clock, |clock| clock.clock());
         let rooms = Arc::new(Rooms::default());
-        let door: Arc<dyn RoomDoor> = Arc::clone(&rooms) as _;
+        let door: Arc<dyn RoomBackend> = Arc::clone(&rooms) as _;
         let (known, chat) = (StreamCache::default(), Chat::default());
         let cluster = Cluster::with_clock("this one".to_owned(), Arc::clone(&store), Arc::clone(&clock));
         let parts = Parts { config: live.clone(), store, cache: known, rooms: door, chat, cluster };

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use control::clock::Timestamp;
-use control::rooms::{RoomDoor, RoomInfo, RoomsError, Session, TokenRequest};
+use control::rooms::{RoomBackend, RoomInfo, RoomsError, Session, TokenRequest};
 use signaling::event::{RoomEvent, RoomHappening};
 use tokio::sync::{broadcast, watch};
 
@@ -112,7 +112,7 @@ impl FakeDoor {
 }
 
 #[async_trait]
-impl RoomDoor for FakeDoor {
+impl RoomBackend for FakeDoor {
     /// Says what was asked for.
     fn token(&self, request: &TokenRequest, now: Timestamp) -> (String, Timestamp) {
         let token = format!(
