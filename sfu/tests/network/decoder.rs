@@ -12,7 +12,7 @@ use super::unwrap::Unwrapper;
 /// Frames that wait for others, as libwebrtc's `kMaxFramesBuffered`.
 const WAITING_MAX: usize = 800;
 /// Decoded frames that are remembered.
-const DECODED_MAX: i64 = 8_192;
+const DECODED_MAX: usize = 8_192;
 
 /// What a decoder would show as garbage, or refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,9 @@ impl Decoder {
             *buffer = Some(picture.id);
         }
         self.decoded.insert(id);
-        self.decoded = self.decoded.split_off(&(id - DECODED_MAX));
+        while self.decoded.len() > DECODED_MAX {
+            self.decoded.pop_first();
+        }
         let shown = Shown {
             at: now,
             delay: now.saturating_sub(picture.captured),

@@ -86,7 +86,9 @@ impl References {
 
     fn decide(&mut self, id: i64, tl0: i64, frame: &Frame) -> Decision {
         self.note_gap(id);
-        self.layers = self.layers.split_off(&(tl0 - LAYER_INFOS_MAX));
+        while self.layers.first_key_value().is_some_and(|(first, _)| *first < tl0 - LAYER_INFOS_MAX) {
+            self.layers.pop_first();
+        }
         let temporal = usize::from(frame.numbers.temporal).min(TEMPORAL_LAYERS - 1);
         if frame.picture.is_key {
             self.layers.insert(tl0, [None; TEMPORAL_LAYERS]);
@@ -128,7 +130,9 @@ impl References {
     }
 
     fn note_gap(&mut self, id: i64) {
-        self.not_received = self.not_received.split_off(&(id - NOT_RECEIVED_MAX));
+        while self.not_received.first().is_some_and(|first| *first < id - NOT_RECEIVED_MAX) {
+            self.not_received.pop_first();
+        }
         let last = self.last_id.unwrap_or(id).max(id - NOT_RECEIVED_MAX);
         self.not_received.extend(last + 1..=id);
         self.last_id = Some(last.max(id));

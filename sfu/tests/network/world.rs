@@ -239,11 +239,13 @@ impl World {
                 self.send_rtcp_of(seat);
                 self.plan(self.now + TICK, Happening::ViewerTick(seat));
             }
-            Happening::Show(seat) => {
+            // Unless it was planned anew since, for an earlier time.
+            Happening::Show(seat) if self.seats[seat].shows_at == Some(self.now) => {
                 self.seats[seat].shows_at = None;
                 self.seats[seat].viewer.show(self.now);
                 self.plan_show(seat);
             }
+            Happening::Show(_) => {}
             Happening::AtServer(client, datagram) => self.server.receive(self.now, client, datagram),
             Happening::AtClient(client, clear, bytes) => self.arrive(client, &clear, bytes + HEADERS),
         }
