@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::link::{LinkConfig, Loss};
+use super::link::{LinkConfig, Loss, Policer, Queue};
 use super::rate::Rate;
 use super::score::{self, Freeze};
-use super::world::World;
+use super::world::{Access, World};
 
 /// Of each direction; a publisher and a viewer are 50 ms apart, there and back.
 pub const WAY: Duration = Duration::from_micros(12_500);
+/// Of a publisher and a viewer who are 400 ms apart.
+const FAR_WAY: Duration = Duration::from_millis(100);
 
 const HIGH: u8 = 2;
 const MEDIUM: u8 = 1;
@@ -201,6 +203,90 @@ fn seconds_to_settle(world: &World, seat: usize, within: std::ops::Range<Duratio
     let starts = (0..steps as u32).rev().map(|number| within.start + step * number);
     let settled = starts.take_while(is_settled).last().unwrap_or(within.end);
     (settled - within.start).as_secs_f64()
+}
+
+/// Gate 4, its first part.
+pub fn loss_5_percent(seed: u64) -> Outcome {
+    lossy("4a_loss_5_percent", seed, Loss::Uniform(0.05), (27.0, 1.0))
+}
+
+/// Gate 4, its second part.
+pub fn loss_15_percent(seed: u64) -> Outcome {
+    lossy("4b_loss_15_percent", seed, Loss::Uniform(0.15), (22.0, 3.0))
+}
+
+/// Gate 5, its first part.
+pub fn bursts_of_loss(seed: u64) -> Outcome {
+    lossy("5a_bursts_of_loss", seed, Loss::WIFI, (27.0, 2.0))
+}
+
+/// A minute with loss on the way to the viewer.
+fn lossy(name: &'static str, seed: u64, loss: Loss, (frames, freezes): (f64, f64)) -> Outcome {
+    let (world, seat) = watch(seed, LinkConfig { loss, ..constant(3_000_000) }, s(60));
+    let viewer = &world.seats[seat].viewer;
+    let checks = vec![
+        at_least("fps", score::fps(viewer, ALL, s(2)..s(60)), frames),
+        at_most("freezes in a minute", score::freezes(&viewer.shown, world.now).len() as f64, freezes),
+    ];
+    Outcome::new(name, world, seat, checks)
+}
+
+/// Gate 5, its second part.
+pub fn policer_of_1_mbit(seed: u64) -> Outcome {
+    let policer = Some(Policer { bps: 1_000_000, burst: 32_000 });
+    let (world, seat) = watch(seed, LinkConfig { policer, ..near() }, s(60));
+    let viewer = &world.seats[seat].viewer;
+    let lost = score::lost_share(world.downlink(seat), s(5)..s(60)) * 100.0;
+    let checks = vec![
+        at_most("% dropped after 5 s", lost, 3.0),
+        at_most("freezes in a minute", score::freezes(&viewer.shown, world.now).len() as f64, 2.0),
+        at_least("fps", score::fps(viewer, ALL, s(5)..s(60)), 15.0),
+    ];
+    Outcome::new("5b_policer_of_1_mbit", world, seat, checks)
+}
+
+/// Gate 6, its first part: with 400 ms there and back.
+pub fn far_away_on_3_mbit(seed: u64) -> Outcome {
+    let mut world = World::new(seed, far(), far());
+    let seat = world.view(far(), LinkConfig::limited(Rate::constant(3_000_000), FAR_WAY));
+    world.run(s(30));
+    let seconds = score::seconds_to(&world.seats[seat].viewer, HIGH, 28.0, s(0)..s(30));
+    Outcome::new("6a_far_away_on_3_mbit", world, seat, vec![at_most("s to the top", seconds, 6.0)])
+}
+
+fn far() -> LinkConfig {
+    LinkConfig::wire(FAR_WAY)
+}
+
+/// Gate 7.
+pub fn queue_of_2_s(seed: u64) -> Outcome {
+    let down = LinkConfig { queue: Queue::Time(s(2)), ..constant(1_000_000) };
+    let (world, seat) = watch(seed, down, s(30));
+    let queue = score::p95_queue_ms(world.downlink(seat), s(5)..s(30));
+    Outcome::new("7_queue_of_2_s", world, seat, vec![at_most("p95 of the queue, ms", queue, 150.0)])
+}
+
+/// Gate 8, its first part.
+pub fn two_viewers_on_2_mbit(seed: u64) -> Outcome {
+    let mut world = World::new(seed, near(), near());
+    let down = world.link(constant(2_000_000));
+    let seats = [0, 1].map(|_| {
+        let up = world.link(near());
+        world.view_by(Access { up, down })
+    });
+    world.run(s(40));
+    let late = s(15)..s(40);
+    let bits = seats.map(|seat| {
+        let shown = world.seats[seat].viewer.shown.iter().filter(|frame| late.contains(&frame.at));
+        shown.map(|frame| frame.bytes as f64 * 8.0).sum::<f64>()
+    });
+    let ratio = bits[0].min(bits[1]) / bits[0].max(bits[1]).max(1.0);
+    let frames = seats.map(|seat| score::fps(&world.seats[seat].viewer, ALL, late.clone()));
+    let checks = vec![
+        at_least("share of the poorer viewer", ratio, 0.8),
+        at_least("fps of the poorer viewer", frames[0].min(frames[1]), 15.0),
+    ];
+    Outcome::new("8a_two_viewers_on_2_mbit", world, seats[0], checks)
 }
 
 /// Gate 9, its last part: a viewer comes 10 s late.
