@@ -123,4 +123,14 @@ mod gates_known_to_fail {
     fn two_viewers_on_2_mbit() {
         must_fail(gates::two_viewers_on_2_mbit);
     }
+
+    #[test]
+    fn uplink_loss_3_percent_of_an_old_client() {
+        must_fail(gates::uplink_loss_3_percent_of_an_old_client);
+    }
+
+    #[test]
+    fn uplink_loss_10_percent_of_an_old_client() {
+        must_fail(gates::uplink_loss_10_percent_of_an_old_client);
+    }
 }

@@ -323,18 +323,29 @@ pub fn late_join_on_10_mbit(seed: u64) -> Outcome {
 
 /// Gate 10, its first part.
 pub fn uplink_loss_3_percent(seed: u64) -> Outcome {
-    uplink_loss("10a_uplink_loss_3_percent", seed, 0.03, 28.0)
+    uplink_loss("10a_uplink_loss_3_percent", seed, (0.03, true), 28.0)
 }
 
 /// Gate 10, its second part.
 pub fn uplink_loss_10_percent(seed: u64) -> Outcome {
-    uplink_loss("10b_uplink_loss_10_percent", seed, 0.1, 25.0)
+    uplink_loss("10b_uplink_loss_10_percent", seed, (0.1, true), 25.0)
 }
 
-/// Three viewers, one a layer.
-fn uplink_loss(name: &'static str, seed: u64, share: f64, frames: f64) -> Outcome {
+/// Gate 10, its third part: the publisher's libwebrtc is an old one.
+pub fn uplink_loss_3_percent_of_an_old_client(seed: u64) -> Outcome {
+    uplink_loss("10c_uplink_loss_3_percent_old_client", seed, (0.03, false), 24.0)
+}
+
+/// Gate 10, its last part.
+pub fn uplink_loss_10_percent_of_an_old_client(seed: u64) -> Outcome {
+    uplink_loss("10d_uplink_loss_10_percent_old_client", seed, (0.1, false), 18.0)
+}
+
+/// Three viewers, one a layer. Upper temporal layers are sent again, or never.
+fn uplink_loss(name: &'static str, seed: u64, (share, repeats): (f64, bool), frames: f64) -> Outcome {
     let up = LinkConfig { loss: Loss::Uniform(share), ..near() };
     let mut world = World::new(seed, up, near());
+    world.publisher.repeats_upper_layers = repeats;
     let seats = [0, 1, 2].map(|layer| {
         let seat = world.view(near(), constant(10_000_000));
         world.limit(seat, layer);

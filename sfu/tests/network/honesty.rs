@@ -10,6 +10,7 @@ use super::publisher::Publisher;
 use super::rate::Rate;
 use super::score;
 use super::viewer::{Streams, TICK, Viewer};
+use super::vp8::temporal_layer;
 use super::world::World;
 use crate::media::Rtp;
 
@@ -28,7 +29,7 @@ struct Sent {
 
 impl Sent {
     fn temporal(&self) -> u8 {
-        self.packet.payload[5] >> 6
+        temporal_layer(&self.packet.payload)
     }
 
     fn picture_id(&self) -> u16 {

@@ -11,7 +11,7 @@ use sfu::rtcp::{Feedback, SenderReport, parse, write_sdes_cname, write_sender_re
 
 use super::pacer::Pacer;
 use super::picture::{BYTES_MIN, Picture, PictureId};
-use super::vp8::{Encoded, Encoder, WEIGHTS};
+use super::vp8::{Encoded, Encoder, WEIGHTS, temporal_layer};
 use crate::media::{AUDIO, Rtp, VIDEO, VIDEO_RTX, extensions};
 
 pub const FPS: u32 = 30;
@@ -91,6 +91,8 @@ pub struct Publisher {
     next_number: u16,
     next_report: Duration,
     frames: u32,
+    /// Whether packets of T1 and T2 are sent again: libwebrtc did not keep them before August 2023.
+    pub repeats_upper_layers: bool,
     /// When requests for key frames came.
     pub requests: Vec<Duration>,
     pub keyframes: Vec<Duration>,
@@ -114,6 +116,7 @@ impl Publisher {
             next_number: rng.random(),
             next_report: REPORT_INTERVAL,
             frames: 0,
+            repeats_upper_layers: true,
             requests: Vec::new(),
             keyframes: Vec::new(),
             nacked: 0,
@@ -219,7 +222,7 @@ impl Publisher {
         let Some(layer) = self.layers.iter_mut().find(|layer| layer.ssrc == media) else { return };
         for sequence in lost {
             self.nacked += 1;
-            if let Some(again) = layer.repeat(sequence) {
+            if let Some(again) = layer.repeat(sequence, self.repeats_upper_layers) {
                 self.resent += 1;
                 leaving.push((self.pacer.leave(now, again.payload.len()), again));
             }
@@ -328,8 +331,11 @@ impl Layer {
     }
 
     /// As RTX (RFC 4588).
-    fn repeat(&mut self, sequence: u16) -> Option<Rtp> {
+    fn repeat(&mut self, sequence: u16, with_upper_layers: bool) -> Option<Rtp> {
         let original = self.history.iter().rev().find(|packet| packet.sequence == sequence)?;
+        if !with_upper_layers && temporal_layer(&original.payload) > 0 {
+            return None;
+        }
         self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
         Some(Rtp {
             payload_type: VIDEO_RTX,

@@ -119,6 +119,11 @@ impl Encoder {
     }
 }
 
+/// Of a payload with the descriptor of [`Encoder::encode`].
+pub fn temporal_layer(payload: &[u8]) -> u8 {
+    payload[5] >> 6
+}
+
 impl Encoded {
     /// A payload of the picture: its n-th packet, sent then.
     pub fn payload(&self, number: usize, length: usize, sent: std::time::Duration) -> Vec<u8> {
