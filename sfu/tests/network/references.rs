@@ -1,7 +1,7 @@
 //! Which frames a VP8 frame refers to, by its numbers alone: libwebrtc's `rtp_vp8_ref_finder.cc`.
 //!
-//! It takes T2 to refer to the T2 before it, which Chrome's pattern never does, and it keeps all frames of upper temporal
-//! layers back behind a gap of picture ids until a sync frame comes.
+//! It takes T2 to refer to the T2 before it, which Chrome's pattern never does, and it keeps all frames of upper
+//! temporal layers back behind a gap of picture ids until a sync frame comes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -90,6 +90,9 @@ impl References {
             self.layers.pop_first();
         }
         let temporal = usize::from(frame.numbers.temporal).min(TEMPORAL_LAYERS - 1);
+        if frame.picture.is_key && temporal > 0 {
+            return Decision::Drop;
+        }
         if frame.picture.is_key {
             self.layers.insert(tl0, [None; TEMPORAL_LAYERS]);
             self.update(id, tl0, temporal);
@@ -138,9 +141,10 @@ impl References {
         self.last_id = Some(last.max(id));
     }
 
-    /// The frame is the last of its layer, for this base frame and those after it.
+    /// The frame is the last of its layer, for this base frame and those right after it.
     fn update(&mut self, id: i64, tl0: i64, temporal: usize) {
-        for (_, layers) in self.layers.range_mut(tl0..) {
+        for tl0 in tl0.. {
+            let Some(layers) = self.layers.get_mut(&tl0) else { break };
             if layers[temporal].is_some_and(|last| last > id) {
                 break;
             }
