@@ -15,7 +15,7 @@ use crate::run::{PADDING_MAX, SendArena, Transmit, plan_run};
 use crate::section::Ssrc;
 use crate::srtp::SrtpSender;
 use crate::stats::Stats;
-use crate::subscription::{Outgoing, Subscription};
+use crate::subscription::{Outgoing, Refusal, Subscription};
 
 /// What a transport's outgoing packets share.
 pub(crate) struct Downlink {
@@ -99,19 +99,22 @@ impl Downlink {
         out: &mut SendArena<T>,
     ) {
         let (Some(path), Some(cipher)) = (self.path, &self.cipher) else { return };
-        if !subscription.may_retransmit(now) {
-            stats.nacks_over_budget += 1;
-            return;
-        }
         let sealed = outgoing.length + cipher.rtp_overhead();
-        let mut run = out.run(path, sealed);
-        let space = run.space(sealed);
-        let Some(written) = subscription.write_retransmission(space, packet, outgoing, send_time) else { return };
-        let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
-        debug_assert_eq!(length, sealed, "the room that was asked for");
-        run.push(length);
-        stats.rtp_retransmitted += 1;
-        stats.bytes_retransmitted += length as u64;
+        let copies = match subscription.rtx_budget.admit(now, outgoing.number, sealed) {
+            Ok(copies) => copies,
+            Err(Refusal::Budget) => return stats.nacks_over_budget += 1,
+            Err(Refusal::Repeat) => return stats.nacks_repeated += 1,
+        };
+        for _ in 0..copies {
+            let mut run = out.run(path, sealed);
+            let space = run.space(sealed);
+            let Some(written) = subscription.write_retransmission(space, packet, outgoing, send_time) else { return };
+            let length = cipher.seal_rtp(space, written.header, written.length, written.ssrc, written.index);
+            debug_assert_eq!(length, sealed, "the room that was asked for");
+            run.push(length);
+            stats.rtp_retransmitted += 1;
+            stats.bytes_retransmitted += length as u64;
+        }
     }
 
     /// Asks the client for packets and a key frame of a stream that it sends, as far as there is something to ask for.

@@ -243,6 +243,8 @@ pub struct Stats {
     pub nacks_missed: u64,
     /// Of these, packets beyond a subscriber's budget.
     pub nacks_over_budget: u64,
+    /// Of these, packets that had been sent again less than a round trip before.
+    pub nacks_repeated: u64,
     /// Packets that we asked publishers for.
     pub nacks_sent: u64,
     /// PLI and FIR of subscribers.
@@ -330,6 +332,11 @@ impl Stats {
             ("nacks_received_total", "Packets that subscribers asked for again.", self.nacks_received),
             ("nacks_missed_total", "Packets asked for that history no longer had.", self.nacks_missed),
             ("nacks_over_budget_total", "Packets asked for beyond a subscriber's budget.", self.nacks_over_budget),
+            (
+                "nacks_repeated_total",
+                "Packets that subscribers asked for again within a round trip.",
+                self.nacks_repeated,
+            ),
             ("nacks_sent_total", "Packets that we asked publishers for.", self.nacks_sent),
             ("keyframe_requests_received_total", "PLI and FIR of subscribers.", self.keyframe_requests_received),
             ("firs_received_total", "FIR of subscribers.", self.firs_received),

@@ -1,10 +1,13 @@
 //! One viewer of one publication: which packets it gets, and how they look to it.
 
-use std::time::{Duration, Instant};
+mod rtx;
+
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
+pub(crate) use self::rtx::{Refusal, RtxBudget};
 use crate::audio::red_primary;
 use crate::codec::rewrite_vp8;
 use crate::history::{PacketInfo, StoredPacket};
@@ -17,11 +20,6 @@ use crate::trailer::without_trailer;
 
 /// Payload types of a publication that a subscription tells apart.
 const MAPPINGS_MAX: usize = 12;
-
-/// Retransmissions that one subscription may ask for between two refills: a whole key frame, and no more, so that a
-/// flood of NACKs is not amplified.
-const RTX_BUDGET: u16 = 256;
-const RTX_REFILL: Duration = Duration::from_millis(200);
 
 /// How one payload type of the publisher goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +118,8 @@ pub struct Subscription {
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
     kind: MediaKind,
     rtx_next: u64,
-    rtx_budget: u16,
-    rtx_refilled: Instant,
+    /// What may be sent again.
+    pub(crate) rtx_budget: RtxBudget,
     packets: u32,
     octets: u32,
     /// When its next sender report may leave.
@@ -156,8 +154,7 @@ impl Subscription {
             mappings: ArrayVec::new(),
             kind,
             rtx_next: u64::from(rtx_first & 0x7fff),
-            rtx_budget: RTX_BUDGET,
-            rtx_refilled: now,
+            rtx_budget: RtxBudget::new(now),
             packets: 0,
             octets: 0,
             lost: 0,
@@ -351,6 +348,7 @@ impl Subscription {
     pub fn sent(&mut self, payload: usize) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload as u32);
+        self.rtx_budget.on_sent(payload);
     }
 
     /// Writes the packet with `padding` bytes behind it. `out` has room for all of it.
@@ -373,16 +371,6 @@ impl Subscription {
             out[length - 1] = padding as u8;
         }
         Written { header, length, ssrc, index: outgoing.number }
-    }
-
-    /// Takes one retransmission from the budget.
-    pub fn may_retransmit(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.rtx_refilled) >= RTX_REFILL {
-            (self.rtx_budget, self.rtx_refilled) = (RTX_BUDGET, now);
-        }
-        let may = self.rtx_budget > 0;
-        self.rtx_budget = self.rtx_budget.saturating_sub(1);
-        may
     }
 
     /// Where a lost packet came from, if we may send it again: only with RTX (RFC 4588), because sealing another

@@ -26,6 +26,10 @@ const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 const LAYER_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Packets of one NACK that may stay unanswered for lack of a budget before their subscriber gets a key frame instead,
+/// which is about as large.
+const UNREPAIRED_MAX: u64 = 64;
+
 /// Anything longer comes from a clock that was set, or from a made-up report.
 const ROUND_TRIP_MS_MAX: f64 = 60_000.0;
 
@@ -51,9 +55,7 @@ impl Engine {
                 }
                 Feedback::Nack { media, pairs, .. } => {
                     if let Some(subscription) = self.subscription_sending(key, media) {
-                        for sequence in pairs {
-                            self.retransmit(now, subscription, sequence, out);
-                        }
+                        self.retransmit_all(now, subscription, pairs, out);
                     }
                 }
                 Feedback::Pli { media, .. } => self.on_keyframe_request(key, media),
@@ -67,6 +69,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Answers a NACK as far as the budget goes. Who misses far more than that is better served with a key frame.
+    fn retransmit_all<T: Transmit>(
+        &mut self,
+        now: Instant,
+        key: SubscriptionKey,
+        lost: impl Iterator<Item = u16>,
+        out: &mut SendArena<T>,
+    ) {
+        let before = self.stats.nacks_over_budget;
+        lost.for_each(|sequence| self.retransmit(now, key, sequence, out));
+        if self.stats.nacks_over_budget - before >= UNREPAIRED_MAX {
+            self.want_keyframe_for(key);
+        }
     }
 
     fn accept_sender_report(&mut self, now: Instant, key: TransportKey, report: SenderReport) {
@@ -94,6 +111,7 @@ impl Engine {
         let layer = layer.and_then(|layer| publication.layers.get(usize::from(layer.spatial)));
         if let Some(rtt_ms) = layer.and_then(|layer| round_trip_ms(now, layer.report()?, &block)) {
             quality.rtt_ms.observe(rtt_ms);
+            subscription.rtx_budget.on_round_trip(Duration::from_secs_f64(rtt_ms / 1_000.0));
         }
     }
 
