@@ -94,6 +94,8 @@ pub struct Engine {
     /// Video subscriptions that wait for their start or are catching up: they get packets of the past also while
     /// nothing arrives.
     starting: Vec<SubscriptionKey>,
+    /// Publications that lack packets.
+    incomplete: Vec<PublicationKey>,
     timers: BinaryHeap<Reverse<(Instant, TransportKey)>>,
     clock: MediaClock,
     events: VecDeque<(RoomId, Event)>,
@@ -133,6 +135,7 @@ impl Engine {
             ufrags: HashMap::new(),
             backlog: Backlog::default(),
             starting: Vec::new(),
+            incomplete: Vec::new(),
             timers: BinaryHeap::new(),
             clock: MediaClock::new(now),
             events: VecDeque::new(),
@@ -209,7 +212,10 @@ impl Engine {
             self.after_transport(now, key, out);
         }
         self.serve_waiting(now, out);
-        if !self.publications.is_empty() && now >= self.clock.next() {
+        if self.clock.nacks.is_some_and(|due| due <= now) {
+            self.ask_for_missing(now, out);
+        }
+        if !self.publications.is_empty() && now >= self.clock.tick {
             self.media_tick(now, out);
         }
         self.serving = None;

@@ -1,10 +1,13 @@
 //! One published track: its layers, their loss, its key-frame requests.
 
+mod missing;
+
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
+use self::missing::{MISSING_MAX, MissingPackets};
 use crate::audio::{AudioConfig, AudioLevel};
 use crate::command::ReceiveStats;
 use crate::history::{History, PacketInfo};
@@ -25,26 +28,12 @@ const REPEATED_AHEAD_MAX: i16 = 1_024;
 /// Silence after which a simulcast layer counts as stopped: five frames at 5 fps, the slowest screen share.
 const LAYER_SILENCE: Duration = Duration::from_secs(1);
 
-/// Lost packets that we ask for at a time; more at once is an outage, mended by a key frame.
-const MISSING_MAX: usize = 256;
-/// A gap may be reordering: wait this long before asking.
-const NACK_DELAY: Duration = Duration::from_millis(10);
-/// Between two requests for one packet; a round trip of a far client.
-const NACK_INTERVAL: Duration = Duration::from_millis(80);
-const NACK_TRIES: u8 = 8;
-
 /// Packets of the past that a new subscriber is sent at most: about a second of 2 Mbit/s, which a slow link carries in
 /// less than two. Older key frames are asked for anew, at most every [`KEYFRAME_INTERVAL`].
 const LATE_START_MAX: u64 = 200;
 
 /// Packets of a layer that are fanned out together; more are taken in several rounds.
 pub const ROUND: usize = 64;
-
-struct Missing {
-    sequence: u64,
-    due: Instant,
-    tries: u8,
-}
 
 /// One encoding that arrives.
 pub struct LayerState {
@@ -70,7 +59,7 @@ pub struct LayerState {
     jitter: f64,
     /// Timestamp and time of the last packet, for the jitter.
     last_arrival: Option<(u32, Instant)>,
-    missing: Vec<Missing>,
+    missing: MissingPackets,
     /// Where the last key frame starts.
     keyframe: Option<u64>,
     report: Option<(SenderReport, Instant)>,
@@ -99,7 +88,7 @@ impl LayerState {
             bytes: 0,
             jitter: 0.0,
             last_arrival: None,
-            missing: Vec::new(),
+            missing: MissingPackets::default(),
             keyframe: None,
             report: None,
             keyframe_wanted: false,
@@ -181,29 +170,23 @@ impl LayerState {
         if !recovered {
             self.out_of_order += u64::from(info.sequence < self.highest);
         }
-        self.note_loss(now, info.sequence);
+        self.note_loss(now, info.sequence, recovered);
         if !recovered {
             self.note_jitter(now, info.timestamp, kind);
         }
         true
     }
 
-    fn note_loss(&mut self, now: Instant, sequence: u64) {
+    fn note_loss(&mut self, now: Instant, sequence: u64, recovered: bool) {
         if sequence <= self.highest {
-            self.missing.retain(|missing| missing.sequence != sequence);
-            return;
+            return self.missing.on_late(now, sequence, recovered);
         }
         let gap = sequence - self.highest - 1;
         if gap as usize > MISSING_MAX {
             self.missing.clear();
             self.keyframe_wanted = true;
         } else {
-            for sequence in self.highest + 1..sequence {
-                if self.missing.len() >= MISSING_MAX {
-                    self.missing.remove(0);
-                }
-                self.missing.push(Missing { sequence, due: now + NACK_DELAY, tries: 0 });
-            }
+            self.missing.on_gap(now, self.highest + 1..sequence);
         }
         self.highest = sequence;
     }
@@ -224,24 +207,14 @@ impl LayerState {
     /// Lost packets to ask for now, oldest first; those asked for too often are given up, for a key frame.
     pub fn due_nacks(&mut self, now: Instant, due: &mut Vec<u16>) {
         due.clear();
-        let mut given_up = false;
-        self.missing.retain_mut(|missing| {
-            if missing.due > now {
-                return true;
-            }
-            if missing.tries >= NACK_TRIES {
-                given_up = true;
-                return false;
-            }
-            missing.tries += 1;
-            missing.due = now + NACK_INTERVAL;
-            due.push(missing.sequence as u16);
-            true
-        });
-        due.truncate(MISSING_MAX);
-        if given_up {
+        if self.missing.take_due(now, due) {
             self.keyframe_wanted = true;
         }
+    }
+
+    /// When [`LayerState::due_nacks`] has something to ask for, if nothing else arrives.
+    pub fn nacks_due(&self) -> Option<Instant> {
+        self.missing.due()
     }
 
     /// Where a new subscriber may start: the last key frame, while history holds it and what followed is little enough

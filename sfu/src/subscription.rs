@@ -326,6 +326,9 @@ impl Subscription {
         let number = segment.sent_number(packet.info.sequence)?;
         let mapping = self.mapping_of(packet.info.payload_type)?;
         let outgoing = self.outgoing(packet, segment, mapping, number);
+        if number < self.rewriter.next() {
+            self.rtx_budget.on_sent_late(now, number);
+        }
         self.rewriter.sent(now, &packet.info, number);
         Some(outgoing)
     }

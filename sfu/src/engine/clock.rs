@@ -7,6 +7,8 @@ use crate::command::STATS_INTERVAL;
 /// When each periodic duty is next due.
 pub(super) struct MediaClock {
     pub(super) tick: Instant,
+    /// Requests for lost packets do not wait for a step.
+    pub(super) nacks: Option<Instant>,
     pub(super) twcc: Instant,
     pub(super) receiver_reports: Instant,
     pub(super) layers: Instant,
@@ -16,11 +18,24 @@ pub(super) struct MediaClock {
 
 impl MediaClock {
     pub(super) fn new(now: Instant) -> Self {
-        Self { tick: now, twcc: now, receiver_reports: now, layers: now, audio: now, stats: now + STATS_INTERVAL }
+        Self {
+            tick: now,
+            nacks: None,
+            twcc: now,
+            receiver_reports: now,
+            layers: now,
+            audio: now,
+            stats: now + STATS_INTERVAL,
+        }
     }
 
     pub(super) fn next(&self) -> Instant {
-        self.tick
+        self.nacks.map_or(self.tick, |nacks| nacks.min(self.tick))
+    }
+
+    /// Requests are due then, or before.
+    pub(super) fn nacks_due(&mut self, at: Option<Instant>) {
+        self.nacks = self.nacks.into_iter().chain(at).min();
     }
 }
 

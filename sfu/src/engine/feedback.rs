@@ -141,7 +141,7 @@ impl Engine {
     pub(super) fn media_tick<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
         self.clock.tick = now + TICK;
         self.serving = None;
-        self.ask_origins(now, out);
+        self.ask_for_keyframes(now, out);
         self.advance_starting(now, out);
         if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
             self.send_transport_feedback(out);
@@ -162,27 +162,44 @@ impl Engine {
         }
     }
 
-    /// NACKs and key-frame requests to where publications come from.
-    fn ask_origins<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
-        for (_, publication) in self.publications.iter_mut() {
-            self.serving = Serving::of(publication.origin, Stage::Feedback);
-            let video = publication.section.kind == MediaKind::Video;
-            for (index, layer) in (0..).zip(&mut publication.layers) {
-                let Some(ssrc) = layer.ssrc else { continue };
-                layer.due_nacks(now, &mut self.lost);
-                if !publication.section.nack {
-                    self.lost.clear();
+    /// NACKs to where publications come from, as they are due.
+    pub(super) fn ask_for_missing<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        self.clock.nacks = None;
+        let Self { incomplete, publications, transports, clock, serving, stats, lost, rtcp, .. } = self;
+        incomplete.retain(|key| {
+            let Some(publication) = publications.get_mut(*key) else { return false };
+            *serving = Serving::of(publication.origin, Stage::Feedback);
+            let mut next = None;
+            for layer in &mut publication.layers {
+                layer.due_nacks(now, lost);
+                next = next.into_iter().chain(layer.nacks_due()).min();
+                if let (Some(ssrc), Origin::Transport(key), true) =
+                    (layer.ssrc, publication.origin, publication.section.nack)
+                {
+                    stats.nacks_sent += lost.len() as u64;
+                    transports[key].downlink.request(ssrc, lost, false, rtcp, out);
                 }
-                let keyframe = video && !publication.muted && layer.keyframe_due(now);
-                self.stats.keyframe_requests_sent += u64::from(keyframe);
+            }
+            clock.nacks_due(next);
+            next.is_some()
+        });
+    }
+
+    /// Key-frame requests to where publications come from.
+    fn ask_for_keyframes<T: Transmit>(&mut self, now: Instant, out: &mut SendArena<T>) {
+        for (_, publication) in self.publications.iter_mut() {
+            if publication.section.kind != MediaKind::Video || publication.muted {
+                continue;
+            }
+            self.serving = Serving::of(publication.origin, Stage::Feedback);
+            for (index, layer) in (0..).zip(&mut publication.layers) {
+                let Some(ssrc) = layer.ssrc.filter(|_| layer.keyframe_due(now)) else { continue };
+                self.stats.keyframe_requests_sent += 1;
                 match publication.origin {
                     Origin::Transport(key) => {
-                        self.stats.nacks_sent += self.lost.len() as u64;
-                        let downlink = &mut self.transports[key].downlink;
-                        downlink.request(ssrc, &self.lost, keyframe, &mut self.rtcp, out);
+                        self.transports[key].downlink.request(ssrc, &[], true, &mut self.rtcp, out);
                     }
-                    Origin::Local(_) if keyframe => self.local.request_keyframe(publication.id, index),
-                    Origin::Local(_) => {}
+                    Origin::Local(_) => self.local.request_keyframe(publication.id, index),
                 }
             }
         }

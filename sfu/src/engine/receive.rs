@@ -290,6 +290,12 @@ impl Engine {
         if !layer.keep(now, publication.section.kind, info, descriptor.unwrap_or(&[]), payload, stream.rtx) {
             return Err(Discard::Duplicate);
         }
+        if let Some(due) = layer.nacks_due() {
+            self.clock.nacks_due(Some(due));
+            if !self.incomplete.contains(&stream.publication) {
+                self.incomplete.push(stream.publication);
+            }
+        }
         self.on_kept(now, stream, &info, codec, started);
         Ok(())
     }

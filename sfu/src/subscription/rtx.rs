@@ -13,8 +13,8 @@ const BURST_BYTES: u32 = 64 << 10;
 /// Until a report tells it: less than the 100 ms after which libwebrtc asks again as long as it knows none.
 const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(60);
 
-/// Packets of which it is remembered when they were last sent again.
-const ANSWERED: usize = 128;
+/// Packets of which it is remembered when they were last sent again, or late.
+const REMEMBERED: usize = 64;
 
 /// Packets after which the loss of the link is judged anew.
 const LOSS_WINDOW: u32 = 256;
@@ -39,8 +39,9 @@ pub(crate) struct RtxBudget {
     /// Bytes.
     left: u32,
     filled: Instant,
-    /// Made with the first packet that is lost.
-    answered: Option<Box<[Option<Answered>; ANSWERED]>>,
+    /// Made with the first packet that is lost; each in the place that its number gives it.
+    remembered: Option<Box<[Remembered; REMEMBERED]>>,
+    start: Instant,
     /// Smoothed, and about the shortest one.
     round_trip: Option<(Duration, Duration)>,
     /// Packets sent, and asked for, since the loss was judged.
@@ -49,16 +50,27 @@ pub(crate) struct RtxBudget {
     loss: f32,
 }
 
-/// A packet that was sent again.
-#[derive(Clone, Copy)]
-struct Answered {
-    number: u64,
-    at: Instant,
+/// When a packet was sent again, or late.
+#[derive(Clone, Copy, Default)]
+struct Remembered {
+    /// The low bits of its number.
+    number: u32,
+    /// Since the start; 0: never.
+    ms: u32,
 }
 
 impl RtxBudget {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { left: BURST_BYTES, filled: now, answered: None, round_trip: None, sent: 0, lost: 0, loss: 0.0 }
+        Self {
+            left: BURST_BYTES,
+            filled: now,
+            remembered: None,
+            start: now,
+            round_trip: None,
+            sent: 0,
+            lost: 0,
+            loss: 0.0,
+        }
     }
 
     /// A packet of so many bytes was sent for the first time.
@@ -84,18 +96,34 @@ impl RtxBudget {
     /// Takes a packet of so many bytes that is sent under this number from the budget. How many times it is to be sent.
     pub(crate) fn admit(&mut self, now: Instant, number: u64, bytes: usize) -> Result<u32, Refusal> {
         self.fill(now);
-        let before = self.answered.as_deref().and_then(|answered| answered[place(number)]);
-        let last = before.filter(|before| before.number == number).map(|before| before.at);
-        if last.is_some_and(|at| now < at + self.repeat_after()) {
+        let before = self.remembered.as_deref().map(|remembered| remembered[place(number)]);
+        let last = before.filter(|before| before.ms > 0 && before.number == number as u32);
+        let is_repeat = |last: Remembered| Duration::from_millis((self.ms(now) - last.ms).into()) < self.repeat_after();
+        if last.is_some_and(is_repeat) {
             return Err(Refusal::Repeat);
         }
         self.lost += u32::from(last.is_none());
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.left = self.left.checked_sub(bytes).ok_or(Refusal::Budget)?;
-        let answered = self.answered.get_or_insert_with(|| Box::new([None; ANSWERED]));
-        answered[place(number)] = Some(Answered { number, at: now });
+        self.remember(now, number);
         let more = (1..self.copies()).take_while(|_| self.take_spare(bytes)).count();
         Ok(1 + more as u32)
+    }
+
+    /// A packet that the publisher's network lost or delayed was sent late, and was asked for meanwhile, maybe.
+    pub(crate) fn on_sent_late(&mut self, now: Instant, number: u64) {
+        self.remember(now, number);
+    }
+
+    fn remember(&mut self, now: Instant, number: u64) {
+        let ms = self.ms(now);
+        let remembered = self.remembered.get_or_insert_with(|| Box::new([Remembered::default(); REMEMBERED]));
+        remembered[place(number)] = Remembered { number: number as u32, ms };
+    }
+
+    /// Milliseconds since the start, never 0.
+    fn ms(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u32::MAX - 1) + 1
     }
 
     fn fill(&mut self, now: Instant) {
@@ -133,7 +161,7 @@ impl RtxBudget {
 
 fn place(number: u64) -> usize {
     // The remainder is below the number of places.
-    (number % ANSWERED as u64) as usize
+    (number % REMEMBERED as u64) as usize
 }
 
 #[cfg(test)]
@@ -183,6 +211,15 @@ mod tests {
         assert_eq!(lose(&mut budget, 8), Ok(3));
         (0..8).for_each(|_| budget.on_round_trip(ms(200)));
         assert_eq!(lose(&mut budget, 8), Ok(1), "behind a queue");
+    }
+
+    #[test]
+    fn what_was_sent_late_is_not_sent_again_at_once_and_is_no_loss_of_the_link() {
+        let now = Instant::now();
+        let mut budget = RtxBudget::new(now);
+        budget.on_sent_late(now, 7);
+        assert_eq!(budget.admit(now + ms(40), 7, BYTES), Err(Refusal::Repeat));
+        assert_eq!((budget.admit(now + ms(45), 7, BYTES), budget.lost), (Ok(1), 0));
     }
 
     proptest! {
