@@ -19,20 +19,23 @@ run: web ## Build the server and run it in dev mode
 test: setup ## Pass every test, real clients included
 	$(CARGO) test --workspace --no-fail-fast
 
-# Test binaries of onair: those that wait for stores and time-outs run beside all others; the last need clients or load.
+# Test binaries that wait for stores and time-outs run beside all others; the last need clients or load. All commands
+# name the same packages: for others the dependencies would be built again, with other features.
+CRATES := -p onair-shared -p onair-sfu -p onair-signaling -p onair
 WAIT := http hostile store store_mongo streams
 LATER := clients load product stacks versions
-REST := $(filter-out $(WAIT) $(LATER),$(basename $(notdir $(wildcard control/tests/*.rs))))
+TESTS := $(sort $(basename $(notdir $(wildcard shared/tests/*.rs sfu/tests/*.rs signaling/tests/*.rs control/tests/*.rs))))
+REST := $(filter-out $(WAIT) $(LATER),$(TESTS))
 
-test-crates: setup test-build ## Pass the crates' own tests alone, in three minutes
+test-crates: setup ## Pass the crates' own tests alone, in three minutes once they are built
+	$(CARGO) test $(CRATES) --lib $(addprefix --test ,$(WAIT) $(REST)) --no-run
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-wait test-rest
 
 test-wait:
-	RUST_TEST_THREADS=3 $(CARGO) test -p onair $(addprefix --test ,$(WAIT)) --no-fail-fast
+	RUST_TEST_THREADS=3 $(CARGO) test $(CRATES) $(addprefix --test ,$(WAIT)) --no-fail-fast
 
 test-rest:
-	RUST_TEST_THREADS=3 $(CARGO) test -p onair-shared -p onair-sfu -p onair-signaling --lib --tests --no-fail-fast
-	RUST_TEST_THREADS=3 $(CARGO) test -p onair --lib $(addprefix --test ,$(REST)) --no-fail-fast
+	RUST_TEST_THREADS=3 $(CARGO) test $(CRATES) --lib $(addprefix --test ,$(REST)) --no-fail-fast
 
 test-clients: setup ## Pass every client and version of years past, and write docs/clients.md
 	control/tests/clients/versions/setup
