@@ -564,15 +564,14 @@ fn sequence_numbers_of_both_directions_roll_over_under_loss_and_reordering() {
         let (seen, _) = world.received(10);
         got += seen.len();
         let highest = seen.last().expect("each frame goes on").sequence;
-        let is_rollover = last.is_some_and(|last| highest < last);
-        last = Some(highest);
-        if is_rollover {
+        if let Some(before) = last.replace(highest).filter(|last| highest < *last) {
             rollovers += 1;
-            // From before the rollover.
-            let lost = seen.iter().find(|packet| packet.sequence > highest).expect("some of this frame");
-            nack(&mut world, &[lost.sequence]);
+            // From before the rollover: of this frame, or the last one of the frame before.
+            let of_this = seen.iter().map(|packet| packet.sequence).find(|sequence| *sequence > highest);
+            let lost = of_this.unwrap_or(before);
+            nack(&mut world, &[lost]);
             let again = world.media(10);
-            asked_again += again.iter().filter(|again| again.payload[..2] == lost.sequence.to_be_bytes()).count();
+            asked_again += again.iter().filter(|again| again.payload[..2] == lost.to_be_bytes()).count();
         }
         // Late, of the frame before.
         if frame % 10 == 0 {
