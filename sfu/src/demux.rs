@@ -96,6 +96,12 @@ discards! {
     HandOverFull => "hand_over_full",
     /// A message larger than data channels allow, or on an unknown channel.
     DataRefused => "data_refused",
+    /// Transport-wide feedback on packets that were never sent.
+    FeedbackUnsent => "feedback_unsent",
+    /// Transport-wide feedback on packets that left too long ago, at least in part.
+    FeedbackTooOld => "feedback_too_old",
+    /// Transport-wide feedback whose arrivals lie far before others, at least in part.
+    FeedbackBackwards => "feedback_backwards",
     /// DTLS or RTCP of a transport that has taken too much of its worker's time, and connectivity checks beyond those
     /// that any client needs.
     OverBudget => "over_budget",

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::history::StoredPacket;
 use crate::id::{PublicationId, SubscriptionId};
 use crate::stats::Stats;
-use crate::subscription::Subscription;
+use crate::subscription::{Stamp, Subscription};
 
 /// Outputs that wait to be taken, at most: a turn gives each kind of media some 500 packets. Further ones are dropped,
 /// and counted as overrun.
@@ -55,9 +55,9 @@ impl LocalQueue {
         stats: &mut Stats,
     ) {
         for packet in packets {
-            let Some(outgoing) = subscription.forward(now, packet) else { continue };
+            let Some(outgoing) = subscription.forward(now, packet, None) else { continue };
             let mut bytes = vec![0; outgoing.length];
-            let written = subscription.write(&mut bytes, packet, &outgoing, 0, send_time);
+            let written = subscription.write(&mut bytes, packet, &outgoing, 0, Stamp { send_time, number: 0 });
             subscription.sent(written.length - written.header);
             if self.push_packet(subscription.id, bytes) {
                 stats.rtp_sent += 1;

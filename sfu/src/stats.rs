@@ -247,6 +247,8 @@ pub struct Stats {
     pub nacks_repeated: u64,
     /// Packets that we asked publishers for.
     pub nacks_sent: u64,
+    /// Reports of subscribers on packets with transport-wide numbers, but for those that were no use.
+    pub feedback_received: u64,
     /// PLI and FIR of subscribers.
     pub keyframe_requests_received: u64,
     /// Of these, FIR rather than PLI.
@@ -338,6 +340,11 @@ impl Stats {
                 self.nacks_repeated,
             ),
             ("nacks_sent_total", "Packets that we asked publishers for.", self.nacks_sent),
+            (
+                "transport_feedback_received_total",
+                "Reports of subscribers on packets with transport-wide numbers.",
+                self.feedback_received,
+            ),
             ("keyframe_requests_received_total", "PLI and FIR of subscribers.", self.keyframe_requests_received),
             ("firs_received_total", "FIR of subscribers.", self.firs_received),
             ("keyframe_requests_sent_total", "PLI to publishers.", self.keyframe_requests_sent),

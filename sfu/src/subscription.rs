@@ -41,8 +41,19 @@ pub struct Outgoing {
     timestamp: u32,
     /// VP8's picture id and TL0PICIDX.
     picture: (u16, u8),
+    /// Id of the extension for its transport-wide number, if it bears one.
+    pub transport_cc: Option<u8>,
     /// Bytes of header and payload, unsealed and unpadded.
     pub length: usize,
+}
+
+/// What is known of a packet only as it leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// For the absolute send time extension.
+    pub send_time: u32,
+    /// Transport-wide sequence number, for those that bear one.
+    pub number: u16,
 }
 
 /// What [`Subscription::write`] wrote.
@@ -309,9 +320,15 @@ impl Subscription {
         self.mapping_of(packet.payload_type).map_or(90_000, |mapping| mapping.codec.clock_rate())
     }
 
+    /// Id of the extension with which its packets bear transport-wide numbers, if they do: audio only beside video, as
+    /// it teaches nothing alone.
+    pub fn transport_cc(&self, beside_video: bool) -> Option<u8> {
+        self.section.extensions.transport_cc.filter(|_| self.kind == MediaKind::Video || beside_video)
+    }
+
     /// Gives one packet of the current layer its number: `None` if this subscriber does not get it. One that it gets
-    /// must be sent: the next one has the next number.
-    pub fn forward(&mut self, now: Instant, packet: &StoredPacket<'_>) -> Option<Outgoing> {
+    /// must be sent: the next one has the next number. `transport_cc`: see [`Subscription::transport_cc`].
+    pub fn forward(&mut self, now: Instant, packet: &StoredPacket<'_>, transport_cc: Option<u8>) -> Option<Outgoing> {
         match self.playout {
             Playout::Live { after_arrival, .. } if packet.info.arrival < after_arrival => return None,
             Playout::Live { layer, .. } | Playout::CatchingUp { layer, .. }
@@ -325,7 +342,7 @@ impl Subscription {
         let segment = self.rewriter.current()?;
         let number = segment.sent_number(packet.info.sequence)?;
         let mapping = self.mapping_of(packet.info.payload_type)?;
-        let outgoing = self.outgoing(packet, segment, mapping, number);
+        let outgoing = self.outgoing(packet, segment, mapping, number, transport_cc);
         if number < self.rewriter.next() {
             self.rtx_budget.on_sent_late(now, number);
         }
@@ -333,7 +350,14 @@ impl Subscription {
         Some(outgoing)
     }
 
-    fn outgoing(&self, packet: &StoredPacket<'_>, segment: &Segment, mapping: Mapping, number: u64) -> Outgoing {
+    fn outgoing(
+        &self,
+        packet: &StoredPacket<'_>,
+        segment: &Segment,
+        mapping: Mapping,
+        number: u64,
+        transport_cc: Option<u8>,
+    ) -> Outgoing {
         let (id, tl0) = packet
             .info
             .vp8
@@ -343,7 +367,10 @@ impl Subscription {
             number,
             timestamp: segment.timestamp(packet.info.timestamp),
             picture: (segment.picture_id(packet.info.sequence, id), segment.tl0_pic_idx(tl0)),
-            length: 12 + self.extension_length(packet, &mapping) + self.payload_of(packet, &mapping).len(),
+            transport_cc,
+            length: 12
+                + self.elements(packet, &mapping, transport_cc).length()
+                + self.payload_of(packet, &mapping).len(),
         }
     }
 
@@ -361,11 +388,11 @@ impl Subscription {
         packet: &StoredPacket<'_>,
         outgoing: &Outgoing,
         padding: usize,
-        send_time: u32,
+        stamp: Stamp,
     ) -> Written {
         let ssrc = self.section.ssrc.0;
         let header =
-            self.write_header(out, packet, outgoing, outgoing.mapping.payload_type, ssrc, outgoing.number, send_time);
+            self.write_header(out, packet, outgoing, outgoing.mapping.payload_type, ssrc, outgoing.number, stamp);
         let mut length = header + self.write_payload(&mut out[header..], packet, outgoing);
         if padding > 0 {
             out[0] |= 0x20;
@@ -384,10 +411,15 @@ impl Subscription {
     }
 
     /// A packet that is sent again; its length is two bytes more, unsealed.
-    pub fn retransmission(&self, packet: &StoredPacket<'_>, source: Source<'_>) -> Option<Outgoing> {
+    pub fn retransmission(
+        &self,
+        packet: &StoredPacket<'_>,
+        source: Source<'_>,
+        transport_cc: Option<u8>,
+    ) -> Option<Outgoing> {
         let mapping = self.mapping_of(packet.info.payload_type)?;
         mapping.rtx?;
-        let outgoing = self.outgoing(packet, source.segment, mapping, source.number);
+        let outgoing = self.outgoing(packet, source.segment, mapping, source.number, transport_cc);
         Some(Outgoing { length: outgoing.length + 2, ..outgoing })
     }
 
@@ -397,12 +429,12 @@ impl Subscription {
         out: &mut [u8],
         packet: &StoredPacket<'_>,
         outgoing: &Outgoing,
-        send_time: u32,
+        stamp: Stamp,
     ) -> Option<Written> {
         let (ssrc, payload_type) = (self.section.rtx_ssrc?.0, outgoing.mapping.rtx?);
         let index = self.rtx_next;
         self.rtx_next += 1;
-        let header = self.write_header(out, packet, outgoing, payload_type, ssrc, index, send_time);
+        let header = self.write_header(out, packet, outgoing, payload_type, ssrc, index, stamp);
         out[header..header + 2].copy_from_slice(&(outgoing.number as u16).to_be_bytes());
         let length = header + 2 + self.write_payload(&mut out[header + 2..], packet, outgoing);
         Some(Written { header, length, ssrc, index })
@@ -436,27 +468,29 @@ impl Subscription {
         payload_type: u8,
         ssrc: u32,
         number: u64,
-        send_time: u32,
+        stamp: Stamp,
     ) -> usize {
-        let extensions = self.extension_length(packet, &outgoing.mapping);
+        let elements = self.elements(packet, &outgoing.mapping, outgoing.transport_cc);
+        let extensions = elements.length();
         out[0] = if extensions > 0 { 0x90 } else { 0x80 };
         out[1] = payload_type | if packet.info.marker { 0x80 } else { 0 };
         out[2..4].copy_from_slice(&(number as u16).to_be_bytes());
         out[4..8].copy_from_slice(&outgoing.timestamp.to_be_bytes());
         out[8..12].copy_from_slice(&ssrc.to_be_bytes());
         if extensions > 0 {
-            self.write_extensions(&mut out[12..12 + extensions], packet, &outgoing.mapping, send_time);
+            elements.write(&mut out[12..12 + extensions], stamp);
         }
         12 + extensions
     }
 
-    /// The extensions that go out with a packet: absolute send time on video, for the client's estimate; the audio
-    /// level; the dependency descriptor where layers of one stream depend on it. A descriptor of VP8 or H.264 would
+    /// The extensions that go out with a packet: the transport-wide number; absolute send time on video, for the
+    /// client's own estimate; the audio level; the dependency descriptor where layers of one stream depend on it. A descriptor of VP8 or H.264 would
     /// not survive a switch of layers, and nobody needs it there.
-    fn elements<'p>(&self, packet: &StoredPacket<'p>, mapping: &Mapping) -> Elements<'p> {
+    fn elements<'p>(&self, packet: &StoredPacket<'p>, mapping: &Mapping, transport_cc: Option<u8>) -> Elements<'p> {
         let ids = &self.section.extensions;
         let scalable = matches!(mapping.codec, Codec::Av1 { .. } | Codec::Vp9 { .. });
         Elements {
+            transport_cc,
             send_time: ids.abs_send_time.filter(|_| self.kind == MediaKind::Video),
             audio_level: ids.audio_level.zip(packet.info.audio_level),
             descriptor: ids
@@ -464,14 +498,6 @@ impl Subscription {
                 .filter(|_| scalable && !packet.dependency_descriptor.is_empty())
                 .map(|id| (id, packet.dependency_descriptor)),
         }
-    }
-
-    fn extension_length(&self, packet: &StoredPacket<'_>, mapping: &Mapping) -> usize {
-        self.elements(packet, mapping).length()
-    }
-
-    fn write_extensions(&self, out: &mut [u8], packet: &StoredPacket<'_>, mapping: &Mapping, send_time: u32) {
-        self.elements(packet, mapping).write(out, send_time);
     }
 
     /// Packets lost since the last report, given the reported sum (RFC 3550, section 6.4.1). Duplicates make it fall.
@@ -502,6 +528,7 @@ impl Subscription {
 }
 
 struct Elements<'p> {
+    transport_cc: Option<u8>,
     send_time: Option<u8>,
     audio_level: Option<(u8, u8)>,
     descriptor: Option<(u8, &'p [u8])>,
@@ -515,13 +542,14 @@ impl Elements<'_> {
 
     fn length(&self) -> usize {
         let head = if self.two_byte() { 2 } else { 1 };
-        let elements = self.send_time.map_or(0, |_| head + 3)
+        let elements = self.transport_cc.map_or(0, |_| head + 2)
+            + self.send_time.map_or(0, |_| head + 3)
             + self.audio_level.map_or(0, |_| head + 1)
             + self.descriptor.map_or(0, |(_, bytes)| head + bytes.len());
         if elements == 0 { 0 } else { 4 + elements.next_multiple_of(4) }
     }
 
-    fn write(&self, out: &mut [u8], send_time: u32) {
+    fn write(&self, out: &mut [u8], stamp: Stamp) {
         let two_byte = self.two_byte();
         let words = (out.len() - 4) / 4;
         out[..2].copy_from_slice(&(if two_byte { 0x1000u16 } else { 0xbede }).to_be_bytes());
@@ -538,8 +566,11 @@ impl Elements<'_> {
             out[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
+        if let Some(id) = self.transport_cc {
+            put(id, &stamp.number.to_be_bytes());
+        }
         if let Some(id) = self.send_time {
-            put(id, &send_time.to_be_bytes()[1..]);
+            put(id, &stamp.send_time.to_be_bytes()[1..]);
         }
         if let Some((id, level)) = self.audio_level {
             put(id, &[level]);
@@ -637,7 +668,7 @@ mod tests {
                 140 => subscription.aim(LayerId::whole(0)),
                 _ => {}
             }
-            sent.extend(subscription.forward(now, &stored(sequence)).map(|outgoing| (sequence, outgoing)));
+            sent.extend(subscription.forward(now, &stored(sequence), None).map(|outgoing| (sequence, outgoing)));
         }
         let sources: Vec<_> = sent.iter().map(|(sequence, _)| *sequence).collect();
         let base = (120..140).filter(|sequence| sequence / 2 % 2 == 0);
@@ -647,7 +678,7 @@ mod tests {
             assert_eq!(u64::from(outgoing.picture.0), 50 + count / 2, "{sequence}");
             let source = subscription.lost_packet(outgoing.number as u16).expect("sent");
             assert_eq!(source.sequence, *sequence);
-            let again = subscription.retransmission(&stored(*sequence), source).expect("with RTX");
+            let again = subscription.retransmission(&stored(*sequence), source, None).expect("with RTX");
             assert_eq!((again.number, again.picture), (outgoing.number, outgoing.picture));
         }
     }

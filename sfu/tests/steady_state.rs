@@ -4,11 +4,15 @@
 mod allocations;
 mod media;
 
+use std::time::Duration;
+
 use media::*;
 use sfu::certificate::Certificate;
+use sfu::command::{ExtensionIds, SendSection};
 use sfu::engine::{Engine, EngineConfig};
+use sfu::twcc::recorder::TwccRecorder;
 
-/// A camera and a microphone with so many viewers.
+/// A camera and a microphone with so many viewers, who agree to tell when packets arrive.
 fn broadcast(viewers: u64) -> World {
     let mut world = World::new();
     world.join(1);
@@ -16,11 +20,16 @@ fn broadcast(viewers: u64) -> World {
     world.publish(1, 2, audio_section(200));
     for n in 0..viewers {
         world.join(10 + n);
-        world.subscribe(10 + n, n, 1, send_section(1000 + 4 * n as u32, video_codecs()));
-        world.subscribe(10 + n, 1000 + n, 2, send_section(1002 + 4 * n as u32, audio_codecs()));
+        world.subscribe(10 + n, n, 1, numbered(send_section(1000 + 4 * n as u32, video_codecs())));
+        world.subscribe(10 + n, 1000 + n, 2, numbered(send_section(1002 + 4 * n as u32, audio_codecs())));
     }
     world.out.transmitter().discard = true;
     world
+}
+
+fn numbered(section: SendSection) -> SendSection {
+    let transport_cc = extensions().transport_cc;
+    SendSection { extensions: ExtensionIds { transport_cc, ..section.extensions }, ..section }
 }
 
 /// Sealed frames of seven video packets, each with an audio packet.
@@ -33,6 +42,25 @@ fn sealed_frames(count: u16) -> Vec<Vec<Vec<u8>>> {
         packets.iter().map(|packet| publisher.encrypt_rtp(&packet.bytes()).expect("seals").to_vec()).collect()
     };
     (1..=count).map(frame).collect()
+}
+
+/// A frame's packets to a viewer.
+const PACKETS: u16 = 8;
+
+/// What a viewer says of so many frames, 33 ms apart, of which each packet with an odd number was lost: sealed, a
+/// report a frame.
+fn sealed_reports(viewer: u64, frames: u16) -> Vec<Vec<u8>> {
+    let (mut recorder, mut cipher) = (TwccRecorder::new(4), Ciphers::new(viewer).to_server);
+    let report = |frame: u16| {
+        for n in (0..PACKETS).step_by(2) {
+            let arrival = Duration::from_micros(33_000 * u64::from(frame) + 300 * u64::from(n));
+            recorder.record(frame * PACKETS + n, arrival, 1);
+        }
+        let mut bytes = Vec::new();
+        recorder.write_feedback(&mut bytes);
+        cipher.encrypt_rtcp(&bytes).expect("seals").to_vec()
+    };
+    (0..frames).map(report).collect()
 }
 
 fn forward(world: &mut World, frame: &mut [Vec<u8>]) {
@@ -58,6 +86,27 @@ fn a_forwarded_packet_allocates_nothing_in_steady_state() {
     let forwarded = world.engine.stats.rtp_sent - sent;
     assert_eq!(forwarded, 30 * 8 * 50);
     assert_eq!(allocations::count() - warm, 0, "allocations while {forwarded} packets were forwarded");
+}
+
+#[test]
+fn a_report_on_when_packets_arrived_allocates_nothing_in_steady_state() {
+    let mut world = broadcast(20);
+    let mut reports: Vec<_> = (0..20).map(|n| sealed_reports(10 + n, 60)).collect();
+    let mut warm = 0;
+    for (number, frame) in sealed_frames(60).iter_mut().enumerate() {
+        if number == 30 {
+            warm = allocations::count();
+        }
+        forward(&mut world, frame);
+        world.now += Duration::from_millis(33);
+        for (viewer, reports) in (10..).zip(&mut reports) {
+            world.engine.receive(world.now, path(viewer), &mut reports[number], &mut world.out);
+        }
+        world.engine.expire(world.now, &mut world.out);
+        world.out.flush();
+    }
+    assert_eq!(world.engine.stats.feedback_received, 60 * 20);
+    assert_eq!(allocations::count() - warm, 0, "allocations while reports came");
 }
 
 /// Bytes that an engine holds when its history has been full for a while.

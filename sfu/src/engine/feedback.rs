@@ -65,7 +65,10 @@ impl Engine {
                         self.on_keyframe_request(key, entry.media);
                     }
                 }
-                Feedback::TransportCc(_) | Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
+                Feedback::TransportCc(report) => {
+                    self.transports[key].downlink.accept_feedback(now, &report, &mut self.stats);
+                }
+                Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
             }
         }
         Ok(())

@@ -36,7 +36,7 @@ const FRAME_WAIT: Duration = Duration::from_millis(1);
 struct Exits<'a, T: Transmit> {
     now: Instant,
     send_time: u32,
-    transports: &'a Keyed<TransportId, Hosted>,
+    transports: &'a mut Keyed<TransportId, Hosted>,
     local: &'a mut LocalQueue,
     stats: &'a mut Stats,
     out: &'a mut SendArena<T>,
@@ -176,8 +176,9 @@ impl Engine {
         };
         // Only a client sends NACKs: a queue loses nothing on the way.
         let Sink::Transport(transport) = subscription.sink else { return };
-        let Some(outgoing) = subscription.retransmission(&packet, source) else { return };
-        let downlink = &self.transports[transport].downlink;
+        let downlink = &mut self.transports[transport].downlink;
+        let transport_cc = subscription.transport_cc(downlink.has_video);
+        let Some(outgoing) = subscription.retransmission(&packet, source, transport_cc) else { return };
         downlink.resend((now, send_time), subscription, (&packet, &outgoing), &mut self.stats, out);
     }
 }

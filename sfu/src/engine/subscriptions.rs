@@ -9,7 +9,7 @@ use super::Engine;
 use super::serving::{Serving, Stage};
 use crate::demux::Discard;
 use crate::id::{PublicationId, SubscriptionId, TransportId};
-use crate::key::{PublicationKey, SubscriptionKey};
+use crate::key::{PublicationKey, SubscriptionKey, TransportKey};
 use crate::publication::Publication;
 use crate::section::SendSection;
 use crate::subscription::{Sink, Subscription};
@@ -27,6 +27,7 @@ impl Engine {
         if let Some(key) = self.add_subscription(now, id, publication, Sink::Transport(transport), section) {
             self.transports[transport].subscriptions.push(key);
         }
+        self.note_video(transport);
     }
 
     /// Adds a subscription, or replaces the section of the one with this id. Its key if it is new.
@@ -68,6 +69,16 @@ impl Engine {
         subscription.set_paused(paused);
         subscription.layer_max = layer_max;
         aim(now, subscription, &mut self.publications[subscription.publication]);
+        if let Sink::Transport(transport) = subscription.sink {
+            self.note_video(transport);
+        }
+    }
+
+    /// Notes whether a transport gets video.
+    fn note_video(&mut self, key: TransportKey) {
+        let Some(hosted) = self.transports.get_mut(key) else { return };
+        let mut subscriptions = hosted.subscriptions.iter().filter_map(|key| self.subscriptions.get(*key));
+        hosted.downlink.has_video = subscriptions.any(|one| one.kind() == MediaKind::Video && !one.is_paused());
     }
 
     /// Lets every subscription of a publication aim at the highest layer that flows.
@@ -90,6 +101,7 @@ impl Engine {
             && let Some(hosted) = self.transports.get_mut(transport)
         {
             hosted.subscriptions.retain(|other| *other != key);
+            self.note_video(transport);
         }
     }
 }

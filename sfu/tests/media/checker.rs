@@ -28,6 +28,8 @@ pub struct Checker {
     keys: HashMap<SocketAddr, Context>,
     /// By receiver and SSRC.
     sent: HashMap<(SocketAddr, u32), Sent>,
+    /// The next transport-wide number to each receiver.
+    numbers: HashMap<SocketAddr, u16>,
     /// The SSRC of which one sends again.
     repeats: HashMap<(SocketAddr, u32), u32>,
     publications: HashMap<PublicationId, Publication>,
@@ -261,6 +263,7 @@ impl Checker {
     }
 
     fn check_media(&mut self, to: SocketAddr, packet: Rtp) {
+        self.check_transport_wide(to, &packet);
         if let Some(original) = self.repeats.get(&(to, packet.ssrc)) {
             let stream = self.sent.get_mut(&(to, *original)).expect("a stream whose packets are sent again");
             return stream.check_repeat(&packet);
@@ -269,6 +272,23 @@ impl Checker {
         let stream = stream.unwrap_or_else(|| panic!("SSRC {} was not agreed upon", packet.ssrc));
         let publication = self.publications.get(&stream.publication).expect("media of what was published");
         stream.check(packet, publication, self.garbage);
+    }
+
+    /// Transport-wide numbers go on by one over all streams, in the order in which packets leave. All video bears one
+    /// where that was agreed upon, also when it is sent again
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01, section 2).
+    fn check_transport_wide(&mut self, to: SocketAddr, packet: &Rtp) {
+        let media = self.repeats.get(&(to, packet.ssrc)).unwrap_or(&packet.ssrc);
+        let Some(stream) = self.sent.get(&(to, *media)) else { return };
+        let Some(id) = stream.section.extensions.transport_cc else { return };
+        let is_video = stream.section.codecs.iter().any(|codec| codec.codec.kind() == MediaKind::Video);
+        let Some(number) = packet.extension(id) else {
+            return assert!(!is_video, "video bears a transport-wide number");
+        };
+        let number = u16::from_be_bytes(number.try_into().expect("a transport-wide number has 16 bits"));
+        if let Some(next) = self.numbers.insert(to, number.wrapping_add(1)) {
+            assert_eq!(number, next, "transport-wide numbers go on by one");
+        }
     }
 
     fn check_control(&mut self, now: Instant, to: SocketAddr, compound: &[u8]) {
