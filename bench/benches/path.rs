@@ -45,6 +45,7 @@ fn info(sequence: u64) -> PacketInfo {
         keyframe_start: true,
         audio_level: None,
         vp8: None,
+        hidden: false,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct PacketInfo {
     pub audio_level: Option<u8>,
     /// What its descriptor says, if the codec is VP8.
     pub vp8: Option<Vp8Descriptor>,
+    /// Whether it is left out for all subscribers, or lost and left out.
+    pub hidden: bool,
 }
 
 impl PacketInfo {
@@ -115,6 +117,11 @@ impl History {
         true
     }
 
+    /// Notes that a packet that has not arrived is left out. `false`: it has arrived, or its place is taken.
+    pub fn hide(&mut self, info: PacketInfo) -> bool {
+        self.keep(PacketInfo { hidden: true, ..info }, &[], &[])
+    }
+
     /// The packet with this extended sequence number, if it is still here.
     pub fn find(&self, sequence: u64) -> Option<StoredPacket<'_>> {
         let slot = self.slots[self.slot_of(sequence)].as_ref()?;
@@ -151,6 +158,7 @@ mod tests {
             keyframe_start: false,
             audio_level: None,
             vp8: None,
+            hidden: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! One published track: its layers, their loss, its key-frame requests.
 
+mod hiding;
 mod missing;
 
 use std::time::{Duration, Instant};
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use shared::media::{Codec, MediaKind};
 
+use self::hiding::Hiding;
 use self::missing::{MISSING_MAX, MissingPackets};
 use crate::audio::{AudioConfig, AudioLevel};
+use crate::codec::Vp8Descriptor;
 use crate::command::ReceiveStats;
 use crate::history::{History, PacketInfo};
 use crate::id::{PublicationId, RoomId};
@@ -60,6 +63,7 @@ pub struct LayerState {
     /// Timestamp and time of the last packet, for the jitter.
     last_arrival: Option<(u32, Instant)>,
     missing: MissingPackets,
+    hiding: Hiding,
     /// Where the last key frame starts.
     keyframe: Option<u64>,
     report: Option<(SenderReport, Instant)>,
@@ -89,6 +93,7 @@ impl LayerState {
             jitter: 0.0,
             last_arrival: None,
             missing: MissingPackets::default(),
+            hiding: Hiding::default(),
             keyframe: None,
             report: None,
             keyframe_wanted: false,
@@ -140,11 +145,19 @@ impl LayerState {
         &mut self,
         now: Instant,
         kind: MediaKind,
-        info: PacketInfo,
+        mut info: PacketInfo,
         descriptor: &[u8],
         payload: &[u8],
         recovered: bool,
     ) -> bool {
+        if recovered && info.temporal() > 0 {
+            self.hiding.on_asked(info.temporal(), true);
+        }
+        let is_wanted = info.sequence <= self.highest || self.hide_lost(&info);
+        info.hidden = match info.sequence > self.highest {
+            true => self.hiding.hides(&info),
+            false => self.hiding.hides_late(&info),
+        };
         let history = self.history.get_or_insert_with(|| {
             Box::new(match kind {
                 MediaKind::Audio => History::for_audio(),
@@ -170,14 +183,37 @@ impl LayerState {
         if !recovered {
             self.out_of_order += u64::from(info.sequence < self.highest);
         }
-        self.note_loss(now, info.sequence, recovered);
+        self.note_loss(now, &info, (recovered, is_wanted));
         if !recovered {
             self.note_jitter(now, info.timestamp, kind);
         }
         true
     }
 
-    fn note_loss(&mut self, now: Instant, sequence: u64, recovered: bool) {
+    /// Hides what was lost in front of a packet that is newer than all others, if that is better than to wait for it.
+    /// Whether it is to be asked for.
+    fn hide_lost(&mut self, next: &PacketInfo) -> bool {
+        let is_gap = (1..=MISSING_MAX as u64).contains(&(next.sequence - self.highest - 1));
+        let Some(history) = self.history.as_deref_mut().filter(|_| is_gap) else { return true };
+        let Some(last) = history.find(self.highest) else { return true };
+        let Some(damage) = self.hiding.hides_gap(&last.info, next) else { return true };
+        for (sequence, number) in (self.highest + 1..next.sequence).zip(0..) {
+            // It does not matter which of them began a picture, since none will be sent.
+            let first = number < damage.pictures;
+            let temporal = Some((damage.temporal, false));
+            let vp8 = Some(Vp8Descriptor { first, temporal, ..Vp8Descriptor::default() });
+            if history.hide(PacketInfo { sequence, arrival: self.received, marker: false, vp8, ..*next })
+                && self.pending.len() < history.capacity()
+            {
+                self.pending.push(sequence);
+            }
+        }
+        // Whether the publisher sends such packets again is found out by asking.
+        !self.hiding.is_repaired(damage.temporal)
+    }
+
+    fn note_loss(&mut self, now: Instant, packet: &PacketInfo, (recovered, is_wanted): (bool, bool)) {
+        let sequence = packet.sequence;
         if sequence <= self.highest {
             return self.missing.on_late(now, sequence, recovered);
         }
@@ -186,7 +222,8 @@ impl LayerState {
             self.missing.clear();
             self.keyframe_wanted = true;
         } else {
-            self.missing.on_gap(now, self.highest + 1..sequence);
+            let first = if is_wanted { self.highest + 1 } else { sequence };
+            self.missing.on_gap(now, first..sequence, packet.vp8.is_some_and(|vp8| vp8.first));
         }
         self.highest = sequence;
     }
@@ -207,7 +244,12 @@ impl LayerState {
     /// Lost packets to ask for now, oldest first; those asked for too often are given up, for a key frame.
     pub fn due_nacks(&mut self, now: Instant, due: &mut Vec<u16>) {
         due.clear();
-        if self.missing.take_due(now, due) {
+        let Self { missing, history, hiding, .. } = self;
+        let gives_up = |sequence| {
+            let temporal = history.as_deref().and_then(|history| hiding.upper_layer_of_lost(history, sequence));
+            temporal.inspect(|temporal| hiding.on_asked(*temporal, false)).is_some()
+        };
+        if missing.take_due(now, due, gives_up) {
             self.keyframe_wanted = true;
         }
     }

@@ -355,6 +355,7 @@ mod tests {
             keyframe_start: false,
             audio_level: None,
             vp8: None,
+            hidden: false,
         }
     }
 

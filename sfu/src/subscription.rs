@@ -332,7 +332,7 @@ impl Subscription {
         match self.playout {
             Playout::Live { after_arrival, .. } if packet.info.arrival < after_arrival => return None,
             Playout::Live { layer, .. } | Playout::CatchingUp { layer, .. }
-                if packet.info.temporal() > layer.temporal =>
+                if packet.info.hidden || packet.info.temporal() > layer.temporal =>
             {
                 self.rewriter.omit(&packet.info);
                 return None;
@@ -648,6 +648,7 @@ mod tests {
             keyframe_start: sequence == 100,
             audio_level: None,
             vp8: Some(Vp8Descriptor { first, picture_id, temporal, ..Vp8Descriptor::default() }),
+            hidden: false,
         }
     }
 

@@ -170,7 +170,8 @@ impl Engine {
         let Some(source) = subscription.lost_packet(sequence) else { return };
         let publication = &self.publications[subscription.publication];
         let layer = publication.layers.get(usize::from(source.segment.layer));
-        let Some(packet) = layer.and_then(|layer| layer.history.as_ref()?.find(source.sequence)) else {
+        let packet = layer.and_then(|layer| layer.history.as_ref()?.find(source.sequence));
+        let Some(packet) = packet.filter(|packet| !packet.info.hidden) else {
             self.stats.nacks_missed += 1;
             return;
         };

@@ -286,6 +286,7 @@ impl Engine {
             keyframe_start: is_keyframe_start(codec, payload, descriptor),
             audio_level,
             vp8: (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload)).flatten(),
+            hidden: false,
         };
         if !layer.keep(now, publication.section.kind, info, descriptor.unwrap_or(&[]), payload, stream.rtx) {
             return Err(Discard::Duplicate);

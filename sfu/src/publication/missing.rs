@@ -15,7 +15,9 @@ const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(64);
 /// A request is repeated after a round trip and a quarter, and each time a quarter later than before.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
 const INTERVAL_MAX: Duration = Duration::from_millis(400);
-/// Requests before a packet is given up; fewer if it has been missing for so long.
+/// Requests before a packet is given up that no other layer depends on.
+const TRIES_OF_UPPER_LAYERS: u8 = 3;
+/// Requests before any other packet is given up; fewer if it has been missing for so long.
 const TRIES_MAX: u8 = 8;
 const TRIES_MIN: u8 = 4;
 const MISSING_FOR: Duration = Duration::from_millis(600);
@@ -46,14 +48,15 @@ impl MissingPackets {
         self.packets.clear();
     }
 
-    /// A packet behind all others arrived; what is between it and them is missing.
-    pub(super) fn on_gap(&mut self, now: Instant, gap: Range<u64>) {
+    /// A packet behind all others arrived; what is between it and them is missing. If it `begins_picture`, that was sent
+    /// so long before that no reordering explains it.
+    pub(super) fn on_gap(&mut self, now: Instant, gap: Range<u64>, begins_picture: bool) {
         let highest = gap.end;
         for sequence in gap {
             if self.packets.len() >= MISSING_MAX {
                 self.packets.remove(0);
             }
-            let due = now + REORDERED_FOR;
+            let due = if begins_picture { now } else { now + REORDERED_FOR };
             self.packets.push(Missing { sequence, since: now, asked: None, due, tries: 0 });
         }
         for missing in self.packets.iter_mut().rev().take_while(|missing| missing.tries == 0) {
@@ -74,15 +77,21 @@ impl MissingPackets {
         }
     }
 
-    /// Packets to ask for now, oldest first. Whether any was asked for too often, and is given up.
-    pub(super) fn take_due(&mut self, now: Instant, due: &mut Vec<u16>) -> bool {
+    /// Packets to ask for now, oldest first. Whether any was asked for too often, and is given up. `gives_up` is asked
+    /// of those of which nothing was heard for a while, whether they are of upper temporal layers, and may be
+    /// given up in silence.
+    pub(super) fn take_due(&mut self, now: Instant, due: &mut Vec<u16>, mut gives_up: impl FnMut(u64) -> bool) -> bool {
         let first = (self.round_trip.unwrap_or(ROUND_TRIP_UNKNOWN) * 5 / 4).clamp(INTERVAL_MIN, INTERVAL_MAX);
-        let before = self.packets.len();
+        let mut given_up = false;
         self.packets.retain_mut(|missing| {
             if missing.due > now {
                 return true;
             }
+            if missing.tries >= TRIES_OF_UPPER_LAYERS && gives_up(missing.sequence) {
+                return false;
+            }
             if missing.is_hopeless(now) {
+                given_up = true;
                 return false;
             }
             let interval = missing.interval().map_or(first, |last| (last * 5 / 4).min(INTERVAL_MAX));
@@ -92,7 +101,7 @@ impl MissingPackets {
             due.push(missing.sequence as u16);
             true
         });
-        self.packets.len() < before
+        given_up
     }
 }
 
@@ -123,7 +132,7 @@ mod tests {
         let mut due = Vec::new();
         let mut asked = Vec::new();
         for at in 0..5_000 {
-            missing.take_due(start + ms(at), &mut due);
+            missing.take_due(start + ms(at), &mut due, |_| false);
             asked.extend(due.drain(..).map(|_| at));
         }
         asked
@@ -133,12 +142,12 @@ mod tests {
     fn a_single_gap_is_asked_for_after_10_ms_and_then_less_and_less_often() {
         let start = Instant::now();
         let mut missing = MissingPackets::default();
-        missing.on_gap(start, 7..8);
+        missing.on_gap(start, 7..8, false);
         assert_eq!(requests(&mut missing, start), [10, 90, 190, 315, 472], "of an unknown publisher");
-        missing.on_gap(start, 8..9);
-        missing.take_due(start + ms(10), &mut Vec::new());
+        missing.on_gap(start, 8..9, false);
+        missing.take_due(start + ms(10), &mut Vec::new(), |_| false);
         missing.on_late(start + ms(34), 8, true);
-        missing.on_gap(start, 9..10);
+        missing.on_gap(start, 9..10, false);
         assert_eq!(requests(&mut missing, start), [10, 40, 78, 125, 184, 258, 350, 465], "24 ms away");
     }
 
@@ -147,12 +156,12 @@ mod tests {
         let start = Instant::now();
         let mut missing = MissingPackets::default();
         let mut due = Vec::new();
-        missing.on_gap(start, 7..8);
-        missing.on_gap(start, 9..9);
-        missing.take_due(start, &mut due);
+        missing.on_gap(start, 7..8, false);
+        missing.on_gap(start, 9..9, false);
+        missing.take_due(start, &mut due, |_| false);
         assert_eq!(due, []);
-        missing.on_gap(start, 10..10);
-        missing.take_due(start, &mut due);
+        missing.on_gap(start, 10..10, false);
+        missing.take_due(start, &mut due, |_| false);
         assert_eq!(due, [7]);
     }
 
@@ -168,10 +177,10 @@ mod tests {
             let mut due = Vec::new();
             for (gap, is_repaired, pause) in arrives {
                 now += ms(pause);
-                missing.on_gap(now, highest + 1..highest + 1 + gap);
+                missing.on_gap(now, highest + 1..highest + 1 + gap, false);
                 lost.extend(highest + 1..highest + 1 + gap);
                 highest += gap + 1;
-                missing.take_due(now, &mut due);
+                missing.take_due(now, &mut due, |_| false);
                 for sequence in due.drain(..) {
                     let sequence = u64::from(sequence);
                     prop_assert!(lost.contains(&sequence));
@@ -184,7 +193,7 @@ mod tests {
             }
             for _ in 0..1_000 {
                 now += ms(10);
-                missing.take_due(now, &mut due);
+                missing.take_due(now, &mut due, |_| false);
                 due.drain(..).for_each(|sequence| *asked.entry(u64::from(sequence)).or_insert(0) += 1);
             }
             prop_assert_eq!(missing.due(), None);
