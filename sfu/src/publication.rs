@@ -66,6 +66,7 @@ pub struct LayerState {
     hiding: Hiding,
     /// Where the last key frame starts.
     keyframe: Option<u64>,
+    keyframe_at: Option<Instant>,
     report: Option<(SenderReport, Instant)>,
     keyframe_wanted: bool,
     keyframe_asked: Option<Instant>,
@@ -95,6 +96,7 @@ impl LayerState {
             missing: MissingPackets::default(),
             hiding: Hiding::default(),
             keyframe: None,
+            keyframe_at: None,
             report: None,
             keyframe_wanted: false,
             keyframe_asked: None,
@@ -179,6 +181,9 @@ impl LayerState {
         }
         if info.keyframe_start && self.keyframe.is_none_or(|before| before < info.sequence) {
             self.keyframe = Some(info.sequence);
+            self.keyframe_at = Some(now);
+            // It serves all who have asked for one.
+            self.keyframe_wanted = false;
         }
         if !recovered {
             self.out_of_order += u64::from(info.sequence < self.highest);
@@ -297,6 +302,11 @@ impl LayerState {
     /// Asks for a key frame at the next step of the media clock.
     pub fn want_keyframe(&mut self) {
         self.keyframe_wanted = true;
+    }
+
+    /// Whether a key frame has come within this time: who has asked for one without it may not have seen it yet.
+    pub fn has_fresh_keyframe(&self, now: Instant, within: Duration) -> bool {
+        self.keyframe_at.is_some_and(|at| now < at + within)
     }
 
     /// Whether to ask for a key frame now: somebody wants one, and the last request is long enough ago.

@@ -313,6 +313,41 @@ fn receiver_reports_carry_the_real_loss_and_transport_feedback_what_arrived() {
     assert_eq!(statuses, [0, 1, 2, 3, 4, 5, 6, 7].map(|number| (number, number != 3 && number != 4)));
 }
 
+/// As libwebrtc does until it can decode: each 200 ms.
+fn ask_for_keyframes(world: &mut World, times: usize) -> usize {
+    let pli = PictureLossIndication { sender_ssrc: 4, media_ssrc: 1000 }.marshal().expect("a PLI");
+    let mut asked = 0;
+    for _ in 0..times {
+        world.send_rtcp(10, &pli);
+        world.pass(Duration::from_millis(200));
+        asked += plis(&world.received(1).1).len();
+    }
+    asked
+}
+
+#[test]
+fn a_viewer_that_asks_for_key_frames_again_and_again_costs_its_publisher_one_in_half_a_second() {
+    let (mut world, mut source) = World::watched();
+    world.send(1, &source.frame(true, 3));
+    world.pass(Duration::from_secs(1));
+    world.received(1);
+    assert_eq!(ask_for_keyframes(&mut world, 10), 4, "in two seconds");
+}
+
+#[test]
+fn a_request_that_a_key_frame_has_answered_meanwhile_is_not_passed_on() {
+    let (mut world, mut source) = World::watched();
+    world.send(1, &source.frame(true, 3));
+    world.pass(Duration::from_secs(1));
+    world.received(1);
+    assert_eq!(ask_for_keyframes(&mut world, 2), 1);
+    world.send(1, &source.frame(true, 3));
+    assert_eq!(ask_for_keyframes(&mut world, 1), 0, "sent before the key frame came");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(plis(&world.received(1).1), []);
+    assert_eq!(ask_for_keyframes(&mut world, 1), 1, "the key frame was of no use");
+}
+
 #[test]
 fn rtcp_of_another_stream_than_ours_does_nothing() {
     let (mut world, mut source) = World::watched();

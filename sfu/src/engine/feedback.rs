@@ -26,6 +26,9 @@ const RECEIVER_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 const LAYER_INTERVAL: Duration = Duration::from_millis(200);
 
+/// From the first packet of a key frame until a client can have decoded it, beside the round trip.
+const KEYFRAME_TAKES: Duration = Duration::from_millis(100);
+
 /// Packets of one NACK that may stay unanswered for lack of a budget before their subscriber gets a key frame instead,
 /// which is about as large.
 const UNREPAIRED_MAX: u64 = 64;
@@ -58,11 +61,11 @@ impl Engine {
                         self.retransmit_all(now, subscription, pairs, out);
                     }
                 }
-                Feedback::Pli { media, .. } => self.on_keyframe_request(key, media),
+                Feedback::Pli { media, .. } => self.on_keyframe_request(now, key, media),
                 Feedback::Fir { entries, .. } => {
                     for entry in entries {
                         self.stats.firs_received += 1;
-                        self.on_keyframe_request(key, entry.media);
+                        self.on_keyframe_request(now, key, entry.media);
                     }
                 }
                 Feedback::TransportCc(report) => {
@@ -123,11 +126,16 @@ impl Engine {
         subscriptions.iter().copied().find(|subscription| self.subscriptions[*subscription].section.ssrc.0 == ssrc)
     }
 
-    /// A client's picture loss.
-    fn on_keyframe_request(&mut self, key: TransportKey, media: u32) {
+    /// A client's picture loss. It repeats its request, libwebrtc each 200 ms, until it has seen a key frame.
+    fn on_keyframe_request(&mut self, now: Instant, key: TransportKey, media: u32) {
         self.stats.keyframe_requests_received += 1;
-        if let Some(subscription) = self.subscription_sending(key, media) {
-            self.want_keyframe_for(subscription);
+        let Some(key) = self.subscription_sending(key, media) else { return };
+        let subscription = &self.subscriptions[key];
+        let layers = &self.publications[subscription.publication].layers;
+        let unseen = subscription.rtx_budget.round_trip() + KEYFRAME_TAKES;
+        let layer = layers.get(usize::from(subscription.layer()));
+        if !layer.is_some_and(|layer| layer.has_fresh_keyframe(now, unseen)) {
+            self.want_keyframe_for(key);
         }
     }
 

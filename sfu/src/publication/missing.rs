@@ -48,8 +48,8 @@ impl MissingPackets {
         self.packets.clear();
     }
 
-    /// A packet behind all others arrived; what is between it and them is missing. If it `begins_picture`, that was sent
-    /// so long before that no reordering explains it.
+    /// A packet behind all others arrived; what is between it and them is missing. If it `begins_picture`, that was
+    /// sent so long before that no reordering explains it.
     pub(super) fn on_gap(&mut self, now: Instant, gap: Range<u64>, begins_picture: bool) {
         let highest = gap.end;
         for sequence in gap {

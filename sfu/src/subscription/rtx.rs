@@ -18,8 +18,8 @@ const REMEMBERED: usize = 64;
 
 /// Packets after which the loss of the link is judged anew.
 const LOSS_WINDOW: u32 = 256;
-/// Loss from which on packets are sent again twice, and three times: if the repair is lost as well, its viewer waits for
-/// another round trip, and half a dozen such waits a minute are freezes.
+/// Loss from which on packets are sent again twice, and three times: if the repair is lost as well, its viewer waits
+/// for another round trip, and half a dozen such waits a minute are freezes.
 const LOSS_FOR_TWO: f32 = 0.02;
 const LOSS_FOR_THREE: f32 = 0.1;
 /// A round trip that is longer than the shortest one by more is a queue: what is lost there is not repaired by more.
@@ -145,7 +145,12 @@ impl RtxBudget {
 
     /// A client asks again a round trip after it has asked, by its own measure; the two need not agree.
     fn repeat_after(&self) -> Duration {
-        self.round_trip.map_or(ROUND_TRIP_UNKNOWN, |(smoothed, _)| smoothed) * 3 / 4
+        self.round_trip() * 3 / 4
+    }
+
+    /// As far as it is known.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.round_trip.map_or(ROUND_TRIP_UNKNOWN, |(smoothed, _)| smoothed)
     }
 
     fn copies(&self) -> u32 {
