@@ -10,6 +10,7 @@ pub mod demux;
 mod downlink;
 pub mod dtls;
 pub mod engine;
+pub mod estimate;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;
