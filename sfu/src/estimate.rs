@@ -392,11 +392,12 @@ impl Estimator {
         let sent_us = self.queue.last_sent_us();
         let bps = self.rate.bps();
         let sent = self.sent.bps_at(now_us as i64);
-        let slower = self.trains.slower(sent_us).map(|rate| BELOW_TRAINS * rate);
-        if let Some(slower) = slower.filter(|&slower| slower < bps && slower < 1.5 * sent) {
+        let trains = self.trains.median(sent_us).map(|rate| BELOW_TRAINS * rate);
+        // Jitter stretches a train now and then, but not most of them.
+        let slower = trains.filter(|&rate| rate < bps && rate < 1.5 * sent && self.trains.is_slower(sent_us));
+        if let Some(slower) = slower {
             self.rate.set(slower);
         } else if self.queue.waiting_us() < START_QUEUE_US && self.loss.share() < START_LOSS {
-            let trains = self.trains.median(sent_us).map(|rate| BELOW_TRAINS * rate);
             let ceiling = trains.unwrap_or(START_ACKED * self.acked.bps());
             self.rate.set((2.0 * bps).min(ceiling).min(self.demand_ceiling()).max(bps));
         }

@@ -418,6 +418,16 @@ fn the_highest_rung_on_a_fast_link_never_lowers_it() {
 }
 
 #[test]
+fn strong_jitter_leaves_more_than_is_sent() {
+    for (pieces, seed) in [(false, 1), (true, 1), (true, 2)] {
+        let jittery = Scenario { pieces, seed, jitter_us: 20 * MS, ..Scenario::new(App::Steady(1.7e6), 10e6) };
+        let trace = Loop::run(jittery, 60);
+        trace.print("10 Mbit/s with jitter");
+        assert!(trace.least(1.0..60.0) > 1.9e6);
+    }
+}
+
+#[test]
 fn rungs_settle_on_a_narrow_link() {
     for (pieces, seed) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
         let trace = Loop::run(Scenario { pieces, seed, ..Scenario::new(App::Rungs, 1e6) }, 40);

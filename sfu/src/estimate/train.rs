@@ -85,9 +85,9 @@ impl Trains {
         Some(f64::from(last.bps.min(before.bps)))
     }
 
-    /// The last train of the last second that arrived slower than it was sent.
-    pub(super) fn slower(&self, sent_us: u64) -> Option<f64> {
-        self.late(sent_us, FRESH_US).find(|rate| rate.saturated).map(|rate| f64::from(rate.bps))
+    /// Whether the last train arrived slower than it was sent.
+    pub(super) fn is_slower(&self, sent_us: u64) -> bool {
+        self.late(sent_us, FRESH_US).next().is_some_and(|rate| rate.saturated)
     }
 
     /// The median of the last five; they say how fast a burst passes.
