@@ -16,6 +16,7 @@
 //! These only add to [`Engine`]. What it consists of is in the files that name no engine: `hosted.rs`, `backlog.rs`,
 //! `clock.rs`, `load.rs`, `budget.rs`, `serving.rs`.
 
+mod allocation;
 mod backlog;
 mod budget;
 mod clock;
@@ -26,6 +27,7 @@ mod forward;
 mod hosted;
 mod load;
 mod local;
+mod probing;
 mod publications;
 mod receive;
 mod serving;

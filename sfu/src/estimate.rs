@@ -9,6 +9,7 @@
 
 mod loss;
 mod meter;
+mod probe;
 mod queue;
 mod rate;
 mod train;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use loss::{Demand, Loss, Present};
 use meter::Meter;
+pub use probe::Probe;
+use probe::{Kind, Prober, Report as ProbeReport};
 use queue::{Head, Queue};
 use rate::{BPS_MAX, Growth, Overuse, Rate};
 use train::{Arrived, Trains};
@@ -60,25 +63,8 @@ const BLIND_GROWTH: f64 = 1.05;
 /// A trend is not continued across a gap of this length, or of two round trips.
 const GAP_US: u64 = 500_000;
 
-/// Names a probe in the reports of its packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProbeId(pub u8);
-
-/// What is to be sent, so that it shows whether the way carries more.
-///
-/// From now on for `duration`, all that leaves to the client belongs to the probe, and is filled up to `bps`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
-    /// For [`RunReport::probe`] of its packets.
-    pub id: ProbeId,
-    /// Rate of media and filling together.
-    pub bps: u64,
-    /// How long it goes on.
-    pub duration: Duration,
-}
-
 /// What one report says of one run: packets that left at one time.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunReport {
     /// When it left, in µs since any instant that stays the same.
     pub sent_us: u64,
@@ -94,8 +80,6 @@ pub struct RunReport {
     pub first_bytes: u16,
     /// Packets that this report, the first to pass them, tells of as lost.
     pub lost: u16,
-    /// The probe that it belongs to.
-    pub probe: Option<ProbeId>,
 }
 
 /// What the current report said so far.
@@ -122,6 +106,7 @@ pub struct Estimator {
     acked: Meter,
     sent: Meter,
     loss: Loss,
+    prober: Prober,
     report: Report,
     rtt_us: Option<u64>,
     /// The last report that told of an arrival.
@@ -152,6 +137,7 @@ impl Estimator {
             acked: Meter::default(),
             sent: Meter::default(),
             loss: Loss::new(),
+            prober: Prober::default(),
             report: Report::default(),
             rtt_us: None,
             reported_us: None,
@@ -191,6 +177,7 @@ impl Estimator {
     pub fn on_sent(&mut self, now: Instant, bytes: u32) {
         let now_us = self.us(now);
         self.sent.add(now_us as i64, bytes);
+        self.prober.on_sent(bytes as usize);
         self.unheard_us.get_or_insert(now_us);
     }
 
@@ -203,6 +190,7 @@ impl Estimator {
     pub fn on_run(&mut self, run: &RunReport) {
         self.report.received += u32::from(run.received);
         self.report.lost += u32::from(run.lost);
+        self.prober.observe(run);
         let gap_us = GAP_US.max(2 * self.rtt_us.unwrap_or(0));
         let head = run.head_us.map_or(Head::Ignored, |head| self.queue.on_head(run.sent_us, head, gap_us));
         let waited_us = match head {
@@ -234,7 +222,15 @@ impl Estimator {
         self.reported_us = Some(now_us);
         self.unheard_us = None;
         self.end_silence();
-        if self.queue.take_overused() {
+        let is_overused = self.queue.take_overused();
+        if let Some(ProbeReport { bps, is_full }) = self.prober.result(now, is_overused) {
+            if is_full {
+                self.rate.note_capacity(now_us, bps);
+            }
+            self.rate.set(bps.max(self.rate.bps()));
+        }
+        if is_overused {
+            self.prober.on_decrease(now);
             self.decrease(now_us);
             return;
         }
@@ -314,9 +310,29 @@ impl Estimator {
         self.rate.set(self.rate.bps() / 2.0);
     }
 
-    /// A probe that should leave from now on.
-    pub fn probe(&mut self, _now: Instant) -> Option<Probe> {
-        None
+    /// A probe that goes on or may begin now, at `now_us` on the clock of the reports.
+    pub fn probe(&mut self, now: Instant, now_us: u64) -> Option<Probe> {
+        let kind = self.next_probe();
+        self.prober.next((now, now_us), kind)
+    }
+
+    fn next_probe(&self) -> Option<Kind> {
+        let next = self.next_rung_bps? as f64;
+        let bps = self.rate.bps();
+        let is_quiet = self.queue.waiting_us() < START_QUEUE_US
+            && self.silence.is_none()
+            && self.reported_us.is_some()
+            && !self.loss.is_holding();
+        let wanted = (next * 1.2).max(2.0 * bps).min(self.demand_bps as f64 * 1.2).min(3.0 * bps);
+        if !is_quiet || wanted <= bps * 1.05 {
+            return None;
+        }
+        match self.trains.recent(self.queue.last_sent_us()) {
+            // A way carries no more than its bursts.
+            Some(train) if train.min(wanted) > bps * 1.1 => Some(Kind::Confirm(train.min(wanted))),
+            Some(_) => None,
+            None => Some(Kind::Scout),
+        }
     }
 
     fn us(&self, now: Instant) -> u64 {

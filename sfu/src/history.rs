@@ -138,6 +138,13 @@ impl History {
         })
     }
 
+    /// Bytes that have been kept since this packet, with it; `None`: it is not here any more.
+    pub fn bytes_from(&self, sequence: u64) -> Option<usize> {
+        let slot = self.slots[self.slot_of(sequence)].as_ref().filter(|slot| slot.info.sequence == sequence)?;
+        let bytes = self.written - slot.position;
+        (bytes <= self.bytes.len() as u64).then_some(bytes as usize)
+    }
+
     /// Whether a packet with this extended sequence number is still here.
     pub fn contains(&self, sequence: u64) -> bool {
         self.find(sequence).is_some()

@@ -13,9 +13,11 @@ use self::missing::{MISSING_MAX, MissingPackets};
 use crate::audio::{AudioConfig, AudioLevel};
 use crate::codec::Vp8Descriptor;
 use crate::command::ReceiveStats;
+use crate::downlink::{RUNGS_MAX, Rung, TEMPORAL_RUNGS};
 use crate::history::{History, PacketInfo};
 use crate::id::{PublicationId, RoomId};
 use crate::key::{SubscriptionKey, TransportKey};
+use crate::rates::LayerRates;
 use crate::rtcp::{ReportBlock, SenderReport};
 use crate::rtp::ExtendedSequence;
 use crate::section::{LAYERS_MAX, Layer, LayerId, ReceiveSection, Ssrc};
@@ -23,6 +25,10 @@ use crate::section::{LAYERS_MAX, Layer, LayerId, ReceiveSection, Ssrc};
 /// Shortest time between two key-frame requests for one layer: the reference's throttle for its lowest layer. A key
 /// frame costs its publisher several times an ordinary one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Shortest time between two requests that only serve viewers who could get a better layer: one key frame serves all who
+/// have come to wait for it.
+const RISE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How far a retransmission may be ahead of the newest packet that came: a burst of those that went before it was lost.
 /// Further ahead it is a mistake, and would make all that follows look old.
@@ -37,6 +43,13 @@ const LATE_START_MAX: u64 = 200;
 
 /// Packets of a layer that are fanned out together; more are taken in several rounds.
 pub const ROUND: usize = 64;
+
+/// A key frame is five to eight times as large as another frame, but comes seldom: of its bytes so much counts as the
+/// rate of a layer, so that a moment with several of them does not look like a layer that nobody can be given.
+const KEYFRAME_SHARE: usize = 4;
+
+/// Bytes that a packet takes beside its payload: IP and UDP, the RTP header with some extensions, the cipher's tag.
+pub(crate) const PACKET_OVERHEAD: usize = 28 + 24 + 16;
 
 /// One encoding that arrives.
 pub struct LayerState {
@@ -59,6 +72,8 @@ pub struct LayerState {
     highest: u64,
     received: u64,
     bytes: u64,
+    rates: LayerRates,
+    keyframe_timestamp: Option<u32>,
     jitter: f64,
     /// Timestamp and time of the last packet, for the jitter.
     last_arrival: Option<(u32, Instant)>,
@@ -69,6 +84,7 @@ pub struct LayerState {
     keyframe_at: Option<Instant>,
     report: Option<(SenderReport, Instant)>,
     keyframe_wanted: bool,
+    rise_wanted: bool,
     keyframe_asked: Option<Instant>,
     expected_prior: u64,
     received_prior: u64,
@@ -91,6 +107,8 @@ impl LayerState {
             highest: 0,
             received: 0,
             bytes: 0,
+            rates: LayerRates::new(),
+            keyframe_timestamp: None,
             jitter: 0.0,
             last_arrival: None,
             missing: MissingPackets::default(),
@@ -99,6 +117,7 @@ impl LayerState {
             keyframe_at: None,
             report: None,
             keyframe_wanted: false,
+            rise_wanted: false,
             keyframe_asked: None,
             expected_prior: 0,
             received_prior: 0,
@@ -192,7 +211,16 @@ impl LayerState {
         if !recovered {
             self.note_jitter(now, info.timestamp, kind);
         }
+        self.count_rate(now, &info, payload.len() + PACKET_OVERHEAD);
         true
+    }
+
+    fn count_rate(&mut self, now: Instant, info: &PacketInfo, bytes: usize) {
+        if info.keyframe_start {
+            self.keyframe_timestamp = Some(info.timestamp);
+        }
+        let is_keyframe = self.keyframe_timestamp == Some(info.timestamp);
+        self.rates.count(now, info.temporal(), if is_keyframe { bytes / KEYFRAME_SHARE } else { bytes });
     }
 
     /// Hides what was lost in front of a packet that is newer than all others, if that is better than to wait for it.
@@ -207,8 +235,14 @@ impl LayerState {
             let first = number < damage.pictures;
             let temporal = Some((damage.temporal, false));
             let vp8 = Some(Vp8Descriptor { first, temporal, ..Vp8Descriptor::default() });
-            if history.hide(PacketInfo { sequence, arrival: self.received, marker: false, vp8, ..*next })
-                && self.pending.len() < history.capacity()
+            if history.hide(PacketInfo {
+                sequence,
+                arrival: self.received,
+                marker: false,
+                keyframe_start: false,
+                vp8,
+                ..*next
+            }) && self.pending.len() < history.capacity()
             {
                 self.pending.push(sequence);
             }
@@ -265,11 +299,11 @@ impl LayerState {
     }
 
     /// Where a new subscriber may start: the last key frame, while history holds it and what followed is little enough
-    /// to send quickly.
-    pub fn late_start(&self) -> Option<u64> {
+    /// to send quickly, at most so many bytes.
+    pub fn late_start(&self, bytes_max: usize) -> Option<u64> {
         let keyframe = self.keyframe?;
-        let history = self.history.as_deref()?;
-        (self.highest - keyframe <= LATE_START_MAX && history.contains(keyframe)).then_some(keyframe)
+        let bytes = self.history.as_deref()?.bytes_from(keyframe)?;
+        (self.highest - keyframe <= LATE_START_MAX && bytes <= bytes_max).then_some(keyframe)
     }
 
     /// Whether the last packet that arrived is in the middle of a frame.
@@ -309,13 +343,22 @@ impl LayerState {
         self.keyframe_at.is_some_and(|at| now < at + within)
     }
 
+    /// Asks for a key frame to rise with, for somebody who has a picture.
+    pub fn want_rise(&mut self) {
+        self.rise_wanted = true;
+    }
+
     /// Whether to ask for a key frame now: somebody wants one, and the last request is long enough ago.
     pub fn keyframe_due(&mut self, now: Instant) -> bool {
-        let due = self.keyframe_wanted
-            && self.ssrc.is_some()
-            && self.keyframe_asked.is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_INTERVAL);
+        let interval = match (self.keyframe_wanted, self.rise_wanted) {
+            (true, _) => KEYFRAME_INTERVAL,
+            (false, true) => RISE_INTERVAL,
+            (false, false) => return false,
+        };
+        let due =
+            self.ssrc.is_some() && self.keyframe_asked.is_none_or(|at| now.saturating_duration_since(at) >= interval);
         if due {
-            self.keyframe_wanted = false;
+            (self.keyframe_wanted, self.rise_wanted) = (false, false);
             self.keyframe_asked = Some(now);
         }
         due
@@ -398,6 +441,8 @@ pub struct Publication {
     pub muted: bool,
     /// Its encodings, lowest quality first.
     pub layers: ArrayVec<LayerState, LAYERS_MAX>,
+    /// What it can be shown in, cheapest first: see [`Publication::measure`].
+    pub(crate) rungs: ArrayVec<Rung, RUNGS_MAX>,
     /// Who watches it, in the order of their turns.
     pub subscriptions: Vec<SubscriptionKey>,
     /// When the first packet came that is in the engine's backlog; `None` while there are none.
@@ -411,7 +456,17 @@ impl Publication {
     pub fn new(id: PublicationId, origin: Origin, section: ReceiveSection, audio: AudioConfig) -> Self {
         let layers = section.layers.iter().take(LAYERS_MAX).map(|spec| LayerState::new(*spec)).collect();
         let audio_level = (section.kind == MediaKind::Audio).then(|| AudioLevel::new(audio));
-        Self { id, origin, section, muted: false, layers, subscriptions: Vec::new(), pending_since: None, audio_level }
+        Self {
+            id,
+            origin,
+            section,
+            muted: false,
+            layers,
+            rungs: ArrayVec::new(),
+            subscriptions: Vec::new(),
+            pending_since: None,
+            audio_level,
+        }
     }
 
     /// Replaces the section after a renegotiation. Layers that go on keep their state.
@@ -450,6 +505,31 @@ impl Publication {
         self.section.codecs.iter().find(|codec| codec.rtx == Some(payload_type)).map(|codec| codec.payload_type)
     }
 
+    /// Finds out what it can be shown in, and what that takes.
+    ///
+    /// Layers that flow count, and of the lowest of them each temporal layer: 7 frames a second of a better picture are
+    /// worse than 30 of a lesser one. Until a layer has been measured only the lowest is offered.
+    pub fn measure(&mut self, now: Instant) {
+        self.rungs.clear();
+        let mut lowest = None;
+        for (spatial, layer) in (0..).zip(&mut self.layers) {
+            if !layer.flows(now) {
+                continue;
+            }
+            lowest.get_or_insert(spatial);
+            let Some(bps) = layer.rates.bps(now) else { continue };
+            add_rungs(&mut self.rungs, spatial, &bps);
+        }
+        if let (true, Some(spatial)) = (self.rungs.is_empty(), lowest) {
+            self.rungs.push(Rung { layer: LayerId::whole(spatial), bps: 0 });
+        }
+    }
+
+    /// Bits a second that it takes at least, or as audio.
+    pub(crate) fn lowest_bps(&self) -> u64 {
+        self.rungs.first().map_or(0, |rung| rung.bps)
+    }
+
     /// The highest layer up to `layer_max` that flows; the highest that ever did if none does now.
     pub fn best_layer(&self, now: Instant, layer_max: u8) -> LayerId {
         let eligible = || self.layers.iter().enumerate().take(usize::from(layer_max) + 1).rev();
@@ -472,5 +552,22 @@ impl Publication {
                 jitter_us: sum.jitter_us.max(stats.jitter_us),
             }
         })
+    }
+}
+
+/// Adds what a layer offers; `bps` are bits a second of its temporal layers up to each.
+fn add_rungs(rungs: &mut ArrayVec<Rung, RUNGS_MAX>, spatial: u8, bps: &[u64]) {
+    let all = bps.last().copied().unwrap_or(0);
+    let temporal_max = bps.iter().position(|up_to| *up_to == all).unwrap_or(0).min(TEMPORAL_RUNGS - 1);
+    let least = usize::from(!rungs.is_empty()).min(temporal_max);
+    for temporal in least..=temporal_max {
+        let is_whole = temporal == temporal_max;
+        let layer = if is_whole { LayerId::whole(spatial) } else { LayerId { spatial, temporal: temporal as u8 } };
+        let bps = if is_whole { all } else { bps[temporal] };
+        // What costs more than something better is no choice.
+        while rungs.last().is_some_and(|rung| rung.bps >= bps && bps > 0) {
+            rungs.pop();
+        }
+        rungs.push(Rung { layer, bps });
     }
 }

@@ -233,6 +233,10 @@ pub struct Stats {
     pub rtp_retransmitted: u64,
     /// Bytes of RTP packets sent again.
     pub bytes_retransmitted: u64,
+    /// RTP packets sent once more to see whether a client's way carries more.
+    pub rtp_probes: u64,
+    /// Bytes of these.
+    pub bytes_probes: u64,
     /// Of publications, counted every [`crate::command::STATS_INTERVAL`].
     pub rtp_bytes_received: u64,
     /// Packets of the past sent to new subscribers.
@@ -329,6 +333,8 @@ impl Stats {
             ("runs_sent_total", "Messages that carried forwarded packets.", self.runs_sent),
             ("rtp_retransmitted_total", "RTP packets sent again for a NACK.", self.rtp_retransmitted),
             ("bytes_retransmitted_total", "Bytes of RTP packets sent again.", self.bytes_retransmitted),
+            ("rtp_probes_total", "RTP packets sent once more to see whether a way carries more.", self.rtp_probes),
+            ("bytes_probes_total", "Bytes of RTP packets sent to see whether a way carries more.", self.bytes_probes),
             ("rtp_bytes_received_total", "Bytes of RTP of publications.", self.rtp_bytes_received),
             ("rtp_caught_up_total", "RTP packets of the past sent to new subscribers.", self.rtp_caught_up),
             ("nacks_received_total", "Packets that subscribers asked for again.", self.nacks_received),

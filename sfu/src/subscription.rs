@@ -2,6 +2,7 @@
 
 mod rtx;
 
+use std::cmp::Ordering;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
@@ -16,6 +17,7 @@ use crate::key::{PublicationKey, TransportKey};
 use crate::rewrite::{Rewriter, Segment, Source, ticks};
 use crate::rtcp::SenderReport;
 use crate::section::{LayerId, PayloadCodec, SendSection};
+use crate::temporal::TemporalCap;
 use crate::trailer::without_trailer;
 
 /// Payload types of a publication that a subscription tells apart.
@@ -124,6 +126,13 @@ pub struct Subscription {
     /// The layer that it should get.
     wanted: LayerId,
     playout: Playout,
+    cap: TemporalCap,
+    /// Highest number of the source that it has been given, of the layer that it gets.
+    reached: u64,
+    /// Whether it is in the engine's list of those to look after though nothing arrives.
+    pub(crate) is_looked_after: bool,
+    /// Bytes of the past with which it may start.
+    pub(crate) late_bytes_max: usize,
     /// The numbers of what is sent.
     pub rewriter: Rewriter,
     mappings: ArrayVec<Mapping, MAPPINGS_MAX>,
@@ -161,6 +170,10 @@ impl Subscription {
             layer_max: u8::MAX,
             wanted: LayerId::whole(0),
             playout: Playout::Waiting,
+            cap: TemporalCap::default(),
+            reached: 0,
+            is_looked_after: false,
+            late_bytes_max: usize::MAX,
             rewriter: Rewriter::new(first),
             mappings: ArrayVec::new(),
             kind,
@@ -227,19 +240,26 @@ impl Subscription {
     }
 
     /// Lets it aim at a layer, and at how much of it. It switches to another layer at the next packet with which it can
-    /// start there.
+    /// start there; until then, what is too much for its link is thinned out to the lowest temporal layer.
     pub fn aim(&mut self, wanted: LayerId) {
         self.wanted = wanted;
-        if let Playout::CatchingUp { layer, .. } | Playout::Live { layer, .. } = &mut self.playout
-            && layer.spatial == wanted.spatial
-        {
-            *layer = wanted;
+        if let Playout::CatchingUp { layer, .. } | Playout::Live { layer, .. } = &mut self.playout {
+            layer.temporal = match layer.spatial.cmp(&wanted.spatial) {
+                Ordering::Less => layer.temporal,
+                Ordering::Equal => wanted.temporal,
+                Ordering::Greater => 0,
+            };
         }
     }
 
     /// Whether it waits for a packet to start with in the layer that it aims at.
     pub fn awaits_start(&self) -> bool {
         !self.paused && self.playout.layer() != Some(self.wanted)
+    }
+
+    /// Whether it has a picture, and waits for a better one.
+    pub fn is_rising(&self) -> bool {
+        self.playout.layer().is_some_and(|layer| layer.spatial < self.wanted.spatial)
     }
 
     /// What it gets next is something that it can start with.
@@ -286,6 +306,8 @@ impl Subscription {
     /// Starts or switches: from `packet` on, it gets the layer that it aims at.
     pub fn start(&mut self, now: Instant, packet: &PacketInfo) {
         self.rewriter.begin(now, self.wanted.spatial, packet, self.clock_rate_of(packet));
+        self.cap = TemporalCap::from(self.wanted.temporal, packet);
+        self.reached = packet.sequence.saturating_sub(1);
         self.playout = Playout::Live { layer: self.wanted, after_arrival: 0 };
     }
 
@@ -299,7 +321,28 @@ impl Subscription {
     pub fn start_late(&mut self, now: Instant, keyframe: &PacketInfo, present: u32) {
         let rate = self.clock_rate_of(keyframe);
         self.rewriter.begin_in_the_past(now, self.wanted.spatial, keyframe, rate, present);
+        self.cap = TemporalCap::from(self.wanted.temporal, keyframe);
+        self.reached = keyframe.sequence.saturating_sub(1);
         self.playout = Playout::CatchingUp { layer: self.wanted, next: keyframe.sequence };
+    }
+
+    /// Highest number of the source that it has been given, of the layer that it gets.
+    pub(crate) fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    /// What arrives is too much for its way at once: it goes on with this packet, at the pace of its way.
+    pub(crate) fn fall_behind(&mut self, next: u64) {
+        if let Playout::Live { layer, .. } = self.playout {
+            self.playout = Playout::CatchingUp { layer, next };
+        }
+    }
+
+    /// It lags too far behind: only the lowest temporal layer until it has caught up.
+    pub(crate) fn thin_out(&mut self) {
+        if let Playout::CatchingUp { layer, .. } = &mut self.playout {
+            layer.temporal = 0;
+        }
     }
 
     /// It has been sent what came before the packet with this number of the source.
@@ -313,6 +356,7 @@ impl Subscription {
     pub fn go_live(&mut self, arrivals: u64) {
         if let Some(layer) = self.playout.layer() {
             self.playout = Playout::Live { layer, after_arrival: arrivals };
+            self.aim(self.wanted);
         }
     }
 
@@ -332,13 +376,15 @@ impl Subscription {
         match self.playout {
             Playout::Live { after_arrival, .. } if packet.info.arrival < after_arrival => return None,
             Playout::Live { layer, .. } | Playout::CatchingUp { layer, .. }
-                if packet.info.hidden || packet.info.temporal() > layer.temporal =>
+                if packet.info.hidden || !self.cap.admits(layer.temporal, &packet.info) =>
             {
+                self.reached = self.reached.max(packet.info.sequence);
                 self.rewriter.omit(&packet.info);
                 return None;
             }
             Playout::Waiting | Playout::Live { .. } | Playout::CatchingUp { .. } => {}
         }
+        self.reached = self.reached.max(packet.info.sequence);
         let segment = self.rewriter.current()?;
         let number = segment.sent_number(packet.info.sequence)?;
         let mapping = self.mapping_of(packet.info.payload_type)?;
@@ -635,10 +681,10 @@ mod tests {
         Subscription::new(now, SubscriptionId(1), Key::NONE, Sink::Local, section, &[VP8], (7, 8))
     }
 
-    /// Packets by twos are a frame; every other one is of the second temporal layer.
+    /// Packets by twos are a frame; every other one is of the second temporal layer, every second of these in sync.
     fn packet(sequence: u64) -> PacketInfo {
         let (picture, first) = (sequence / 2, sequence.is_multiple_of(2));
-        let (picture_id, temporal) = (Some((picture as u16, true)), Some(((picture % 2) as u8, false)));
+        let (picture_id, temporal) = (Some((picture as u16, true)), Some(((picture % 2) as u8, picture % 4 == 3)));
         PacketInfo {
             sequence,
             arrival: sequence,
@@ -672,8 +718,9 @@ mod tests {
             sent.extend(subscription.forward(now, &stored(sequence), None).map(|outgoing| (sequence, outgoing)));
         }
         let sources: Vec<_> = sent.iter().map(|(sequence, _)| *sequence).collect();
-        let base = (120..140).filter(|sequence| sequence / 2 % 2 == 0);
-        assert_eq!(sources, (100..120).chain(base).chain(140..160).collect::<Vec<_>>());
+        // The next sync picture begins with packet 142.
+        let base = (120..142).filter(|sequence| sequence / 2 % 2 == 0);
+        assert_eq!(sources, (100..120).chain(base).chain(142..160).collect::<Vec<_>>());
         for (count, (sequence, outgoing)) in (0..).zip(&sent) {
             assert_eq!(outgoing.number, sent[0].1.number + count, "{sequence}");
             assert_eq!(u64::from(outgoing.picture.0), 50 + count / 2, "{sequence}");

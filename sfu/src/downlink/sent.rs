@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::demux::Discard;
+use crate::estimate::RunReport;
 use crate::path::{Path, Via};
 use crate::stats::Stats;
 use crate::twcc::TransportCc;
@@ -30,25 +31,6 @@ const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Unit of a report's reference time, which has 24 bits.
 const REFERENCE_US: i64 = 64_000;
-
-/// What one report says of one run: packets that left at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct RunReport {
-    /// When it left, in µs on a clock of ours.
-    pub(crate) sent_us: u64,
-    /// Arrival of its first packet on the client's clock, in µs; `None` if that was lost or reported before.
-    pub(crate) head_us: Option<i64>,
-    /// Arrival of the last of its packets that this report is the first to tell of; `None` if it tells of none.
-    pub(crate) tail_us: Option<i64>,
-    /// Packets that this report is the first to tell of as received.
-    pub(crate) received: u16,
-    /// Their bytes, with IP and UDP.
-    pub(crate) bytes: u32,
-    /// Bytes of the run's first packet, with IP and UDP.
-    pub(crate) first_bytes: u16,
-    /// Packets that this report, the first to pass them, tells of as lost.
-    pub(crate) lost: u16,
-}
 
 /// Packets that left as one message.
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,7 +111,7 @@ impl SentRuns {
         self.left = self.next;
     }
 
-    fn micros(&self, now: Instant) -> u64 {
+    pub(crate) fn micros(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
     }
 

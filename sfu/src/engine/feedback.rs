@@ -8,7 +8,6 @@ use super::Engine;
 use super::clock::due;
 use super::publications::room_of;
 use super::serving::{Serving, Stage};
-use super::subscriptions::aim;
 use crate::command::{Event, STATS_INTERVAL};
 use crate::demux::Discard;
 use crate::key::{SubscriptionKey, TransportKey};
@@ -71,9 +70,11 @@ impl Engine {
                 Feedback::TransportCc(report) => {
                     self.transports[key].downlink.accept_feedback(now, &report, &mut self.stats);
                 }
-                Feedback::Remb { .. } | Feedback::Bye(_) | Feedback::Other(_) => {}
+                Feedback::Remb { bitrate_bps, .. } => self.transports[key].downlink.accept_remb(now, bitrate_bps),
+                Feedback::Bye(_) | Feedback::Other(_) => {}
             }
         }
+        self.follow_estimate(now, key);
         Ok(())
     }
 
@@ -154,6 +155,7 @@ impl Engine {
         self.serving = None;
         self.ask_for_keyframes(now, out);
         self.advance_starting(now, out);
+        self.send_probes(now, out);
         if due(&mut self.clock.twcc, now, TWCC_INTERVAL) {
             self.send_transport_feedback(out);
         }
@@ -268,17 +270,6 @@ impl Engine {
             match subscription.sink {
                 Sink::Transport(key) => self.transports[key].downlink.send_rtcp(&mut self.rtcp, out),
                 Sink::Local => self.local.send_rtcp(subscription.id, &self.rtcp),
-            }
-        }
-    }
-
-    /// Lets every subscription aim at the highest layer that flows.
-    fn choose_all_layers(&mut self, now: Instant) {
-        for (_, subscription) in self.subscriptions.iter_mut() {
-            if subscription.kind() == MediaKind::Video {
-                let publication = &mut self.publications[subscription.publication];
-                self.serving = Serving::of(publication.origin, Stage::Feedback);
-                aim(now, subscription, publication);
             }
         }
     }

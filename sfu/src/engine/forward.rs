@@ -12,7 +12,7 @@ use crate::history::StoredPacket;
 use crate::id::{SubscriptionId, TransportId};
 use crate::key::{Keyed, PublicationKey, SubscriptionKey};
 use crate::local::LocalQueue;
-use crate::publication::{LayerState, Publication, ROUND};
+use crate::publication::{LayerState, PACKET_OVERHEAD, Publication, ROUND};
 use crate::run::{SendArena, Transmit};
 use crate::section::LayerId;
 use crate::stats::Stats;
@@ -20,6 +20,9 @@ use crate::subscription::{Playout, Sink, Subscription};
 
 /// Packets of the past sent to one subscriber in a turn: a few dozen milliseconds of a fast link.
 const CATCH_UP_BURST: u64 = 48;
+
+/// A subscriber that lags behind by this many times what it may has lost touch: it starts again with a key frame.
+const RESTART_LAGS: usize = 6;
 
 /// Subscribers from which on it pays to wait for the rest of a frame.
 const AUDIENCE_WORTH_WAITING: usize = 24;
@@ -48,6 +51,22 @@ impl<T: Transmit> Exits<'_, T> {
         match sink {
             Sink::Transport(key) => self.transports[key].downlink.is_open(),
             Sink::Local => true,
+        }
+    }
+
+    /// Bytes that may leave there now; `None`: as many as there are.
+    fn allowance(&mut self, sink: Sink) -> Option<usize> {
+        match sink {
+            Sink::Transport(key) => self.transports[key].downlink.allowance(self.now),
+            Sink::Local => None,
+        }
+    }
+
+    /// Bytes that a subscriber may lag behind; `None`: as many as it likes.
+    fn lag_max(&self, sink: Sink) -> Option<usize> {
+        match sink {
+            Sink::Transport(key) => self.transports[key].downlink.lag_max(),
+            Sink::Local => None,
         }
     }
 
@@ -113,7 +132,7 @@ impl Engine {
     /// all. `true`: everybody has everything.
     fn fan_out<T: Transmit>(&mut self, now: Instant, key: PublicationKey, until: u64, out: &mut SendArena<T>) -> bool {
         let send_time = self.send_time(now);
-        let Self { publications, subscriptions, transports, local, stats, .. } = self;
+        let Self { publications, subscriptions, transports, local, stats, starting, .. } = self;
         let mut exits = Exits { now, send_time, transports, local, stats, out };
         let publication = &mut publications[key];
         for layer in 0..publication.layers.len() {
@@ -126,7 +145,7 @@ impl Engine {
             if !publication.layers[layer].begin_round() {
                 continue;
             }
-            let served = fan_out_round(publication, layer, until, subscriptions, &mut exits);
+            let served = fan_out_round(publication, layer, until, (subscriptions, starting), &mut exits);
             let state = &mut publication.layers[layer];
             state.served = served;
             if served < publication.subscriptions.len() {
@@ -152,7 +171,8 @@ impl Engine {
                 start_late(subscription, index, layer, &exits);
                 catch_up(subscription, index, layer, &mut exits);
             }
-            subscription.is_starting()
+            subscription.is_looked_after = subscription.is_starting();
+            subscription.is_looked_after
         });
     }
 
@@ -221,7 +241,7 @@ fn fan_out_round<T: Transmit>(
     publication: &Publication,
     index: usize,
     until: u64,
-    subscriptions: &mut Keyed<SubscriptionId, Subscription>,
+    (subscriptions, starting): (&mut Keyed<SubscriptionId, Subscription>, &mut Vec<SubscriptionKey>),
     exits: &mut Exits<'_, T>,
 ) -> usize {
     let layer = &publication.layers[index];
@@ -238,10 +258,33 @@ fn fan_out_round<T: Transmit>(
         if !catch_up(subscription, index as u8, layer, exits)
             && let Some(packets) = subscription.share(exits.now, index as u8, &packets)
         {
-            exits.send(subscription, packets);
+            send_paced(subscription, packets, exits);
+            if subscription.is_starting() && !std::mem::replace(&mut subscription.is_looked_after, true) {
+                starting.push(key);
+            }
+            catch_up(subscription, index as u8, layer, exits);
         }
     }
     served
+}
+
+/// Sends what has arrived, as far as the client's way has room for it; what is left it gets as the past, at the pace of
+/// its way.
+fn send_paced<T: Transmit>(subscription: &mut Subscription, packets: &[StoredPacket<'_>], exits: &mut Exits<'_, T>) {
+    let bytes: usize = packets.iter().map(|packet| packet.payload.len() + PACKET_OVERHEAD).sum();
+    let reached = subscription.reached();
+    let allowance = match subscription.kind() {
+        MediaKind::Audio => None,
+        MediaKind::Video => exits.allowance(subscription.sink),
+    };
+    if allowance.is_none_or(|allowance| bytes <= allowance) {
+        return exits.send(subscription, packets);
+    }
+    // Those that are late belong to what has been sent.
+    for packet in packets.iter().filter(|packet| packet.info.sequence <= reached) {
+        exits.send(subscription, std::slice::from_ref(packet));
+    }
+    subscription.fall_behind(reached + 1);
 }
 
 /// Lets a subscription that waits for its first key frame start with the last one, if history still holds it: so it
@@ -254,7 +297,10 @@ fn start_late<T: Transmit>(subscription: &mut Subscription, index: u8, layer: &L
     {
         return;
     }
-    let (Some(keyframe), Some(history)) = (layer.late_start(), layer.history.as_deref()) else { return };
+    let (Some(keyframe), Some(history)) = (layer.late_start(subscription.late_bytes_max), layer.history.as_deref())
+    else {
+        return;
+    };
     if let (Some(first), Some(newest)) = (history.find(keyframe), history.find(layer.highest())) {
         subscription.start_late(exits.now, &first.info, newest.info.timestamp);
     }
@@ -273,8 +319,26 @@ fn catch_up<T: Transmit>(
         subscription.go_live(0);
         return true;
     }
-    let end = (next + CATCH_UP_BURST).min(layer.highest() + 1);
-    let packets: ArrayVec<StoredPacket<'_>, ROUND> = (next..end).filter_map(|number| history.find(number)).collect();
+    let allowance = exits.allowance(subscription.sink);
+    if let Some(lag_max) = exits.lag_max(subscription.sink) {
+        match history.bytes_from(next) {
+            Some(lag) if lag > lag_max * RESTART_LAGS => {
+                subscription.restart();
+                return true;
+            }
+            Some(lag) if lag > lag_max => subscription.thin_out(),
+            Some(_) | None => {}
+        }
+    }
+    let (mut end, mut bytes) = (next, 0);
+    let mut packets: ArrayVec<StoredPacket<'_>, ROUND> = ArrayVec::new();
+    while end <= layer.highest() && end < next + CATCH_UP_BURST && allowance.is_none_or(|allowance| bytes < allowance) {
+        if let Some(packet) = history.find(end) {
+            bytes += packet.payload.len() + PACKET_OVERHEAD;
+            packets.push(packet);
+        }
+        end += 1;
+    }
     exits.stats.rtp_caught_up += packets.len() as u64;
     exits.send(subscription, &packets);
     match end > layer.highest() {

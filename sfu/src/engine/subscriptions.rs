@@ -6,10 +6,9 @@ use rand::RngExt;
 use shared::media::MediaKind;
 
 use super::Engine;
-use super::serving::{Serving, Stage};
 use crate::demux::Discard;
 use crate::id::{PublicationId, SubscriptionId, TransportId};
-use crate::key::{PublicationKey, SubscriptionKey, TransportKey};
+use crate::key::{SubscriptionKey, TransportKey};
 use crate::publication::Publication;
 use crate::section::SendSection;
 use crate::subscription::{Sink, Subscription};
@@ -28,6 +27,13 @@ impl Engine {
             self.transports[transport].subscriptions.push(key);
         }
         self.note_video(transport);
+        if let Some(&key) = self.subscription_keys.get(&id) {
+            let subscription = &self.subscriptions[key];
+            if subscription.kind() == MediaKind::Video && subscription.section.extensions.transport_cc.is_some() {
+                self.transports[transport].downlink.expect_feedback(now);
+            }
+            self.choose_layer(now, key);
+        }
     }
 
     /// Adds a subscription, or replaces the section of the one with this id. Its key if it is new.
@@ -54,6 +60,7 @@ impl Engine {
         let key = self.subscriptions.insert(subscription);
         self.subscription_keys.insert(id, key);
         if publication.section.kind == MediaKind::Video {
+            self.subscriptions[key].is_looked_after = true;
             self.starting.push(key);
         }
         publication.subscriptions.push(key);
@@ -68,10 +75,10 @@ impl Engine {
         let subscription = &mut self.subscriptions[key];
         subscription.set_paused(paused);
         subscription.layer_max = layer_max;
-        aim(now, subscription, &mut self.publications[subscription.publication]);
         if let Sink::Transport(transport) = subscription.sink {
             self.note_video(transport);
         }
+        self.choose_layer(now, key);
     }
 
     /// Notes whether a transport gets video.
@@ -79,16 +86,6 @@ impl Engine {
         let Some(hosted) = self.transports.get_mut(key) else { return };
         let mut subscriptions = hosted.subscriptions.iter().filter_map(|key| self.subscriptions.get(*key));
         hosted.downlink.has_video = subscriptions.any(|one| one.kind() == MediaKind::Video && !one.is_paused());
-    }
-
-    /// Lets every subscription of a publication aim at the highest layer that flows.
-    pub(super) fn choose_layers(&mut self, now: Instant, key: PublicationKey) {
-        let publication = &mut self.publications[key];
-        self.serving = Serving::of(publication.origin, Stage::Feedback);
-        for index in 0..publication.subscriptions.len() {
-            let subscription = &mut self.subscriptions[publication.subscriptions[index]];
-            aim(now, subscription, publication);
-        }
     }
 
     pub(super) fn remove_subscription(&mut self, key: SubscriptionKey) {
@@ -119,8 +116,11 @@ pub(super) fn provide_start(subscription: &Subscription, publication: &mut Publi
         && subscription.awaits_start()
         && !publication.muted
         && let Some(layer) = publication.layers.get_mut(usize::from(subscription.wanted().spatial))
-        && !(subscription.may_start_late() && layer.late_start().is_some())
+        && !(subscription.may_start_late() && layer.late_start(subscription.late_bytes_max).is_some())
     {
-        layer.want_keyframe();
+        match subscription.is_rising() {
+            true => layer.want_rise(),
+            false => layer.want_keyframe(),
+        }
     }
 }

@@ -11,6 +11,8 @@ const PACKETS_MIN: u32 = 40;
 const LOST_MIN: u32 = 4;
 /// A higher share has to be explained.
 const SHARE_HIGH: f64 = 0.05;
+/// With this much nothing need be tried: no way that is of use drops so much by itself.
+const SHARE_HEAVY: f64 = 0.3;
 /// A policer that is known may drop this share.
 const SHARE_POLICED: f64 = 0.02;
 /// Loss with a longer queue comes of the queue.
@@ -22,6 +24,8 @@ const EXPLAINED_MAX_US: u64 = 480_000_000;
 /// A share that fell to this, though not to a half, asks for one more trial: a bucket passes more at first.
 const FELL: f64 = 0.85;
 const TRIALS_MORE: u8 = 2;
+/// What the estimate before a trial is worth after it, as a multiple of what arrives.
+const RESTORED: f64 = 1.5;
 /// Share of the rate of arrival at which a trial is made, and which a policer gets.
 const BELOW: f64 = 0.95;
 
@@ -117,6 +121,11 @@ impl Loss {
         self.observations.iter().fold((0, 0), add)
     }
 
+    /// Whether less is sent because of loss: no time to send more.
+    pub(super) fn is_holding(&self) -> bool {
+        matches!(self.cause, Cause::Trial { .. } | Cause::Policed { .. })
+    }
+
     /// Ends a report.
     pub(super) fn update(&mut self, present: &Present) -> Demand {
         let demand = self.decide(present);
@@ -138,6 +147,15 @@ impl Loss {
 
     fn decide(&mut self, present: &Present) -> Demand {
         let share = self.known_share();
+        if share.is_some_and(|share| share >= SHARE_HEAVY) && present.waiting_us < QUEUE_US {
+            let is_obeyed = matches!(self.cause, Cause::Policed { cut_us, .. }
+                if present.now_us < cut_us.saturating_add(present.rtt_us + OBSERVATION_US));
+            if !is_obeyed {
+                let until_us = present.now_us.saturating_add(EXPLAINED_US);
+                self.cause = Cause::Policed { until_us, cut_us: present.now_us };
+                return Demand::Policed(BELOW * present.acked);
+            }
+        }
         match self.cause {
             Cause::Unknown => match share {
                 Some(share) if share > SHARE_HIGH && present.waiting_us < QUEUE_US => {
@@ -190,7 +208,8 @@ impl Loss {
         let until_us = present.now_us.saturating_add(self.explained_us);
         self.explained_us = (2 * self.explained_us).min(EXPLAINED_MAX_US);
         self.cause = Cause::Inherent { share: share.max(before), until_us };
-        Demand::Restore(before_bps)
+        // It has not been shown that the way carries far more than arrived.
+        Demand::Restore(before_bps.min(RESTORED * present.acked))
     }
 
     fn obey(&mut self, present: &Present, share: Option<f64>, cut_us: u64) -> Demand {

@@ -15,6 +15,7 @@ const PACKETS_MIN: u32 = 5;
 const RATES: usize = 5;
 /// How long a rate is one of the present.
 const FRESH_US: u64 = 1_000_000;
+const RECENT_US: u64 = 4_000_000;
 const KNOWN_US: u64 = 10_000_000;
 
 /// One measured train.
@@ -92,9 +93,18 @@ impl Trains {
 
     /// The median of the last five; they say how fast a burst passes.
     pub(super) fn median(&self, sent_us: u64) -> Option<f64> {
+        self.median_within(sent_us, KNOWN_US)
+    }
+
+    /// The same of those that still say what the way carries at most.
+    pub(super) fn recent(&self, sent_us: u64) -> Option<f64> {
+        self.median_within(sent_us, RECENT_US)
+    }
+
+    fn median_within(&self, sent_us: u64, within_us: u64) -> Option<f64> {
         let mut rates = [0.0; RATES];
         let mut len = 0;
-        for rate in self.late(sent_us, KNOWN_US) {
+        for rate in self.late(sent_us, within_us) {
             rates[len] = rate.bps;
             len += 1;
         }
