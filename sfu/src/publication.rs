@@ -57,6 +57,8 @@ pub struct LayerState {
     pub spec: Layer,
     /// SSRC of its packets, by its description or by the packets themselves.
     pub ssrc: Option<Ssrc>,
+    /// SSRC of its retransmissions, by the packets themselves.
+    pub rtx_ssrc: Option<Ssrc>,
     /// Recent packets; made with the first one, so that announced layers that never come cost nothing.
     pub history: Option<Box<History>>,
     /// Extended numbers of packets that arrived and wait for their round.
@@ -96,6 +98,7 @@ impl LayerState {
     fn new(spec: Layer) -> Self {
         Self {
             ssrc: spec.ssrc,
+            rtx_ssrc: None,
             spec,
             history: None,
             pending: Vec::with_capacity(ROUND),
@@ -291,6 +294,11 @@ impl LayerState {
         if missing.take_due(now, due, gives_up) {
             self.keyframe_wanted = true;
         }
+    }
+
+    /// Whether the packet with this number has been missed.
+    pub fn lacks(&self, sequence: u16) -> bool {
+        self.missing.contains(sequence)
     }
 
     /// When [`LayerState::due_nacks`] has something to ask for, if nothing else arrives.

@@ -233,6 +233,47 @@ fn what_is_sent_again_is_of_the_layer_whose_repaired_rid_or_rid_it_names() {
     assert_eq!(unknown(&world), 1, "of one of three layers, and it does not say which");
 }
 
+/// libwebrtc names the layer of its retransmissions until a report has named their SSRC, others in the first ones alone.
+#[test]
+fn the_ssrc_of_what_is_sent_again_is_known_still_after_a_new_description() {
+    let (mut world, [_, mut middle, _]) = world();
+    world.send(1, &middle.frame(true, 4));
+    world.checker.sent_again(201, 200);
+    let mut repair = |world: &mut World, number: u16, extensions: &[(u8, &str)]| {
+        let frame = middle.frame(false, 3);
+        world.send(1, &[frame[0].clone(), frame[2].clone()]);
+        world.media(10);
+        world.send(1, &[again(&frame[1], 201, number, extensions)]);
+        world.media(10).len()
+    };
+    assert_eq!(repair(&mut world, 1, &[(1, "0"), (3, "h")]), 1);
+    assert_eq!(repair(&mut world, 2, &[]), 1);
+    world.publish(1, 1, simulcast_section());
+    assert_eq!(repair(&mut world, 3, &[]), 1);
+}
+
+#[test]
+fn what_is_sent_again_without_a_name_is_of_the_layer_that_lacks_it() {
+    for extensions in [&[][..], &[(1, "0")]] {
+        let (mut world, [mut low, mut middle, _]) = world();
+        world.checker.sent_again(201, 200);
+        // Of the same codec.
+        world.publish(1, 2, ReceiveSection { mid: text("1"), ..video_section(400) });
+        world.send(1, &Source::new(400).frame(true, 2));
+        world.send(1, &low.frame(true, 4));
+        middle.sequence = 40_000;
+        world.send(1, &middle.frame(true, 4));
+        world.pass(Duration::from_millis(300));
+        let frame = middle.frame(true, 3);
+        world.send(1, &[frame[0].clone(), frame[2].clone()]);
+        world.media(10);
+        world.send(1, &[again(&frame[0], 201, 1, extensions)]);
+        assert_eq!((world.media(10).len(), unknown(&world)), (0, 1), "nothing lacks that");
+        world.send(1, &[again(&frame[1], 201, 2, extensions)]);
+        assert_eq!((world.media(10).len(), unknown(&world)), (1, 1), "{extensions:?}");
+    }
+}
+
 #[test]
 fn a_layer_that_comes_back_under_another_ssrc_replaces_itself() {
     let (mut world, [mut low, ..]) = world();

@@ -33,7 +33,7 @@ impl Engine {
         hosted.streams.retain(|(_, stream)| stream.publication != key);
         let publication = &self.publications[key];
         for (layer, state) in publication.layers.iter().enumerate() {
-            for (ssrc, rtx) in [(state.ssrc, false), (state.spec.rtx_ssrc, true)] {
+            for (ssrc, rtx) in [(state.ssrc, false), (state.spec.rtx_ssrc.or(state.rtx_ssrc), true)] {
                 if let Some(ssrc) = ssrc
                     && hosted.streams.len() < STREAMS_MAX
                 {

@@ -210,7 +210,7 @@ impl Engine {
     /// Finds out what a new SSRC carries, by MID and RID (RFC 9143, RFC 8852), or by payload type where only one
     /// section can have sent it.
     fn bind_stream(&mut self, key: TransportKey, packet: &RtpView<'_>) -> Option<Stream> {
-        let hosted = &mut self.transports[key];
+        let hosted = &self.transports[key];
         if hosted.streams.len() >= STREAMS_MAX {
             return None;
         }
@@ -220,7 +220,11 @@ impl Engine {
         };
         let (mid, rid, repaired): (Option<Mid>, Option<Rid>, Option<Rid>) =
             (text(ids.mid), text(ids.rid), text(ids.repaired_rid));
-        let mut candidates = hosted.publications.iter().copied().filter(|key| {
+        if let (None, None, Some(stream)) = (rid, repaired, self.stream_lacking(key, mid, packet)) {
+            self.learn_stream(key, packet.ssrc(), stream);
+            return Some(stream);
+        }
+        let mut candidates = self.transports[key].publications.iter().copied().filter(|key| {
             let section = &self.publications[*key].section;
             match mid {
                 Some(mid) => section.mid == mid,
@@ -233,7 +237,7 @@ impl Engine {
         if mid.is_none() && candidates.next().is_some() {
             return None;
         }
-        let state = &mut self.publications[publication];
+        let state = &self.publications[publication];
         let is_rtx = state.media_type_of_rtx(packet.payload_type()).is_some();
         let name = if is_rtx { repaired.or(rid) } else { rid };
         let layer = match name {
@@ -241,14 +245,36 @@ impl Engine {
             None if state.layers.len() == 1 => 0,
             None => return None,
         };
-        if !is_rtx {
-            state.layers[layer].ssrc = Some(Ssrc(packet.ssrc()));
-        }
         let stream = Stream { publication, layer: layer as u8, rtx: is_rtx };
-        // A layer that came back under a new SSRC replaces its old one.
-        hosted.streams.retain(|(_, other)| *other != stream);
-        hosted.streams.push((packet.ssrc(), stream));
+        self.learn_stream(key, packet.ssrc(), stream);
         Some(stream)
+    }
+
+    /// What a retransmission that does not name its layer is of: the only layer that lacks its packet.
+    fn stream_lacking(&self, key: TransportKey, mid: Option<Mid>, packet: &RtpView<'_>) -> Option<Stream> {
+        let &[high, low, ..] = packet.payload() else { return None };
+        let number = u16::from_be_bytes([high, low]);
+        let mut streams = self.transports[key].publications.iter().flat_map(|&publication| {
+            let state = &self.publications[publication];
+            let is_possible = mid.is_none_or(|mid| state.section.mid == mid)
+                && state.media_type_of_rtx(packet.payload_type()).is_some();
+            let layers = (0..).zip(&state.layers).filter(move |(_, layer)| is_possible && layer.lacks(number));
+            layers.map(move |(layer, _)| Stream { publication, layer, rtx: true })
+        });
+        let stream = streams.next()?;
+        streams.next().is_none().then_some(stream)
+    }
+
+    fn learn_stream(&mut self, key: TransportKey, ssrc: u32, stream: Stream) {
+        let layer = &mut self.publications[stream.publication].layers[usize::from(stream.layer)];
+        match stream.rtx {
+            true => layer.rtx_ssrc = Some(Ssrc(ssrc)),
+            false => layer.ssrc = Some(Ssrc(ssrc)),
+        }
+        let streams = &mut self.transports[key].streams;
+        // A layer that came back under a new SSRC replaces its old one.
+        streams.retain(|(_, other)| *other != stream);
+        streams.push((ssrc, stream));
     }
 
     /// Unwraps a retransmission, reads what forwarding needs, keeps the packet.

@@ -44,6 +44,11 @@ impl MissingPackets {
         self.packets.iter().map(|missing| missing.due).min()
     }
 
+    pub(super) fn contains(&self, sequence: u16) -> bool {
+        // Truncation gives the number on the wire.
+        self.packets.iter().any(|missing| missing.sequence as u16 == sequence)
+    }
+
     pub(super) fn clear(&mut self) {
         self.packets.clear();
     }

@@ -150,6 +150,11 @@ impl Checker {
         described.section = section.clone();
     }
 
+    /// A publisher sends its stream `of` again as this one, and need not say so.
+    pub fn sent_again(&mut self, ssrc: u32, of: u32) {
+        self.repeated.insert(ssrc, of);
+    }
+
     /// A stream that another engine has had until now goes on with this number.
     pub fn goes_on(&mut self, ssrc: u32, next: u16) {
         let first = (1 << 16) + u64::from(next);
@@ -163,6 +168,7 @@ impl Checker {
             let original = self.original_of(publication, packet);
             if let (Some(ssrc), [high, low, payload @ ..]) = (original, packet.payload.as_slice()) {
                 let (sequence, payload) = (u16::from_be_bytes([*high, *low]), payload.to_vec());
+                let publication = self.published.get(&ssrc).and_then(|stream| stream.publication).or(publication);
                 self.receive(publication, &Rtp { ssrc, sequence, payload, ..packet.clone() });
             }
             return;
