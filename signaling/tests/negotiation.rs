@@ -7,11 +7,12 @@ mod reading;
 #[path = "negotiation/view.rs"]
 mod view;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use livekit_protocol as proto;
 use sfu::command::{
-    Candidate, CandidateProtocol, DtlsRole, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid, SendSection,
+    Candidate, CandidateProtocol, DtlsRole, ExtensionIds, Fingerprint, IceCredentials, Mid, ReceiveSection, Rid,
+    SendSection,
 };
 use shared::id::TrackSid;
 use shared::media::{Codec, MediaKind};
@@ -434,9 +435,104 @@ fn a_track_of_v1_is_shown_in_the_lowest_free_slot_of_its_kind() {
     assert_eq!((audio.extensions.audio_level, audio.extensions.mid), (Some(1), None));
     assert_eq!(
         view.section("3").feedback("96").into_iter().collect::<Vec<_>>(),
-        ["ccm fir", "goog-remb", "nack", "nack pli"]
+        ["ccm fir", "goog-remb", "nack", "nack pli", "transport-cc"]
     );
-    assert!(view.section("0").values("rtcp-fb").is_empty());
+    assert_eq!(view.section("0").values("rtcp-fb"), ["111 transport-cc"]);
+}
+
+/// The ids of transport-wide numbers that a client of v1 is sent audio and video with, and whether our answer asks it for
+/// feedback on them.
+fn numbering_of_v1(recording: &str, offer: &str) -> [(Option<u8>, bool); 2] {
+    let mut negotiation = negotiation_of(recording, Role::Single);
+    negotiation.read_offer(offer).unwrap();
+    let audio = negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
+    let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
+    assert!(video.extensions.abs_send_time.is_some());
+    let answer = negotiation.write_answer().unwrap();
+    assert_well_formed(&answer.sdp, "passive");
+    let view = View::of(&answer.sdp);
+    [audio, video].map(|section| {
+        let answered = view.section(section.mid.as_str());
+        let feedback = answered.feedback(&answered.formats[0]);
+        assert_eq!(feedback.contains("goog-remb"), answered.media == "video");
+        (section.extensions.transport_cc, feedback.contains("transport-cc"))
+    })
+}
+
+fn without(text: &str, part: &str) -> String {
+    text.lines().filter(|line| !line.contains(part)).map(|line| format!("{line}\r\n")).collect()
+}
+
+#[test]
+fn clients_of_v1_report_on_numbered_packets_if_they_know_numbers_and_feedback() {
+    for (recording, id) in [("v1-chromium", 3), ("v1-firefox", 7), ("v1-python", 3)] {
+        let offer = recorded(&format!("{recording}-01-offer"));
+        assert_eq!(numbering_of_v1(recording, &offer), [(Some(id), true); 2], "{recording}");
+        assert_eq!(numbering_of_v1(recording, &without(&offer, TRANSPORT_CC)), [(None, false); 2], "{recording}");
+        let silent = without(&offer, " transport-cc");
+        assert_eq!(numbering_of_v1(recording, &silent), [(None, false); 2], "{recording}");
+    }
+}
+
+/// What a client of v0 answers, section by section: it takes the numbers, and it knows the feedback.
+fn numbering_of_v0(audio: [bool; 2], video: [bool; 2]) -> (Negotiation, [Option<u8>; 2]) {
+    let mut negotiation = begun();
+    negotiation.bind(&track("TR_a", Codec::Opus)).unwrap();
+    negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
+    negotiation.write_offer();
+    let mut answer = String::new();
+    let mut knows = [false; 2];
+    for line in recorded("v0-firefox-14-answer").lines() {
+        knows = match line.get(..7) {
+            Some("m=audio") => audio,
+            Some("m=video") => video,
+            _ => knows,
+        };
+        answer += &format!("{line}\r\n");
+        if line.starts_with("a=rtpmap:") && knows[1] {
+            let payload_type = line.split([':', ' ']).nth(1).unwrap();
+            answer += &format!("a=rtcp-fb:{payload_type} transport-cc\r\n");
+        }
+        if line.starts_with("a=mid:") && knows[0] {
+            answer += &format!("a=extmap:4 {TRANSPORT_CC}\r\n");
+        }
+    }
+    let accepted = negotiation.read_answer(&answer).unwrap().accepted;
+    let ids = [0, 1].map(|at: usize| accepted[at].1.extensions.transport_cc);
+    (negotiation, ids)
+}
+
+#[test]
+fn clients_of_v0_report_on_numbered_packets_if_they_know_numbers_and_feedback() {
+    let (both, numbers, feedback) = ([true; 2], [true, false], [false, true]);
+    for (audio, video, ids) in [
+        (both, both, [Some(4), Some(4)]),
+        (numbers, both, [None, Some(4)]),
+        (feedback, both, [None, Some(4)]),
+        (both, numbers, [Some(4), None]),
+        (both, feedback, [Some(4), None]),
+    ] {
+        assert_eq!(numbering_of_v0(audio, video).1, ids, "{audio:?} {video:?}");
+    }
+}
+
+#[test]
+fn numbers_that_a_client_refused_in_one_kind_are_offered_in_the_other_alone() {
+    for (audio, video) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut negotiation, _) = numbering_of_v0([audio, true], [video, true]);
+        negotiation.bind(&track("TR_b", Codec::Opus)).unwrap();
+        negotiation.bind(&track("TR_w", Codec::Vp8)).unwrap();
+        let offer = negotiation.write_offer();
+        assert_well_formed(&offer.sdp, "actpass");
+        let view = View::of(&offer.sdp);
+        for (mid, offered) in [("1", audio), ("2", video), ("3", audio), ("4", video)] {
+            let section = view.section(mid);
+            let feedback = section.feedback(&section.formats[0]);
+            let expected = (offered, offered, section.media == "video");
+            let found = section.extensions().contains_key(TRANSPORT_CC);
+            assert_eq!((found, feedback.contains("transport-cc"), feedback.contains("goog-remb")), expected);
+        }
+    }
 }
 
 /// A Chromium leaves out of later sections what earlier ones of the kind were not answered, and then finds its own
@@ -729,7 +825,10 @@ fn a_subscriber_of_v0_is_offered_what_the_reference_offers() {
     let (id, version) = id_and_version(&View::of(&offer.sdp));
     let diff = negotiation.read_answer(&recorded("v0-python-14-answer")).unwrap();
     assert_eq!((diff.dtls, diff.remote), (None, None), "they are known");
-    assert_eq!(diff.accepted, [("TR_a".parse().unwrap(), audio)]);
+    let extensions = ExtensionIds { transport_cc: None, ..audio.extensions };
+    assert_eq!(audio.extensions.transport_cc, Some(4));
+    // As it was recorded, it answers the reference, which offers no numbers.
+    assert_eq!(diff.accepted, [("TR_a".parse().unwrap(), SendSection { extensions, ..audio })]);
 
     let video = negotiation.bind(&track("TR_v", Codec::Vp8)).unwrap();
     let offer = negotiation.write_offer();
@@ -763,14 +862,23 @@ fn assert_offer_like_reference(ours: &View, reference: &str) {
                 assert!(ours == theirs || ours.is_none(), "{payload_type}: {ours:?} {theirs:?}");
             }
             if ours.media == "video" {
-                assert_eq!(ours.feedback(payload_type), theirs.feedback(payload_type));
+                assert_eq!(remaining_feedback(ours, payload_type), theirs.feedback(payload_type));
             }
         }
         assert_eq!(ours.direction(), theirs.direction());
         assert_eq!(ours.values("ssrc").len(), theirs.values("ssrc").len());
         let theirs = theirs.extensions();
-        assert!(ours.extensions().iter().all(|(uri, id)| theirs.get(uri) == Some(id)));
+        let mut extensions = ours.extensions();
+        extensions.remove(TRANSPORT_CC);
+        assert!(extensions.iter().all(|(uri, id)| theirs.get(uri) == Some(id)));
     }
+}
+
+/// Without that on numbered packets.
+fn remaining_feedback<'a>(section: &'a SectionView, payload_type: &str) -> BTreeSet<&'a str> {
+    let mut feedback = section.feedback(payload_type);
+    feedback.remove("transport-cc");
+    feedback
 }
 
 #[test]

@@ -11,7 +11,7 @@ use shared::media::{Codec, MediaKind};
 
 use super::codecs::{self, EnabledCodecs, Feedback, SectionCodec};
 use super::description::{ClientSection, Description, Direction, SectionKind};
-use super::extensions::{self, Extension, ExtensionId};
+use super::extensions::{self, ExtensionId};
 use super::interface::{BindError, OfferDiff, OutgoingTrack, ReceiveSettings, Role, SdpError, SendingSection};
 use super::render::{Bound, MediaSection, OurSection};
 use super::ssrcs::SsrcSource;
@@ -286,7 +286,7 @@ impl ClientOffers {
 
     fn receiving(&self, section: &ClientSection, kind: MediaKind, settings: &ReceiveSettings) -> Receiving {
         let extensions = section.extensions_to_receive(kind, self.role);
-        let has_transport_cc = extensions.iter().any(|entry| entry.extension == Extension::TransportCc);
+        let has_transport_cc = extensions::has_transport_cc(&extensions);
         let codecs =
             codecs::for_publishing(&section.codecs, &self.to_publish, settings, has_transport_cc, self.only_preferred);
         let best = rids_by_quality(&section.rids, &settings.rids_by_quality);
@@ -311,9 +311,11 @@ impl ClientOffers {
     fn sending(&self, section: &ClientSection, kind: MediaKind, track: Option<&OutgoingTrack>) -> Sending {
         let wanted: Option<Codec> = track.map(|track| track.codec);
         let stereo = track.is_some_and(|track| track.stereo);
+        let extensions = section.extensions_of_slot(kind, self.role);
+        let has_transport_cc = extensions::has_transport_cc(&extensions);
         Sending {
-            codecs: codecs::for_sending(&section.codecs, &self.to_view, wanted, stereo),
-            extensions: section.extensions_of_slot(kind, self.role),
+            codecs: codecs::for_sending(&section.codecs, &self.to_view, wanted, stereo, has_transport_cc),
+            extensions,
         }
     }
 

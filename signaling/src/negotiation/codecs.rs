@@ -46,10 +46,10 @@ impl Feedback {
     }
 
     /// Whether we act on this feedback of a client that receives.
-    fn is_taken(self, kind: MediaKind) -> bool {
+    fn is_taken(self, kind: MediaKind, has_transport_cc: bool) -> bool {
         match self {
+            Feedback::TransportCc => has_transport_cc,
             Feedback::Remb | Feedback::Fir | Feedback::Nack | Feedback::NackPli => kind == MediaKind::Video,
-            Feedback::TransportCc => false,
         }
     }
 }
@@ -264,11 +264,12 @@ pub(super) fn for_sending(
     enabled: &EnabledCodecs,
     wanted: Option<Codec>,
     stereo: bool,
+    has_transport_cc: bool,
 ) -> Vec<SectionCodec> {
     let mut codecs = accepted(offered, enabled, wanted);
     for entry in &mut codecs {
         let kind = entry.codec.kind();
-        entry.feedback.retain(|feedback| feedback.is_taken(kind));
+        entry.feedback.retain(|feedback| feedback.is_taken(kind, has_transport_cc));
         if entry.codec == Codec::Opus {
             entry.fmtp = opus_to_send(&entry.fmtp, stereo);
         }
@@ -362,21 +363,25 @@ pub(super) fn ours(
     refused: &[Codec],
     wanted: Option<Codec>,
     stereo: bool,
+    has_transport_cc: bool,
 ) -> Vec<SectionCodec> {
     OURS.iter()
         .filter(|(_, codec)| codec.kind() == kind && enabled.contains(*codec) && !refused.contains(codec))
         .filter(|(_, codec)| is_offered(*codec) || wanted == Some(*codec))
-        .map(|&(payload_type, codec)| our_entry(payload_type, codec, stereo))
+        .map(|&(payload_type, codec)| our_entry(payload_type, codec, stereo, has_transport_cc))
         .collect()
 }
 
-fn our_entry(payload_type: u8, codec: Codec, stereo: bool) -> SectionCodec {
-    let (rtx, feedback) = match codec.kind() {
+fn our_entry(payload_type: u8, codec: Codec, stereo: bool, has_transport_cc: bool) -> SectionCodec {
+    let (rtx, mut feedback) = match codec.kind() {
         MediaKind::Audio => (None, Vec::new()),
         MediaKind::Video => {
             (Some(payload_type + 1), vec![Feedback::Fir, Feedback::Nack, Feedback::NackPli, Feedback::Remb])
         }
     };
+    if has_transport_cc {
+        feedback.insert(0, Feedback::TransportCc);
+    }
     SectionCodec { payload_type, codec, rtx, fmtp: our_fmtp(codec, stereo), feedback }
 }
 
@@ -469,7 +474,7 @@ mod tests {
     }
 
     fn offered(codecs: &[Codec]) -> Vec<SectionCodec> {
-        codecs.iter().zip(96..).map(|(codec, number)| our_entry(number, *codec, false)).collect()
+        codecs.iter().zip(96..).map(|(codec, number)| our_entry(number, *codec, false, false)).collect()
     }
 
     fn codecs_of(entries: &[SectionCodec]) -> Vec<Codec> {
@@ -500,7 +505,7 @@ mod tests {
     #[test]
     fn our_offers_list_the_usual_codecs_and_what_a_track_needs() {
         let all = EnabledCodecs::new(&[]);
-        let listed = |refused: &[Codec], wanted| codecs_of(&ours(MediaKind::Video, &all, refused, wanted, false));
+        let listed = |refused: &[Codec], wanted| codecs_of(&ours(MediaKind::Video, &all, refused, wanted, false, true));
         let vp9 = |profile| Codec::Vp9 { profile };
         let (h264_0, h264_1) = (h264(0, 0x42, 0xe0), h264(1, 0x42, 0xe0));
         let usual = [Codec::Vp8, vp9(0), vp9(1), h264_0, h264_1, Codec::Av1 { profile: 0 }, Codec::H265];
@@ -546,7 +551,7 @@ mod tests {
                 Codec::Vp8,
                 true,
                 vec![Feedback::TransportCc, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
-                vec![Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
+                vec![Feedback::TransportCc, Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
             ),
             (
                 Codec::Vp8,
@@ -554,14 +559,15 @@ mod tests {
                 vec![Feedback::Fir, Feedback::Nack, Feedback::NackPli],
                 vec![Feedback::Remb, Feedback::Fir, Feedback::Nack, Feedback::NackPli],
             ),
-            (Codec::Opus, true, vec![Feedback::TransportCc, Feedback::Nack], vec![]),
+            (Codec::Opus, true, vec![Feedback::TransportCc, Feedback::Nack], vec![Feedback::TransportCc]),
             (Codec::Opus, false, vec![Feedback::Nack], vec![]),
         ] {
-            let offered = [SectionCodec { feedback: all(), ..our_entry(96, codec, false) }];
+            let offered = [SectionCodec { feedback: all(), ..our_entry(96, codec, false, false) }];
             let settings = ReceiveSettings::default();
             let published = for_publishing(&offered, &enabled, &settings, has_transport_cc, false);
             assert_eq!(published[0].feedback, to_publish, "{codec:?}");
-            assert_eq!(for_sending(&offered, &enabled, None, false)[0].feedback, to_view, "{codec:?}");
+            let sent = for_sending(&offered, &enabled, None, false, has_transport_cc);
+            assert_eq!(sent[0].feedback, to_view, "{codec:?}");
         }
     }
 
@@ -584,7 +590,7 @@ mod tests {
     fn our_payload_types_do_not_collide() {
         let mut used: Vec<u8> = Vec::new();
         for &(payload_type, codec) in OURS {
-            let entry = our_entry(payload_type, codec, false);
+            let entry = our_entry(payload_type, codec, false, true);
             used.extend([Some(entry.payload_type), entry.rtx].into_iter().flatten());
         }
         let count = used.len();
@@ -598,7 +604,7 @@ mod tests {
     #[test]
     fn our_entries_are_read_back_as_what_they_are() {
         for &(payload_type, codec) in OURS {
-            let entry = our_entry(payload_type, codec, true);
+            let entry = our_entry(payload_type, codec, true, true);
             let read = Encoding::identify(codec.kind(), rtpmap(codec), &entry.fmtp);
             assert_eq!(read, Some(Encoding::Codec(codec)));
         }
@@ -621,9 +627,10 @@ mod tests {
 
     #[test]
     fn opus_is_sent_in_stereo_if_the_track_is() {
-        let with_fmtp = |codec| SectionCodec { fmtp: "a=1;sprop-stereo=0".into(), ..our_entry(96, codec, false) };
+        let with_fmtp =
+            |codec| SectionCodec { fmtp: "a=1;sprop-stereo=0".into(), ..our_entry(96, codec, false, false) };
         let offered = [Codec::Pcmu, Codec::Opus].map(with_fmtp);
-        let sent = for_sending(&offered, &EnabledCodecs::new(&[]), None, true);
+        let sent = for_sending(&offered, &EnabledCodecs::new(&[]), None, true, true);
         let sent: Vec<_> = sent.iter().map(|entry| entry.fmtp.as_str()).collect();
         assert_eq!(sent, ["a=1;sprop-stereo=0", "a=1;sprop-stereo=1"]);
 

@@ -58,12 +58,13 @@ impl Extension {
     }
 
     /// Whether we write it into what we send to a client. The receiver tells our streams apart by their declared
-    /// SSRCs, and estimates bandwidth from the send time.
+    /// SSRCs. It reports on numbered packets, and where there are no numbers it estimates bandwidth from the send time.
     pub(crate) fn is_sent(self, kind: MediaKind, role: Role) -> bool {
         match self {
+            Extension::TransportCc => true,
             Extension::AudioLevel => kind == MediaKind::Audio && role == Role::Single,
             Extension::AbsSendTime | Extension::DependencyDescriptor => kind == MediaKind::Video,
-            Extension::Mid | Extension::Rid | Extension::RepairedRid | Extension::TransportCc => false,
+            Extension::Mid | Extension::Rid | Extension::RepairedRid => false,
         }
     }
 }
@@ -76,15 +77,24 @@ pub(super) struct ExtensionId {
     pub id: u8,
 }
 
-/// The extensions of our own offers to subscribers; ids as the reference numbers them.
+/// One number space for all packets of a transport: the same id in all sections.
+const TRANSPORT_CC: ExtensionId = ExtensionId { extension: Extension::TransportCc, id: 4 };
+
+/// The extensions of our own offers to subscribers; ids as the reference numbers them. Its id 2 is that of the capture
+/// time.
 pub(super) fn of_our_offers(kind: MediaKind) -> &'static [ExtensionId] {
     match kind {
-        MediaKind::Audio => &[],
+        MediaKind::Audio => &[TRANSPORT_CC],
         MediaKind::Video => &[
             ExtensionId { extension: Extension::DependencyDescriptor, id: 1 },
             ExtensionId { extension: Extension::AbsSendTime, id: 3 },
+            TRANSPORT_CC,
         ],
     }
+}
+
+pub(super) fn has_transport_cc(extensions: &[ExtensionId]) -> bool {
+    extensions.iter().any(|entry| entry.extension == Extension::TransportCc)
 }
 
 /// Their ids, as a worker takes them.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sfu::command::{Candidate, CandidateProtocol, Mid, Rid, SendSection, Ssrc};
 use shared::media::{Codec, MediaKind};
 
-use super::codecs::{SectionCodec, rtpmap};
+use super::codecs::{Feedback, SectionCodec, rtpmap};
 use super::description::Direction;
 use super::extensions::{self, ExtensionId};
 use super::interface::{LocalTransport, OutgoingTrack};
@@ -28,12 +28,17 @@ impl Bound {
     }
 
     pub(crate) fn send_section(&self, mid: Mid, codecs: &[SectionCodec], extensions: &[ExtensionId]) -> SendSection {
+        let mut extensions = extensions::ids(extensions);
+        // Numbers are for those who report on them.
+        if !codecs.iter().any(|entry| entry.feedback.contains(&Feedback::TransportCc)) {
+            extensions.transport_cc = None;
+        }
         SendSection {
             mid,
             ssrc: self.ssrc,
             rtx_ssrc: self.rtx_ssrc_with(codecs),
             codecs: codecs.iter().map(SectionCodec::payload).collect(),
-            extensions: extensions::ids(extensions),
+            extensions,
             cname: self.track.stream_id.as_str().into(),
             strips_trailers: self.track.strips_trailers,
         }

@@ -34,7 +34,8 @@ pub(super) struct ServerOffers {
     /// Something changed since the last offer.
     pub is_due: bool,
     refused_codecs: Vec<Codec>,
-    refused_extensions: Vec<ExtensionId>,
+    /// By the kind of the section: a client may take one in videos alone.
+    refused_extensions: Vec<(MediaKind, ExtensionId)>,
     /// A section that showed a track is not reused for another one while there is room for more sections.
     avoids_reuse: bool,
     client: Option<Client>,
@@ -266,8 +267,9 @@ impl ServerOffers {
         }
         let accepted = section.extensions_to_send(kind, Role::Subscriber);
         for extension in offered.extensions.iter().filter(|extension| !accepted.contains(extension)) {
-            if !self.refused_extensions.contains(extension) {
-                self.refused_extensions.push(*extension);
+            let refused = (kind, *extension);
+            if !self.refused_extensions.contains(&refused) {
+                self.refused_extensions.push(refused);
             }
         }
     }
@@ -275,17 +277,18 @@ impl ServerOffers {
     fn codecs(&self, kind: MediaKind, track: Option<&OutgoingTrack>) -> Vec<SectionCodec> {
         let wanted = track.map(|track| track.codec);
         let stereo = track.is_some_and(|track| track.stereo);
-        let codecs = codecs::ours(kind, &self.enabled, &self.refused_codecs, wanted, stereo);
+        let numbered = extensions::has_transport_cc(&self.extensions(kind));
+        let codecs = codecs::ours(kind, &self.enabled, &self.refused_codecs, wanted, stereo, numbered);
         if codecs.is_empty() {
             // A freed section of a client that takes nothing must still list something.
-            return codecs::ours(kind, &self.enabled, &[], wanted, stereo);
+            return codecs::ours(kind, &self.enabled, &[], wanted, stereo, numbered);
         }
         codecs
     }
 
     fn extensions(&self, kind: MediaKind) -> Vec<ExtensionId> {
         let ours = extensions::of_our_offers(kind).iter();
-        ours.filter(|extension| !self.refused_extensions.contains(extension)).copied().collect()
+        ours.filter(|extension| !self.refused_extensions.contains(&(kind, **extension))).copied().collect()
     }
 
     /// The section of a bound track as we offer it.
