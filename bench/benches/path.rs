@@ -16,7 +16,7 @@ use sfu::key::Key;
 use sfu::rtcp::{self, Feedback, ReportBlock};
 use sfu::rtp::{RtpView, header_len};
 use sfu::srtp::{OVERHEAD_MAX, SrtpProfile, SrtpReceiver, SrtpSender};
-use sfu::subscription::{Sink, Subscription};
+use sfu::subscription::{Sink, Stamp, Subscription};
 use sfu::transport::{Path, Transport, Via};
 use sfu::twcc::recorder::TwccRecorder;
 use shared::media::Codec;
@@ -106,8 +106,8 @@ fn rewrite_and_copy(bencher: Bencher) {
         turn += 1;
         let subscription = &mut subscriptions[(turn % KEYS) as usize];
         let packet = packet(turn / KEYS + 1);
-        let outgoing = subscription.forward(now, black_box(&packet)).expect("of its layer");
-        let written = subscription.write(&mut out, &packet, &outgoing, 0, 1);
+        let outgoing = subscription.forward(now, black_box(&packet), None).expect("of its layer");
+        let written = subscription.write(&mut out, &packet, &outgoing, 0, Stamp { send_time: 1, number: 0 });
         subscription.sent(packet.payload.len());
         black_box(&out);
         written.length

@@ -42,6 +42,9 @@ const BEYOND_ACKED_BPS: f64 = 10_000.0;
 /// Who sends less than this share of the estimate does not test it.
 const USED_SHARE: f64 = 0.8;
 const IDLE_SHARE: f64 = 0.65;
+/// A queue of this length, with trains so much slower than the estimate, need not be seen twice.
+const COLLAPSE_QUEUE_US: i64 = 100_000;
+const COLLAPSE: f64 = 0.5;
 /// Trains this much faster than the estimate let it grow fast.
 const FAST_TRAINS: f64 = 1.5;
 /// The estimate needs to be no higher than this multiple of what is wanted.
@@ -222,7 +225,7 @@ impl Estimator {
         self.reported_us = Some(now_us);
         self.unheard_us = None;
         self.end_silence();
-        let is_overused = self.queue.take_overused();
+        let is_overused = self.queue.take_overused() || self.has_collapsed();
         if let Some(ProbeReport { bps, is_full }) = self.prober.result(now, is_overused) {
             if is_full {
                 self.rate.note_capacity(now_us, bps);
@@ -331,6 +334,8 @@ impl Estimator {
             // A way carries no more than its bursts.
             Some(train) if train.min(wanted) > bps * 1.1 => Some(Kind::Confirm(train.min(wanted))),
             Some(_) => None,
+            // They passed as fast as they were sent.
+            None if self.trains.are_known(self.queue.last_sent_us()) => Some(Kind::Confirm(wanted)),
             None => Some(Kind::Scout),
         }
     }
@@ -426,14 +431,22 @@ impl Estimator {
         let bps = self.rate.bps();
         let used = self.sent.bps_at(now_us as i64) > USED_SHARE * bps;
         let trains = self.trains.median(self.queue.last_sent_us());
+        // A way carries no more than its bursts.
+        let bursts = self.trains.recent(self.queue.last_sent_us()).unwrap_or(BPS_MAX);
         self.rate.increase(&Growth {
             now_us,
             elapsed_us,
             rtt_us: self.rtt_us.unwrap_or(RTT_MIN_US),
-            ceiling: (BEYOND_ACKED * self.acked.bps() + BEYOND_ACKED_BPS).min(self.demand_ceiling()),
+            ceiling: (BEYOND_ACKED * self.acked.bps() + BEYOND_ACKED_BPS).min(self.demand_ceiling()).min(bursts),
             pace: if used { 1.0 } else { 0.5 },
             fast: trains.is_some_and(|trains| trains > FAST_TRAINS * bps),
         });
+    }
+
+    /// Whether the way has become so narrow that the first long queue says enough.
+    fn has_collapsed(&self) -> bool {
+        let bottleneck = self.trains.bottleneck(self.queue.last_sent_us());
+        self.queue.waiting_us() > COLLAPSE_QUEUE_US && bottleneck.is_some_and(|rate| rate < COLLAPSE * self.rate.bps())
     }
 
     fn demand_ceiling(&self) -> f64 {

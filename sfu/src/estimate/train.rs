@@ -93,18 +93,23 @@ impl Trains {
 
     /// The median of the last five; they say how fast a burst passes.
     pub(super) fn median(&self, sent_us: u64) -> Option<f64> {
-        self.median_within(sent_us, KNOWN_US)
+        Self::median_of(self.late(sent_us, KNOWN_US))
     }
 
     /// The same of those that still say what the way carries at most.
     pub(super) fn recent(&self, sent_us: u64) -> Option<f64> {
-        self.median_within(sent_us, RECENT_US)
+        Self::median_of(self.late(sent_us, RECENT_US).filter(|rate| rate.saturated))
     }
 
-    fn median_within(&self, sent_us: u64, within_us: u64) -> Option<f64> {
+    /// Whether there are any that still say something of the way.
+    pub(super) fn are_known(&self, sent_us: u64) -> bool {
+        self.late(sent_us, RECENT_US).next().is_some()
+    }
+
+    fn median_of<'a>(late: impl Iterator<Item = &'a Rate>) -> Option<f64> {
         let mut rates = [0.0; RATES];
         let mut len = 0;
-        for rate in self.late(sent_us, within_us) {
+        for rate in late {
             rates[len] = rate.bps;
             len += 1;
         }
