@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 
-pub(crate) use self::allocator::{Allocation, RUNGS_MAX, RisePause, Rung, TEMPORAL_RUNGS, TRACKS_MAX, Track, allocate};
+pub(crate) use self::allocator::{Allocation, RisePause, TRACKS_MAX, Track, allocate};
 use self::pacer::Pacer;
 use self::sent::SentRuns;
 use crate::demux::Discard;

@@ -2,8 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use crate::section::{LAYERS_MAX, LayerId};
+
 /// Temporal layers that are told apart: VP8 can name no more (RFC 7741, section 4.2).
 pub(crate) const TEMPORAL_MAX: usize = 4;
+
+/// Temporal layers that make a rung of their own: 7, 15 and 30 frames a second of a camera.
+pub(crate) const TEMPORAL_RUNGS: usize = 3;
+/// Rungs of one track at most.
+pub(crate) const RUNGS_MAX: usize = LAYERS_MAX * TEMPORAL_RUNGS;
+/// Something that a track can be shown in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) layer: LayerId,
+    /// Bits a second on the wire.
+    pub(crate) bps: u64,
+}
 
 /// A slot of the window.
 const SLOT: Duration = Duration::from_millis(250);

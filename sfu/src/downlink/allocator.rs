@@ -5,12 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::section::{LAYERS_MAX, LayerId};
+use crate::rates::Rung;
 
-/// Temporal layers that make a rung of their own: 7, 15 and 30 frames a second of a camera.
-pub(crate) const TEMPORAL_RUNGS: usize = 3;
-/// Rungs of one track at most.
-pub(crate) const RUNGS_MAX: usize = LAYERS_MAX * TEMPORAL_RUNGS;
 /// Tracks of one client that are allocated together; the rest get their lowest rung.
 pub(crate) const TRACKS_MAX: usize = 64;
 
@@ -20,14 +16,6 @@ const RISE_AFTER_FALL: Duration = Duration::from_secs(1);
 const FAILED_RISE: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_secs(3);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// Something that a track can be shown in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rung {
-    pub(crate) layer: LayerId,
-    /// Bits a second on the wire.
-    pub(crate) bps: u64,
-}
 
 /// One track of a client.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +135,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::section::LayerId;
 
     const fn rung(spatial: u8, temporal: u8, kbps: u64) -> Rung {
         Rung { layer: LayerId { spatial, temporal }, bps: kbps * 1_000 }

@@ -9,10 +9,11 @@ use super::Engine;
 use super::hosted::Hosted;
 use super::serving::{Serving, Stage};
 use super::subscriptions::{aim, provide_start};
-use crate::downlink::{Rung, TRACKS_MAX, Track, allocate};
+use crate::downlink::{TRACKS_MAX, Track, allocate};
 use crate::id::{PublicationId, SubscriptionId};
 use crate::key::{Keyed, PublicationKey, SubscriptionKey, TransportKey};
 use crate::publication::Publication;
+use crate::rates::Rung;
 use crate::section::LayerId;
 use crate::subscription::{Sink, Subscription};
 
